@@ -1,0 +1,48 @@
+//! Opens a store, puts a document, reads it back, and lists what the user has.
+//!
+//! `cargo run --example put_get -- /tmp/prefd-example`
+
+use std::io::{self, Write};
+
+use prefd_engine::{Config, Engine, Precondition, WriteOptions};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = std::env::args_os().nth(1).ok_or("usage: put_get DIR")?;
+    let engine = Engine::open(Config::new(dir))?;
+    let settings = engine.namespace("alice", "editor")?;
+
+    // Durable when it returns: fdatasync came before.
+    let revision = settings.put(
+        br#"{"theme": "dark", "tab_width": 4}"#,
+        WriteOptions::default(),
+    )?;
+
+    // Only if nobody else has written since.
+    let unchanged = WriteOptions {
+        precondition: Precondition::matches(revision),
+        ..WriteOptions::default()
+    };
+    settings.put(br#"{"theme": "light", "tab_width": 4}"#, unchanged)?;
+
+    let mut out = io::stdout().lock();
+    if let Some(document) = settings.get()? {
+        out.write_all(&document.read()?)?;
+        writeln!(out)?;
+        if let Some(value) = document.value("tab_width") {
+            for chunk in value {
+                out.write_all(&chunk?)?;
+            }
+            writeln!(out)?;
+        }
+    }
+    for entry in engine.list("alice", None, 100)? {
+        let usage = entry.stat.usage;
+        writeln!(
+            out,
+            "{}: {} keys, {} bytes",
+            entry.client, usage.keys, usage.bytes
+        )?;
+    }
+    engine.close()?;
+    Ok(())
+}

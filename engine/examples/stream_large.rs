@@ -1,0 +1,48 @@
+//! Streams a large document in and out, in memory that does not grow with it.
+//!
+//! `cargo run --release --example stream_large -- /tmp/prefd-example 8`
+//!
+//! stores one document of 8 values of 8 MiB each.
+
+use std::io::{self, Write};
+
+use prefd_engine::{Config, Engine, WriteOptions};
+
+const VALUE_BYTES: usize = 8 * 1024 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let dir = arguments.next().ok_or("usage: stream_large DIR [VALUES]")?;
+    let values: usize = match arguments.next() {
+        Some(count) => count.to_string_lossy().parse()?,
+        None => 4,
+    };
+    let engine = Engine::open(Config::new(dir))?;
+    let namespace = engine.namespace("alice", "photo-album")?;
+
+    // Any chunking will do: here, chunks as they might come off a socket. A limit
+    // that is broken shows at the very chunk that breaks it.
+    let mut writer = engine.writer();
+    let chunk = vec![b'x'; CHUNK_BYTES];
+    for index in 0..values {
+        let separator = if index == 0 { "{" } else { "," };
+        writer.write(format!("{separator}\"album-{index}\":\"").as_bytes())?;
+        for _ in 0..VALUE_BYTES / CHUNK_BYTES {
+            writer.write(&chunk)?;
+        }
+        writer.write(b"\"")?;
+    }
+    writer.write(b"}")?;
+    let revision = namespace.put_prepared(writer.finish()?, WriteOptions::default())?;
+
+    // Every chunk is verified before it is handed out.
+    let document = namespace.get()?.ok_or("just written")?;
+    let mut bytes = 0;
+    for chunk in document.chunks() {
+        bytes += chunk?.len();
+    }
+    writeln!(io::stdout(), "revision {revision}: {bytes} bytes")?;
+    engine.close()?;
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! Blobs: one file for each large document, which its extents lie in.
+//!
+//! ```text
+//! 0  28B  file header (see `log/segment.rs`), magic "PREFDBLB"; the id field holds
+//!         the low half of the blob's id, which is its file name
+//! 28 the body as it is sent, whose values the extents are
+//! ```
+//!
+//! A blob is written once and never changed. It is on stable storage before the
+//! frame that names it is queued, and its name goes when no current frame names it:
+//! a reader that has it open reads on.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs};
+use crate::log::reader::{missing_is_corrupt, read_at};
+use crate::log::segment::{self, StoreId};
+use crate::names::NamespaceHash;
+
+pub(crate) const MAGIC: [u8; 8] = *b"PREFDBLB";
+/// Bytes before the body.
+pub(crate) const HEADER_BYTES: u64 = 28;
+/// Small writes are gathered up to this many bytes.
+const WRITE_BUFFER_BYTES: usize = 128 * 1024;
+
+/// The blob files of a store.
+pub(crate) struct Blobs {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    store: StoreId,
+    next: AtomicU64,
+    /// Which namespaces have blobs, and which. Only these: most have none.
+    named: Mutex<HashMap<NamespaceHash, Vec<u64>>>,
+    sweeper: Mutex<Option<(Sender<u64>, JoinHandle<()>)>>,
+}
+
+impl Blobs {
+    /// `named`: the blobs that current frames name. Files that none names are
+    /// removed, if `sweep` says that the names are all known; they are of an
+    /// earlier life, since nothing of this one has been written yet.
+    pub(crate) fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        store: StoreId,
+        named: HashMap<NamespaceHash, Vec<u64>>,
+        sweep: bool,
+    ) -> Result<Arc<Self>> {
+        fs.create_dir(dir)
+            .map_err(|error| Error::io("create", dir, error))?;
+        let present: Vec<u64> = fs
+            .list(dir)
+            .map_err(|error| Error::io("list", dir, error))?
+            .iter()
+            .filter_map(|path| parse_id(path))
+            .collect();
+        let mut live: Vec<u64> = named.values().flatten().copied().collect();
+        live.sort_unstable();
+        let highest = present.iter().chain(&live).max().copied().unwrap_or(0);
+        let (sender, receiver) = channel();
+        for id in present {
+            if sweep && live.binary_search(&id).is_err() {
+                // The receiver is still in hand, so this cannot fail.
+                let _ = sender.send(id);
+            }
+        }
+        let thread = spawn_sweeper(Arc::clone(&fs), dir.to_owned(), receiver)?;
+        Ok(Arc::new(Self {
+            fs,
+            dir: dir.to_owned(),
+            store,
+            next: AtomicU64::new(highest + 1),
+            named: Mutex::new(named),
+            sweeper: Mutex::new(Some((sender, thread))),
+        }))
+    }
+
+    pub(crate) fn path(&self, id: u64) -> PathBuf {
+        path(&self.dir, id)
+    }
+
+    /// Opens a blob for reading, its header checked.
+    pub(crate) fn open_blob(&self, id: u64) -> Result<Arc<dyn File>> {
+        let path = self.path(id);
+        let file = self
+            .fs
+            .open(&path)
+            .map_err(|error| missing_is_corrupt("open", &path, error))?;
+        let len = usize::try_from(HEADER_BYTES).unwrap_or_default();
+        let header = read_at(&*file, &path, 0, len)?;
+        segment::check_header(&path, &header, MAGIC, low_half(id), self.store)?;
+        Ok(file)
+    }
+
+    /// A new blob, open for writing.
+    pub(crate) fn create(self: &Arc<Self>) -> Result<BlobWriter> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.path(id);
+        let file = self
+            .fs
+            .create(&path)
+            .map_err(|error| Error::io("create", &path, error))?;
+        let mut buffer = Vec::with_capacity(WRITE_BUFFER_BYTES);
+        buffer.extend_from_slice(&segment::encode_header(MAGIC, low_half(id), self.store));
+        Ok(BlobWriter {
+            draft: BlobDraft {
+                blobs: Arc::clone(self),
+                id,
+                kept: false,
+            },
+            path,
+            file,
+            written: 0,
+            buffer,
+        })
+    }
+
+    /// A namespace's newest frame names `blobs` (none, mostly); those that only its
+    /// last one named are removed in the background. To be called once that newest
+    /// frame is on stable storage.
+    pub(crate) fn name(&self, hash: NamespaceHash, blobs: &[u64]) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = if blobs.is_empty() {
+            if named.is_empty() {
+                return;
+            }
+            named.remove(&hash)
+        } else {
+            named.insert(hash, blobs.to_vec())
+        };
+        drop(named);
+        for id in before.into_iter().flatten() {
+            if !blobs.contains(&id) {
+                self.remove(id);
+            }
+        }
+    }
+
+    /// Removes a blob that nothing names, in the background. One that cannot be
+    /// removed now is at the next open.
+    fn remove(&self, id: u64) {
+        let sweeper = self.sweeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((sender, _)) = &*sweeper {
+            let _ = sender.send(id);
+        }
+    }
+
+    /// Waits until what is to be removed has been.
+    pub(crate) fn close(&self) {
+        let sweeper = self
+            .sweeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((sender, thread)) = sweeper {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Unlinking a large file takes milliseconds that no writer should wait for.
+fn spawn_sweeper(fs: Arc<dyn Fs>, dir: PathBuf, receiver: Receiver<u64>) -> Result<JoinHandle<()>> {
+    let name = "prefd-sweeper";
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            for id in receiver {
+                let _ = fs.remove(&path(&dir, id));
+            }
+        })
+        .map_err(|error| Error::io("start the sweeper for", Path::new("blobs"), error))
+}
+
+fn path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016x}.blob"))
+}
+
+fn parse_id(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".blob")?;
+    (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok())?
+}
+
+fn low_half(id: u64) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
+    let low = id as u32;
+    low
+}
+
+/// A blob that no frame names yet: removed when dropped, unless it was kept.
+pub(crate) struct BlobDraft {
+    blobs: Arc<Blobs>,
+    id: u64,
+    kept: bool,
+}
+
+impl BlobDraft {
+    /// A frame that names it may be on the disk: it must stay.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// No frame that names it is on the disk after all.
+    pub(crate) fn unkeep(&mut self) {
+        self.kept = false;
+    }
+}
+
+impl Drop for BlobDraft {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.blobs.remove(self.id);
+        }
+    }
+}
+
+/// Writes a blob from its start to its end.
+pub(crate) struct BlobWriter {
+    draft: BlobDraft,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    /// Bytes handed to the file.
+    written: u64,
+    buffer: Vec<u8>,
+}
+
+impl BlobWriter {
+    /// The offset of the next byte.
+    pub(crate) fn offset(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.draft.id
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.buffer.len() + bytes.len() > WRITE_BUFFER_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() > WRITE_BUFFER_BYTES {
+            return self.write_through(bytes);
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = self.write_through(&buffer);
+        buffer.clear();
+        self.buffer = buffer;
+        outcome
+    }
+
+    fn write_through(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all_at(bytes, self.written)
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Reads back what was written.
+    pub(crate) fn read_back(&mut self, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        self.flush()?;
+        let len = usize::try_from(bytes)
+            .map_err(|_| Error::io("read", &self.path, io::ErrorKind::OutOfMemory.into()))?;
+        read_at(&*self.file, &self.path, offset, len)
+    }
+
+    /// Puts the blob, and its name, on stable storage.
+    pub(crate) fn finish(mut self) -> Result<BlobDraft> {
+        self.flush()?;
+        self.file
+            .sync()
+            .map_err(|error| Error::io("sync", &self.path, error))?;
+        let dir = &self.draft.blobs.dir;
+        self.draft
+            .blobs
+            .fs
+            .sync_dir(dir)
+            .map_err(|error| Error::io("sync", dir, error))?;
+        Ok(self.draft)
+    }
+}

@@ -1,0 +1,575 @@
+//! The catalogue: what belongs to a user, in order, with its sizes. The only module
+//! that names sled.
+//!
+//! It is derived from the log and written behind the acknowledgement: a change is
+//! pending until the catalogue's thread has put it into sled, and pending changes
+//! override what sled says, so that a listing sees every acknowledged write. sled
+//! never decides anything: where it fails, panics, or is not exactly what the last
+//! clean close left, it is thrown away and built again, and listings wait for that.
+
+mod marker;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use crate::document::Stat;
+use crate::error::{Error, Result};
+use crate::fields::Fields;
+use crate::limits::Usage;
+use crate::names::Names;
+pub(crate) use marker::Identity;
+
+/// Memory that a pending change takes besides its key, roughly.
+const PENDING_BYTES: u64 = 128;
+/// Entries between two looks at what is pending, while the catalogue is rebuilt.
+const REBUILD_STRIDE: u64 = 1024;
+/// Rebuilds in a row that may fail before listings are given up until the next open.
+const MAX_FAILURES: u32 = 3;
+
+/// A namespace of a user, as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The namespace's client.
+    pub client: String,
+    /// The document's revision, time and size.
+    pub stat: Stat,
+}
+
+/// What all documents of a user take together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserUsage {
+    /// Namespaces that hold a document.
+    pub namespaces: u64,
+    /// Members of all of them.
+    pub keys: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+/// A user and a client with a NUL between them: names hold no control characters,
+/// so these sort by user, then client.
+type Key = Vec<u8>;
+
+/// `None`: the namespace is empty.
+type Change = Option<Value>;
+
+/// What is known of one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Value {
+    pub(crate) revision: u64,
+    pub(crate) modified_ms: u64,
+    pub(crate) usage: Usage,
+}
+
+impl Value {
+    const BYTES: usize = 28;
+
+    fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let fields = self
+            .revision
+            .to_le_bytes()
+            .into_iter()
+            .chain(self.modified_ms.to_le_bytes())
+            .chain(self.usage.bytes.to_le_bytes())
+            .chain(self.usage.keys.to_le_bytes());
+        for (place, byte) in bytes.iter_mut().zip(fields) {
+            *place = byte;
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields::new(bytes);
+        let value = Self {
+            revision: fields.u64()?,
+            modified_ms: fields.u64()?,
+            usage: Usage {
+                bytes: fields.u64()?,
+                keys: fields.u32()?,
+            },
+        };
+        fields.is_empty().then_some(value)
+    }
+}
+
+/// Yields every document that is current, to rebuild the catalogue from.
+pub(crate) type Source =
+    Box<dyn Fn(&mut dyn FnMut(&str, &str, Value) -> Result<()>) -> Result<()> + Send>;
+
+pub(crate) struct Catalogue {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    cache_bytes: u64,
+    max_pending_bytes: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Held for reading while it is read, so that a close waits for that.
+    tree: RwLock<Option<sled::Db>>,
+}
+
+struct State {
+    phase: Phase,
+    /// Acknowledged, and not yet taken by the thread.
+    queued: BTreeMap<Key, Change>,
+    /// Being put into sled.
+    applying: Arc<BTreeMap<Key, Change>>,
+    queued_bytes: u64,
+    /// What a listing failed on: the catalogue must be built again.
+    read_failure: Option<String>,
+    closing: Option<Closing>,
+}
+
+enum Phase {
+    /// Being opened or rebuilt.
+    Building,
+    Ready,
+    /// Given up until the next open.
+    Failed(String),
+}
+
+/// How the thread ends.
+#[derive(Clone, Copy)]
+struct Closing {
+    /// What the catalogue then stands for, if it may be trusted at the next open.
+    clean: Option<Identity>,
+}
+
+/// sled failed, or panicked.
+struct SledFailure(String);
+
+impl From<sled::Error> for SledFailure {
+    fn from(error: sled::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Catalogue {
+    /// Opens it in the background. `identity` is what it must stand for, as its last
+    /// clean close wrote it down; otherwise it is rebuilt from `source`.
+    pub(crate) fn open(
+        dir: &Path,
+        cache_bytes: u64,
+        max_pending_bytes: u64,
+        identity: Identity,
+        source: Source,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            cache_bytes,
+            max_pending_bytes,
+            state: Mutex::new(State {
+                phase: Phase::Building,
+                queued: BTreeMap::new(),
+                applying: Arc::default(),
+                read_failure: None,
+                queued_bytes: 0,
+                closing: None,
+            }),
+            changed: Condvar::new(),
+            tree: RwLock::new(None),
+        });
+        let keeper = Keeper {
+            shared: Arc::clone(&shared),
+            source,
+        };
+        let thread = std::thread::Builder::new()
+            .name("prefd-catalogue".to_owned())
+            .spawn(move || keeper.run(identity))
+            .map_err(|error| Error::io("start a thread for", dir, error))?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Takes up changes that are about to be acknowledged. Never waits for sled.
+    pub(crate) fn record<'a>(&self, changes: impl Iterator<Item = (&'a Names, Change)>) {
+        let mut state = self.shared.lock();
+        if matches!(state.phase, Phase::Failed(_)) {
+            return;
+        }
+        for (names, change) in changes {
+            let key = key(&names.user, &names.client);
+            let bytes = pending_bytes(&key);
+            if state.queued.insert(key, change).is_none() {
+                state.queued_bytes += bytes;
+            }
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until the pending changes are within their budget.
+    pub(crate) fn wait_for_room(&self) {
+        let state = self.shared.lock();
+        drop(self.shared.wait_while(state, |state| {
+            state.queued_bytes > self.shared.max_pending_bytes
+                && !matches!(state.phase, Phase::Failed(_))
+                && state.closing.is_none()
+        }));
+    }
+
+    /// Up to `limit` namespaces of `user` that come after the client `after`, in the
+    /// order of the clients' bytes. Waits for a rebuild.
+    pub(crate) fn list(&self, user: &str, after: Option<&str>, limit: usize) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        if limit > 0 {
+            self.scan(user, after, |client, value| {
+                entries.push(Entry {
+                    client: client.to_owned(),
+                    stat: Stat::new(
+                        value.revision,
+                        value.modified_ms,
+                        value.usage.keys,
+                        value.usage.bytes,
+                    ),
+                });
+                entries.len() < limit
+            })?;
+        }
+        Ok(entries)
+    }
+
+    /// The sums over all namespaces of `user`. Waits for a rebuild.
+    pub(crate) fn usage(&self, user: &str) -> Result<UserUsage> {
+        let mut sum = UserUsage::default();
+        self.scan(user, None, |_, value| {
+            sum.namespaces += 1;
+            sum.keys += u64::from(value.usage.keys);
+            sum.bytes += value.usage.bytes;
+            true
+        })?;
+        Ok(sum)
+    }
+
+    /// Visits a user's namespaces in order until `visit` says that it has enough.
+    fn scan(
+        &self,
+        user: &str,
+        after: Option<&str>,
+        mut visit: impl FnMut(&str, Value) -> bool,
+    ) -> Result<()> {
+        let prefix = key(user, "");
+        let first = match after {
+            Some(client) => Bound::Excluded(key(user, client)),
+            None => Bound::Included(prefix.clone()),
+        };
+        // Before the tree is looked at: what leaves the pending changes meanwhile is
+        // in the tree by then.
+        let mut pending = self.pending(&prefix, &first)?.into_iter().peekable();
+        let tree = self
+            .shared
+            .tree
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(tree) = &*tree else {
+            return Err(unavailable("it is being rebuilt"));
+        };
+        let mut stored = tree.range((first, Bound::Unbounded)).map(|pair| {
+            let (key, value) = pair?;
+            let value = Value::decode(&value).ok_or_else(|| SledFailure("a bad value".into()))?;
+            Ok::<_, SledFailure>((key, value))
+        });
+        let mut step = || -> Result<bool, SledFailure> {
+            let mut more = true;
+            let mut emit = |key: &[u8], value| {
+                let client = key.get(prefix.len()..).unwrap_or_default();
+                std::str::from_utf8(client).is_ok_and(|client| visit(client, value))
+            };
+            let next = match stored.next() {
+                Some(pair) => Some(pair?).filter(|(key, _)| key.starts_with(&prefix)),
+                None => None,
+            };
+            while more
+                && let Some((key, change)) =
+                    pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| **key < **at))
+            {
+                if let Some(value) = change {
+                    more = emit(&key, value);
+                }
+            }
+            let Some((key, value)) = next else {
+                return Ok(false);
+            };
+            if !more {
+                return Ok(false);
+            }
+            match pending.next_if(|(pending, _)| **pending == *key) {
+                Some((_, None)) => Ok(true),
+                Some((_, Some(newer))) => Ok(emit(&key, newer)),
+                None => Ok(emit(&key, value)),
+            }
+        };
+        let outcome = guarded(|| {
+            while step()? {}
+            Ok(())
+        });
+        outcome.map_err(|SledFailure(reason)| {
+            let error = unavailable(&reason);
+            self.shared.lock().read_failure = Some(reason);
+            self.shared.changed.notify_all();
+            error
+        })
+    }
+
+    /// The pending changes of a user from `first` on, once there is a tree that they
+    /// can override.
+    fn pending(&self, prefix: &[u8], first: &Bound<Key>) -> Result<BTreeMap<Key, Change>> {
+        let state = self.shared.wait_while(self.shared.lock(), |state| {
+            matches!(state.phase, Phase::Building) && state.closing.is_none()
+        });
+        match &state.phase {
+            Phase::Ready => {}
+            Phase::Building => return Err(Error::Closed),
+            Phase::Failed(reason) => return Err(unavailable(reason)),
+        }
+        let range = (first.as_ref(), Bound::Unbounded);
+        // What is queued is newer than what is being applied.
+        let changes = [&*state.applying, &state.queued]
+            .into_iter()
+            .flat_map(|changes| {
+                changes
+                    .range::<Key, _>(range)
+                    .take_while(|(key, _)| key.starts_with(prefix))
+            });
+        Ok(changes
+            .map(|(key, change)| (key.clone(), *change))
+            .collect())
+    }
+
+    /// Ends the thread. With an identity, what is pending is put into sled, and the
+    /// catalogue is marked as whole.
+    pub(crate) fn close(&self, clean: Option<Identity>) {
+        self.shared.lock().closing.get_or_insert(Closing { clean });
+        self.shared.changed.notify_all();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        condition: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        self.changed
+            .wait_while(state, condition)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace_tree(&self, tree: Option<sled::Db>) {
+        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
+    }
+}
+
+fn unavailable(reason: &str) -> Error {
+    Error::CatalogueUnavailable {
+        reason: reason.to_owned(),
+    }
+}
+
+fn key(user: &str, client: &str) -> Key {
+    let mut key = Vec::with_capacity(user.len() + 1 + client.len());
+    key.extend_from_slice(user.as_bytes());
+    key.push(0);
+    key.extend_from_slice(client.as_bytes());
+    key
+}
+
+fn pending_bytes(key: &Key) -> u64 {
+    key.len() as u64 + PENDING_BYTES
+}
+
+/// Runs something that calls sled. A panic in sled is a failure like any other.
+fn guarded<T>(call: impl FnOnce() -> Result<T, SledFailure>) -> Result<T, SledFailure> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(SledFailure("sled panicked".to_owned())))
+}
+
+/// The thread that alone writes to sled.
+struct Keeper {
+    shared: Arc<Shared>,
+    source: Source,
+}
+
+impl Keeper {
+    fn run(self, identity: Identity) {
+        let mut trusted = marker::take(&self.shared.dir, identity);
+        let mut failures = 0;
+        loop {
+            match self.live(trusted) {
+                Ok(closing) => return self.end(closing),
+                Err(SledFailure(reason)) => {
+                    failures = if self.was_ready() { 1 } else { failures + 1 };
+                    self.shared.replace_tree(None);
+                    if failures >= MAX_FAILURES {
+                        return self.give_up(reason);
+                    }
+                    trusted = false;
+                }
+            }
+        }
+    }
+
+    /// Goes back to building, what was pending pending still.
+    fn was_ready(&self) -> bool {
+        let mut state = self.shared.lock();
+        let was_ready = matches!(state.phase, Phase::Ready);
+        state.phase = Phase::Building;
+        let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut state.applying));
+        restored.append(&mut state.queued);
+        state.queued_bytes = restored.keys().map(pending_bytes).sum();
+        state.queued = restored;
+        was_ready
+    }
+
+    fn give_up(&self, reason: String) {
+        let mut state = self.shared.lock();
+        state.phase = Phase::Failed(reason);
+        state.queued.clear();
+        state.queued_bytes = 0;
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// From opening to closing. `trusted`: what is there need not be rebuilt.
+    fn live(&self, trusted: bool) -> Result<Closing, SledFailure> {
+        let path = self.shared.dir.join("sled");
+        if !trusted {
+            remove_dir(&self.shared.dir)?;
+        }
+        let tree = guarded(|| {
+            Ok(sled::Config::new()
+                .path(&path)
+                .cache_capacity(self.shared.cache_bytes)
+                // Nothing here need survive a crash.
+                .flush_every_ms(None)
+                .open()?)
+        })?;
+        if !trusted && let Some(closing) = self.rebuild(&tree)? {
+            return Ok(closing);
+        }
+        self.shared.replace_tree(Some(tree.clone()));
+        self.shared.lock().phase = Phase::Ready;
+        self.shared.changed.notify_all();
+        loop {
+            let mut state = self.shared.wait_while(self.shared.lock(), |state| {
+                state.queued.is_empty() && state.closing.is_none() && state.read_failure.is_none()
+            });
+            if let Some(reason) = state.read_failure.take() {
+                return Err(SledFailure(reason));
+            }
+            if state.queued.is_empty()
+                && let Some(closing) = state.closing
+            {
+                drop(state);
+                guarded(|| Ok(tree.flush()?))?;
+                return Ok(closing);
+            }
+            drop(state);
+            self.apply(&tree)?;
+        }
+    }
+
+    /// Puts what is pending into sled.
+    fn apply(&self, tree: &sled::Db) -> Result<(), SledFailure> {
+        let changes = {
+            let mut state = self.shared.lock();
+            state.applying = Arc::new(std::mem::take(&mut state.queued));
+            state.queued_bytes = 0;
+            Arc::clone(&state.applying)
+        };
+        self.shared.changed.notify_all();
+        guarded(|| {
+            for (key, change) in &*changes {
+                match change {
+                    Some(value) => tree.insert(key, &value.encode())?,
+                    None => tree.remove(key)?,
+                };
+            }
+            Ok(())
+        })?;
+        self.shared.lock().applying = Arc::default();
+        Ok(())
+    }
+
+    /// Fills an empty tree from the log, letting pending changes in between. Returns
+    /// early where the catalogue is closed meanwhile: it is not whole then.
+    fn rebuild(&self, tree: &sled::Db) -> Result<Option<Closing>, SledFailure> {
+        let mut seen = 0_u64;
+        let mut failure = None;
+        let outcome = (self.source)(&mut |user, client, value| {
+            seen += 1;
+            let step = guarded(|| {
+                tree.insert(key(user, client), &value.encode())?;
+                Ok(())
+            });
+            let step = step.and_then(|()| {
+                if seen.is_multiple_of(REBUILD_STRIDE) && self.is_pressed() {
+                    self.apply(tree)?;
+                }
+                Ok(())
+            });
+            if let Err(error) = step {
+                failure = Some(error);
+            }
+            if failure.is_some() || self.shared.lock().closing.is_some() {
+                return Err(Error::Closed);
+            }
+            Ok(())
+        });
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        match outcome {
+            Ok(()) => Ok(None),
+            Err(Error::Closed) => Ok(Some(Closing { clean: None })),
+            Err(error) => Err(SledFailure(error.to_string())),
+        }
+    }
+
+    /// Whether the committer may soon have to wait.
+    fn is_pressed(&self) -> bool {
+        self.shared.lock().queued_bytes > self.shared.max_pending_bytes / 2
+    }
+
+    /// Lets go of sled, and marks what it left as whole, if it is.
+    fn end(&self, closing: Closing) {
+        self.shared.replace_tree(None);
+        if let Some(identity) = closing.clean {
+            // Without the marker the next open rebuilds: slower, and as right.
+            let _ = marker::put(&self.shared.dir, identity);
+        }
+    }
+}
+
+/// Removes the catalogue's folder and what is in it.
+fn remove_dir(dir: &Path) -> Result<(), SledFailure> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SledFailure(format!(
+            "{} cannot be removed: {error}",
+            dir.display()
+        ))),
+        _ => Ok(()),
+    }
+}

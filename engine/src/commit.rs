@@ -1,0 +1,268 @@
+//! The queue in front of the committer, and the promise that each write gets.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use crate::blob::BlobDraft;
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::limits::Usage;
+use crate::log::frame::Draft;
+use crate::names::Names;
+use crate::revision::{Precondition, Revision};
+
+/// A write on its way to stable storage.
+///
+/// It can be awaited on any executor, or waited for with [`Commit::wait`]. Dropping
+/// it does not take the write back.
+#[derive(Debug)]
+#[must_use = "a write that nobody waits for may have failed"]
+pub struct Commit(Arc<Promise>);
+
+/// What a write answers: the revision that is current after it, `None` where the
+/// namespace is then empty.
+pub(crate) type Outcome = Result<Option<Revision>>;
+
+#[derive(Debug, Default)]
+struct Promise {
+    state: Mutex<PromiseState>,
+}
+
+#[derive(Debug, Default)]
+struct PromiseState {
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+}
+
+impl Promise {
+    fn lock(&self) -> MutexGuard<'_, PromiseState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Commit {
+    /// A write that was decided before it was queued.
+    pub(crate) fn decided(outcome: Outcome) -> Self {
+        let commit = Self(Arc::default());
+        commit.0.lock().outcome = Some(outcome);
+        commit
+    }
+
+    /// Blocks until the write is acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`]; [`Error::StorageFull`] and [`Error::Io`]
+    /// (nothing was changed); [`Error::Poisoned`] (the outcome is unknown until the
+    /// next open); [`Error::Overloaded`] and [`Error::Closed`] (it was not queued).
+    pub fn wait(mut self) -> Result<Option<Revision>> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(outcome) = Pin::new(&mut self).poll(&mut context) {
+                return outcome;
+            }
+            std::thread::park();
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<Option<Revision>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.lock();
+        if let Some(outcome) = &state.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => state.waker = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+/// The committer's end of a [`Commit`]. Dropped without an answer, it answers that
+/// the engine is closed, so that nobody waits for ever.
+#[derive(Debug)]
+pub(crate) struct Acknowledgement(Option<Arc<Promise>>);
+
+impl Acknowledgement {
+    fn new() -> (Self, Commit) {
+        let promise = Arc::<Promise>::default();
+        (Self(Some(Arc::clone(&promise))), Commit(promise))
+    }
+
+    pub(crate) fn answer(mut self, outcome: Outcome) {
+        self.settle(outcome);
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let Some(promise) = self.0.take() else {
+            return;
+        };
+        let waker = {
+            let mut state = promise.lock();
+            state.outcome = Some(outcome);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Acknowledgement {
+    fn drop(&mut self) {
+        self.settle(Err(Error::Closed));
+    }
+}
+
+/// One write, ready to be committed.
+pub(crate) struct Change {
+    pub(crate) names: Names,
+    pub(crate) draft: Draft,
+    pub(crate) usage: Usage,
+    /// The blob that the draft names, if any.
+    pub(crate) blob: Option<BlobDraft>,
+    pub(crate) precondition: Precondition,
+    pub(crate) durability: Durability,
+}
+
+/// One write that waits for the committer.
+pub(crate) struct Request {
+    pub(crate) change: Change,
+    pub(crate) acknowledgement: Acknowledgement,
+}
+
+/// The writes that wait, bounded in bytes.
+pub(crate) struct Queue {
+    max_bytes: u64,
+    state: Mutex<QueueState>,
+    /// Something was queued, or the queue was closed.
+    filled: Condvar,
+    /// Something was taken, or the queue was closed.
+    drained: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    requests: VecDeque<Request>,
+    bytes: u64,
+    closed: bool,
+}
+
+/// Memory that a request takes besides its frame, roughly.
+const REQUEST_BYTES: u64 = 512;
+
+impl Queue {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        Self {
+            max_bytes,
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a write, or decides at once that it cannot be.
+    pub(crate) fn submit(&self, change: Change) -> Commit {
+        let mut state = self.lock();
+        if state.closed {
+            return Commit::decided(Err(Error::Closed));
+        }
+        if state.bytes >= self.max_bytes {
+            return Commit::decided(Err(Error::Overloaded));
+        }
+        self.push(&mut state, change)
+    }
+
+    /// The same, waiting for room.
+    pub(crate) fn submit_blocking(&self, change: Change) -> Commit {
+        let mut state = self
+            .drained
+            .wait_while(self.lock(), |state| {
+                !state.closed && state.bytes >= self.max_bytes
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return Commit::decided(Err(Error::Closed));
+        }
+        self.push(&mut state, change)
+    }
+
+    fn push(&self, state: &mut QueueState, change: Change) -> Commit {
+        let (acknowledgement, commit) = Acknowledgement::new();
+        state.bytes += weight(&change.draft);
+        state.requests.push_back(Request {
+            change,
+            acknowledgement,
+        });
+        if state.requests.len() == 1 {
+            self.filled.notify_one();
+        }
+        commit
+    }
+
+    /// Waits for writes and moves them into `batch`, in order, up to these bounds
+    /// but at least one; false once the queue is closed and empty.
+    pub(crate) fn take(
+        &self,
+        batch: &mut Vec<Request>,
+        max_bytes: u64,
+        max_requests: usize,
+    ) -> bool {
+        let mut state = self
+            .filled
+            .wait_while(self.lock(), |state| {
+                !state.closed && state.requests.is_empty()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
+        while let Some(next) = state.requests.front() {
+            let weight = weight(&next.change.draft);
+            if !batch.is_empty() && (bytes + weight > max_bytes || batch.len() >= max_requests) {
+                break;
+            }
+            bytes += weight;
+            batch.extend(state.requests.pop_front());
+        }
+        state.bytes -= bytes;
+        drop(state);
+        self.drained.notify_all();
+        !batch.is_empty()
+    }
+
+    /// Refuses what comes from now on. What is queued will be taken.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+        self.drained.notify_all();
+    }
+
+    /// Closes it, and answers what is queued that it will not be committed.
+    pub(crate) fn abort(&self) {
+        self.close();
+        let requests = std::mem::take(&mut self.lock().requests);
+        drop(requests);
+    }
+}
+
+fn weight(draft: &Draft) -> u64 {
+    draft.frame_bytes() + REQUEST_BYTES
+}

@@ -1,0 +1,342 @@
+//! A stored document, as a reader holds it: whole where it is small, a stream of
+//! verified chunks where it lies in a blob.
+//!
+//! It holds the files it reads from open, so a later write or delete takes nothing
+//! away from it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::blob::{self, Blobs};
+use crate::error::{Error, Result};
+use crate::fs::File;
+use crate::limits::Usage;
+use crate::log::frame::{EXTENT_CHUNK_BYTES, Extent, Member, Place};
+use crate::log::reader::{Frame, read_at};
+use crate::revision::Revision;
+
+/// What is known of a document without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Which write made it.
+    pub revision: Revision,
+    /// When, by the clock of the machine, to the millisecond.
+    pub modified: SystemTime,
+    /// Its keys, and its length in bytes as it is read.
+    pub usage: Usage,
+}
+
+impl Stat {
+    pub(crate) fn of(frame: &Frame) -> Self {
+        Self::new(
+            frame.header.revision,
+            frame.header.modified_ms,
+            u32::try_from(frame.meta.members.len()).unwrap_or(u32::MAX),
+            frame.meta.body_bytes(),
+        )
+    }
+
+    pub(crate) fn new(revision: u64, modified_ms: u64, keys: u32, bytes: u64) -> Self {
+        Self {
+            revision: Revision::new(revision),
+            modified: SystemTime::UNIX_EPOCH
+                .checked_add(Duration::from_millis(modified_ms))
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            usage: Usage { keys, bytes },
+        }
+    }
+}
+
+/// A document at one revision. Cheap to clone; a later write does not change it.
+///
+/// A small one holds its body in memory. A large one holds its blob file open, a
+/// file descriptor, until the last clone and the last [`Chunks`] of it are gone.
+#[derive(Clone)]
+pub struct Document(Arc<Inner>);
+
+struct Inner {
+    stat: Stat,
+    members: Vec<Member>,
+    /// The whole body, unless values lie in blobs.
+    body: Bytes,
+    blobs: Vec<OpenBlob>,
+}
+
+struct OpenBlob {
+    id: u64,
+    path: PathBuf,
+    file: Arc<dyn File>,
+}
+
+impl Document {
+    /// The document in `frame`. Opens the blobs that it names.
+    pub(crate) fn new(
+        frame: Frame,
+        corrupt: impl Fn(&str) -> Error,
+        blobs: &Blobs,
+    ) -> Result<Self> {
+        let stat = Stat::of(&frame);
+        let whole = frame.meta.members.iter().try_fold(1_u64, |at, member| {
+            let at = at + member.key.len() as u64 + 1;
+            match &member.value {
+                Place::Inline { offset, bytes } if u64::from(*offset) == at => {
+                    Some(at + u64::from(*bytes) + 1)
+                }
+                Place::Inline { .. } | Place::Extent(_) => None,
+            }
+        });
+        let names = frame.meta.blobs();
+        if names.is_empty() && (whole.is_none() || frame.inline.len() as u64 != stat.usage.bytes) {
+            return Err(corrupt("the values are not where the metadata says"));
+        }
+        let blobs = names
+            .into_iter()
+            .map(|id| {
+                Ok(OpenBlob {
+                    id,
+                    path: blobs.path(id),
+                    file: blobs.open_blob(id)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self(Arc::new(Inner {
+            stat,
+            members: frame.meta.members,
+            body: frame.inline,
+            blobs,
+        })))
+    }
+
+    /// Revision, time and size.
+    pub fn stat(&self) -> &Stat {
+        &self.0.stat
+    }
+
+    /// The whole body, where it is in memory: documents up to
+    /// [`crate::Config::inline_bytes`].
+    pub fn in_memory(&self) -> Option<&Bytes> {
+        self.0.blobs.is_empty().then_some(&self.0.body)
+    }
+
+    /// The body in pieces of up to 64 KiB, in order. Blocks on the disk unless it
+    /// is [in memory](Self::in_memory). Memory: one piece.
+    ///
+    /// Every piece is verified before it is yielded. After an error there are no
+    /// further pieces.
+    pub fn chunks(&self) -> Chunks {
+        let mut pieces = VecDeque::new();
+        if let Some(body) = self.in_memory() {
+            pieces.push_back(Piece::Text(body.clone()));
+        } else {
+            let mut separator = "{";
+            for member in &self.0.members {
+                let text = format!("{separator}{}:", member.key);
+                pieces.push_back(Piece::Text(text.into()));
+                pieces.push_back(self.value_piece(&member.value));
+                separator = ",";
+            }
+            pieces.push_back(Piece::Text(Bytes::from_static(b"}")));
+        }
+        self.pieces(pieces)
+    }
+
+    /// One value's JSON text, by its decoded key, in pieces as [`Self::chunks`]
+    /// yields them; `None` where there is no such key. Reads nothing but that value.
+    pub fn value(&self, key: &str) -> Option<Chunks> {
+        self.0
+            .members
+            .iter()
+            .find(|member| decode_key(&member.key) == key)
+            .map(|member| self.pieces(VecDeque::from([self.value_piece(&member.value)])))
+    }
+
+    /// The decoded keys, in the document's order.
+    pub fn keys(&self) -> impl Iterator<Item = String> + '_ {
+        self.0.members.iter().map(|member| decode_key(&member.key))
+    }
+
+    /// The whole body, in memory of its size. Blocks as [`Self::chunks`] does.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let bytes = usize::try_from(self.0.stat.usage.bytes).unwrap_or_default();
+        let mut body = Vec::with_capacity(bytes);
+        for chunk in self.chunks() {
+            body.extend_from_slice(&chunk?);
+        }
+        Ok(body)
+    }
+
+    /// Bytes of memory that it takes, roughly.
+    pub(crate) fn weight(&self) -> u64 {
+        let members: usize = self
+            .0
+            .members
+            .iter()
+            .map(|member| size_of::<Member>() + member.key.len())
+            .sum();
+        (size_of::<Inner>() + members + self.0.body.len()) as u64
+    }
+
+    fn value_piece(&self, place: &Place) -> Piece {
+        match place {
+            Place::Inline { offset, bytes } => {
+                let start = *offset as usize;
+                // The bounds were checked when the document was made.
+                Piece::Text(self.0.body.slice(start..start + *bytes as usize))
+            }
+            Place::Extent(extent) => Piece::Extent {
+                extent: extent.clone(),
+                done: 0,
+            },
+        }
+    }
+
+    fn pieces(&self, pieces: VecDeque<Piece>) -> Chunks {
+        Chunks {
+            document: Arc::clone(&self.0),
+            pieces,
+        }
+    }
+}
+
+/// Keys were checked on their way in; one that does not decode is shown as it is.
+fn decode_key(text: &str) -> String {
+    serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Document").field(&self.0.stat).finish()
+    }
+}
+
+enum Piece {
+    Text(Bytes),
+    Extent {
+        extent: Extent,
+        /// Chunks of it that were yielded.
+        done: usize,
+    },
+}
+
+/// The bytes of a document or of one value, piece by piece. See
+/// [`Document::chunks`].
+pub struct Chunks {
+    document: Arc<Inner>,
+    pieces: VecDeque<Piece>,
+}
+
+impl fmt::Debug for Chunks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunks").finish_non_exhaustive()
+    }
+}
+
+impl Chunks {
+    fn extent_chunk(document: &Inner, extent: &Extent, index: usize) -> Result<Option<Bytes>> {
+        let begun = (index * EXTENT_CHUNK_BYTES) as u64;
+        let Some(rest) = extent.bytes.checked_sub(begun).filter(|rest| *rest > 0) else {
+            return Ok(None);
+        };
+        let Some(blob) = document.blobs.iter().find(|blob| blob.id == extent.blob) else {
+            return Ok(None);
+        };
+        let offset = extent.offset.saturating_add(begun);
+        let len = usize::try_from(rest)
+            .unwrap_or(EXTENT_CHUNK_BYTES)
+            .min(EXTENT_CHUNK_BYTES);
+        let chunk = read_at(&*blob.file, &blob.path, offset, len)?;
+        if extent.crcs.get(index) != Some(&crc32fast::hash(&chunk)) {
+            return Err(Error::corrupt(
+                &blob.path,
+                offset,
+                "the value's checksum does not match",
+            ));
+        }
+        Ok(Some(chunk.into()))
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.pieces.pop_front()? {
+                Piece::Text(mut text) => {
+                    if text.len() > EXTENT_CHUNK_BYTES {
+                        let first = text.split_to(EXTENT_CHUNK_BYTES);
+                        self.pieces.push_front(Piece::Text(text));
+                        return Some(Ok(first));
+                    }
+                    return Some(Ok(text));
+                }
+                Piece::Extent { extent, done } => {
+                    match Self::extent_chunk(&self.document, &extent, done) {
+                        Ok(Some(chunk)) => {
+                            self.pieces.push_front(Piece::Extent {
+                                extent,
+                                done: done + 1,
+                            });
+                            return Some(Ok(chunk));
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            self.pieces.clear();
+                            return Some(Err(error));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Checksums a value's bytes as they pass: one CRC-32 for each
+/// [`EXTENT_CHUNK_BYTES`].
+#[derive(Default)]
+pub(crate) struct ChunkChecksums {
+    hasher: crc32fast::Hasher,
+    hashed: usize,
+    done: Vec<u32>,
+}
+
+impl ChunkChecksums {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let mut checksums = Self::default();
+        checksums.update(bytes);
+        checksums
+    }
+
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = EXTENT_CHUNK_BYTES - self.hashed;
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.hasher.update(now);
+            self.hashed += now.len();
+            if self.hashed == EXTENT_CHUNK_BYTES {
+                self.close_chunk();
+            }
+            bytes = later;
+        }
+    }
+
+    fn close_chunk(&mut self) {
+        self.done.push(std::mem::take(&mut self.hasher).finalize());
+        self.hashed = 0;
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u32> {
+        if self.hashed > 0 {
+            self.close_chunk();
+        }
+        self.done
+    }
+}
+
+/// Where in its blob the body begins.
+pub(crate) const BODY_AT: u64 = blob::HEADER_BYTES;

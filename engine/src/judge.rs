@@ -1,0 +1,149 @@
+//! The judgement of values: whether a value's text is JSON.
+//!
+//! `serde_json` judges the grammar, after a UTF-8 check (it does not make one while
+//! it skips a value); the depth was enforced by the splitter.
+
+use serde::de::IgnoredAny;
+use serde_json::error::Category;
+
+use crate::limits::{Limits, Position, Usage, Violation};
+use crate::splitter::{Event, Splitter, position_after};
+
+/// Checks that `text` is one JSON value; it began at `start`.
+pub(crate) fn value(text: &[u8], start: Position) -> Result<(), Violation> {
+    match std::str::from_utf8(text) {
+        Ok(valid) => grammar(valid).map_err(|error| at(&error, valid, start)),
+        Err(error) => {
+            prefix(valid_part(text, &error), start)?;
+            Err(invalid_utf8(text, &error, start))
+        }
+    }
+}
+
+/// Checks that `text` is how a JSON value can begin: a violation that was met
+/// behind it counts only where nothing is wrong before it.
+pub(crate) fn prefix(text: &[u8], start: Position) -> Result<(), Violation> {
+    match std::str::from_utf8(text) {
+        Ok(valid) => continuable(valid, start),
+        Err(error) => {
+            prefix(valid_part(text, &error), start)?;
+            // A character that the cut went through is not yet wrong.
+            error
+                .error_len()
+                .map_or(Ok(()), |_| Err(invalid_utf8(text, &error, start)))
+        }
+    }
+}
+
+fn valid_part<'a>(text: &'a [u8], error: &std::str::Utf8Error) -> &'a [u8] {
+    text.get(..error.valid_up_to()).unwrap_or_default()
+}
+
+fn grammar(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<IgnoredAny>(text).map(drop)
+}
+
+fn continuable(text: &str, start: Position) -> Result<(), Violation> {
+    let Err(error) = grammar(text) else {
+        return Ok(());
+    };
+    // serde_json reports a number cut after its sign, point or exponent as invalid:
+    // a digit more tells whether it could still have become one.
+    if error.classify() == Category::Eof || !is_syntax(&format!("{text}0")) {
+        return Ok(());
+    }
+    Err(at(&error, text, start))
+}
+
+fn is_syntax(text: &str) -> bool {
+    grammar(text).is_err_and(|error| error.classify() != Category::Eof)
+}
+
+fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Violation {
+    Violation::Json {
+        at: position_after(start, text, error.valid_up_to()),
+        what: "invalid UTF-8".to_owned(),
+    }
+}
+
+fn at(error: &serde_json::Error, text: &str, start: Position) -> Violation {
+    let line_start: usize = text
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1))
+        .map(str::len)
+        .sum();
+    let distance = line_start + error.column().saturating_sub(1);
+    let message = error.to_string();
+    // serde_json keeps the bare reason to itself; the position that its message ends
+    // with is the one inside the value, and of no use to who sent the body.
+    let what = message
+        .rsplit_once(" at line ")
+        .map_or(message.as_str(), |(what, _)| what);
+    Violation::Json {
+        at: position_after(start, text.as_bytes(), distance),
+        what: what.to_owned(),
+    }
+}
+
+/// Checks a document without a store: the very judgement of a put.
+///
+/// Returns what the document would take once stored. Takes no memory beyond one
+/// key, whatever the size of `body`.
+///
+/// # Errors
+/// The first violation in the order of the bytes. The streaming way in, a
+/// [`crate::Writer`], reports the same one however the body is cut.
+///
+/// ```
+/// use prefd_engine::{Limits, Violation, check};
+/// let usage = check(br#"{"theme": "dark"}"#, &Limits::default()).unwrap();
+/// assert_eq!((usage.keys, usage.bytes), (1, 16));
+/// assert!(matches!(check(b"[]", &Limits::default()), Err(Violation::NotAnObject { .. })));
+/// ```
+pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
+    let mut splitter = Splitter::new(limits.clone());
+    let mut rest = body;
+    // Every value is one slice of the body, from here to where the splitter stands.
+    let mut begun = 0;
+    let mut bytes = 1;
+    let text = |begun: usize, rest: &[u8]| body.get(begun..body.len() - rest.len());
+    loop {
+        match splitter.next(&mut rest) {
+            Ok(Some(Event::Key(key))) => bytes += key.text.len() as u64 + 2,
+            Ok(Some(Event::Value(piece))) => {
+                begun = body.len() - rest.len() - piece.len();
+                bytes += piece.len() as u64;
+            }
+            Ok(Some(Event::ValueEnd)) => {
+                let text = text(begun, rest).unwrap_or_default();
+                value(text, splitter.value_start())?;
+            }
+            Ok(None) => break,
+            Err(violation) => {
+                if splitter.in_value() {
+                    prefix(
+                        text(begun, rest).unwrap_or_default(),
+                        splitter.value_start(),
+                    )?;
+                }
+                return Err(violation);
+            }
+        }
+    }
+    if let Err(violation) = splitter.end() {
+        if splitter.in_value() {
+            prefix(
+                text(begun, rest).unwrap_or_default(),
+                splitter.value_start(),
+            )?;
+        }
+        return Err(violation);
+    }
+    let keys = u32::try_from(splitter.keys()).unwrap_or(u32::MAX);
+    // Each member was counted with its colon and the comma or closing brace behind it;
+    // the closing brace of an empty object was not.
+    Ok(Usage {
+        keys,
+        bytes: bytes + u64::from(keys == 0),
+    })
+}

@@ -1,0 +1,71 @@
+//! The engine of prefd: an embeddable, durable store of one JSON document for each
+//! namespace, a user and a client.
+//!
+//! A put replaces a whole document, atomically and durably; a get returns the very
+//! text that was put. Start with [`Engine::open`].
+//!
+//! # Layout
+//!
+//! In the order in which a write passes them:
+//!
+//! - [`Engine`] opens and ties together; a [`Namespace`] is where callers read and
+//!   write.
+//! - [`Writer`] takes a document in: `splitter` and `key` find its members and
+//!   enforce the [`Limits`], `judge` has `serde_json` check the values, `blob` takes
+//!   what is large. [`check`] does the same without a store.
+//! - `commit` queues it, and the `committer`, the only writer of the log, decides on
+//!   its [`Precondition`], appends, syncs and acknowledges.
+//! - `log` is the truth: segments of frames, summaries, the manifest. `codec` is how
+//!   structures are laid out in it.
+//! - `table` finds: in memory, where the newest frame of each namespace is.
+//! - `catalogue` lists: sled, derived, thrown away when in doubt.
+//! - `recovery` makes the table and the log from what is on the disk.
+//! - [`fs`] is the seam that every file operation of log and blobs passes.
+//!
+//! # Durability
+//!
+//! An acknowledged [`Durability::Sync`] write survives a crash of the machine:
+//! `fdatasync` of the log returned before the acknowledgement, and a large
+//! document's own file and its directory were synced before that.
+//!
+//! # Errors
+//!
+//! Damage on the disk is an [`Error::Corrupt`] that names file and offset, never
+//! wrong bytes and never an older revision. A failed sync of the log stops writing
+//! for good ([`Error::Poisoned`]); reads go on.
+
+mod blob;
+mod catalogue;
+mod codec;
+mod commit;
+mod committer;
+mod config;
+mod document;
+mod engine;
+mod error;
+mod fields;
+pub mod fs;
+mod judge;
+mod key;
+mod limits;
+mod lock;
+mod log;
+mod names;
+mod namespace;
+mod recovery;
+mod revision;
+mod splitter;
+mod table;
+mod writer;
+
+pub use catalogue::{Entry, UserUsage};
+pub use commit::Commit;
+pub use config::{Config, Durability};
+pub use document::{Chunks, Document, Stat};
+pub use engine::Engine;
+pub use error::{Error, Result};
+pub use judge::check;
+pub use limits::{Limits, Position, Usage, Violation};
+pub use namespace::{Namespace, Peek, WriteOptions};
+pub use revision::{Precondition, Revision, Revisions};
+pub use writer::{Prepared, Writer};

@@ -1,0 +1,415 @@
+//! The log: the truth of the store. Frames are appended to one segment, in batches
+//! that count as a whole, and a full segment is sealed with a summary.
+//!
+//! Only the committer holds a [`Log`]. It decides nothing about documents; it knows
+//! what is on the disk, what is synced, and what a failure leaves behind.
+//!
+//! Invariants: a segment is synced before its successor gets a frame; no segment of
+//! an earlier life is appended to; after a failed sync nothing is written again.
+
+pub(crate) mod frame;
+pub(crate) mod manifest;
+pub(crate) mod reader;
+pub(crate) mod scan;
+pub(crate) mod segment;
+pub(crate) mod summary;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs};
+use crate::limits::Usage;
+use crate::log::frame::Draft;
+use crate::log::manifest::{Manifest, Record, Sealed};
+use crate::log::summary::{Builder, Entry, EntryKind};
+use crate::names::Names;
+
+/// Frames of one segment, at most. It bounds the memory of a summary (some 7 MiB),
+/// and how far the revisions of a crashed life can have come.
+pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
+/// Frames up to this size are gathered into one write.
+const GATHER_BYTES: usize = 256 * 1024;
+
+/// How a write to the log failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing has changed; later writes may pass.
+    Refused(Error),
+    /// What is on the disk is not known, and no write may follow.
+    Poisoned(Error),
+}
+
+/// The writing end of the log.
+pub(crate) struct Log {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    manifest: Manifest,
+    active: Option<Active>,
+    next_revision: u64,
+}
+
+/// The segment that is being written.
+pub(crate) struct Active {
+    pub(crate) id: u32,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    /// Where the next batch begins.
+    bytes: u64,
+    /// Everything before it is on stable storage.
+    synced_bytes: u64,
+    pub(crate) summary: Builder,
+    last_revision: u64,
+    batch: Batch,
+}
+
+/// What was appended since the last flush.
+#[derive(Default)]
+struct Batch {
+    /// Bytes of it, written or gathered.
+    bytes: u64,
+    frames: usize,
+    /// The end of it, not yet written.
+    gathered: Vec<u8>,
+    /// The summary, as it was before.
+    summary_entries: usize,
+    details_bytes: usize,
+}
+
+impl Log {
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        segment_bytes: u64,
+        manifest: Manifest,
+        active: Option<Active>,
+        next_revision: u64,
+    ) -> Self {
+        Self {
+            fs,
+            dir: dir.to_owned(),
+            segment_bytes,
+            manifest,
+            active,
+            next_revision,
+        }
+    }
+
+    /// The revision that the next frame gets.
+    pub(crate) fn next_revision(&self) -> u64 {
+        self.next_revision
+    }
+
+    /// Makes room for a batch of `frames`: sees to it that there is a segment, and
+    /// that it is not full.
+    pub(crate) fn begin(&mut self, frames: usize) -> Result<(), Failure> {
+        let fits = self.active.as_ref().is_some_and(|active| {
+            active.bytes < self.segment_bytes && active.summary.len() + frames <= MAX_SEGMENT_FRAMES
+        });
+        if !fits {
+            self.rotate()?;
+        }
+        if let Some(active) = &mut self.active {
+            active.batch.summary_entries = active.summary.len();
+            active.batch.details_bytes = active.summary.details_bytes();
+        }
+        Ok(())
+    }
+
+    /// Appends a frame to the batch. It counts once [`Log::flush`] has returned.
+    pub(crate) fn append(
+        &mut self,
+        names: &Names,
+        draft: &Draft,
+        usage: Usage,
+        modified_ms: u64,
+    ) -> Result<(u32, Entry), Failure> {
+        let Some(active) = &mut self.active else {
+            return Err(Failure::Refused(Error::Closed));
+        };
+        let revision = self.next_revision;
+        let appended = active.append(names, draft, usage, (revision, modified_ms));
+        match appended {
+            Ok(entry) => {
+                self.next_revision += 1;
+                Ok((active.id, entry))
+            }
+            Err(error) => Err(self.abandon(error)),
+        }
+    }
+
+    /// Ends the batch: everything appended is handed to the system and, if `sync`,
+    /// on stable storage with everything before it.
+    pub(crate) fn flush(&mut self, sync: bool) -> Result<(), Failure> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        if let Err(error) = active.write_gathered() {
+            return Err(self.abandon(error));
+        }
+        active.bytes += active.batch.bytes;
+        active.batch.bytes = 0;
+        active.batch.frames = 0;
+        if sync { active.sync() } else { Ok(()) }
+    }
+
+    /// Whether all that was flushed is on stable storage.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.active
+            .as_ref()
+            .is_none_or(|active| active.synced_bytes == active.bytes)
+    }
+
+    /// Takes the batch back after a failed write, so that nothing of it is left.
+    fn abandon(&mut self, error: Error) -> Failure {
+        let Some(active) = &mut self.active else {
+            return Failure::Refused(error);
+        };
+        let batch = std::mem::take(&mut active.batch);
+        self.next_revision -= batch.frames as u64;
+        active
+            .summary
+            .truncate(batch.summary_entries, batch.details_bytes);
+        let cut = active
+            .file
+            .set_len(active.bytes)
+            .map_err(|error| poisoned("truncate", &active.path, error));
+        // Unsynced, the cut could be undone by a crash, and what was refused be there.
+        match cut.and_then(|()| active.force_sync()) {
+            Ok(()) => Failure::Refused(error),
+            Err(worse) => worse,
+        }
+    }
+
+    /// Seals the segment, if there is one, and begins the next.
+    fn rotate(&mut self) -> Result<(), Failure> {
+        let mut manifest = self.sealed_manifest()?;
+        // An id is spent even where what follows fails, so that a file that could
+        // not be removed is in nobody's way.
+        let id = manifest.next_segment;
+        self.manifest.next_segment = id.saturating_add(1);
+        let active = Active::create(&*self.fs, &self.dir, id, self.manifest.store)
+            .map_err(Failure::Refused)?;
+        manifest.next_segment = self.manifest.next_segment;
+        manifest.segments.push(Record { id, sealed: None });
+        manifest.reserved_revision = self.next_revision + MAX_SEGMENT_FRAMES as u64;
+        self.replace_manifest(manifest).inspect_err(|_| {
+            // Unlisted, it is removed at the next open if it is not now.
+            let _ = self.fs.remove(&active.path);
+        })?;
+        self.active = Some(active);
+        Ok(())
+    }
+
+    /// Seals what was written. The next open reads nothing but summaries.
+    pub(crate) fn close(&mut self) -> Result<(), Failure> {
+        let mut manifest = self.sealed_manifest()?;
+        manifest.reserved_revision = self.next_revision;
+        if manifest != self.manifest {
+            self.replace_manifest(manifest)?;
+        }
+        if let Some(active) = self.active.take()
+            && active.summary.len() == 0
+        {
+            let _ = self.fs.remove(&active.path);
+        }
+        Ok(())
+    }
+
+    /// The manifest in which the active segment is sealed (or gone, where it holds
+    /// nothing), its summary written.
+    fn sealed_manifest(&mut self) -> Result<Manifest, Failure> {
+        let mut manifest = self.manifest.clone();
+        let Some(active) = &mut self.active else {
+            return Ok(manifest);
+        };
+        active.sync()?;
+        if active.summary.len() == 0 {
+            manifest.segments.retain(|record| record.id != active.id);
+            return Ok(manifest);
+        }
+        write_summary(
+            &*self.fs,
+            &self.dir,
+            active.id,
+            self.manifest.store,
+            &active.summary,
+            active.bytes,
+        )
+        .map_err(Failure::Refused)?;
+        for record in &mut manifest.segments {
+            if record.id == active.id {
+                record.sealed = Some(Sealed {
+                    bytes: active.bytes,
+                    last_revision: active.last_revision,
+                });
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn replace_manifest(&mut self, manifest: Manifest) -> Result<(), Failure> {
+        manifest
+            .stage(&*self.fs, &self.dir)
+            .map_err(Failure::Refused)?;
+        // Past this point either manifest may be the one that counts: going on with
+        // the old one could append to a segment that the new one calls sealed.
+        Manifest::switch(&*self.fs, &self.dir).map_err(poison)?;
+        self.manifest = manifest;
+        Ok(())
+    }
+}
+
+impl Active {
+    /// A new segment, its header and its name on stable storage.
+    pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Self> {
+        let path = segment::path(dir, id);
+        let file = fs
+            .create(&path)
+            .map_err(|error| Error::io("create", &path, error))?;
+        let header = segment::encode_header(segment::MAGIC, id, store);
+        file.write_all_at(&header, 0)
+            .map_err(|error| Error::io("write", &path, error))?;
+        file.sync()
+            .map_err(|error| Error::io("sync", &path, error))?;
+        fs.sync_dir(dir)
+            .map_err(|error| Error::io("sync", dir, error))?;
+        Ok(Self {
+            id,
+            path,
+            file,
+            bytes: segment::HEADER_BYTES,
+            synced_bytes: segment::HEADER_BYTES,
+            summary: Builder::default(),
+            last_revision: 0,
+            batch: Batch::default(),
+        })
+    }
+
+    /// Appends a frame to the batch, as the write that `stamp` (revision,
+    /// milliseconds since 1970) says it is.
+    pub(crate) fn append(
+        &mut self,
+        names: &Names,
+        draft: &Draft,
+        usage: Usage,
+        stamp: (u64, u64),
+    ) -> Result<Entry> {
+        let (revision, modified_ms) = stamp;
+        let offset = self.bytes + self.batch.bytes;
+        let header = draft.header(revision, modified_ms, self.synced_bytes);
+        let too_long = || Error::corrupt(&self.path, offset, "the segment is too long");
+        let entry = Entry {
+            hash: draft.hash,
+            revision,
+            offset: u32::try_from(offset).map_err(|_| too_long())?,
+            bytes: u32::try_from(header.frame_bytes()).map_err(|_| too_long())?,
+            kind: EntryKind::of(&header),
+            keys: usage.keys,
+        };
+        let gathered = &mut self.batch.gathered;
+        gathered.extend_from_slice(&header.encode());
+        gathered.extend_from_slice(&draft.meta);
+        self.batch.bytes += header.frame_bytes();
+        self.batch.frames += 1;
+        self.summary.push_parts(
+            entry,
+            &draft.blobs,
+            (&names.user, &names.client),
+            usage.bytes,
+            modified_ms,
+        );
+        self.last_revision = self.last_revision.max(revision);
+        if self.batch.gathered.len() + draft.inline.len() <= GATHER_BYTES {
+            self.batch.gathered.extend_from_slice(&draft.inline);
+            return Ok(entry);
+        }
+        self.write_gathered_before(draft.inline.len() as u64)?;
+        let at = self.bytes + self.batch.bytes - draft.inline.len() as u64;
+        self.file
+            .write_all_at(&draft.inline, at)
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        Ok(entry)
+    }
+
+    fn write_gathered(&mut self) -> Result<()> {
+        self.write_gathered_before(0)
+    }
+
+    /// Writes what was gathered to where it ends `later` bytes before the batch does.
+    fn write_gathered_before(&mut self, later: u64) -> Result<()> {
+        let gathered = &mut self.batch.gathered;
+        let end = self.bytes + self.batch.bytes - later;
+        if !gathered.is_empty() {
+            self.file
+                .write_all_at(gathered, end - gathered.len() as u64)
+                .map_err(|error| Error::io("write", &self.path, error))?;
+            gathered.clear();
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Failure> {
+        if self.synced_bytes == self.bytes {
+            return Ok(());
+        }
+        self.force_sync()
+    }
+
+    fn force_sync(&mut self) -> Result<(), Failure> {
+        self.file
+            .sync()
+            .map_err(|error| poisoned("sync", &self.path, error))?;
+        self.synced_bytes = self.bytes;
+        Ok(())
+    }
+
+    /// Ends the first batch of a segment that recovery filled.
+    pub(crate) fn flush_recovered(&mut self) -> Result<()> {
+        self.write_gathered()?;
+        self.bytes += self.batch.bytes;
+        self.batch = Batch::default();
+        self.file
+            .sync()
+            .map_err(|error| Error::io("sync", &self.path, error))?;
+        self.synced_bytes = self.bytes;
+        Ok(())
+    }
+}
+
+/// Writes a segment's summary, durably.
+pub(crate) fn write_summary(
+    fs: &dyn Fs,
+    dir: &Path,
+    id: u32,
+    store: u64,
+    summary: &Builder,
+    segment_bytes: u64,
+) -> Result<()> {
+    let path = summary::path(dir, id);
+    let temporary = path.with_extension("sum.new");
+    manifest::stage_file(fs, &temporary, &summary.encode(id, store, segment_bytes))?;
+    manifest::switch_file(fs, dir, &temporary, &path)
+}
+
+fn poisoned(op: &'static str, path: &Path, source: std::io::Error) -> Failure {
+    Failure::Poisoned(Error::Poisoned {
+        op,
+        path: path.to_owned(),
+        source: Arc::new(source),
+    })
+}
+
+/// The same failure, said of a step after which the state of the disk is unknown.
+fn poison(error: Error) -> Failure {
+    Failure::Poisoned(match error {
+        Error::Io { op, path, source } => Error::Poisoned { op, path, source },
+        Error::StorageFull { path } => Error::Poisoned {
+            op: "write",
+            path,
+            source: Arc::new(std::io::ErrorKind::StorageFull.into()),
+        },
+        other => other,
+    })
+}

@@ -1,0 +1,195 @@
+//! The manifest: the list of the log's segments, so that a missing one is noticed,
+//! and what must outlive every one of them.
+//!
+//! ```text
+//!  0  8B   magic "PREFDMAN"
+//!  8  u16  format version, 1
+//! 10  u8   codec of the body
+//! 11  u8   zero
+//! 12  u32  bytes of the body
+//! 16  u32  CRC-32 of the body
+//! 20  u32  CRC-32 of the 20 bytes before it
+//! 24  body
+//! ```
+//!
+//! It is replaced as a whole: written beside, synced, renamed, the directory synced.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::fields::Fields;
+use crate::fs::Fs;
+use crate::log::segment::{self, StoreId};
+
+pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
+const HEADER_BYTES: usize = 24;
+const HEADER_CRC_AT: usize = 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// The secret key of the namespace hash; drawn once, when the store is made.
+    pub(crate) hash_key: [u8; 16],
+    pub(crate) store: StoreId,
+    /// The id of the next segment; ids are never used again.
+    pub(crate) next_segment: u32,
+    /// Every revision below this one may have been used, on the disk or not: after
+    /// a crash the sequence goes on from here.
+    pub(crate) reserved_revision: u64,
+    /// In the order of their ids.
+    pub(crate) segments: Vec<Record>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: u32,
+    /// `None` for the one segment that is being written.
+    pub(crate) sealed: Option<Sealed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sealed {
+    /// Bytes of the segment; what the file holds behind them is not a part of it.
+    pub(crate) bytes: u64,
+    /// The highest revision in it.
+    pub(crate) last_revision: u64,
+}
+
+fn temporary_path(dir: &Path) -> PathBuf {
+    dir.join("manifest.new")
+}
+
+impl Manifest {
+    /// A store that holds nothing yet.
+    pub(crate) fn new(hash_key: [u8; 16], store: StoreId) -> Self {
+        Self {
+            hash_key,
+            store,
+            next_segment: 1,
+            reserved_revision: 1,
+            segments: Vec::new(),
+        }
+    }
+
+    /// Its file.
+    pub(crate) fn path(dir: &Path) -> PathBuf {
+        dir.join("manifest")
+    }
+
+    /// The manifest of the log in `dir`; `None` where there is none.
+    pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Self>> {
+        let path = Self::path(dir);
+        let file = match fs.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", &path, error)),
+        };
+        let len = file
+            .len()
+            .map_err(|error| Error::io("stat", &path, error))?;
+        let too_long = || Error::corrupt(&path, 0, "the manifest is too long");
+        if len > codec::MAX_ENCODED_BYTES + HEADER_BYTES as u64 {
+            return Err(too_long());
+        }
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_long())?];
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(|error| Error::io("read", &path, error))?;
+        Self::decode(&path, &bytes).map(Some)
+    }
+
+    fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let corrupt = |offset, what: &str| Error::corrupt(path, offset, what);
+        let (header, body) = bytes
+            .split_at_checked(HEADER_BYTES)
+            .ok_or_else(|| corrupt(0, "the manifest is cut short"))?;
+        let (covered, crc) = header.split_at(HEADER_CRC_AT);
+        if crc32fast::hash(covered).to_le_bytes() != *crc {
+            return Err(corrupt(0, "the manifest header's checksum does not match"));
+        }
+        let mut fields = Fields::new(covered);
+        let (magic, version) = (fields.array(), fields.u16());
+        let (codec, _) = (fields.u8(), fields.u8());
+        let (body_bytes, body_crc) = (fields.u32(), fields.u32());
+        if magic != Some(MAGIC) {
+            return Err(corrupt(0, "the file is not a manifest"));
+        }
+        if version != Some(segment::VERSION) {
+            return Err(Error::UnsupportedFormat {
+                path: path.to_owned(),
+                found: version.unwrap_or_default(),
+                supported: segment::VERSION,
+            });
+        }
+        if body_bytes.map(|n| n as usize) != Some(body.len())
+            || body_crc != Some(crc32fast::hash(body))
+        {
+            return Err(corrupt(
+                HEADER_BYTES as u64,
+                "the manifest's checksum does not match",
+            ));
+        }
+        (codec == Some(codec::CODEC))
+            .then(|| codec::decode(body).ok())
+            .flatten()
+            .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
+    }
+
+    fn encode(&self, path: &Path) -> Result<Vec<u8>> {
+        let body = codec::encode(self)
+            .map_err(|error| Error::io("encode", path, io::Error::other(error)))?;
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&segment::VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[codec::CODEC, 0]);
+        bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(&body);
+        Ok(bytes)
+    }
+
+    /// Makes this the manifest of the log in `dir`, durably.
+    pub(crate) fn write(&self, fs: &dyn Fs, dir: &Path) -> Result<()> {
+        self.stage(fs, dir)?;
+        Self::switch(fs, dir)
+    }
+
+    /// Writes it beside the one that counts. An error has changed nothing.
+    pub(crate) fn stage(&self, fs: &dyn Fs, dir: &Path) -> Result<()> {
+        stage_file(fs, &temporary_path(dir), &self.encode(&Self::path(dir))?)
+    }
+
+    /// Makes the staged one count. After an error it is not known which one does.
+    pub(crate) fn switch(fs: &dyn Fs, dir: &Path) -> Result<()> {
+        switch_file(fs, dir, &temporary_path(dir), &Self::path(dir))
+    }
+}
+
+/// Writes a new file durably, under a name that nothing reads.
+pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<()> {
+    match fs.remove(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", temporary, error));
+        }
+        _ => {}
+    }
+    let file = fs
+        .create(temporary)
+        .map_err(|error| Error::io("create", temporary, error))?;
+    file.write_all_at(bytes, 0)
+        .map_err(|error| Error::io("write", temporary, error))?;
+    file.sync()
+        .map_err(|error| Error::io("sync", temporary, error))
+}
+
+/// Gives a staged file its name, durably.
+pub(crate) fn switch_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Path) -> Result<()> {
+    fs.rename(temporary, path)
+        .map_err(|error| Error::io("rename", path, error))?;
+    fs.sync_dir(dir)
+        .map_err(|error| Error::io("sync", dir, error))
+}

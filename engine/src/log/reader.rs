@@ -1,0 +1,141 @@
+//! Reading frames at known places. It trusts nothing: every checksum is verified,
+//! and the frame must be the one that was asked for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs};
+use crate::log::frame::{self, Header, Meta};
+use crate::log::segment::{self, StoreId};
+use crate::names::Names;
+use crate::table::Entry;
+
+/// Bytes read at once where only the metadata is wanted: the header and metadata
+/// of nearly every frame fit.
+const METADATA_READ_BYTES: u32 = 4096;
+
+/// Reads frames, keeping a bounded number of segments open.
+pub(crate) struct Reader {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    store: StoreId,
+    open: Cache<u32, Arc<dyn File>>,
+}
+
+/// A frame whose checksums hold.
+pub(crate) struct Frame {
+    pub(crate) header: Header,
+    pub(crate) meta: Meta,
+    /// Empty where only the metadata was asked for.
+    pub(crate) inline: Bytes,
+}
+
+impl Reader {
+    pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path, store: StoreId, open_segments: usize) -> Self {
+        Self {
+            fs,
+            dir: dir.to_owned(),
+            store,
+            open: Cache::new(open_segments),
+        }
+    }
+
+    /// The frame that `entry` points to, whole.
+    pub(crate) fn frame(&self, names: &Names, entry: &Entry) -> Result<Frame> {
+        self.read(names, entry, entry.bytes)
+    }
+
+    /// The same without its inline bytes.
+    pub(crate) fn metadata(&self, names: &Names, entry: &Entry) -> Result<Frame> {
+        self.read(names, entry, entry.bytes.min(METADATA_READ_BYTES))
+    }
+
+    /// Reads the first `bytes` of the frame, and more where the metadata needs it.
+    fn read(&self, names: &Names, entry: &Entry, bytes: u32) -> Result<Frame> {
+        let path = segment::path(&self.dir, entry.segment);
+        let offset = u64::from(entry.offset);
+        let corrupt = |what: &str| Error::corrupt(&path, offset, what);
+        let file = self.segment(entry.segment, &path)?;
+        let buffer = read_at(&*file, &path, offset, bytes as usize)?;
+        let header = Header::decode(&buffer).map_err(corrupt)?;
+        if header.revision != entry.revision || header.frame_bytes() != u64::from(entry.bytes) {
+            return Err(corrupt("the frame is not the one that was written here"));
+        }
+        let meta_end = frame::HEADER_BYTES + header.meta_bytes as usize;
+        let buffer = if buffer.len() < meta_end {
+            read_at(&*file, &path, offset, meta_end)?
+        } else {
+            buffer
+        };
+        let meta_bytes = buffer
+            .get(frame::HEADER_BYTES..meta_end)
+            .ok_or_else(|| corrupt("the frame is cut short"))?;
+        let meta = frame::decode_meta(meta_bytes, header.meta_crc).map_err(corrupt)?;
+        if *meta.user != *names.user || *meta.client != *names.client {
+            return Err(corrupt("the frame belongs to another namespace"));
+        }
+        let whole = bytes == entry.bytes;
+        let inline = if whole {
+            let inline = Bytes::from(buffer).slice(meta_end..);
+            if crc32fast::hash(&inline) != header.inline_crc {
+                return Err(Error::corrupt(
+                    &path,
+                    offset + meta_end as u64,
+                    "the document's checksum does not match",
+                ));
+            }
+            inline
+        } else {
+            Bytes::new()
+        };
+        Ok(Frame {
+            header,
+            meta,
+            inline,
+        })
+    }
+
+    fn segment(&self, id: u32, path: &Path) -> Result<Arc<dyn File>> {
+        self.open.get_or_insert_with(&id, || {
+            let file = self
+                .fs
+                .open(path)
+                .map_err(|error| missing_is_corrupt("open", path, error))?;
+            let len = usize::try_from(segment::HEADER_BYTES).unwrap_or_default();
+            let header = read_at(&*file, path, 0, len)?;
+            segment::check_header(path, &header, segment::MAGIC, id, self.store)?;
+            Ok(file)
+        })
+    }
+
+    /// The file of a segment, for errors that name it.
+    pub(crate) fn path(&self, segment: u32) -> PathBuf {
+        segment::path(&self.dir, segment)
+    }
+}
+
+/// A file of the store that is not there was there once.
+pub(crate) fn missing_is_corrupt(op: &'static str, path: &Path, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        Error::corrupt(path, 0, "the file is missing")
+    } else {
+        Error::io(op, path, error)
+    }
+}
+
+/// `len` bytes at `offset`; a file that ends before them is corrupt.
+pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; len];
+    file.read_exact_at(&mut buffer, offset).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            Error::corrupt(path, offset, "the file is cut short")
+        } else {
+            Error::io("read", path, error)
+        }
+    })?;
+    Ok(buffer)
+}

@@ -1,0 +1,266 @@
+//! A namespace: the one document of a user and a client.
+
+use std::fmt;
+
+use crate::commit::{Change, Commit};
+use crate::config::Durability;
+use crate::document::{Document, Stat};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::limits::Usage;
+use crate::log::frame::{Draft, Kind, Meta};
+use crate::names::{Names, NamespaceHash};
+use crate::revision::{Precondition, Revision};
+use crate::table::{Entry, Newest};
+use crate::writer::Prepared;
+
+/// A handle to one namespace. Cheap to make and to clone.
+///
+/// Reads see the newest acknowledged write (linearizable).
+#[derive(Clone)]
+pub struct Namespace {
+    engine: Engine,
+    names: Names,
+    hash: NamespaceHash,
+}
+
+/// How a write is to be made.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOptions {
+    /// What must hold for it to happen.
+    pub precondition: Precondition,
+    /// What it waits for; `None`: what [`crate::Config::durability`] says.
+    pub durability: Option<Durability>,
+}
+
+/// What can be said of a namespace without touching the disk.
+#[derive(Debug, Clone)]
+pub enum Peek {
+    /// It holds no document.
+    Absent,
+    /// Its document, which is in the cache.
+    Resident(Document),
+    /// It holds a document that must be read from the disk.
+    OnDisk,
+}
+
+impl Namespace {
+    pub(crate) fn new(engine: Engine, names: Names) -> Self {
+        let hash = engine.shared().hash(&names);
+        Self {
+            engine,
+            names,
+            hash,
+        }
+    }
+
+    /// The user.
+    pub fn user(&self) -> &str {
+        &self.names.user
+    }
+
+    /// The client.
+    pub fn client(&self) -> &str {
+        &self.names.client
+    }
+
+    /// The current revision; `None` where nothing is stored. Never touches the disk.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the newest write cannot be read.
+    pub fn revision(&self) -> Result<Option<Revision>> {
+        Ok(self.newest()?.map(|entry| Revision::new(entry.revision)))
+    }
+
+    /// The document, as far as that needs no disk.
+    ///
+    /// # Errors
+    /// As [`Self::revision`].
+    pub fn peek(&self) -> Result<Peek> {
+        Ok(match self.newest()? {
+            None => Peek::Absent,
+            Some(entry) => self
+                .engine
+                .shared()
+                .cached(self.hash, entry.revision)
+                .map_or(Peek::OnDisk, Peek::Resident),
+        })
+    }
+
+    /// The document; `None` where nothing is stored. Blocks on the disk unless it is
+    /// in the cache.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with file and offset, never wrong bytes; [`Error::Io`].
+    pub fn get(&self) -> Result<Option<Document>> {
+        let shared = self.engine.shared();
+        self.read(|entry| {
+            if let Some(document) = shared.cached(self.hash, entry.revision) {
+                return Ok(document);
+            }
+            let frame = shared.reader.frame(&self.names, entry)?;
+            let path = shared.reader.path(entry.segment);
+            let corrupt = |what: &str| Error::corrupt(&path, entry.offset.into(), what);
+            let document = Document::new(frame, corrupt, &shared.intake.blobs)?;
+            shared.cache(self.hash, &document);
+            Ok(document)
+        })
+    }
+
+    /// Revision, time and size of the document, without reading it: at most its
+    /// metadata. Blocks on the disk unless the document is in the cache.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn stat(&self) -> Result<Option<Stat>> {
+        let shared = self.engine.shared();
+        self.read(|entry| {
+            if let Some(document) = shared.cached(self.hash, entry.revision) {
+                return Ok(*document.stat());
+            }
+            let frame = shared.reader.metadata(&self.names, entry)?;
+            Ok(Stat::of(&frame))
+        })
+    }
+
+    /// Keys and bytes of the document; zeros where nothing is stored. Blocks as
+    /// [`Self::stat`].
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn usage(&self) -> Result<Usage> {
+        Ok(self.stat()?.map_or(Usage::default(), |stat| stat.usage))
+    }
+
+    /// Checks `body` and replaces the document with it. Blocks until it is as
+    /// durable as was asked for, and while the commit queue is full.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], and those of [`Commit::wait`].
+    pub fn put(&self, body: &[u8], options: WriteOptions) -> Result<Revision> {
+        let mut writer = self.engine.writer();
+        writer.write(body)?;
+        self.put_prepared(writer.finish()?, options)
+    }
+
+    /// Replaces the document with one that came in through a [`crate::Writer`].
+    /// Blocks as [`Self::put`].
+    ///
+    /// # Errors
+    /// Those of [`Commit::wait`].
+    pub fn put_prepared(&self, document: Prepared, options: WriteOptions) -> Result<Revision> {
+        let change = self.replacement(document, options)?;
+        let commit = self.engine.shared().queue.submit_blocking(change);
+        // A put that succeeds leaves a document behind, so it has a revision.
+        commit.wait()?.ok_or(Error::Closed)
+    }
+
+    /// Deletes the document; succeeds where there is none. Blocks as [`Self::put`].
+    ///
+    /// # Errors
+    /// Those of [`Commit::wait`].
+    pub fn delete(&self, options: WriteOptions) -> Result<()> {
+        let change = self.deletion(options)?;
+        let commit = self.engine.shared().queue.submit_blocking(change);
+        commit.wait().map(drop)
+    }
+
+    /// Queues a replacement of the document. Never blocks: a full queue answers
+    /// [`Error::Overloaded`].
+    pub fn submit_put(&self, document: Prepared, options: WriteOptions) -> Commit {
+        match self.replacement(document, options) {
+            Ok(change) => self.engine.shared().queue.submit(change),
+            Err(error) => Commit::decided(Err(error)),
+        }
+    }
+
+    /// Queues a deletion. Never blocks, as [`Self::submit_put`].
+    pub fn submit_delete(&self, options: WriteOptions) -> Commit {
+        match self.deletion(options) {
+            Ok(change) => self.engine.shared().queue.submit(change),
+            Err(error) => Commit::decided(Err(error)),
+        }
+    }
+
+    fn newest(&self) -> Result<Option<Entry>> {
+        let shared = self.engine.shared();
+        shared.refuse_closed()?;
+        match shared.table.newest(self.hash) {
+            Newest::Absent => Ok(None),
+            Newest::Document(entry) => Ok(Some(entry)),
+            Newest::Unreadable { segment, offset } => Err(shared.unreadable(segment, offset)),
+        }
+    }
+
+    /// Reads what the newest entry points to. Where it cannot be read and is no
+    /// longer the newest, a write has overtaken the read: what it pointed to may be
+    /// gone, and the read starts over.
+    fn read<T>(&self, read: impl Fn(&Entry) -> Result<T>) -> Result<Option<T>> {
+        loop {
+            let Some(entry) = self.newest()? else {
+                return Ok(None);
+            };
+            match read(&entry) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) => {
+                    if self.newest()? == Some(entry) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn replacement(&self, document: Prepared, options: WriteOptions) -> Result<Change> {
+        let usage = document.usage();
+        let meta = self.meta(document.members);
+        let draft = Draft::new(Kind::Put, self.hash, &meta, document.inline);
+        self.change(draft, usage, document.blob, options)
+    }
+
+    fn deletion(&self, options: WriteOptions) -> Result<Change> {
+        let meta = self.meta(Vec::new());
+        let draft = Draft::new(Kind::Delete, self.hash, &meta, bytes::Bytes::new());
+        self.change(draft, Usage::default(), None, options)
+    }
+
+    fn meta(&self, members: Vec<crate::log::frame::Member>) -> Meta {
+        Meta {
+            user: self.names.user.to_string(),
+            client: self.names.client.to_string(),
+            members,
+        }
+    }
+
+    fn change(
+        &self,
+        draft: Option<Draft>,
+        usage: Usage,
+        blob: Option<crate::blob::BlobDraft>,
+        options: WriteOptions,
+    ) -> Result<Change> {
+        let shared = self.engine.shared();
+        // Only limits far beyond the default ones let a document come here.
+        let draft = draft.ok_or(Error::InvalidConfig {
+            setting: "limits",
+            reason: "let a document in whose metadata exceeds 16 MiB".to_owned(),
+        })?;
+        Ok(Change {
+            names: self.names.clone(),
+            draft,
+            usage,
+            blob,
+            precondition: options.precondition,
+            durability: options.durability.unwrap_or(shared.durability),
+        })
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Namespace")
+            .field("user", &self.names.user)
+            .field("client", &self.names.client)
+            .finish_non_exhaustive()
+    }
+}
