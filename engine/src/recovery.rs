@@ -142,23 +142,31 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 impl Place {
     /// Removes the files of a segment that was begun and never listed.
     fn remove_unlisted(&self, manifest: &Manifest) -> Result<()> {
+        let listed = |id| manifest.segments.iter().any(|record| record.id == id);
+        let mut unlisted = self.files()?;
+        unlisted.retain(|(id, _)| !listed(*id));
+        // All of them are looked at before the first is gone.
+        for (id, path) in &unlisted {
+            self.refuse_newer(manifest, path, *id)?;
+        }
+        for (_, path) in &unlisted {
+            self.fs
+                .remove(path)
+                .map_err(|error| Error::io("remove", path, error))?;
+        }
+        Ok(())
+    }
+
+    /// The files of segments, by id.
+    fn files(&self) -> Result<Vec<(u32, PathBuf)>> {
         let listing = self
             .fs
             .list(&self.dir)
             .map_err(|error| Error::io("list", &self.dir, error))?;
-        for path in listing {
-            let Some(id) = segment_id(&path) else {
-                continue;
-            };
-            if manifest.segments.iter().any(|record| record.id == id) {
-                continue;
-            }
-            self.refuse_newer(manifest, &path, id)?;
-            self.fs
-                .remove(&path)
-                .map_err(|error| Error::io("remove", &path, error))?;
-        }
-        Ok(())
+        let numbered = listing
+            .into_iter()
+            .filter_map(|path| Some((segment_id(&path)?, path)));
+        Ok(numbered.collect())
     }
 
     /// A segment that was never listed holds nothing, or copies. One with frames
@@ -236,18 +244,11 @@ impl Place {
         write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
     }
 
-    /// The segments on the disk, sealed or not.
+    /// The segments on the disk, sealed or not, by their frames or their summary.
     pub(crate) fn segments(&self) -> Result<Vec<u32>> {
-        let listing = self
-            .fs
-            .list(&self.dir)
-            .map_err(|error| Error::io("list", &self.dir, error))?;
-        let mut ids: Vec<u32> = listing
-            .iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
-            .filter_map(|path| segment_id(path))
-            .collect();
+        let mut ids: Vec<u32> = self.files()?.into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
+        ids.dedup();
         Ok(ids)
     }
 

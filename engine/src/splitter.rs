@@ -159,8 +159,7 @@ impl Splitter {
             }
             let allowed = up_to(chunk, self.limits.max_body_bytes - self.cursor.offset);
             if allowed.is_empty() {
-                let received = self.cursor.offset + chunk.len() as u64;
-                return Err(self.body_too_long(received));
+                return Err(self.body_too_long());
             }
             let before = self.cursor.offset;
             let event = self.step(allowed)?;
@@ -210,7 +209,7 @@ impl Splitter {
         }
     }
 
-    fn body_too_long(&self, received: u64) -> Violation {
+    fn body_too_long(&self) -> Violation {
         if self.state == State::InKey
             && let Err(earlier) = self.key.check_utf8(self.key_start)
         {
@@ -218,7 +217,7 @@ impl Splitter {
         }
         Violation::BodyTooLong {
             limit: self.limits.max_body_bytes,
-            actual: received,
+            actual: self.limits.max_body_bytes.saturating_add(1),
         }
     }
 
