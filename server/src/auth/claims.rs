@@ -1,0 +1,308 @@
+//! What a verified token says, and what of it is believed.
+
+use serde_json::{Map, Value};
+
+use crate::auth::{LEEWAY_SECONDS, Rules};
+
+/// Bytes of a user or client name, at most: what a namespace can have.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Where in a token the names are.
+#[derive(Debug, Clone)]
+pub(crate) struct ClaimNames {
+    pub(crate) user: String,
+    /// The first one that is there counts.
+    pub(crate) client: Vec<String>,
+    /// The first one that is there counts.
+    pub(crate) scope: Vec<String>,
+}
+
+impl Default for ClaimNames {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            user: "sub".to_owned(),
+            // RFC 9068 section 2.2; OpenID Connect Core section 2.
+            client: names(&["client_id", "azp"]),
+            // RFC 8693 section 4.2; "scp" is what several providers send.
+            scope: names(&["scope", "scp"]),
+        }
+    }
+}
+
+/// A verified token's content.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Claims {
+    pub(crate) user: String,
+    pub(crate) client: String,
+    scopes: Vec<String>,
+    /// True also where none is required.
+    pub(crate) has_linked_identity: bool,
+    /// Seconds since 1970.
+    expires: f64,
+    not_before: Option<f64>,
+}
+
+impl Claims {
+    /// Reads the claims, and checks all but the times.
+    pub(crate) fn read(token: &Map<String, Value>, rules: &Rules) -> Result<Self, &'static str> {
+        if let Some(issuer) = &rules.issuer
+            && token.get("iss").and_then(Value::as_str) != Some(issuer)
+        {
+            return Err("The token is not of a trusted issuer.");
+        }
+        if let Some(audience) = &rules.audience
+            && !names_audience(token.get("aud"), audience)
+        {
+            return Err("The token is not meant for this service.");
+        }
+        let expires = seconds(token, "exp", "The token's exp is not a number.")?
+            .ok_or("The token has no exp.")?;
+        let not_before = seconds(token, "nbf", "The token's nbf is not a number.")?;
+        let names = &rules.names;
+        let user = token.get(&names.user).and_then(Value::as_str);
+        let client = first(token, &names.client).and_then(Value::as_str);
+        Ok(Self {
+            user: name(user).ok_or("The token names no user.")?,
+            client: name(client).ok_or("The token names no client.")?,
+            scopes: scopes(first(token, &names.scope)),
+            has_linked_identity: rules
+                .linked_identity_claim
+                .as_ref()
+                .is_none_or(|claim| is_linked(token.get(claim))),
+            expires,
+            not_before,
+        })
+    }
+
+    /// Whether it holds at `now`, in seconds since 1970.
+    pub(crate) fn check_time(&self, now: f64) -> Result<(), &'static str> {
+        if now >= self.expires + LEEWAY_SECONDS {
+            return Err("The token has expired.");
+        }
+        if self
+            .not_before
+            .is_some_and(|not_before| now + LEEWAY_SECONDS < not_before)
+        {
+            return Err("The token is not valid yet.");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|granted| granted == scope)
+    }
+
+    /// Bytes that it takes in memory, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        let scopes: usize = self
+            .scopes
+            .iter()
+            .map(|s| s.len() + size_of::<String>())
+            .sum();
+        size_of::<Self>() + self.user.len() + self.client.len() + scopes
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(user: &str, client: &str, scopes: &[&str]) -> Self {
+        Self {
+            user: user.to_owned(),
+            client: client.to_owned(),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            has_linked_identity: true,
+            expires: f64::MAX,
+            not_before: None,
+        }
+    }
+}
+
+fn first<'a>(token: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {
+    names.iter().find_map(|name| token.get(name))
+}
+
+/// A name that a namespace can have.
+fn name(name: Option<&str>) -> Option<String> {
+    let name = name?;
+    let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+    fits.then(|| name.to_owned())
+}
+
+/// `NumericDate` (RFC 7519 section 2): a number, whole or decimal, never a text.
+fn seconds(
+    token: &Map<String, Value>,
+    claim: &str,
+    wrong: &'static str,
+) -> Result<Option<f64>, &'static str> {
+    match token.get(claim) {
+        None => Ok(None),
+        Some(Value::Number(number)) => {
+            let seconds = number.as_f64().filter(|seconds| seconds.is_finite());
+            seconds.map(Some).ok_or(wrong)
+        }
+        Some(_) => Err(wrong),
+    }
+}
+
+/// One audience, or a list of them (RFC 7519 section 4.1.3).
+fn names_audience(claim: Option<&Value>, audience: &str) -> bool {
+    match claim {
+        Some(Value::String(one)) => one == audience,
+        Some(Value::Array(list)) => list.iter().any(|one| one.as_str() == Some(audience)),
+        _ => false,
+    }
+}
+
+/// A text of scopes with spaces between them (RFC 6749 section 3.3), or a list.
+fn scopes(claim: Option<&Value>) -> Vec<String> {
+    match claim {
+        Some(Value::String(text)) => text
+            .split(' ')
+            .filter(|scope| !scope.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .filter_map(|scope| scope.as_str().map(str::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn is_linked(claim: Option<&Value>) -> bool {
+    match claim {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Object(members)) => !members.is_empty(),
+        Some(Value::Bool(true) | Value::Number(_)) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(token: &Value, rules: &Rules) -> Result<Claims, &'static str> {
+        Claims::read(token.as_object().unwrap(), rules)
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut token = json!({"sub": "u", "client_id": "c", "exp": 1000});
+        token[name] = value;
+        token
+    }
+
+    #[test]
+    fn user_and_client_must_be_names_of_a_namespace() {
+        let rules = Rules::default();
+        for bad in [
+            json!(""),
+            json!(null),
+            json!(7),
+            json!("a\nb"),
+            json!("x".repeat(256)),
+            json!(["u"]),
+        ] {
+            assert!(read(&with("sub", bad.clone()), &rules).is_err(), "{bad}");
+            assert!(
+                read(&with("client_id", bad.clone()), &rules).is_err(),
+                "{bad}"
+            );
+        }
+        let azp = json!({"sub": "u", "azp": "z", "exp": 1});
+        assert_eq!(read(&azp, &rules).unwrap().client, "z");
+        let both = json!({"sub": "u", "azp": "z", "client_id": "c", "exp": 1});
+        assert_eq!(read(&both, &rules).unwrap().client, "c");
+    }
+
+    #[test]
+    fn scopes_are_a_text_or_a_list() {
+        for claim in [json!("a b  c"), json!(["a", "b", 7, "c"])] {
+            for name in ["scope", "scp"] {
+                let claims = read(&with(name, claim.clone()), &Rules::default()).unwrap();
+                assert_eq!(claims.scopes, ["a", "b", "c"]);
+                assert!(claims.has_scope("b") && !claims.has_scope("a b"));
+            }
+        }
+        // An element of a list is one scope, spaces and all.
+        let claims = read(&with("scp", json!(["a b"])), &Rules::default()).unwrap();
+        assert!(!claims.has_scope("a"));
+    }
+
+    #[test]
+    fn times_are_numbers_and_have_30_seconds_of_leeway() {
+        let rules = Rules::default();
+        for bad in [json!("1000"), json!(null), json!([]), json!(true)] {
+            assert!(read(&with("exp", bad.clone()), &rules).is_err(), "{bad}");
+            assert!(read(&with("nbf", bad.clone()), &rules).is_err(), "{bad}");
+        }
+        assert!(read(&json!({"sub": "u", "client_id": "c"}), &rules).is_err());
+        let decimal = read(&with("exp", json!(1000.5)), &rules).unwrap();
+        assert!(decimal.check_time(1030.4).is_ok() && decimal.check_time(1030.5).is_err());
+        let early = read(&with("nbf", json!(900)), &rules).unwrap();
+        assert!(early.check_time(869.9).is_err() && early.check_time(870.0).is_ok());
+    }
+
+    #[test]
+    fn issuer_and_audience_are_required_once_configured() {
+        let rules = Rules {
+            issuer: Some("https://i".to_owned()),
+            audience: Some("prefd".to_owned()),
+            ..Rules::default()
+        };
+        let token = |iss: Value, aud: Value| json!({"sub": "u", "client_id": "c", "exp": 1, "iss": iss, "aud": aud});
+        let good = json!("https://i");
+        assert!(read(&token(good.clone(), json!("prefd")), &rules).is_ok());
+        assert!(read(&token(good.clone(), json!(["other", "prefd"])), &rules).is_ok());
+        for aud in [
+            json!("prefd2"),
+            json!(["x"]),
+            json!(null),
+            json!({"prefd": 1}),
+        ] {
+            assert!(read(&token(good.clone(), aud), &rules).is_err());
+        }
+        for iss in [json!("https://i/"), json!(["https://i"]), json!(null)] {
+            assert!(read(&token(iss, json!("prefd")), &rules).is_err());
+        }
+    }
+
+    #[test]
+    fn a_linked_identity_is_a_claim_that_says_something() {
+        let rules = Rules {
+            linked_identity_claim: Some("linked".to_owned()),
+            ..Rules::default()
+        };
+        for (value, linked) in [
+            (json!(null), false),
+            (json!(false), false),
+            (json!(""), false),
+            (json!([]), false),
+            (json!({}), false),
+            (json!(true), true),
+            (json!("id"), true),
+            (json!(["id"]), true),
+            (json!(1), true),
+        ] {
+            assert_eq!(
+                read(&with("linked", value.clone()), &rules)
+                    .unwrap()
+                    .has_linked_identity,
+                linked,
+                "{value}"
+            );
+        }
+        assert!(
+            !read(&with("other", json!(1)), &rules)
+                .unwrap()
+                .has_linked_identity
+        );
+        assert!(
+            read(&with("other", json!(1)), &Rules::default())
+                .unwrap()
+                .has_linked_identity
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! One connection: what hyper leaves to us. A client that takes nothing is given up,
+//! and one that is still sending gets its answer before the socket goes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// Time for a client whose upload was refused to stop sending and take its answer.
+const LINGER: Duration = Duration::from_secs(10);
+/// Bytes discarded at once.
+const DISCARD_BYTES: usize = 64 * 1024;
+
+/// A socket on which a write that makes no progress fails in the end: hyper has no
+/// timeout for that.
+pub(crate) struct Socket {
+    io: TokioIo<TcpStream>,
+    write_timeout: Duration,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+        Self {
+            io: TokioIo::new(stream),
+            write_timeout,
+            stalled: None,
+        }
+    }
+
+    /// Gives the socket up. Closed while bytes of the client are unread or on their
+    /// way, the kernel would answer them with a reset, which can overtake and destroy
+    /// what the client has not read yet (RFC 9112 section 9.6). So only the sending
+    /// side is closed, and what still comes is discarded.
+    pub(crate) async fn linger(self) {
+        let mut stream = self.io.into_inner();
+        let discard = async {
+            stream.shutdown().await?;
+            let mut buffer = vec![0; DISCARD_BYTES];
+            while stream.read(&mut buffer).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Whether it ends by itself, by an error or by the clock: it is over.
+        let _ = tokio::time::timeout(LINGER, discard).await;
+    }
+
+    fn watch<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(stalled.as_mut().poll(context));
+        tracing::debug!("a client takes nothing of its answer");
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.watch(outcome, context)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.io).poll_flush(context);
+        self.watch(outcome, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.watch(outcome, context)
+    }
+}

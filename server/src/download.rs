@@ -1,0 +1,148 @@
+//! A body on its way out: whole where it is in memory, else read a piece at a time,
+//! as fast as the client takes it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use prefd_engine::{Chunks, Document};
+use tokio::task::JoinHandle;
+
+/// Chunks of a document that are read in one go, 64 KiB each: few enough that a slow
+/// client costs little memory, enough that handing over to a blocking thread is not
+/// what takes the time.
+const CHUNKS_AT_ONCE: usize = 4;
+
+/// The body of an answer.
+pub(crate) struct Body(Kind);
+
+enum Kind {
+    Whole(Bytes),
+    Document(Box<Download>),
+}
+
+struct Download {
+    /// Bytes that are still to be sent.
+    remaining: u64,
+    read: VecDeque<Bytes>,
+    source: Source,
+}
+
+enum Source {
+    Ready(Chunks),
+    Reading(JoinHandle<Piece>),
+    Done,
+}
+
+/// What one read gave. A failure comes behind what was read before it.
+struct Piece {
+    chunks: Chunks,
+    read: VecDeque<Bytes>,
+    failed: Option<prefd_engine::Error>,
+}
+
+impl Body {
+    pub(crate) fn empty() -> Self {
+        Self::whole(Bytes::new())
+    }
+
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(bytes))
+    }
+
+    pub(crate) fn document(document: &Document) -> Self {
+        match document.in_memory() {
+            Some(body) => Self::whole(body.clone()),
+            None => Self(Kind::Document(Box::new(Download {
+                remaining: document.stat().usage.bytes,
+                read: VecDeque::new(),
+                source: Source::Ready(document.chunks()),
+            }))),
+        }
+    }
+}
+
+fn read(mut chunks: Chunks) -> Piece {
+    let mut read = VecDeque::with_capacity(CHUNKS_AT_ONCE);
+    let mut failed = None;
+    for chunk in chunks.by_ref().take(CHUNKS_AT_ONCE) {
+        match chunk {
+            Ok(chunk) => read.push_back(chunk),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Piece {
+        chunks,
+        read,
+        failed,
+    }
+}
+
+impl Download {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        loop {
+            if let Some(chunk) = self.read.pop_front() {
+                self.remaining = self.remaining.saturating_sub(chunk.len() as u64);
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            match std::mem::replace(&mut self.source, Source::Done) {
+                Source::Ready(chunks) if self.remaining > 0 => {
+                    self.source =
+                        Source::Reading(tokio::task::spawn_blocking(move || read(chunks)));
+                }
+                Source::Ready(_) | Source::Done => return Poll::Ready(None),
+                Source::Reading(mut reading) => {
+                    let Poll::Ready(outcome) = Pin::new(&mut reading).poll(context) else {
+                        self.source = Source::Reading(reading);
+                        return Poll::Pending;
+                    };
+                    let piece = outcome.map_err(io::Error::other)?;
+                    if let Some(error) = piece.failed {
+                        // The status is sent: all that is left is to break off, so
+                        // that the client sees that the body is not whole.
+                        tracing::error!(%error, "a document could not be read to its end");
+                        return Poll::Ready(Some(Err(io::Error::other(error))));
+                    }
+                    if piece.read.is_empty() {
+                        return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+                    }
+                    self.read = piece.read;
+                    self.source = Source::Ready(piece.chunks);
+                }
+            }
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.0 {
+            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Document(download) => Poll::Ready(ready!(download.poll(context))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Document(download) => download.remaining == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match &self.0 {
+            Kind::Whole(bytes) => bytes.len() as u64,
+            Kind::Document(download) => download.remaining,
+        })
+    }
+}

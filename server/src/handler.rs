@@ -1,0 +1,371 @@
+//! The operations: what is judged in which order, and what is answered.
+//!
+//! Nothing here blocks: what may touch the disk is handed to a blocking thread.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+    LAST_MODIFIED, VARY,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use prefd_engine::{Engine, Namespace, Peek, Precondition, Revisions, Stat, WriteOptions};
+
+use crate::auth::Authenticator;
+use crate::download::Body;
+use crate::error::{Code, REQUEST_ID, Refusal};
+use crate::id::RequestId;
+use crate::precondition::{Conditions, Verdict, etag, unmodified};
+use crate::route::Route;
+use crate::scope::Access;
+use crate::upload::{Budget, blocking, receive};
+
+const METHODS: &str = "GET, HEAD, PUT, DELETE";
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// A user's document is that user's only, and must be asked for again: its ETag makes
+/// that cheap.
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+const BY_AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
+/// What a namespace answers that holds nothing.
+const NO_DOCUMENT: &[u8] = b"{}";
+
+/// Everything that answering needs.
+pub(crate) struct Handler {
+    pub(crate) engine: Engine,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) versions: Vec<String>,
+    pub(crate) max_body_bytes: u64,
+    pub(crate) budget: Budget,
+    /// How long a body may stall.
+    pub(crate) body_timeout: Duration,
+}
+
+/// The operation on the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Get,
+    Head,
+    Put,
+    Delete,
+}
+
+impl Operation {
+    fn of(method: &Method) -> Option<Self> {
+        match *method {
+            Method::GET => Some(Self::Get),
+            Method::HEAD => Some(Self::Head),
+            Method::PUT => Some(Self::Put),
+            Method::DELETE => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    fn access(self) -> Access {
+        match self {
+            Self::Get | Self::Head => Access::Read,
+            Self::Put | Self::Delete => Access::Write,
+        }
+    }
+}
+
+type Answer = Result<Response<Body>, Box<Refusal>>;
+
+impl Handler {
+    /// Answers a request, whatever happens.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let begun = Instant::now();
+        let id = RequestId::new();
+        let (parts, mut body) = request.into_parts();
+        let outcome = unpanicked(self.operate(&parts, &mut body)).await;
+        let method = &parts.method;
+        let micros = || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mut response = match outcome {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                tracing::debug!(%id, %method, status, micros = micros(), "answered");
+                response
+            }
+            Err(refusal) => {
+                let code = refusal.code();
+                let response = refusal.response(&id, !body.is_end_stream());
+                let status = response.status().as_u16();
+                tracing::info!(%id, %method, status, ?code, micros = micros(), "refused");
+                response
+            }
+        };
+        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        response
+    }
+
+    /// Judges the request in the order that clients can rely on, and carries it out.
+    async fn operate(&self, parts: &Parts, body: &mut Incoming) -> Answer {
+        let route = Route::parse(parts.uri.path(), &self.versions)
+            .ok_or_else(|| Refusal::new(Code::NotFound, "There is no such resource."))?;
+        let operation = Operation::of(&parts.method).ok_or_else(|| {
+            Refusal::new(
+                Code::MethodNotAllowed,
+                "Preferences can be read with GET and HEAD, set with PUT and deleted with DELETE.",
+            )
+            .allow(METHODS)
+        })?;
+        let claims = self.authenticator.authenticate(&parts.headers)?;
+        let client_id = route
+            .client_id()
+            .map_err(|reason| Refusal::new(Code::InvalidClientId, reason.0))?;
+        let access = operation.access();
+        if !access.is_allowed(&claims, &client_id) {
+            return Err(self.authenticator.insufficient(&access.scope(&client_id)));
+        }
+        let namespace = self.engine.namespace(&claims.user, &client_id)?;
+        match operation {
+            Operation::Get | Operation::Head => {
+                let conditions = Conditions::of(&parts.headers)?;
+                self.read(&namespace, &conditions, operation).await
+            }
+            Operation::Put => {
+                check_media_type(&parts.headers)?;
+                let length = self.check_length(body)?;
+                let conditions = Conditions::of(&parts.headers)?;
+                let _room = self.budget.take(length).await?;
+                let document = receive(&self.engine, body, self.body_timeout).await?;
+                let options = write_options(&namespace, conditions).await?;
+                let revision = namespace.submit_put(document, options).await?;
+                let mut response = no_content();
+                if let Some(etag) = revision.and_then(etag) {
+                    response.headers_mut().insert(ETAG, etag);
+                }
+                Ok(response)
+            }
+            Operation::Delete => {
+                let conditions = Conditions::of(&parts.headers)?;
+                let options = write_options(&namespace, conditions).await?;
+                namespace.submit_delete(options).await?;
+                Ok(no_content())
+            }
+        }
+    }
+
+    fn check_length(&self, body: &Incoming) -> Result<Option<u64>, Box<Refusal>> {
+        let length = body.size_hint().exact();
+        match length {
+            Some(actual) if actual > self.max_body_bytes => {
+                let limit = self.max_body_bytes;
+                Err(Refusal::new(
+                    Code::MaxBodyLengthExceeded,
+                    format!("The body has {actual} bytes, and {limit} are allowed."),
+                )
+                .limit(limit, actual))
+            }
+            length => Ok(length),
+        }
+    }
+
+    /// GET and HEAD. A document that overtakes its own judgement is judged again.
+    async fn read(
+        &self,
+        namespace: &Namespace,
+        conditions: &Conditions,
+        operation: Operation,
+    ) -> Answer {
+        loop {
+            let current = namespace.revision()?;
+            match conditions.judge_read(current) {
+                Some(Verdict::Failed) => return Err(precondition_failed(current)),
+                Some(Verdict::NotModified) => return Ok(not_modified(current)),
+                None => {}
+            }
+            let (stat, body) = match operation {
+                Operation::Head => (stat(namespace).await?, None),
+                _ => get(namespace).await?,
+            };
+            if stat.map(|stat| stat.revision) != current {
+                continue;
+            }
+            match conditions.judge_dates(stat.map(|stat| stat.modified)) {
+                Some(Verdict::Failed) => return Err(precondition_failed(current)),
+                Some(Verdict::NotModified) => return Ok(not_modified(current)),
+                None => return Ok(found(stat, body)),
+            }
+        }
+    }
+}
+
+/// The document and what is known of it. On this worker where no disk is needed.
+async fn get(namespace: &Namespace) -> Result<(Option<Stat>, Option<Body>), Box<Refusal>> {
+    let document = match namespace.peek()? {
+        Peek::Absent => None,
+        Peek::Resident(document) => Some(document),
+        Peek::OnDisk => {
+            let namespace = namespace.clone();
+            blocking(move || namespace.get()).await?
+        }
+    };
+    Ok(match document {
+        Some(document) => (Some(*document.stat()), Some(Body::document(&document))),
+        None => (None, Some(Body::whole(NO_DOCUMENT.into()))),
+    })
+}
+
+async fn stat(namespace: &Namespace) -> Result<Option<Stat>, Box<Refusal>> {
+    match namespace.peek()? {
+        Peek::Absent => Ok(None),
+        Peek::Resident(document) => Ok(Some(*document.stat())),
+        Peek::OnDisk => {
+            let namespace = namespace.clone();
+            Ok(blocking(move || namespace.stat()).await?)
+        }
+    }
+}
+
+/// The engine's precondition for a write. A date is judged now, and what it was judged
+/// on must still be there in the commit: where it is not, it was modified since.
+async fn write_options(
+    namespace: &Namespace,
+    conditions: Conditions,
+) -> Result<WriteOptions, Box<Refusal>> {
+    let mut precondition = conditions.tags;
+    if conditions.unmodified_since.is_some()
+        && let Some(stat) = stat(namespace).await?
+    {
+        if !unmodified(conditions.unmodified_since, Some(stat.modified)) {
+            return Err(precondition_failed(Some(stat.revision)));
+        }
+        precondition = Precondition {
+            must_match: Some(Revisions::OneOf(vec![stat.revision])),
+            ..precondition
+        };
+    }
+    Ok(WriteOptions {
+        precondition,
+        ..WriteOptions::default()
+    })
+}
+
+fn precondition_failed(current: Option<prefd_engine::Revision>) -> Box<Refusal> {
+    prefd_engine::Error::PreconditionFailed { current }.into()
+}
+
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+fn not_modified(current: Option<prefd_engine::Revision>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    // Section 15.4.5 of RFC 9110: what a 200 would have sent of these.
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, PRIVATE);
+    headers.insert(VARY, BY_AUTHORIZATION);
+    if let Some(etag) = current.and_then(etag) {
+        headers.insert(ETAG, etag);
+    }
+    response
+}
+
+/// A 200; without `body` the answer to a HEAD.
+fn found(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
+    let mut response = Response::new(body.unwrap_or_else(Body::empty));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, PRIVATE);
+    headers.insert(VARY, BY_AUTHORIZATION);
+    let bytes = stat.map_or(NO_DOCUMENT.len() as u64, |stat| stat.usage.bytes);
+    headers.insert(CONTENT_LENGTH, bytes.into());
+    if let Some(stat) = stat {
+        if let Some(etag) = etag(stat.revision) {
+            headers.insert(ETAG, etag);
+        }
+        if let Some(modified) = http_date(stat.modified) {
+            headers.insert(LAST_MODIFIED, modified);
+        }
+    }
+    response
+}
+
+fn http_date(time: SystemTime) -> Option<HeaderValue> {
+    HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
+}
+
+/// JSON, if the request says what it is, and as it is: no encoding is undone here.
+fn check_media_type(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    let refuse =
+        |detail, name| Err(Refusal::new(Code::UnsupportedMediaType, detail).at_header(name));
+    for value in headers.get_all(CONTENT_TYPE) {
+        if !is_json(value) {
+            return refuse(
+                "The Content-Type is neither application/json nor application/*+json.",
+                "Content-Type",
+            );
+        }
+    }
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let identity = value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .all(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"identity"));
+        if !identity {
+            return refuse("A Content-Encoding is not supported.", "Content-Encoding");
+        }
+    }
+    Ok(())
+}
+
+fn is_json(value: &HeaderValue) -> bool {
+    let essence = value.as_bytes().split(|byte| *byte == b';').next();
+    let essence = essence
+        .unwrap_or_default()
+        .trim_ascii()
+        .to_ascii_lowercase();
+    let Some(subtype) = essence.strip_prefix(b"application/") else {
+        return false;
+    };
+    let is_token = subtype
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(b));
+    is_token && (subtype == b"json" || (subtype.len() > 5 && subtype.ends_with(b"+json")))
+}
+
+/// Carries an operation out; a panic in it becomes an internal error, so that the
+/// request is answered and the connection's task goes on.
+async fn unpanicked(operation: impl Future<Output = Answer>) -> Answer {
+    let mut operation = pin!(operation);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(context))).unwrap_or_else(|_| {
+            tracing::error!("a request made the server panic");
+            std::task::Poll::Ready(Err(Refusal::internal()))
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_media_types_are_told_from_others() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/vnd.api+json", true),
+            ("application/merge-patch+JSON ;x=y", true),
+            ("application/+json", false),
+            ("application/jsonx", false),
+            ("application/json, text/plain", false),
+            ("text/json", false),
+            ("application/x-www-form-urlencoded", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(&HeaderValue::from_static(value)), json, "{value}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Request ids: xids, 20 characters of `0-9a-v`, unique per occurrence.
+//!
+//! Twelve bytes in base32hex, which sort by time: seconds (4), a random number drawn
+//! once per process (5), a counter (3), as <https://github.com/rs/xid> lays them out.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+const CHARACTERS: usize = 20;
+
+/// One request's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestId([u8; CHARACTERS]);
+
+/// What tells this process from others, and where its counter began.
+struct Process {
+    random: u64,
+    counter: AtomicU32,
+}
+
+fn process() -> &'static Process {
+    static PROCESS: OnceLock<Process> = OnceLock::new();
+    PROCESS.get_or_init(|| {
+        // Without random bytes ids are unique in this process only, which is no
+        // reason not to serve.
+        let random = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+        Process {
+            random: random >> 24,
+            counter: AtomicU32::new(u32::try_from(random & 0xff_ffff).unwrap_or_default()),
+        }
+    })
+}
+
+impl RequestId {
+    /// A new one.
+    pub(crate) fn new() -> Self {
+        let process = process();
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let count = process.counter.fetch_add(1, Ordering::Relaxed) & 0xff_ffff;
+        let number = (u128::from(seconds & 0xffff_ffff) << 64)
+            | (u128::from(process.random) << 24)
+            | u128::from(count);
+        // 96 bits are 19 characters and a bit: the last one holds the last bit.
+        let bits = number << 4;
+        let mut characters = [b'0'; CHARACTERS];
+        for (index, character) in characters.iter_mut().rev().enumerate() {
+            let digit = usize::try_from((bits >> (5 * index)) & 31).unwrap_or_default();
+            *character = ALPHABET.get(digit).copied().unwrap_or(b'0');
+        }
+        Self(characters)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_xids_and_sort_by_time() {
+        let ids: Vec<RequestId> = (0..10_000).map(|_| RequestId::new()).collect();
+        let distinct: HashSet<&str> = ids.iter().map(RequestId::as_str).collect();
+        assert_eq!(distinct.len(), ids.len());
+        for id in &ids {
+            assert_eq!(id.as_str().len(), 20);
+            assert!(id.as_str().bytes().all(|b| ALPHABET.contains(&b)), "{id}");
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let first: u64 = ids[9_999].as_str().bytes().take(7).fold(0, |sum, b| {
+            sum * 32 + ALPHABET.iter().position(|a| *a == b).unwrap() as u64
+        });
+        // Seven characters are 35 bits: the 32 of the time, and three more.
+        assert!((first >> 3).abs_diff(now) <= 2);
+    }
+}

@@ -1,0 +1,31 @@
+//! prefd: the preferences server, as a library behind a thin binary.
+//!
+//! # Layout
+//!
+//! In the order in which a request passes them: `serve` accepts and `connection`
+//! carries; `handler` judges and answers, with `route`, `auth`, `scope`,
+//! `precondition` each judging one thing; `upload` and `download` move documents;
+//! `error` is every answer that is not a success, `id` names the request. Around
+//! them, `cli` and `settings` say how to run, and `dev` and `token` make tokens.
+//!
+//! The store is [`prefd_engine`]: the server never opens a data file. Async workers
+//! never block; what touches the disk runs on blocking threads, a bounded piece at a
+//! time.
+
+mod auth;
+mod cli;
+mod connection;
+mod dev;
+mod download;
+mod error;
+mod handler;
+mod id;
+mod precondition;
+mod route;
+mod scope;
+mod serve;
+mod settings;
+mod token;
+mod upload;
+
+pub use cli::main;

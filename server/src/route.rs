@@ -1,0 +1,136 @@
+//! Which operation a path names: `/user/{version}/preferences/{clientId}`.
+//!
+//! Paths are taken as they were sent, without normalisation: a dot segment is a
+//! segment, and an encoded slash is a part of the clientId.
+
+use percent_encoding::percent_decode_str;
+
+/// Bytes of a clientId, at most, after percent-decoding.
+const MAX_CLIENT_ID_BYTES: usize = 255;
+
+/// The clientId of a path, still encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route<'a> {
+    client_id: &'a str,
+}
+
+/// A clientId that no client can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InvalidClientId(pub(crate) &'static str);
+
+impl<'a> Route<'a> {
+    /// `None` where there is no such route, or `versions` does not have its version.
+    pub(crate) fn parse(path: &'a str, versions: &[String]) -> Option<Self> {
+        let mut segments = path.strip_prefix("/user/")?.split('/');
+        let version = segments.next()?;
+        if !versions.iter().any(|served| served == version) {
+            return None;
+        }
+        if segments.next()? != "preferences" {
+            return None;
+        }
+        let client_id = segments.next().filter(|segment| !segment.is_empty())?;
+        segments.next().is_none().then_some(Self { client_id })
+    }
+
+    /// The decoded clientId.
+    pub(crate) fn client_id(&self) -> Result<std::borrow::Cow<'a, str>, InvalidClientId> {
+        let malformed = self.client_id.split('%').skip(1).any(|escape| {
+            let digits = escape.as_bytes().get(..2);
+            !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        });
+        if malformed {
+            return Err(InvalidClientId(
+                "The client ID is not percent-encoded correctly.",
+            ));
+        }
+        let client_id = percent_decode_str(self.client_id)
+            .decode_utf8()
+            .map_err(|_| InvalidClientId("The client ID is not UTF-8."))?;
+        if client_id.len() > MAX_CLIENT_ID_BYTES {
+            return Err(InvalidClientId("The client ID has more than 255 bytes."));
+        }
+        if client_id.chars().any(char::is_control) {
+            return Err(InvalidClientId("The client ID has a control character."));
+        }
+        Ok(client_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(path: &str) -> Option<Result<String, InvalidClientId>> {
+        let versions = ["2025-1".to_owned(), "2024-2".to_owned()];
+        let route = Route::parse(path, &versions)?;
+        Some(route.client_id().map(std::borrow::Cow::into_owned))
+    }
+
+    #[test]
+    fn only_the_operations_own_path_is_a_route() {
+        for path in [
+            "",
+            "/",
+            "*",
+            "/user",
+            "/user/",
+            "/user/2025-1",
+            "/user/2025-1/preferences",
+            "/user/2025-1/preferences/",
+            "/user/2025-1/preferences/x/",
+            "/user/2025-1/preferences//x",
+            "/user/2025-1/preferences/x/y",
+            "/user/2025-1/preferences/../x",
+            "//user/2025-1/preferences/x",
+            "/user//preferences/x",
+            "/user/2023-1/preferences/x",
+            "/user/2025-1/Preferences/x",
+            "/USER/2025-1/preferences/x",
+            "/user/2025%2d1/preferences/x",
+        ] {
+            assert_eq!(parse(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_client_id_is_decoded_once() {
+        for (encoded, decoded) in [
+            ("xyz", "xyz"),
+            ("a%20b", "a b"),
+            ("a%2Fb", "a/b"),
+            ("%2e%2E", ".."),
+            ("..", ".."),
+            ("a%2525", "a%25"),
+            ("caf%C3%A9", "café"),
+            ("a+b", "a+b"),
+        ] {
+            let path = format!("/user/2025-1/preferences/{encoded}");
+            assert_eq!(parse(&path), Some(Ok(decoded.to_owned())), "{encoded}");
+        }
+        let longest = "é".repeat(127) + "x";
+        let path = format!("/user/2024-2/preferences/{}", "%C3%A9".repeat(127) + "x");
+        assert_eq!(parse(&path), Some(Ok(longest)));
+    }
+
+    #[test]
+    fn a_client_id_that_cannot_be_is_refused() {
+        for encoded in [
+            "%",
+            "%2",
+            "%zz",
+            "a%0",
+            "%ff",
+            "%C3",
+            "%00",
+            "a%0Ab",
+            "%7f",
+            "%C2%80",
+            &"x".repeat(256),
+            &("%C3%A9".repeat(128)),
+        ] {
+            let path = format!("/user/2025-1/preferences/{encoded}");
+            assert!(matches!(parse(&path), Some(Err(_))), "{encoded}");
+        }
+    }
+}

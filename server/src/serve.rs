@@ -1,0 +1,370 @@
+//! `prefd serve`: from settings to a listening server, and back to a closed store.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use prefd_engine::{Config, Engine};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth::keys::{KeyError, KeySet};
+use crate::auth::{Authenticator, ClaimNames, Rules};
+use crate::connection::Socket;
+use crate::dev;
+use crate::handler::Handler;
+use crate::settings::{Settings, SettingsError, Span};
+use crate::token::{self, TokenError};
+use crate::upload::Budget;
+
+const DEFAULT_DATA_DIR: &str = "prefd-data";
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+/// The page says 2025-1; the newest public client library calls 2024-2.
+const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
+const DEFAULT_REALM: &str = "prefd";
+const DEFAULT_MAX_CONNECTIONS: usize = 1024;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
+const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
+const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
+/// How long to wait where the system has no file descriptor for a connection: they
+/// come back as connections end, and asking at once again would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ServeError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(
+        "no key to verify tokens with: set --jwt-hs256-secret-file, --jwt-public-key-file or \
+         --jwks-file, or try it out with --dev"
+    )]
+    NoKeys,
+    #[error("--dev listens on loopback addresses only, and {0} is none: its key is for trying out")]
+    DevOffLoopback(SocketAddr),
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    #[error("--log: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    #[error("--realm cannot stand in a header")]
+    Realm,
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error("cannot open the data directory {}: {source}{}", path.display(), cause(source))]
+    Open {
+        path: PathBuf,
+        source: prefd_engine::Error,
+    },
+    #[error("the store was not closed cleanly: {0}")]
+    Close(prefd_engine::Error),
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("{what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+impl ServeError {
+    /// Whether it was asked for in a way that cannot work.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Settings(_)
+                | Self::NoKeys
+                | Self::DevOffLoopback(_)
+                | Self::Zero(_)
+                | Self::Log(_)
+                | Self::Realm
+        )
+    }
+}
+
+fn cause(error: &prefd_engine::Error) -> String {
+    std::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |source| ServeError::System { what, source }
+}
+
+/// Serves until it is told to stop.
+pub(crate) fn run(settings: &Settings) -> Result<(), ServeError> {
+    check(settings)?;
+    start_log(settings.log.as_deref().unwrap_or("info"))?;
+    let data_dir = settings
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+    let is_dev = settings.dev.unwrap_or(false);
+    // Keys that were given are judged before anything is made; the one of --dev is in
+    // the data directory, which must be ours before it is written to.
+    let mut keys = keys(settings)?;
+    if keys.is_empty() && !is_dev {
+        return Err(ServeError::NoKeys);
+    }
+    let engine = open(settings, &data_dir)?;
+    if is_dev {
+        dev::ensure_key(&data_dir).map_err(system("cannot make the key of --dev"))?;
+        keys.add_secret_file(&dev::key_path(&data_dir))?;
+    }
+    let handler = Arc::new(handler(settings, engine.clone(), keys)?);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = settings.workers {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(system("cannot start threads"))?;
+    let served = runtime.block_on(serve(settings, &data_dir, handler));
+    // What is still on a blocking thread ends by itself, and its write with it.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    engine.close().map_err(ServeError::Close)?;
+    served
+}
+
+fn check(settings: &Settings) -> Result<(), ServeError> {
+    let address = settings.listen.unwrap_or(DEFAULT_LISTEN);
+    if settings.dev.unwrap_or(false) && !address.ip().is_loopback() {
+        return Err(ServeError::DevOffLoopback(address));
+    }
+    if settings.workers == Some(0) {
+        return Err(ServeError::Zero("--workers"));
+    }
+    if settings.max_connections == Some(0) {
+        return Err(ServeError::Zero("--max-connections"));
+    }
+    Ok(())
+}
+
+fn start_log(filter: &str) -> Result<(), ServeError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    // A second call in one process keeps the first log, which is as good.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .try_init();
+    Ok(())
+}
+
+fn keys(settings: &Settings) -> Result<KeySet, KeyError> {
+    let mut keys = KeySet::default();
+    if let Some(file) = &settings.jwt_hs256_secret_file {
+        keys.add_secret_file(file)?;
+    }
+    for file in settings.jwt_public_key_file.iter().flatten() {
+        keys.add_public_key_file(file)?;
+    }
+    if let Some(file) = &settings.jwks_file {
+        keys.add_jwks_file(file)?;
+    }
+    Ok(keys)
+}
+
+fn open(settings: &Settings, data_dir: &Path) -> Result<Engine, ServeError> {
+    let mut config = Config::new(data_dir);
+    config.limits = settings.limits();
+    if let Some(bytes) = settings.document_cache_bytes {
+        config.cache_bytes = bytes;
+    }
+    Engine::open(config).map_err(|source| ServeError::Open {
+        path: data_dir.to_owned(),
+        source,
+    })
+}
+
+fn handler(settings: &Settings, engine: Engine, keys: KeySet) -> Result<Handler, ServeError> {
+    let default = ClaimNames::default();
+    let rules = Rules {
+        issuer: settings.jwt_issuer.clone(),
+        audience: settings.jwt_audience.clone(),
+        names: ClaimNames {
+            user: settings.jwt_user_claim.clone().unwrap_or(default.user),
+            client: settings.jwt_client_claim.clone().unwrap_or(default.client),
+            scope: settings.jwt_scope_claim.clone().unwrap_or(default.scope),
+        },
+        linked_identity_claim: settings.linked_identity_claim.clone(),
+    };
+    let realm = settings.realm.as_deref().unwrap_or(DEFAULT_REALM);
+    let entries = settings
+        .token_cache_entries
+        .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
+    let authenticator = Authenticator::new(keys, rules, realm, entries).ok_or(ServeError::Realm)?;
+    Ok(Handler {
+        engine,
+        authenticator,
+        versions: versions(settings),
+        max_body_bytes: settings.limits().max_body_bytes,
+        budget: Budget::new(
+            settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
+            Config::new("").inline_bytes.into(),
+            span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
+        ),
+        body_timeout: span(settings.body_timeout, DEFAULT_TIMEOUT),
+    })
+}
+
+fn versions(settings: &Settings) -> Vec<String> {
+    settings
+        .api_version
+        .clone()
+        .unwrap_or_else(|| DEFAULT_VERSIONS.map(str::to_owned).to_vec())
+}
+
+fn span(given: Option<Span>, default: Duration) -> Duration {
+    given.map_or(default, |span| span.0)
+}
+
+/// Listens, says so, and accepts until a signal; then lets what is in flight end.
+async fn serve(
+    settings: &Settings,
+    data_dir: &Path,
+    handler: Arc<Handler>,
+) -> Result<(), ServeError> {
+    let address = settings.listen.unwrap_or(DEFAULT_LISTEN);
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(system("cannot wait for signals"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(system("cannot wait for signals"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { address, source })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| ServeError::Listen { address, source })?;
+    announce(settings, data_dir, address)?;
+
+    let (stop, stopping) = watch::channel(());
+    let connections = settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+    let carrier = Arc::new(Carrier {
+        handler,
+        head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
+        write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
+    });
+    let accepting = async {
+        loop {
+            // Never closed, so it always gives a place.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (carrier, stopping) = (Arc::clone(&carrier), stopping.clone());
+                    tokio::spawn(async move {
+                        carrier.carry(stream, stopping).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    drop(listener);
+    drop(stopping);
+    tracing::info!("stopping: letting what is in flight end");
+    let _ = stop.send(());
+    let drained = stop.closed();
+    let deadline = span(settings.drain_timeout, DEFAULT_TIMEOUT);
+    if tokio::time::timeout(deadline, drained).await.is_err() {
+        tracing::warn!("not everything in flight has ended in time");
+    }
+    Ok(())
+}
+
+/// Says where the server listens, and with --dev how to try it.
+fn announce(settings: &Settings, data_dir: &Path, address: SocketAddr) -> Result<(), ServeError> {
+    let mut text = format!("listening on http://{address}\n");
+    if settings.dev.unwrap_or(false) {
+        let path = dev::key_path(data_dir);
+        let key = std::fs::read(path).map_err(system("cannot read the key of --dev"))?;
+        let claims = token::NewClaims {
+            sub: dev::USER,
+            client_id: dev::CLIENT,
+            scope: None,
+            iss: settings.jwt_issuer.as_deref(),
+            aud: settings.jwt_audience.as_deref(),
+        };
+        let secret = crate::auth::keys::secret_of(&key);
+        let token = token::sign(secret, &claims, token::DEFAULT_TTL)?;
+        let versions = versions(settings);
+        let version = versions.first().map_or("", String::as_str);
+        text.push_str(&dev::requests(address, version, &token));
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(system("cannot write to standard output"))
+}
+
+/// What carrying a connection needs.
+struct Carrier {
+    handler: Arc<Handler>,
+    head_timeout: Duration,
+    write_timeout: Duration,
+}
+
+impl Carrier {
+    /// Serves one connection to its end.
+    async fn carry(&self, stream: TcpStream, mut stopping: watch::Receiver<()>) {
+        // An answer is written in one go; waiting for more would only delay it.
+        let _ = stream.set_nodelay(true);
+        let socket = Socket::new(stream, self.write_timeout);
+        // Boxed, because a connection that outlives hyper's part in it must be movable.
+        let service = service_fn(|request| {
+            Box::pin(async {
+                Ok::<_, std::convert::Infallible>(self.handler.answer(request).await)
+            })
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .half_close(true)
+            .serve_connection(socket, service);
+        let outcome = {
+            let mut told = false;
+            let mut stop = pin!(stopping.changed());
+            std::future::poll_fn(|context| {
+                if !told && stop.as_mut().poll(context).is_ready() {
+                    told = true;
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                }
+                connection.poll_without_shutdown(context)
+            })
+            .await
+        };
+        match outcome {
+            Ok(()) => connection.into_parts().io.linger().await,
+            Err(error) => {
+                tracing::debug!(%error, "a connection broke off");
+                if error.is_parse() {
+                    connection.into_parts().io.linger().await;
+                }
+            }
+        }
+    }
+}

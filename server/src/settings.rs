@@ -1,0 +1,348 @@
+//! What `serve` can be told, and by whom: flags, then the environment, then the
+//! configuration file, then the defaults.
+//!
+//! Each setting is declared once, in [`Settings`]: clap reads the flags and the
+//! environment into it, TOML the file, and the layers are laid over each other as
+//! values, so that no list of fields is kept twice.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use prefd_engine::Limits;
+use serde::{Deserialize, Serialize};
+
+/// Every setting of `serve`, each given or not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct Settings {
+    /// The directory that holds the documents [default: prefd-data]
+    #[arg(long, value_name = "DIR", env = "PREFD_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Where to listen; with port 0 the system picks one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", env = "PREFD_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// For a first try: makes a signing key, and prints requests that work. Loopback
+    /// only
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = BoolishValueParser::new(), value_name = "BOOL", env = "PREFD_DEV")]
+    pub(crate) dev: Option<bool>,
+
+    /// A file whose bytes are the secret of HS256 tokens (a final line break is not a
+    /// part of it)
+    #[arg(long, value_name = "FILE", env = "PREFD_JWT_HS256_SECRET_FILE")]
+    pub(crate) jwt_hs256_secret_file: Option<PathBuf>,
+
+    /// A PEM public key: RSA (RS256), P-256 (ES256), P-384 (ES384) or Ed25519 (EdDSA);
+    /// can be repeated
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_delimiter = ',',
+        env = "PREFD_JWT_PUBLIC_KEY_FILE"
+    )]
+    pub(crate) jwt_public_key_file: Option<Vec<PathBuf>>,
+
+    /// A file with a JSON Web Key Set
+    #[arg(long, value_name = "FILE", env = "PREFD_JWKS_FILE")]
+    pub(crate) jwks_file: Option<PathBuf>,
+
+    /// The issuer that a token must name
+    #[arg(long, value_name = "URL", env = "PREFD_JWT_ISSUER")]
+    pub(crate) jwt_issuer: Option<String>,
+
+    /// The audience that a token must name
+    #[arg(long, value_name = "AUD", env = "PREFD_JWT_AUDIENCE")]
+    pub(crate) jwt_audience: Option<String>,
+
+    /// The claim that names the user [default: sub]
+    #[arg(long, value_name = "CLAIM", env = "PREFD_JWT_USER_CLAIM")]
+    pub(crate) jwt_user_claim: Option<String>,
+
+    /// The claims that name the client, the first that is there counts; can be
+    /// repeated [default: `client_id`, azp]
+    #[arg(
+        long,
+        value_name = "CLAIM",
+        value_delimiter = ',',
+        env = "PREFD_JWT_CLIENT_CLAIM"
+    )]
+    pub(crate) jwt_client_claim: Option<Vec<String>>,
+
+    /// The claims that hold the scopes, the first that is there counts; can be
+    /// repeated [default: scope, scp]
+    #[arg(
+        long,
+        value_name = "CLAIM",
+        value_delimiter = ',',
+        env = "PREFD_JWT_SCOPE_CLAIM"
+    )]
+    pub(crate) jwt_scope_claim: Option<Vec<String>>,
+
+    /// The claim that a token must have for its user to have a linked identity
+    #[arg(long, value_name = "NAME", env = "PREFD_LINKED_IDENTITY_CLAIM")]
+    pub(crate) linked_identity_claim: Option<String>,
+
+    /// The realm in WWW-Authenticate [default: prefd]
+    #[arg(long, value_name = "REALM", env = "PREFD_REALM")]
+    pub(crate) realm: Option<String>,
+
+    /// A version to serve; can be repeated [default: 2025-1, 2024-2]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        value_delimiter = ',',
+        env = "PREFD_API_VERSION"
+    )]
+    pub(crate) api_version: Option<Vec<String>>,
+
+    /// Keys in a document [default: 10]
+    #[arg(long, value_name = "N", env = "PREFD_MAX_KEYS")]
+    pub(crate) max_keys: Option<u32>,
+
+    /// UTF-8 bytes of a decoded key [default: 128]
+    #[arg(long, value_name = "N", env = "PREFD_MAX_KEY_BYTES")]
+    pub(crate) max_key_bytes: Option<u32>,
+
+    /// Bytes of a value's JSON text [default: 10485760]
+    #[arg(long, value_name = "N", env = "PREFD_MAX_VALUE_BYTES")]
+    pub(crate) max_value_bytes: Option<u64>,
+
+    /// Bytes of a request body [default: keys × (value + 8 × key) + 1 MiB]
+    #[arg(long, value_name = "N", env = "PREFD_MAX_BODY_BYTES")]
+    pub(crate) max_body_bytes: Option<u64>,
+
+    /// Threads that serve connections [default: one for each core]
+    #[arg(long, value_name = "N", env = "PREFD_WORKERS")]
+    pub(crate) workers: Option<usize>,
+
+    /// Connections at a time; further ones wait to be accepted [default: 1024]
+    #[arg(long, value_name = "N", env = "PREFD_MAX_CONNECTIONS")]
+    pub(crate) max_connections: Option<usize>,
+
+    /// Time for a request's head, and for a connection to be idle [default: 30s]
+    #[arg(long, value_name = "TIME", env = "PREFD_HEAD_TIMEOUT")]
+    pub(crate) head_timeout: Option<Span>,
+
+    /// Time that a request's body may stall [default: 30s]
+    #[arg(long, value_name = "TIME", env = "PREFD_BODY_TIMEOUT")]
+    pub(crate) body_timeout: Option<Span>,
+
+    /// Time that a client may take no byte of its answer [default: 30s]
+    #[arg(long, value_name = "TIME", env = "PREFD_WRITE_TIMEOUT")]
+    pub(crate) write_timeout: Option<Span>,
+
+    /// Time that what is in flight has when the server is told to stop [default: 30s]
+    #[arg(long, value_name = "TIME", env = "PREFD_DRAIN_TIMEOUT")]
+    pub(crate) drain_timeout: Option<Span>,
+
+    /// Memory for bodies that are being received [default: 67108864]
+    #[arg(long, value_name = "BYTES", env = "PREFD_BODY_BUDGET_BYTES")]
+    pub(crate) body_budget_bytes: Option<u64>,
+
+    /// Time that a request waits for a part of that memory [default: 10s]
+    #[arg(long, value_name = "TIME", env = "PREFD_BODY_BUDGET_WAIT")]
+    pub(crate) body_budget_wait: Option<Span>,
+
+    /// Memory for documents that were read lately [default: 33554432]
+    #[arg(long, value_name = "BYTES", env = "PREFD_DOCUMENT_CACHE_BYTES")]
+    pub(crate) document_cache_bytes: Option<u64>,
+
+    /// Verified tokens that are remembered [default: 10000]
+    #[arg(long, value_name = "N", env = "PREFD_TOKEN_CACHE_ENTRIES")]
+    pub(crate) token_cache_entries: Option<usize>,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter such as
+    /// info,prefd=debug [default: info]
+    #[arg(long, value_name = "FILTER", env = "PREFD_LOG")]
+    pub(crate) log: Option<String>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SettingsError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: {source}", path.display())]
+    File {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error("cannot lay the settings over each other: {0}")]
+    Overlay(#[from] serde_json::Error),
+}
+
+impl Settings {
+    /// These settings, and where they say nothing, those of the file.
+    pub(crate) fn over_file(self, path: Option<&Path>) -> Result<Self, SettingsError> {
+        let Some(path) = path else {
+            return Ok(self);
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let file: Self = toml::from_str(&text).map_err(|source| SettingsError::File {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        Ok(self.over(&file)?)
+    }
+
+    fn over(self, below: &Self) -> Result<Self, serde_json::Error> {
+        let mut merged = serde_json::to_value(below)?;
+        let above = serde_json::to_value(self)?;
+        if let (Some(merged), serde_json::Value::Object(above)) = (merged.as_object_mut(), above) {
+            merged.extend(above.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        serde_json::from_value(merged)
+    }
+
+    /// The limits that they make.
+    pub(crate) fn limits(&self) -> Limits {
+        let default = Limits::default();
+        let mut limits = Limits::new(
+            self.max_keys.unwrap_or(default.max_keys),
+            self.max_key_bytes.unwrap_or(default.max_key_bytes),
+            self.max_value_bytes.unwrap_or(default.max_value_bytes),
+        );
+        limits.max_body_bytes = self.max_body_bytes.unwrap_or(limits.max_body_bytes);
+        limits
+    }
+}
+
+/// A span of time, written as a number and a unit: `500ms`, `30s`, `15m`, `1h`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Span(pub(crate) Duration);
+
+/// Not a span of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time such as 500ms, 30s, 15m, 1h or 7d")]
+pub(crate) struct NoSpan;
+
+impl std::str::FromStr for Span {
+    type Err = NoSpan;
+
+    fn from_str(text: &str) -> Result<Self, NoSpan> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at_checked(digits).ok_or(NoSpan)?;
+        let number: u64 = number.parse().map_err(|_| NoSpan)?;
+        let unit_ms: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(NoSpan),
+        };
+        let ms = number.checked_mul(unit_ms).filter(|ms| *ms > 0);
+        ms.map(|ms| Self(Duration::from_millis(ms))).ok_or(NoSpan)
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = NoSpan;
+
+    fn try_from(text: String) -> Result<Self, NoSpan> {
+        text.parse()
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        format!("{}ms", span.0.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_above_wins_and_the_rest_shows_through() {
+        let below = Settings {
+            max_keys: Some(5),
+            realm: Some("below".to_owned()),
+            api_version: Some(vec!["1".to_owned(), "2".to_owned()]),
+            ..Settings::default()
+        };
+        let above = Settings {
+            realm: Some("above".to_owned()),
+            head_timeout: Some(Span(Duration::from_millis(1_500))),
+            ..Settings::default()
+        };
+        let merged = above.over(&below).unwrap();
+        assert_eq!(merged.max_keys, Some(5));
+        assert_eq!(merged.realm.as_deref(), Some("above"));
+        assert_eq!(merged.api_version.map(|v| v.len()), Some(2));
+        assert_eq!(
+            merged.head_timeout,
+            Some(Span(Duration::from_millis(1_500)))
+        );
+    }
+
+    #[test]
+    fn the_file_has_the_flags_names_and_no_others() {
+        let file: Settings = toml::from_str(
+            "data-dir = \"d\"\nlisten = \"127.0.0.1:0\"\nbody-timeout = \"2s\"\njwt-public-key-file = [\"a\", \"b\"]\ndev = true",
+        )
+        .unwrap();
+        assert_eq!(file.dev, Some(true));
+        assert_eq!(file.body_timeout, Some(Span(Duration::from_secs(2))));
+        assert_eq!(file.jwt_public_key_file.map(|files| files.len()), Some(2));
+        assert!(toml::from_str::<Settings>("data_dir = \"d\"").is_err());
+        assert!(toml::from_str::<Settings>("max-keys = \"5\"").is_err());
+        assert!(toml::from_str::<Settings>("body-timeout = \"2\"").is_err());
+    }
+
+    #[test]
+    fn spans_need_a_number_and_a_unit() {
+        for (text, ms) in [
+            ("1ms", 1),
+            ("2s", 2_000),
+            ("15m", 900_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+        ] {
+            assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
+        }
+        for text in [
+            "",
+            "1",
+            "s",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "1w",
+            "0s",
+            "99999999999999999999s",
+            "é",
+        ] {
+            assert_eq!(text.parse::<Span>(), Err(NoSpan), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_body_limit_follows_the_others_unless_it_is_given() {
+        let mut settings = Settings {
+            max_keys: Some(2),
+            max_key_bytes: Some(4),
+            max_value_bytes: Some(10),
+            ..Settings::default()
+        };
+        assert_eq!(
+            settings.limits().max_body_bytes,
+            2 * (10 + 32) + 1024 * 1024
+        );
+        settings.max_body_bytes = Some(7);
+        assert_eq!(settings.limits().max_body_bytes, 7);
+    }
+}
