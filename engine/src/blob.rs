@@ -27,6 +27,11 @@ use crate::names::NamespaceHash;
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDBLB";
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: u64 = 28;
+/// A buffer of this capacity is mapped on its own and unmapped when it is freed, and
+/// what of it is not used takes no memory. A smaller one can stay with the allocator,
+/// in the arena of each thread that ever had one: glibc keeps what is below 32 MiB
+/// (mallopt(3), `M_MMAP_THRESHOLD`).
+const MAPPED_BYTES: usize = 33 * 1024 * 1024;
 /// Small writes are gathered up to this many bytes.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
@@ -272,7 +277,12 @@ impl BlobWriter {
         self.flush()?;
         let len = usize::try_from(bytes)
             .map_err(|_| Error::io("read", &self.path, io::ErrorKind::OutOfMemory.into()))?;
-        read_at(&*self.file, &self.path, offset, len)
+        let mut buffer = Vec::with_capacity(len.max(MAPPED_BYTES));
+        buffer.resize(len, 0);
+        self.file
+            .read_exact_at(&mut buffer, offset)
+            .map_err(|error| Error::io("read", &self.path, error))?;
+        Ok(buffer)
     }
 
     /// Puts the blob, and its name, on stable storage.

@@ -44,18 +44,23 @@ fn grammar(text: &str) -> Result<(), serde_json::Error> {
 }
 
 fn continuable(text: &str, start: Position) -> Result<(), Violation> {
-    let Err(error) = grammar(text) else {
-        return Ok(());
-    };
-    // serde_json reports a number cut after its sign, point or exponent as invalid:
-    // a digit more tells whether it could still have become one.
-    if error.classify() == Category::Eof || !is_syntax(&format!("{text}0")) {
+    if is_continuable(text) {
         return Ok(());
     }
-    Err(at(&error, text, start))
+    match grammar(text) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(at(&error, text, start)),
+    }
 }
 
-fn is_syntax(text: &str) -> bool {
+/// Whether a value can begin like this.
+fn is_continuable(text: &str) -> bool {
+    // serde_json reports a number cut after its sign, point or exponent as invalid:
+    // a digit more tells whether it could still have become one.
+    !is_wrong(text) || !is_wrong(&format!("{text}0"))
+}
+
+fn is_wrong(text: &str) -> bool {
     grammar(text).is_err_and(|error| error.classify() != Category::Eof)
 }
 
@@ -67,12 +72,6 @@ fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Vi
 }
 
 fn at(error: &serde_json::Error, text: &str, start: Position) -> Violation {
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(error.line().saturating_sub(1))
-        .map(str::len)
-        .sum();
-    let distance = line_start + error.column().saturating_sub(1);
     let message = error.to_string();
     // serde_json keeps the bare reason to itself; the position that its message ends
     // with is the one inside the value, and of no use to who sent the body.
@@ -80,9 +79,33 @@ fn at(error: &serde_json::Error, text: &str, start: Position) -> Violation {
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(what, _)| what);
     Violation::Json {
-        at: position_after(start, text.as_bytes(), distance),
+        at: position_after(start, text.as_bytes(), first_wrong(error, text)),
         what: what.to_owned(),
     }
+}
+
+/// The offset of the first character after which no value can come any more; the end,
+/// where one still could.
+///
+/// `serde_json` tells the place to a character or so, before or behind, depending on
+/// what is wrong there.
+fn first_wrong(error: &serde_json::Error, text: &str) -> usize {
+    let line_start: usize = text
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1))
+        .map(str::len)
+        .sum();
+    let near = (line_start + error.column()).saturating_sub(2);
+    let mut wrong = text
+        .char_indices()
+        .skip_while(|(offset, character)| offset + character.len_utf8() <= near)
+        .take(4)
+        .filter(|(offset, character)| {
+            let end = offset + character.len_utf8();
+            text.get(..end)
+                .is_some_and(|prefix| !is_continuable(prefix))
+        });
+    wrong.next().map_or(text.len(), |(offset, _)| offset)
 }
 
 /// Checks a document without a store: the very judgement of a put.

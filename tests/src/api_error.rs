@@ -1,0 +1,150 @@
+//! Checks an error answer whole: status, headers, and every member of the object.
+
+use serde_json::Value;
+
+use crate::http::Response;
+
+/// What an error must be.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    status: u16,
+    code: &'static str,
+    title: &'static str,
+    source: Option<Value>,
+    meta: Option<Value>,
+    challenge: Option<String>,
+}
+
+/// Every code, its status and its title.
+const TABLE: [(&str, u16, &str); 22] = [
+    ("invalid-json", 400, "Invalid JSON"),
+    ("invalid-document", 400, "Document is not a JSON object"),
+    ("duplicate-key", 400, "Duplicate key"),
+    ("invalid-client-id", 400, "Invalid client ID"),
+    ("invalid-request", 400, "Invalid request"),
+    ("missing-token", 401, "OAuth token missing"),
+    ("invalid-token", 401, "OAuth token invalid"),
+    (
+        "missing-linked-identity",
+        401,
+        "Missing linked identity for authorized access",
+    ),
+    ("insufficient-scope", 403, "Insufficient scope"),
+    ("not-found", 404, "Resource not found"),
+    ("method-not-allowed", 405, "Method not allowed"),
+    ("request-timeout", 408, "Request timeout"),
+    ("precondition-failed", 412, "Precondition failed"),
+    ("max-keys-exceeded", 413, "Max number of keys exceeded"),
+    ("max-key-length-exceeded", 413, "Max key length exceeded"),
+    (
+        "max-value-length-exceeded",
+        413,
+        "Max value length exceeded",
+    ),
+    ("max-body-length-exceeded", 413, "Max body length exceeded"),
+    ("unsupported-media-type", 415, "Unsupported media type"),
+    ("internal-error", 501, "Internal server error"),
+    ("overloaded", 503, "Server overloaded"),
+    ("shutting-down", 503, "Server shutting down"),
+    ("insufficient-storage", 507, "Insufficient storage"),
+];
+
+impl Expected {
+    /// The error of this code, without source and meta.
+    pub fn code(code: &'static str) -> Self {
+        let (_, status, title) = TABLE
+            .iter()
+            .find(|(name, ..)| *name == code)
+            .unwrap_or_else(|| panic!("no such code: {code}"));
+        let challenge = match code {
+            "invalid-token" => Some("Bearer realm=\"prefd\", error=\"invalid_token\"".to_owned()),
+            "missing-token" | "missing-linked-identity" => {
+                Some("Bearer realm=\"prefd\"".to_owned())
+            }
+            _ => None,
+        };
+        Self {
+            status: *status,
+            code,
+            title,
+            source: None,
+            meta: None,
+            challenge,
+        }
+    }
+
+    /// With this `source`.
+    #[must_use]
+    pub fn source(mut self, source: Value) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// With this `meta`.
+    #[must_use]
+    pub fn meta(mut self, meta: Value) -> Self {
+        self.meta = Some(meta);
+        self
+    }
+
+    /// With the challenge of a scope that is missing.
+    #[must_use]
+    pub fn scope(mut self, scope: &str) -> Self {
+        self.challenge = Some(format!(
+            "Bearer realm=\"prefd\", error=\"insufficient_scope\", scope=\"{scope}\""
+        ));
+        self
+    }
+
+    /// Checks the headers, and returns the id.
+    pub fn check_headers(&self, response: &Response, context: &str) -> String {
+        assert_eq!(response.status, self.status, "{context}: {response:?}");
+        assert_eq!(
+            response.header("content-type"),
+            Some("application/vnd.api+json"),
+            "{context}"
+        );
+        let challenge = response.header("www-authenticate");
+        assert_eq!(challenge, self.challenge.as_deref(), "{context}");
+        let retry = response
+            .header("retry-after")
+            .map(|seconds| seconds.parse::<u32>().unwrap());
+        assert_eq!(retry.is_some(), self.status == 503, "{context}");
+        let id = response.header("request-id").expect("a Request-Id");
+        let is_xid = id.len() == 20 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'v'));
+        assert!(is_xid, "{context}: {id}");
+        id.to_owned()
+    }
+
+    /// Checks everything.
+    pub fn check(&self, response: &Response, context: &str) {
+        let id = self.check_headers(response, context);
+        let body: Value = serde_json::from_slice(&response.body)
+            .unwrap_or_else(|error| panic!("{context}: {error}: {response:?}"));
+        let errors = body.as_object().unwrap();
+        assert_eq!(errors.keys().collect::<Vec<_>>(), ["errors"], "{context}");
+        let errors = errors["errors"].as_array().unwrap();
+        assert_eq!(errors.len(), 1, "{context}");
+        let error = errors[0].as_object().unwrap();
+        assert_eq!(error["id"], *id, "{context}");
+        assert_eq!(error["status"], self.status.to_string(), "{context}");
+        assert_eq!(error["code"], self.code, "{context}: {error:?}");
+        assert_eq!(error["title"], self.title, "{context}");
+        let detail = error["detail"].as_str().unwrap();
+        assert!(!detail.is_empty() && detail != self.title, "{context}");
+        assert_eq!(error.get("source"), self.source.as_ref(), "{context}");
+        match (&self.meta, error.get("meta")) {
+            // Where a position is told is checked apart; that it is told, here.
+            (None, Some(meta)) => {
+                let names: Vec<_> = meta.as_object().unwrap().keys().cloned().collect();
+                assert_eq!(names, ["column", "line", "offset"], "{context}");
+            }
+            (expected, found) => assert_eq!(found, expected.as_ref(), "{context}"),
+        }
+        let known = ["code", "detail", "id", "meta", "source", "status", "title"];
+        assert!(
+            error.keys().all(|name| known.contains(&name.as_str())),
+            "{context}: {error:?}"
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! The `prefd` binary, as a binary of this package.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    prefd::main()
+}

@@ -1,0 +1,13 @@
+//! What the black-box tests of prefd and its engine share.
+//!
+//! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
+//!   makes good and bad tokens, [`api_error`] checks an error whole.
+//! - [`sim_disk`] is a disk that can lose, tear and refuse, [`random`] a generator
+//!   whose seed replays a run.
+
+pub mod api_error;
+pub mod http;
+pub mod random;
+pub mod server;
+pub mod sim_disk;
+pub mod token;

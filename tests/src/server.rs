@@ -1,0 +1,271 @@
+//! The real binary, as a process of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::http::Client;
+use crate::token;
+
+/// How to start a server. Needs the binary's path, which only a test knows:
+/// `env!("CARGO_BIN_EXE_prefd-under-test")`.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    binary: PathBuf,
+    data_dir: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    has_default_key: bool,
+}
+
+/// A running server. Killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it printed behind the line that says so, line by line.
+    pub printed: Vec<String>,
+    child: Child,
+    log: Arc<Log>,
+    logging: Option<JoinHandle<()>>,
+}
+
+/// What a server has logged so far.
+#[derive(Debug, Default)]
+struct Log {
+    text: Mutex<String>,
+    grown: Condvar,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub out: String,
+    /// What it said on standard error.
+    pub err: String,
+}
+
+impl Launch {
+    /// A server on this directory that takes tokens of [`token::SECRET`].
+    pub fn new(binary: &str, data_dir: &Path) -> Self {
+        Self {
+            binary: binary.into(),
+            data_dir: data_dir.to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            has_default_key: true,
+        }
+    }
+
+    /// Adds arguments of `serve`.
+    #[must_use]
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|a| (*a).to_owned()));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives it no key but those among the arguments.
+    #[must_use]
+    pub fn without_key(mut self) -> Self {
+        self.has_default_key = false;
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PREFD_") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("serve").arg("--data-dir").arg(&self.data_dir);
+        if !self.arguments.iter().any(|a| a == "--listen")
+            && !self
+                .environment
+                .iter()
+                .any(|(name, _)| name == "PREFD_LISTEN")
+        {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        if self.has_default_key {
+            command
+                .arg("--jwt-hs256-secret-file")
+                .arg(token::secret_file());
+        }
+        command.args(&self.arguments);
+        command.envs(self.environment.iter().map(|(n, v)| (n, v)));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts it, and waits for the line that says that it listens.
+    pub fn start(&self) -> Server {
+        let mut child = self.command().spawn().expect("the binary starts");
+        let log = Arc::<Log>::default();
+        let stderr = child.stderr.take().expect("piped");
+        let copy = Arc::clone(&log);
+        let logging = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut text = copy.text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+                copy.grown.notify_all();
+            }
+        });
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("its output can be read");
+        let Some(address) = line.trim_end().strip_prefix("listening on http://") else {
+            let status = child.wait();
+            let _ = logging.join();
+            panic!(
+                "it did not listen: {status:?}, {line:?}, {}",
+                log.text.lock().unwrap()
+            );
+        };
+        let mut printed = Vec::new();
+        if self.arguments.iter().any(|argument| argument == "--dev") {
+            // Two requests, each behind a comment.
+            while printed
+                .iter()
+                .filter(|l: &&String| l.contains("curl"))
+                .count()
+                < 2
+            {
+                let mut line = String::new();
+                assert!(
+                    out.read_line(&mut line).unwrap() > 0,
+                    "no requests were printed"
+                );
+                printed.push(line.trim_end().to_owned());
+            }
+        }
+        Server {
+            address: address.parse().expect("an address"),
+            printed,
+            child,
+            log,
+            logging: Some(logging),
+        }
+    }
+
+    /// Runs it where it is expected to end by itself.
+    pub fn run(&self) -> Ended {
+        run(self.command())
+    }
+}
+
+/// Runs `prefd` with these arguments to its end.
+pub fn prefd(binary: &str, arguments: &[&str]) -> Ended {
+    let mut command = Command::new(binary);
+    command.args(arguments).stdin(Stdio::null());
+    run(command)
+}
+
+fn run(mut command: Command) -> Ended {
+    let output = command.output().expect("the binary starts");
+    Ended {
+        status: output.status,
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Server {
+    /// A connection to it.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has logged these words: a line may reach us after the answer
+    /// that it is about.
+    pub fn wait_for_log(&self, words: &str) {
+        let text = self.log.text.lock().unwrap();
+        let patience = Duration::from_secs(20);
+        let (text, waited) = self
+            .log
+            .grown
+            .wait_timeout_while(text, patience, |text| !text.contains(words))
+            .unwrap();
+        assert!(!waited.timed_out(), "{words:?} was not logged: {text}");
+    }
+
+    /// The most memory that it had resident so far, in bytes.
+    pub fn peak_rss_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.pid().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(logging) = self.logging.take() {
+            let _ = logging.join();
+        }
+        if std::thread::panicking() {
+            let mut log = self.log.text.lock().unwrap().clone();
+            log.truncate(20_000);
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), log.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! A simulated disk: what the engine sees, and beside it what a power cut would
+//! leave.
+//!
+//! A write is durable once its file was synced, a name once its directory was. A
+//! [`SimDisk::crash`] throws away the rest, or keeps a part of it that a seed picks:
+//! a disk may have written anything that it was not yet asked to keep. Any operation
+//! can be made to fail, and the disk can be full.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prefd_engine::fs::{File, Fs};
+
+use crate::random::Random;
+
+/// Which operations a fault is meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Opening for reading or writing.
+    Open,
+    /// Creating a file.
+    Create,
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// `fdatasync`.
+    Sync,
+    /// Cutting or extending.
+    SetLen,
+    /// Renaming.
+    Rename,
+    /// Removing a name.
+    Remove,
+    /// `fsync` of a directory.
+    SyncDir,
+    /// Listing and making directories, and asking for lengths.
+    Other,
+}
+
+/// Decides on each operation on a path: `Some` is the error that it fails with.
+pub type Fault = Box<dyn FnMut(Operation, &Path) -> Option<io::ErrorKind> + Send>;
+
+/// A disk in memory. Clones are the same disk.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+struct State {
+    inodes: Vec<Inode>,
+    /// What a process sees.
+    names: HashMap<PathBuf, usize>,
+    /// What a power cut leaves, at least.
+    durable_names: HashMap<PathBuf, usize>,
+    fault: Option<Fault>,
+    /// Bytes of all files that fit.
+    capacity_bytes: u64,
+    /// Syncs of files, by path, since the start.
+    syncs: HashMap<PathBuf, u64>,
+}
+
+#[derive(Default, Clone)]
+struct Inode {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    /// Since the last sync.
+    unsynced: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+impl Change {
+    fn apply(&self, image: &mut Vec<u8>) {
+        match self {
+            Self::Write { offset, bytes } => {
+                let end = offset + bytes.len();
+                if image.len() < end {
+                    image.resize(end, 0);
+                }
+                image[*offset..end].copy_from_slice(bytes);
+            }
+            Self::SetLen(len) => image.resize(*len, 0),
+        }
+    }
+}
+
+/// What becomes of that which was not synced.
+#[derive(Debug, Clone, Copy)]
+pub enum Unsynced {
+    /// All of it is lost.
+    Lost,
+    /// All of it is there: the process was killed, the machine was not.
+    Kept,
+    /// Each write and each name is there, or not, or a write is torn at a sector.
+    Some {
+        /// Picks which.
+        seed: u64,
+    },
+}
+
+const SECTOR_BYTES: usize = 512;
+
+impl Default for SimDisk {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            inodes: Vec::new(),
+            names: HashMap::new(),
+            durable_names: HashMap::new(),
+            fault: None,
+            capacity_bytes: u64::MAX,
+            syncs: HashMap::new(),
+        })))
+    }
+}
+
+impl SimDisk {
+    /// An empty disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks `fault` before every operation from now on.
+    pub fn set_fault(&self, fault: Fault) {
+        self.state().fault = Some(fault);
+    }
+
+    /// Ends all faults.
+    pub fn clear_fault(&self) {
+        self.state().fault = None;
+    }
+
+    /// Makes room for this many bytes in all files together.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state().capacity_bytes = bytes;
+    }
+
+    /// Bytes in all files together.
+    pub fn used_bytes(&self) -> u64 {
+        let state = self.state();
+        state
+            .names
+            .values()
+            .map(|inode| state.inodes[*inode].live.len() as u64)
+            .sum()
+    }
+
+    /// How often files were synced whose path ends with `suffix`.
+    pub fn syncs(&self, suffix: &str) -> u64 {
+        let state = self.state();
+        let ends = |path: &PathBuf| path.to_string_lossy().ends_with(suffix);
+        state
+            .syncs
+            .iter()
+            .filter(|(path, _)| ends(path))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// The files that there are, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = self.state().names.keys().cloned().collect();
+        files.sort();
+        files
+    }
+
+    /// A file's bytes as a process sees them.
+    ///
+    /// # Panics
+    /// Where there is no such file.
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
+        let state = self.state();
+        state.inodes[state.names[path]].live.clone()
+    }
+
+    /// Replaces a file's bytes behind everybody's back, durably.
+    ///
+    /// # Panics
+    /// Where there is no such file.
+    pub fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let inode = state.names[path];
+        state.inodes[inode] = Inode {
+            live: bytes.clone(),
+            durable: bytes,
+            unsynced: Vec::new(),
+        };
+    }
+
+    /// Removes a file behind everybody's back, durably.
+    pub fn lose(&self, path: &Path) {
+        let mut state = self.state();
+        state.names.remove(path);
+        state.durable_names.remove(path);
+    }
+
+    /// Moves what is below one directory to below another: a copied disk is mounted
+    /// elsewhere.
+    pub fn rebase(&self, from: &Path, to: &Path) {
+        let mut state = self.state();
+        let moved = |names: &HashMap<PathBuf, usize>| {
+            names
+                .iter()
+                .map(|(name, inode)| {
+                    let name = name
+                        .strip_prefix(from)
+                        .map_or(name.clone(), |rest| to.join(rest));
+                    (name, *inode)
+                })
+                .collect()
+        };
+        state.names = moved(&state.names);
+        state.durable_names = moved(&state.durable_names);
+    }
+
+    /// An independent disk with what is on this one.
+    pub fn copy(&self) -> Self {
+        let state = self.state();
+        Self(Arc::new(Mutex::new(State {
+            inodes: state.inodes.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            fault: None,
+            capacity_bytes: u64::MAX,
+            syncs: HashMap::new(),
+        })))
+    }
+
+    /// The disk as the next boot finds it. Whoever holds this one open goes on with
+    /// a disk that nobody will see again.
+    pub fn crash(&self, unsynced: Unsynced) -> Self {
+        let after = self.copy();
+        {
+            let mut state = after.state();
+            match unsynced {
+                Unsynced::Kept => {}
+                Unsynced::Lost => state.settle(&mut |_| false),
+                Unsynced::Some { seed } => {
+                    let mut random = Random::new(seed);
+                    state.settle(&mut |_| random.below(2) == 0);
+                }
+            }
+            let live = state.names.clone();
+            state.durable_names = live;
+            for inode in &mut state.inodes {
+                inode.durable = inode.live.clone();
+                inode.unsynced.clear();
+            }
+        }
+        after
+    }
+}
+
+impl State {
+    /// Makes the live image what is durable and, of the rest, what `keeps` says.
+    fn settle(&mut self, keeps: &mut dyn FnMut(&str) -> bool) {
+        let mut live: Vec<_> = self.names.iter().map(|(p, i)| (p.clone(), *i)).collect();
+        live.sort();
+        let mut names = self.durable_names.clone();
+        let mut gone: Vec<_> = names
+            .keys()
+            .filter(|path| !self.names.contains_key(*path))
+            .cloned()
+            .collect();
+        gone.sort();
+        for path in gone {
+            if keeps("removal") {
+                names.remove(&path);
+            }
+        }
+        for (path, inode) in live {
+            if names.get(&path) != Some(&inode) && keeps("name") {
+                names.insert(path, inode);
+            }
+        }
+        self.names = names;
+        for inode in &mut self.inodes {
+            let mut image = inode.durable.clone();
+            for change in &inode.unsynced {
+                if keeps("change") {
+                    match change {
+                        // Torn: only its first sectors made it.
+                        Change::Write { offset, bytes } if keeps("tear") => {
+                            let sectors = bytes.len() / SECTOR_BYTES;
+                            let torn = (0..sectors).take_while(|_| keeps("sector")).count();
+                            let bytes = bytes[..torn * SECTOR_BYTES].to_vec();
+                            let offset = *offset;
+                            Change::Write { offset, bytes }.apply(&mut image);
+                        }
+                        whole => whole.apply(&mut image),
+                    }
+                }
+            }
+            inode.live = image;
+        }
+    }
+
+    fn decide(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        let kind = self.fault.as_mut().and_then(|fault| fault(operation, path));
+        kind.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn inode(&self, path: &Path) -> io::Result<usize> {
+        self.names
+            .get(path)
+            .copied()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    inode: usize,
+    path: PathBuf,
+}
+
+impl SimFile {
+    fn with<T>(
+        &self,
+        operation: Operation,
+        act: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.disk.state();
+        state.decide(operation, &self.path)?;
+        act(&mut state)
+    }
+}
+
+impl File for SimFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(Operation::Read, |state| {
+            let start = usize::try_from(offset).map_err(io::Error::other)?;
+            let live = &state.inodes[self.inode].live;
+            let bytes = live
+                .get(start..start + buffer.len())
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            buffer.copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let used = self.disk.used_bytes();
+        self.with(Operation::Write, |state| {
+            let offset = usize::try_from(offset).map_err(io::Error::other)?;
+            let inode = &mut state.inodes[self.inode];
+            let grown = (offset + bytes.len()).saturating_sub(inode.live.len()) as u64;
+            let room = state.capacity_bytes.saturating_sub(used);
+            // A full disk takes what still fits.
+            let fits = if grown <= room {
+                bytes.len()
+            } else {
+                bytes.len() - usize::try_from(grown - room).map_err(io::Error::other)?
+            };
+            let change = Change::Write {
+                offset,
+                bytes: bytes[..fits].to_vec(),
+            };
+            change.apply(&mut inode.live);
+            inode.unsynced.push(change);
+            if fits < bytes.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.with(Operation::Sync, |state| {
+            *state.syncs.entry(self.path.clone()).or_default() += 1;
+            let inode = &mut state.inodes[self.inode];
+            inode.durable = inode.live.clone();
+            inode.unsynced.clear();
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(Operation::SetLen, |state| {
+            let change = Change::SetLen(usize::try_from(len).map_err(io::Error::other)?);
+            let inode = &mut state.inodes[self.inode];
+            change.apply(&mut inode.live);
+            inode.unsynced.push(change);
+            Ok(())
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.with(Operation::Other, |state| {
+            Ok(state.inodes[self.inode].live.len() as u64)
+        })
+    }
+}
+
+impl SimDisk {
+    fn file(&self, inode: usize, path: &Path) -> Arc<dyn File> {
+        Arc::new(SimFile {
+            disk: self.clone(),
+            inode,
+            path: path.to_owned(),
+        })
+    }
+
+    fn open_as(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state();
+        state.decide(Operation::Open, path)?;
+        let inode = state.inode(path)?;
+        Ok(self.file(inode, path))
+    }
+}
+
+impl Fs for SimDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open_as(path)
+    }
+
+    fn open_for_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open_as(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state();
+        state.decide(Operation::Create, path)?;
+        if state.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.inodes.push(Inode::default());
+        let inode = state.inodes.len() - 1;
+        state.names.insert(path.to_owned(), inode);
+        Ok(self.file(inode, path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.decide(Operation::Rename, from)?;
+        let inode = state.inode(from)?;
+        state.names.remove(from);
+        state.names.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.decide(Operation::Remove, path)?;
+        state.inode(path)?;
+        state.names.remove(path);
+        Ok(())
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.state().decide(Operation::Other, path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.decide(Operation::SyncDir, path)?;
+        let inside = |name: &PathBuf| name.parent() == Some(path);
+        state.durable_names.retain(|name, _| !inside(name));
+        let live: Vec<_> = state
+            .names
+            .iter()
+            .filter(|(name, _)| inside(name))
+            .map(|(name, inode)| (name.clone(), *inode))
+            .collect();
+        state.durable_names.extend(live);
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut state = self.state();
+        state.decide(Operation::Other, path)?;
+        Ok(state
+            .names
+            .keys()
+            .filter(|name| name.parent() == Some(path))
+            .cloned()
+            .collect())
+    }
+}

@@ -1,0 +1,111 @@
+//! What the tests over HTTP begin with.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use prefd_tests::api_error::Expected;
+use prefd_tests::http::{Client, Request, Response};
+use prefd_tests::server::{Launch, Server};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_prefd-under-test");
+
+/// A server on a directory of its own.
+pub(crate) fn fresh(arguments: &[&str]) -> (Server, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Launch::new(BINARY, dir.path()).with(arguments).start();
+    (server, dir)
+}
+
+pub(crate) fn target(client: &str) -> String {
+    format!("/user/2025-1/preferences/{client}")
+}
+
+/// A PUT that succeeds; its tag.
+pub(crate) fn put(connection: &mut Client, client: &str, token: &str, body: &str) -> String {
+    let response = connection.request(&Request::of("PUT", client, token).body(body));
+    assert_eq!(response.status, 204, "{response:?}");
+    response.header("etag").expect("a tag").to_owned()
+}
+
+/// A GET that succeeds.
+pub(crate) fn get(connection: &mut Client, client: &str, token: &str) -> String {
+    let response = connection.request(&Request::of("GET", client, token));
+    assert_eq!(response.status, 200, "{response:?}");
+    response.text().to_owned()
+}
+
+/// A namespace that holds a document, for requests that must not change it.
+pub(crate) struct Kept<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) client: &'a str,
+    pub(crate) token: &'a str,
+    document: String,
+}
+
+impl<'a> Kept<'a> {
+    pub(crate) fn new(server: &'a Server, client: &'a str, token: &'a str) -> Self {
+        let document = format!("{{\"kept\":\"{client}\"}}");
+        put(&mut server.connect(), client, token, &document);
+        Self {
+            server,
+            client,
+            token,
+            document,
+        }
+    }
+
+    /// Sends bytes on a connection of their own, and expects this error, and the
+    /// document to be what it was.
+    pub(crate) fn refuses_bytes(
+        &self,
+        bytes: &[u8],
+        expected: &Expected,
+        context: &str,
+    ) -> Response {
+        let mut connection = self.server.connect();
+        // The server may refuse before all of it is sent.
+        let _ = connection.send(bytes);
+        let response = connection.read_response(false).expect("an answer");
+        expected.check(&response, context);
+        self.check(context);
+        response
+    }
+
+    pub(crate) fn refuses(
+        &self,
+        request: &Request,
+        expected: &Expected,
+        context: &str,
+    ) -> Response {
+        self.refuses_bytes(&request.bytes(), expected, context)
+    }
+
+    /// Expects this error for a PUT of this body.
+    pub(crate) fn refuses_body(&self, body: &[u8], expected: &Expected, context: &str) -> Response {
+        self.refuses(
+            &Request::of("PUT", self.client, self.token).body(body),
+            expected,
+            context,
+        )
+    }
+
+    /// The document is what it was.
+    pub(crate) fn check(&self, context: &str) {
+        let found = get(&mut self.server.connect(), self.client, self.token);
+        assert_eq!(found, self.document, "{context}");
+    }
+
+    /// A PUT that succeeds, and what is read after it; then the document is put back.
+    pub(crate) fn accepts_body(&self, body: &[u8], kept: &[u8], context: &str) {
+        let mut connection = self.server.connect();
+        let request = Request::of("PUT", self.client, self.token).body(body);
+        let response = connection.request(&request);
+        assert_eq!(
+            response.status,
+            204,
+            "{context}: {}",
+            String::from_utf8_lossy(&response.body)
+        );
+        let found = connection.request(&Request::of("GET", self.client, self.token));
+        assert!(found.body == kept, "{context}: it came back changed");
+        put(&mut connection, self.client, self.token, &self.document);
+    }
+}

@@ -1,0 +1,497 @@
+//! What an embedder does with the engine: put, get, delete, list, sizes, durability,
+//! opening and closing.
+
+use std::sync::{Arc, Barrier};
+use std::time::SystemTime;
+
+use prefd_engine::{
+    Config, Durability, Engine, Error, Precondition, Revision, Revisions, UserUsage, WriteOptions,
+};
+
+fn open(dir: &tempfile::TempDir) -> Engine {
+    Engine::open(Config::new(dir.path())).unwrap()
+}
+
+fn options(precondition: Precondition) -> WriteOptions {
+    WriteOptions {
+        precondition,
+        ..WriteOptions::default()
+    }
+}
+
+fn text(engine: &Engine, user: &str, client: &str) -> Option<String> {
+    let document = engine.namespace(user, client).unwrap().get().unwrap();
+    document.map(|d| String::from_utf8(d.read().unwrap()).unwrap())
+}
+
+#[test]
+fn a_document_comes_back_with_the_text_it_was_sent_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    let before = SystemTime::now() - std::time::Duration::from_millis(1);
+    let sent = " {\"z\" : 1.0e+2 ,\n \"a\\u00e9\":\"\\ud83d\\ude00 \\/\",\"n\": [ 1 , {\"x\":  null} ] , \"big\":123456789012345678901234567890}\n";
+    namespace
+        .put(sent.as_bytes(), WriteOptions::default())
+        .unwrap();
+    let kept = "{\"z\":1.0e+2,\"a\\u00e9\":\"\\ud83d\\ude00 \\/\",\"n\":[ 1 , {\"x\":  null} ],\"big\":123456789012345678901234567890}";
+    for _ in 0..2 {
+        let document = namespace.get().unwrap().unwrap();
+        assert_eq!(document.read().unwrap(), kept.as_bytes());
+        assert_eq!(document.in_memory().unwrap(), kept.as_bytes());
+        assert_eq!(document.keys().collect::<Vec<_>>(), ["z", "aé", "n", "big"]);
+        let value: Vec<u8> = document
+            .value("aé")
+            .unwrap()
+            .flat_map(|chunk| chunk.unwrap().to_vec())
+            .collect();
+        assert_eq!(value, "\"\\ud83d\\ude00 \\/\"".as_bytes());
+        assert!(document.value("missing").is_none());
+        let stat = *document.stat();
+        assert_eq!((stat.usage.keys, stat.usage.bytes), (4, kept.len() as u64));
+        assert!(stat.modified >= before && stat.modified <= SystemTime::now());
+        assert_eq!(namespace.stat().unwrap(), Some(stat));
+        assert_eq!(namespace.usage().unwrap(), stat.usage);
+        assert_eq!(namespace.revision().unwrap(), Some(stat.revision));
+    }
+}
+
+#[test]
+fn an_absent_a_deleted_and_an_empty_document_differ() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    assert!(namespace.get().unwrap().is_none());
+    assert_eq!(namespace.revision().unwrap(), None);
+    namespace.delete(WriteOptions::default()).unwrap();
+    let revision = namespace.put(b"{ }", WriteOptions::default()).unwrap();
+    assert_eq!(text(&engine, "u", "c").as_deref(), Some("{}"));
+    assert_eq!(namespace.revision().unwrap(), Some(revision));
+    assert_eq!(namespace.usage().unwrap().keys, 0);
+    namespace.delete(WriteOptions::default()).unwrap();
+    assert!(namespace.get().unwrap().is_none() && namespace.stat().unwrap().is_none());
+    engine.close().unwrap();
+    let engine = open(&dir);
+    assert!(engine.namespace("u", "c").unwrap().get().unwrap().is_none());
+    let next = engine.namespace("u", "c").unwrap();
+    assert!(next.put(b"{}", WriteOptions::default()).unwrap() > revision);
+}
+
+#[test]
+fn names_are_checked_and_namespaces_do_not_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    for name in ["", "a\0b", "a\nb", "\u{7f}", &"é".repeat(128)] {
+        assert!(matches!(
+            engine.namespace(name, "c"),
+            Err(Error::InvalidName { which: "user", .. })
+        ));
+        assert!(matches!(
+            engine.namespace("u", name),
+            Err(Error::InvalidName {
+                which: "client",
+                ..
+            })
+        ));
+        assert!(engine.list(name, None, 1).is_err());
+    }
+    let names = ["a", "ab", "b", "aé", &"x".repeat(255), "..", "/", "a b"];
+    for user in names {
+        for client in names {
+            let body = format!("{{\"u\":{user:?},\"c\":{client:?}}}");
+            let namespace = engine.namespace(user, client).unwrap();
+            namespace
+                .put(body.as_bytes(), WriteOptions::default())
+                .unwrap();
+        }
+    }
+    for user in names {
+        for client in names {
+            let body = format!("{{\"u\":{user:?},\"c\":{client:?}}}");
+            assert_eq!(text(&engine, user, client), Some(body));
+        }
+    }
+}
+
+#[test]
+fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    let blobs = || std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+    let values = [700_000, 1, 3_000_000, 65_536, 131_072];
+    let mut body = String::from("{");
+    for (index, bytes) in values.iter().enumerate() {
+        let value: String = (0..*bytes)
+            .map(|i| char::from(b'a' + ((i + index) % 26) as u8))
+            .collect();
+        body.push_str(&format!(
+            "{}\"k{index}\": \"{value}\"",
+            if index == 0 { "" } else { " , " }
+        ));
+    }
+    body.push('}');
+    let kept = body.replace(": ", ":").replace(" , ", ",");
+    for chunk in [1_000, 65_536, usize::MAX] {
+        let mut writer = engine.writer();
+        assert!(writer.stays_in_memory(1_000) && !writer.stays_in_memory(1_000_000));
+        for piece in body.as_bytes().chunks(chunk) {
+            writer.write(piece).unwrap();
+        }
+        let prepared = writer.finish().unwrap();
+        assert_eq!(prepared.usage().bytes, kept.len() as u64);
+        namespace
+            .put_prepared(prepared, WriteOptions::default())
+            .unwrap();
+        let document = namespace.get().unwrap().unwrap();
+        assert!(document.in_memory().is_none());
+        assert!(
+            document
+                .chunks()
+                .all(|chunk| chunk.unwrap().len() <= 65_536)
+        );
+        assert_eq!(document.read().unwrap(), kept.as_bytes());
+        let third: Vec<u8> = document
+            .value("k2")
+            .unwrap()
+            .flat_map(|c| c.unwrap())
+            .collect();
+        assert_eq!(third.len(), 3_000_002);
+        assert_eq!(namespace.stat().unwrap().unwrap(), *document.stat());
+    }
+    // A reader of the replaced document goes on reading what it had.
+    let old = namespace.get().unwrap().unwrap();
+    namespace
+        .put(br#"{"now":"small"}"#, WriteOptions::default())
+        .unwrap();
+    assert_eq!(old.read().unwrap(), kept.as_bytes());
+    // Discarded and refused documents leave nothing behind.
+    let mut writer = engine.writer();
+    writer.write(&body.as_bytes()[..1_000_000]).unwrap();
+    drop(writer);
+    let mut writer = engine.writer();
+    writer.write(body.as_bytes()).unwrap();
+    drop(writer.finish().unwrap());
+    let mut writer = engine.writer();
+    writer.write(body.as_bytes()).unwrap();
+    let failed = namespace.put_prepared(writer.finish().unwrap(), options(Precondition::absent()));
+    assert!(matches!(
+        failed,
+        Err(Error::PreconditionFailed { current: Some(_) })
+    ));
+    engine.close().unwrap();
+    assert_eq!(blobs(), 0);
+    assert_eq!(
+        text(&open(&dir), "u", "c").as_deref(),
+        Some(r#"{"now":"small"}"#)
+    );
+}
+
+#[test]
+fn large_documents_survive_a_clean_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(400_000));
+    for round in 0..3 {
+        let engine = open(&dir);
+        let namespace = engine.namespace("u", "c").unwrap();
+        if round > 0 {
+            assert_eq!(text(&engine, "u", "c").as_deref(), Some(body.as_str()));
+        }
+        namespace
+            .put(body.as_bytes(), WriteOptions::default())
+            .unwrap();
+        engine.close().unwrap();
+    }
+    let left = std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+    assert_eq!(left, 1);
+}
+
+#[test]
+fn preconditions_are_decided_in_the_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    let exists = Precondition {
+        must_match: Some(Revisions::Any),
+        must_not_match: None,
+    };
+    let refused = |outcome, current| matches!(outcome, Err(Error::PreconditionFailed { current: c }) if c == current);
+    assert!(refused(namespace.put(b"{}", options(exists.clone())), None));
+    let first = namespace
+        .put(b"{}", options(Precondition::absent()))
+        .unwrap();
+    assert!(refused(
+        namespace.put(b"{}", options(Precondition::absent())),
+        Some(first)
+    ));
+    let second = namespace
+        .put(b"{}", options(Precondition::matches(first)))
+        .unwrap();
+    assert!(refused(
+        namespace.put(b"{}", options(Precondition::matches(first))),
+        Some(second)
+    ));
+    let gone = namespace.delete(options(Precondition::matches(first)));
+    assert!(matches!(gone, Err(Error::PreconditionFailed { current }) if current == Some(second)));
+    namespace
+        .delete(options(Precondition::matches(second)))
+        .unwrap();
+    assert!(refused(namespace.put(b"{}", options(exists)), None));
+    assert!(refused(
+        namespace.put(b"{}", options(Precondition::matches(second))),
+        None
+    ));
+}
+
+#[test]
+fn of_64_writers_with_one_tag_exactly_one_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    let mut tag = namespace.put(b"{}", WriteOptions::default()).unwrap();
+    for _ in 0..10 {
+        let barrier = Arc::new(Barrier::new(64));
+        let threads: Vec<_> = (0..64)
+            .map(|writer| {
+                let (namespace, barrier) = (namespace.clone(), Arc::clone(&barrier));
+                std::thread::spawn(move || {
+                    barrier.wait();
+                    let body = format!("{{\"writer\":{writer}}}");
+                    namespace.put(body.as_bytes(), options(Precondition::matches(tag)))
+                })
+            })
+            .collect();
+        let outcomes: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+        let won: Vec<Revision> = outcomes
+            .iter()
+            .filter_map(|o| o.as_ref().ok().copied())
+            .collect();
+        assert_eq!(won.len(), 1);
+        for outcome in &outcomes {
+            if let Err(error) = outcome {
+                assert!(
+                    matches!(error, Error::PreconditionFailed { current } if *current == Some(won[0])),
+                    "{error}"
+                );
+            }
+        }
+        tag = won[0];
+    }
+}
+
+#[test]
+fn a_listing_is_ordered_paged_and_sees_every_acknowledged_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    assert_eq!(engine.list("u", None, 10).unwrap(), []);
+    let clients: Vec<String> = (0..50).map(|i| format!("c{:02}", (i * 37) % 50)).collect();
+    for (index, client) in clients.iter().enumerate() {
+        let namespace = engine.namespace("u", client).unwrap();
+        let body = format!("{{\"i\":{index}}}");
+        let revision = namespace
+            .put(body.as_bytes(), WriteOptions::default())
+            .unwrap();
+        let listed = engine.list("u", None, usize::MAX).unwrap();
+        assert_eq!(listed.len(), index + 1);
+        assert!(
+            listed
+                .iter()
+                .any(|e| e.client == *client && e.stat.revision == revision)
+        );
+        assert!(
+            listed
+                .windows(2)
+                .all(|pair| pair[0].client < pair[1].client)
+        );
+    }
+    for neighbour in ["t", "u0", "v", "uü"] {
+        let namespace = engine.namespace(neighbour, "c00").unwrap();
+        namespace
+            .put(b"{\"other\":1}", WriteOptions::default())
+            .unwrap();
+    }
+    engine
+        .namespace("u", "c10")
+        .unwrap()
+        .delete(WriteOptions::default())
+        .unwrap();
+    let mut pages = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = engine.list("u", after.as_deref(), 7).unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.client.clone());
+        pages.extend(page);
+    }
+    let all = engine.list("u", None, usize::MAX).unwrap();
+    assert_eq!(pages, all);
+    assert_eq!(all.len(), 49);
+    for entry in &all {
+        let stat = engine
+            .namespace("u", &entry.client)
+            .unwrap()
+            .stat()
+            .unwrap();
+        assert_eq!(stat, Some(entry.stat));
+    }
+    let sum = UserUsage {
+        namespaces: 49,
+        keys: 49,
+        bytes: all.iter().map(|e| e.stat.usage.bytes).sum(),
+    };
+    assert_eq!(engine.usage("u").unwrap(), sum);
+    engine.close().unwrap();
+    let engine = open(&dir);
+    assert_eq!(engine.list("u", None, usize::MAX).unwrap(), all);
+    assert_eq!(engine.usage("u").unwrap(), sum);
+    assert_eq!(engine.documents(), 53);
+}
+
+#[test]
+fn a_commit_can_be_awaited_by_any_executor() {
+    struct Ping(std::sync::mpsc::Sender<()>);
+    impl std::task::Wake for Ping {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    let mut writer = engine.writer();
+    writer.write(b"{\"a\":1}").unwrap();
+    let mut commit = namespace.submit_put(writer.finish().unwrap(), WriteOptions::default());
+    let (sender, woken) = std::sync::mpsc::channel();
+    let waker = std::task::Waker::from(Arc::new(Ping(sender)));
+    let mut context = std::task::Context::from_waker(&waker);
+    let revision = loop {
+        match std::pin::Pin::new(&mut commit).poll(&mut context) {
+            std::task::Poll::Ready(outcome) => break outcome.unwrap().unwrap(),
+            std::task::Poll::Pending => woken.recv().unwrap(),
+        }
+    };
+    assert_eq!(namespace.revision().unwrap(), Some(revision));
+    assert_eq!(
+        namespace
+            .submit_delete(WriteOptions::default())
+            .wait()
+            .unwrap(),
+        None
+    );
+}
+
+#[test]
+fn a_directory_has_one_owner_and_the_second_is_told_who() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    match Engine::open(Config::new(dir.path())) {
+        Err(Error::Locked { path, holder }) => {
+            assert_eq!(path, dir.path().join("lock"));
+            assert!(
+                holder.contains(&format!("pid {}", std::process::id())),
+                "{holder}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    engine.close().unwrap();
+    open(&dir);
+    // Dropping the last handle gives it up too.
+    open(&dir);
+}
+
+#[test]
+fn a_closed_engine_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    namespace.put(b"{}", WriteOptions::default()).unwrap();
+    engine.close().unwrap();
+    engine.close().unwrap();
+    assert!(matches!(namespace.get(), Err(Error::Closed)));
+    assert!(matches!(
+        namespace.put(b"{}", WriteOptions::default()),
+        Err(Error::Closed)
+    ));
+    assert!(matches!(
+        namespace.delete(WriteOptions::default()),
+        Err(Error::Closed)
+    ));
+    assert!(matches!(engine.list("u", None, 1), Err(Error::Closed)));
+}
+
+#[test]
+fn many_small_segments_hold_what_many_writers_put() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.segment_bytes = Config::MIN_SEGMENT_BYTES;
+    config.open_segments = 2;
+    config.cache_bytes = 0;
+    for life in 0..3 {
+        let engine = Engine::open(config.clone()).unwrap();
+        let threads: Vec<_> = (0..8)
+            .map(|writer| {
+                let engine = engine.clone();
+                std::thread::spawn(move || {
+                    for round in 0..100 {
+                        let namespace = engine
+                            .namespace("u", &format!("{writer}-{}", round % 20))
+                            .unwrap();
+                        let body = format!(
+                            "{{\"life\":{life},\"round\":{round},\"pad\":\"{}\"}}",
+                            "p".repeat(500)
+                        );
+                        let durability = Some(if round % 3 == 0 {
+                            Durability::Buffered
+                        } else {
+                            Durability::Sync
+                        });
+                        namespace
+                            .put(
+                                body.as_bytes(),
+                                WriteOptions {
+                                    durability,
+                                    ..WriteOptions::default()
+                                },
+                            )
+                            .unwrap();
+                        assert_eq!(
+                            namespace.get().unwrap().unwrap().read().unwrap(),
+                            body.as_bytes()
+                        );
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        engine.close().unwrap();
+    }
+    let engine = Engine::open(config).unwrap();
+    assert_eq!(engine.documents(), 160);
+    for writer in 0..8 {
+        for slot in 0..20 {
+            let kept = text(&engine, "u", &format!("{writer}-{slot}")).unwrap();
+            assert!(
+                kept.starts_with(&format!("{{\"life\":2,\"round\":{},", 80 + slot)),
+                "{kept}"
+            );
+        }
+    }
+    assert!(std::fs::read_dir(dir.path().join("log")).unwrap().count() > 20);
+}
+
+#[test]
+fn an_impossible_configuration_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.segment_bytes = 1;
+    assert!(matches!(
+        Engine::open(config),
+        Err(Error::InvalidConfig {
+            setting: "segment_bytes",
+            ..
+        })
+    ));
+}

@@ -1,0 +1,374 @@
+//! Every row of the error table that a request can lead to, checked whole, and the
+//! order in which a request is judged.
+
+mod common;
+
+use common::{Kept, fresh, target};
+use prefd_tests::api_error::Expected;
+use prefd_tests::http::Request;
+use prefd_tests::token;
+use serde_json::json;
+
+#[test]
+fn an_unknown_route_or_version_is_404() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    for path in [
+        "/",
+        "/user/2025-1/preferences",
+        "/user/2025-1/preferences/",
+        "/user/2025-1/preferences/xyz/",
+        "/user/2025-1/preferences//xyz",
+        "/user/2025-1/preferences/xyz/key",
+        "/user/2023-1/preferences/xyz",
+        "/user//preferences/xyz",
+        "//user/2025-1/preferences/xyz",
+        "/user/2025-1/preferences/../xyz",
+        "/user/2025-1/preferences/a/../xyz",
+        "/healthz",
+        "/user/2025-1/Preferences/xyz",
+        "*",
+    ] {
+        for method in ["GET", "PUT", "OPTIONS"] {
+            kept.refuses(
+                &Request::new(method, path).bearer(&token),
+                &Expected::code("not-found"),
+                path,
+            );
+        }
+    }
+    let absolute = format!("http://prefd.test{}", target("xyz"));
+    let found = server
+        .connect()
+        .request(&Request::new("GET", &absolute).bearer(&token));
+    assert_eq!((found.status, found.text()), (200, "{\"kept\":\"xyz\"}"));
+}
+
+#[test]
+fn only_the_versions_that_are_configured_are_served() {
+    let (server, _dir) = fresh(&["--api-version", "v1", "--api-version", "v2"]);
+    let token = token::of("alice", "xyz");
+    for (version, status) in [("v1", 200), ("v2", 200), ("2025-1", 404), ("2024-2", 404)] {
+        let path = format!("/user/{version}/preferences/xyz");
+        let got = server
+            .connect()
+            .request(&Request::new("GET", &path).bearer(&token));
+        assert_eq!(got.status, status, "{version}");
+    }
+}
+
+#[test]
+fn another_method_is_405_and_tells_which_are_allowed() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    for method in ["POST", "PATCH", "OPTIONS", "TRACE", "BREW"] {
+        let request = Request::of(method, "xyz", &token);
+        let response = kept.refuses(&request, &Expected::code("method-not-allowed"), method);
+        assert_eq!(response.header("allow"), Some("GET, HEAD, PUT, DELETE"));
+    }
+}
+
+#[test]
+fn a_client_id_that_cannot_be_is_400() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    let long = "x".repeat(256);
+    for id in [
+        "%",
+        "%zz",
+        "%2",
+        "%ff",
+        "%00",
+        "a%0Ab",
+        "%7F",
+        long.as_str(),
+    ] {
+        for method in ["GET", "PUT", "DELETE"] {
+            kept.refuses(
+                &Request::of(method, id, &token),
+                &Expected::code("invalid-client-id"),
+                id,
+            );
+        }
+    }
+    for (encoded, client) in [
+        ("a%20b", "a b"),
+        ("a%2Fb", "a/b"),
+        ("%2e%2e", ".."),
+        ("..", ".."),
+        ("caf%C3%A9", "café"),
+    ] {
+        let token = token::of("alice", client);
+        let got = server
+            .connect()
+            .request(&Request::of("GET", encoded, &token));
+        assert_eq!(got.status, 200, "{encoded}");
+    }
+    let longest = "x".repeat(255);
+    let got =
+        server
+            .connect()
+            .request(&Request::of("GET", &longest, &token::of("alice", &longest)));
+    assert_eq!(got.status, 200);
+}
+
+#[test]
+fn a_media_type_or_encoding_that_is_not_json_is_415_and_none_is_not() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    let unsupported =
+        |name: &str| Expected::code("unsupported-media-type").source(json!({ "header": name }));
+    for media in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonp",
+        "text/json",
+        "json",
+        "",
+    ] {
+        let request = Request::of("PUT", "xyz", &token)
+            .header("Content-Type", media)
+            .body("{}");
+        kept.refuses(&request, &unsupported("Content-Type"), media);
+    }
+    for encoding in ["gzip", "br", "identity, gzip", "deflate"] {
+        let request = Request::of("PUT", "xyz", &token)
+            .header("Content-Encoding", encoding)
+            .body("{}");
+        kept.refuses(&request, &unsupported("Content-Encoding"), encoding);
+    }
+}
+
+#[test]
+fn conditions_that_are_no_entity_tags_are_400() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    for name in ["If-Match", "If-None-Match"] {
+        for value in ["", "7", "\"7", "\"7\" \"8\"", "*, \"7\"", "w/\"7\"", "'7'"] {
+            for method in ["GET", "PUT", "DELETE"] {
+                let request = Request::of(method, "xyz", &token)
+                    .header(name, value)
+                    .body("{}");
+                let expected = Expected::code("invalid-request").source(json!({ "header": name }));
+                kept.refuses(&request, &expected, value);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_authorization_headers_are_400() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    let expected = Expected::code("invalid-request").source(json!({"header": "Authorization"}));
+    for second in [
+        format!("Bearer {token}"),
+        "Basic eDp5".to_owned(),
+        String::new(),
+    ] {
+        let request = Request::of("PUT", "xyz", &token)
+            .header("Authorization", &second)
+            .body("{}");
+        kept.refuses(&request, &expected, &second);
+    }
+}
+
+#[test]
+fn a_failed_precondition_is_412_with_the_current_tag() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    let tag = server
+        .connect()
+        .request(&Request::of("HEAD", "xyz", &token));
+    for method in ["GET", "PUT", "DELETE"] {
+        let request = Request::of(method, "xyz", &token)
+            .header("If-Match", "\"0\"")
+            .body("{}");
+        let response = kept.refuses(&request, &Expected::code("precondition-failed"), method);
+        assert_eq!(response.header("etag"), tag.header("etag"));
+    }
+    let absent = Request::of("PUT", "xyz", &token::of("bob", "xyz"))
+        .header("If-Match", "*")
+        .body("{}");
+    let response = kept.refuses(&absent, &Expected::code("precondition-failed"), "absent");
+    assert_eq!(response.header("etag"), None);
+}
+
+#[test]
+fn errors_of_head_have_the_headers_and_no_body() {
+    let (server, _dir) = fresh(&[]);
+    let mut connection = server.connect();
+    for (request, expected) in [
+        (
+            Request::new("HEAD", "/nowhere"),
+            Expected::code("not-found"),
+        ),
+        (
+            Request::new("HEAD", &target("xyz")),
+            Expected::code("missing-token"),
+        ),
+        (
+            Request::of("HEAD", "xyz", "nonsense"),
+            Expected::code("invalid-token"),
+        ),
+    ] {
+        let response = connection.request(&request);
+        expected.check_headers(&response, "HEAD");
+        assert!(response.body.is_empty());
+    }
+}
+
+#[test]
+fn a_request_is_judged_in_the_promised_order() {
+    let (server, _dir) = fresh(&["--linked-identity-claim", "linked"]);
+    let with = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut claims = token::claims("alice", "other");
+        edit(&mut claims);
+        token::hs256(&claims)
+    };
+    let unlinked = with(&|_| {});
+    let foreign = with(&|claims| claims["linked"] = json!("id"));
+    let scope = "user:preferences:write:xyz";
+    let good = with(&|claims| {
+        claims["linked"] = json!("id");
+        claims["scope"] = json!(scope);
+    });
+    // Each request has what the later rows complain of, too.
+    let bad =
+        |method: &str, path: &str| Request::new(method, path).header("Content-Type", "text/plain");
+    let path = target("xyz");
+    let body = "x".repeat(100);
+    for (request, expected) in [
+        (
+            bad("BREW", "/user/1/preferences/%zz"),
+            Expected::code("not-found"),
+        ),
+        (
+            bad("BREW", &target("%zz")),
+            Expected::code("method-not-allowed"),
+        ),
+        (
+            bad("PUT", &target("%zz")).bearer("x").bearer("y"),
+            Expected::code("invalid-request").source(json!({"header": "Authorization"})),
+        ),
+        (bad("PUT", &target("%zz")), Expected::code("missing-token")),
+        (
+            bad("PUT", &target("%zz")).bearer("x"),
+            Expected::code("invalid-token").source(json!({"header": "Authorization"})),
+        ),
+        (
+            bad("PUT", &target("%zz")).bearer(&unlinked),
+            Expected::code("missing-linked-identity"),
+        ),
+        (
+            bad("PUT", &target("%zz")).bearer(&foreign),
+            Expected::code("invalid-client-id"),
+        ),
+        (
+            bad("PUT", &path).bearer(&foreign),
+            Expected::code("insufficient-scope").scope(scope),
+        ),
+        (
+            bad("PUT", &path)
+                .bearer(&good)
+                .header("Content-Length", "999999999"),
+            Expected::code("unsupported-media-type").source(json!({"header": "Content-Type"})),
+        ),
+        (
+            Request::new("PUT", &path)
+                .bearer(&good)
+                .header("Content-Length", "999999999"),
+            Expected::code("max-body-length-exceeded")
+                .meta(json!({"limit": 105_916_416, "actual": 999_999_999})),
+        ),
+        (
+            Request::new("PUT", &path).bearer(&good).body(&body),
+            Expected::code("invalid-json"),
+        ),
+    ] {
+        let response = server.connect().request(&request);
+        expected.check(&response, &format!("{request:?}"));
+    }
+}
+
+#[test]
+fn a_missing_linked_identity_is_said_in_the_pages_own_words() {
+    let (server, _dir) = fresh(&["--linked-identity-claim", "linked"]);
+    for value in [json!(null), json!(""), json!(false), json!([])] {
+        let mut claims = token::claims("alice", "xyz");
+        claims["linked"] = value.clone();
+        let response = server
+            .connect()
+            .request(&Request::of("GET", "xyz", &token::hs256(&claims)));
+        Expected::code("missing-linked-identity").check(&response, &value.to_string());
+        let text = response.text();
+        assert!(text.contains(
+            "\"Linked identity is needed to access this resource, please check why the user does not have a linked identity\""
+        ));
+    }
+    let mut claims = token::claims("alice", "xyz");
+    claims["linked"] = json!("identity-1");
+    assert_eq!(
+        server
+            .connect()
+            .request(&Request::of("GET", "xyz", &token::hs256(&claims)))
+            .status,
+        200
+    );
+}
+
+#[test]
+fn corruption_is_501_without_internals_and_a_put_mends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let launch = prefd_tests::server::Launch::new(common::BINARY, dir.path())
+        .with(&["--document-cache-bytes", "0"]);
+    let token = token::of("alice", "xyz");
+    let server = launch.start();
+    common::put(
+        &mut server.connect(),
+        "xyz",
+        &token,
+        "{\"secret\":\"text\"}",
+    );
+    assert!(server.stop().success());
+    let segment = std::fs::read_dir(dir.path().join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "seg"))
+        .unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let server = launch.start();
+    let mut connection = server.connect();
+    let response = connection.request(&Request::of("GET", "xyz", &token));
+    Expected::code("internal-error").check(&response, "corrupt");
+    assert!(!response.text().contains("seg") && !response.text().contains("corrupt"));
+    server.wait_for_log("is corrupt at byte");
+    common::put(&mut connection, "xyz", &token, "{}");
+    assert_eq!(common::get(&mut connection, "xyz", &token), "{}");
+}
+
+#[test]
+fn a_head_that_is_no_http_is_refused_by_status_alone() {
+    let (server, _dir) = fresh(&[]);
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
+    for (head, status) in [
+        ("nonsense\r\n\r\n", 400),
+        (long.as_str(), 414),
+        (many.as_str(), 431),
+    ] {
+        let mut connection = server.connect();
+        let _ = connection.send(head.as_bytes());
+        let response = connection.read_response(false).unwrap();
+        assert_eq!((response.status, response.body.len()), (status, 0));
+    }
+}

@@ -1,0 +1,339 @@
+//! Starting, stopping, configuring, and the commands around the server.
+
+mod common;
+
+use common::{BINARY, fresh, get, put};
+use prefd_tests::http::{Client, Request};
+use prefd_tests::server::{Launch, prefd};
+use prefd_tests::token;
+
+#[test]
+fn sigterm_lets_what_is_in_flight_end_and_exits_0() {
+    let (server, dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut idle = server.connect();
+    put(&mut idle, "xyz", &token, "{\"a\":1}");
+    let mut writer = server.connect();
+    let head = Request::of("PUT", "xyz", &token)
+        .header("Expect", "100-continue")
+        .header("Content-Length", "7");
+    writer.send(&head.head()).unwrap();
+    assert_eq!(writer.read_response(false).unwrap().status, 100);
+    server.terminate();
+    // Idle connections are ended, which shows that it is stopping.
+    assert!(idle.read_to_end().unwrap().is_empty());
+    writer.send(b"{\"b\":2}").unwrap();
+    let response = writer.read_response(false).unwrap();
+    assert_eq!(response.status, 204);
+    drop(writer);
+    assert!(
+        std::net::TcpStream::connect(server.address).is_err(),
+        "it accepts still"
+    );
+    assert_eq!(server.wait().code(), Some(0));
+    let server = Launch::new(BINARY, dir.path()).start();
+    assert_eq!(get(&mut server.connect(), "xyz", &token), "{\"b\":2}");
+    // Closed cleanly, so nothing had to be recovered: the catalogue is believed.
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(dir.path().join("catalogue/clean").exists());
+}
+
+#[test]
+fn what_does_not_end_in_time_does_not_hold_up_the_stop() {
+    let (server, _dir) = fresh(&["--drain-timeout", "300ms"]);
+    let token = token::of("alice", "xyz");
+    let mut writer = server.connect();
+    let head = Request::of("PUT", "xyz", &token)
+        .header("Expect", "100-continue")
+        .header("Content-Length", "7");
+    writer.send(&head.head()).unwrap();
+    assert_eq!(writer.read_response(false).unwrap().status, 100);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_process_on_a_directory_is_told_who_has_it() {
+    let (server, dir) = fresh(&[]);
+    let ended = Launch::new(BINARY, dir.path()).run();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(
+        ended.err.contains(&format!("(pid {})", server.pid())),
+        "{}",
+        ended.err
+    );
+    assert!(ended.out.is_empty());
+    assert_eq!(
+        get(&mut server.connect(), "xyz", &token::of("alice", "xyz")),
+        "{}"
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_said() {
+    let (server, _dir) = fresh(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let ended = Launch::new(BINARY, dir.path())
+        .with(&["--listen", &server.address.to_string()])
+        .run();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.err.contains("cannot listen on"), "{}", ended.err);
+}
+
+#[test]
+fn dev_prints_requests_that_work_as_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let launch = Launch::new(BINARY, dir.path())
+        .without_key()
+        .with(&["--dev"]);
+    let server = launch.start();
+    let commands: Vec<&String> = server
+        .printed
+        .iter()
+        .filter(|line| line.starts_with("curl "))
+        .collect();
+    assert_eq!(commands.len(), 2);
+    let example = r#"{"some":"value","everything":[{"is":"up","to":123123,"the":["client"]}]}"#;
+    let pasted = |command: &str| {
+        // What the shell makes of it: words, quoted or not.
+        let mut words = Vec::new();
+        let mut rest = command.trim();
+        while !rest.is_empty() {
+            let (word, behind) = match rest.strip_prefix('\'') {
+                Some(quoted) => quoted.split_once('\'').unwrap(),
+                None => rest.split_once(' ').unwrap_or((rest, "")),
+            };
+            words.push(word.to_owned());
+            rest = behind.trim_start();
+        }
+        words
+    };
+    let mut connection = server.connect();
+    let mut answers = Vec::new();
+    for command in &commands {
+        let words = pasted(command);
+        let option = |name: &str| {
+            words
+                .iter()
+                .position(|w| w == name)
+                .map(|at| words[at + 1].clone())
+        };
+        let url = words
+            .iter()
+            .find(|word| word.starts_with("http://"))
+            .unwrap();
+        let path = url
+            .strip_prefix(&format!("http://{}", server.address))
+            .unwrap();
+        let mut request = Request::new(&option("-X").unwrap_or_else(|| "GET".to_owned()), path);
+        for (index, word) in words.iter().enumerate() {
+            if word == "-H" {
+                let (name, value) = words[index + 1].split_once(": ").unwrap();
+                request = request.header(name, value);
+            }
+        }
+        if let Some(body) = option("-d") {
+            assert_eq!(body, example);
+            request = request.body(&body);
+        }
+        answers.push(connection.request(&request));
+    }
+    assert_eq!(answers[0].status, 204);
+    assert_eq!((answers[1].status, answers[1].text()), (200, example));
+    drop(connection);
+    assert!(server.stop().success());
+
+    // The key is kept, and is nobody else's to read.
+    use std::os::unix::fs::PermissionsExt;
+    let key = dir.path().join("dev-signing-key");
+    let mode = std::fs::metadata(&key).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = std::fs::read(&key).unwrap();
+    let server = launch.start();
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+    let data_dir = dir.path().to_str().unwrap();
+    let made = prefd(
+        BINARY,
+        &[
+            "token",
+            "--data-dir",
+            data_dir,
+            "--user",
+            "bob",
+            "--client",
+            "app",
+            "--scope",
+            "user:preferences:read:xyz x",
+        ],
+    );
+    assert!(made.status.success(), "{made:?}");
+    let token = made.out.trim();
+    put(&mut server.connect(), "app", token, "{}");
+    assert_eq!(get(&mut server.connect(), "xyz", token), "{}");
+    assert_eq!(
+        server
+            .connect()
+            .request(&Request::of("PUT", "xyz", token).body("{}"))
+            .status,
+        403
+    );
+}
+
+#[test]
+fn dev_listens_on_loopback_only() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
+        let dir = tempfile::tempdir().unwrap();
+        let ended = Launch::new(BINARY, dir.path())
+            .without_key()
+            .with(&["--dev", "--listen", address])
+            .run();
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        assert!(ended.err.contains("loopback"), "{}", ended.err);
+        assert!(
+            std::fs::read_dir(dir.path()).unwrap().next().is_none(),
+            "something was made"
+        );
+    }
+}
+
+#[test]
+fn tokens_are_made_with_a_secret_and_expire() {
+    let (server, _dir) = fresh(&[]);
+    let secret = token::secret_file();
+    let secret = secret.to_str().unwrap();
+    let make = |more: &[&str]| {
+        let all = [
+            &[
+                "token",
+                "--jwt-hs256-secret-file",
+                secret,
+                "--user",
+                "alice",
+                "--client",
+                "xyz",
+            ],
+            more,
+        ]
+        .concat();
+        prefd(BINARY, &all)
+    };
+    let token = make(&["--ttl", "15m"]);
+    assert!(token.status.success(), "{token:?}");
+    put(&mut server.connect(), "xyz", token.out.trim(), "{}");
+    for wrong in [&["--ttl", "soon"][..], &["--ttl", "0s"], &["--scopes", "x"]] {
+        assert_eq!(make(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    assert_eq!(
+        prefd(BINARY, &["token", "--user", "a", "--client", "b"])
+            .status
+            .code(),
+        Some(2)
+    );
+    let nowhere = prefd(
+        BINARY,
+        &[
+            "token",
+            "--data-dir",
+            "/nowhere",
+            "--user",
+            "a",
+            "--client",
+            "b",
+        ],
+    );
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(nowhere.err.contains("/nowhere"));
+}
+
+#[test]
+fn a_wrong_use_is_exit_code_2_and_says_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |text: &str| {
+        let path = dir.path().join("prefd.toml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let launch = Launch::new(BINARY, &dir.path().join("data"));
+    for (arguments, word) in [
+        (
+            vec!["--max-keys".to_owned(), "ten".to_owned()],
+            "--max-keys",
+        ),
+        (vec!["--nonsense".to_owned()], "--nonsense"),
+        (
+            vec!["--listen".to_owned(), "localhost".to_owned()],
+            "--listen",
+        ),
+        (vec!["--workers".to_owned(), "0".to_owned()], "--workers"),
+        (
+            vec!["--body-timeout".to_owned(), "30".to_owned()],
+            "--body-timeout",
+        ),
+        (
+            vec!["--config".to_owned(), "/nowhere.toml".to_owned()],
+            "/nowhere.toml",
+        ),
+        (
+            vec!["--config".to_owned(), file("max-kyes = 3")],
+            "max-kyes",
+        ),
+    ] {
+        let borrowed: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let ended = launch.clone().with(&borrowed).run();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {ended:?}");
+        assert!(ended.err.contains(word), "{arguments:?}: {}", ended.err);
+    }
+    let ended = launch.clone().with_variable("PREFD_MAX_KEYS", "many").run();
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(ended.err.contains("many"), "{}", ended.err);
+    assert_eq!(prefd(BINARY, &[]).status.code(), Some(2));
+    assert_eq!(prefd(BINARY, &["--help"]).status.code(), Some(0));
+    assert_eq!(prefd(BINARY, &["serve", "--help"]).status.code(), Some(0));
+}
+
+/// The key limit that a server turns out to have.
+fn max_keys(connection: &mut Client) -> u64 {
+    let token = token::of("alice", "xyz");
+    (1..10)
+        .take_while(|count| {
+            let members: Vec<String> = (0..*count).map(|i| format!("\"k{i}\":1")).collect();
+            let body = format!("{{{}}}", members.join(","));
+            connection
+                .request(&Request::of("PUT", "xyz", &token).body(&body))
+                .status
+                == 204
+        })
+        .count() as u64
+}
+
+#[test]
+fn flags_come_before_the_environment_and_that_before_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("prefd.toml");
+    std::fs::write(
+        &config,
+        "max-keys = 2\nrealm = \"from the file\"\napi-version = [\"2025-1\", \"v9\"]\n",
+    )
+    .unwrap();
+    let file =
+        Launch::new(BINARY, &dir.path().join("data")).with(&["--config", config.to_str().unwrap()]);
+    let unknown = file.clone().with_variable("PREFD_NO_SUCH_SETTING", "1");
+    let environment = unknown.clone().with_variable("PREFD_MAX_KEYS", "3");
+    let flag = environment.clone().with(&["--max-keys", "4"]);
+    for (launch, expected) in [(unknown, 2), (environment, 3), (flag, 4)] {
+        let server = launch.start();
+        assert_eq!(max_keys(&mut server.connect()), expected);
+        let response = server
+            .connect()
+            .request(&Request::new("GET", "/user/v9/preferences/xyz"));
+        assert_eq!(
+            response.header("www-authenticate"),
+            Some("Bearer realm=\"from the file\"")
+        );
+        assert!(server.stop().success());
+    }
+    let by_variable = Launch::new(BINARY, &dir.path().join("data"))
+        .with_variable("PREFD_CONFIG", config.to_str().unwrap())
+        .with_variable("PREFD_LISTEN", "127.0.0.1:0");
+    assert_eq!(max_keys(&mut by_variable.start().connect()), 2);
+}

@@ -1,0 +1,184 @@
+//! GET, HEAD, PUT and DELETE as clients use them.
+
+mod common;
+
+use common::{BINARY, fresh, get, put, target};
+use prefd_tests::http::Request;
+use prefd_tests::server::Launch;
+use prefd_tests::token;
+
+/// The page's own example.
+const EXAMPLE: &str = r#"{"some":"value","everything":[{"is":"up","to":123123,"the":["client"]}]}"#;
+
+#[test]
+fn the_pages_example_comes_back_as_it_was_sent() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    for version in ["2025-1", "2024-2"] {
+        let url = format!("/user/{version}/preferences/xyz");
+        let request = Request::new("PUT", &url).bearer(&token);
+        let request = request
+            .header("Content-Type", "application/json")
+            .body(EXAMPLE);
+        let put = client.request(&request);
+        assert_eq!((put.status, put.body.len()), (204, 0));
+        let got = client.request(&Request::new("GET", &url).bearer(&token));
+        assert_eq!((got.status, got.text()), (200, EXAMPLE));
+        assert_eq!(got.header("content-type"), Some("application/json"));
+        assert_eq!(got.header("etag"), put.header("etag"));
+        assert!(got.header("last-modified").unwrap().ends_with(" GMT"));
+        assert_eq!(got.header("request-id").unwrap().len(), 20);
+    }
+}
+
+#[test]
+fn a_namespace_never_set_is_an_empty_document_without_tag() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    let got = client.request(&Request::of("GET", "xyz", &token));
+    assert_eq!((got.status, got.text()), (200, "{}"));
+    assert_eq!(
+        (got.header("etag"), got.header("last-modified")),
+        (None, None)
+    );
+    put(&mut client, "xyz", &token, "{ }");
+    let got = client.request(&Request::of("GET", "xyz", &token));
+    assert_eq!(got.text(), "{}");
+    assert!(got.header("etag").is_some());
+}
+
+#[test]
+fn head_tells_what_get_would_without_the_body() {
+    let (server, _dir) = fresh(&["--document-cache-bytes", "0"]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    for body in [
+        "{}".to_owned(),
+        EXAMPLE.to_owned(),
+        format!("{{\"large\":\"{}\"}}", "x".repeat(400_000)),
+    ] {
+        put(&mut client, "xyz", &token, &body);
+        let get = client.request(&Request::of("GET", "xyz", &token));
+        let head = client.request(&Request::of("HEAD", "xyz", &token));
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        for name in [
+            "content-type",
+            "content-length",
+            "etag",
+            "last-modified",
+            "cache-control",
+        ] {
+            assert_eq!(head.header(name), get.header(name), "{name}");
+        }
+        assert_eq!(get.text(), body);
+    }
+    let absent = client.request(&Request::of("HEAD", "xyz", &token::of("bob", "xyz")));
+    assert_eq!(
+        (absent.status, absent.header("content-length")),
+        (200, Some("2"))
+    );
+    assert_eq!(absent.header("etag"), None);
+}
+
+#[test]
+fn delete_leaves_an_empty_namespace_and_succeeds_where_there_is_nothing() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    for _ in 0..2 {
+        let deleted = client.request(&Request::of("DELETE", "xyz", &token));
+        assert_eq!((deleted.status, deleted.body.len()), (204, 0));
+        assert_eq!(deleted.header("etag"), None);
+        let got = client.request(&Request::of("GET", "xyz", &token));
+        assert_eq!((got.text(), got.header("etag")), ("{}", None));
+        put(&mut client, "xyz", &token, EXAMPLE);
+    }
+}
+
+#[test]
+fn every_value_keeps_its_text_and_only_whitespace_between_members_goes() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    let sent = "\r\n{ \"b\" : 1.0e+2 ,\t\"\\u0061\":\"\\u00e9\\/\\ud83d\", \"deep\":{ \"z\" : 1,\n\"z\": 2 }, \"n\":-0.0 }\n";
+    let kept = "{\"b\":1.0e+2,\"\\u0061\":\"\\u00e9\\/\\ud83d\",\"deep\":{ \"z\" : 1,\n\"z\": 2 },\"n\":-0.0}";
+    put(&mut client, "xyz", &token, sent);
+    assert_eq!(get(&mut client, "xyz", &token), kept);
+}
+
+#[test]
+fn a_put_replaces_the_whole_document_and_every_write_has_its_own_tag() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    let first = put(&mut client, "xyz", &token, "{\"a\":1,\"b\":2}");
+    let second = put(&mut client, "xyz", &token, "{\"c\":3}");
+    let third = put(&mut client, "xyz", &token, "{\"c\":3}");
+    assert!(first != second && second != third);
+    assert_eq!(get(&mut client, "xyz", &token), "{\"c\":3}");
+}
+
+#[test]
+fn documents_are_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = token::of("alice", "xyz");
+    let launch = Launch::new(BINARY, dir.path());
+    let large = format!("{{\"large\":\"{}\"}}", "x".repeat(1_000_000));
+    let server = launch.start();
+    let tag = put(&mut server.connect(), "xyz", &token, EXAMPLE);
+    put(
+        &mut server.connect(),
+        "xyz",
+        &token::of("bob", "xyz"),
+        &large,
+    );
+    assert!(server.stop().success());
+    let server = launch.start();
+    let got = server.connect().request(&Request::of("GET", "xyz", &token));
+    assert_eq!(
+        (got.text(), got.header("etag")),
+        (EXAMPLE, Some(tag.as_str()))
+    );
+    assert_eq!(
+        get(&mut server.connect(), "xyz", &token::of("bob", "xyz")),
+        large
+    );
+}
+
+#[test]
+fn queries_content_types_and_chunked_bodies_are_taken_as_clients_send_them() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    let media = [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "application/vnd.api+json",
+    ];
+    for (index, media) in media.iter().enumerate() {
+        let body = format!("{{\"n\":{index}}}");
+        let request =
+            Request::new("PUT", &format!("{}?access_token=x&y", target("xyz"))).bearer(&token);
+        let request = request
+            .header("Content-Type", media)
+            .header("Accept", "text/html");
+        let request = request.header("Content-Encoding", "identity").body(&body);
+        assert_eq!(client.request(&request).status, 204, "{media}");
+        assert_eq!(get(&mut client, "xyz", &token), body);
+    }
+    let head = Request::of("PUT", "xyz", &token)
+        .header("Transfer-Encoding", "chunked")
+        .head();
+    for size in [1, 7, 1000] {
+        let body = format!("{{\"size\":{size},\"pad\":\"{}\"}}", "p".repeat(50));
+        client.send(&head).unwrap();
+        client
+            .send(&prefd_tests::http::chunked(body.as_bytes(), size))
+            .unwrap();
+        assert_eq!(client.read_response(false).unwrap().status, 204);
+        assert_eq!(get(&mut client, "xyz", &token), body);
+    }
+}

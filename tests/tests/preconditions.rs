@@ -1,0 +1,243 @@
+//! Conditional requests, against an oracle written down from RFC 9110 section 13.
+
+mod common;
+
+use std::sync::{Arc, Barrier};
+
+use common::{fresh, get, put};
+use prefd_tests::api_error::Expected;
+use prefd_tests::http::{Client, Request};
+use prefd_tests::token;
+
+/// How a namespace comes to be as it is.
+const STATES: [&str; 4] = ["never set", "set", "deleted", "stored {}"];
+
+/// Conditions on the current tag `t` and a stale one.
+const CONDITIONS: [&str; 11] = [
+    "none",
+    "matching",
+    "stale",
+    "*",
+    "list with it",
+    "list without it",
+    "weak",
+    "weak list",
+    "malformed",
+    "unquoted",
+    "empty",
+];
+
+/// The header's value for a condition; `current` is the tag now, or one that never was.
+fn value(condition: &str, current: &str) -> Option<String> {
+    Some(match condition {
+        "none" => return None,
+        "matching" => current.to_owned(),
+        "stale" => "\"0\"".to_owned(),
+        "*" => "*".to_owned(),
+        "list with it" => format!("\"0\", {current} ,\"x\""),
+        "list without it" => "\"0\",\"x\", W/\"y\"".to_owned(),
+        "weak" => format!("W/{current}"),
+        "weak list" => format!("\"0\", W/{current}"),
+        "malformed" => format!("{current} {current}"),
+        "unquoted" => current.trim_matches('"').to_owned(),
+        "empty" => String::new(),
+        other => panic!("{other}"),
+    })
+}
+
+/// What a condition says of the document; `None` where it is no condition.
+fn matches(condition: &str, exists: bool, weak_too: bool) -> Option<bool> {
+    match condition {
+        "malformed" | "unquoted" | "empty" => None,
+        "*" | "matching" | "list with it" => Some(exists),
+        "weak" | "weak list" => Some(exists && weak_too),
+        _ => Some(false),
+    }
+}
+
+/// RFC 9110 section 13.2.2: `If-Match` first, then `If-None-Match`.
+fn expected(method: &str, exists: bool, if_match: &str, if_none_match: &str) -> u16 {
+    let is_read = matches!(method, "GET" | "HEAD");
+    let must = (if_match != "none").then(|| matches(if_match, exists, false));
+    let must_not = (if_none_match != "none").then(|| matches(if_none_match, exists, true));
+    if must == Some(None) || must_not == Some(None) {
+        return 400;
+    }
+    if must == Some(Some(false)) {
+        return 412;
+    }
+    match (must_not, is_read) {
+        (Some(Some(true)), true) => 304,
+        (Some(Some(true)), false) => 412,
+        (_, true) => 200,
+        (_, false) => 204,
+    }
+}
+
+/// Brings a namespace into a state; its tag, if it then has one.
+fn prepare(connection: &mut Client, client: &str, token: &str, state: &str) -> Option<String> {
+    match state {
+        "never set" => None,
+        "set" => Some(put(connection, client, token, "{\"a\":1}")),
+        "stored {}" => Some(put(connection, client, token, "{}")),
+        "deleted" => {
+            put(connection, client, token, "{\"a\":1}");
+            assert_eq!(
+                connection
+                    .request(&Request::of("DELETE", client, token))
+                    .status,
+                204
+            );
+            None
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_combination_is_judged_as_the_rfc_says() {
+    let (server, _dir) = fresh(&[]);
+    let mut connection = server.connect();
+    let mut cases = 0;
+    for state in STATES {
+        for method in ["GET", "HEAD", "PUT", "DELETE"] {
+            for if_match in CONDITIONS {
+                for if_none_match in CONDITIONS {
+                    let client = format!("c{cases}");
+                    cases += 1;
+                    let token = token::of("alice", &client);
+                    let tag = prepare(&mut connection, &client, &token, state);
+                    let current = tag.clone().unwrap_or_else(|| "\"999999999\"".to_owned());
+                    let mut request = Request::of(method, &client, &token);
+                    if let Some(value) = value(if_match, &current) {
+                        request = request.header("If-Match", &value);
+                    }
+                    if let Some(value) = value(if_none_match, &current) {
+                        request = request.header("If-None-Match", &value);
+                    }
+                    if method == "PUT" {
+                        request = request.body("{\"new\":true}");
+                    }
+                    let context = format!(
+                        "{state}, {method}, If-Match {if_match}, If-None-Match {if_none_match}"
+                    );
+                    let response = connection.request(&request);
+                    let status = expected(method, tag.is_some(), if_match, if_none_match);
+                    assert_eq!(response.status, status, "{context}: {response:?}");
+                    if response.header("connection") == Some("close") {
+                        connection = server.connect();
+                    }
+                    if status == 412 {
+                        assert_eq!(response.header("etag"), tag.as_deref(), "{context}");
+                        if method != "HEAD" {
+                            Expected::code("precondition-failed").check(&response, &context);
+                        }
+                    }
+                    if status == 304 {
+                        assert_eq!(response.header("etag"), tag.as_deref(), "{context}");
+                        assert!(response.body.is_empty(), "{context}");
+                    }
+                    let before = if tag.is_none() || state == "stored {}" {
+                        "{}"
+                    } else {
+                        "{\"a\":1}"
+                    };
+                    let after = match (method, status) {
+                        ("PUT", 204) => "{\"new\":true}",
+                        ("DELETE", 204) => "{}",
+                        _ => before,
+                    };
+                    assert_eq!(get(&mut connection, &client, &token), after, "{context}");
+                }
+            }
+        }
+    }
+    assert_eq!(cases, 4 * 4 * 11 * 11);
+}
+
+#[test]
+fn dates_are_conditions_where_there_are_no_tags() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut connection = server.connect();
+    let tag = put(&mut connection, "xyz", &token, "{\"a\":1}");
+    let modified = connection
+        .request(&Request::of("HEAD", "xyz", &token))
+        .header("last-modified")
+        .unwrap()
+        .to_owned();
+    let past = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let mut status = |method: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::of(method, "xyz", &token);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if method == "PUT" {
+            request = request.body("{\"a\":1}");
+        }
+        connection.request(&request).status
+    };
+    assert_eq!(status("GET", &[("If-Modified-Since", &modified)]), 304);
+    assert_eq!(status("HEAD", &[("If-Modified-Since", &modified)]), 304);
+    assert_eq!(status("GET", &[("If-Modified-Since", past)]), 200);
+    assert_eq!(status("GET", &[("If-Modified-Since", "yesterday")]), 200);
+    assert_eq!(
+        status(
+            "GET",
+            &[("If-Modified-Since", &modified), ("If-None-Match", "\"0\"")]
+        ),
+        200
+    );
+    assert_eq!(status("GET", &[("If-Unmodified-Since", past)]), 412);
+    assert_eq!(status("GET", &[("If-Unmodified-Since", &modified)]), 200);
+    assert_eq!(
+        status("GET", &[("If-Unmodified-Since", past), ("If-Match", &tag)]),
+        200
+    );
+    assert_eq!(status("PUT", &[("If-Unmodified-Since", past)]), 412);
+    assert_eq!(status("DELETE", &[("If-Unmodified-Since", past)]), 412);
+    assert_eq!(status("PUT", &[("If-Modified-Since", &modified)]), 204);
+    assert_eq!(
+        status(
+            "DELETE",
+            &[("If-Unmodified-Since", "Fri, 01 Jan 2100 00:00:00 GMT")]
+        ),
+        204
+    );
+    assert_eq!(status("PUT", &[("If-Unmodified-Since", past)]), 204);
+}
+
+/// 64 writers at once with the same condition; how often each status came.
+fn race(headers: &[(&str, &str)], server: &prefd_tests::server::Server, client: &str) -> Vec<u16> {
+    let barrier = Arc::new(Barrier::new(64));
+    let writers: Vec<_> = (0..64)
+        .map(|writer| {
+            let mut request = Request::of("PUT", client, &token::of("alice", client));
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            let request = request.body(format!("{{\"writer\":{writer}}}"));
+            let (mut connection, barrier) = (server.connect(), Arc::clone(&barrier));
+            std::thread::spawn(move || {
+                barrier.wait();
+                connection.request(&request).status
+            })
+        })
+        .collect();
+    let mut statuses: Vec<u16> = writers.into_iter().map(|w| w.join().unwrap()).collect();
+    statuses.sort_unstable();
+    statuses
+}
+
+#[test]
+fn of_64_writers_with_the_same_tag_exactly_one_wins() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let won = [vec![204], vec![412; 63]].concat();
+    for _ in 0..5 {
+        let tag = put(&mut server.connect(), "xyz", &token, "{}");
+        assert_eq!(race(&[("If-Match", &tag)], &server, "xyz"), won);
+    }
+    assert_eq!(race(&[("If-None-Match", "*")], &server, "new"), won);
+    assert_eq!(race(&[], &server, "unconditional"), [204; 64]);
+}

@@ -1,0 +1,151 @@
+//! The scope table, row by row, and the wall between users.
+
+mod common;
+
+use common::{fresh, get, put, target};
+use prefd_tests::api_error::Expected;
+use prefd_tests::http::Request;
+use prefd_tests::token;
+
+#[test]
+fn the_scope_table() {
+    let (server, _dir) = fresh(&[]);
+    let mut connection = server.connect();
+    put(
+        &mut connection,
+        "xyz",
+        &token::of("alice", "xyz"),
+        "{\"of\":\"xyz\"}",
+    );
+    let read = "user:preferences:read:xyz";
+    let write = "user:preferences:write:xyz";
+    for (client, scope, may_read, may_write) in [
+        ("xyz", "", true, true),
+        ("other", "", false, false),
+        ("other", read, true, false),
+        ("other", write, false, true),
+        (
+            "other",
+            "user:preferences:read:xyz user:preferences:write:xyz",
+            true,
+            true,
+        ),
+        (
+            "other",
+            "openid user:preferences:read:xyz profile",
+            true,
+            false,
+        ),
+        ("other", "user:preferences:read", false, false),
+        ("other", "user:preferences:write", false, false),
+        ("other", "user:preferences:read:", false, false),
+        ("other", "user:preferences:read:xy", false, false),
+        ("other", "user:preferences:read:xyzz", false, false),
+        ("other", "user:preferences:read:XYZ", false, false),
+        ("other", "USER:preferences:read:xyz", false, false),
+        ("other", "user:preferences:read:*", false, false),
+        (
+            "other",
+            "user:preferences:read:other user:preferences:write:other",
+            false,
+            false,
+        ),
+        ("xy", "", false, false),
+        ("xyzz", "", false, false),
+        ("XYZ", "", false, false),
+    ] {
+        let token = token::with_scope("alice", client, scope);
+        for (method, allowed, needed) in [
+            ("GET", may_read, read),
+            ("HEAD", may_read, read),
+            ("PUT", may_write, write),
+            ("DELETE", may_write, write),
+        ] {
+            let context = format!("{method} as {client} with {scope:?}");
+            let response = server
+                .connect()
+                .request(&Request::of(method, "xyz", &token).body("{\"n\":1}"));
+            if allowed {
+                assert!(
+                    matches!(response.status, 200 | 204),
+                    "{context}: {response:?}"
+                );
+            } else if method == "HEAD" {
+                Expected::code("insufficient-scope")
+                    .scope(needed)
+                    .check_headers(&response, &context);
+            } else {
+                Expected::code("insufficient-scope")
+                    .scope(needed)
+                    .check(&response, &context);
+            }
+        }
+        if may_write {
+            put(
+                &mut connection,
+                "xyz",
+                &token::of("alice", "xyz"),
+                "{\"of\":\"xyz\"}",
+            );
+        }
+        assert_eq!(
+            get(&mut connection, "xyz", &token::of("alice", "xyz")),
+            "{\"of\":\"xyz\"}"
+        );
+    }
+}
+
+#[test]
+fn a_namespace_of_another_user_is_out_of_reach() {
+    let (server, _dir) = fresh(&[]);
+    let mut connection = server.connect();
+    let secret = "{\"secret\":\"of alice\"}";
+    put(&mut connection, "xyz", &token::of("alice", "xyz"), secret);
+    let scopes = "user:preferences:read:xyz user:preferences:write:xyz user:preferences:read:alice \
+                  user:preferences:read:alice/xyz user:preferences:read:../alice/xyz user:preferences:read";
+    for client in [
+        "xyz",
+        "alice",
+        "alice/xyz",
+        "other",
+        "alice\u{a0}xyz",
+        "../alice/xyz",
+    ] {
+        let token = token::with_scope("mallory", client, scopes);
+        for id in [
+            "xyz",
+            "alice",
+            "alice%2Fxyz",
+            "..%2Falice%2Fxyz",
+            "alice%00xyz",
+            "..",
+            "%2e%2e",
+        ] {
+            let got = server.connect().request(&Request::of("GET", id, &token));
+            assert!(!got.text().contains("secret"), "{client} {id}: {got:?}");
+            for method in ["PUT", "DELETE"] {
+                server
+                    .connect()
+                    .request(&Request::of(method, id, &token).body("{\"by\":\"mallory\"}"));
+            }
+        }
+        for path in [
+            "/user/alice/preferences/xyz",
+            "/user/2025-1/alice/preferences/xyz",
+            "/user/2025-1/preferences/alice/xyz",
+        ] {
+            let got = server
+                .connect()
+                .request(&Request::new("GET", path).bearer(&token));
+            assert_eq!(got.status, 404);
+        }
+        let got = server.connect().request(
+            &Request::new("GET", &format!("{}?user=alice&sub=alice", target("xyz"))).bearer(&token),
+        );
+        assert!(!got.text().contains("secret"));
+    }
+    assert_eq!(
+        get(&mut connection, "xyz", &token::of("alice", "xyz")),
+        secret
+    );
+}
