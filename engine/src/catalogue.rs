@@ -1,13 +1,14 @@
-//! The catalogue: what belongs to a user, in order, with its sizes. The only module
-//! that names sled.
+//! The catalogue: what belongs to a user, in order, with its sizes.
 //!
 //! It is derived from the log and written behind the acknowledgement: a change is
-//! pending until the catalogue's thread has put it into sled, and pending changes
-//! override what sled says, so that a listing sees every acknowledged write. sled
+//! pending until the catalogue's thread has put it into the tree, and pending changes
+//! override what that says, so that a listing sees every acknowledged write. sled
 //! never decides anything: where it fails, panics, or is not exactly what the last
 //! clean close left, it is thrown away and built again, and listings wait for that.
 
+mod keeper;
 mod marker;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -21,15 +22,12 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::limits::Usage;
 use crate::names::Names;
+use keeper::Keeper;
 pub(crate) use marker::Identity;
+use tree::{Tree, TreeFailure};
 
 /// Memory that a pending change takes besides its key, roughly.
 const PENDING_BYTES: u64 = 128;
-/// Entries between two looks at what is pending, while the catalogue is rebuilt.
-const REBUILD_STRIDE: u64 = 1024;
-/// Rebuilds in a row that may fail before listings are given up until the next open.
-const MAX_FAILURES: u32 = 3;
-
 /// A namespace of a user, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -113,7 +111,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     /// Held for reading while it is read, so that a close waits for that.
-    tree: RwLock<Option<sled::Db>>,
+    tree: RwLock<Option<Tree>>,
 }
 
 struct State {
@@ -141,15 +139,6 @@ enum Phase {
 struct Closing {
     /// What the catalogue then stands for, if it may be trusted at the next open.
     clean: Option<Identity>,
-}
-
-/// sled failed, or panicked.
-struct SledFailure(String);
-
-impl From<sled::Error> for SledFailure {
-    fn from(error: sled::Error) -> Self {
-        Self(error.to_string())
-    }
 }
 
 impl Catalogue {
@@ -183,7 +172,13 @@ impl Catalogue {
         };
         let thread = std::thread::Builder::new()
             .name("prefd-catalogue".to_owned())
-            .spawn(move || keeper.run(identity))
+            .spawn(move || {
+                let shared = Arc::clone(&keeper.shared);
+                // Were it to end by a panic, listings would wait for it for ever.
+                if catch_unwind(AssertUnwindSafe(|| keeper.run(identity))).is_err() {
+                    shared.give_up("its thread panicked".to_owned());
+                }
+            })
             .map_err(|error| Error::io("start a thread for", dir, error))?;
         Ok(Self {
             shared,
@@ -265,7 +260,7 @@ impl Catalogue {
         };
         // Before the tree is looked at: what leaves the pending changes meanwhile is
         // in the tree by then.
-        let mut pending = self.pending(&prefix, &first)?.into_iter().peekable();
+        let pending = self.pending(&prefix, &first)?;
         let tree = self
             .shared
             .tree
@@ -274,51 +269,45 @@ impl Catalogue {
         let Some(tree) = &*tree else {
             return Err(unavailable("it is being rebuilt"));
         };
-        let mut stored = tree.range((first, Bound::Unbounded)).map(|pair| {
-            let (key, value) = pair?;
-            let value = Value::decode(&value).ok_or_else(|| SledFailure("a bad value".into()))?;
-            Ok::<_, SledFailure>((key, value))
-        });
-        let mut step = || -> Result<bool, SledFailure> {
-            let mut more = true;
-            let mut emit = |key: &[u8], value| {
-                let client = key.get(prefix.len()..).unwrap_or_default();
-                std::str::from_utf8(client).is_ok_and(|client| visit(client, value))
-            };
-            let next = match stored.next() {
-                Some(pair) => Some(pair?).filter(|(key, _)| key.starts_with(&prefix)),
-                None => None,
-            };
-            while more
-                && let Some((key, change)) =
-                    pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| **key < **at))
+        let client = |key: &[u8]| {
+            let client = key.get(prefix.len()..).unwrap_or_default();
+            String::from_utf8_lossy(client).into_owned()
+        };
+        let mut pending = pending.into_iter().peekable();
+        let mut stored = tree.range(first, &prefix);
+        loop {
+            let next = stored
+                .next()
+                .transpose()
+                .map_err(|failure| self.fail(failure))?;
+            // Pending changes that come before it are of namespaces that the tree does
+            // not have; one of the same namespace replaces it.
+            while let Some((key, change)) =
+                pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| key < at))
             {
-                if let Some(value) = change {
-                    more = emit(&key, value);
+                if change.is_some_and(|value| !visit(&client(&key), value)) {
+                    return Ok(());
                 }
             }
             let Some((key, value)) = next else {
-                return Ok(false);
+                return Ok(());
             };
-            if !more {
-                return Ok(false);
+            let change = match pending.next_if(|(pending, _)| *pending == key) {
+                Some((_, change)) => change,
+                None => Some(value),
+            };
+            if change.is_some_and(|value| !visit(&client(&key), value)) {
+                return Ok(());
             }
-            match pending.next_if(|(pending, _)| **pending == *key) {
-                Some((_, None)) => Ok(true),
-                Some((_, Some(newer))) => Ok(emit(&key, newer)),
-                None => Ok(emit(&key, value)),
-            }
-        };
-        let outcome = guarded(|| {
-            while step()? {}
-            Ok(())
-        });
-        outcome.map_err(|SledFailure(reason)| {
-            let error = unavailable(&reason);
-            self.shared.lock().read_failure = Some(reason);
-            self.shared.changed.notify_all();
-            error
-        })
+        }
+    }
+
+    /// A read that failed cannot be mended: the thread builds the tree again.
+    fn fail(&self, TreeFailure(reason): TreeFailure) -> Error {
+        let error = unavailable(&reason);
+        self.shared.lock().read_failure = Some(reason);
+        self.shared.changed.notify_all();
+        error
     }
 
     /// The pending changes of a user from `first` on, once there is a tree that they
@@ -377,7 +366,17 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn replace_tree(&self, tree: Option<sled::Db>) {
+    /// Has listings fail until the next open. Documents are not touched by that.
+    fn give_up(&self, reason: String) {
+        let mut state = self.lock();
+        state.phase = Phase::Failed(reason);
+        state.queued.clear();
+        state.queued_bytes = 0;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn replace_tree(&self, tree: Option<Tree>) {
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
     }
 }
@@ -398,178 +397,4 @@ fn key(user: &str, client: &str) -> Key {
 
 fn pending_bytes(key: &Key) -> u64 {
     key.len() as u64 + PENDING_BYTES
-}
-
-/// Runs something that calls sled. A panic in sled is a failure like any other.
-fn guarded<T>(call: impl FnOnce() -> Result<T, SledFailure>) -> Result<T, SledFailure> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(SledFailure("sled panicked".to_owned())))
-}
-
-/// The thread that alone writes to sled.
-struct Keeper {
-    shared: Arc<Shared>,
-    source: Source,
-}
-
-impl Keeper {
-    fn run(self, identity: Identity) {
-        let mut trusted = marker::take(&self.shared.dir, identity);
-        let mut failures = 0;
-        loop {
-            match self.live(trusted) {
-                Ok(closing) => return self.end(closing),
-                Err(SledFailure(reason)) => {
-                    failures = if self.was_ready() { 1 } else { failures + 1 };
-                    self.shared.replace_tree(None);
-                    if failures >= MAX_FAILURES {
-                        return self.give_up(reason);
-                    }
-                    trusted = false;
-                }
-            }
-        }
-    }
-
-    /// Goes back to building, what was pending pending still.
-    fn was_ready(&self) -> bool {
-        let mut state = self.shared.lock();
-        let was_ready = matches!(state.phase, Phase::Ready);
-        state.phase = Phase::Building;
-        let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut state.applying));
-        restored.append(&mut state.queued);
-        state.queued_bytes = restored.keys().map(pending_bytes).sum();
-        state.queued = restored;
-        was_ready
-    }
-
-    fn give_up(&self, reason: String) {
-        let mut state = self.shared.lock();
-        state.phase = Phase::Failed(reason);
-        state.queued.clear();
-        state.queued_bytes = 0;
-        drop(state);
-        self.shared.changed.notify_all();
-    }
-
-    /// From opening to closing. `trusted`: what is there need not be rebuilt.
-    fn live(&self, trusted: bool) -> Result<Closing, SledFailure> {
-        let path = self.shared.dir.join("sled");
-        if !trusted {
-            remove_dir(&self.shared.dir)?;
-        }
-        let tree = guarded(|| {
-            Ok(sled::Config::new()
-                .path(&path)
-                .cache_capacity(self.shared.cache_bytes)
-                // Nothing here need survive a crash.
-                .flush_every_ms(None)
-                .open()?)
-        })?;
-        if !trusted && let Some(closing) = self.rebuild(&tree)? {
-            return Ok(closing);
-        }
-        self.shared.replace_tree(Some(tree.clone()));
-        self.shared.lock().phase = Phase::Ready;
-        self.shared.changed.notify_all();
-        loop {
-            let mut state = self.shared.wait_while(self.shared.lock(), |state| {
-                state.queued.is_empty() && state.closing.is_none() && state.read_failure.is_none()
-            });
-            if let Some(reason) = state.read_failure.take() {
-                return Err(SledFailure(reason));
-            }
-            if state.queued.is_empty()
-                && let Some(closing) = state.closing
-            {
-                drop(state);
-                guarded(|| Ok(tree.flush()?))?;
-                return Ok(closing);
-            }
-            drop(state);
-            self.apply(&tree)?;
-        }
-    }
-
-    /// Puts what is pending into sled.
-    fn apply(&self, tree: &sled::Db) -> Result<(), SledFailure> {
-        let changes = {
-            let mut state = self.shared.lock();
-            state.applying = Arc::new(std::mem::take(&mut state.queued));
-            state.queued_bytes = 0;
-            Arc::clone(&state.applying)
-        };
-        self.shared.changed.notify_all();
-        guarded(|| {
-            for (key, change) in &*changes {
-                match change {
-                    Some(value) => tree.insert(key, &value.encode())?,
-                    None => tree.remove(key)?,
-                };
-            }
-            Ok(())
-        })?;
-        self.shared.lock().applying = Arc::default();
-        Ok(())
-    }
-
-    /// Fills an empty tree from the log, letting pending changes in between. Returns
-    /// early where the catalogue is closed meanwhile: it is not whole then.
-    fn rebuild(&self, tree: &sled::Db) -> Result<Option<Closing>, SledFailure> {
-        let mut seen = 0_u64;
-        let mut failure = None;
-        let outcome = (self.source)(&mut |user, client, value| {
-            seen += 1;
-            let step = guarded(|| {
-                tree.insert(key(user, client), &value.encode())?;
-                Ok(())
-            });
-            let step = step.and_then(|()| {
-                if seen.is_multiple_of(REBUILD_STRIDE) && self.is_pressed() {
-                    self.apply(tree)?;
-                }
-                Ok(())
-            });
-            if let Err(error) = step {
-                failure = Some(error);
-            }
-            if failure.is_some() || self.shared.lock().closing.is_some() {
-                return Err(Error::Closed);
-            }
-            Ok(())
-        });
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        match outcome {
-            Ok(()) => Ok(None),
-            Err(Error::Closed) => Ok(Some(Closing { clean: None })),
-            Err(error) => Err(SledFailure(error.to_string())),
-        }
-    }
-
-    /// Whether the committer may soon have to wait.
-    fn is_pressed(&self) -> bool {
-        self.shared.lock().queued_bytes > self.shared.max_pending_bytes / 2
-    }
-
-    /// Lets go of sled, and marks what it left as whole, if it is.
-    fn end(&self, closing: Closing) {
-        self.shared.replace_tree(None);
-        if let Some(identity) = closing.clean {
-            // Without the marker the next open rebuilds: slower, and as right.
-            let _ = marker::put(&self.shared.dir, identity);
-        }
-    }
-}
-
-/// Removes the catalogue's folder and what is in it.
-fn remove_dir(dir: &Path) -> Result<(), SledFailure> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SledFailure(format!(
-            "{} cannot be removed: {error}",
-            dir.display()
-        ))),
-        _ => Ok(()),
-    }
 }

@@ -268,13 +268,17 @@ impl Active {
         let file = fs
             .create(&path)
             .map_err(|error| Error::io("create", &path, error))?;
-        let header = segment::encode_header(segment::MAGIC, id, store);
-        file.write_all_at(&header, 0)
-            .map_err(|error| Error::io("write", &path, error))?;
-        file.sync()
-            .map_err(|error| Error::io("sync", &path, error))?;
-        fs.sync_dir(dir)
-            .map_err(|error| Error::io("sync", dir, error))?;
+        let begin = || {
+            let header = segment::encode_header(segment::MAGIC, id, store);
+            file.write_all_at(&header, 0)
+                .map_err(|error| Error::io("write", &path, error))?;
+            file.sync()
+                .map_err(|error| Error::io("sync", &path, error))?;
+            fs.sync_dir(dir)
+                .map_err(|error| Error::io("sync", dir, error))
+        };
+        // On a full disk each write tries again: what it began must not pile up.
+        begin().inspect_err(|_| drop(fs.remove(&path)))?;
         Ok(Self {
             id,
             path,

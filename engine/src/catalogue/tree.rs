@@ -1,0 +1,90 @@
+//! The ordered map that the catalogue is kept in. The only module that names sled.
+//!
+//! sled 0.34.7 can fail, and can panic on a damaged directory: both are a
+//! [`TreeFailure`] here, and both mean that the catalogue is to be built again.
+
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use crate::catalogue::{Key, Value};
+
+/// An open tree. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Tree(sled::Db);
+
+/// It failed, or panicked, with this.
+#[derive(Debug)]
+pub(crate) struct TreeFailure(pub(crate) String);
+
+impl From<sled::Error> for TreeFailure {
+    fn from(error: sled::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Runs what calls sled.
+fn guarded<T>(call: impl FnOnce() -> Result<T, TreeFailure>) -> Result<T, TreeFailure> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(TreeFailure("sled panicked".to_owned())))
+}
+
+impl Tree {
+    /// Opens the tree in a directory, or makes one there.
+    pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeFailure> {
+        guarded(|| {
+            let config = sled::Config::new()
+                .path(path)
+                .cache_capacity(cache_bytes)
+                // Nothing here need survive a crash.
+                .flush_every_ms(None);
+            Ok(Self(config.open()?))
+        })
+    }
+
+    pub(crate) fn insert(&self, key: &[u8], value: Value) -> Result<(), TreeFailure> {
+        guarded(|| {
+            self.0.insert(key, &value.encode())?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn remove(&self, key: &[u8]) -> Result<(), TreeFailure> {
+        guarded(|| {
+            self.0.remove(key)?;
+            Ok(())
+        })
+    }
+
+    /// Hands everything to the system; sled never asks for more.
+    pub(crate) fn flush(&self) -> Result<(), TreeFailure> {
+        guarded(|| {
+            self.0.flush()?;
+            Ok(())
+        })
+    }
+
+    /// The entries from `first` on that begin with `prefix`, in order.
+    pub(crate) fn range(
+        &self,
+        first: Bound<Key>,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Key, Value), TreeFailure>> {
+        let mut pairs = self.0.range((first, Bound::Unbounded));
+        std::iter::from_fn(move || {
+            let next = guarded(|| {
+                let Some(pair) = pairs.next() else {
+                    return Ok(None);
+                };
+                let (key, value) = pair?;
+                if !key.starts_with(prefix) {
+                    return Ok(None);
+                }
+                let value = Value::decode(&value)
+                    .ok_or_else(|| TreeFailure("a value is not one of ours".to_owned()))?;
+                Ok(Some((key.to_vec(), value)))
+            });
+            next.transpose()
+        })
+    }
+}
