@@ -221,12 +221,7 @@ impl Catalogue {
             self.scan(user, after, |client, value| {
                 entries.push(Entry {
                     client: client.to_owned(),
-                    stat: Stat::new(
-                        value.revision,
-                        value.modified_ms,
-                        value.usage.keys,
-                        value.usage.bytes,
-                    ),
+                    stat: Stat::new(value.revision, value.modified_ms, value.usage),
                 });
                 entries.len() < limit
             })?;

@@ -36,18 +36,17 @@ impl Stat {
         Self::new(
             frame.header.revision,
             frame.header.modified_ms,
-            u32::try_from(frame.meta.members.len()).unwrap_or(u32::MAX),
-            frame.meta.body_bytes(),
+            frame.meta.usage(frame.header.kind),
         )
     }
 
-    pub(crate) fn new(revision: u64, modified_ms: u64, keys: u32, bytes: u64) -> Self {
+    pub(crate) fn new(revision: u64, modified_ms: u64, usage: Usage) -> Self {
         Self {
             revision: Revision::new(revision),
             modified: SystemTime::UNIX_EPOCH
                 .checked_add(Duration::from_millis(modified_ms))
                 .unwrap_or(SystemTime::UNIX_EPOCH),
-            usage: Usage { keys, bytes },
+            usage,
         }
     }
 }

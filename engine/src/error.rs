@@ -130,11 +130,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of a failed file operation. A full disk has a variant of its
+    /// The error of a failed file operation. That a file cannot grow, because the disk
+    /// is full or a quota or limit (`RLIMIT_FSIZE`) is reached, has a variant of its
     /// own, because callers answer it differently.
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::StorageFull {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::StorageFull {
                 path: path.to_owned(),
             },
             _ => Self::Io {

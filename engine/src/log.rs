@@ -317,7 +317,7 @@ impl Active {
         gathered.extend_from_slice(&draft.meta);
         self.batch.bytes += header.frame_bytes();
         self.batch.frames += 1;
-        self.summary.push_parts(
+        self.summary.push(
             entry,
             &draft.blobs,
             (&names.user, &names.client),

@@ -13,7 +13,6 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::limits::Usage;
 use crate::log::frame::{Draft, Header, Meta};
 use crate::log::manifest::{Manifest, Record, Sealed};
 use crate::log::reader::Reader;
@@ -380,10 +379,7 @@ fn copy_tail(
         let draft = Draft::new(header.kind, header.hash, meta, inline).ok_or_else(|| {
             Error::corrupt(&reader.path(from), item.offset, "the frame is too long")
         })?;
-        let usage = Usage {
-            keys: narrow(meta.members.len() as u64),
-            bytes: meta.body_bytes(),
-        };
+        let usage = meta.usage(header.kind);
         active.append(&names, &draft, usage, (header.revision, header.modified_ms))?;
     }
     active.flush_recovered()

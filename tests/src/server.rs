@@ -21,6 +21,7 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     has_default_key: bool,
+    shell: Option<String>,
 }
 
 /// A running server. Killed when dropped.
@@ -62,6 +63,7 @@ impl Launch {
             arguments: Vec::new(),
             environment: Vec::new(),
             has_default_key: true,
+            shell: None,
         }
     }
 
@@ -87,8 +89,23 @@ impl Launch {
         self
     }
 
+    /// Has a shell run this first, in the process that then becomes the server.
+    #[must_use]
+    pub fn after_shell(mut self, script: &str) -> Self {
+        self.shell = Some(script.to_owned());
+        self
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match &self.shell {
+            None => Command::new(&self.binary),
+            Some(script) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
+                shell.arg(&self.binary);
+                shell
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PREFD_") {
                 command.env_remove(name);

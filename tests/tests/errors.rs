@@ -357,6 +357,47 @@ fn corruption_is_501_without_internals_and_a_put_mends_it() {
 }
 
 #[test]
+fn a_full_disk_is_507_changes_nothing_and_reads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = token::of("alice", "xyz");
+    let launch = prefd_tests::server::Launch::new(common::BINARY, dir.path());
+    // No file may grow beyond 64 KiB, which is a full disk for all that a file sees.
+    let server = launch
+        .clone()
+        .after_shell("trap '' XFSZ; ulimit -f 128")
+        .start();
+    let mut connection = server.connect();
+    let document = |n: u32| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "p".repeat(5_000));
+    let mut kept = String::from("{}");
+    let mut refused = 0;
+    for n in 0..40 {
+        let request = Request::of("PUT", "xyz", &token).body(document(n));
+        let response = connection.request(&request);
+        if response.status == 204 {
+            assert_eq!(refused, 0, "there was room again");
+            kept = document(n);
+        } else {
+            Expected::code("insufficient-storage").check(&response, "full");
+            refused += 1;
+        }
+        assert_eq!(common::get(&mut connection, "xyz", &token), kept);
+    }
+    assert!(refused > 20, "{refused}");
+    let large = format!("{{\"large\":\"{}\"}}", "x".repeat(400_000));
+    let response = server
+        .connect()
+        .request(&Request::of("PUT", "xyz", &token).body(large));
+    Expected::code("insufficient-storage").check(&response, "a large document");
+    drop(connection);
+    server.kill();
+    let server = launch.start();
+    let mut connection = server.connect();
+    assert_eq!(common::get(&mut connection, "xyz", &token), kept);
+    common::put(&mut connection, "xyz", &token, &document(99));
+    assert_eq!(common::get(&mut connection, "xyz", &token), document(99));
+}
+
+#[test]
 fn a_head_that_is_no_http_is_refused_by_status_alone() {
     let (server, _dir) = fresh(&[]);
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000));

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::fields::Fields;
+use crate::limits::Usage;
 use crate::names::NamespaceHash;
 
 pub(crate) const MAGIC: [u8; 4] = *b"PFRM";
@@ -208,16 +209,22 @@ impl Meta {
         blobs
     }
 
-    /// Bytes of the body that these members make up: braces, keys, colons, values,
-    /// commas.
-    pub(crate) fn body_bytes(&self) -> u64 {
+    /// What the document takes as it is read: braces, keys, colons, values, commas.
+    /// Nothing, where the frame is a delete.
+    pub(crate) fn usage(&self, kind: Kind) -> Usage {
+        if kind == Kind::Delete {
+            return Usage::default();
+        }
         let members: u64 = self
             .members
             .iter()
             .map(|member| member.key.len() as u64 + 2 + member.value.bytes())
             .sum();
-        // The comma that the last member has not stands for the closing brace.
-        members + 1 + u64::from(self.members.is_empty())
+        Usage {
+            keys: u32::try_from(self.members.len()).unwrap_or(u32::MAX),
+            // The comma that the last member has not stands for the closing brace.
+            bytes: members + 1 + u64::from(self.members.is_empty()),
+        }
     }
 }
 

@@ -221,11 +221,13 @@ impl Scan {
             match &item.found {
                 Found::Frame(frame) => {
                     let (header, meta) = &**frame;
-                    let keys = narrow(meta.members.len() as u64);
+                    let usage = meta.usage(header.kind);
                     let kind = EntryKind::of(header);
                     summary.push(
-                        entry(header.hash, header.revision, kind, keys),
-                        meta,
+                        entry(header.hash, header.revision, kind, usage.keys),
+                        &meta.blobs(),
+                        (&meta.user, &meta.client),
+                        usage.bytes,
                         header.modified_ms,
                     );
                 }

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::fs::Fs;
-use crate::log::frame::{Header, Kind, Meta};
+use crate::log::frame::{Header, Kind};
 use crate::log::segment::{self, StoreId};
 use crate::names::NamespaceHash;
 
@@ -129,18 +129,8 @@ impl Builder {
         decode_details(&self.details).unwrap_or_default()
     }
 
-    /// Takes up a readable frame. `meta` must be of names that the format can hold.
-    pub(crate) fn push(&mut self, entry: Entry, meta: &Meta, modified_ms: u64) {
-        self.push_parts(
-            entry,
-            &meta.blobs(),
-            (&meta.user, &meta.client),
-            meta.body_bytes(),
-            modified_ms,
-        );
-    }
-
-    pub(crate) fn push_parts(
+    /// Takes up a readable frame.
+    pub(crate) fn push(
         &mut self,
         entry: Entry,
         blobs: &[u64],
@@ -163,7 +153,7 @@ impl Builder {
 
     /// Takes up a frame that cannot be read.
     pub(crate) fn push_damage(&mut self, entry: Entry) {
-        self.push_parts(entry, &[], ("", ""), 0, 0);
+        self.push(entry, &[], ("", ""), 0, 0);
     }
 
     /// Forgets what was pushed after the first `entries`.
