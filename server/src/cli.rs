@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 use crate::serve::{self, ServeError};
@@ -37,8 +38,20 @@ enum Command {
 
 /// Runs `prefd` with the arguments of the process.
 pub fn main() -> ExitCode {
-    // clap prints help and usage errors itself, and exits with 0 or 2.
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help is an error too, of exit code 0.
+        Err(error) => {
+            let _ = error.print();
+            if let Some(variable) = variable_behind(&error) {
+                complain(&format!(
+                    "the value is that of {variable} in the environment"
+                ));
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    let outcome = match cli.command {
         Command::Serve { config, settings } => settings
             .over_file(config.as_deref())
             .map_err(ServeError::from)
@@ -51,16 +64,40 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err((is_usage, message)) => {
-            #[allow(
-                clippy::print_stderr,
-                reason = "the last word of a command that failed"
-            )]
-            {
-                eprintln!("prefd: {message}");
-            }
+            complain(&message);
             ExitCode::from(if is_usage { USAGE } else { FAILED })
         }
     }
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "the last word of a command that failed"
+)]
+fn complain(message: &str) {
+    eprintln!("prefd: {message}");
+}
+
+/// The variable that a refused value came from: clap names the flag alone, which is
+/// not where its user will look.
+fn variable_behind(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = argument.split([' ', '=', '[']).next()?;
+    let variable = variable_of(flag);
+    let is_on_command_line = std::env::args().any(|argument| {
+        argument
+            .strip_prefix(flag)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    });
+    (!is_on_command_line && std::env::var_os(&variable).is_some()).then_some(variable)
+}
+
+/// `--max-keys` is `PREFD_MAX_KEYS`.
+fn variable_of(flag: &str) -> String {
+    let name = flag.trim_start_matches('-').replace('-', "_");
+    format!("PREFD_{}", name.to_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -72,5 +109,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_variable_is_named_as_its_flag() {
+        let mut command = Cli::command();
+        command.build();
+        let mut variables = 0;
+        for subcommand in command.get_subcommands() {
+            for argument in subcommand.get_arguments() {
+                if let (Some(long), Some(variable)) = (argument.get_long(), argument.get_env()) {
+                    assert_eq!(variable.to_str(), Some(&*variable_of(long)));
+                    variables += 1;
+                }
+            }
+            // What a file can set, the environment can as well.
+            let is_serve = subcommand.get_name() == "serve";
+            let flags = subcommand.get_arguments().filter_map(|a| a.get_long());
+            assert!(
+                !is_serve || flags.count() == variables + 1,
+                "all but --help"
+            );
+        }
     }
 }

@@ -34,11 +34,15 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
                 .flatten(),
         );
     }
+    // What a crash has left is not written into: its mode may not be ours.
     let temporary = path.with_extension("new");
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
     writeln!(file, "{hex}")?;

@@ -37,7 +37,8 @@ enum Source {
     Done,
 }
 
-/// What one read gave. A failure comes behind what was read before it.
+/// What one read gave. With a failure what was read before it is not sent any more:
+/// the body cannot become whole.
 struct Piece {
     chunks: Chunks,
     read: VecDeque<Bytes>,
@@ -51,6 +52,15 @@ impl Body {
 
     pub(crate) fn whole(bytes: Bytes) -> Self {
         Self(Kind::Whole(bytes))
+    }
+
+    /// What is sent, if that is in memory.
+    #[cfg(test)]
+    pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kind::Whole(bytes) => Some(bytes),
+            Kind::Document(_) => None,
+        }
     }
 
     pub(crate) fn document(document: &Document) -> Self {
@@ -71,7 +81,10 @@ fn read(mut chunks: Chunks) -> Piece {
     for chunk in chunks.by_ref().take(CHUNKS_AT_ONCE) {
         match chunk {
             Ok(chunk) => read.push_back(chunk),
-            Err(error) => failed = Some(error),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
         }
     }
     Piece {

@@ -4,131 +4,27 @@
 //! `code` and `title` are stable; `detail` speaks of the occurrence and never of
 //! what is inside the server.
 
+mod code;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use hyper::{Response, StatusCode};
 use prefd_engine::{Position, Revision, Violation};
 use serde_json::{Value, json};
 
 use crate::download::Body;
 use crate::id::RequestId;
+pub(crate) use code::Code;
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.api+json");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Seconds after which an overloaded or stopping server is worth another try.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
-
-/// What went wrong, as clients tell errors apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    InvalidJson,
-    InvalidDocument,
-    DuplicateKey,
-    InvalidClientId,
-    InvalidRequest,
-    MissingToken,
-    InvalidToken,
-    MissingLinkedIdentity,
-    InsufficientScope,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    PreconditionFailed,
-    MaxKeysExceeded,
-    MaxKeyLengthExceeded,
-    MaxValueLengthExceeded,
-    MaxBodyLengthExceeded,
-    UnsupportedMediaType,
-    InternalError,
-    Overloaded,
-    ShuttingDown,
-    InsufficientStorage,
-}
-
-impl Code {
-    /// Status, code and title.
-    fn row(self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::InvalidJson => (S::BAD_REQUEST, "invalid-json", "Invalid JSON"),
-            Self::InvalidDocument => (
-                S::BAD_REQUEST,
-                "invalid-document",
-                "Document is not a JSON object",
-            ),
-            Self::DuplicateKey => (S::BAD_REQUEST, "duplicate-key", "Duplicate key"),
-            Self::InvalidClientId => (S::BAD_REQUEST, "invalid-client-id", "Invalid client ID"),
-            Self::InvalidRequest => (S::BAD_REQUEST, "invalid-request", "Invalid request"),
-            Self::MissingToken => (S::UNAUTHORIZED, "missing-token", "OAuth token missing"),
-            Self::InvalidToken => (S::UNAUTHORIZED, "invalid-token", "OAuth token invalid"),
-            Self::MissingLinkedIdentity => (
-                S::UNAUTHORIZED,
-                "missing-linked-identity",
-                "Missing linked identity for authorized access",
-            ),
-            Self::InsufficientScope => (S::FORBIDDEN, "insufficient-scope", "Insufficient scope"),
-            Self::NotFound => (S::NOT_FOUND, "not-found", "Resource not found"),
-            Self::MethodNotAllowed => (
-                S::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "Method not allowed",
-            ),
-            Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request-timeout", "Request timeout"),
-            Self::PreconditionFailed => (
-                S::PRECONDITION_FAILED,
-                "precondition-failed",
-                "Precondition failed",
-            ),
-            Self::MaxKeysExceeded => (
-                S::PAYLOAD_TOO_LARGE,
-                "max-keys-exceeded",
-                "Max number of keys exceeded",
-            ),
-            Self::MaxKeyLengthExceeded => (
-                S::PAYLOAD_TOO_LARGE,
-                "max-key-length-exceeded",
-                "Max key length exceeded",
-            ),
-            Self::MaxValueLengthExceeded => (
-                S::PAYLOAD_TOO_LARGE,
-                "max-value-length-exceeded",
-                "Max value length exceeded",
-            ),
-            Self::MaxBodyLengthExceeded => (
-                S::PAYLOAD_TOO_LARGE,
-                "max-body-length-exceeded",
-                "Max body length exceeded",
-            ),
-            Self::UnsupportedMediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-media-type",
-                "Unsupported media type",
-            ),
-            // The page's own status for it.
-            Self::InternalError => (
-                S::NOT_IMPLEMENTED,
-                "internal-error",
-                "Internal server error",
-            ),
-            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Server overloaded"),
-            Self::ShuttingDown => (
-                S::SERVICE_UNAVAILABLE,
-                "shutting-down",
-                "Server shutting down",
-            ),
-            Self::InsufficientStorage => (
-                S::INSUFFICIENT_STORAGE,
-                "insufficient-storage",
-                "Insufficient storage",
-            ),
-        }
-    }
-}
 
 /// What the error points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +42,8 @@ pub(crate) struct Refusal {
     source: Option<Source>,
     meta: Option<Value>,
     headers: HeaderMap,
+    /// For the log alone.
+    cause: Option<String>,
 }
 
 impl Refusal {
@@ -160,15 +58,23 @@ impl Refusal {
             source: None,
             meta: None,
             headers,
+            cause: None,
         })
     }
 
-    /// Something that is not the client's fault; the cause belongs in the log.
-    pub(crate) fn internal() -> Box<Self> {
+    /// Something that is not the client's fault. The cause goes to the log, next to the
+    /// id that the client is told.
+    pub(crate) fn internal(cause: impl Into<String>) -> Box<Self> {
         Self::new(
             Code::InternalError,
             "The server could not carry out the request.",
         )
+        .because(cause)
+    }
+
+    fn because(mut self: Box<Self>, cause: impl Into<String>) -> Box<Self> {
+        self.cause = Some(cause.into());
+        self
     }
 
     pub(crate) fn at_header(mut self: Box<Self>, name: &'static str) -> Box<Self> {
@@ -219,6 +125,10 @@ impl Refusal {
 
     pub(crate) fn code(&self) -> Code {
         self.code
+    }
+
+    pub(crate) fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
     }
 
     /// The answer. `close`: the request's body was not read to its end, so nothing
@@ -278,18 +188,15 @@ impl From<prefd_engine::Error> for Box<Refusal> {
                 "Too many writes are waiting; try again later.",
             ),
             E::Closed => Refusal::new(Code::ShuttingDown, "The server is shutting down."),
-            E::StorageFull { .. } => {
-                tracing::error!(%error, "no space left");
-                Refusal::new(
-                    Code::InsufficientStorage,
-                    "There is no space left to store the document; nothing was changed.",
-                )
-            }
-            error => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(%error, cause, "the engine failed");
-                Refusal::internal()
-            }
+            error @ E::StorageFull { .. } => Refusal::new(
+                Code::InsufficientStorage,
+                "There is no space left to store the document; nothing was changed.",
+            )
+            .because(error.to_string()),
+            error => Refusal::internal(match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            }),
         }
     }
 }
@@ -331,4 +238,160 @@ fn capitalised(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_uppercase().to_string());
     format!("{}{}.", first.unwrap_or_default(), characters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// The error object of an answer, and the answer.
+    fn answered(refusal: Box<Refusal>) -> (Value, Response<Body>) {
+        let id = RequestId::new();
+        let response = refusal.response(&id, false);
+        let text = response.body().as_bytes().unwrap();
+        let document: Value = serde_json::from_slice(text).unwrap();
+        let errors = document["errors"].as_array().unwrap();
+        assert_eq!((document.as_object().unwrap().len(), errors.len()), (1, 1));
+        let error = errors[0].clone();
+        assert_eq!(error["id"], id.as_str());
+        assert_eq!(error["status"], response.status().as_str());
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/vnd.api+json");
+        (error, response)
+    }
+
+    fn of(violation: Violation) -> Value {
+        answered(prefd_engine::Error::Rejected(violation).into()).0
+    }
+
+    const AT: Position = Position {
+        offset: 7,
+        line: 2,
+        column: 3,
+    };
+
+    #[test]
+    fn a_refusal_has_all_members_of_an_error_object_and_no_empty_ones() {
+        let (error, _) = answered(Refusal::new(Code::NotFound, "No \"such\" thing."));
+        let members = error.as_object().unwrap();
+        let names: Vec<&String> = members.keys().collect();
+        assert_eq!(names, ["code", "detail", "id", "status", "title"]);
+        assert_eq!(error["code"], "not-found");
+        assert_eq!(error["title"], "Resource not found");
+        assert_eq!(error["detail"], "No \"such\" thing.");
+        let (error, _) = answered(Refusal::new(Code::InvalidToken, "x").at_header("Authorization"));
+        assert_eq!(error["source"], json!({"header": "Authorization"}));
+    }
+
+    #[test]
+    fn a_limit_tells_itself_and_what_was_sent() {
+        let meta = json!({"limit": 10, "actual": 11});
+        let keys = of(Violation::TooManyKeys {
+            at: AT,
+            limit: 10,
+            actual: 11,
+        });
+        let key = of(Violation::KeyTooLong {
+            at: AT,
+            limit: 10,
+            actual: 11,
+        });
+        let value = of(Violation::ValueTooLong {
+            at: AT,
+            key: "a/b~c".to_owned(),
+            limit: 10,
+            actual: 11,
+        });
+        let body = of(Violation::BodyTooLong {
+            limit: 10,
+            actual: 11,
+        });
+        for (error, code) in [
+            (&keys, "max-keys-exceeded"),
+            (&key, "max-key-length-exceeded"),
+            (&value, "max-value-length-exceeded"),
+            (&body, "max-body-length-exceeded"),
+        ] {
+            assert_eq!(
+                (&error["status"], &error["code"]),
+                (&json!("413"), &json!(code))
+            );
+            assert_eq!(error["meta"], meta, "{code}");
+        }
+        assert_eq!(keys["source"], json!({"pointer": ""}));
+        assert_eq!(value["source"], json!({"pointer": "/a~1b~0c"}));
+        // The key that is too long is not known in full, and points at nothing.
+        assert_eq!(
+            (&key["source"], &body["source"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
+
+    #[test]
+    fn what_is_no_document_tells_where() {
+        let meta = json!({"offset": 7, "line": 2, "column": 3});
+        let json = of(Violation::Json {
+            at: AT,
+            what: "no colon".to_owned(),
+        });
+        let other = of(Violation::NotAnObject { at: AT });
+        let twice = of(Violation::DuplicateKey {
+            at: AT,
+            key: "k".to_owned(),
+        });
+        for (error, code) in [
+            (&json, "invalid-json"),
+            (&other, "invalid-document"),
+            (&twice, "duplicate-key"),
+        ] {
+            assert_eq!(
+                (&error["status"], &error["code"]),
+                (&json!("400"), &json!(code))
+            );
+            assert_eq!(error["meta"], meta, "{code}");
+        }
+        assert_eq!(json["source"], Value::Null);
+        assert_eq!(twice["source"], json!({"pointer": "/k"}));
+    }
+
+    #[test]
+    fn nothing_of_the_inside_is_told() {
+        let corrupt = prefd_engine::Error::Corrupt {
+            path: PathBuf::from("/secret/place"),
+            offset: 1,
+            what: "a checksum".to_owned(),
+        };
+        let refusal: Box<Refusal> = corrupt.into();
+        assert!(refusal.cause().unwrap().contains("/secret/place"));
+        let (error, response) = answered(refusal);
+        assert_eq!(
+            (&error["status"], &error["code"]),
+            (&json!("501"), &json!("internal-error"))
+        );
+        assert!(!error.to_string().contains("secret"));
+        assert!(response.headers().get(RETRY_AFTER).is_none());
+        let full = prefd_engine::Error::StorageFull {
+            path: PathBuf::from("/secret"),
+        };
+        assert_eq!(answered(full.into()).0["status"], "507");
+    }
+
+    #[test]
+    fn headers_go_with_the_statuses_that_need_them() {
+        for error in [prefd_engine::Error::Overloaded, prefd_engine::Error::Closed] {
+            let (error, response) = answered(error.into());
+            assert_eq!(error["status"], "503");
+            assert_eq!(response.headers()[RETRY_AFTER], "1");
+        }
+        let current = Some(Revision::new(42));
+        let failed = prefd_engine::Error::PreconditionFailed { current };
+        let (error, response) = answered(failed.into());
+        assert_eq!(error["code"], "precondition-failed");
+        assert_eq!(response.headers()[ETAG], "\"42\"");
+        let failed = prefd_engine::Error::PreconditionFailed { current: None };
+        assert!(answered(failed.into()).1.headers().get(ETAG).is_none());
+        let closing = Refusal::new(Code::RequestTimeout, "x").response(&RequestId::new(), true);
+        assert_eq!(closing.headers()[CONNECTION], "close");
+    }
 }

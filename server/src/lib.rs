@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! In the order in which a request passes them: `serve` accepts and `connection`
-//! carries; `handler` judges and answers, with `route`, `auth`, `scope`,
+//! carries; `handler` judges and answers, with `route`, `auth`, `scope`, `media_type`,
 //! `precondition` each judging one thing; `upload` and `download` move documents;
 //! `error` is every answer that is not a success, `id` names the request. Around
 //! them, `cli` and `settings` say how to run, and `dev` and `token` make tokens.
@@ -20,6 +20,7 @@ mod download;
 mod error;
 mod handler;
 mod id;
+mod media_type;
 mod precondition;
 mod route;
 mod scope;

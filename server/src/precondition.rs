@@ -239,4 +239,31 @@ mod tests {
         headers.append(IF_MATCH, HeaderValue::from_static("*"));
         assert!(Conditions::of(&headers).is_err());
     }
+
+    #[test]
+    fn dates_count_where_there_are_no_tags() {
+        const STORED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+        const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+        // HTTP knows whole seconds, the store more.
+        let stored = httpdate::parse_http_date(STORED).unwrap();
+        let modified = Some(stored + std::time::Duration::from_millis(999));
+        let judged = |name: HeaderName, value: &'static str, tag: Option<HeaderName>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            if let Some(tag) = tag {
+                headers.insert(tag, HeaderValue::from_static("\"1\""));
+            }
+            Conditions::of(&headers).unwrap().judge_dates(modified)
+        };
+        let (since, until) = (IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE);
+        let not_modified = Some(Verdict::NotModified);
+        assert_eq!(judged(since.clone(), STORED, None), not_modified);
+        assert_eq!(judged(since.clone(), BEFORE, None), None);
+        assert_eq!(judged(since.clone(), "yesterday", None), None);
+        assert_eq!(judged(since, STORED, Some(IF_NONE_MATCH)), None);
+        assert_eq!(judged(until.clone(), STORED, None), None);
+        assert_eq!(judged(until.clone(), BEFORE, None), Some(Verdict::Failed));
+        assert_eq!(judged(until.clone(), "yesterday", None), None);
+        assert_eq!(judged(until, BEFORE, Some(IF_MATCH)), None);
+    }
 }

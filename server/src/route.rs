@@ -19,6 +19,9 @@ pub(crate) struct Route<'a> {
 pub(crate) struct InvalidClientId(pub(crate) &'static str);
 
 impl<'a> Route<'a> {
+    /// What the log shows of it: a clientId is its client's own business.
+    pub(crate) const TEMPLATE: &'static str = "/user/{version}/preferences/{clientId}";
+
     /// `None` where there is no such route, or `versions` does not have its version.
     pub(crate) fn parse(path: &'a str, versions: &[String]) -> Option<Self> {
         let mut segments = path.strip_prefix("/user/")?.split('/');

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -54,6 +56,8 @@ pub(crate) enum ServeError {
     DevOffLoopback(SocketAddr),
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    #[error("--api-version {0:?} cannot be a part of a path")]
+    Version(String),
     #[error("--log: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
     #[error("--realm cannot stand in a header")]
@@ -90,6 +94,7 @@ impl ServeError {
                 | Self::NoKeys
                 | Self::DevOffLoopback(_)
                 | Self::Zero(_)
+                | Self::Version(_)
                 | Self::Log(_)
                 | Self::Realm
         )
@@ -151,7 +156,14 @@ fn check(settings: &Settings) -> Result<(), ServeError> {
     if settings.max_connections == Some(0) {
         return Err(ServeError::Zero("--max-connections"));
     }
-    Ok(())
+    let is_segment = |version: &String| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        !version.is_empty() && version.bytes().all(plain)
+    };
+    match versions(settings).into_iter().find(|v| !is_segment(v)) {
+        Some(version) => Err(ServeError::Version(version)),
+        None => Ok(()),
+    }
 }
 
 fn start_log(filter: &str) -> Result<(), ServeError> {
@@ -334,10 +346,15 @@ impl Carrier {
         // An answer is written in one go; waiting for more would only delay it.
         let _ = stream.set_nodelay(true);
         let socket = Socket::new(stream, self.write_timeout);
+        let is_cut_short = AtomicBool::new(false);
         // Boxed, because a connection that outlives hyper's part in it must be movable.
         let service = service_fn(|request| {
             Box::pin(async {
-                Ok::<_, std::convert::Infallible>(self.handler.answer(request).await)
+                let response = self.handler.answer(request).await;
+                if response.headers().contains_key(CONNECTION) {
+                    is_cut_short.store(true, Ordering::Relaxed);
+                }
+                Ok::<_, std::convert::Infallible>(response)
             })
         });
         let mut connection = http1::Builder::new()
@@ -357,6 +374,9 @@ impl Carrier {
             })
             .await
         };
+        // Only a client whose upload was cut short could lose its answer if the process
+        // ended now: that one is waited for, and not one that keeps its side open.
+        let _held = is_cut_short.load(Ordering::Relaxed).then_some(stopping);
         match outcome {
             Ok(()) => connection.into_parts().io.linger().await,
             Err(error) => {

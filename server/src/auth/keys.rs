@@ -4,12 +4,13 @@
 //! a token's `alg` and `kid` only pick among keys that the operator has given.
 //! `jku`, `x5u` and `jwk` headers are never looked at.
 
+mod jwks;
+mod modulus;
+mod pem;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
-};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
@@ -17,12 +18,6 @@ use crate::auth::LEEWAY_SECONDS;
 
 /// Bytes of an HS256 secret, at least: the length of the hash (RFC 7518 section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
-/// Bytes of the DER form of a 2048-bit RSA key, which is at least its modulus
-/// (RFC 7518 section 3.3 asks for 2048 bits).
-const MIN_RSA_BYTES: usize = 256;
-/// Bytes of an uncompressed point on P-256 and on P-384: a tag and two coordinates.
-const P256_POINT_BYTES: usize = 65;
-const P384_POINT_BYTES: usize = 97;
 
 /// Why a file gives no keys.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +32,10 @@ pub(crate) enum KeyError {
     ShortSecret { path: PathBuf, found: usize },
     #[error("{}: a private key has no place on a server that only verifies; give the public key", path.display())]
     PrivateKey { path: PathBuf },
-    #[error("{}: not a PEM public key of RSA (2048 bits or more), EC (P-256, P-384) or Ed25519", path.display())]
+    #[error("{}: not one PEM public key of RSA, EC (P-256, P-384) or Ed25519", path.display())]
     UnknownKey { path: PathBuf },
+    #[error("{}: the RSA key has {found} bits, and at least {} are needed", path.display(), modulus::MIN_BITS)]
+    WeakRsaKey { path: PathBuf, found: usize },
     #[error("{}: not a JSON Web Key Set: {source}", path.display())]
     NoKeySet {
         path: PathBuf,
@@ -107,45 +104,15 @@ impl KeySet {
     /// Adds a PEM public key: RSA for RS256, P-256 for ES256, P-384 for ES384,
     /// Ed25519 for EdDSA.
     pub(crate) fn add_public_key_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        let pem = read(path)?;
-        if contains(&pem, b"PRIVATE KEY") {
-            return Err(KeyError::PrivateKey {
-                path: path.to_owned(),
-            });
-        }
-        let unknown = || KeyError::UnknownKey {
-            path: path.to_owned(),
-        };
-        let (algorithm, key) = public_key(&pem).ok_or_else(unknown)?;
+        let (algorithm, key) = pem::public_key(path, &read(path)?)?;
         self.push(None, algorithm, key);
         Ok(())
     }
 
-    /// Adds the signature keys of a JSON Web Key Set (RFC 7517). Keys for other uses
-    /// and of unknown kinds are passed over, as its section 5 says.
+    /// Adds the signature keys of a JSON Web Key Set.
     pub(crate) fn add_jwks_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        let set: JwkSet =
-            serde_json::from_slice(&read(path)?).map_err(|source| KeyError::NoKeySet {
-                path: path.to_owned(),
-                source,
-            })?;
-        let before = self.keys.len();
-        for jwk in &set.keys {
-            if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
-                return Err(KeyError::SymmetricKey {
-                    path: path.to_owned(),
-                });
-            }
-            if let Some(algorithm) = signature_algorithm(jwk)
-                && let Ok(key) = DecodingKey::from_jwk(jwk)
-            {
-                self.push(jwk.common.key_id.clone(), algorithm, key);
-            }
-        }
-        if self.keys.len() == before {
-            return Err(KeyError::NoUsableKey {
-                path: path.to_owned(),
-            });
+        for (id, algorithm, key) in jwks::signature_keys(path, &read(path)?)? {
+            self.push(id, algorithm, key);
         }
         Ok(())
     }
@@ -175,9 +142,11 @@ impl KeySet {
                         Kind::InvalidSignature => {}
                         Kind::ExpiredSignature => outcome = Err("The token has expired."),
                         Kind::ImmatureSignature => outcome = Err("The token is not valid yet."),
-                        Kind::MissingRequiredClaim(_) => outcome = Err("The token has no exp."),
+                        Kind::MissingRequiredClaim(_) => {
+                            outcome = Err("The token has no exp that is a time in seconds.");
+                        }
                         Kind::InvalidClaimFormat(_) => {
-                            outcome = Err("The token's exp or nbf is not a number.");
+                            outcome = Err("The token's exp or nbf is not a time in seconds.");
                         }
                         _ => outcome = Err(MALFORMED),
                     }
@@ -201,67 +170,74 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     })
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
-}
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
 
-fn public_key(pem: &[u8]) -> Option<(Algorithm, DecodingKey)> {
-    if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-        let long = key.try_get_as_bytes().ok()?.len() > MIN_RSA_BYTES;
-        return long.then_some((Algorithm::RS256, key));
+    use super::*;
+
+    const SECRET: &[u8] = b"of the unit tests, and of 32 bytes";
+    const ED_25519: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
+-----END PUBLIC KEY-----
+";
+
+    #[test]
+    fn a_secret_is_the_file_without_its_last_line_break() {
+        assert_eq!(secret_of(b"a\n"), b"a");
+        assert_eq!(secret_of(b"a\r\n"), b"a");
+        assert_eq!(secret_of(b" a\n\n"), b" a\n");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [b'x'; 32]).unwrap();
+        assert!(KeySet::default().add_secret_file(file.path()).is_ok());
+        fs::write(file.path(), [&[b'x'; 31][..], b"\n"].concat()).unwrap();
+        let short = KeySet::default().add_secret_file(file.path());
+        assert!(matches!(
+            short,
+            Err(KeyError::ShortSecret { found: 31, .. })
+        ));
     }
-    if let Ok(key) = DecodingKey::from_ec_pem(pem) {
-        let algorithm = match key.try_get_as_bytes().ok()?.len() {
-            P256_POINT_BYTES => Algorithm::ES256,
-            P384_POINT_BYTES => Algorithm::ES384,
-            _ => return None,
+
+    #[test]
+    fn a_token_chooses_neither_key_nor_algorithm() {
+        let mut keys = KeySet::default();
+        let key = |secret| DecodingKey::from_secret(secret);
+        keys.push(Some("a".to_owned()), Algorithm::HS256, key(SECRET));
+        keys.push(
+            None,
+            Algorithm::EdDSA,
+            DecodingKey::from_ed_pem(ED_25519.as_bytes()).unwrap(),
+        );
+        let sign = |algorithm, id: Option<&str>, secret: &[u8]| {
+            let mut header = Header::new(algorithm);
+            header.kid = id.map(str::to_owned);
+            // What would send a trusting server elsewhere.
+            header.jku = Some("https://example.com/keys".to_owned());
+            let claims = json!({"sub": "u", "exp": 4_000_000_000_u64});
+            encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap()
         };
-        return Some((algorithm, key));
+        let verify = |token: String| {
+            keys.verify(token.as_bytes())
+                .map(|claims| claims["sub"].clone())
+        };
+        assert_eq!(
+            verify(sign(Algorithm::HS256, Some("a"), SECRET)),
+            Ok(json!("u"))
+        );
+        assert_eq!(verify(sign(Algorithm::HS256, None, SECRET)), Ok(json!("u")));
+        for refused in [
+            sign(Algorithm::HS256, Some("b"), SECRET),
+            sign(Algorithm::HS384, Some("a"), SECRET),
+            sign(
+                Algorithm::HS256,
+                None,
+                b"another secret, and of 32 bytes too",
+            ),
+            // The public key as a secret.
+            sign(Algorithm::HS256, None, ED_25519.as_bytes()),
+        ] {
+            assert!(verify(refused).is_err());
+        }
     }
-    let key = DecodingKey::from_ed_pem(pem).ok()?;
-    Some((Algorithm::EdDSA, key))
-}
-
-/// The algorithm of a key that is for signatures: its `alg`, where that fits its
-/// kind, or the usual one of its kind.
-fn signature_algorithm(jwk: &Jwk) -> Option<Algorithm> {
-    let common = &jwk.common;
-    let is_for_signatures = common
-        .public_key_use
-        .as_ref()
-        .is_none_or(|used| *used == PublicKeyUse::Signature);
-    let may_verify = common
-        .key_operations
-        .as_ref()
-        .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-    if !is_for_signatures || !may_verify {
-        return None;
-    }
-    let fitting: &[(KeyAlgorithm, Algorithm)] = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => &[
-            (KeyAlgorithm::RS256, Algorithm::RS256),
-            (KeyAlgorithm::RS384, Algorithm::RS384),
-            (KeyAlgorithm::RS512, Algorithm::RS512),
-            (KeyAlgorithm::PS256, Algorithm::PS256),
-            (KeyAlgorithm::PS384, Algorithm::PS384),
-            (KeyAlgorithm::PS512, Algorithm::PS512),
-        ],
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
-            &[(KeyAlgorithm::ES256, Algorithm::ES256)]
-        }
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P384 => {
-            &[(KeyAlgorithm::ES384, Algorithm::ES384)]
-        }
-        AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
-            &[(KeyAlgorithm::EdDSA, Algorithm::EdDSA)]
-        }
-        _ => &[],
-    };
-    let named = common.key_algorithm;
-    fitting
-        .iter()
-        .find(|(name, _)| named.is_none_or(|named| named == *name))
-        .map(|(_, algorithm)| *algorithm)
 }

@@ -1,0 +1,96 @@
+//! How long an RSA key is.
+//!
+//! A signature by a short key is refused when it is verified; looking at the key when
+//! it is read says so to the operator, and before the first request.
+
+use std::path::Path;
+
+use crate::auth::keys::KeyError;
+
+/// Bits of an RSA modulus, at least (RFC 7518 section 3.3).
+pub(super) const MIN_BITS: usize = 2048;
+
+pub(super) fn refuse_weak(path: &Path, bits: usize) -> Result<(), KeyError> {
+    if bits < MIN_BITS {
+        return Err(KeyError::WeakRsaKey {
+            path: path.to_owned(),
+            found: bits,
+        });
+    }
+    Ok(())
+}
+
+/// The modulus in the DER form of an RSA public key: a sequence of two integers, of
+/// which it is the first (RFC 8017 appendix A.1.1).
+pub(super) fn modulus(der: &[u8]) -> Option<&[u8]> {
+    const SEQUENCE: u8 = 0x30;
+    const INTEGER: u8 = 0x02;
+    der_content(der_content(der, SEQUENCE)?, INTEGER)
+}
+
+/// The content of a DER element, if it has this tag.
+fn der_content(der: &[u8], tag: u8) -> Option<&[u8]> {
+    let (&[found, first], rest) = der.split_first_chunk()?;
+    if found != tag {
+        return None;
+    }
+    // Up to 127 the length itself, above it the number of bytes that it takes.
+    let (length, rest) = if first < 0x80 {
+        (usize::from(first), rest)
+    } else {
+        let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+        let length = length.iter().try_fold(0_usize, |sum, byte| {
+            sum.checked_mul(256)?.checked_add(usize::from(*byte))
+        })?;
+        (length, rest)
+    };
+    rest.get(..length)
+}
+
+/// Bits of a number in big-endian bytes.
+pub(super) fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let first = number.get(zeros).map_or(0, |byte| byte.leading_zeros());
+    8 * (number.len() - zeros) - first as usize
+}
+
+/// Bits of a number in the base64url form of its big-endian bytes.
+pub(super) fn base64url_bits(number: &str) -> usize {
+    let digits = number.trim_end_matches('=');
+    let zeros = digits.bytes().take_while(|digit| *digit == b'A').count();
+    let first: usize = match digits.as_bytes().get(zeros) {
+        None => return 0,
+        Some(b'B') => 5,
+        Some(b'C' | b'D') => 4,
+        Some(b'E'..=b'H') => 3,
+        Some(b'I'..=b'P') => 2,
+        Some(b'Q'..=b'Z' | b'a'..=b'f') => 1,
+        Some(_) => 0,
+    };
+    // The last digit has bits that are of no byte.
+    (digits.len() * 6 / 8 * 8).saturating_sub(6 * zeros + first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_of_a_modulus_are_counted_exactly() {
+        assert_eq!(base64url_bits(&"_".repeat(342)), 2048);
+        assert_eq!(base64url_bits(""), 0);
+        // 0x00_01, 0x7f, 0x80, 0xff_ff.
+        for (text, bytes, expected) in [
+            ("AAE", &[0, 1][..], 1),
+            ("fw", &[0x7f], 7),
+            ("gA==", &[0x80], 8),
+            ("__8", &[0xff, 0xff], 16),
+        ] {
+            assert_eq!(base64url_bits(text), expected, "{text}");
+            assert_eq!(bits(bytes), expected, "{text}");
+        }
+        assert_eq!(bits(&[]), 0);
+        assert_eq!(modulus(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(modulus(&[0x30, 0x03, 0x02, 0x01, 0x07]), Some(&[7][..]));
+    }
+}

@@ -1,0 +1,143 @@
+//! Public keys in PEM files.
+
+use std::path::Path;
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+
+use crate::auth::keys::{KeyError, modulus};
+
+/// Bytes of an uncompressed point on P-256 and on P-384: a tag and two coordinates.
+const P256_POINT_BYTES: usize = 65;
+const P384_POINT_BYTES: usize = 97;
+
+/// The one key in a file, and the algorithm that it is for.
+pub(super) fn public_key(path: &Path, pem: &[u8]) -> Result<(Algorithm, DecodingKey), KeyError> {
+    if occurrences(pem, b"PRIVATE KEY") > 0 {
+        return Err(KeyError::PrivateKey {
+            path: path.to_owned(),
+        });
+    }
+    let unknown = || KeyError::UnknownKey {
+        path: path.to_owned(),
+    };
+    // Of several keys only the first would be read, and of a certificate a key
+    // without its dates: neither is what its owner expects.
+    let is_one_key =
+        occurrences(pem, b"-----BEGIN ") == 1 && occurrences(pem, b"PUBLIC KEY-----") == 2;
+    if !is_one_key {
+        return Err(unknown());
+    }
+    let (algorithm, key) = any_public_key(pem).ok_or_else(unknown)?;
+    if algorithm == Algorithm::RS256 {
+        let der = key.try_get_as_bytes().map_err(|_| unknown())?;
+        let bits = modulus::modulus(der)
+            .map(modulus::bits)
+            .ok_or_else(unknown)?;
+        modulus::refuse_weak(path, bits)?;
+    }
+    Ok((algorithm, key))
+}
+
+fn occurrences(haystack: &[u8], needle: &[u8]) -> usize {
+    haystack
+        .windows(needle.len())
+        .filter(|window| *window == needle)
+        .count()
+}
+
+fn any_public_key(pem: &[u8]) -> Option<(Algorithm, DecodingKey)> {
+    if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
+        return Some((Algorithm::RS256, key));
+    }
+    if let Ok(key) = DecodingKey::from_ec_pem(pem) {
+        let algorithm = match key.try_get_as_bytes().ok()?.len() {
+            P256_POINT_BYTES => Algorithm::ES256,
+            P384_POINT_BYTES => Algorithm::ES384,
+            _ => return None,
+        };
+        return Some((algorithm, key));
+    }
+    let key = DecodingKey::from_ed_pem(pem).ok()?;
+    Some((Algorithm::EdDSA, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDe8+J1SlZIGZdYaChXzK7X/lRO
+MwPczm9+Nwww3dPoM8xYh4gAzqB0qGubZAGhxpyC/64o/WvuJ3TzhxdKaM+Plu5M
+2hCxf1TEmNBFa/uyDT8OhURSdDZd9h9gfdzoWrN2+YYh7MnVh6VgMWkrSnhth25I
+jmRJ4XzwtRYmGj4SWwIDAQAB
+-----END PUBLIC KEY-----
+";
+    const RSA_2048: &str = "-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAnoCJoICLju3jL/Fr2cCg
+9YmvEiJ00a0KDX6fT7VYdBrtXcfBmun4VMLb6FsYZWZyptBXPx12H4HnGBNMPDIx
+IFh0zlFXRqry/z7tgIajCDiAQ/B3K76dMNMQfRYxRAlOszxeXkQ3tR2TOlwhLoTf
+ltS+v0xGmhVu/kKJ9ZZM2z0v14MZ1oV9ZBF8hPTSe6HtPWKGeZ5q+mhP/ya9M1fr
+3sd8RssFLOC5qJ8JMNLWDr+hs1Y+gjfR8Klh2W7PoSmfA2SvmF+FJk5nXTkPyFz+
+G01n60gzFTEFDiF2SNs7UL+k06MR9nfsb6HAqFjnjiTTnDZzcaTH7ams8+0sIuYo
+zwIDAQAB
+-----END PUBLIC KEY-----
+";
+    const EC_256: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE/jqe3a9nWjJVk76j1JOutlL9q+t0
+ZE+qj6ahAforE3m0dxusnFtgANtlNOqFZDG414pDugWVpRkS+fJw+KufOw==
+-----END PUBLIC KEY-----
+";
+    const EC_384: &str = "-----BEGIN PUBLIC KEY-----
+MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEcPo9XDKRXiZoa+M1GQTm1GLRFmcvi1GT
+iBapbwLyipg1FVq9/Gl9Qdt22Z8tD2wscPDdQbxJL84mG5/L96hEv6IQENQ5Z6jp
+7OZXmybBgF9IsjHIGAK3DNwzhh8/EBms
+-----END PUBLIC KEY-----
+";
+    const ED_25519: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
+-----END PUBLIC KEY-----
+";
+
+    fn read(pem: &str) -> Result<Algorithm, KeyError> {
+        public_key(Path::new("key.pem"), pem.as_bytes()).map(|(algorithm, _)| algorithm)
+    }
+
+    #[test]
+    fn a_public_key_is_for_the_algorithm_of_its_kind() {
+        for (pem, algorithm) in [
+            (RSA_2048, Algorithm::RS256),
+            (EC_256, Algorithm::ES256),
+            (EC_384, Algorithm::ES384),
+            (ED_25519, Algorithm::EdDSA),
+        ] {
+            assert_eq!(read(pem).unwrap(), algorithm);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_one_strong_public_key_is_refused() {
+        let weak = read(RSA_1024);
+        assert!(matches!(
+            weak,
+            Err(KeyError::WeakRsaKey { found: 1024, .. })
+        ));
+        let private = EC_256.replace("PUBLIC", "PRIVATE");
+        for private in [private, format!("{EC_256}-----BEGIN EC PRIVATE KEY-----")] {
+            let refused = read(&private);
+            assert!(matches!(refused, Err(KeyError::PrivateKey { .. })));
+        }
+        for unknown in [
+            String::new(),
+            "not a key".to_owned(),
+            format!("{EC_256}{EC_384}"),
+            EC_256.replace("PUBLIC KEY", "CERTIFICATE"),
+            EC_256.replace("MFkw", "MFkx"),
+        ] {
+            let refused = read(&unknown);
+            assert!(
+                matches!(refused, Err(KeyError::UnknownKey { .. })),
+                "{unknown}"
+            );
+        }
+    }
+}
