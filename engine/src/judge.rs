@@ -130,7 +130,7 @@ pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
     let mut begun = 0;
     let mut bytes = 1;
     let text = |begun: usize, rest: &[u8]| body.get(begun..body.len() - rest.len());
-    loop {
+    let violation = loop {
         match splitter.next(&mut rest) {
             Ok(Some(Event::Key(key))) => bytes += key.text.len() as u64 + 2,
             Ok(Some(Event::Value(piece))) => {
@@ -141,19 +141,11 @@ pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
                 let text = text(begun, rest).unwrap_or_default();
                 value(text, splitter.value_start())?;
             }
-            Ok(None) => break,
-            Err(violation) => {
-                if splitter.in_value() {
-                    prefix(
-                        text(begun, rest).unwrap_or_default(),
-                        splitter.value_start(),
-                    )?;
-                }
-                return Err(violation);
-            }
+            Ok(None) => break splitter.end().err(),
+            Err(violation) => break Some(violation),
         }
-    }
-    if let Err(violation) = splitter.end() {
+    };
+    if let Some(violation) = violation {
         if splitter.in_value() {
             prefix(
                 text(begun, rest).unwrap_or_default(),

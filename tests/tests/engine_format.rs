@@ -55,8 +55,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// The file header; the store's id.
-fn file_header(fields: &mut Fields, magic: &[u8; 8], id: u64) -> u64 {
-    assert_eq!(fields.take(8), magic);
+fn file_header(fields: &mut Fields, magic: &str, id: u64) -> u64 {
+    assert_eq!(fields.take(8), magic.as_bytes());
     assert_eq!((fields.number(2), fields.number(2)), (1, 0));
     assert_eq!(fields.number(4), id);
     let store = fields.number(8);
@@ -247,14 +247,14 @@ fn every_file_is_as_format_md_describes_it() {
     // The blob and the segment.
     let blob = store.disk.bytes(&store.path("blobs/0000000000000001.blob"));
     assert_eq!(
-        file_header(&mut Fields::new(&blob), b"PREFDBLB", 1),
+        file_header(&mut Fields::new(&blob), "PREFDBLB", 1),
         store_id
     );
     assert_eq!(&blob[28..], large.as_bytes());
     let segment = store.disk.bytes(&store.path("log/00000001.seg"));
     assert_eq!(segment.len() as u64, segment_bytes);
     assert_eq!(
-        file_header(&mut Fields::new(&segment), b"PREFDSEG", 1),
+        file_header(&mut Fields::new(&segment), "PREFDSEG", 1),
         store_id
     );
     let mut frames = Vec::new();
@@ -289,7 +289,7 @@ fn every_file_is_as_format_md_describes_it() {
     // The summary.
     let summary = store.disk.bytes(&store.path("log/00000001.sum"));
     let mut fields = Fields::new(&summary);
-    assert_eq!(file_header(&mut fields, b"PREFDSUM", 1), store_id);
+    assert_eq!(file_header(&mut fields, "PREFDSUM", 1), store_id);
     assert_eq!(
         (fields.number(8), fields.number(4), fields.number(4)),
         (segment_bytes, 3, 1)

@@ -4,6 +4,7 @@
 use prefd_tests::api_error::Expected;
 use prefd_tests::http::{Client, Request, Response};
 use prefd_tests::server::{Launch, Server};
+use serde_json::json;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_prefd-under-test");
 
@@ -108,4 +109,19 @@ impl<'a> Kept<'a> {
         assert!(found.body == kept, "{context}: it came back changed");
         put(&mut connection, self.client, self.token, &self.document);
     }
+}
+
+/// The status of a GET with this token.
+pub(crate) fn status(server: &Server, token: &str) -> u16 {
+    server
+        .connect()
+        .request(&Request::of("GET", "xyz", token))
+        .status
+}
+
+/// Expects a GET with this token to be refused as invalid.
+pub(crate) fn refused(server: &Server, token: &str, context: &str) {
+    let response = server.connect().request(&Request::of("GET", "xyz", token));
+    let expected = Expected::code("invalid-token").source(json!({"header": "Authorization"}));
+    expected.check(&response, context);
 }
