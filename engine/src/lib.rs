@@ -34,6 +34,16 @@
 //! wrong bytes and never an older revision. A failed sync of the log stops writing
 //! for good ([`Error::Poisoned`]); reads go on.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "a test says what it expects by unwrapping it"
+    )
+)]
+
 mod blob;
 mod catalogue;
 mod codec;

@@ -12,6 +12,16 @@
 //! never block; what touches the disk runs on blocking threads, a bounded piece at a
 //! time.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "a test says what it expects by unwrapping it"
+    )
+)]
+
 mod auth;
 mod cli;
 mod connection;
