@@ -69,7 +69,7 @@ pub(crate) fn recover(
     };
     place.remove_unlisted(&manifest)?;
     let reader = Reader::new(Arc::clone(fs), dir, manifest.store, open_segments);
-    let table = Table::new();
+    let mut table = Table::new();
     let mut references = Vec::new();
     let next_revision = manifest.reserved_revision;
     let unsealed = manifest
@@ -79,11 +79,13 @@ pub(crate) fn recover(
         .copied();
     for record in &manifest.segments {
         if let Some(sealed) = record.sealed {
-            place.load_sealed(&table, &mut references, record.id, sealed)?;
+            place.load_sealed(&mut table, &mut references, record.id, sealed)?;
         }
     }
     let active = match unsealed {
-        Some(record) => place.reopen(&mut manifest, &reader, &table, &mut references, record)?,
+        Some(record) => {
+            place.reopen(&mut manifest, &reader, &mut table, &mut references, record)?
+        }
         None => None,
     };
     let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
@@ -198,7 +200,7 @@ impl Place {
     /// the summary is damaged. Where both are, its documents are unreadable.
     fn load_sealed(
         &self,
-        table: &Table,
+        table: &mut Table,
         references: &mut Vec<BlobReference>,
         id: u32,
         sealed: Sealed,
@@ -278,7 +280,7 @@ impl Place {
         &self,
         manifest: &mut Manifest,
         reader: &Reader,
-        table: &Table,
+        table: &mut Table,
         references: &mut Vec<BlobReference>,
         record: Record,
     ) -> Result<Option<Active>> {
@@ -394,7 +396,7 @@ fn valid(item: &Item) -> Option<&(Header, Meta)> {
 
 /// Takes a segment's entries into the table.
 fn load(
-    table: &Table,
+    table: &mut Table,
     references: &mut Vec<BlobReference>,
     segment: u32,
     entries: &[summary::Entry],

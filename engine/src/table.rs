@@ -82,15 +82,16 @@ type Shard = HashMap<NamespaceHash, Entry, BuildHasherDefault<AlreadyHashed>>;
 
 pub(crate) struct Table {
     shards: Vec<RwLock<Shard>>,
-    /// The loss with the highest revision.
-    loss: RwLock<Option<Loss>>,
+    /// The loss with the highest revision. Found at the open or never, so that readers
+    /// need no lock for it.
+    loss: Option<Loss>,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            loss: RwLock::new(None),
+            loss: None,
         }
     }
 
@@ -109,7 +110,7 @@ impl Table {
     /// What is current in a namespace.
     pub(crate) fn newest(&self, hash: NamespaceHash) -> Newest {
         let entry = self.entry(hash);
-        if let Some(loss) = self.loss()
+        if let Some(loss) = self.loss
             && entry.is_none_or(|entry| entry.revision <= loss.revision)
         {
             return Newest::Unreadable {
@@ -151,16 +152,15 @@ impl Table {
     }
 
     /// Remembers that a frame was lost.
-    pub(crate) fn lose(&self, loss: Loss) {
-        let mut worst = write(&self.loss);
-        if worst.is_none_or(|worst| worst.revision < loss.revision) {
-            *worst = Some(loss);
+    pub(crate) fn lose(&mut self, loss: Loss) {
+        if self.loss.is_none_or(|worst| worst.revision < loss.revision) {
+            self.loss = Some(loss);
         }
     }
 
     /// The loss with the highest revision.
     pub(crate) fn loss(&self) -> Option<Loss> {
-        *read(&self.loss)
+        self.loss
     }
 
     /// Documents stored.

@@ -207,6 +207,54 @@ fn large_documents_survive_a_clean_reopen() {
 }
 
 #[test]
+fn what_is_known_of_a_document_is_read_whatever_the_length_of_its_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.cache_bytes = 0;
+    // Long keys make metadata of some 8 KiB, and it is read before the body.
+    let keys: Vec<String> = (0..10)
+        .map(|index| format!("{index}{}", "\\u0061".repeat(127)))
+        .collect();
+    let with_values = |bytes: usize| {
+        let members: Vec<String> = keys
+            .iter()
+            .map(|key| format!("\"{key}\":\"{}\"", "v".repeat(bytes)))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let bodies = [
+        ("short", "{\"a\":1}".to_owned()),
+        (
+            "long body",
+            format!("{{\"a\":\"{}\"}}", "x".repeat(200_000)),
+        ),
+        ("long keys", with_values(1)),
+        ("long keys and body", with_values(20_000)),
+        ("long keys and a blob", with_values(100_000)),
+    ];
+    for life in 0..2 {
+        let engine = Engine::open(config.clone()).unwrap();
+        for (client, body) in &bodies {
+            let namespace = engine.namespace("u", client).unwrap();
+            if life == 0 {
+                namespace
+                    .put(body.as_bytes(), WriteOptions::default())
+                    .unwrap();
+            }
+            let document = namespace.get().unwrap().unwrap();
+            assert_eq!(
+                namespace.stat().unwrap().unwrap(),
+                *document.stat(),
+                "{client}"
+            );
+            assert_eq!(document.stat().usage.bytes, body.len() as u64, "{client}");
+            assert!(document.read().unwrap() == body.as_bytes(), "{client}");
+        }
+        engine.close().unwrap();
+    }
+}
+
+#[test]
 fn preconditions_are_decided_in_the_commit() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
