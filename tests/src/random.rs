@@ -35,13 +35,12 @@ impl Random {
     }
 }
 
-/// The seeds to run: the one in `PREFD_TEST_SEED`, or the first `count`.
+/// The seeds to run: the one in `PREFD_TEST_SEED`, or as many as `PREFD_TEST_SEEDS`
+/// says, or the first `count`.
 pub fn seeds(count: u64) -> std::ops::Range<u64> {
-    match std::env::var("PREFD_TEST_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-    {
+    let variable = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match variable("PREFD_TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..count,
+        None => 0..variable("PREFD_TEST_SEEDS").unwrap_or(count),
     }
 }

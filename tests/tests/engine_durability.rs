@@ -228,8 +228,8 @@ fn short_life(
 
 #[test]
 fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
-    let mut crashes = 0;
     for seed in seeds(8) {
+        let mut crashes = 0;
         let unsynced = match seed {
             0 => Unsynced::Lost,
             1 => Unsynced::Kept,
@@ -267,8 +267,8 @@ fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
                 break;
             }
         }
+        assert!(crashes > 40, "a life has more operations than {crashes}");
     }
-    assert!(crashes > 200 || seeds(8).count() == 1, "{crashes}");
 }
 
 #[test]

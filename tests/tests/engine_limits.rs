@@ -260,8 +260,10 @@ fn values_are_accepted_exactly_where_serde_json_accepts_them() {
             refused += 1;
         }
     }
+    // Of a run this long both must have come, or it has compared nothing.
+    let is_long = accepted + refused >= 60_000;
     assert!(
-        seeds(2).count() == 1 || (accepted > 500 && refused > 500),
+        !is_long || (accepted > 500 && refused > 500),
         "{accepted} {refused}"
     );
 }
