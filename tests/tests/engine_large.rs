@@ -1,0 +1,161 @@
+//! Documents that do not fit in memory, or whose parts do not: streamed in and out, their
+//! files removed with them.
+
+use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
+
+fn open(dir: &tempfile::TempDir) -> Engine {
+    Engine::open(Config::new(dir.path())).unwrap()
+}
+
+fn text(engine: &Engine, user: &str, client: &str) -> Option<String> {
+    let document = engine.namespace(user, client).unwrap().get().unwrap();
+    document.map(|d| String::from_utf8(d.read().unwrap()).unwrap())
+}
+
+fn options(precondition: Precondition) -> WriteOptions {
+    WriteOptions {
+        precondition,
+        ..WriteOptions::default()
+    }
+}
+
+#[test]
+fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir);
+    let namespace = engine.namespace("u", "c").unwrap();
+    let blobs = || std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+    let values = [700_000, 1, 3_000_000, 65_536, 131_072];
+    let mut body = String::from("{");
+    for (index, bytes) in values.iter().enumerate() {
+        let value: String = (0..*bytes)
+            .map(|i| char::from(b'a' + ((i + index) % 26) as u8))
+            .collect();
+        body.push_str(&format!(
+            "{}\"k{index}\": \"{value}\"",
+            if index == 0 { "" } else { " , " }
+        ));
+    }
+    body.push('}');
+    let kept = body.replace(": ", ":").replace(" , ", ",");
+    for chunk in [1_000, 65_536, usize::MAX] {
+        let mut writer = engine.writer();
+        assert!(writer.stays_in_memory(1_000) && !writer.stays_in_memory(1_000_000));
+        for piece in body.as_bytes().chunks(chunk) {
+            writer.write(piece).unwrap();
+        }
+        let prepared = writer.finish().unwrap();
+        assert_eq!(prepared.usage().bytes, kept.len() as u64);
+        namespace
+            .put_prepared(prepared, WriteOptions::default())
+            .unwrap();
+        let document = namespace.get().unwrap().unwrap();
+        assert!(document.in_memory().is_none());
+        assert!(
+            document
+                .chunks()
+                .all(|chunk| chunk.unwrap().len() <= 65_536)
+        );
+        assert_eq!(document.read().unwrap(), kept.as_bytes());
+        let third: Vec<u8> = document
+            .value("k2")
+            .unwrap()
+            .flat_map(|c| c.unwrap())
+            .collect();
+        assert_eq!(third.len(), 3_000_002);
+        assert_eq!(namespace.stat().unwrap().unwrap(), *document.stat());
+    }
+    // A reader of the replaced document goes on reading what it had.
+    let old = namespace.get().unwrap().unwrap();
+    namespace
+        .put(br#"{"now":"small"}"#, WriteOptions::default())
+        .unwrap();
+    assert_eq!(old.read().unwrap(), kept.as_bytes());
+    // Discarded and refused documents leave nothing behind.
+    let mut writer = engine.writer();
+    writer.write(&body.as_bytes()[..1_000_000]).unwrap();
+    drop(writer);
+    let mut writer = engine.writer();
+    writer.write(body.as_bytes()).unwrap();
+    drop(writer.finish().unwrap());
+    let mut writer = engine.writer();
+    writer.write(body.as_bytes()).unwrap();
+    let failed = namespace.put_prepared(writer.finish().unwrap(), options(Precondition::absent()));
+    assert!(matches!(
+        failed,
+        Err(Error::PreconditionFailed { current: Some(_) })
+    ));
+    engine.close().unwrap();
+    assert_eq!(blobs(), 0);
+    assert_eq!(
+        text(&open(&dir), "u", "c").as_deref(),
+        Some(r#"{"now":"small"}"#)
+    );
+}
+
+#[test]
+fn large_documents_survive_a_clean_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(400_000));
+    for round in 0..3 {
+        let engine = open(&dir);
+        let namespace = engine.namespace("u", "c").unwrap();
+        if round > 0 {
+            assert_eq!(text(&engine, "u", "c").as_deref(), Some(body.as_str()));
+        }
+        namespace
+            .put(body.as_bytes(), WriteOptions::default())
+            .unwrap();
+        engine.close().unwrap();
+    }
+    let left = std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+    assert_eq!(left, 1);
+}
+
+#[test]
+fn what_is_known_of_a_document_is_read_whatever_the_length_of_its_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.cache_bytes = 0;
+    // Long keys make metadata of some 8 KiB, and it is read before the body.
+    let keys: Vec<String> = (0..10)
+        .map(|index| format!("{index}{}", "\\u0061".repeat(127)))
+        .collect();
+    let with_values = |bytes: usize| {
+        let members: Vec<String> = keys
+            .iter()
+            .map(|key| format!("\"{key}\":\"{}\"", "v".repeat(bytes)))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let bodies = [
+        ("short", "{\"a\":1}".to_owned()),
+        (
+            "long body",
+            format!("{{\"a\":\"{}\"}}", "x".repeat(200_000)),
+        ),
+        ("long keys", with_values(1)),
+        ("long keys and body", with_values(20_000)),
+        ("long keys and a blob", with_values(100_000)),
+    ];
+    for life in 0..2 {
+        let engine = Engine::open(config.clone()).unwrap();
+        for (client, body) in &bodies {
+            let namespace = engine.namespace("u", client).unwrap();
+            if life == 0 {
+                namespace
+                    .put(body.as_bytes(), WriteOptions::default())
+                    .unwrap();
+            }
+            let document = namespace.get().unwrap().unwrap();
+            assert_eq!(
+                namespace.stat().unwrap().unwrap(),
+                *document.stat(),
+                "{client}"
+            );
+            assert_eq!(document.stat().usage.bytes, body.len() as u64, "{client}");
+            assert!(document.read().unwrap() == body.as_bytes(), "{client}");
+        }
+        engine.close().unwrap();
+    }
+}
