@@ -251,7 +251,13 @@ fn headers_of_a_token_are_never_followed() {
     let (server, _dir) = fresh(&[]);
     let claims = token::claims("alice", "xyz");
     let sign = |header: Value| signed(&header, &claims, Algorithm::HS256, &hs256_key());
-    for crit in [json!(["exp"]), json!([]), json!(["b64"]), json!("exp")] {
+    for crit in [
+        json!(["exp"]),
+        json!([]),
+        json!(["b64"]),
+        json!("exp"),
+        json!(null),
+    ] {
         refused(
             &server,
             &sign(json!({"alg": "HS256", "crit": crit})),

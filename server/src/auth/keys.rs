@@ -11,7 +11,7 @@ mod pem;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, decode, decode_header};
 use serde_json::{Map, Value};
 
 use crate::auth::LEEWAY_SECONDS;
@@ -122,7 +122,7 @@ impl KeySet {
         const MALFORMED: &str = "The token is not a signed JWT.";
         let header = decode_header(token).map_err(|_| MALFORMED)?;
         // RFC 7515 section 4.1.11: an extension that is not understood refuses it.
-        if header.crit.is_some() {
+        if header.crit.is_some() || has_crit(token) {
             return Err("The token's crit header names an extension that is not supported.");
         }
         let fitting = self.keys.iter().filter(|key| {
@@ -161,6 +161,16 @@ impl KeySet {
 pub(crate) fn secret_of(file: &[u8]) -> &[u8] {
     let secret = file.strip_suffix(b"\n").unwrap_or(file);
     secret.strip_suffix(b"\r").unwrap_or(secret)
+}
+
+/// Whether a token's header has a `crit` at all: `decode_header` takes one that is null
+/// for one that is absent. The header is decoded as if it were a token's claims, which
+/// are JSON in base64url too.
+fn has_crit(token: &[u8]) -> bool {
+    let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
+    let members: Result<Map<String, Value>, _> =
+        dangerous::insecure_decode_claims([b".", header, b"."].concat());
+    members.is_ok_and(|members| members.contains_key("crit"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
