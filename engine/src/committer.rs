@@ -19,7 +19,7 @@ use crate::engine::Shared;
 use crate::error::{Error, Result};
 use crate::log::frame::Kind;
 use crate::log::summary::Entry;
-use crate::log::{Failure, Log};
+use crate::log::{Failure, Log, MAX_BATCH_FRAMES};
 use crate::names::{Names, NamespaceHash};
 use crate::revision::Revision;
 use crate::table::{self, Newest};
@@ -27,8 +27,6 @@ use crate::table::{self, Newest};
 /// Bytes of one batch, at most, one frame excepted: what a writer may have to wait
 /// for besides the sync.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
-/// Writes of one batch, at most.
-const MAX_BATCH_REQUESTS: usize = 4096;
 
 pub(crate) struct Committer {
     shared: Arc<Shared>,
@@ -71,7 +69,7 @@ impl Committer {
         while self
             .shared
             .queue
-            .take(&mut batch, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS)
+            .take(&mut batch, MAX_BATCH_BYTES, MAX_BATCH_FRAMES)
         {
             self.commit(&mut batch);
             self.shared.catalogue.wait_for_room();
@@ -145,7 +143,6 @@ impl Committer {
         let mut newest: HashMap<NamespaceHash, Option<Revision>> = HashMap::new();
         let modified_ms = now_ms();
         let mut begun = false;
-        let count = changes.len();
         for mut change in changes {
             let hash = change.draft.hash;
             let current = match newest.get(&hash) {
@@ -167,7 +164,7 @@ impl Committer {
                 continue;
             }
             if !begun {
-                self.log.begin(count)?;
+                self.log.begin()?;
                 begun = true;
             }
             // From here on the blob may be named by a frame on the disk.

@@ -28,6 +28,8 @@ use crate::names::Names;
 /// Frames of one segment, at most. It bounds the memory of a summary (some 7 MiB),
 /// and how far the revisions of a crashed life can have come.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
+/// Frames of one batch, at most.
+pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
 /// Frames up to this size are gathered into one write.
 const GATHER_BYTES: usize = 256 * 1024;
 
@@ -101,11 +103,13 @@ impl Log {
         self.next_revision
     }
 
-    /// Makes room for a batch of `frames`: sees to it that there is a segment, and
-    /// that it is not full.
-    pub(crate) fn begin(&mut self, frames: usize) -> Result<(), Failure> {
+    /// Makes room for a batch: sees to it that there is a segment, and that it is not
+    /// full. A segment that is full stays so, whatever the batch: once its summary is
+    /// written, no frame may follow.
+    pub(crate) fn begin(&mut self) -> Result<(), Failure> {
         let fits = self.active.as_ref().is_some_and(|active| {
-            active.bytes < self.segment_bytes && active.summary.len() + frames <= MAX_SEGMENT_FRAMES
+            active.bytes < self.segment_bytes
+                && active.summary.len() + MAX_BATCH_FRAMES <= MAX_SEGMENT_FRAMES
         });
         if !fits {
             self.rotate()?;
@@ -194,9 +198,11 @@ impl Log {
         manifest.next_segment = self.manifest.next_segment;
         manifest.segments.push(Record { id, sealed: None });
         manifest.reserved_revision = self.next_revision + MAX_SEGMENT_FRAMES as u64;
-        self.replace_manifest(manifest).inspect_err(|_| {
-            // Unlisted, it is removed at the next open if it is not now.
-            let _ = self.fs.remove(&active.path);
+        self.replace_manifest(manifest).inspect_err(|failure| {
+            // Where it is not known which manifest counts, the new one may list it.
+            if matches!(failure, Failure::Refused(_)) {
+                let _ = self.fs.remove(&active.path);
+            }
         })?;
         self.active = Some(active);
         Ok(())

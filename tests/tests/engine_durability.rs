@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prefd_engine::{Durability, Engine, Error, Precondition, WriteOptions};
@@ -201,62 +202,114 @@ fn cut_power_at(disk: &SimDisk, n: u64) {
 }
 
 /// A life that has everything in it: small and large documents, a delete, a segment
-/// that is sealed, a clean close.
-fn short_life(
-    store: &Store,
-    model: &mut BTreeMap<String, Allowed>,
-    life: u64,
-) -> Result<(), Error> {
+/// that is full and one that is begun, a clean close. Goes on after a failed write;
+/// `Err` is the first failure.
+fn life(store: &Store, model: &mut BTreeMap<String, Allowed>) -> Result<(), Error> {
+    const FILLING: usize = 34;
     let engine = store.open()?;
-    for (index, size) in [10, 5_000, 1_900, 10, 1_900].into_iter().enumerate() {
-        let client = format!("c{}", index % 3);
-        let value = (index != 3).then(|| body(life * 10 + index as u64, size));
+    let mut outcome = Ok(());
+    let sizes = [10, 5_000, 1_900, 10].into_iter();
+    let sizes = sizes.chain([1_900; FILLING]).chain([3_000, 10]);
+    for (index, size) in sizes.enumerate() {
+        let client = format!("c{}", index % 5);
+        let value = (index % 13 != 3).then(|| body(100 + index as u64, size));
         let allowed = model.entry(client.clone()).or_default();
         allowed.attempted.push(value.clone());
         let namespace = engine.namespace("u", &client)?;
-        match &value {
-            Some(body) => drop(namespace.put(body.as_bytes(), WriteOptions::default())?),
-            None => namespace.delete(WriteOptions::default())?,
-        }
-        *allowed = Allowed {
-            acknowledged: value,
-            attempted: Vec::new(),
+        let written = match &value {
+            Some(body) => namespace
+                .put(body.as_bytes(), WriteOptions::default())
+                .map(drop),
+            None => namespace.delete(WriteOptions::default()),
         };
+        match written {
+            Ok(()) => {
+                *allowed = Allowed {
+                    acknowledged: value,
+                    attempted: Vec::new(),
+                };
+            }
+            Err(error) => {
+                // Only a poisoned store may have what it did not acknowledge.
+                if !matches!(error, Error::Poisoned { .. }) {
+                    allowed.attempted.pop();
+                }
+                outcome = outcome.and(Err(error));
+            }
+        }
     }
-    engine.close()
+    outcome.and(engine.close())
+}
+
+/// A store whose last life ended by a crash, or by a clean close.
+fn lived_in(model: &mut BTreeMap<String, Allowed>, closed: bool) -> Store {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    for (client, stamp, size) in [("c0", 1, 10), ("c4", 2, 3_000)] {
+        put(&engine, client, &body(stamp, size)).unwrap();
+        let allowed = model.entry(client.to_owned()).or_default();
+        allowed.acknowledged = Some(body(stamp, size));
+    }
+    if closed {
+        engine.close().unwrap();
+    }
+    store.crashed(Unsynced::Lost)
+}
+
+/// What a crash makes of that which was not synced, by the seed.
+fn unsynced(seed: u64) -> Unsynced {
+    match seed {
+        0 => Unsynced::Lost,
+        1 => Unsynced::Kept,
+        seed => Unsynced::Some { seed },
+    }
+}
+
+#[test]
+fn a_single_failure_of_any_operation_loses_nothing_and_the_store_opens_again() {
+    for seed in seeds(2) {
+        for (closed, kind) in [
+            (true, io::ErrorKind::Other),
+            (false, io::ErrorKind::Other),
+            (true, io::ErrorKind::StorageFull),
+        ] {
+            for operation in 0.. {
+                let context = format!("seed {seed}, closed {closed}, {kind:?} of {operation}");
+                let mut model = BTreeMap::new();
+                let store = lived_in(&mut model, closed);
+                let count = Arc::new(AtomicU64::new(0));
+                let counted = Arc::clone(&count);
+                store.disk.set_fault(Box::new(move |_, _| {
+                    (counted.fetch_add(1, Ordering::Relaxed) == operation).then_some(kind)
+                }));
+                // It may end well all the same: not every operation has to succeed.
+                let _ = life(&store, &mut model);
+                let has_failed = count.load(Ordering::Relaxed) > operation;
+                let after = store.crashed(unsynced(seed));
+                let engine = after
+                    .open()
+                    .unwrap_or_else(|error| panic!("{context}: {error}"));
+                verify(&engine, &mut model, &context);
+                if !has_failed {
+                    assert!(operation > 100, "a life has more operations");
+                    break;
+                }
+            }
+        }
+    }
 }
 
 #[test]
 fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
     for seed in seeds(8) {
         let mut crashes = 0;
-        let unsynced = match seed {
-            0 => Unsynced::Lost,
-            1 => Unsynced::Kept,
-            seed => Unsynced::Some { seed },
-        };
         for operation in 0.. {
             let mut model = BTreeMap::new();
-            let store = Store::new();
-            // A life before it, ended by a crash, so that there is something to recover.
-            let engine = store.open().unwrap();
-            put(&engine, "c0", &body(1, 10)).unwrap();
-            put(&engine, "c4", &body(2, 3_000)).unwrap();
-            for (client, stamp, size) in [("c0", 1, 10), ("c4", 2, 3_000)] {
-                let acknowledged = Some(body(stamp, size));
-                model.insert(
-                    client.to_owned(),
-                    Allowed {
-                        acknowledged,
-                        attempted: Vec::new(),
-                    },
-                );
-            }
-            let store = store.crashed(Unsynced::Lost);
+            let store = lived_in(&mut model, seed % 3 == 2);
             cut_power_at(&store.disk, operation);
-            let ended = short_life(&store, &mut model, 1).is_ok();
+            let ended = life(&store, &mut model).is_ok();
             let context = format!("seed {seed}, operation {operation}");
-            let after = store.crashed(unsynced);
+            let after = store.crashed(unsynced(seed));
             let engine = after
                 .open()
                 .unwrap_or_else(|error| panic!("{context}: {error}"));
@@ -267,7 +320,7 @@ fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
                 break;
             }
         }
-        assert!(crashes > 40, "a life has more operations than {crashes}");
+        assert!(crashes > 100, "a life has more operations than {crashes}");
     }
 }
 
