@@ -80,7 +80,7 @@ impl Blobs {
             fs,
             dir: dir.to_owned(),
             store,
-            next: AtomicU64::new(highest + 1),
+            next: AtomicU64::new(highest.saturating_add(1)),
             named: Mutex::new(named),
             sweeper: Mutex::new(Some((sender, thread))),
         }))

@@ -50,7 +50,8 @@ pub struct Config {
     /// Memory that sled is told to use as its cache (it takes more). Default 8 MiB.
     pub catalogue_cache_bytes: u64,
     /// How many values of spooled documents are checked at the same time, each in
-    /// a buffer of up to [`Limits::max_value_bytes`]. Default 2.
+    /// a buffer of up to [`Limits::max_value_bytes`], and a second one while it is told
+    /// where a refused value goes wrong. Default 2.
     pub value_checks: usize,
     /// Segments of the log that are kept open for reading. Default 32.
     pub open_segments: usize,
