@@ -14,10 +14,9 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::compaction::Bell;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::log::reader::{missing_is_corrupt, read_at};
@@ -43,12 +42,15 @@ pub(crate) struct Blobs {
     next: AtomicU64,
     /// Which namespaces have blobs, and which. Only these: most have none.
     named: Mutex<HashMap<NamespaceHash, Vec<u64>>>,
-    sweeper: Mutex<Option<(Sender<u64>, JoinHandle<()>)>>,
+    /// Files that are to go.
+    doomed: Mutex<Vec<u64>>,
+    /// Rung when there are any.
+    bell: Arc<Bell>,
 }
 
 impl Blobs {
     /// `named`: the blobs that current frames name. Files that none names are
-    /// removed, if `sweep` says that the names are all known; they are of an
+    /// doomed, if `sweep` says that the names are all known; they are of an
     /// earlier life, since nothing of this one has been written yet.
     pub(crate) fn open(
         fs: Arc<dyn Fs>,
@@ -56,10 +58,11 @@ impl Blobs {
         store: StoreId,
         named: HashMap<NamespaceHash, Vec<u64>>,
         sweep: bool,
+        bell: Arc<Bell>,
     ) -> Result<Arc<Self>> {
         fs.create_dir(dir)
             .map_err(|error| Error::io("create", dir, error))?;
-        let present: Vec<u64> = fs
+        let mut present: Vec<u64> = fs
             .list(dir)
             .map_err(|error| Error::io("list", dir, error))?
             .iter()
@@ -68,21 +71,15 @@ impl Blobs {
         let mut live: Vec<u64> = named.values().flatten().copied().collect();
         live.sort_unstable();
         let highest = present.iter().chain(&live).max().copied().unwrap_or(0);
-        let (sender, receiver) = channel();
-        for id in present {
-            if sweep && live.binary_search(&id).is_err() {
-                // The receiver is still in hand, so this cannot fail.
-                let _ = sender.send(id);
-            }
-        }
-        let thread = spawn_sweeper(Arc::clone(&fs), dir.to_owned(), receiver)?;
+        present.retain(|id| sweep && live.binary_search(id).is_err());
         Ok(Arc::new(Self {
             fs,
             dir: dir.to_owned(),
             store,
             next: AtomicU64::new(highest.saturating_add(1)),
             named: Mutex::new(named),
-            sweeper: Mutex::new(Some((sender, thread))),
+            doomed: Mutex::new(present),
+            bell,
         }))
     }
 
@@ -127,7 +124,7 @@ impl Blobs {
     }
 
     /// A namespace's newest frame names `blobs` (none, mostly); those that only its
-    /// last one named are removed in the background. To be called once that newest
+    /// last one named are doomed. To be called once that newest
     /// frame is on stable storage.
     pub(crate) fn name(&self, hash: NamespaceHash, blobs: &[u64]) {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,40 +144,31 @@ impl Blobs {
         }
     }
 
-    /// Removes a blob that nothing names, in the background. One that cannot be
-    /// removed now is at the next open.
+    /// Has a blob that nothing names removed by the next sweep: unlinking a large file
+    /// takes milliseconds that no writer should wait for.
     fn remove(&self, id: u64) {
-        let sweeper = self.sweeper.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((sender, _)) = &*sweeper {
-            let _ = sender.send(id);
+        self.doomed().push(id);
+        self.bell.ring();
+    }
+
+    fn doomed(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what is to go. What cannot be removed now is at the next open.
+    pub(crate) fn sweep(&self) {
+        let doomed = std::mem::take(&mut *self.doomed());
+        for id in doomed {
+            let _ = self.fs.remove(&self.path(id));
         }
     }
 
-    /// Waits until what is to be removed has been.
-    pub(crate) fn close(&self) {
-        let sweeper = self
-            .sweeper
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some((sender, thread)) = sweeper {
-            drop(sender);
-            let _ = thread.join();
-        }
+    /// Documents that lie in blobs, and the blobs that they lie in.
+    pub(crate) fn count(&self) -> (u64, u64) {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let blobs: usize = named.values().map(Vec::len).sum();
+        (named.len() as u64, blobs as u64)
     }
-}
-
-/// Unlinking a large file takes milliseconds that no writer should wait for.
-fn spawn_sweeper(fs: Arc<dyn Fs>, dir: PathBuf, receiver: Receiver<u64>) -> Result<JoinHandle<()>> {
-    let name = "prefd-sweeper";
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            for id in receiver {
-                let _ = fs.remove(&path(&dir, id));
-            }
-        })
-        .map_err(|error| Error::io("start the sweeper for", Path::new("blobs"), error))
 }
 
 fn path(dir: &Path, id: u64) -> PathBuf {

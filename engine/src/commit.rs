@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use crate::blob::BlobDraft;
+use crate::compaction::Job;
 use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::limits::Usage;
@@ -146,7 +147,14 @@ pub(crate) struct Request {
     pub(crate) acknowledgement: Acknowledgement,
 }
 
-/// The writes that wait, bounded in bytes.
+/// What the committer takes at once.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) requests: Vec<Request>,
+    pub(crate) job: Option<Job>,
+}
+
+/// The writes that wait, bounded in bytes, and a place for one job of compaction.
 pub(crate) struct Queue {
     max_bytes: u64,
     state: Mutex<QueueState>,
@@ -160,6 +168,7 @@ pub(crate) struct Queue {
 struct QueueState {
     requests: VecDeque<Request>,
     bytes: u64,
+    job: Option<Job>,
     closed: bool,
 }
 
@@ -219,20 +228,31 @@ impl Queue {
         commit
     }
 
-    /// Waits for writes and moves them into `batch`, in order, up to these bounds
-    /// but at least one; false once the queue is closed and empty.
-    pub(crate) fn take(
-        &self,
-        batch: &mut Vec<Request>,
-        max_bytes: u64,
-        max_requests: usize,
-    ) -> bool {
+    /// Hands the committer a job, which goes with the next batch. There is one at a
+    /// time: the next is handed over once the last is done.
+    pub(crate) fn submit_job(&self, job: Job) -> Result<()> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        state.job = Some(job);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for work and moves it into `work`: writes in order, up to these bounds
+    /// but at least one, and the job, if there is one. False once the queue is closed
+    /// and empty.
+    pub(crate) fn take(&self, work: &mut Work, max_bytes: u64, max_requests: usize) -> bool {
         let mut state = self
             .filled
             .wait_while(self.lock(), |state| {
-                !state.closed && state.requests.is_empty()
+                !state.closed && state.requests.is_empty() && state.job.is_none()
             })
             .unwrap_or_else(PoisonError::into_inner);
+        work.job = state.job.take();
+        let batch = &mut work.requests;
         let mut bytes = 0;
         while let Some(next) = state.requests.front() {
             let weight = weight(&next.change.draft);
@@ -245,7 +265,7 @@ impl Queue {
         state.bytes -= bytes;
         drop(state);
         self.drained.notify_all();
-        !batch.is_empty()
+        !work.requests.is_empty() || work.job.is_some()
     }
 
     /// Refuses what comes from now on. What is queued will be taken.
@@ -258,8 +278,10 @@ impl Queue {
     /// Closes it, and answers what is queued that it will not be committed.
     pub(crate) fn abort(&self) {
         self.close();
-        let requests = std::mem::take(&mut self.lock().requests);
-        drop(requests);
+        let mut state = self.lock();
+        let abandoned = (std::mem::take(&mut state.requests), state.job.take());
+        drop(state);
+        drop(abandoned);
     }
 }
 

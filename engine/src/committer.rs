@@ -3,244 +3,217 @@
 //! It takes everything that waits, judges each precondition against the newest
 //! revision, those of earlier writes of the same batch included, appends, syncs
 //! once, publishes and acknowledges. There is no timer: a lone writer pays for one
-//! sync, and what arrives during a sync shares the next.
+//! sync, and what arrives during a sync shares the next. What compaction copies goes
+//! behind the writes of a batch, and never in their way: where it cannot be written,
+//! they still are.
 //!
 //! Invariant: nothing is visible or answered before what it rests on is synced.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod batch;
 
-use crate::blob::BlobDraft;
+use std::sync::Arc;
+
 use crate::catalogue::{Identity, Value};
-use crate::commit::{Acknowledgement, Change, Outcome, Request};
-use crate::config::Durability;
+use crate::commit::{Acknowledgement, Change, Request, Work};
+use crate::compaction::{Job, MAX_STEP_FRAMES, Task};
 use crate::engine::Shared;
 use crate::error::{Error, Result};
 use crate::log::frame::Kind;
-use crate::log::summary::Entry;
-use crate::log::{Failure, Log, MAX_BATCH_FRAMES};
-use crate::names::{Names, NamespaceHash};
+use crate::log::{Failure, Log, MAX_BATCH_FRAMES, segment};
+use crate::names::NamespaceHash;
+use crate::reserve::Reserve;
 use crate::revision::Revision;
-use crate::table::{self, Newest};
+use crate::table;
+use batch::{Decision, Written};
 
 /// Bytes of one batch, at most, one frame excepted: what a writer may have to wait
 /// for besides the sync.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
+/// Writes of one batch, at most.
+const MAX_BATCH_REQUESTS: usize = MAX_BATCH_FRAMES - MAX_STEP_FRAMES;
 
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     log: Log,
+    reserve: Reserve,
     /// Blobs of frames that were published without a sync: what they replaced may
     /// go only once they are synced.
     unsynced_names: Vec<(NamespaceHash, Vec<u64>)>,
 }
 
-/// One request, once its batch has decided on it.
-enum Decision {
-    /// Answered with this, once what it rests on is synced.
-    Answer(Outcome),
-    Appended(Appended),
-}
-
-/// A change whose frame is in the batch.
-struct Appended {
-    names: Names,
-    segment: u32,
-    entry: Entry,
-    kind: Kind,
-    value: Value,
-    blobs: Vec<u64>,
-    draft: Option<BlobDraft>,
-}
-
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, log: Log) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, log: Log, reserve: Reserve) -> Self {
         Self {
             shared,
             log,
+            reserve,
             unsynced_names: Vec::new(),
         }
     }
 
     /// Commits until the queue is closed and empty, then closes the store.
     pub(crate) fn run(mut self) -> Result<()> {
-        let mut batch = Vec::new();
+        let mut work = Work::default();
         while self
             .shared
             .queue
-            .take(&mut batch, MAX_BATCH_BYTES, MAX_BATCH_FRAMES)
+            .take(&mut work, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS)
         {
-            self.commit(&mut batch);
+            self.commit(work.requests.drain(..), work.job.take());
             self.shared.catalogue.wait_for_room();
         }
         self.close()
     }
 
-    fn commit(&mut self, batch: &mut Vec<Request>) {
+    fn commit(&mut self, requests: impl Iterator<Item = Request>, job: Option<Job>) {
+        let (mut changes, mut acknowledgements): (Vec<_>, Vec<_>) = requests
+            .map(|request| (request.change, request.acknowledgement))
+            .unzip();
         if let Some(poison) = self.shared.poison() {
-            for request in batch.drain(..) {
-                request.acknowledgement.answer(Err(poison.clone()));
+            refuse(acknowledgements, &poison);
+            if let Some(job) = job {
+                let _ = job.done.send(Err(poison));
             }
             return;
         }
-        let sync = batch
-            .iter()
-            .any(|request| request.change.durability == Durability::Sync);
-        let mut acknowledgements = Vec::with_capacity(batch.len());
-        let mut changes = Vec::with_capacity(batch.len());
-        for request in batch.drain(..) {
-            acknowledgements.push(request.acknowledgement);
-            changes.push(request.change);
+        if !self.reserve.is_held() {
+            self.fill_reserve(&mut changes, &mut acknowledgements);
         }
-        match self.write(changes, sync) {
-            Ok(decisions) => self.publish(decisions, acknowledgements),
-            Err(error) => {
-                for acknowledgement in acknowledgements {
-                    acknowledgement.answer(Err(error.clone()));
-                }
-            }
-        }
-    }
-
-    /// Decides on every change and writes those that pass.
-    fn write(&mut self, changes: Vec<Change>, sync: bool) -> Result<Vec<Decision>> {
-        let mut decisions = Vec::with_capacity(changes.len());
-        let outcome = self
-            .append(changes, &mut decisions)
-            .and_then(|()| self.log.flush(sync && !self.is_settled(&decisions)));
-        let Err(failure) = outcome else {
-            return Ok(decisions);
+        let copies = match &job {
+            Some(Job {
+                task: Task::Copy(copies),
+                ..
+            }) => &**copies,
+            _ => &[],
         };
-        match failure {
-            Failure::Refused(error) => {
-                // Nothing of the batch is left in the log.
-                for decision in &mut decisions {
-                    if let Decision::Appended(Appended { draft: Some(d), .. }) = decision {
-                        d.unkeep();
-                    }
+        let outcome = match self.write(&mut changes, copies) {
+            Ok(written) => {
+                let outcome = written.copies_refused.clone().map_or(Ok(()), Err);
+                self.publish(changes, written, acknowledgements);
+                outcome
+            }
+            Err(error) => {
+                if matches!(error, Error::StorageFull { .. }) {
+                    self.refuse_puts(&mut changes, &mut acknowledgements, &error);
+                    self.commit_deletes(changes, acknowledgements);
+                } else {
+                    refuse(acknowledgements, &error);
                 }
                 Err(error)
             }
-            Failure::Poisoned(error) => {
-                self.shared.set_poison(error.clone());
-                Err(error)
-            }
+        };
+        if let Some(job) = job {
+            self.finish(&job, outcome);
         }
     }
 
-    /// Whether no answer rests on anything that is not synced.
-    fn is_settled(&self, decisions: &[Decision]) -> bool {
-        self.log.is_synced() && decisions.iter().all(|d| matches!(d, Decision::Answer(_)))
+    /// Ends a job, whose copies, if it has any, were written or not.
+    fn finish(&mut self, job: &Job, outcome_of_copies: Result<()>) {
+        let attempt = |committer: &mut Self| match &job.task {
+            Task::Copy(copies) => {
+                let written = committer.write(&mut [], copies)?;
+                let outcome = written.copies_refused.clone().map_or(Ok(()), Err);
+                committer.publish(Vec::new(), written, Vec::new());
+                outcome
+            }
+            Task::Retire { segment, deletes } => committer.retire(*segment, deletes),
+        };
+        let mut outcome = match &job.task {
+            Task::Copy(_) => outcome_of_copies,
+            Task::Retire { .. } => attempt(self),
+        };
+        if matches!(outcome, Err(Error::StorageFull { .. }))
+            && job.may_use_reserve
+            && self.reserve.release()
+        {
+            outcome = attempt(self);
+        }
+        // Compaction may have stopped waiting.
+        let _ = job.done.send(outcome);
     }
 
-    fn append(
+    /// Space for deletes and compaction comes first: without it, puts are refused.
+    fn fill_reserve(
         &mut self,
-        changes: Vec<Change>,
-        decisions: &mut Vec<Decision>,
-    ) -> Result<(), Failure> {
-        // What the batch has made of a namespace, which the table does not show yet.
-        let mut newest: HashMap<NamespaceHash, Option<Revision>> = HashMap::new();
-        let modified_ms = now_ms();
-        let mut begun = false;
-        for mut change in changes {
-            let hash = change.draft.hash;
-            let current = match newest.get(&hash) {
-                Some(current) => Ok(*current),
-                None => self.current(hash, &change),
-            };
-            let decided = match current {
-                Err(error) => Some(Err(error)),
-                Ok(current) if !change.precondition.holds(current) => {
-                    Some(Err(Error::PreconditionFailed { current }))
-                }
-                Ok(None) if change.draft.kind == Kind::Delete && !self.is_unreadable(hash) => {
-                    Some(Ok(None))
-                }
-                Ok(_) => None,
-            };
-            if let Some(outcome) = decided {
-                decisions.push(Decision::Answer(outcome));
-                continue;
-            }
-            if !begun {
-                self.log.begin()?;
-                begun = true;
-            }
-            // From here on the blob may be named by a frame on the disk.
-            if let Some(blob) = &mut change.blob {
-                blob.keep();
-            }
-            let appended = self
-                .log
-                .append(&change.names, &change.draft, change.usage, modified_ms);
-            let (segment, entry) = match appended {
-                Ok(place) => place,
-                Err(failure) => {
-                    if let (Failure::Refused(_), Some(blob)) = (&failure, &mut change.blob) {
-                        blob.unkeep();
-                    }
-                    return Err(failure);
-                }
-            };
-            let revision = Revision::new(entry.revision);
-            newest.insert(hash, (change.draft.kind == Kind::Put).then_some(revision));
-            decisions.push(Decision::Appended(Appended {
-                names: change.names,
-                segment,
-                entry,
-                kind: change.draft.kind,
-                value: Value {
-                    revision: entry.revision,
-                    modified_ms,
-                    usage: change.usage,
-                },
-                blobs: change.draft.blobs,
-                draft: change.blob,
-            }));
+        changes: &mut Vec<Change>,
+        acknowledgements: &mut Vec<Acknowledgement>,
+    ) {
+        if !changes.iter().any(|change| change.draft.kind == Kind::Put) {
+            return;
         }
-        Ok(())
-    }
-
-    /// The revision that a precondition is judged against. One on a namespace whose
-    /// newest frame cannot be read cannot be judged; without one, it is replaced.
-    fn current(&self, hash: NamespaceHash, change: &Change) -> Result<Option<Revision>> {
-        match self.shared.table.newest(hash) {
-            Newest::Absent => Ok(None),
-            Newest::Document(entry) => Ok(Some(Revision::new(entry.revision))),
-            Newest::Unreadable { .. } if change.precondition.is_none() => Ok(None),
-            Newest::Unreadable { segment, offset } => Err(self.shared.unreadable(segment, offset)),
+        if let Err(error) = self.reserve.fill() {
+            let error = Error::io("write", self.reserve.path(), error);
+            if matches!(error, Error::StorageFull { .. }) {
+                self.refuse_puts(changes, acknowledgements, &error);
+            }
         }
     }
 
-    fn is_unreadable(&self, hash: NamespaceHash) -> bool {
-        matches!(self.shared.table.newest(hash), Newest::Unreadable { .. })
+    /// Answers the puts of a batch with an error, and leaves the deletes.
+    fn refuse_puts(
+        &mut self,
+        changes: &mut Vec<Change>,
+        acknowledgements: &mut Vec<Acknowledgement>,
+        error: &Error,
+    ) {
+        let (puts, deletes): (Vec<_>, Vec<_>) = std::mem::take(changes)
+            .into_iter()
+            .zip(acknowledgements.drain(..))
+            .partition(|(change, _)| change.draft.kind == Kind::Put);
+        refuse(
+            puts.into_iter().map(|(_, acknowledgement)| acknowledgement),
+            error,
+        );
+        (*changes, *acknowledgements) = deletes.into_iter().unzip();
+        // Whatever can be given back is wanted now.
+        self.shared.bell.ring();
+    }
+
+    /// Commits deletes on a full disk, in the space that is kept for them.
+    fn commit_deletes(&mut self, mut changes: Vec<Change>, acknowledgements: Vec<Acknowledgement>) {
+        let mut outcome = self.write(&mut changes, &[]);
+        if matches!(outcome, Err(Error::StorageFull { .. })) && self.reserve.release() {
+            outcome = self.write(&mut changes, &[]);
+        }
+        match outcome {
+            Ok(written) => self.publish(changes, written, acknowledgements),
+            Err(error) => refuse(acknowledgements, &error),
+        }
     }
 
     /// Makes a written batch visible, and answers it.
-    fn publish(&mut self, decisions: Vec<Decision>, acknowledgements: Vec<Acknowledgement>) {
-        for decision in &decisions {
-            if let Decision::Appended(appended) = decision {
-                let entry = table::Entry::at(appended.segment, &appended.entry);
-                self.shared.table.advance(appended.entry.hash, entry);
-            }
-        }
-        let changes = decisions.iter().filter_map(|decision| match decision {
-            Decision::Appended(appended) => Some((
-                &appended.names,
-                (appended.kind == Kind::Put).then_some(appended.value),
-            )),
-            Decision::Answer(_) => None,
-        });
-        self.shared.catalogue.record(changes);
-        for (decision, acknowledgement) in decisions.into_iter().zip(acknowledgements) {
+    fn publish(
+        &mut self,
+        changes: Vec<Change>,
+        written: Written,
+        acknowledgements: Vec<Acknowledgement>,
+    ) {
+        self.advance(&written);
+        let recorded = written.decisions.iter().zip(&changes);
+        self.shared
+            .catalogue
+            .record(recorded.filter_map(|(decision, change)| match decision {
+                Decision::Appended(_, entry) => {
+                    let value = Value {
+                        revision: entry.revision,
+                        modified_ms: written.modified_ms,
+                        usage: change.usage,
+                    };
+                    Some((
+                        &change.names,
+                        (change.draft.kind == Kind::Put).then_some(value),
+                    ))
+                }
+                Decision::Answer(_) => None,
+            }));
+        let answered = changes.into_iter().zip(acknowledgements);
+        for (decision, (change, acknowledgement)) in written.decisions.into_iter().zip(answered) {
             match decision {
                 Decision::Answer(outcome) => acknowledgement.answer(outcome),
-                Decision::Appended(appended) => {
-                    let revision = Revision::new(appended.entry.revision);
-                    let outcome = (appended.kind == Kind::Put).then_some(revision);
-                    self.unsynced_names
-                        .push((appended.entry.hash, appended.blobs));
+                Decision::Appended(_, entry) => {
+                    let revision = Revision::new(entry.revision);
+                    let outcome = (change.draft.kind == Kind::Put).then_some(revision);
+                    self.unsynced_names.push((entry.hash, change.draft.blobs));
                     acknowledgement.answer(Ok(outcome));
                 }
             }
@@ -250,6 +223,65 @@ impl Committer {
                 self.shared.intake.blobs.name(hash, &blobs);
             }
         }
+    }
+
+    /// Has the table point to what was written, and counts what that replaced.
+    fn advance(&self, written: &Written) {
+        let appended = written
+            .decisions
+            .iter()
+            .filter_map(|decision| match decision {
+                Decision::Appended(segment, entry) => Some((*segment, entry)),
+                Decision::Answer(_) => None,
+            });
+        let copied = written
+            .copied
+            .iter()
+            .map(|(segment, entry)| (*segment, entry));
+        let mut segments = self.shared.space.lock();
+        let began = segments.active();
+        for (segment, entry) in appended.chain(copied) {
+            let current = table::Entry::at(segment, entry);
+            segments.appended(&current);
+            if let Some(replaced) = self.shared.table.advance(entry.hash, current) {
+                segments.superseded(&replaced);
+            }
+        }
+        let has_rotated = segments.active() != began;
+        let is_due = segments.died_bytes() > self.shared.segment_bytes / 8;
+        if has_rotated || is_due || !self.reserve.is_held() {
+            segments.look_again();
+            drop(segments);
+            self.shared.bell.ring();
+        }
+    }
+
+    /// Takes a segment out of the log, once nothing but these deletes is current in it.
+    fn retire(&mut self, segment: u32, deletes: &[(NamespaceHash, table::Entry)]) -> Result<()> {
+        let table = &self.shared.table;
+        let needless = deletes
+            .iter()
+            .filter(|(hash, entry)| table.entry(*hash) == Some(*entry))
+            .count();
+        let held = self.shared.space.lock().get(segment).unwrap_or_default();
+        let current = held.documents as usize + held.tombstones as usize;
+        if current != needless || held.damaged > 0 {
+            let path = segment::path(&self.shared.place.dir, segment);
+            let what = "its summary does not name every current frame";
+            return Err(Error::corrupt(&path, 0, what));
+        }
+        self.log.retire(segment).map_err(|failure| match failure {
+            Failure::Refused(error) => error,
+            Failure::Poisoned(error) => {
+                self.shared.set_poison(error.clone());
+                error
+            }
+        })?;
+        for (hash, entry) in deletes {
+            table.forget_delete(*hash, entry);
+        }
+        self.shared.space.lock().retired(segment);
+        Ok(())
     }
 
     /// Seals the log, and lets the catalogue know what it then stands for.
@@ -270,7 +302,6 @@ impl Committer {
                 self.shared.intake.blobs.name(hash, &blobs);
             }
         }
-        self.shared.intake.blobs.close();
         outcome
     }
 }
@@ -282,11 +313,8 @@ impl Drop for Committer {
     }
 }
 
-/// Milliseconds since 1970 by the clock of the machine.
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+fn refuse(acknowledgements: impl IntoIterator<Item = Acknowledgement>, error: &Error) {
+    for acknowledgement in acknowledgements {
+        acknowledgement.answer(Err(error.clone()));
+    }
 }

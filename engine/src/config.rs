@@ -53,6 +53,13 @@ pub struct Config {
     /// a buffer of up to [`Limits::max_value_bytes`], and a second one while it is told
     /// where a refused value goes wrong. Default 2.
     pub value_checks: usize,
+    /// Whether a thread of the engine gives space back: it rewrites segments of the log
+    /// that are mostly stale, and removes files that nothing needs. Otherwise
+    /// [`crate::Engine::compact`] and closing do. Default yes.
+    pub background_compaction: bool,
+    /// Space on the disk that is kept for deletes and compaction: a put that would
+    /// leave less is refused as on a full disk. Default 8 MiB.
+    pub reserve_bytes: u64,
     /// Segments of the log that are kept open for reading. Default 32.
     pub open_segments: usize,
     /// The file system. Default: the disk.
@@ -84,6 +91,8 @@ impl Config {
             catalogue_pending_bytes: 16 * MIB,
             catalogue_cache_bytes: 8 * MIB,
             value_checks: 2,
+            background_compaction: true,
+            reserve_bytes: 8 * MIB,
             open_segments: 32,
             fs: Arc::new(Disk),
         }

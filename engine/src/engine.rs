@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use quick_cache::Weighter;
@@ -12,17 +12,21 @@ use crate::blob::Blobs;
 use crate::catalogue::{self, Catalogue, Identity, Source, UserUsage, Value};
 use crate::commit::Queue;
 use crate::committer::Committer;
+use crate::compaction::{self, Bell};
 use crate::config::{Config, Durability};
 use crate::document::Document;
 use crate::error::{Error, Result};
 use crate::limits::Usage;
 use crate::lock::DirectoryLock;
+use crate::log::place::Place;
 use crate::log::reader::Reader;
 use crate::log::segment;
 use crate::log::summary::EntryKind;
 use crate::names::{Names, NamespaceHash, valid};
 use crate::namespace::Namespace;
-use crate::recovery::{Place, recover};
+use crate::recovery::{Recovered, recover};
+use crate::reserve::{self, Reserve};
+use crate::space::Space;
 use crate::table::Table;
 use crate::writer::{Intake, Permits, Writer};
 
@@ -51,6 +55,7 @@ pub struct Engine(Arc<Owner>);
 struct Owner {
     shared: Arc<Shared>,
     committer: Mutex<Option<JoinHandle<Result<()>>>>,
+    compactor: Mutex<Option<JoinHandle<()>>>,
     /// Given up last.
     lock: Mutex<Option<DirectoryLock>>,
 }
@@ -59,9 +64,17 @@ struct Owner {
 pub(crate) struct Shared {
     pub(crate) place: Place,
     pub(crate) durability: Durability,
+    pub(crate) segment_bytes: u64,
+    pub(crate) reserve_bytes: u64,
     pub(crate) table: Arc<Table>,
+    pub(crate) space: Space,
     pub(crate) reader: Reader,
     pub(crate) queue: Queue,
+    pub(crate) bell: Arc<Bell>,
+    /// Whose turn it is to compact.
+    pub(crate) compacting: Mutex<()>,
+    /// Segments that are out of the log, and whose files are to go.
+    doomed_segments: Mutex<Vec<u32>>,
     pub(crate) catalogue: Catalogue,
     pub(crate) intake: Arc<Intake>,
     cache: Cache<NamespaceHash, Document, DocumentWeight>,
@@ -98,12 +111,8 @@ impl Engine {
         config.validate()?;
         let dir = &config.data_dir;
         let lock = DirectoryLock::acquire(dir)?;
-        let recovered = recover(
-            &config.fs,
-            &dir.join("log"),
-            config.segment_bytes,
-            config.open_segments,
-        )?;
+        let recovered = recover_with_reserve(&config, &dir.join("log"))?;
+        let bell = Arc::<Bell>::default();
         let table = Arc::new(recovered.table);
         let blobs = Blobs::open(
             Arc::clone(&config.fs),
@@ -111,7 +120,13 @@ impl Engine {
             recovered.place.store,
             recovered.blobs,
             table.loss().is_none(),
+            Arc::clone(&bell),
         )?;
+        let reserve = Reserve::open(
+            Arc::clone(&config.fs),
+            &dir.join("log"),
+            config.reserve_bytes,
+        );
         sync_names(&config, dir)?;
         let catalogue = Catalogue::open(
             &dir.join("catalogue"),
@@ -126,9 +141,15 @@ impl Engine {
         let shared = Arc::new(Shared {
             place: recovered.place,
             durability: config.durability,
+            segment_bytes: config.segment_bytes,
+            reserve_bytes: config.reserve_bytes,
             table,
+            space: recovered.space,
             reader: recovered.reader,
             queue: Queue::new(config.queue_bytes),
+            bell,
+            compacting: Mutex::default(),
+            doomed_segments: Mutex::default(),
             catalogue,
             intake: Arc::new(Intake {
                 limits: config.limits,
@@ -144,16 +165,21 @@ impl Engine {
             poison: Mutex::new(None),
             closed: AtomicBool::new(false),
         });
-        let committer = Committer::new(Arc::clone(&shared), recovered.log);
-        let thread = std::thread::Builder::new()
-            .name("prefd-committer".to_owned())
-            .spawn(move || committer.run())
-            .map_err(|error| Error::io("start the committer for", dir, error))?;
-        Ok(Self(Arc::new(Owner {
-            shared,
-            committer: Mutex::new(Some(thread)),
+        let committer = Committer::new(Arc::clone(&shared), recovered.log, reserve);
+        let owner = Owner {
+            shared: Arc::clone(&shared),
+            committer: Mutex::new(Some(spawn(dir, "committer", || committer.run())?)),
+            compactor: Mutex::default(),
             lock: Mutex::new(Some(lock)),
-        })))
+        };
+        if config.background_compaction {
+            let thread = spawn(dir, "compactor", move || compaction::run(&shared))?;
+            *owner
+                .compactor
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        }
+        Ok(Self(Arc::new(owner)))
     }
 
     /// The namespace of a user and a client. No I/O; it need not hold a document.
@@ -210,6 +236,38 @@ impl Engine {
         self.shared().poison().map_or(Ok(()), Err)
     }
 
+    /// What the store takes on the disk, and what of it is needed.
+    pub fn usage_on_disk(&self) -> SpaceUsage {
+        let shared = self.shared();
+        let segments = shared.space.lock();
+        let sum = segments.sum();
+        let count = segments.count();
+        drop(segments);
+        let (_, blobs) = shared.intake.blobs.count();
+        SpaceUsage {
+            documents: sum.documents.into(),
+            tombstones: sum.tombstones.into(),
+            live_bytes: sum.document_bytes,
+            dead_bytes: sum.bytes.saturating_sub(sum.document_bytes),
+            segments: count as u64,
+            damaged_frames: sum.damaged.into(),
+            blobs,
+        }
+    }
+
+    /// Rewrites every segment of the log that holds anything stale, the one that is
+    /// being written excepted, and removes what nothing needs any more. Blocks until
+    /// that is done; reads and writes go on meanwhile. A thread of the engine does so
+    /// too, for what is mostly stale, unless [`Config::background_compaction`] is off.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where a segment could not be read: it stays as it is, and
+    /// the others are rewritten; [`Error::StorageFull`], since copies need room before
+    /// they give any; those of [`crate::Commit::wait`].
+    pub fn compact(&self) -> Result<()> {
+        compaction::compact(self.shared())
+    }
+
     /// Commits what is queued, refuses everything after it, and closes the store so
     /// that the next open is quick. Blocks. A second call does nothing.
     ///
@@ -235,6 +293,7 @@ impl std::fmt::Debug for Engine {
 impl Owner {
     fn close(&self) -> Result<()> {
         self.shared.queue.close();
+        self.shared.bell.close();
         self.shared.closed.store(true, Ordering::Release);
         // Held throughout, so that a second call returns no sooner than the first.
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -249,6 +308,15 @@ impl Owner {
             // A panic there is a bug; what it had acknowledged is on the disk.
             Some(Err(_)) => Err(Error::Closed),
         };
+        let compactor = self
+            .compactor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let _ = compactor.map(JoinHandle::join);
+        if lock.is_some() {
+            compaction::sweep(&self.shared);
+        }
         *lock = None;
         outcome
     }
@@ -262,7 +330,13 @@ impl Drop for Owner {
 
 impl Shared {
     pub(crate) fn hash(&self, names: &Names) -> NamespaceHash {
-        NamespaceHash::of(&self.place.hash_key, &names.user, &names.client)
+        self.place.hash(&names.user, &names.client)
+    }
+
+    pub(crate) fn doomed_segments(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.doomed_segments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The document at `revision`, if it is in the cache.
@@ -315,6 +389,48 @@ impl Shared {
     }
 }
 
+/// What a store takes on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpaceUsage {
+    /// Documents stored.
+    pub documents: u64,
+    /// Deletes that must be kept, because older frames of their namespaces are left.
+    pub tombstones: u64,
+    /// Bytes of the frames of the log that documents are in.
+    pub live_bytes: u64,
+    /// Bytes of all its other frames.
+    pub dead_bytes: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Frames that cannot be read and may be current. Their segments are never
+    /// rewritten.
+    pub damaged_frames: u64,
+    /// Blob files that documents lie in.
+    pub blobs: u64,
+}
+
+/// Finds what is on the disk. A disk that is too full to finish what a crash left gets
+/// the space that is kept for deletes.
+fn recover_with_reserve(config: &Config, log: &Path) -> Result<Recovered> {
+    let recover = || recover(&config.fs, log, config.segment_bytes, config.open_segments);
+    match recover() {
+        Err(Error::StorageFull { .. }) if reserve::release(&*config.fs, log) => recover(),
+        other => other,
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    dir: &Path,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(format!("prefd-{name}"))
+        .spawn(run)
+        .map_err(|error| Error::io("start a thread for", dir, error))
+}
+
 /// Puts the names of `log/` and `blobs/`, and of the directory itself, on stable
 /// storage: without them, what is synced inside could not be found again.
 fn sync_names(config: &Config, dir: &Path) -> Result<()> {
@@ -334,6 +450,8 @@ fn sync_names(config: &Config, dir: &Path) -> Result<()> {
 /// Every current document, read from the log's summaries.
 fn source(place: Place, table: Arc<Table>) -> Source {
     Box::new(move |visit| {
+        // A segment that compaction removed meanwhile would be missed.
+        let _held = place.hold();
         for id in place.segments()? {
             for (entry, detail) in place.details(id)? {
                 let stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);

@@ -19,6 +19,8 @@
 //!   structures are laid out in it.
 //! - `table` finds: in memory, where the newest frame of each namespace is.
 //! - `catalogue` lists: sled, derived, thrown away when in doubt.
+//! - `space` counts what is current in each segment of the log, `compaction` rewrites
+//!   those that are mostly stale, and `reserve` keeps room for that on a full disk.
 //! - `recovery` makes the table and the log from what is on the disk.
 //! - [`fs`] is the seam that every file operation of log and blobs passes.
 //!
@@ -49,6 +51,7 @@ mod catalogue;
 mod codec;
 mod commit;
 mod committer;
+mod compaction;
 mod config;
 mod document;
 mod engine;
@@ -63,7 +66,9 @@ mod log;
 mod names;
 mod namespace;
 mod recovery;
+mod reserve;
 mod revision;
+mod space;
 mod splitter;
 mod table;
 mod writer;
@@ -72,7 +77,7 @@ pub use catalogue::{Entry, UserUsage};
 pub use commit::Commit;
 pub use config::{Config, Durability};
 pub use document::{Chunks, Document, Stat};
-pub use engine::Engine;
+pub use engine::{Engine, SpaceUsage};
 pub use error::{Error, Result};
 pub use judge::check;
 pub use limits::{Limits, Position, Usage, Violation};

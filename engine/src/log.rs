@@ -9,6 +9,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod manifest;
+pub(crate) mod place;
 pub(crate) mod reader;
 pub(crate) mod scan;
 pub(crate) mod segment;
@@ -69,14 +70,31 @@ pub(crate) struct Active {
 /// What was appended since the last flush.
 #[derive(Default)]
 struct Batch {
+    start: Mark,
     /// Bytes of it, written or gathered.
     bytes: u64,
-    frames: usize,
+    /// Revisions that it took.
+    revisions: u64,
     /// The end of it, not yet written.
     gathered: Vec<u8>,
-    /// The summary, as it was before.
+}
+
+/// A place in the batch that it can be cut back to.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mark {
+    bytes: u64,
+    revisions: u64,
     summary_entries: usize,
     details_bytes: usize,
+}
+
+/// A frame as it is appended: with names and sizes for the summary, and the time of
+/// the write that it is.
+pub(crate) struct Appending<'a> {
+    pub(crate) names: &'a Names,
+    pub(crate) draft: &'a Draft,
+    pub(crate) usage: Usage,
+    pub(crate) modified_ms: u64,
 }
 
 impl Log {
@@ -115,32 +133,58 @@ impl Log {
             self.rotate()?;
         }
         if let Some(active) = &mut self.active {
-            active.batch.summary_entries = active.summary.len();
-            active.batch.details_bytes = active.summary.details_bytes();
+            active.batch.start = active.mark();
         }
         Ok(())
     }
 
-    /// Appends a frame to the batch. It counts once [`Log::flush`] has returned.
-    pub(crate) fn append(
-        &mut self,
-        names: &Names,
-        draft: &Draft,
-        usage: Usage,
-        modified_ms: u64,
-    ) -> Result<(u32, Entry), Failure> {
+    /// Appends a write to the batch, with the next revision. It counts once
+    /// [`Log::flush`] has returned. After an error nothing is left of the batch.
+    pub(crate) fn append(&mut self, frame: &Appending<'_>) -> Result<(u32, Entry), Failure> {
         let Some(active) = &mut self.active else {
             return Err(Failure::Refused(Error::Closed));
         };
-        let revision = self.next_revision;
-        let appended = active.append(names, draft, usage, (revision, modified_ms));
-        match appended {
+        match active.append(frame, self.next_revision) {
             Ok(entry) => {
                 self.next_revision += 1;
+                active.batch.revisions += 1;
                 Ok((active.id, entry))
             }
             Err(error) => Err(self.abandon(error)),
         }
+    }
+
+    /// Where the batch has come to, all of it handed to the system. After an error
+    /// nothing is left of it.
+    pub(crate) fn mark(&mut self) -> Result<Mark, Failure> {
+        let Some(active) = &mut self.active else {
+            return Ok(Mark::default());
+        };
+        match active.write_gathered() {
+            Ok(()) => Ok(active.mark()),
+            Err(error) => Err(self.abandon(error)),
+        }
+    }
+
+    /// Appends a copy of a frame of this revision to the batch. After an error the
+    /// batch is to be cut back to where it was.
+    pub(crate) fn copy(&mut self, frame: &Appending<'_>, revision: u64) -> Result<(u32, Entry)> {
+        let active = self.active.as_mut().ok_or(Error::Closed)?;
+        Ok((active.id, active.append(frame, revision)?))
+    }
+
+    /// Hands the batch to the system. After an error it is to be cut back.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        self.active.as_mut().map_or(Ok(()), Active::write_gathered)
+    }
+
+    /// Cuts the batch back to where it was.
+    pub(crate) fn cut_back(&mut self, mark: Mark) -> Result<(), Failure> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        self.next_revision -= active.batch.revisions - mark.revisions;
+        active.cut_back(mark)
     }
 
     /// Ends the batch: everything appended is handed to the system and, if `sync`,
@@ -153,8 +197,10 @@ impl Log {
             return Err(self.abandon(error));
         }
         active.bytes += active.batch.bytes;
-        active.batch.bytes = 0;
-        active.batch.frames = 0;
+        active.batch = Batch {
+            gathered: std::mem::take(&mut active.batch.gathered),
+            ..Batch::default()
+        };
         if sync { active.sync() } else { Ok(()) }
     }
 
@@ -170,17 +216,10 @@ impl Log {
         let Some(active) = &mut self.active else {
             return Failure::Refused(error);
         };
-        let batch = std::mem::take(&mut active.batch);
-        self.next_revision -= batch.frames as u64;
-        active
-            .summary
-            .truncate(batch.summary_entries, batch.details_bytes);
-        let cut = active
-            .file
-            .set_len(active.bytes)
-            .map_err(|error| poisoned("truncate", &active.path, error));
+        let start = active.batch.start;
+        self.next_revision -= active.batch.revisions;
         // Unsynced, the cut could be undone by a crash, and what was refused be there.
-        match cut.and_then(|()| active.force_sync()) {
+        match active.cut_back(start).and_then(|()| active.force_sync()) {
             Ok(()) => Failure::Refused(error),
             Err(worse) => worse,
         }
@@ -206,6 +245,18 @@ impl Log {
         })?;
         self.active = Some(active);
         Ok(())
+    }
+
+    /// Takes a segment, none of whose frames is current, out of the log. Its files may
+    /// go afterwards.
+    pub(crate) fn retire(&mut self, id: u32) -> Result<(), Failure> {
+        // What replaced its frames may have been written without a sync.
+        if let Some(active) = &mut self.active {
+            active.sync()?;
+        }
+        let mut manifest = self.manifest.clone();
+        manifest.segments.retain(|record| record.id != id);
+        self.replace_manifest(manifest)
     }
 
     /// Seals what was written. The next open reads nothing but summaries.
@@ -297,16 +348,14 @@ impl Active {
         })
     }
 
-    /// Appends a frame to the batch, as the write that `stamp` (revision,
-    /// milliseconds since 1970) says it is.
-    pub(crate) fn append(
-        &mut self,
-        names: &Names,
-        draft: &Draft,
-        usage: Usage,
-        stamp: (u64, u64),
-    ) -> Result<Entry> {
-        let (revision, modified_ms) = stamp;
+    /// Appends a frame to the batch, as the write of this revision.
+    pub(crate) fn append(&mut self, frame: &Appending<'_>, revision: u64) -> Result<Entry> {
+        let Appending {
+            names,
+            draft,
+            usage,
+            modified_ms,
+        } = *frame;
         let offset = self.bytes + self.batch.bytes;
         let header = draft.header(revision, modified_ms, self.synced_bytes);
         let too_long = || Error::corrupt(&self.path, offset, "the segment is too long");
@@ -322,7 +371,6 @@ impl Active {
         gathered.extend_from_slice(&header.encode());
         gathered.extend_from_slice(&draft.meta);
         self.batch.bytes += header.frame_bytes();
-        self.batch.frames += 1;
         self.summary.push(
             entry,
             &draft.blobs,
@@ -341,6 +389,26 @@ impl Active {
             .write_all_at(&draft.inline, at)
             .map_err(|error| Error::io("write", &self.path, error))?;
         Ok(entry)
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.batch.bytes,
+            revisions: self.batch.revisions,
+            summary_entries: self.summary.len(),
+            details_bytes: self.summary.details_bytes(),
+        }
+    }
+
+    fn cut_back(&mut self, mark: Mark) -> Result<(), Failure> {
+        self.batch.gathered.clear();
+        self.batch.bytes = mark.bytes;
+        self.batch.revisions = mark.revisions;
+        self.summary
+            .truncate(mark.summary_entries, mark.details_bytes);
+        self.file
+            .set_len(self.bytes + mark.bytes)
+            .map_err(|error| poisoned("truncate", &self.path, error))
     }
 
     fn write_gathered(&mut self) -> Result<()> {

@@ -15,30 +15,31 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::log::frame::{Draft, Header, Meta};
 use crate::log::manifest::{Manifest, Record, Sealed};
+use crate::log::place::Place;
 use crate::log::reader::Reader;
-use crate::log::scan::{Found, Item, scan};
-use crate::log::summary::{self, Builder, Detail, EntryKind};
-use crate::log::{Active, Log, MAX_SEGMENT_FRAMES, segment, write_summary};
+use crate::log::scan::{Found, Item};
+use crate::log::summary::{self, EntryKind};
+use crate::log::{Active, Appending, Log, MAX_SEGMENT_FRAMES, segment};
 use crate::names::{Names, NamespaceHash};
+use crate::space::Space;
 use crate::table::{self, Loss, Table};
 
 /// A store as it was found.
 pub(crate) struct Recovered {
     pub(crate) place: Place,
     pub(crate) table: Table,
+    pub(crate) space: Space,
     pub(crate) log: Log,
     pub(crate) reader: Reader,
     /// The blobs that current frames name.
     pub(crate) blobs: HashMap<NamespaceHash, Vec<u64>>,
 }
 
-/// The log's directory and what every step needs to know of it.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub(crate) fs: Arc<dyn Fs>,
-    pub(crate) dir: PathBuf,
-    pub(crate) store: u64,
-    pub(crate) hash_key: [u8; 16],
+/// What has been found of the documents so far.
+struct Documents {
+    table: Table,
+    space: Space,
+    references: Vec<BlobReference>,
 }
 
 /// A blob, and the frame that names it.
@@ -61,41 +62,32 @@ pub(crate) fn recover(
         Some(manifest) => manifest,
         None => create(&**fs, dir)?,
     };
-    let place = Place {
-        fs: Arc::clone(fs),
-        dir: dir.to_owned(),
-        store: manifest.store,
-        hash_key: manifest.hash_key,
-    };
+    let place = Place::new(Arc::clone(fs), dir, manifest.store, manifest.hash_key);
     place.remove_unlisted(&manifest)?;
     let reader = Reader::new(Arc::clone(fs), dir, manifest.store, open_segments);
-    let mut table = Table::new();
-    let mut references = Vec::new();
+    let mut documents = Documents {
+        table: Table::new(),
+        space: Space::default(),
+        references: Vec::new(),
+    };
     let next_revision = manifest.reserved_revision;
-    let unsealed = manifest
-        .segments
-        .iter()
-        .find(|r| r.sealed.is_none())
-        .copied();
     for record in &manifest.segments {
         if let Some(sealed) = record.sealed {
-            place.load_sealed(&mut table, &mut references, record.id, sealed)?;
+            place.load_sealed(&mut documents, record.id, sealed)?;
         }
     }
+    let is_unsealed = |record: &&Record| record.sealed.is_none();
+    let unsealed = manifest.segments.iter().find(is_unsealed).copied();
     let active = match unsealed {
-        Some(record) => {
-            place.reopen(&mut manifest, &reader, &mut table, &mut references, record)?
-        }
+        Some(record) => place.reopen(&mut manifest, &reader, &mut documents, record)?,
         None => None,
     };
-    let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
-    for reference in references {
-        if table.is_current(reference.hash, reference.revision) {
-            let named = blobs.entry(reference.hash).or_default();
-            if !named.contains(&reference.blob) {
-                named.push(reference.blob);
-            }
-        }
+    let blobs = documents.blobs();
+    let Documents { table, space, .. } = documents;
+    {
+        let mut segments = space.lock();
+        segments.begun(active.as_ref().map(|active| active.id));
+        table.for_each(|entry| segments.is_current(entry));
     }
     let log = Log::new(
         Arc::clone(fs),
@@ -108,6 +100,7 @@ pub(crate) fn recover(
     Ok(Recovered {
         place,
         table,
+        space,
         log,
         reader,
         blobs,
@@ -141,16 +134,26 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl Place {
-    /// Removes the files of a segment that was begun and never listed.
+    /// Removes the files of segments that were begun and never listed, and of those that
+    /// compaction has taken out of the list.
     fn remove_unlisted(&self, manifest: &Manifest) -> Result<()> {
-        let listed = |id| manifest.segments.iter().any(|record| record.id == id);
-        let mut unlisted = self.files()?;
-        unlisted.retain(|(id, _)| !listed(*id));
+        let files = self.files()?;
+        let is_listed = |id| manifest.segments.iter().any(|record| record.id == id);
+        let unlisted = || files.iter().filter(|(id, _)| !is_listed(*id));
         // All of them are looked at before the first is gone.
-        for (id, path) in &unlisted {
-            self.refuse_newer(manifest, path, *id)?;
+        let is_segment = |path: &Path| path.extension().is_some_and(|e| e == "seg");
+        let begun =
+            unlisted().filter(|(id, path)| *id >= manifest.next_segment && is_segment(path));
+        for (id, path) in begun {
+            if self.is_newer_than(manifest, &files, *id)? {
+                return Err(Error::corrupt(
+                    &Manifest::path(&self.dir),
+                    0,
+                    format!("the manifest is older than {}", path.display()),
+                ));
+            }
         }
-        for (_, path) in &unlisted {
+        for (_, path) in unlisted() {
             self.fs
                 .remove(path)
                 .map_err(|error| Error::io("remove", path, error))?;
@@ -158,119 +161,62 @@ impl Place {
         Ok(())
     }
 
-    /// The files of segments, by id.
-    fn files(&self) -> Result<Vec<(u32, PathBuf)>> {
-        let listing = self
-            .fs
-            .list(&self.dir)
-            .map_err(|error| Error::io("list", &self.dir, error))?;
-        let numbered = listing
-            .into_iter()
-            .filter_map(|path| Some((segment_id(&path)?, path)));
-        Ok(numbered.collect())
-    }
-
-    /// A segment that was never listed holds nothing, or copies. One with frames
-    /// beyond what the manifest reserved was listed in a newer manifest: this one
-    /// is out of date, and going on would throw documents away.
-    fn refuse_newer(&self, manifest: &Manifest, path: &Path, id: u32) -> Result<()> {
-        if path.extension().is_none_or(|extension| extension != "seg") {
-            return Ok(());
-        }
-        let found = match scan(&*self.fs, &self.dir, self.identity(id), None) {
+    /// Whether a segment was listed in a newer manifest: this one is then out of date,
+    /// and going on would throw documents away. One that never was listed holds nothing,
+    /// or what recovery copied from the end of the unsealed segment.
+    fn is_newer_than(
+        &self,
+        manifest: &Manifest,
+        files: &[(u32, PathBuf)],
+        id: u32,
+    ) -> Result<bool> {
+        let found = match self.scan(id, None) {
             Ok(found) => found,
-            Err(Error::Corrupt { .. }) => return Ok(()),
+            Err(Error::Corrupt { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
-        if found.last_revision >= manifest.reserved_revision {
-            return Err(Error::corrupt(
-                &Manifest::path(&self.dir),
-                0,
-                format!("the manifest is older than {}", path.display()),
-            ));
-        }
-        Ok(())
+        let holds_frames = found
+            .items
+            .iter()
+            .any(|item| matches!(item.found, Found::Frame(_)));
+        let has_unsealed = manifest.segments.iter().any(|r| r.sealed.is_none());
+        let is_there = |record: &Record| {
+            let path = segment::path(&self.dir, record.id);
+            files.iter().any(|(_, file)| *file == path)
+        };
+        Ok(found.last_revision >= manifest.reserved_revision
+            || (holds_frames && !(has_unsealed && manifest.segments.iter().all(is_there))))
     }
 
-    fn identity(&self, id: u32) -> (u32, u64, &[u8; 16]) {
-        (id, self.store, &self.hash_key)
-    }
-
-    /// Takes a sealed segment into the table, by its summary, or by its frames where
-    /// the summary is damaged. Where both are, its documents are unreadable.
-    fn load_sealed(
-        &self,
-        table: &mut Table,
-        references: &mut Vec<BlobReference>,
-        id: u32,
-        sealed: Sealed,
-    ) -> Result<()> {
-        let read = summary::Reader::open(&*self.fs, &self.dir, id, self.store)
-            .and_then(|reader| reader.summary());
-        match read {
-            Ok(summary) if summary.segment_bytes == sealed.bytes => {
-                load(table, references, id, &summary.entries, &summary.blobs);
+    /// Takes up a sealed segment, by its summary, or by its frames where the summary is
+    /// damaged. Where both are, its documents are unreadable.
+    fn load_sealed(&self, documents: &mut Documents, id: u32, sealed: Sealed) -> Result<()> {
+        match self.summary(id, sealed.bytes) {
+            Ok(summary) => {
+                documents.load(id, &summary.entries, &summary.blobs);
                 return Ok(());
             }
-            Ok(_) | Err(Error::Corrupt { .. }) => {}
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(Error::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
-        match self.scan_sealed(id, sealed) {
+        match self.summary_by_frames(id, sealed.bytes, sealed.last_revision) {
             Ok(summary) => {
-                load(table, references, id, summary.entries(), summary.blobs());
+                documents.load(id, summary.entries(), summary.blobs());
                 // Mended where that is possible; if not, the next open scans again.
                 let _ = self.write_summary(id, &summary, sealed.bytes);
                 Ok(())
             }
             Err(Error::Corrupt { offset, .. }) => {
-                table.lose(Loss {
+                documents.table.lose(Loss {
                     revision: sealed.last_revision,
                     segment: id,
                     offset: u32::try_from(offset).unwrap_or_default(),
                 });
+                documents.space.lock().found_lost(id, sealed.bytes);
                 Ok(())
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn scan_sealed(&self, id: u32, sealed: Sealed) -> Result<Builder> {
-        let mut found = scan(&*self.fs, &self.dir, self.identity(id), Some(sealed.bytes))?;
-        found.last_revision = sealed.last_revision;
-        Ok(found.summary(sealed.bytes))
-    }
-
-    fn write_summary(&self, id: u32, summary: &Builder, segment_bytes: u64) -> Result<()> {
-        write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
-    }
-
-    /// The segments on the disk, sealed or not, by their frames or their summary.
-    pub(crate) fn segments(&self) -> Result<Vec<u32>> {
-        let mut ids: Vec<u32> = self.files()?.into_iter().map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
-    }
-
-    /// The entries of a segment with their names: by its summary, or by its frames
-    /// where that is damaged or not written yet.
-    pub(crate) fn details(&self, id: u32) -> Result<Vec<(summary::Entry, Detail)>> {
-        let read = summary::Reader::open(&*self.fs, &self.dir, id, self.store)
-            .and_then(|reader| Ok((reader.summary()?.entries, reader.details()?)));
-        let (entries, details) = match read {
-            Ok(both) => both,
-            Err(_) => match scan(&*self.fs, &self.dir, self.identity(id), None) {
-                Ok(found) => {
-                    let summary = found.summary(u64::MAX);
-                    (summary.entries().to_vec(), summary.details())
-                }
-                // Its documents are unreadable, and every read of one says so.
-                Err(Error::Corrupt { .. }) => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            },
-        };
-        Ok(entries.into_iter().zip(details).collect())
     }
 
     /// Ends the segment that an earlier life left unsealed. What it had synced stays
@@ -280,11 +226,10 @@ impl Place {
         &self,
         manifest: &mut Manifest,
         reader: &Reader,
-        table: &mut Table,
-        references: &mut Vec<BlobReference>,
+        documents: &mut Documents,
         record: Record,
     ) -> Result<Option<Active>> {
-        let found = scan(&*self.fs, &self.dir, self.identity(record.id), None)?;
+        let found = self.scan(record.id, None)?;
         let watermark = found.watermark;
         let sealed = found.summary(watermark);
         let tail: Vec<&(Header, Meta)> = found
@@ -321,22 +266,9 @@ impl Place {
             *manifest = listed;
         }
         self.trim(record.id, watermark, sealed.len() > 0);
-        load(
-            table,
-            references,
-            record.id,
-            sealed.entries(),
-            sealed.blobs(),
-        );
-        if let Some(active) = &active {
-            let summary = &active.summary;
-            load(
-                table,
-                references,
-                active.id,
-                summary.entries(),
-                summary.blobs(),
-            );
+        documents.load(record.id, sealed.entries(), sealed.blobs());
+        if let Some(Active { id, summary, .. }) = &active {
+            documents.load(*id, summary.entries(), summary.blobs());
         }
         Ok(active)
     }
@@ -381,8 +313,13 @@ fn copy_tail(
         let draft = Draft::new(header.kind, header.hash, meta, inline).ok_or_else(|| {
             Error::corrupt(&reader.path(from), item.offset, "the frame is too long")
         })?;
-        let usage = meta.usage(header.kind);
-        active.append(&names, &draft, usage, (header.revision, header.modified_ms))?;
+        let frame = Appending {
+            names: &names,
+            draft: &draft,
+            usage: meta.usage(header.kind),
+            modified_ms: header.modified_ms,
+        };
+        active.append(&frame, header.revision)?;
     }
     active.flush_recovered()
 }
@@ -394,37 +331,44 @@ fn valid(item: &Item) -> Option<&(Header, Meta)> {
     }
 }
 
-/// Takes a segment's entries into the table.
-fn load(
-    table: &mut Table,
-    references: &mut Vec<BlobReference>,
-    segment: u32,
-    entries: &[summary::Entry],
-    blobs: &[(u32, u64)],
-) {
-    for entry in entries {
-        if entry.kind == EntryKind::Lost {
-            table.lose(Loss {
-                revision: entry.revision,
-                segment,
-                offset: entry.offset,
-            });
-        } else {
-            table.advance(entry.hash, table::Entry::at(segment, entry));
+impl Documents {
+    /// Takes up a segment's entries.
+    fn load(&mut self, segment: u32, entries: &[summary::Entry], blobs: &[(u32, u64)]) {
+        self.space.lock().found(segment, entries);
+        for entry in entries {
+            if entry.kind == EntryKind::Lost {
+                self.table.lose(Loss {
+                    revision: entry.revision,
+                    segment,
+                    offset: entry.offset,
+                });
+            } else {
+                let entry_in_table = table::Entry::at(segment, entry);
+                self.table.advance(entry.hash, entry_in_table);
+            }
         }
+        self.references
+            .extend(blobs.iter().filter_map(|(index, blob)| {
+                let entry = entries.get(*index as usize)?;
+                Some(BlobReference {
+                    hash: entry.hash,
+                    revision: entry.revision,
+                    blob: *blob,
+                })
+            }));
     }
-    references.extend(blobs.iter().filter_map(|(index, blob)| {
-        let entry = entries.get(*index as usize)?;
-        Some(BlobReference {
-            hash: entry.hash,
-            revision: entry.revision,
-            blob: *blob,
-        })
-    }));
-}
 
-fn segment_id(path: &Path) -> Option<u32> {
-    let (id, extension) = path.file_name()?.to_str()?.split_once('.')?;
-    let ours = id.len() == 8 && (extension.starts_with("seg") || extension.starts_with("sum"));
-    ours.then(|| u32::from_str_radix(id, 16).ok())?
+    /// The blobs that current frames name.
+    fn blobs(&self) -> HashMap<NamespaceHash, Vec<u64>> {
+        let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
+        for reference in &self.references {
+            if self.table.is_current(reference.hash, reference.revision) {
+                let named = blobs.entry(reference.hash).or_default();
+                if !named.contains(&reference.blob) {
+                    named.push(reference.blob);
+                }
+            }
+        }
+        blobs
+    }
 }

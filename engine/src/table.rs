@@ -151,6 +151,22 @@ impl Table {
             .is_some_and(|entry| entry.revision == revision)
     }
 
+    /// Forgets a delete, if it is what is current: nothing older is left that it
+    /// could hide.
+    pub(crate) fn forget_delete(&self, hash: NamespaceHash, entry: &Entry) {
+        let mut shard = write(self.shard(hash));
+        if entry.kind == EntryKind::Delete && shard.get(&hash) == Some(entry) {
+            shard.remove(&hash);
+        }
+    }
+
+    /// Visits what is current, deletes included, in no order.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Entry)) {
+        for shard in &self.shards {
+            read(shard).values().for_each(&mut visit);
+        }
+    }
+
     /// Remembers that a frame was lost.
     pub(crate) fn lose(&mut self, loss: Loss) {
         if self.loss.is_none_or(|worst| worst.revision < loss.revision) {

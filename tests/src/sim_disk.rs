@@ -54,6 +54,8 @@ struct State {
     /// What a power cut leaves, at least.
     durable_names: HashMap<PathBuf, usize>,
     fault: Option<Fault>,
+    /// Operations until the power is cut.
+    power: u64,
     /// Bytes of all files that fit.
     capacity_bytes: u64,
     /// Syncs of files, by path, since the start.
@@ -112,6 +114,7 @@ impl Default for SimDisk {
             names: HashMap::new(),
             durable_names: HashMap::new(),
             fault: None,
+            power: u64::MAX,
             capacity_bytes: u64::MAX,
             syncs: HashMap::new(),
         })))
@@ -136,6 +139,12 @@ impl SimDisk {
     /// Ends all faults.
     pub fn clear_fault(&self) {
         self.state().fault = None;
+    }
+
+    /// Cuts the power after so many operations: what comes then fails, and a write that
+    /// was under way may have done a part of its work.
+    pub fn cut_power_after(&self, operations: u64) {
+        self.state().power = operations;
     }
 
     /// Makes room for this many bytes in all files together.
@@ -229,6 +238,7 @@ impl SimDisk {
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
             fault: None,
+            power: u64::MAX,
             capacity_bytes: u64::MAX,
             syncs: HashMap::new(),
         })))
@@ -259,6 +269,15 @@ impl SimDisk {
     }
 }
 
+/// The parts of a write that lie in different sectors, with their offsets.
+fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let first = (SECTOR_BYTES - offset % SECTOR_BYTES).min(bytes.len());
+    let (head, rest) = bytes.split_at(first);
+    let rest = rest.chunks(SECTOR_BYTES).enumerate();
+    std::iter::once((offset, head))
+        .chain(rest.map(move |(index, sector)| (offset + first + index * SECTOR_BYTES, sector)))
+}
+
 impl State {
     /// Makes the live image what is durable and, of the rest, what `keeps` says.
     fn settle(&mut self, keeps: &mut dyn FnMut(&str) -> bool) {
@@ -287,13 +306,14 @@ impl State {
             for change in &inode.unsynced {
                 if keeps("change") {
                     match change {
-                        // Torn: only its first sectors made it.
+                        // Torn: a disk writes sectors, in any order.
                         Change::Write { offset, bytes } if keeps("tear") => {
-                            let sectors = bytes.len() / SECTOR_BYTES;
-                            let torn = (0..sectors).take_while(|_| keeps("sector")).count();
-                            let bytes = bytes[..torn * SECTOR_BYTES].to_vec();
-                            let offset = *offset;
-                            Change::Write { offset, bytes }.apply(&mut image);
+                            for (offset, sector) in sectors(*offset, bytes) {
+                                if keeps("sector") {
+                                    let bytes = sector.to_vec();
+                                    Change::Write { offset, bytes }.apply(&mut image);
+                                }
+                            }
                         }
                         whole => whole.apply(&mut image),
                     }
@@ -303,7 +323,24 @@ impl State {
         }
     }
 
+    fn change(&mut self, inode: usize, change: Change) {
+        let inode = &mut self.inodes[inode];
+        change.apply(&mut inode.live);
+        inode.unsynced.push(change);
+    }
+
+    fn has_power(&self) -> bool {
+        self.power > 0
+    }
+
     fn decide(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        if !self.has_power() {
+            return Err(io::Error::other("the power is cut"));
+        }
+        self.power -= 1;
+        if !self.has_power() {
+            return Err(io::Error::other("the power is cut now"));
+        }
         let kind = self.fault.as_mut().and_then(|fault| fault(operation, path));
         kind.map_or(Ok(()), |kind| Err(kind.into()))
     }
@@ -349,28 +386,26 @@ impl File for SimFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let used = self.disk.used_bytes();
-        self.with(Operation::Write, |state| {
-            let offset = usize::try_from(offset).map_err(io::Error::other)?;
-            let inode = &mut state.inodes[self.inode];
-            let grown = (offset + bytes.len()).saturating_sub(inode.live.len()) as u64;
-            let room = state.capacity_bytes.saturating_sub(used);
-            // A full disk takes what still fits.
-            let fits = if grown <= room {
-                bytes.len()
-            } else {
-                bytes.len() - usize::try_from(grown - room).map_err(io::Error::other)?
-            };
-            let change = Change::Write {
-                offset,
-                bytes: bytes[..fits].to_vec(),
-            };
-            change.apply(&mut inode.live);
-            inode.unsynced.push(change);
-            if fits < bytes.len() {
-                return Err(io::ErrorKind::StorageFull.into());
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let mut state = self.disk.state();
+        let has_power = state.has_power();
+        let decided = state.decide(Operation::Write, &self.path);
+        let grown = (offset + bytes.len()).saturating_sub(state.inodes[self.inode].live.len());
+        let room = usize::try_from(state.capacity_bytes - used.min(state.capacity_bytes))
+            .unwrap_or(usize::MAX);
+        // A full disk takes what still fits; a write that fails may have taken a part.
+        let (taken, outcome) = match decided {
+            Err(error) if has_power => (bytes.len() / 2, Err(error)),
+            Err(error) => (0, Err(error)),
+            Ok(()) if grown > room => {
+                let fits = bytes.len() - (grown - room);
+                (fits, Err(io::ErrorKind::StorageFull.into()))
             }
-            Ok(())
-        })
+            Ok(()) => (bytes.len(), Ok(())),
+        };
+        let bytes = bytes[..taken].to_vec();
+        state.change(self.inode, Change::Write { offset, bytes });
+        outcome
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -385,10 +420,8 @@ impl File for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.with(Operation::SetLen, |state| {
-            let change = Change::SetLen(usize::try_from(len).map_err(io::Error::other)?);
-            let inode = &mut state.inodes[self.inode];
-            change.apply(&mut inode.live);
-            inode.unsynced.push(change);
+            let len = usize::try_from(len).map_err(io::Error::other)?;
+            state.change(self.inode, Change::SetLen(len));
             Ok(())
         })
     }

@@ -20,7 +20,7 @@ impl Store {
     #[allow(clippy::new_without_default, reason = "it makes a directory")]
     pub fn new() -> Self {
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: directory(),
             disk: SimDisk::new(),
         }
     }
@@ -28,7 +28,7 @@ impl Store {
     /// The same store after a crash, on a disk and in a directory of its own.
     pub fn crashed(&self, unsynced: Unsynced) -> Self {
         let after = Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: directory(),
             disk: self.disk.crash(unsynced),
         };
         after.disk.rebase(self.dir.path(), after.dir.path());
@@ -42,6 +42,8 @@ impl Store {
         config.segment_bytes = Config::MIN_SEGMENT_BYTES;
         config.inline_bytes = 2048;
         config.cache_bytes = 0;
+        config.reserve_bytes = 16 * 1024;
+        config.background_compaction = false;
         config
     }
 
@@ -70,6 +72,12 @@ impl Store {
         };
         self.disk.files().into_iter().filter(ours).collect()
     }
+}
+
+/// A directory in memory, where the system has such: what is in it need not survive
+/// anything, and thousands are made.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 /// What the user `u` has in a client's namespace.

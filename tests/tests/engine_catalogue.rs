@@ -14,6 +14,8 @@ type Model = BTreeMap<String, BTreeMap<String, u64>>;
 fn open(dir: &Path) -> Engine {
     let mut config = Config::new(dir);
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
+    // Directories are copied file by file here, while they are open.
+    config.background_compaction = false;
     Engine::open(config).unwrap()
 }
 

@@ -331,6 +331,7 @@ fn a_closed_engine_says_so() {
 fn many_small_segments_hold_what_many_writers_put() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
+    config.background_compaction = false;
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
     config.open_segments = 2;
     config.cache_bytes = 0;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::fields::Fields;
 use crate::limits::Usage;
-use crate::names::NamespaceHash;
+use crate::names::{Names, NamespaceHash};
 
 pub(crate) const MAGIC: [u8; 4] = *b"PFRM";
 pub(crate) const VERSION: u8 = 1;
@@ -194,6 +194,10 @@ impl Place {
 }
 
 impl Meta {
+    pub(crate) fn is_of(&self, names: &Names) -> bool {
+        *self.user == *names.user && *self.client == *names.client
+    }
+
     /// The blob files that the document lies in, each once.
     pub(crate) fn blobs(&self) -> Vec<u64> {
         let mut blobs: Vec<u64> = self

@@ -44,18 +44,33 @@ impl Reader {
         }
     }
 
-    /// The frame that `entry` points to, whole.
+    /// The frame that `entry` points to, whole; it must be of this namespace.
     pub(crate) fn frame(&self, names: &Names, entry: &Entry) -> Result<Frame> {
-        self.read(names, entry, entry.bytes)
+        self.read(entry, entry.bytes, |meta| meta.is_of(names))
     }
 
     /// The same without its inline bytes.
     pub(crate) fn metadata(&self, names: &Names, entry: &Entry) -> Result<Frame> {
-        self.read(names, entry, entry.bytes.min(METADATA_READ_BYTES))
+        let bytes = entry.bytes.min(METADATA_READ_BYTES);
+        self.read(entry, bytes, |meta| meta.is_of(names))
+    }
+
+    /// The frame that `entry` points to, whole; its namespace must be as `is_right` says.
+    pub(crate) fn any_frame(
+        &self,
+        entry: &Entry,
+        is_right: impl Fn(&Meta) -> bool,
+    ) -> Result<Frame> {
+        self.read(entry, entry.bytes, is_right)
+    }
+
+    /// Closes a segment whose file is gone, so that its space is given back.
+    pub(crate) fn forget(&self, segment: u32) {
+        self.open.remove(&segment);
     }
 
     /// Reads the first `bytes` of the frame, and more where the metadata needs it.
-    fn read(&self, names: &Names, entry: &Entry, bytes: u32) -> Result<Frame> {
+    fn read(&self, entry: &Entry, bytes: u32, is_right: impl Fn(&Meta) -> bool) -> Result<Frame> {
         let path = segment::path(&self.dir, entry.segment);
         let offset = u64::from(entry.offset);
         let corrupt = |what: &str| Error::corrupt(&path, offset, what);
@@ -75,7 +90,7 @@ impl Reader {
             .get(frame::HEADER_BYTES..meta_end)
             .ok_or_else(|| corrupt("the frame is cut short"))?;
         let meta = frame::decode_meta(meta_bytes, header.meta_crc).map_err(corrupt)?;
-        if *meta.user != *names.user || *meta.client != *names.client {
+        if !is_right(&meta) {
             return Err(corrupt("the frame belongs to another namespace"));
         }
         let whole = bytes == entry.bytes;

@@ -25,11 +25,12 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::fs::Fs;
 use crate::log::frame::{Header, Kind};
+use crate::log::reader::missing_is_corrupt;
 use crate::log::segment::{self, StoreId};
 use crate::names::NamespaceHash;
 
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDSUM";
-const COUNTS_AT: usize = 28;
+pub(crate) const COUNTS_AT: usize = 28;
 const COUNTS_CRC_AT: usize = 60;
 const ENTRIES_AT: usize = 64;
 const ENTRY_BYTES: usize = 37;
@@ -278,7 +279,7 @@ impl Reader {
         let path = path(dir, id);
         let file = fs
             .open(&path)
-            .map_err(|error| Error::io("open", &path, error))?;
+            .map_err(|error| missing_is_corrupt("open", &path, error))?;
         let mut head = [0; ENTRIES_AT];
         file.read_exact_at(&mut head, 0)
             .map_err(|error| read_error(&path, 0, error))?;

@@ -1,0 +1,320 @@
+//! Compaction: segments of the log that are mostly stale are written anew and removed,
+//! and so are blobs that no document lies in any more.
+//!
+//! It reads and decides what to copy; the committer, the only writer of the log,
+//! appends the copies behind the writes that wait anyway, so that they share a sync,
+//! and takes the old segment out of the manifest. A copy keeps its revision. Whatever
+//! happens in between, the log holds every current frame at least once.
+//!
+//! Pace: one small step at a time, and then a rest of the same length, unless the log
+//! has outgrown what it may take.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::engine::Shared;
+use crate::error::{Error, Result};
+use crate::limits::Usage;
+use crate::log::frame::{Draft, Meta};
+use crate::log::reader::Frame;
+use crate::log::summary::{self, EntryKind};
+use crate::names::{Names, NamespaceHash};
+use crate::space::{Held, Victim};
+use crate::table::Entry;
+
+/// Bytes that are copied in one step, at most, one frame excepted.
+const STEP_BYTES: u64 = 64 * 1024;
+/// Frames of one step, at most.
+pub(crate) const MAX_STEP_FRAMES: usize = 1024;
+
+/// What the committer is asked to do, and how it answers.
+pub(crate) struct Job {
+    pub(crate) task: Task,
+    /// The space that is kept for deletes may be used: this gives more back.
+    pub(crate) may_use_reserve: bool,
+    /// Dropped without an answer, the engine has been closed.
+    pub(crate) done: SyncSender<Result<()>>,
+}
+
+pub(crate) enum Task {
+    /// Append copies of these frames, where they are still current.
+    Copy(Vec<Copy>),
+    /// Take a segment out of the log in which nothing but these deletes is current.
+    Retire {
+        segment: u32,
+        deletes: Vec<(NamespaceHash, Entry)>,
+    },
+}
+
+/// A frame that is to be copied.
+pub(crate) struct Copy {
+    pub(crate) from: Entry,
+    pub(crate) names: Names,
+    pub(crate) draft: Draft,
+    pub(crate) usage: Usage,
+    pub(crate) modified_ms: u64,
+}
+
+/// Wakes the thread that compacts, and tells it to stop.
+#[derive(Default)]
+pub(crate) struct Bell {
+    state: Mutex<BellState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct BellState {
+    rung: bool,
+    closed: bool,
+}
+
+impl Bell {
+    fn lock(&self) -> MutexGuard<'_, BellState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is something to do.
+    pub(crate) fn ring(&self) {
+        self.lock().rung = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is something to do; false once it is closed.
+    fn wait(&self) -> bool {
+        let mut state = self
+            .changed
+            .wait_while(self.lock(), |state| !state.rung && !state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.rung = false;
+        !state.closed
+    }
+
+    /// Waits so long, or until it is closed.
+    fn rest(&self, time: Duration) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), time, |state| !state.closed);
+        drop(waited);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+}
+
+/// The background thread: gives back what can be given back, as long as the engine is
+/// open.
+pub(crate) fn run(shared: &Shared) {
+    // Blobs of an earlier life that no document lies in wait already.
+    sweep(shared);
+    loop {
+        while let Some(victim) = next_victim(shared) {
+            let outcome = rewrite(shared, victim, &mut |step| rest(shared, step));
+            sweep(shared);
+            match outcome {
+                Ok(()) => {}
+                Err(Error::Corrupt { .. }) => shared.space.lock().spare(victim.id),
+                // Tried again when the bell rings next.
+                Err(_) => break,
+            }
+        }
+        if !shared.bell.wait() {
+            return;
+        }
+        sweep(shared);
+    }
+}
+
+fn next_victim(shared: &Shared) -> Option<Victim> {
+    if shared.bell.is_closed() {
+        return None;
+    }
+    shared.space.lock().victim(shared.segment_bytes)
+}
+
+/// Leaves the disk to others for as long as it was used.
+fn rest(shared: &Shared, used: Duration) {
+    if !shared.space.lock().is_overgrown(shared.segment_bytes) {
+        shared.bell.rest(used);
+    }
+}
+
+/// Writes every sealed segment anew that holds anything stale, without a rest.
+pub(crate) fn compact(shared: &Shared) -> Result<()> {
+    shared.refuse_closed()?;
+    let stale = |held: &Held| held.damaged == 0 && held.reclaimable_bytes() > 0;
+    let sealed: Vec<u32> = {
+        let segments = shared.space.lock();
+        segments
+            .sealed()
+            .filter(|(_, held)| stale(held))
+            .map(|(id, _)| id)
+            .collect()
+    };
+    let whole = true;
+    let mut damage = None;
+    // The oldest first: what is older than a delete goes before the delete does.
+    for id in sealed {
+        match rewrite(shared, Victim { id, whole }, &mut |_| {}) {
+            Ok(()) => {}
+            Err(error @ Error::Corrupt { .. }) => {
+                shared.space.lock().spare(id);
+                damage.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    sweep(shared);
+    damage.map_or(Ok(()), Err)
+}
+
+/// Copies what is current in a segment to the end of the log, and removes it. `rest`
+/// is told how long each step took.
+fn rewrite(shared: &Shared, victim: Victim, rest: &mut dyn FnMut(Duration)) -> Result<()> {
+    let _turn = shared
+        .compacting
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let segment = victim.id;
+    let Some(held) = shared.space.lock().get(segment) else {
+        // Whoever had the turn before has done it.
+        return Ok(());
+    };
+    let entries = shared.place.entries(segment, held.bytes)?;
+    let deletes = needless_deletes(shared, segment, &entries)?;
+    if !victim.whole && held.tombstones > 0 && !is_worthwhile(&held, &deletes) {
+        shared.space.lock().keep_tombstones(segment);
+        return Ok(());
+    }
+    let may_use_reserve = held.document_bytes + held.tombstone_bytes <= shared.reserve_bytes / 2;
+    let mut submit = |task| -> Result<()> {
+        let began = Instant::now();
+        submit(shared, task, may_use_reserve)?;
+        rest(began.elapsed());
+        Ok(())
+    };
+    let mut step = Vec::new();
+    let mut step_bytes = 0;
+    for entry in &entries {
+        let from = Entry::at(segment, entry);
+        if shared.table.entry(entry.hash) != Some(from) || deletes.contains_key(&entry.hash) {
+            continue;
+        }
+        let bytes = u64::from(entry.bytes);
+        if step_bytes + bytes > STEP_BYTES || step.len() >= MAX_STEP_FRAMES {
+            step_bytes = 0;
+            submit(Task::Copy(std::mem::take(&mut step)))?;
+        }
+        step_bytes += bytes;
+        step.push(read_copy(shared, entry.hash, from)?);
+    }
+    submit(Task::Copy(step))?;
+    let deletes = deletes.into_iter().collect();
+    submit(Task::Retire { segment, deletes })?;
+    shared.doomed_segments().push(segment);
+    Ok(())
+}
+
+/// Reads a frame that is to be copied, and checks all of it.
+fn read_copy(shared: &Shared, hash: NamespaceHash, from: Entry) -> Result<Copy> {
+    let is_right = |meta: &Meta| shared.place.hash(&meta.user, &meta.client) == hash;
+    let Frame {
+        header,
+        meta,
+        inline,
+    } = shared.reader.any_frame(&from, is_right)?;
+    let path = shared.reader.path(from.segment);
+    let corrupt = |what| Error::corrupt(&path, from.offset.into(), what);
+    let names = Names::new(&meta.user, &meta.client)
+        .map_err(|_| corrupt("the frame has names that no namespace can have"))?;
+    let draft = Draft::new(header.kind, hash, &meta, inline)
+        .ok_or_else(|| corrupt("the frame is too long"))?;
+    Ok(Copy {
+        from,
+        names,
+        draft,
+        usage: meta.usage(header.kind),
+        modified_ms: header.modified_ms,
+    })
+}
+
+/// Removes the files of what is no part of the store any more.
+pub(crate) fn sweep(shared: &Shared) {
+    shared.intake.blobs.sweep();
+    shared.doomed_segments().retain(|segment| {
+        let is_gone = shared.place.remove(*segment);
+        if is_gone {
+            shared.reader.forget(*segment);
+        }
+        !is_gone
+    });
+}
+
+/// Hands the committer a task and waits until it is done.
+fn submit(shared: &Shared, task: Task, may_use_reserve: bool) -> Result<()> {
+    if matches!(&task, Task::Copy(copies) if copies.is_empty()) {
+        return Ok(());
+    }
+    let (done, outcome) = sync_channel(1);
+    shared.queue.submit_job(Job {
+        task,
+        may_use_reserve,
+        done,
+    })?;
+    outcome.recv().unwrap_or(Err(Error::Closed))
+}
+
+/// Whether rewriting gives back enough although some deletes have to stay.
+fn is_worthwhile(held: &Held, deletes: &HashMap<NamespaceHash, Entry>) -> bool {
+    let needless: u64 = deletes.values().map(|entry| u64::from(entry.bytes)).sum();
+    let given_back = held.reclaimable_bytes() - held.tombstone_bytes.min(held.reclaimable_bytes());
+    given_back + needless > held.bytes / 4
+}
+
+/// The current deletes in a segment that hide nothing any more: no older segment
+/// holds a frame of their namespace. (A newer one cannot: a frame is copied to the end
+/// of the log, and only while it is current.)
+fn needless_deletes(
+    shared: &Shared,
+    segment: u32,
+    entries: &[summary::Entry],
+) -> Result<HashMap<NamespaceHash, Entry>> {
+    let mut deletes: HashMap<NamespaceHash, Entry> = entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::Delete)
+        .map(|entry| (entry.hash, Entry::at(segment, entry)))
+        .filter(|(hash, entry)| shared.table.entry(*hash) == Some(*entry))
+        .collect();
+    // Without its delete, a namespace would be among those of which nothing is known.
+    if shared.table.loss().is_some() {
+        deletes.clear();
+    }
+    let older: Vec<_> = {
+        let segments = shared.space.lock();
+        let older = segments.all().take_while(|(id, _)| *id < segment);
+        older.filter(|(_, held)| held.has_stale()).collect()
+    };
+    for (id, held) in older {
+        if deletes.is_empty() {
+            break;
+        }
+        match shared.place.entries(id, held.bytes) {
+            Ok(entries) => {
+                for entry in entries {
+                    deletes.remove(&entry.hash);
+                }
+            }
+            // What it held is not known.
+            Err(Error::Corrupt { .. }) => deletes.clear(),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(deletes)
+}
