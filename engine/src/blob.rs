@@ -155,6 +155,11 @@ impl Blobs {
         self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Files that are to go.
+    pub(crate) fn doomed_count(&self) -> u64 {
+        self.doomed().len() as u64
+    }
+
     /// Removes what is to go. What cannot be removed now is at the next open.
     pub(crate) fn sweep(&self) {
         let doomed = std::mem::take(&mut *self.doomed());

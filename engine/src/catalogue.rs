@@ -6,6 +6,7 @@
 //! never decides anything: where it fails, panics, or is not exactly what the last
 //! clean close left, it is thrown away and built again, and listings wait for that.
 
+mod audit;
 mod keeper;
 mod marker;
 mod tree;
@@ -22,8 +23,9 @@ use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::limits::Usage;
 use crate::names::Names;
+pub(crate) use audit::{Audit, audit};
 use keeper::Keeper;
-pub(crate) use marker::Identity;
+pub(crate) use marker::{Identity, bytes_on_disk};
 use tree::{Tree, TreeFailure};
 
 /// Memory that a pending change takes besides its key, roughly.
@@ -142,6 +144,15 @@ struct Closing {
 }
 
 impl Catalogue {
+    /// None: listings fail, and nothing is recorded.
+    pub(crate) fn none() -> Self {
+        let phase = Phase::Failed("it is switched off".to_owned());
+        Self {
+            shared: Arc::new(Shared::new(Path::new(""), 0, 0, phase)),
+            thread: Mutex::default(),
+        }
+    }
+
     /// Opens it in the background. `identity` is what it must stand for, as its last
     /// clean close wrote it down; otherwise it is rebuilt from `source`.
     pub(crate) fn open(
@@ -151,21 +162,8 @@ impl Catalogue {
         identity: Identity,
         source: Source,
     ) -> Result<Self> {
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            cache_bytes,
-            max_pending_bytes,
-            state: Mutex::new(State {
-                phase: Phase::Building,
-                queued: BTreeMap::new(),
-                applying: Arc::default(),
-                read_failure: None,
-                queued_bytes: 0,
-                closing: None,
-            }),
-            changed: Condvar::new(),
-            tree: RwLock::new(None),
-        });
+        let shared = Shared::new(dir, cache_bytes, max_pending_bytes, Phase::Building);
+        let shared = Arc::new(shared);
         let keeper = Keeper {
             shared: Arc::clone(&shared),
             source,
@@ -347,6 +345,24 @@ impl Catalogue {
 }
 
 impl Shared {
+    fn new(dir: &Path, cache_bytes: u64, max_pending_bytes: u64, phase: Phase) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            cache_bytes,
+            max_pending_bytes,
+            state: Mutex::new(State {
+                phase,
+                queued: BTreeMap::new(),
+                applying: Arc::default(),
+                read_failure: None,
+                queued_bytes: 0,
+                closing: None,
+            }),
+            changed: Condvar::new(),
+            tree: RwLock::new(None),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

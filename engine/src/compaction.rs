@@ -23,6 +23,7 @@ use crate::log::summary::{self, EntryKind};
 use crate::names::{Names, NamespaceHash};
 use crate::space::{Held, Victim};
 use crate::table::Entry;
+use crate::verify::Progress;
 
 /// Bytes that are copied in one step, at most, one frame excepted.
 const STEP_BYTES: u64 = 64 * 1024;
@@ -147,21 +148,24 @@ fn rest(shared: &Shared, used: Duration) {
 }
 
 /// Writes every sealed segment anew that holds anything stale, without a rest.
-pub(crate) fn compact(shared: &Shared) -> Result<()> {
+pub(crate) fn compact(shared: &Shared, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     shared.refuse_closed()?;
     let stale = |held: &Held| held.damaged == 0 && held.reclaimable_bytes() > 0;
-    let sealed: Vec<u32> = {
+    let sealed: Vec<(u32, Held)> = {
         let segments = shared.space.lock();
-        segments
-            .sealed()
-            .filter(|(_, held)| stale(held))
-            .map(|(id, _)| id)
-            .collect()
+        segments.sealed().filter(|(_, held)| stale(held)).collect()
     };
+    let total_bytes = sealed.iter().map(|(_, held)| held.bytes).sum();
+    let mut done_bytes = 0;
     let whole = true;
     let mut damage = None;
     // The oldest first: what is older than a delete goes before the delete does.
-    for id in sealed {
+    for (id, held) in sealed {
+        progress(Progress {
+            done_bytes,
+            total_bytes,
+        });
+        done_bytes += held.bytes;
         match rewrite(shared, Victim { id, whole }, &mut |_| {}) {
             Ok(()) => {}
             Err(error @ Error::Corrupt { .. }) => {

@@ -44,6 +44,10 @@ pub struct Config {
     /// waits, and a submitted one is refused with [`Error::Overloaded`]. Default
     /// 64 MiB.
     pub queue_bytes: u64,
+    /// Whether there is a catalogue. Without one, [`crate::Engine::list`] and
+    /// [`crate::Engine::usage`] fail, and opening and writing cost less. It can be
+    /// switched on again at any open, and is built then. Default yes.
+    pub catalogue: bool,
     /// Memory for changes that the catalogue has still to take in; when it is
     /// spent, commits wait for the catalogue. Default 16 MiB.
     pub catalogue_pending_bytes: u64,
@@ -88,6 +92,7 @@ impl Config {
             segment_bytes: 64 * MIB,
             cache_bytes: 32 * MIB,
             queue_bytes: 64 * MIB,
+            catalogue: true,
             catalogue_pending_bytes: 16 * MIB,
             catalogue_cache_bytes: 8 * MIB,
             value_checks: 2,

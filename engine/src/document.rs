@@ -80,17 +80,8 @@ impl Document {
         blobs: &Blobs,
     ) -> Result<Self> {
         let stat = Stat::of(&frame);
-        let whole = frame.meta.members.iter().try_fold(1_u64, |at, member| {
-            let at = at + member.key.len() as u64 + 1;
-            match &member.value {
-                Place::Inline { offset, bytes } if u64::from(*offset) == at => {
-                    Some(at + u64::from(*bytes) + 1)
-                }
-                Place::Inline { .. } | Place::Extent(_) => None,
-            }
-        });
         let names = frame.meta.blobs();
-        if names.is_empty() && (whole.is_none() || frame.inline.len() as u64 != stat.usage.bytes) {
+        if names.is_empty() && frame.meta.inline_bytes() != Some(frame.inline.len() as u64) {
             return Err(corrupt("the values are not where the metadata says"));
         }
         let blobs = names

@@ -9,25 +9,26 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::blob::Blobs;
-use crate::catalogue::{self, Catalogue, Identity, Source, UserUsage, Value};
+use crate::catalogue::{self, Catalogue, Identity, Source, UserUsage};
 use crate::commit::Queue;
 use crate::committer::Committer;
 use crate::compaction::{self, Bell};
 use crate::config::{Config, Durability};
 use crate::document::Document;
+use crate::documents;
 use crate::error::{Error, Result};
-use crate::limits::Usage;
 use crate::lock::DirectoryLock;
 use crate::log::place::Place;
 use crate::log::reader::Reader;
 use crate::log::segment;
-use crate::log::summary::EntryKind;
+use crate::log::summary;
 use crate::names::{Names, NamespaceHash, valid};
 use crate::namespace::Namespace;
 use crate::recovery::{Recovered, recover};
 use crate::reserve::{self, Reserve};
-use crate::space::Space;
+use crate::space::{Space, SpaceUsage};
 use crate::table::Table;
+use crate::verify::Progress;
 use crate::writer::{Intake, Permits, Writer};
 
 /// An open data directory. A cheap handle: clones are the same engine.
@@ -128,16 +129,12 @@ impl Engine {
             config.reserve_bytes,
         );
         sync_names(&config, dir)?;
-        let catalogue = Catalogue::open(
-            &dir.join("catalogue"),
-            config.catalogue_cache_bytes,
-            config.catalogue_pending_bytes,
-            Identity {
-                store: recovered.place.store,
-                next_revision: recovered.log.next_revision(),
-            },
-            source(recovered.place.clone(), Arc::clone(&table)),
-        )?;
+        let identity = Identity {
+            store: recovered.place.store,
+            next_revision: recovered.log.next_revision(),
+        };
+        let documents = source(recovered.place.clone(), Arc::clone(&table));
+        let catalogue = open_catalogue(&config, identity, documents)?;
         let shared = Arc::new(Shared {
             place: recovered.place,
             durability: config.durability,
@@ -265,7 +262,15 @@ impl Engine {
     /// the others are rewritten; [`Error::StorageFull`], since copies need room before
     /// they give any; those of [`crate::Commit::wait`].
     pub fn compact(&self) -> Result<()> {
-        compaction::compact(self.shared())
+        self.compact_with(&mut |_| {})
+    }
+
+    /// The same, telling how far it has come before each segment.
+    ///
+    /// # Errors
+    /// As [`Self::compact`].
+    pub fn compact_with(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        compaction::compact(self.shared(), progress)
     }
 
     /// Commits what is queued, refuses everything after it, and closes the store so
@@ -389,27 +394,6 @@ impl Shared {
     }
 }
 
-/// What a store takes on the disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SpaceUsage {
-    /// Documents stored.
-    pub documents: u64,
-    /// Deletes that must be kept, because older frames of their namespaces are left.
-    pub tombstones: u64,
-    /// Bytes of the frames of the log that documents are in.
-    pub live_bytes: u64,
-    /// Bytes of all its other frames.
-    pub dead_bytes: u64,
-    /// Segments of the log.
-    pub segments: u64,
-    /// Frames that cannot be read and may be current. Their segments are never
-    /// rewritten.
-    pub damaged_frames: u64,
-    /// Blob files that documents lie in.
-    pub blobs: u64,
-}
-
 /// Finds what is on the disk. A disk that is too full to finish what a crash left gets
 /// the space that is kept for deletes.
 fn recover_with_reserve(config: &Config, log: &Path) -> Result<Recovered> {
@@ -418,6 +402,19 @@ fn recover_with_reserve(config: &Config, log: &Path) -> Result<Recovered> {
         Err(Error::StorageFull { .. }) if reserve::release(&*config.fs, log) => recover(),
         other => other,
     }
+}
+
+fn open_catalogue(config: &Config, identity: Identity, documents: Source) -> Result<Catalogue> {
+    if !config.catalogue {
+        return Ok(Catalogue::none());
+    }
+    Catalogue::open(
+        &config.data_dir.join("catalogue"),
+        config.catalogue_cache_bytes,
+        config.catalogue_pending_bytes,
+        identity,
+        documents,
+    )
 }
 
 fn spawn<T: Send + 'static>(
@@ -447,28 +444,11 @@ fn sync_names(config: &Config, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every current document, read from the log's summaries.
+/// Every current document, to build the catalogue from. One that compaction moves
+/// meanwhile is found where it was, whose file is held, or where it went: by revision.
 fn source(place: Place, table: Arc<Table>) -> Source {
     Box::new(move |visit| {
-        // A segment that compaction removed meanwhile would be missed.
-        let _held = place.hold();
-        for id in place.segments()? {
-            for (entry, detail) in place.details(id)? {
-                let stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);
-                if !stored || !table.is_current(entry.hash, entry.revision) {
-                    continue;
-                }
-                let value = Value {
-                    revision: entry.revision,
-                    modified_ms: detail.modified_ms,
-                    usage: Usage {
-                        keys: entry.keys,
-                        bytes: detail.body_bytes,
-                    },
-                };
-                visit(&detail.user, &detail.client, value)?;
-            }
-        }
-        Ok(())
+        let is_current = |_, entry: &summary::Entry| table.is_current(entry.hash, entry.revision);
+        documents::visit(&place, is_current, visit)
     })
 }

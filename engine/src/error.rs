@@ -108,6 +108,13 @@ pub enum Error {
         supported: u16,
     },
 
+    /// The directory holds no store.
+    #[error("{} is no data directory: it has no log/manifest", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+    },
+
     /// A configuration that cannot work.
     #[error("{setting} {reason}")]
     InvalidConfig {

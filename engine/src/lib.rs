@@ -22,6 +22,8 @@
 //! - `space` counts what is current in each segment of the log, `compaction` rewrites
 //!   those that are mostly stale, and `reserve` keeps room for that on a full disk.
 //! - `recovery` makes the table and the log from what is on the disk.
+//! - [`verify`] and [`stats`] look at a closed directory, by a `survey` that changes
+//!   nothing.
 //! - [`fs`] is the seam that every file operation of log and blobs passes.
 //!
 //! # Durability
@@ -54,6 +56,7 @@ mod committer;
 mod compaction;
 mod config;
 mod document;
+mod documents;
 mod engine;
 mod error;
 mod fields;
@@ -70,17 +73,22 @@ mod reserve;
 mod revision;
 mod space;
 mod splitter;
+mod survey;
 mod table;
+mod verify;
 mod writer;
 
 pub use catalogue::{Entry, UserUsage};
 pub use commit::Commit;
 pub use config::{Config, Durability};
 pub use document::{Chunks, Document, Stat};
-pub use engine::{Engine, SpaceUsage};
+pub use engine::Engine;
 pub use error::{Error, Result};
 pub use judge::check;
 pub use limits::{Limits, Position, Usage, Violation};
 pub use namespace::{Namespace, Peek, WriteOptions};
 pub use revision::{Precondition, Revision, Revisions};
+pub use space::SpaceUsage;
+pub use survey::{Stats, stats};
+pub use verify::{Catalogue, Harm, Problem, Progress, Verification, verify};
 pub use writer::{Prepared, Writer};

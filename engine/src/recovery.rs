@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::documents::Documents;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::log::frame::{Draft, Header, Meta};
@@ -18,11 +19,11 @@ use crate::log::manifest::{Manifest, Record, Sealed};
 use crate::log::place::Place;
 use crate::log::reader::Reader;
 use crate::log::scan::{Found, Item};
-use crate::log::summary::{self, EntryKind};
+use crate::log::summary::EntryKind;
 use crate::log::{Active, Appending, Log, MAX_SEGMENT_FRAMES, segment};
 use crate::names::{Names, NamespaceHash};
 use crate::space::Space;
-use crate::table::{self, Loss, Table};
+use crate::table::{self, Table};
 
 /// A store as it was found.
 pub(crate) struct Recovered {
@@ -33,20 +34,6 @@ pub(crate) struct Recovered {
     pub(crate) reader: Reader,
     /// The blobs that current frames name.
     pub(crate) blobs: HashMap<NamespaceHash, Vec<u64>>,
-}
-
-/// What has been found of the documents so far.
-struct Documents {
-    table: Table,
-    space: Space,
-    references: Vec<BlobReference>,
-}
-
-/// A blob, and the frame that names it.
-struct BlobReference {
-    hash: NamespaceHash,
-    revision: u64,
-    blob: u64,
 }
 
 /// Reads the log in `dir`, which is made where it is missing.
@@ -65,11 +52,7 @@ pub(crate) fn recover(
     let place = Place::new(Arc::clone(fs), dir, manifest.store, manifest.hash_key);
     place.remove_unlisted(&manifest)?;
     let reader = Reader::new(Arc::clone(fs), dir, manifest.store, open_segments);
-    let mut documents = Documents {
-        table: Table::new(),
-        space: Space::default(),
-        references: Vec::new(),
-    };
+    let mut documents = Documents::default();
     let next_revision = manifest.reserved_revision;
     for record in &manifest.segments {
         if let Some(sealed) = record.sealed {
@@ -82,13 +65,9 @@ pub(crate) fn recover(
         Some(record) => place.reopen(&mut manifest, &reader, &mut documents, record)?,
         None => None,
     };
+    documents.settle(active.as_ref().map(|active| active.id));
     let blobs = documents.blobs();
     let Documents { table, space, .. } = documents;
-    {
-        let mut segments = space.lock();
-        segments.begun(active.as_ref().map(|active| active.id));
-        table.for_each(|entry| segments.is_current(entry));
-    }
     let log = Log::new(
         Arc::clone(fs),
         dir,
@@ -207,12 +186,7 @@ impl Place {
                 Ok(())
             }
             Err(Error::Corrupt { offset, .. }) => {
-                documents.table.lose(Loss {
-                    revision: sealed.last_revision,
-                    segment: id,
-                    offset: u32::try_from(offset).unwrap_or_default(),
-                });
-                documents.space.lock().found_lost(id, sealed.bytes);
+                documents.lose(id, offset, sealed);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -328,47 +302,5 @@ fn valid(item: &Item) -> Option<&(Header, Meta)> {
     match &item.found {
         Found::Frame(frame) => Some(frame),
         Found::Invalid(_) => None,
-    }
-}
-
-impl Documents {
-    /// Takes up a segment's entries.
-    fn load(&mut self, segment: u32, entries: &[summary::Entry], blobs: &[(u32, u64)]) {
-        self.space.lock().found(segment, entries);
-        for entry in entries {
-            if entry.kind == EntryKind::Lost {
-                self.table.lose(Loss {
-                    revision: entry.revision,
-                    segment,
-                    offset: entry.offset,
-                });
-            } else {
-                let entry_in_table = table::Entry::at(segment, entry);
-                self.table.advance(entry.hash, entry_in_table);
-            }
-        }
-        self.references
-            .extend(blobs.iter().filter_map(|(index, blob)| {
-                let entry = entries.get(*index as usize)?;
-                Some(BlobReference {
-                    hash: entry.hash,
-                    revision: entry.revision,
-                    blob: *blob,
-                })
-            }));
-    }
-
-    /// The blobs that current frames name.
-    fn blobs(&self) -> HashMap<NamespaceHash, Vec<u64>> {
-        let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
-        for reference in &self.references {
-            if self.table.is_current(reference.hash, reference.revision) {
-                let named = blobs.entry(reference.hash).or_default();
-                if !named.contains(&reference.blob) {
-                    named.push(reference.blob);
-                }
-            }
-        }
-        blobs
     }
 }

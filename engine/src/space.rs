@@ -85,6 +85,27 @@ impl Held {
     }
 }
 
+/// What a store takes on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpaceUsage {
+    /// Documents stored.
+    pub documents: u64,
+    /// Deletes that must be kept, because older frames of their namespaces are left.
+    pub tombstones: u64,
+    /// Bytes of the frames of the log that documents are in.
+    pub live_bytes: u64,
+    /// Bytes of all its other frames.
+    pub dead_bytes: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Frames that cannot be read and may be current. Their segments are never
+    /// rewritten.
+    pub damaged_frames: u64,
+    /// Blob files that documents lie in.
+    pub blobs: u64,
+}
+
 /// A segment that is to be rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Victim {

@@ -87,14 +87,16 @@ pub(crate) struct Table {
     loss: Option<Loss>,
 }
 
-impl Table {
-    pub(crate) fn new() -> Self {
+impl Default for Table {
+    fn default() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             loss: None,
         }
     }
+}
 
+impl Table {
     fn shard(&self, hash: NamespaceHash) -> &RwLock<Shard> {
         #[allow(clippy::cast_possible_truncation, reason = "below SHARDS")]
         let index = (hash.shard() % SHARDS as u64) as usize;

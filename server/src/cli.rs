@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::serve::{self, ServeError};
 use crate::settings::Settings;
+use crate::store::{self, StoreOptions};
 use crate::token::{self, TokenOptions};
 
 const FAILED: u8 = 1;
@@ -34,6 +35,15 @@ enum Command {
     },
     /// Make a token, signed with a local secret
     Token(TokenOptions),
+    /// Read everything in a data directory that no server has open, and check it: every
+    /// frame, every byte of every document, and the catalogue. Nothing is mended. Exit
+    /// code 1 where something is wrong
+    Verify(StoreOptions),
+    /// Count what a data directory holds that no server has open
+    Stats(StoreOptions),
+    /// Give back what replaced and deleted documents take in a data directory that no
+    /// server has open. A server does so by itself, for what is mostly stale
+    Compact(StoreOptions),
 }
 
 /// Runs `prefd` with the arguments of the process.
@@ -59,6 +69,15 @@ pub fn main() -> ExitCode {
             .map_err(|error| (error.is_usage(), error.to_string())),
         Command::Token(options) => {
             token::run(&options).map_err(|error| (error.is_usage(), error.to_string()))
+        }
+        Command::Verify(options) => {
+            store::verify(&options).map_err(|error| (false, error.to_string()))
+        }
+        Command::Stats(options) => {
+            store::stats(&options).map_err(|error| (false, error.to_string()))
+        }
+        Command::Compact(options) => {
+            store::compact(&options).map_err(|error| (false, error.to_string()))
         }
     };
     match outcome {

@@ -6,7 +6,8 @@
 //! carries; `handler` judges and answers, with `route`, `auth`, `scope`, `media_type`,
 //! `precondition` each judging one thing; `upload` and `download` move documents;
 //! `error` is every answer that is not a success, `id` names the request. Around
-//! them, `cli` and `settings` say how to run, and `dev` and `token` make tokens.
+//! them, `cli` and `settings` say how to run, `dev` and `token` make tokens, and `store`
+//! looks after a data directory that is not being served.
 //!
 //! The store is [`prefd_engine`]: the server never opens a data file. Async workers
 //! never block; what touches the disk runs on blocking threads, a bounded piece at a
@@ -36,6 +37,7 @@ mod route;
 mod scope;
 mod serve;
 mod settings;
+mod store;
 mod token;
 mod upload;
 

@@ -101,7 +101,8 @@ impl ServeError {
     }
 }
 
-fn cause(error: &prefd_engine::Error) -> String {
+/// What the system said, if it said something.
+pub(crate) fn cause(error: &prefd_engine::Error) -> String {
     std::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
 }
 

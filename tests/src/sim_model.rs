@@ -139,8 +139,8 @@ impl Model {
     }
 
     /// Checks a store that was opened after a crash, and takes what it holds for what it
-    /// must hold from now on.
-    pub fn verify(&mut self, engine: &Engine, context: &str) {
+    /// must hold from now on. `lists`: it has a catalogue.
+    pub fn verify(&mut self, engine: &Engine, lists: bool, context: &str) {
         for (client, allowed) in &mut self.namespaces {
             let found = content(engine, client)
                 .unwrap_or_else(|error| panic!("{context}: {client}: {error}"));
@@ -163,9 +163,11 @@ impl Model {
             allowed.visible.clone_from(&found);
             allowed.settle();
         }
-        let listed: Vec<(String, u64)> = engine
-            .list("u", None, usize::MAX)
-            .unwrap_or_else(|error| panic!("{context}: {error}"))
+        let listed = match engine.list("u", None, usize::MAX) {
+            Err(Error::CatalogueUnavailable { .. }) if !lists => return,
+            listed => listed.unwrap_or_else(|error| panic!("{context}: {error}")),
+        };
+        let listed: Vec<(String, u64)> = listed
             .into_iter()
             .map(|entry| (entry.client, entry.stat.usage.bytes))
             .collect();

@@ -13,6 +13,7 @@ pub struct Store {
     pub dir: tempfile::TempDir,
     /// Where log and blobs are.
     pub disk: SimDisk,
+    has_catalogue: bool,
 }
 
 impl Store {
@@ -22,7 +23,21 @@ impl Store {
         Self {
             dir: directory(),
             disk: SimDisk::new(),
+            has_catalogue: true,
         }
+    }
+
+    /// An empty one without a catalogue, which costs most of the time of an open.
+    pub fn without_catalogue() -> Self {
+        Self {
+            has_catalogue: false,
+            ..Self::new()
+        }
+    }
+
+    /// Whether it can list what it holds.
+    pub fn has_catalogue(&self) -> bool {
+        self.has_catalogue
     }
 
     /// The same store after a crash, on a disk and in a directory of its own.
@@ -30,6 +45,7 @@ impl Store {
         let after = Self {
             dir: directory(),
             disk: self.disk.crash(unsynced),
+            has_catalogue: self.has_catalogue,
         };
         after.disk.rebase(self.dir.path(), after.dir.path());
         after
@@ -42,6 +58,7 @@ impl Store {
         config.segment_bytes = Config::MIN_SEGMENT_BYTES;
         config.inline_bytes = 2048;
         config.cache_bytes = 0;
+        config.catalogue = self.has_catalogue;
         config.reserve_bytes = 16 * 1024;
         config.background_compaction = false;
         config

@@ -32,10 +32,18 @@ fn life(store: &Store, model: &mut Model) -> Result<(), Error> {
     outcome.and(engine.close())
 }
 
+fn new(has_catalogue: bool) -> Store {
+    if has_catalogue {
+        Store::new()
+    } else {
+        Store::without_catalogue()
+    }
+}
+
 /// A store whose last lives ended by a clean close and a crash, or by a clean close: it
 /// has something to rewrite.
-fn lived_in(model: &mut Model, closed: bool) -> Store {
-    let store = Store::new();
+fn lived_in(model: &mut Model, closed: bool, has_catalogue: bool) -> Store {
+    let store = new(has_catalogue);
     for life in 0..2 {
         let engine = store.open().unwrap();
         for (client, size) in [("c0", 10), ("c4", 3_000), ("c5", 500), ("c2", 20)] {
@@ -53,14 +61,25 @@ fn lived_in(model: &mut Model, closed: bool) -> Store {
 
 fn reopen(store: &Store, model: &mut Model, seed: u64, context: &str) {
     let after = store.crashed(unsynced(seed));
+    find_nothing_wrong(&after, context);
     let engine = after
         .open()
         .unwrap_or_else(|error| panic!("{context}: {error}"));
-    model.verify(&engine, context);
+    model.verify(&engine, after.has_catalogue(), context);
     engine
         .compact()
         .unwrap_or_else(|error| panic!("{context}: {error}"));
-    model.verify(&engine, context);
+    model.verify(&engine, after.has_catalogue(), context);
+}
+
+/// What a crash leaves is no damage.
+fn find_nothing_wrong(store: &Store, context: &str) {
+    match prefd_engine::verify(&store.config(), &mut |_| {}) {
+        Ok(found) => assert_eq!(found.problems, [], "{context}"),
+        // It was not even begun.
+        Err(Error::NotAStore { .. }) => {}
+        Err(error) => panic!("{context}: {error}"),
+    }
 }
 
 #[test]
@@ -75,7 +94,7 @@ fn a_single_failure_of_any_operation_loses_nothing_and_the_store_opens_again() {
             for operation in 0.. {
                 let context = format!("seed {seed}, closed {closed}, {kind:?} of {operation}");
                 let mut model = Model::default();
-                let store = lived_in(&mut model, closed);
+                let store = lived_in(&mut model, closed, operation % 4 == 0);
                 let count = fail_once_at(&store.disk, operation, kind);
                 // It may end well all the same: not every operation has to succeed.
                 let _ = life(&store, &mut model);
@@ -94,7 +113,7 @@ fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
     for seed in seeds(8) {
         for operation in 0.. {
             let mut model = Model::default();
-            let store = lived_in(&mut model, seed % 3 == 2);
+            let store = lived_in(&mut model, seed % 3 == 2, operation % 4 == 0);
             store.disk.cut_power_after(operation);
             let has_ended = life(&store, &mut model).is_ok();
             let context = format!("seed {seed}, operation {operation}");
@@ -112,7 +131,7 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     for seed in seeds(200) {
         let mut random = Random::new(seed);
         let mut model = Model::default();
-        let mut store = Store::new();
+        let mut store = new(seed % 4 == 0);
         for life in 0..6 {
             let context = format!("seed {seed} life {life}");
             // Sometimes while it opens, mostly while it writes.
@@ -131,10 +150,11 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
                 },
             };
             store = store.crashed(unsynced);
+            find_nothing_wrong(&store, &context);
             let engine = store
                 .open()
                 .unwrap_or_else(|error| panic!("{context}: {error} ({error:?})"));
-            model.verify(&engine, &context);
+            model.verify(&engine, store.has_catalogue(), &context);
             if random.below(2) == 0 {
                 engine.close().unwrap();
             } else {

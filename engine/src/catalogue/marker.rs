@@ -31,12 +31,16 @@ pub(crate) struct Identity {
     pub(crate) next_revision: u64,
 }
 
-/// Whether the folder is what a clean close of this very state left. The marker is
-/// gone afterwards, durably, since sled may write from now on.
-pub(crate) fn take(dir: &Path, identity: Identity) -> bool {
-    let trusted = read(dir).is_some_and(|(found, checksum)| {
+/// Whether the folder is what a clean close of this very state left.
+pub(crate) fn is_trusted(dir: &Path, identity: Identity) -> bool {
+    read(dir).is_some_and(|(found, checksum)| {
         found == identity && files_checksum(dir, false).is_ok_and(|now| now == checksum)
-    });
+    })
+}
+
+/// The same. The marker is gone afterwards, durably, since sled may write from now on.
+pub(crate) fn take(dir: &Path, identity: Identity) -> bool {
+    let trusted = is_trusted(dir, identity);
     let removed = match fs::remove_file(dir.join(NAME)) {
         Ok(()) => File::open(dir).and_then(|dir| dir.sync_all()).is_ok(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -75,6 +79,15 @@ fn read(dir: &Path) -> Option<(Identity, u32)> {
         next_revision: fields.u64()?,
     };
     Some((identity, fields.u32()?))
+}
+
+/// Bytes of all files in the folder.
+pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
+    let mut files = Vec::new();
+    // Of a folder that cannot be read, whatever was found.
+    let _ = collect(dir, false, &mut files);
+    let bytes = |file: &PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
+    files.iter().map(bytes).sum()
 }
 
 /// One checksum over every file below `dir` but the marker; `sync` puts them on

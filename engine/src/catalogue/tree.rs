@@ -49,6 +49,22 @@ impl Tree {
         })
     }
 
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, TreeFailure> {
+        guarded(|| {
+            let Some(value) = self.0.get(key)? else {
+                return Ok(None);
+            };
+            let value = Value::decode(&value)
+                .ok_or_else(|| TreeFailure("a value is not one of ours".to_owned()))?;
+            Ok(Some(value))
+        })
+    }
+
+    /// Entries in it. Walks all of them.
+    pub(crate) fn len(&self) -> Result<u64, TreeFailure> {
+        guarded(|| Ok(self.0.len() as u64))
+    }
+
     pub(crate) fn remove(&self, key: &[u8]) -> Result<(), TreeFailure> {
         guarded(|| {
             self.0.remove(key)?;

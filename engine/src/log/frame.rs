@@ -213,6 +213,22 @@ impl Meta {
         blobs
     }
 
+    /// Bytes of the body, if all values lie in it, where they must: each behind its key,
+    /// and nothing between them.
+    pub(crate) fn inline_bytes(&self) -> Option<u64> {
+        let end = self.members.iter().try_fold(1_u64, |at, member| {
+            let at = at + member.key.len() as u64 + 1;
+            match &member.value {
+                Place::Inline { offset, bytes } if u64::from(*offset) == at => {
+                    Some(at + u64::from(*bytes) + 1)
+                }
+                Place::Inline { .. } | Place::Extent(_) => None,
+            }
+        })?;
+        // The comma that the last member has not stands for the closing brace.
+        Some(end + u64::from(self.members.is_empty()))
+    }
+
     /// What the document takes as it is read: braces, keys, colons, values, commas.
     /// Nothing, where the frame is a delete.
     pub(crate) fn usage(&self, kind: Kind) -> Usage {

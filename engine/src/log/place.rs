@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::log::manifest::Sealed;
 use crate::log::scan::{Scan, scan};
 use crate::log::segment::{self, StoreId};
 use crate::log::summary::{self, Builder, Detail, Entry, Summary};
@@ -95,6 +96,20 @@ impl Place {
         let path = summary::path(&self.dir, id);
         let what = "it is of a segment of another length";
         Err(Error::corrupt(&path, summary::COUNTS_AT as u64, what))
+    }
+
+    /// The same, made from the frames where it is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where both are.
+    pub(crate) fn sealed_summary(&self, id: u32, sealed: Sealed) -> Result<Summary> {
+        match self.summary(id, sealed.bytes) {
+            Err(Error::Corrupt { .. }) => {
+                let builder = self.summary_by_frames(id, sealed.bytes, sealed.last_revision)?;
+                Ok(builder.into_summary(sealed.bytes))
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn open_summary(&self, id: u32) -> Result<summary::Reader> {

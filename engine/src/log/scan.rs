@@ -205,6 +205,17 @@ fn next_frame(window: &mut Window, mut at: u64) -> Result<u64> {
 }
 
 impl Scan {
+    /// Where what recovery keeps ends: behind the watermark, the first item that is no
+    /// frame ends what can be told.
+    pub(crate) fn valid_end(&self) -> u64 {
+        let is_torn =
+            |item: &&Item| item.offset >= self.watermark && matches!(item.found, Found::Invalid(_));
+        self.items
+            .iter()
+            .find(is_torn)
+            .map_or(u64::MAX, |item| item.offset)
+    }
+
     /// The summary of the items before `end`. What is invalid there is damage.
     pub(crate) fn summary(&self, end: u64) -> Builder {
         let mut summary = Builder::default();

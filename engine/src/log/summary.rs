@@ -125,6 +125,15 @@ impl Builder {
         &self.blobs
     }
 
+    /// The same as it is read from the disk.
+    pub(crate) fn into_summary(self, segment_bytes: u64) -> Summary {
+        Summary {
+            segment_bytes,
+            entries: self.entries,
+            blobs: self.blobs,
+        }
+    }
+
     /// The details of the entries, in their order.
     pub(crate) fn details(&self) -> Vec<Detail> {
         decode_details(&self.details).unwrap_or_default()

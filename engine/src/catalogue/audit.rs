@@ -1,0 +1,134 @@
+//! Comparing a closed catalogue with the documents that it is derived from.
+
+use std::path::Path;
+
+use crate::catalogue::tree::{Tree, TreeFailure};
+use crate::catalogue::{Identity, Value, key, marker};
+use crate::error::{Error, Result};
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Audit {
+    Agrees,
+    /// It is not what a clean close left, so nobody will believe it.
+    Unclean,
+    /// It would be believed, and says something else.
+    Differs(String),
+}
+
+/// Has a function called for each document.
+pub(crate) type Documents<'a> =
+    dyn Fn(&mut dyn FnMut(&str, &str, Value) -> Result<()>) -> Result<()> + 'a;
+
+/// Looks up every document. The marker is taken, since sled may write while it is open,
+/// and put again: were that to fail, the catalogue is built again at the next open.
+pub(crate) fn audit(
+    dir: &Path,
+    cache_bytes: u64,
+    identity: Identity,
+    documents: &Documents<'_>,
+) -> Result<Audit> {
+    if !marker::is_trusted(dir, identity) {
+        return Ok(Audit::Unclean);
+    }
+    if !marker::take(dir, identity) {
+        return Ok(Audit::Unclean);
+    }
+    let outcome = compare(dir, cache_bytes, documents)?;
+    if outcome == Audit::Agrees {
+        let _ = marker::put(dir, identity);
+    }
+    Ok(outcome)
+}
+
+fn compare(dir: &Path, cache_bytes: u64, documents: &Documents<'_>) -> Result<Audit> {
+    let tree = match Tree::open(&dir.join("sled"), cache_bytes) {
+        Ok(tree) => tree,
+        Err(TreeFailure(reason)) => return Ok(Audit::Differs(reason)),
+    };
+    let mut count = 0;
+    let mut difference = None;
+    let visited = documents(&mut |user, client, value| {
+        count += 1;
+        match tree.get(&key(user, client)) {
+            Ok(Some(found)) if found == value => Ok(()),
+            Ok(Some(_)) => {
+                difference = Some(format!("it has old values for {user:?} {client:?}"));
+                Err(Error::Closed)
+            }
+            Ok(None) => {
+                difference = Some(format!("it lacks {user:?} {client:?}"));
+                Err(Error::Closed)
+            }
+            Err(TreeFailure(reason)) => {
+                difference = Some(reason);
+                Err(Error::Closed)
+            }
+        }
+    });
+    match (difference, visited) {
+        (Some(what), _) => Ok(Audit::Differs(what)),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Ok(match tree.len() {
+            Ok(len) if len == count => Audit::Agrees,
+            Ok(len) => Audit::Differs(format!(
+                "it has {len} entries, and there are {count} documents"
+            )),
+            Err(TreeFailure(reason)) => Audit::Differs(reason),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Usage;
+
+    const IDENTITY: Identity = Identity {
+        store: 7,
+        next_revision: 9,
+    };
+
+    fn value(revision: u64) -> Value {
+        Value {
+            revision,
+            modified_ms: 1,
+            usage: Usage { keys: 1, bytes: 9 },
+        }
+    }
+
+    /// What is said of a catalogue that has these clients of one user, at these
+    /// revisions, where `a` and `b` at 1 and 2 are the documents.
+    fn audited(entries: &[(&str, u64)]) -> Audit {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(&dir.path().join("sled"), 1024 * 1024).unwrap();
+        for (client, revision) in entries {
+            tree.insert(&key("u", client), value(*revision)).unwrap();
+        }
+        tree.flush().unwrap();
+        drop(tree);
+        marker::put(dir.path(), IDENTITY).unwrap();
+        let documents = |visit: &mut dyn FnMut(&str, &str, Value) -> Result<()>| {
+            visit("u", "a", value(1))?;
+            visit("u", "b", value(2))
+        };
+        let outcome = audit(dir.path(), 1024 * 1024, IDENTITY, &documents).unwrap();
+        assert_eq!(
+            marker::is_trusted(dir.path(), IDENTITY),
+            outcome == Audit::Agrees
+        );
+        outcome
+    }
+
+    #[test]
+    fn a_catalogue_must_have_every_document_as_it_is_and_nothing_else() {
+        assert_eq!(audited(&[("a", 1), ("b", 2)]), Audit::Agrees);
+        for wrong in [
+            &[("a", 1)][..],
+            &[("a", 1), ("b", 1)],
+            &[("a", 1), ("b", 2), ("c", 3)],
+        ] {
+            assert!(matches!(audited(wrong), Audit::Differs(_)), "{wrong:?}");
+        }
+    }
+}

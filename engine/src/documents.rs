@@ -1,0 +1,116 @@
+//! What is found of the documents when a log is read: segment by segment, the newest
+//! frame of each namespace wins.
+
+use std::collections::HashMap;
+
+use crate::catalogue::Value;
+use crate::error::Result;
+use crate::limits::Usage;
+use crate::log::manifest::Sealed;
+use crate::log::place::Place;
+use crate::log::summary::{self, EntryKind};
+use crate::names::NamespaceHash;
+use crate::space::Space;
+use crate::table::{self, Loss, Table};
+
+/// What has been found of the documents so far.
+#[derive(Default)]
+pub(crate) struct Documents {
+    pub(crate) table: Table,
+    pub(crate) space: Space,
+    references: Vec<BlobReference>,
+}
+
+/// A blob, and the frame that names it.
+struct BlobReference {
+    hash: NamespaceHash,
+    revision: u64,
+    blob: u64,
+}
+
+impl Documents {
+    /// Takes up a segment's entries.
+    pub(crate) fn load(&mut self, segment: u32, entries: &[summary::Entry], blobs: &[(u32, u64)]) {
+        self.space.lock().found(segment, entries);
+        for entry in entries {
+            if entry.kind == EntryKind::Lost {
+                self.table.lose(Loss {
+                    revision: entry.revision,
+                    segment,
+                    offset: entry.offset,
+                });
+            } else {
+                let entry_in_table = table::Entry::at(segment, entry);
+                self.table.advance(entry.hash, entry_in_table);
+            }
+        }
+        self.references
+            .extend(blobs.iter().filter_map(|(index, blob)| {
+                let entry = entries.get(*index as usize)?;
+                Some(BlobReference {
+                    hash: entry.hash,
+                    revision: entry.revision,
+                    blob: *blob,
+                })
+            }));
+    }
+
+    /// Takes up a sealed segment of which nothing can be read, from this offset on.
+    pub(crate) fn lose(&mut self, segment: u32, offset: u64, sealed: Sealed) {
+        self.table.lose(Loss {
+            revision: sealed.last_revision,
+            segment,
+            offset: u32::try_from(offset).unwrap_or_default(),
+        });
+        self.space.lock().found_lost(segment, sealed.bytes);
+    }
+
+    /// Ends the reading: counts what has turned out to be current.
+    pub(crate) fn settle(&mut self, active: Option<u32>) {
+        let mut segments = self.space.lock();
+        segments.begun(active);
+        self.table.for_each(|entry| segments.is_current(entry));
+    }
+
+    /// The blobs that current frames name.
+    pub(crate) fn blobs(&self) -> HashMap<NamespaceHash, Vec<u64>> {
+        let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
+        for reference in &self.references {
+            if self.table.is_current(reference.hash, reference.revision) {
+                let named = blobs.entry(reference.hash).or_default();
+                if !named.contains(&reference.blob) {
+                    named.push(reference.blob);
+                }
+            }
+        }
+        blobs
+    }
+}
+
+/// Visits every document that `is_current` calls so, by the entry of its segment.
+pub(crate) fn visit(
+    place: &Place,
+    is_current: impl Fn(u32, &summary::Entry) -> bool,
+    visit: &mut dyn FnMut(&str, &str, Value) -> Result<()>,
+) -> Result<()> {
+    // A segment that compaction removed meanwhile would be missed.
+    let _held = place.hold();
+    for id in place.segments()? {
+        for (entry, detail) in place.details(id)? {
+            let is_stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);
+            if !is_stored || !is_current(id, &entry) {
+                continue;
+            }
+            let value = Value {
+                revision: entry.revision,
+                modified_ms: detail.modified_ms,
+                usage: Usage {
+                    keys: entry.keys,
+                    bytes: detail.body_bytes,
+                },
+            };
+            visit(&detail.user, &detail.client, value)?;
+        }
+    }
+    Ok(())
+}

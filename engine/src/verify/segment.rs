@@ -1,0 +1,194 @@
+//! Verifying one segment: its frames, and its summary against them.
+
+use super::{Harm, Verifier};
+use crate::error::{Error, Result};
+use crate::log::frame::{Header, Kind, Meta};
+use crate::log::manifest::Record;
+use crate::log::scan::{Found, Item, Scan};
+use crate::log::segment;
+use crate::log::summary::{self, Detail, Entry, EntryKind};
+use crate::table;
+
+/// The entries of a segment by its summary, with their details.
+type Summary = Vec<(Entry, Detail)>;
+
+impl Verifier<'_> {
+    pub(super) fn segment(&mut self, record: &Record) -> Result<()> {
+        self.found.segments += 1;
+        let summary = match record.sealed {
+            Some(sealed) => self.summary(record.id, sealed.bytes)?,
+            None => None,
+        };
+        let scanned = self
+            .survey
+            .place
+            .scan(record.id, record.sealed.map(|sealed| sealed.bytes));
+        let scan = match scanned {
+            Ok(scan) => scan,
+            Err(error) => return self.lost_segment(record.id, &error, summary.as_deref()),
+        };
+        let valid_end = record.sealed.map_or_else(|| scan.valid_end(), |s| s.bytes);
+        for item in &scan.items {
+            if item.offset >= valid_end {
+                self.found.torn_bytes += item.bytes;
+            } else {
+                self.item(record.id, item, summary.as_deref())?;
+            }
+            self.read(item.bytes);
+        }
+        if let Some(summary) = &summary {
+            self.compare(record.id, &scan, valid_end, summary)?;
+        }
+        Ok(())
+    }
+
+    /// The summary of a sealed segment, whole; `None` where it is to be made again.
+    fn summary(&mut self, id: u32, segment_bytes: u64) -> Result<Option<Summary>> {
+        let place = &self.survey.place;
+        let read = place.summary(id, segment_bytes).and_then(|summary| {
+            let details = place.open_summary(id)?.details()?;
+            Ok(summary.entries.into_iter().zip(details).collect())
+        });
+        match read {
+            Ok(summary) => Ok(Some(summary)),
+            Err(error) => {
+                self.problem(&error, Harm::Derived, None)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A segment of which no frame can be read.
+    fn lost_segment(
+        &mut self,
+        id: u32,
+        error: &Error,
+        summary: Option<&[(Entry, Detail)]>,
+    ) -> Result<()> {
+        let Some(summary) = summary else {
+            return self.problem(error, Harm::Document, None);
+        };
+        let mut harm = Harm::Nothing;
+        for (entry, detail) in summary {
+            if self.survey.is_current(id, entry) && entry.kind != EntryKind::Delete {
+                harm = Harm::Document;
+                self.problem(error, harm, namespace(detail))?;
+            }
+        }
+        if harm == Harm::Nothing {
+            self.problem(error, harm, None)?;
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, id: u32, item: &Item, summary: Option<&[(Entry, Detail)]>) -> Result<()> {
+        let path = segment::path(&self.survey.place.dir, id);
+        let corrupt = |what: &str| Error::corrupt(&path, item.offset, what);
+        let written = summary.and_then(|summary| at(summary, item.offset));
+        match &item.found {
+            Found::Frame(frame) => {
+                let (header, meta) = &**frame;
+                self.found.frames += 1;
+                let entry = entry_of(item, header, meta);
+                let is_current = self.survey.is_current(id, &entry);
+                if let Some(what) = self.wrong(header, meta) {
+                    let harm = if is_current {
+                        Harm::Document
+                    } else {
+                        Harm::Nothing
+                    };
+                    let namespace = Some((meta.user.clone(), meta.client.clone()));
+                    return self.problem(&corrupt(what), harm, namespace);
+                }
+                match entry.kind {
+                    EntryKind::Put if is_current => self.found.documents += 1,
+                    EntryKind::PutWithBlobs if is_current => {
+                        self.spread.push(table::Entry::at(id, &entry));
+                    }
+                    _ => {}
+                }
+                Ok(())
+            }
+            Found::Invalid(_) => {
+                // Of a delete there is nothing to read, as long as the summary tells of it.
+                let is_stale = written.is_some_and(|(entry, _)| match entry.kind {
+                    EntryKind::Delete => true,
+                    EntryKind::Lost => false,
+                    _ => !self.survey.is_current(id, entry),
+                });
+                let harm = if is_stale {
+                    Harm::Nothing
+                } else {
+                    Harm::Document
+                };
+                let namespace = written.and_then(|(_, detail)| namespace(detail));
+                self.problem(&corrupt("no frame here holds"), harm, namespace)
+            }
+        }
+    }
+
+    /// What is wrong with a frame whose checksums hold.
+    fn wrong(&self, header: &Header, meta: &Meta) -> Option<&'static str> {
+        if header.hash != self.survey.place.hash(&meta.user, &meta.client) {
+            return Some("the frame's hash is not that of its namespace");
+        }
+        if header.revision >= self.survey.manifest.reserved_revision {
+            return Some("the frame's revision is higher than any that was given out");
+        }
+        let is_whole = header.kind == Kind::Delete
+            || header.has_blobs
+            || meta.inline_bytes() == Some(header.inline_bytes.into());
+        (!is_whole).then_some("the values are not where the metadata says")
+    }
+
+    /// The summary must say what the frames say.
+    fn compare(
+        &mut self,
+        id: u32,
+        scan: &Scan,
+        end: u64,
+        summary: &[(Entry, Detail)],
+    ) -> Result<()> {
+        let frames = scan.summary(end);
+        let details = frames.details();
+        let mut differs = None;
+        for (entry, detail) in frames.entries().iter().zip(&details) {
+            let is_readable = !matches!(entry.kind, EntryKind::Damaged | EntryKind::Lost);
+            let written = at(summary, entry.offset.into());
+            if is_readable && written != Some(&(*entry, detail.clone())) {
+                differs.get_or_insert(entry.offset);
+            }
+        }
+        match differs {
+            None => Ok(()),
+            Some(offset) => {
+                let path = summary::path(&self.survey.place.dir, id);
+                let what =
+                    format!("it does not say what the frame at {offset} of its segment says");
+                self.problem(&Error::corrupt(&path, 0, what), Harm::Document, None)
+            }
+        }
+    }
+}
+
+/// The entry of the frame at an offset.
+fn at(summary: &[(Entry, Detail)], offset: u64) -> Option<&(Entry, Detail)> {
+    let index = summary.binary_search_by_key(&offset, |(entry, _)| entry.offset.into());
+    summary.get(index.ok()?)
+}
+
+fn namespace(detail: &Detail) -> Option<(String, String)> {
+    (!detail.user.is_empty()).then(|| (detail.user.clone(), detail.client.clone()))
+}
+
+fn entry_of(item: &Item, header: &Header, meta: &Meta) -> Entry {
+    let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
+    Entry {
+        hash: header.hash,
+        revision: header.revision,
+        offset: narrow(item.offset),
+        bytes: narrow(item.bytes),
+        kind: EntryKind::of(header),
+        keys: meta.usage(header.kind).keys,
+    }
+}
