@@ -6,8 +6,8 @@
 //! and takes the old segment out of the manifest. A copy keeps its revision. Whatever
 //! happens in between, the log holds every current frame at least once.
 //!
-//! Pace: one small step at a time, and then a rest of the same length, unless the log
-//! has outgrown what it may take.
+//! Pace: one small step at a time, and then a rest of the same length; large steps
+//! without a rest once the log has outgrown what it may take.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -25,8 +25,11 @@ use crate::space::{Held, Victim};
 use crate::table::Entry;
 use crate::verify::Progress;
 
-/// Bytes that are copied in one step, at most, one frame excepted.
-const STEP_BYTES: u64 = 64 * 1024;
+/// Bytes that are copied in one step, at most, one frame excepted: little more than a
+/// small write that shares the sync.
+const STEP_BYTES: u64 = 16 * 1024;
+/// The same where there is no time for a rest.
+const HURRIED_STEP_BYTES: u64 = 256 * 1024;
 /// Frames of one step, at most.
 pub(crate) const MAX_STEP_FRAMES: usize = 1024;
 
@@ -117,7 +120,7 @@ pub(crate) fn run(shared: &Shared) {
     sweep(shared);
     loop {
         while let Some(victim) = next_victim(shared) {
-            let outcome = rewrite(shared, victim, &mut |step| rest(shared, step));
+            let outcome = rewrite(shared, victim, Pace::Polite);
             sweep(shared);
             match outcome {
                 Ok(()) => {}
@@ -140,10 +143,28 @@ fn next_victim(shared: &Shared) -> Option<Victim> {
     shared.space.lock().victim(shared.segment_bytes)
 }
 
-/// Leaves the disk to others for as long as it was used.
-fn rest(shared: &Shared, used: Duration) {
-    if !shared.space.lock().is_overgrown(shared.segment_bytes) {
-        shared.bell.rest(used);
+/// How much of the disk is left to others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Half of the time, and little at once, unless the log has outgrown its bound.
+    Polite,
+    Hurried,
+}
+
+impl Pace {
+    fn now(self, shared: &Shared) -> Self {
+        if shared.space.lock().is_overgrown(shared.segment_bytes) {
+            Self::Hurried
+        } else {
+            self
+        }
+    }
+
+    fn step_bytes(self) -> u64 {
+        match self {
+            Self::Polite => STEP_BYTES,
+            Self::Hurried => HURRIED_STEP_BYTES,
+        }
     }
 }
 
@@ -166,7 +187,7 @@ pub(crate) fn compact(shared: &Shared, progress: &mut dyn FnMut(Progress)) -> Re
             total_bytes,
         });
         done_bytes += held.bytes;
-        match rewrite(shared, Victim { id, whole }, &mut |_| {}) {
+        match rewrite(shared, Victim { id, whole }, Pace::Hurried) {
             Ok(()) => {}
             Err(error @ Error::Corrupt { .. }) => {
                 shared.space.lock().spare(id);
@@ -179,9 +200,8 @@ pub(crate) fn compact(shared: &Shared, progress: &mut dyn FnMut(Progress)) -> Re
     damage.map_or(Ok(()), Err)
 }
 
-/// Copies what is current in a segment to the end of the log, and removes it. `rest`
-/// is told how long each step took.
-fn rewrite(shared: &Shared, victim: Victim, rest: &mut dyn FnMut(Duration)) -> Result<()> {
+/// Copies what is current in a segment to the end of the log, and removes it.
+fn rewrite(shared: &Shared, victim: Victim, pace: Pace) -> Result<()> {
     let _turn = shared
         .compacting
         .lock()
@@ -198,30 +218,35 @@ fn rewrite(shared: &Shared, victim: Victim, rest: &mut dyn FnMut(Duration)) -> R
         return Ok(());
     }
     let may_use_reserve = held.document_bytes + held.tombstone_bytes <= shared.reserve_bytes / 2;
-    let mut submit = |task| -> Result<()> {
-        let began = Instant::now();
-        submit(shared, task, may_use_reserve)?;
-        rest(began.elapsed());
-        Ok(())
-    };
     let mut step = Vec::new();
     let mut step_bytes = 0;
+    let mut now = pace.now(shared);
     for entry in &entries {
         let from = Entry::at(segment, entry);
         if shared.table.entry(entry.hash) != Some(from) || deletes.contains_key(&entry.hash) {
             continue;
         }
         let bytes = u64::from(entry.bytes);
-        if step_bytes + bytes > STEP_BYTES || step.len() >= MAX_STEP_FRAMES {
+        if step_bytes + bytes > now.step_bytes() || step.len() >= MAX_STEP_FRAMES {
+            let began = Instant::now();
+            submit(
+                shared,
+                Task::Copy(std::mem::take(&mut step)),
+                may_use_reserve,
+            )?;
+            if now == Pace::Polite {
+                shared.bell.rest(began.elapsed());
+            }
             step_bytes = 0;
-            submit(Task::Copy(std::mem::take(&mut step)))?;
+            now = pace.now(shared);
         }
         step_bytes += bytes;
         step.push(read_copy(shared, entry.hash, from)?);
     }
-    submit(Task::Copy(step))?;
+    submit(shared, Task::Copy(step), may_use_reserve)?;
     let deletes = deletes.into_iter().collect();
-    submit(Task::Retire { segment, deletes })?;
+    let retire = Task::Retire { segment, deletes };
+    submit(shared, retire, may_use_reserve)?;
     shared.doomed_segments().push(segment);
     Ok(())
 }

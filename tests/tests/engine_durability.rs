@@ -226,7 +226,8 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
         namespace.submit_put(writer.finish().unwrap(), WriteOptions::default())
     };
     let alone = submit("c1");
-    syncing.recv().unwrap();
+    let patience = std::time::Duration::from_secs(20);
+    syncing.recv_timeout(patience).expect("a sync");
     // Queued while the committer is held in its sync: one batch.
     let together = [submit("c2"), submit("c3")];
     release.send(()).unwrap();
