@@ -12,6 +12,7 @@
 mod batch;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::catalogue::{Identity, Value};
 use crate::commit::{Acknowledgement, Change, Request, Work};
@@ -60,6 +61,10 @@ impl Committer {
             .take(&mut work, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS)
         {
             self.commit(work.requests.drain(..), work.job.take());
+            let has_reserve = self.reserve.is_held();
+            self.shared
+                .has_reserve
+                .store(has_reserve, Ordering::Relaxed);
             self.shared.catalogue.wait_for_room();
         }
         self.close()

@@ -10,6 +10,7 @@
 //! without a rest once the log has outgrown what it may take.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -140,7 +141,12 @@ fn next_victim(shared: &Shared) -> Option<Victim> {
     if shared.bell.is_closed() {
         return None;
     }
-    shared.space.lock().victim(shared.segment_bytes)
+    let segments = shared.space.lock();
+    if shared.has_reserve.load(Ordering::Relaxed) {
+        segments.victim(shared.segment_bytes)
+    } else {
+        segments.cheapest()
+    }
 }
 
 /// How much of the disk is left to others.
@@ -217,7 +223,7 @@ fn rewrite(shared: &Shared, victim: Victim, pace: Pace) -> Result<()> {
         shared.space.lock().keep_tombstones(segment);
         return Ok(());
     }
-    let may_use_reserve = held.document_bytes + held.tombstone_bytes <= shared.reserve_bytes / 2;
+    let may_use_reserve = held.current_bytes() <= shared.reserve_bytes / 4 * 3;
     let mut step = Vec::new();
     let mut step_bytes = 0;
     let mut now = pace.now(shared);

@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) durability: Durability,
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_bytes: u64,
+    /// Whether the space that is kept for deletes is there: if not, the disk is full.
+    pub(crate) has_reserve: AtomicBool,
     pub(crate) table: Arc<Table>,
     pub(crate) space: Space,
     pub(crate) reader: Reader,
@@ -140,6 +142,7 @@ impl Engine {
             durability: config.durability,
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
+            has_reserve: AtomicBool::new(reserve.is_held()),
             table,
             space: recovered.space,
             reader: recovered.reader,

@@ -41,6 +41,11 @@ impl Held {
         self.frames > self.documents + self.tombstones
     }
 
+    /// Bytes that rewriting it takes elsewhere, at most.
+    pub(crate) fn current_bytes(&self) -> u64 {
+        self.document_bytes + self.tombstone_bytes
+    }
+
     /// Bytes that rewriting it may give back.
     pub(crate) fn reclaimable_bytes(&self) -> u64 {
         let tombstones = if self.needs_tombstones {
@@ -254,6 +259,16 @@ impl Segments {
     pub(crate) fn is_overgrown(&self, segment_bytes: u64) -> bool {
         let sum = self.sum();
         sum.bytes > 2 * (sum.document_bytes + segment_bytes / 2)
+    }
+
+    /// The segment to rewrite on a full disk: the one that takes least room before it
+    /// gives back more.
+    pub(crate) fn cheapest(&self) -> Option<Victim> {
+        self.sealed()
+            .filter(|(_, held)| held.damaged == 0)
+            .filter(|(_, held)| held.reclaimable_bytes() > held.current_bytes() / 8)
+            .min_by_key(|(_, held)| held.current_bytes())
+            .map(|(id, _)| Victim { id, whole: false })
     }
 
     /// The segment that is to be rewritten next, if one is.

@@ -284,6 +284,35 @@ fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
 }
 
 #[test]
+fn a_damaged_frame_hides_nothing_that_was_written_after_it() {
+    for is_sealed in [false, true] {
+        let store = Store::new();
+        let engine = store.open().unwrap();
+        put(&engine, "c", "{\"n\":1}").unwrap();
+        put(&engine, "other", "{}").unwrap();
+        put(&engine, "c", "{\"n\":2}").unwrap();
+        put(&engine, "last", "{}").unwrap();
+        let segment = store.files("log", ".seg").pop().unwrap();
+        let store = if is_sealed {
+            engine.close().unwrap();
+            store.disk.lose(&segment.with_extension("sum"));
+            store
+        } else {
+            store.crashed(Unsynced::Lost)
+        };
+        let segment = store.files("log", ".seg").pop().unwrap();
+        let mut bytes = store.disk.bytes(&segment);
+        let body = bytes.windows(6).position(|w| w == b"{\"n\":1").unwrap();
+        bytes[body + 5] = b'7';
+        store.disk.overwrite(&segment, bytes);
+        let engine = store.open().unwrap();
+        for (client, expected) in [("c", "{\"n\":2}"), ("other", "{}"), ("last", "{}")] {
+            assert_eq!(read(&engine, client).unwrap().as_deref(), Some(expected));
+        }
+    }
+}
+
+#[test]
 fn an_out_of_date_manifest_is_refused_and_nothing_removed() {
     let store = Store::new();
     let engine = store.open().unwrap();

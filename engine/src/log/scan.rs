@@ -5,6 +5,7 @@
 //! cannot be faked from inside a document: its header holds control characters,
 //! which JSON text cannot hold.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -216,10 +217,36 @@ impl Scan {
             .map_or(u64::MAX, |item| item.offset)
     }
 
+    /// For each item, the highest revision that it can have if it is damaged: below that
+    /// of the next frame of its namespace, since the frames of one namespace lie in the
+    /// order of their revisions. (Those of different ones do not: compaction copies.)
+    fn bounds(&self) -> Vec<u64> {
+        let mut next = HashMap::new();
+        let backwards = self.items.iter().rev().map(|item| match &item.found {
+            Found::Frame(frame) => {
+                next.insert(frame.0.hash, frame.0.revision);
+                frame.0.revision
+            }
+            Found::Invalid(Some(hash)) => next
+                .get(hash)
+                .map_or(self.last_revision, |revision| revision.saturating_sub(1)),
+            Found::Invalid(None) => self.last_revision,
+        });
+        let mut bounds: Vec<u64> = backwards.collect();
+        bounds.reverse();
+        bounds
+    }
+
     /// The summary of the items before `end`. What is invalid there is damage.
     pub(crate) fn summary(&self, end: u64) -> Builder {
         let mut summary = Builder::default();
-        for item in self.items.iter().take_while(|item| item.offset < end) {
+        let bounds = self.bounds();
+        for (item, bound) in self
+            .items
+            .iter()
+            .zip(bounds)
+            .take_while(|(item, _)| item.offset < end)
+        {
             let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
             let entry = |hash, revision, kind, keys| Entry {
                 hash,
@@ -248,7 +275,7 @@ impl Scan {
                         None => EntryKind::Lost,
                     };
                     let hash = hash.unwrap_or(NamespaceHash::from_bytes([0; 16]));
-                    summary.push_damage(entry(hash, self.last_revision, kind, 0));
+                    summary.push_damage(entry(hash, bound, kind, 0));
                 }
             }
         }
