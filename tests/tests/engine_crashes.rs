@@ -128,6 +128,7 @@ fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
+    let mut crashes = 0;
     for seed in seeds(200) {
         let mut random = Random::new(seed);
         let mut model = Model::default();
@@ -150,6 +151,7 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
                 },
             };
             store = store.crashed(unsynced);
+            crashes += 1;
             find_nothing_wrong(&store, &context);
             let engine = store
                 .open()
@@ -160,7 +162,9 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
             } else {
                 drop(engine);
                 store = store.crashed(Unsynced::Lost);
+                crashes += 1;
             }
         }
     }
+    println!("{crashes} crashes");
 }
