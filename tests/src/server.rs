@@ -283,6 +283,11 @@ impl Server {
         self.running.child.id()
     }
 
+    /// Whether it has logged these words yet.
+    pub fn has_logged(&self, words: &str) -> bool {
+        self.running.log.text.lock().unwrap().contains(words)
+    }
+
     /// Waits until it has logged these words: a line may reach us after the answer
     /// that it is about.
     pub fn wait_for_log(&self, words: &str) {
