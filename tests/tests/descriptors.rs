@@ -12,7 +12,8 @@ use prefd_tests::token;
 
 /// What `ulimit -n` allows in these tests.
 const LIMIT: &str = "ulimit -n 64";
-const WRITERS: usize = 4;
+/// As many as are served at a time under that limit: no place is left.
+const WRITERS: usize = 8;
 const IDLE: usize = 1_000;
 const ROUNDS: usize = 60;
 
@@ -42,7 +43,7 @@ fn a_thousand_idle_connections_take_nothing_from_those_that_write() {
         .with(&["--document-cache-bytes", "0"])
         .after_shell(LIMIT);
     let server = launch.start();
-    server.wait_for_log("fewer connections at a time");
+    server.wait_for_log(&format!("connections={WRITERS} wanted=1024"));
     let mut writers: Vec<_> = (0..WRITERS).map(|_| server.connect()).collect();
     for (writer, connection) in writers.iter_mut().enumerate() {
         put(
@@ -69,10 +70,9 @@ fn a_thousand_idle_connections_take_nothing_from_those_that_write() {
         }
     });
     // As descriptors come back, those who wait are served.
-    drop(idle);
+    drop((idle, writers));
     let token = token::of(&user(0), "first");
     assert_eq!(get(&mut server.connect(), "first", &token), "{}");
-    drop(writers);
     server.kill();
     let server = launch.start();
     let mut connection = server.connect();
