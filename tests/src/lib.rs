@@ -6,7 +6,8 @@
 //! - [`crash_model`] is what a namespace may hold after a crash, [`load`] writes to a
 //!   server with many connections.
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
-//!   [`loop_mount`] mounts file systems that are in files.
+//!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
+//!   fail.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`random`] a generator whose seed
 //!   replays a run.
@@ -23,4 +24,5 @@ pub mod server;
 pub mod sim_disk;
 pub mod sim_model;
 pub mod sim_store;
+pub mod strace;
 pub mod token;

@@ -9,6 +9,7 @@ use common::{BINARY, get, put};
 use prefd_tests::http::Request;
 use prefd_tests::server::Launch;
 use prefd_tests::token;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What `ulimit -n` allows in these tests.
 const LIMIT: &str = "ulimit -n 64";
@@ -16,6 +17,16 @@ const LIMIT: &str = "ulimit -n 64";
 const WRITERS: usize = 8;
 const IDLE: usize = 1_000;
 const ROUNDS: usize = 60;
+
+/// We have the other ends of all these connections, and often a limit of 1,024.
+fn raise_our_own_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let needed = 2 * IDLE as u64;
+    if limit.current.is_some_and(|current| current < needed) {
+        let current = Some(needed);
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+    }
+}
 
 fn user(writer: usize) -> String {
     format!("user-{writer}")
@@ -37,6 +48,7 @@ fn document(writer: usize, round: usize) -> String {
 
 #[test]
 fn a_thousand_idle_connections_take_nothing_from_those_that_write() {
+    raise_our_own_limit();
     let dir = tempfile::tempdir().unwrap();
     let launch = Launch::new(BINARY, dir.path())
         .with(&["--segment-bytes", "65536", "--head-timeout", "10m"])

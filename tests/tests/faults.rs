@@ -9,6 +9,7 @@ use common::BINARY;
 use prefd_tests::crash_model::{Model, check};
 use prefd_tests::machine::{has_strace, report};
 use prefd_tests::server::{Launch, Server};
+use prefd_tests::strace::inject;
 
 /// The server's way to say that the log may be written to no more.
 const STOPPED: &str = "writing has stopped";
@@ -16,24 +17,6 @@ const STOPPED: &str = "writing has stopped";
 const PLACES: u32 = 12;
 const WRITES: u64 = 40;
 const NAMES: u64 = 7;
-
-/// The server with a call that fails: `when` as strace has it.
-fn with_fault(launch: &Launch, call: &str, error: &str, when: &str) -> Launch {
-    let trace = format!("trace={call}");
-    let inject = format!("inject={call}:error={error}:when={when}");
-    let strace = [
-        "strace",
-        "-D",
-        "-f",
-        "--seccomp-bpf",
-        "-qq",
-        "-o",
-        "/dev/null",
-    ];
-    launch
-        .clone()
-        .under(&[&strace[..], &["-e", &trace, "-e", &inject]].concat())
-}
 
 /// What a life with a fault has shown.
 #[derive(Debug, Default, Clone, Copy)]
@@ -83,7 +66,8 @@ fn sweep(call: &str, error: &str) -> Seen {
     live(launch.start(), &model, "no fault", &mut Seen::default());
     for place in 1..=PLACES {
         let context = format!("{call} fails with {error}, place {place}");
-        match with_fault(&launch, call, error, &place.to_string()).try_start() {
+        let fault = format!("error={error}:when={place}");
+        match inject(&launch, call, &fault).try_start() {
             Ok(server) => live(server, &model, &context, &mut seen),
             Err(ended) => {
                 assert_eq!(ended.status.code(), Some(1), "{context}: {ended:?}");
@@ -133,7 +117,7 @@ fn a_write_without_space_is_answered_with_507() {
 #[test]
 fn a_rename_that_fails_once_loses_nothing() {
     if has_strace() {
-        let seen = sweep("rename", "EIO");
+        let seen = sweep("/^rename", "EIO");
         assert!(seen.failed > 0, "{seen:?}");
     }
 }
@@ -149,7 +133,7 @@ fn after_a_failed_sync_of_the_log_nothing_is_written_and_everything_is_read() {
     let name = ("user".to_owned(), "client".to_owned());
     // The committer's syncs are the new segment's, the manifest's, and then one for each
     // of these writes: none is large enough for a file of its own.
-    let server = with_fault(&launch, "fdatasync", "EIO", "6").start();
+    let server = inject(&launch, "fdatasync", "error=EIO:when=6").start();
     let mut connection = server.connect();
     let statuses: Vec<u16> = (0..12)
         .map(|_| model.write(&mut connection, &name, false).unwrap())

@@ -20,6 +20,7 @@ use prefd_tests::loop_mount::{Format, LoopMount, run};
 use prefd_tests::machine::{has_strace, is_isolated, report};
 use prefd_tests::random::{Random, seeds};
 use prefd_tests::server::Launch;
+use prefd_tests::strace::inject;
 
 const FILE_SYSTEMS: [&str; 2] = ["xfs", "ext4"];
 const OUTER_BYTES: u64 = 4 << 30;
@@ -162,20 +163,8 @@ fn what_is_not_synced_is_seen_to_be_lost() {
             .stop()
             .success()
     );
-    let unsynced = [
-        "strace",
-        "-D",
-        "-f",
-        "--seccomp-bpf",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=fdatasync,fsync",
-        "-e",
-        "inject=fdatasync,fsync:retval=0",
-    ];
-    let launch = Launch::new(BINARY, &rig.data_dir()).under(&unsynced);
+    let launch = Launch::new(BINARY, &rig.data_dir());
+    let launch = inject(&launch, "fdatasync,fsync", "retval=0");
     let mut lost = 0;
     let judge = |_, dir: &Path, allowed: &Allowed| lost += count_lost(dir, allowed);
     rig.cut_under_load(&launch, CONTROL_CUTS, Random::new(seed), judge);
