@@ -81,6 +81,12 @@ impl Config {
     /// The longest segment: offsets in the table are 32 bits wide, and a segment
     /// may outgrow this length by one frame.
     pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * MIB;
+    /// File descriptors that an open engine takes at most, besides
+    /// [`Self::open_segments`] and two for each call that reads or writes a large
+    /// document: the lock; the segment that is written and the one that follows it; a
+    /// file and a folder that the committer, compaction and the catalogue's thread each
+    /// has open for a moment; the catalogue's own.
+    pub const DESCRIPTORS: u64 = 16;
 
     /// The defaults, for this directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {

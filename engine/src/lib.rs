@@ -22,7 +22,7 @@
 //! - `space` counts what is current in each segment of the log, `compaction` rewrites
 //!   those that are mostly stale, and `reserve` keeps room for that on a full disk.
 //! - `recovery` makes the table and the log from what is on the disk.
-//! - [`verify`] and [`stats`] look at a closed directory, by a `survey` that changes
+//! - [`verify()`] and [`stats`] look at a closed directory, by a `survey` that changes
 //!   nothing.
 //! - [`fs`] is the seam that every file operation of log and blobs passes.
 //!

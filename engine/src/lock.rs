@@ -12,7 +12,15 @@ use crate::error::{Error, Result};
 use crate::fs::{Disk, Fs};
 
 /// Held as long as this lives.
-pub(crate) struct DirectoryLock(#[allow(dead_code, reason = "the lock goes with it")] File);
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    /// Closing our descriptor would not do: a child that another thread is starting has
+    /// a copy of it until it executes its program, and would hold the lock so long.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
 
 impl DirectoryLock {
     /// Makes the directory where it is missing, and locks it.

@@ -1,5 +1,5 @@
 //! A closed data directory as it lies there, looked at without changing it: what
-//! [`crate::stats`] and [`crate::verify`] go by.
+//! [`crate::stats`] and [`crate::verify()`] go by.
 //!
 //! It reads what recovery reads, and mends nothing.
 

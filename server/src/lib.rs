@@ -2,12 +2,13 @@
 //!
 //! # Layout
 //!
-//! In the order in which a request passes them: `serve` accepts and `connection`
-//! carries; `handler` judges and answers, with `route`, `auth`, `scope`, `media_type`,
-//! `precondition` each judging one thing; `upload` and `download` move documents;
-//! `error` is every answer that is not a success, `id` names the request. Around
-//! them, `cli` and `settings` say how to run, `dev` and `token` make tokens, and `store`
-//! looks after a data directory that is not being served.
+//! In the order in which a request passes them: `serve` accepts, as many as
+//! `descriptors` leaves room for, and `connection` carries; `handler` judges and
+//! answers, with `route`, `auth`, `scope`, `media_type`, `precondition` each judging one
+//! thing; `upload` and `download` move documents; `error` is every answer that is not a
+//! success, `id` names the request. Around them, `cli` and `settings` say how to run,
+//! `dev` and `token` make tokens, and `store` looks after a data directory that is not
+//! being served.
 //!
 //! The store is [`prefd_engine`]: the server never opens a data file. Async workers
 //! never block; what touches the disk runs on blocking threads, a bounded piece at a
@@ -26,6 +27,7 @@
 mod auth;
 mod cli;
 mod connection;
+mod descriptors;
 mod dev;
 mod download;
 mod error;

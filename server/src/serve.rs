@@ -13,13 +13,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use prefd_engine::{Config, Engine};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::keys::{KeyError, KeySet};
 use crate::auth::{Authenticator, ClaimNames, Rules};
 use crate::connection::Socket;
+use crate::descriptors::{Shares, TooFew};
 use crate::dev;
 use crate::handler::Handler;
 use crate::settings::{Settings, SettingsError, Span};
@@ -40,6 +41,10 @@ const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
 /// How long to wait where the system has no file descriptor for a connection: they
 /// come back as connections end, and asking at once again would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that the system keeps until they are accepted. Of the usual 128 too many
+/// would be turned away where clients wait for a place, each to try again after seconds.
+const BACKLOG: u32 = 1024;
 
 /// Why the server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +88,8 @@ pub(crate) enum ServeError {
     },
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
 }
 
 impl ServeError {
@@ -97,6 +104,10 @@ impl ServeError {
                 | Self::Version(_)
                 | Self::Log(_)
                 | Self::Realm
+                | Self::Open {
+                    source: prefd_engine::Error::InvalidConfig { .. },
+                    ..
+                }
         )
     }
 }
@@ -125,7 +136,8 @@ pub(crate) fn run(settings: &Settings) -> Result<(), ServeError> {
     if keys.is_empty() && !is_dev {
         return Err(ServeError::NoKeys);
     }
-    let engine = open(settings, &data_dir)?;
+    let shares = Shares::of_process(settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS))?;
+    let engine = open(settings, &data_dir, shares)?;
     if is_dev {
         dev::ensure_key(&data_dir).map_err(system("cannot make the key of --dev"))?;
         keys.add_secret_file(&dev::key_path(&data_dir))?;
@@ -139,7 +151,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), ServeError> {
         .enable_all()
         .build()
         .map_err(system("cannot start threads"))?;
-    let served = runtime.block_on(serve(settings, &data_dir, handler));
+    let served = runtime.block_on(serve(settings, &data_dir, shares, handler));
     // What is still on a blocking thread ends by itself, and its write with it.
     runtime.shutdown_timeout(Duration::from_secs(1));
     engine.close().map_err(ServeError::Close)?;
@@ -192,11 +204,15 @@ fn keys(settings: &Settings) -> Result<KeySet, KeyError> {
     Ok(keys)
 }
 
-fn open(settings: &Settings, data_dir: &Path) -> Result<Engine, ServeError> {
+fn open(settings: &Settings, data_dir: &Path, shares: Shares) -> Result<Engine, ServeError> {
     let mut config = Config::new(data_dir);
+    config.open_segments = shares.open_segments;
     config.limits = settings.limits();
     if let Some(bytes) = settings.document_cache_bytes {
         config.cache_bytes = bytes;
+    }
+    if let Some(bytes) = settings.segment_bytes {
+        config.segment_bytes = bytes;
     }
     Engine::open(config).map_err(|source| ServeError::Open {
         path: data_dir.to_owned(),
@@ -250,6 +266,7 @@ fn span(given: Option<Span>, default: Duration) -> Duration {
 async fn serve(
     settings: &Settings,
     data_dir: &Path,
+    shares: Shares,
     handler: Arc<Handler>,
 ) -> Result<(), ServeError> {
     let address = settings.listen.unwrap_or(DEFAULT_LISTEN);
@@ -257,17 +274,15 @@ async fn serve(
         signal(SignalKind::terminate()).map_err(system("cannot wait for signals"))?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(system("cannot wait for signals"))?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError::Listen { address, source })?;
+    let listener = listen(address).map_err(|source| ServeError::Listen { address, source })?;
     let address = listener
         .local_addr()
         .map_err(|source| ServeError::Listen { address, source })?;
     announce(settings, data_dir, address)?;
 
     let (stop, stopping) = watch::channel(());
-    let connections = settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
-    let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+    let connections = shares.connections.min(Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(connections));
     let carrier = Arc::new(Carrier {
         handler,
         head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
@@ -307,6 +322,17 @@ async fn serve(
         tracing::warn!("not everything in flight has ended in time");
     }
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Else a restart could fail for a minute, on what is left of old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Says where the server listens, and with --dev how to try it.

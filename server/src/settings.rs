@@ -119,7 +119,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", env = "PREFD_WORKERS")]
     pub(crate) workers: Option<usize>,
 
-    /// Connections at a time; further ones wait to be accepted [default: 1024]
+    /// Connections at a time; further ones wait to be accepted. Fewer, where the limit
+    /// on open files (ulimit -n) does not suffice [default: 1024]
     #[arg(long, value_name = "N", env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 
@@ -150,6 +151,11 @@ pub(crate) struct Settings {
     /// Memory for documents that were read lately [default: 33554432]
     #[arg(long, value_name = "BYTES", env = "PREFD_DOCUMENT_CACHE_BYTES")]
     pub(crate) document_cache_bytes: Option<u64>,
+
+    /// The length at which a file of the log is ended and the next one begun, from 65536
+    /// to 2147483648 [default: 67108864]
+    #[arg(long, value_name = "BYTES", env = "PREFD_SEGMENT_BYTES")]
+    pub(crate) segment_bytes: Option<u64>,
 
     /// Verified tokens that are remembered [default: 10000]
     #[arg(long, value_name = "N", env = "PREFD_TOKEN_CACHE_ENTRIES")]

@@ -3,15 +3,26 @@
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
 //!   makes good and bad tokens, [`api_error`] checks an error whole.
 //! - [`layout`] finds its way in what is on the disk.
+//! - [`crash_model`] is what a namespace may hold after a crash, [`load`] writes to a
+//!   server with many connections.
+//! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
+//!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
+//!   fail.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
-//!   it, [`sim_model`] what it may hold after a crash, [`random`] a generator whose seed replays a run.
+//!   it, [`sim_model`] what it may hold after a crash, [`random`] a generator whose seed
+//!   replays a run.
 
 pub mod api_error;
+pub mod crash_model;
 pub mod http;
 pub mod layout;
+pub mod load;
+pub mod loop_mount;
+pub mod machine;
 pub mod random;
 pub mod server;
 pub mod sim_disk;
 pub mod sim_model;
 pub mod sim_store;
+pub mod strace;
 pub mod token;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +21,15 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     has_default_key: bool,
-    shell: Option<String>,
+    /// The program that becomes the server, or traces it, and its arguments.
+    wrapper: Vec<String>,
+}
+
+/// A server that has not said yet that it listens. Killed when dropped.
+#[derive(Debug)]
+pub struct Starting {
+    running: Running,
+    out: BufReader<ChildStdout>,
 }
 
 /// A running server. Killed when dropped.
@@ -31,6 +39,12 @@ pub struct Server {
     pub address: SocketAddr,
     /// What it printed behind the line that says so, line by line.
     pub printed: Vec<String>,
+    running: Running,
+}
+
+/// The process, and what it logs.
+#[derive(Debug)]
+struct Running {
     child: Child,
     log: Arc<Log>,
     logging: Option<JoinHandle<()>>,
@@ -63,7 +77,7 @@ impl Launch {
             arguments: Vec::new(),
             environment: Vec::new(),
             has_default_key: true,
-            shell: None,
+            wrapper: Vec::new(),
         }
     }
 
@@ -91,19 +105,24 @@ impl Launch {
 
     /// Has a shell run this first, in the process that then becomes the server.
     #[must_use]
-    pub fn after_shell(mut self, script: &str) -> Self {
-        self.shell = Some(script.to_owned());
+    pub fn after_shell(self, script: &str) -> Self {
+        self.under(&["sh", "-c", &format!("{script}; exec \"$0\" \"$@\"")])
+    }
+
+    /// Has this program start it, which gets its command line as further arguments.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|a| (*a).to_owned()).collect();
         self
     }
 
     fn command(&self) -> Command {
-        let mut command = match &self.shell {
+        let mut command = match self.wrapper.split_first() {
             None => Command::new(&self.binary),
-            Some(script) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
-                shell.arg(&self.binary);
-                shell
+            Some((program, arguments)) => {
+                let mut wrapper = Command::new(program);
+                wrapper.args(arguments).arg(&self.binary);
+                wrapper
             }
         };
         for (name, _) in std::env::vars_os() {
@@ -136,28 +155,15 @@ impl Launch {
 
     /// Starts it, and waits for the line that says that it listens.
     pub fn start(&self) -> Server {
-        let mut child = self.command().spawn().expect("the binary starts");
-        let log = Arc::<Log>::default();
-        let stderr = child.stderr.take().expect("piped");
-        let copy = Arc::clone(&log);
-        let logging = std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut text = copy.text.lock().unwrap();
-                text.push_str(&line);
-                text.push('\n');
-                copy.grown.notify_all();
-            }
-        });
-        let mut out = BufReader::new(child.stdout.take().expect("piped"));
-        let mut line = String::new();
-        out.read_line(&mut line).expect("its output can be read");
-        let Some(address) = line.trim_end().strip_prefix("listening on http://") else {
-            let status = child.wait();
-            let _ = logging.join();
-            panic!(
-                "it did not listen: {status:?}, {line:?}, {}",
-                log.text.lock().unwrap()
-            );
+        self.try_start()
+            .unwrap_or_else(|ended| panic!("it did not listen: {ended:?}"))
+    }
+
+    /// The same where it may end instead.
+    pub fn try_start(&self) -> Result<Server, Ended> {
+        let Starting { running, mut out } = self.spawn();
+        let Some(address) = read_address(&mut out) else {
+            return Err(running.end());
         };
         let mut printed = Vec::new();
         if self.arguments.iter().any(|argument| argument == "--dev") {
@@ -176,12 +182,35 @@ impl Launch {
                 printed.push(line.trim_end().to_owned());
             }
         }
-        Server {
-            address: address.parse().expect("an address"),
+        Ok(Server {
+            address,
             printed,
-            child,
-            log,
-            logging: Some(logging),
+            running,
+        })
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(&self) -> Starting {
+        let mut child = self.command().spawn().expect("the binary starts");
+        let log = Arc::<Log>::default();
+        let stderr = child.stderr.take().expect("piped");
+        let copy = Arc::clone(&log);
+        let logging = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut text = copy.text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+                copy.grown.notify_all();
+            }
+        });
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        Starting {
+            running: Running {
+                child,
+                log,
+                logging: Some(logging),
+            },
+            out,
         }
     }
 
@@ -207,6 +236,42 @@ fn run(mut command: Command) -> Ended {
     }
 }
 
+/// The address in the line that says that it listens, if there is one.
+fn read_address(out: &mut BufReader<ChildStdout>) -> Option<SocketAddr> {
+    let mut line = String::new();
+    out.read_line(&mut line).expect("its output can be read");
+    let address = line.trim_end().strip_prefix("listening on http://")?;
+    Some(address.parse().expect("an address"))
+}
+
+impl Starting {
+    /// SIGKILL; whether it had come to listen before.
+    pub fn kill(mut self) -> bool {
+        self.running.kill();
+        read_address(&mut self.out).is_some()
+    }
+}
+
+impl Running {
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    fn end(mut self) -> Ended {
+        let status = self.child.wait().expect("it ends");
+        if let Some(logging) = self.logging.take() {
+            let _ = logging.join();
+        }
+        Ended {
+            status,
+            out: String::new(),
+            err: self.log.text.lock().unwrap().clone(),
+        }
+    }
+}
+
 impl Server {
     /// A connection to it.
     pub fn connect(&self) -> Client {
@@ -215,16 +280,21 @@ impl Server {
 
     /// The process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.running.child.id()
+    }
+
+    /// Whether it has logged these words yet.
+    pub fn has_logged(&self, words: &str) -> bool {
+        self.running.log.text.lock().unwrap().contains(words)
     }
 
     /// Waits until it has logged these words: a line may reach us after the answer
     /// that it is about.
     pub fn wait_for_log(&self, words: &str) {
-        let text = self.log.text.lock().unwrap();
+        let log = &self.running.log;
+        let text = log.text.lock().unwrap();
         let patience = Duration::from_secs(20);
-        let (text, waited) = self
-            .log
+        let (text, waited) = log
             .grown
             .wait_timeout_while(text, patience, |text| !text.contains(words))
             .unwrap();
@@ -256,7 +326,7 @@ impl Server {
 
     /// Waits for its end.
     pub fn wait(mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        self.running.child.wait().unwrap()
     }
 
     /// SIGTERM, and its end.
@@ -267,12 +337,11 @@ impl Server {
 
     /// SIGKILL.
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.running.kill();
     }
 }
 
-impl Drop for Server {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

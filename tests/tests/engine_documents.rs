@@ -403,3 +403,23 @@ fn an_impossible_configuration_is_refused() {
         })
     ));
 }
+
+/// Between fork and exec a child has all our descriptors, and with that of the lock it
+/// would have held a directory that was closed.
+#[test]
+fn a_closed_directory_opens_although_a_child_is_being_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        });
+        let opened: Vec<_> = (0..100)
+            .map(|_| Engine::open(Config::new(dir.path())).and_then(|engine| engine.close()))
+            .collect();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    });
+}

@@ -270,6 +270,10 @@ fn a_wrong_use_is_exit_code_2_and_says_what() {
             "--body-timeout",
         ),
         (
+            vec!["--segment-bytes".to_owned(), "65535".to_owned()],
+            "segment_bytes must be from 65536 to 2147483648",
+        ),
+        (
             vec!["--config".to_owned(), "/nowhere.toml".to_owned()],
             "/nowhere.toml",
         ),
