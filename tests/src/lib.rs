@@ -4,8 +4,10 @@
 //!   makes good and bad tokens, [`api_error`] checks an error whole.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`random`] a generator whose seed replays a run.
+//! - [`history`] judges whether what clients saw of a namespace can be true.
 
 pub mod api_error;
+pub mod history;
 pub mod http;
 pub mod random;
 pub mod server;
