@@ -190,12 +190,11 @@ fn converse(
         let called = shared.now();
         let answer = client.try_request(&request);
         let returned = shared.now();
+        let end = *shared.end.read().expect("no panic");
         let outcome = match &answer {
-            Ok(response) => {
-                let end = *shared.end.read().expect("no panic");
-                outcome(action, method, response, end)
-            }
-            Err(_) => Outcome::Unknown,
+            Ok(response) => outcome(action, method, response, end),
+            Err(_) if end.is_some() => Outcome::Unknown,
+            Err(error) => panic!("no answer from a server that is alive: {error}"),
         };
         if let Ok(response) = &answer
             && let Some(tag) = tag(response)
