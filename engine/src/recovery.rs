@@ -16,7 +16,7 @@ use crate::fs::Fs;
 use crate::log::frame::{Draft, Header, Meta};
 use crate::log::manifest::{Manifest, Record, Sealed};
 use crate::log::reader::Reader;
-use crate::log::scan::{Found, Item, scan};
+use crate::log::scan::{Found, Item, Scan, scan};
 use crate::log::summary::{self, Builder, Detail, EntryKind};
 use crate::log::{Active, Log, MAX_SEGMENT_FRAMES, segment, write_summary};
 use crate::names::{Names, NamespaceHash};
@@ -67,25 +67,25 @@ pub(crate) fn recover(
         store: manifest.store,
         hash_key: manifest.hash_key,
     };
-    place.remove_unlisted(&manifest)?;
+    let unlisted = place.unlisted(&manifest)?;
     let reader = Reader::new(Arc::clone(fs), dir, manifest.store, open_segments);
     let mut table = Table::new();
     let mut references = Vec::new();
+    let mut unsummed = Vec::new();
     let next_revision = manifest.reserved_revision;
-    let unsealed = manifest
-        .segments
-        .iter()
-        .find(|r| r.sealed.is_none())
-        .copied();
     for record in &manifest.segments {
-        if let Some(sealed) = record.sealed {
-            place.load_sealed(&mut table, &mut references, record.id, sealed)?;
+        if let Some(sealed) = record.sealed
+            && !place.load_sealed(&mut table, &mut references, record.id, sealed)?
+        {
+            unsummed.push((record.id, sealed));
         }
     }
+    let unsealed = place.unsealed(&manifest)?;
+    // All has been looked at and nothing changed: what this version does not know was
+    // refused before here, and is as it was.
+    place.put_in_order(&unlisted, &unsummed)?;
     let active = match unsealed {
-        Some(record) => {
-            place.reopen(&mut manifest, &reader, &mut table, &mut references, record)?
-        }
+        Some(found) => place.reopen(&mut manifest, &reader, &mut table, &mut references, found)?,
         None => None,
     };
     let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
@@ -141,19 +141,38 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl Place {
-    /// Removes the files of a segment that was begun and never listed.
-    fn remove_unlisted(&self, manifest: &Manifest) -> Result<()> {
+    /// The files of segments that were begun and never listed.
+    fn unlisted(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {
         let listed = |id| manifest.segments.iter().any(|record| record.id == id);
         let mut unlisted = self.files()?;
         unlisted.retain(|(id, _)| !listed(*id));
-        // All of them are looked at before the first is gone.
         for (id, path) in &unlisted {
             self.refuse_newer(manifest, path, *id)?;
         }
-        for (_, path) in &unlisted {
+        Ok(unlisted.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// The one segment that was being written, if there is one, by its frames.
+    fn unsealed(&self, manifest: &Manifest) -> Result<Option<(Record, Scan)>> {
+        let record = manifest.segments.iter().find(|r| r.sealed.is_none());
+        record
+            .map(|record| Ok((*record, self.scan(record.id, None)?)))
+            .transpose()
+    }
+
+    /// Removes what was never listed, and makes the summaries again that are damaged.
+    fn put_in_order(&self, unlisted: &[PathBuf], unsummed: &[(u32, Sealed)]) -> Result<()> {
+        for path in unlisted {
             self.fs
                 .remove(path)
                 .map_err(|error| Error::io("remove", path, error))?;
+        }
+        // Scanned once more, so that no more than one is held. Mended where that is
+        // possible; if not, the next open scans again.
+        for (id, sealed) in unsummed {
+            let _ = self
+                .scan_sealed(*id, *sealed)
+                .and_then(|summary| self.write_summary(*id, &summary, sealed.bytes));
         }
         Ok(())
     }
@@ -177,7 +196,7 @@ impl Place {
         if path.extension().is_none_or(|extension| extension != "seg") {
             return Ok(());
         }
-        let found = match scan(&*self.fs, &self.dir, self.identity(id), None) {
+        let found = match self.scan(id, None) {
             Ok(found) => found,
             Err(Error::Corrupt { .. }) => return Ok(()),
             Err(error) => return Err(error),
@@ -192,25 +211,28 @@ impl Place {
         Ok(())
     }
 
-    fn identity(&self, id: u32) -> (u32, u64, &[u8; 16]) {
-        (id, self.store, &self.hash_key)
+    /// A segment by its frames, up to `end` or all of it.
+    fn scan(&self, id: u32, end: Option<u64>) -> Result<Scan> {
+        let identity = (id, self.store, &self.hash_key);
+        scan(&*self.fs, &self.dir, identity, end)
     }
 
     /// Takes a sealed segment into the table, by its summary, or by its frames where
-    /// the summary is damaged. Where both are, its documents are unreadable.
+    /// the summary is damaged; where both are, its documents are unreadable. Whether
+    /// the summary is whole.
     fn load_sealed(
         &self,
         table: &mut Table,
         references: &mut Vec<BlobReference>,
         id: u32,
         sealed: Sealed,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let read = summary::Reader::open(&*self.fs, &self.dir, id, self.store)
             .and_then(|reader| reader.summary());
         match read {
             Ok(summary) if summary.segment_bytes == sealed.bytes => {
                 load(table, references, id, &summary.entries, &summary.blobs);
-                return Ok(());
+                return Ok(true);
             }
             Ok(_) | Err(Error::Corrupt { .. }) => {}
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -219,9 +241,7 @@ impl Place {
         match self.scan_sealed(id, sealed) {
             Ok(summary) => {
                 load(table, references, id, summary.entries(), summary.blobs());
-                // Mended where that is possible; if not, the next open scans again.
-                let _ = self.write_summary(id, &summary, sealed.bytes);
-                Ok(())
+                Ok(false)
             }
             Err(Error::Corrupt { offset, .. }) => {
                 table.lose(Loss {
@@ -229,14 +249,14 @@ impl Place {
                     segment: id,
                     offset: u32::try_from(offset).unwrap_or_default(),
                 });
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
     fn scan_sealed(&self, id: u32, sealed: Sealed) -> Result<Builder> {
-        let mut found = scan(&*self.fs, &self.dir, self.identity(id), Some(sealed.bytes))?;
+        let mut found = self.scan(id, Some(sealed.bytes))?;
         found.last_revision = sealed.last_revision;
         Ok(found.summary(sealed.bytes))
     }
@@ -260,7 +280,7 @@ impl Place {
             .and_then(|reader| Ok((reader.summary()?.entries, reader.details()?)));
         let (entries, details) = match read {
             Ok(both) => both,
-            Err(_) => match scan(&*self.fs, &self.dir, self.identity(id), None) {
+            Err(_) => match self.scan(id, None) {
                 Ok(found) => {
                     let summary = found.summary(u64::MAX);
                     (summary.entries().to_vec(), summary.details())
@@ -282,9 +302,8 @@ impl Place {
         reader: &Reader,
         table: &mut Table,
         references: &mut Vec<BlobReference>,
-        record: Record,
+        (record, found): (Record, Scan),
     ) -> Result<Option<Active>> {
-        let found = scan(&*self.fs, &self.dir, self.identity(record.id), None)?;
         let watermark = found.watermark;
         let sealed = found.summary(watermark);
         let tail: Vec<&(Header, Meta)> = found

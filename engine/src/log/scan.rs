@@ -12,7 +12,7 @@ use memchr::memmem;
 
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
-use crate::log::frame::{self, Header, Meta};
+use crate::log::frame::{self, Header, Meta, NoHeader};
 use crate::log::reader::{missing_is_corrupt, read_at};
 use crate::log::segment::{self, StoreId};
 use crate::log::summary::{Builder, Entry, EntryKind};
@@ -74,7 +74,9 @@ impl Window {
 /// Scans a segment up to `end`, or to the end of its file.
 ///
 /// # Errors
-/// [`Error::Corrupt`] where the file is missing, or is not this segment at all.
+/// [`Error::Corrupt`] where the file is missing, or is not this segment at all, or holds
+/// a frame that says what this version does not know; [`Error::UnsupportedFormat`] where
+/// it, or a frame in it, is of another version.
 pub(crate) fn scan(
     fs: &dyn Fs,
     dir: &Path,
@@ -131,9 +133,14 @@ fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
         bytes,
         found: Found::Invalid(hash),
     };
-    let Ok(header) = Header::decode(bytes) else {
-        let hash = hash_behind_damage(window, at, hash_key)?;
-        return Ok(invalid(next_frame(window, at + 1)? - at, hash));
+    let header = match Header::decode(bytes) {
+        Ok(header) => header,
+        Err(NoHeader::Invalid(_)) => {
+            let hash = hash_behind_damage(window, at, hash_key)?;
+            return Ok(invalid(next_frame(window, at + 1)? - at, hash));
+        }
+        // Somebody wrote it who knows more: it is neither damage nor a torn tail.
+        Err(foreign) => return Err(foreign.at(&window.path, at)),
     };
     let frame_bytes = header.frame_bytes();
     if frame_bytes > room {
@@ -181,7 +188,7 @@ fn hash_behind_damage(
         .map(|meta| NamespaceHash::of(hash_key, &meta.user, &meta.client)))
 }
 
-/// The offset of the next frame header that checks out, or the end.
+/// The offset of the next frame header that checks out, whatever its version, or the end.
 fn next_frame(window: &mut Window, mut at: u64) -> Result<u64> {
     let header_bytes = frame::HEADER_BYTES as u64;
     while at + header_bytes <= window.end {
@@ -194,12 +201,11 @@ fn next_frame(window: &mut Window, mut at: u64) -> Result<u64> {
             continue;
         };
         at += found as u64;
-        if let Ok(header) = Header::decode(window.at(at, header_bytes)?)
-            && header.frame_bytes() <= end - at
-        {
-            return Ok(at);
+        match Header::decode(window.at(at, header_bytes)?) {
+            Ok(header) if header.frame_bytes() <= end - at => return Ok(at),
+            Err(NoHeader::Version(_) | NoHeader::Unknown) => return Ok(at),
+            Ok(_) | Err(NoHeader::Invalid(_)) => at += 1,
         }
-        at += 1;
     }
     Ok(window.end)
 }
