@@ -125,7 +125,7 @@ pub(crate) fn run(shared: &Shared) {
             sweep(shared);
             match outcome {
                 Ok(()) => {}
-                Err(Error::Corrupt { .. }) => shared.space.lock().spare(victim.id),
+                Err(error) if is_damage(&error) => shared.space.lock().spare(victim.id),
                 // Tried again when the bell rings next.
                 Err(_) => break,
             }
@@ -135,6 +135,14 @@ pub(crate) fn run(shared: &Shared) {
         }
         sweep(shared);
     }
+}
+
+/// Whether a segment cannot be read, and is to stay as it is for that.
+fn is_damage(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Corrupt { .. } | Error::UnsupportedFormat { .. }
+    )
 }
 
 fn next_victim(shared: &Shared) -> Option<Victim> {
@@ -195,7 +203,7 @@ pub(crate) fn compact(shared: &Shared, progress: &mut dyn FnMut(Progress)) -> Re
         done_bytes += held.bytes;
         match rewrite(shared, Victim { id, whole }, Pace::Hurried) {
             Ok(()) => {}
-            Err(error @ Error::Corrupt { .. }) => {
+            Err(error) if is_damage(&error) => {
                 shared.space.lock().spare(id);
                 damage.get_or_insert(error);
             }

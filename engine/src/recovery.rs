@@ -18,7 +18,7 @@ use crate::log::frame::{Draft, Header, Meta};
 use crate::log::manifest::{Manifest, Record, Sealed};
 use crate::log::place::Place;
 use crate::log::reader::Reader;
-use crate::log::scan::{Found, Item};
+use crate::log::scan::{Found, Item, Scan};
 use crate::log::summary::EntryKind;
 use crate::log::{Active, Appending, Log, MAX_SEGMENT_FRAMES, segment};
 use crate::names::{Names, NamespaceHash};
@@ -50,19 +50,24 @@ pub(crate) fn recover(
         None => create(&**fs, dir)?,
     };
     let place = Place::new(Arc::clone(fs), dir, manifest.store, manifest.hash_key);
-    place.remove_unlisted(&manifest)?;
+    let unlisted = place.unlisted(&manifest)?;
     let reader = Reader::new(Arc::clone(fs), dir, manifest.store, open_segments);
     let mut documents = Documents::default();
+    let mut unsummed = Vec::new();
     let next_revision = manifest.reserved_revision;
     for record in &manifest.segments {
-        if let Some(sealed) = record.sealed {
-            place.load_sealed(&mut documents, record.id, sealed)?;
+        if let Some(sealed) = record.sealed
+            && !place.load_sealed(&mut documents, record.id, sealed)?
+        {
+            unsummed.push((record.id, sealed));
         }
     }
-    let is_unsealed = |record: &&Record| record.sealed.is_none();
-    let unsealed = manifest.segments.iter().find(is_unsealed).copied();
+    let unsealed = place.unsealed(&manifest)?;
+    // All has been looked at and nothing changed: what this version does not know was
+    // refused before here, and is as it was.
+    place.put_in_order(&unlisted, &unsummed)?;
     let active = match unsealed {
-        Some(record) => place.reopen(&mut manifest, &reader, &mut documents, record)?,
+        Some(found) => place.reopen(&mut manifest, &reader, &mut documents, found)?,
         None => None,
     };
     documents.settle(active.as_ref().map(|active| active.id));
@@ -113,29 +118,55 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl Place {
-    /// Removes the files of segments that were begun and never listed, and of those that
+    /// The files of segments that were begun and never listed, and of those that
     /// compaction has taken out of the list.
-    fn remove_unlisted(&self, manifest: &Manifest) -> Result<()> {
+    fn unlisted(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {
         let files = self.files()?;
         let is_listed = |id| manifest.segments.iter().any(|record| record.id == id);
         let unlisted = || files.iter().filter(|(id, _)| !is_listed(*id));
-        // All of them are looked at before the first is gone.
         let is_segment = |path: &Path| path.extension().is_some_and(|e| e == "seg");
         let begun =
             unlisted().filter(|(id, path)| *id >= manifest.next_segment && is_segment(path));
         for (id, path) in begun {
             if self.is_newer_than(manifest, &files, *id)? {
-                return Err(Error::corrupt(
-                    &Manifest::path(&self.dir),
-                    0,
-                    format!("the manifest is older than {}", path.display()),
-                ));
+                return Err(self.outdated(path));
             }
         }
-        for (_, path) in unlisted() {
+        Ok(unlisted().map(|(_, path)| path.clone()).collect())
+    }
+
+    /// The error of a manifest that is older than the segment in this file.
+    fn outdated(&self, path: &Path) -> Error {
+        let what = format!("the manifest is older than {}", path.display());
+        Error::corrupt(&Manifest::path(&self.dir), 0, what)
+    }
+
+    /// The one segment that was being written, if there is one, by its frames.
+    fn unsealed(&self, manifest: &Manifest) -> Result<Option<(Record, Scan)>> {
+        let Some(record) = manifest.segments.iter().find(|r| r.sealed.is_none()) else {
+            return Ok(None);
+        };
+        let found = self.scan(record.id, None)?;
+        // Once its frames are copied, it is unlisted, and would be refused for that.
+        if found.last_revision >= manifest.reserved_revision {
+            return Err(self.outdated(&segment::path(&self.dir, record.id)));
+        }
+        Ok(Some((*record, found)))
+    }
+
+    /// Removes what is not listed, and makes the summaries again that are damaged.
+    fn put_in_order(&self, unlisted: &[PathBuf], unsummed: &[(u32, Sealed)]) -> Result<()> {
+        for path in unlisted {
             self.fs
                 .remove(path)
                 .map_err(|error| Error::io("remove", path, error))?;
+        }
+        // Scanned once more, so that no more than one is held. Mended where that is
+        // possible; if not, the next open scans again.
+        for (id, sealed) in unsummed {
+            let _ = self
+                .summary_by_frames(*id, sealed.bytes, sealed.last_revision)
+                .and_then(|summary| self.write_summary(*id, &summary, sealed.bytes));
         }
         Ok(())
     }
@@ -168,12 +199,13 @@ impl Place {
     }
 
     /// Takes up a sealed segment, by its summary, or by its frames where the summary is
-    /// damaged. Where both are, its documents are unreadable.
-    fn load_sealed(&self, documents: &mut Documents, id: u32, sealed: Sealed) -> Result<()> {
+    /// damaged; where both are, its documents are unreadable. Whether the summary is
+    /// whole.
+    fn load_sealed(&self, documents: &mut Documents, id: u32, sealed: Sealed) -> Result<bool> {
         match self.summary(id, sealed.bytes) {
             Ok(summary) => {
                 documents.load(id, &summary.entries, &summary.blobs);
-                return Ok(());
+                return Ok(true);
             }
             Err(Error::Corrupt { .. }) => {}
             Err(error) => return Err(error),
@@ -181,13 +213,11 @@ impl Place {
         match self.summary_by_frames(id, sealed.bytes, sealed.last_revision) {
             Ok(summary) => {
                 documents.load(id, summary.entries(), summary.blobs());
-                // Mended where that is possible; if not, the next open scans again.
-                let _ = self.write_summary(id, &summary, sealed.bytes);
-                Ok(())
+                Ok(false)
             }
             Err(Error::Corrupt { offset, .. }) => {
                 documents.lose(id, offset, sealed);
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }
@@ -201,9 +231,8 @@ impl Place {
         manifest: &mut Manifest,
         reader: &Reader,
         documents: &mut Documents,
-        record: Record,
+        (record, found): (Record, Scan),
     ) -> Result<Option<Active>> {
-        let found = self.scan(record.id, None)?;
         let watermark = found.watermark;
         let sealed = found.summary(watermark);
         let tail: Vec<&(Header, Meta)> = found

@@ -154,10 +154,7 @@ impl Client {
 
     /// Reads an answer's head, and what it says of the body's length.
     pub fn read_head(&mut self) -> io::Result<(Response, Option<u64>)> {
-        let mut line = String::new();
-        if self.reader.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let line = self.read_line()?;
         let status = line
             .strip_prefix("HTTP/1.1 ")
             .and_then(|rest| rest.get(..3))
@@ -165,8 +162,7 @@ impl Client {
             .unwrap_or_else(|| panic!("not a status line: {line:?}"));
         let mut headers = Vec::new();
         loop {
-            let mut line = String::new();
-            self.reader.read_line(&mut line)?;
+            let line = self.read_line()?;
             let line = line.trim_end();
             if line.is_empty() {
                 break;
@@ -184,6 +180,17 @@ impl Client {
             .header("content-length")
             .map(|n| n.parse().unwrap());
         Ok((response, length))
+    }
+
+    /// Reads a line of a head, whole: what a server that is killed leaves may be cut
+    /// anywhere.
+    fn read_line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        if !line.ends_with('\n') {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line)
     }
 
     /// Reads the next bytes of a body into `buffer`, filling it.

@@ -2,7 +2,9 @@
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
 //!   makes good and bad tokens, [`api_error`] checks an error whole.
-//! - [`layout`] finds its way in what is on the disk.
+//! - [`layout`] finds its way in what is on the disk, [`golden`] are data directories
+//!   that were written once.
+//! - [`history`] judges whether what clients saw of a namespace can be true.
 //! - [`crash_model`] is what a namespace may hold after a crash, [`load`] writes to a
 //!   server with many connections.
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
@@ -14,6 +16,8 @@
 
 pub mod api_error;
 pub mod crash_model;
+pub mod golden;
+pub mod history;
 pub mod http;
 pub mod layout;
 pub mod load;

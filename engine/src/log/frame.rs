@@ -11,11 +11,17 @@
 //! 24  u64  revision               64  u32  CRC-32 of the 64 bytes before it
 //! 68  metadata, then inline bytes
 //! ```
+//!
+//! Magic, version and the checksum of the header stay where they are in every version,
+//! so that a frame of a newer one is told from damage and from a torn tail.
+
+use std::path::Path;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
+use crate::error::Error;
 use crate::fields::Fields;
 use crate::limits::Usage;
 use crate::names::{Names, NamespaceHash};
@@ -71,6 +77,36 @@ pub(crate) struct Header {
     pub(crate) inline_crc: u32,
 }
 
+/// Why bytes are no frame header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoHeader {
+    /// They are damaged, or are none at all.
+    Invalid(&'static str),
+    /// It is whole, and of another version.
+    Version(u8),
+    /// It is whole and of this version, and says what this version never says.
+    Unknown,
+}
+
+impl NoHeader {
+    /// As an error of the file in which they stand.
+    pub(crate) fn at(self, path: &Path, offset: u64) -> Error {
+        match self {
+            Self::Invalid(what) => Error::corrupt(path, offset, what),
+            Self::Version(found) => Error::UnsupportedFormat {
+                path: path.to_owned(),
+                found: found.into(),
+                supported: VERSION.into(),
+            },
+            Self::Unknown => Error::corrupt(
+                path,
+                offset,
+                "the frame has a codec, kind or flag that is not known",
+            ),
+        }
+    }
+}
+
 impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
@@ -101,22 +137,30 @@ impl Header {
         bytes
     }
 
-    /// The header that `bytes` begins with, or what is wrong with it.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+    /// The header that `bytes` begins with, or why there is none.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, NoHeader> {
         let bytes = bytes
             .get(..HEADER_BYTES)
-            .ok_or("the frame header is cut short")?;
+            .ok_or(NoHeader::Invalid("the frame header is cut short"))?;
         let (covered, crc) = bytes.split_at(HEADER_CRC_AT);
         if crc32fast::hash(covered).to_le_bytes() != *crc {
-            return Err("the frame header's checksum does not match");
+            let what = "the frame header's checksum does not match";
+            return Err(NoHeader::Invalid(what));
         }
-        let mut fields = Fields::new(bytes);
         // The checksum holds: what does not fit was written by somebody else.
-        Self::fields(&mut fields).ok_or("the frame header is not one of this version")
+        let mut fields = Fields::new(bytes);
+        if fields.array() != Some(MAGIC) {
+            return Err(NoHeader::Invalid("there is no frame header"));
+        }
+        match fields.u8() {
+            Some(VERSION) => Self::fields(&mut fields).ok_or(NoHeader::Unknown),
+            version => Err(NoHeader::Version(version.unwrap_or_default())),
+        }
     }
 
+    /// What stands behind the version.
     fn fields(fields: &mut Fields<'_>) -> Option<Self> {
-        if fields.array()? != MAGIC || fields.u8()? != VERSION || fields.u8()? != codec::CODEC {
+        if fields.u8()? != codec::CODEC {
             return None;
         }
         let kind = Kind::from_byte(fields.u8()?)?;

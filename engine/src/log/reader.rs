@@ -76,7 +76,7 @@ impl Reader {
         let corrupt = |what: &str| Error::corrupt(&path, offset, what);
         let file = self.segment(entry.segment, &path)?;
         let buffer = read_at(&*file, &path, offset, bytes as usize)?;
-        let header = Header::decode(&buffer).map_err(corrupt)?;
+        let header = Header::decode(&buffer).map_err(|no| no.at(&path, offset))?;
         if header.revision != entry.revision || header.frame_bytes() != u64::from(entry.bytes) {
             return Err(corrupt("the frame is not the one that was written here"));
         }

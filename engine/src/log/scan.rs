@@ -13,7 +13,7 @@ use memchr::memmem;
 
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
-use crate::log::frame::{self, Header, Meta};
+use crate::log::frame::{self, Header, Meta, NoHeader};
 use crate::log::reader::{missing_is_corrupt, read_at};
 use crate::log::segment::{self, StoreId};
 use crate::log::summary::{Builder, Entry, EntryKind};
@@ -132,12 +132,17 @@ fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
         bytes,
         found: Found::Invalid(hash),
     };
-    let Ok(header) = Header::decode(bytes) else {
-        let next = next_frame(window, at + 1)?;
-        return Ok(match behind_damage(window, at, next, hash_key)? {
-            Some((hash, end)) => invalid(end - at, Some(hash)),
-            None => invalid(next - at, None),
-        });
+    let header = match Header::decode(bytes) {
+        Ok(header) => header,
+        Err(NoHeader::Invalid(_)) => {
+            let next = next_frame(window, at + 1)?;
+            return Ok(match behind_damage(window, at, next, hash_key)? {
+                Some((hash, end)) => invalid(end - at, Some(hash)),
+                None => invalid(next - at, None),
+            });
+        }
+        // Somebody wrote it who knows more: it is neither damage nor a torn tail.
+        Err(foreign) => return Err(foreign.at(&window.path, at)),
     };
     let frame_bytes = header.frame_bytes();
     if frame_bytes > room {
@@ -207,7 +212,7 @@ fn behind_damage(
     Ok(Some((hash, at + end as u64)))
 }
 
-/// The offset of the next frame header that checks out, or the end.
+/// The offset of the next frame header that checks out, whatever its version, or the end.
 fn next_frame(window: &mut Window, mut at: u64) -> Result<u64> {
     let header_bytes = frame::HEADER_BYTES as u64;
     while at + header_bytes <= window.end {
@@ -220,12 +225,11 @@ fn next_frame(window: &mut Window, mut at: u64) -> Result<u64> {
             continue;
         };
         at += found as u64;
-        if let Ok(header) = Header::decode(window.at(at, header_bytes)?)
-            && header.frame_bytes() <= end - at
-        {
-            return Ok(at);
+        match Header::decode(window.at(at, header_bytes)?) {
+            Ok(header) if header.frame_bytes() <= end - at => return Ok(at),
+            Err(NoHeader::Version(_) | NoHeader::Unknown) => return Ok(at),
+            Ok(_) | Err(NoHeader::Invalid(_)) => at += 1,
         }
-        at += 1;
     }
     Ok(window.end)
 }
