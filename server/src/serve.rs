@@ -13,7 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use prefd_engine::{Config, Engine};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
@@ -278,6 +279,9 @@ async fn serve(
             let place = Arc::clone(&places).acquire_owned().await.ok();
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    // An answer is written in one go; waiting for more would only
+                    // delay it.
+                    let _ = stream.set_nodelay(true);
                     let (carrier, stopping) = (Arc::clone(&carrier), stopping.clone());
                     tokio::spawn(async move {
                         carrier.carry(stream, stopping).await;
@@ -342,9 +346,10 @@ struct Carrier {
 
 impl Carrier {
     /// Serves one connection to its end.
-    async fn carry(&self, stream: TcpStream, mut stopping: watch::Receiver<()>) {
-        // An answer is written in one go; waiting for more would only delay it.
-        let _ = stream.set_nodelay(true);
+    pub(crate) async fn carry<S>(&self, stream: S, mut stopping: watch::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let socket = Socket::new(stream, self.write_timeout);
         let is_cut_short = AtomicBool::new(false);
         // Boxed, because a connection that outlives hyper's part in it must be movable.
