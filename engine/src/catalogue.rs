@@ -151,21 +151,7 @@ impl Catalogue {
         identity: Identity,
         source: Source,
     ) -> Result<Self> {
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            cache_bytes,
-            max_pending_bytes,
-            state: Mutex::new(State {
-                phase: Phase::Building,
-                queued: BTreeMap::new(),
-                applying: Arc::default(),
-                read_failure: None,
-                queued_bytes: 0,
-                closing: None,
-            }),
-            changed: Condvar::new(),
-            tree: RwLock::new(None),
-        });
+        let shared = Arc::new(Shared::new(dir, cache_bytes, max_pending_bytes));
         let keeper = Keeper {
             shared: Arc::clone(&shared),
             source,
@@ -184,6 +170,17 @@ impl Catalogue {
             shared,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// None at all: every listing fails, and nothing is written.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn none(dir: &Path) -> Self {
+        let shared = Shared::new(dir, 0, 0);
+        shared.give_up("it was left out".to_owned());
+        Self {
+            shared: Arc::new(shared),
+            thread: Mutex::new(None),
+        }
     }
 
     /// Takes up changes that are about to be acknowledged. Never waits for sled.
@@ -347,6 +344,24 @@ impl Catalogue {
 }
 
 impl Shared {
+    fn new(dir: &Path, cache_bytes: u64, max_pending_bytes: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            cache_bytes,
+            max_pending_bytes,
+            state: Mutex::new(State {
+                phase: Phase::Building,
+                queued: BTreeMap::new(),
+                applying: Arc::default(),
+                read_failure: None,
+                queued_bytes: 0,
+                closing: None,
+            }),
+            changed: Condvar::new(),
+            tree: RwLock::new(None),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

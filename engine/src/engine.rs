@@ -95,6 +95,14 @@ impl Engine {
     /// can be told apart; [`Error::UnsupportedFormat`]; [`Error::InvalidConfig`];
     /// [`Error::StorageFull`] where there is no room to finish a crashed write.
     pub fn open(config: Config) -> Result<Self> {
+        Self::open_with(config, Catalogue::open)
+    }
+
+    /// The same with a catalogue that `open_catalogue` opens.
+    pub(crate) fn open_with(
+        config: Config,
+        open_catalogue: impl FnOnce(&Path, u64, u64, Identity, Source) -> Result<Catalogue>,
+    ) -> Result<Self> {
         config.validate()?;
         let dir = &config.data_dir;
         let lock = DirectoryLock::acquire(dir)?;
@@ -113,7 +121,7 @@ impl Engine {
             table.loss().is_none(),
         )?;
         sync_names(&config, dir)?;
-        let catalogue = Catalogue::open(
+        let catalogue = open_catalogue(
             &dir.join("catalogue"),
             config.catalogue_cache_bytes,
             config.catalogue_pending_bytes,

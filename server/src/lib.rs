@@ -28,6 +28,9 @@ mod connection;
 mod dev;
 mod download;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod id;
 mod media_type;

@@ -178,7 +178,7 @@ fn start_log(filter: &str) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn keys(settings: &Settings) -> Result<KeySet, KeyError> {
+pub(crate) fn keys(settings: &Settings) -> Result<KeySet, KeyError> {
     let mut keys = KeySet::default();
     if let Some(file) = &settings.jwt_hs256_secret_file {
         keys.add_secret_file(file)?;
@@ -204,7 +204,10 @@ fn open(settings: &Settings, data_dir: &Path) -> Result<Engine, ServeError> {
     })
 }
 
-fn handler(settings: &Settings, engine: Engine, keys: KeySet) -> Result<Handler, ServeError> {
+pub(crate) fn authenticator(
+    settings: &Settings,
+    keys: KeySet,
+) -> Result<Authenticator, ServeError> {
     let default = ClaimNames::default();
     let rules = Rules {
         issuer: settings.jwt_issuer.clone(),
@@ -220,10 +223,17 @@ fn handler(settings: &Settings, engine: Engine, keys: KeySet) -> Result<Handler,
     let entries = settings
         .token_cache_entries
         .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
-    let authenticator = Authenticator::new(keys, rules, realm, entries).ok_or(ServeError::Realm)?;
+    Authenticator::new(keys, rules, realm, entries).ok_or(ServeError::Realm)
+}
+
+pub(crate) fn handler(
+    settings: &Settings,
+    engine: Engine,
+    keys: KeySet,
+) -> Result<Handler, ServeError> {
     Ok(Handler {
         engine,
-        authenticator,
+        authenticator: authenticator(settings, keys)?,
         versions: versions(settings),
         max_body_bytes: settings.limits().max_body_bytes,
         budget: Budget::new(
@@ -268,11 +278,7 @@ async fn serve(
     let (stop, stopping) = watch::channel(());
     let connections = settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
     let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-    let carrier = Arc::new(Carrier {
-        handler,
-        head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
-        write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
-    });
+    let carrier = Arc::new(Carrier::new(settings, handler));
     let accepting = async {
         loop {
             // Never closed, so it always gives a place.
@@ -338,13 +344,21 @@ fn announce(settings: &Settings, data_dir: &Path, address: SocketAddr) -> Result
 }
 
 /// What carrying a connection needs.
-struct Carrier {
+pub(crate) struct Carrier {
     handler: Arc<Handler>,
     head_timeout: Duration,
     write_timeout: Duration,
 }
 
 impl Carrier {
+    pub(crate) fn new(settings: &Settings, handler: Arc<Handler>) -> Self {
+        Self {
+            handler,
+            head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
+            write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
+        }
+    }
+
     /// Serves one connection to its end.
     pub(crate) async fn carry<S>(&self, stream: S, mut stopping: watch::Receiver<()>)
     where

@@ -137,7 +137,7 @@ impl Manifest {
             .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
     }
 
-    fn encode(&self, path: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self, path: &Path) -> Result<Vec<u8>> {
         let body = codec::encode(self)
             .map_err(|error| Error::io("encode", path, io::Error::other(error)))?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
