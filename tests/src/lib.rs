@@ -2,11 +2,13 @@
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
 //!   makes good and bad tokens, [`api_error`] checks an error whole.
+//! - [`layout`] finds its way in what is on the disk.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`random`] a generator whose seed replays a run.
 
 pub mod api_error;
 pub mod http;
+pub mod layout;
 pub mod random;
 pub mod server;
 pub mod sim_disk;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use prefd_engine::{Engine, Error, Precondition, WriteOptions};
+use prefd_tests::layout::{crc32, frames};
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, body, put, read};
 
@@ -236,6 +237,37 @@ fn a_sealed_segment_that_is_gone_takes_only_its_own_documents_and_a_put_mends_th
     assert_eq!(read(&engine, "old").unwrap().as_deref(), Some("{\"n\":3}"));
 }
 
+/// Found by the fuzzer of segment replay: what lay behind a damaged header up to the
+/// next frame that checked out was taken for one frame of one namespace.
+#[test]
+fn two_damaged_frames_side_by_side_never_make_older_revisions_visible() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    put(&engine, "second", "{\"n\":1}").unwrap();
+    engine.close().unwrap();
+    let engine = store.open().unwrap();
+    put(&engine, "first", "{\"n\":2}").unwrap();
+    put(&engine, "second", "{\"n\":2}").unwrap();
+    put(&engine, "third", "{\"n\":2}").unwrap();
+    let after = store.crashed(Unsynced::Lost);
+    let unsealed = after.files("log", ".seg").pop().unwrap();
+    let mut bytes = after.disk.bytes(&unsealed);
+    // In each the namespace's hash, so that only the header's checksum fails.
+    let frames = frames(&bytes);
+    bytes[frames[0].bytes.start + 8] ^= 1;
+    bytes[frames[1].bytes.start + 8] ^= 1;
+    after.disk.overwrite(&unsealed, bytes);
+    let engine = after.open().unwrap();
+    for client in ["first", "second"] {
+        let found = read(&engine, client);
+        assert!(matches!(found, Err(Error::Corrupt { .. })), "{found:?}");
+    }
+    assert_eq!(
+        read(&engine, "third").unwrap().as_deref(),
+        Some("{\"n\":2}")
+    );
+}
+
 #[test]
 fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
     let store = Store::new();
@@ -313,13 +345,4 @@ fn a_newer_format_is_refused_by_its_version() {
             ..
         })
     ));
-}
-
-/// CRC-32 (IEEE 802.3), written down again so that the format is checked from outside.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (!(crc & 1)).wrapping_add(1))
-        })
-    })
 }

@@ -3,6 +3,7 @@
 //! has changed without a new version, or the description is wrong.
 
 use prefd_engine::WriteOptions;
+use prefd_tests::layout::crc32;
 use prefd_tests::sim_store::{Store, put};
 
 /// Reads fields in the order in which the tables list them.
@@ -43,15 +44,6 @@ impl<'a> Fields<'a> {
     fn is_at_end(&self) -> bool {
         self.at == self.bytes.len()
     }
-}
-
-/// CRC-32, IEEE 802.3, reflected polynomial 0xEDB88320.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (!(crc & 1)).wrapping_add(1))
-        })
-    })
 }
 
 /// The file header; the store's id.

@@ -132,8 +132,11 @@ fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
         found: Found::Invalid(hash),
     };
     let Ok(header) = Header::decode(bytes) else {
-        let hash = hash_behind_damage(window, at, hash_key)?;
-        return Ok(invalid(next_frame(window, at + 1)? - at, hash));
+        let next = next_frame(window, at + 1)?;
+        return Ok(match behind_damage(window, at, next, hash_key)? {
+            Some((hash, end)) => invalid(end - at, Some(hash)),
+            None => invalid(next - at, None),
+        });
     };
     let frame_bytes = header.frame_bytes();
     if frame_bytes > room {
@@ -159,26 +162,46 @@ fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
     })
 }
 
-/// The namespace of a frame whose header is damaged, where its metadata is not and
-/// the damage spared the metadata's length and checksum.
-fn hash_behind_damage(
+/// The namespace and the end of a frame whose header is damaged, where the damage
+/// spared enough of it: its metadata, with length and checksum, and what tells that
+/// nothing but its own inline bytes lies behind that. Were another damaged frame there,
+/// of that one's namespace an older revision would be taken for the newest.
+fn behind_damage(
     window: &mut Window,
     at: u64,
+    next: u64,
     hash_key: &[u8; 16],
-) -> Result<Option<NamespaceHash>> {
+) -> Result<Option<(NamespaceHash, u64)>> {
     let bytes = window.at(at, WINDOW_BYTES)?;
     let field = |at: usize| {
         let field = bytes.get(at..at + 4)?;
         Some(u32::from_le_bytes(field.try_into().ok()?))
     };
-    let (Some(meta_bytes), Some(crc)) = (field(48), field(56)) else {
+    let (Some(meta_bytes), Some(inline_bytes)) = (field(48), field(52)) else {
         return Ok(None);
     };
-    let end = frame::HEADER_BYTES.saturating_add(meta_bytes as usize);
-    Ok(bytes
-        .get(frame::HEADER_BYTES..end)
-        .and_then(|meta| frame::decode_meta(meta, crc).ok())
-        .map(|meta| NamespaceHash::of(hash_key, &meta.user, &meta.client)))
+    let (Some(meta_crc), Some(inline_crc)) = (field(56), field(60)) else {
+        return Ok(None);
+    };
+    let meta_end = frame::HEADER_BYTES.saturating_add(meta_bytes as usize);
+    let meta = bytes
+        .get(frame::HEADER_BYTES..meta_end)
+        .and_then(|meta| frame::decode_meta(meta, meta_crc).ok());
+    let Some(meta) = meta else {
+        return Ok(None);
+    };
+    let to_next = usize::try_from(next - at).unwrap_or(usize::MAX);
+    let by_length = meta_end.saturating_add(inline_bytes as usize);
+    let is_inline = |end: usize| bytes.get(meta_end..end).map(crc32fast::hash) == Some(inline_crc);
+    let end = if by_length == to_next || is_inline(by_length) {
+        by_length
+    } else if is_inline(to_next) {
+        to_next
+    } else {
+        return Ok(None);
+    };
+    let hash = NamespaceHash::of(hash_key, &meta.user, &meta.client);
+    Ok(Some((hash, at + end as u64)))
 }
 
 /// The offset of the next frame header that checks out, or the end.
