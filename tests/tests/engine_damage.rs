@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use prefd_engine::{Engine, Error, Precondition, WriteOptions};
-use prefd_tests::layout::{crc32, frames};
+use prefd_tests::layout::{crc32, frames, repair};
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, body, put, read};
 
@@ -266,6 +266,27 @@ fn two_damaged_frames_side_by_side_never_make_older_revisions_visible() {
         read(&engine, "third").unwrap().as_deref(),
         Some("{\"n\":2}")
     );
+}
+
+/// Found by the fuzzer of segment replay, which makes checksums right: the segment was
+/// sealed at that length, and its file extended to it.
+#[test]
+fn a_watermark_beyond_its_own_frame_is_not_believed() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    put(&engine, "first", "{}").unwrap();
+    put(&engine, "second", "{}").unwrap();
+    let after = store.crashed(Unsynced::Lost);
+    let unsealed = after.files("log", ".seg").pop().unwrap();
+    let mut bytes = after.disk.bytes(&unsealed);
+    let watermark = frames(&bytes)[1].bytes.start + 40;
+    bytes[watermark..watermark + 4].copy_from_slice(&1_000_000_u32.to_le_bytes());
+    repair(&mut bytes);
+    let written = bytes.len();
+    after.disk.overwrite(&unsealed, bytes);
+    let engine = after.open().unwrap();
+    assert_eq!(read(&engine, "first").unwrap().as_deref(), Some("{}"));
+    assert!(after.disk.used_bytes() < written as u64 + 1_000);
 }
 
 #[test]

@@ -150,7 +150,9 @@ fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
         .and_then(|meta| frame::decode_meta(meta, header.meta_crc).ok());
     let inline_crc = bytes.get(meta_end..frame_end).map(crc32fast::hash);
     let found = match meta {
-        Some(meta) if inline_crc == Some(header.inline_crc) => {
+        // What was synced before it lies before it. A watermark beyond that would have
+        // the segment sealed at a length that it never had.
+        Some(meta) if inline_crc == Some(header.inline_crc) && header.watermark <= at => {
             Found::Frame(Box::new((header, meta)))
         }
         _ => Found::Invalid(Some(header.hash)),
