@@ -389,7 +389,9 @@ impl Carrier {
                     told = true;
                     std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
-                connection.poll_without_shutdown(context)
+                // To the end: without the shutdown hyper would not wait until what it
+                // has buffered of an answer is written.
+                std::pin::Pin::new(&mut connection).poll(context)
             })
             .await
         };
