@@ -211,6 +211,13 @@ fn the_first_violation_in_the_order_of_the_bytes_is_reported() {
     }
 }
 
+/// Found by the fuzzer of documents: the control character was told instead.
+#[test]
+fn a_character_that_a_control_character_cuts_short_is_told_by_its_start() {
+    assert_eq!(verdict(b"{\"ab\xe2\x82\x02\":1}"), ("json", 4));
+    assert_eq!(verdict(b"{\"ab\x02\":1}"), ("json", 4));
+}
+
 #[test]
 fn positions_count_lines_and_bytes_from_one() {
     let body = b"{\"a\":1,\n\n \"b\":[\n1,\n  x],\"c\":1}";
