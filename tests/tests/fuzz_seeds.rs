@@ -65,7 +65,7 @@ fn what_decodes_from_the_disk_encodes_to_the_same_bytes() {
 
 #[test]
 fn a_damaged_store_gives_right_bytes_or_an_error_and_the_same_again() {
-    run("segment_replay", 1_500, 120, oracle::replay::run);
+    run("segment_replay", 500, 120, oracle::replay::run);
 }
 
 #[test]

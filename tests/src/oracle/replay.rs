@@ -218,10 +218,9 @@ impl Base {
         drop(opened);
         let reopened = open(&again);
         let second = self.answers(&reopened, &again, damage, &context);
-        assert_eq!(
-            second,
-            answers,
-            "another answer at the second open: {}",
+        assert!(
+            is_same(&answers, &second, damage),
+            "{answers:?}, and at the second open {second:?}: {}",
             context()
         );
     }
@@ -335,4 +334,18 @@ fn document(
         context()
     );
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Whether an open gives the answers of the one before it. A forged list of blobs has
+/// blobs removed in the background, and then there is an error where a document was.
+fn is_same(first: &Answers, second: &Answers, damage: Damage) -> bool {
+    if damage == Damage::Ordinary {
+        return first == second;
+    }
+    match (first, second) {
+        (Ok(first), Ok(second)) => first
+            .iter()
+            .all(|(client, found)| second[client] == *found || second[client].is_err()),
+        (first, second) => first == second,
+    }
 }
