@@ -348,6 +348,19 @@ fn an_out_of_date_manifest_is_refused_and_nothing_removed() {
     assert_eq!(store.disk.files(), files);
 }
 
+/// Found by the fuzzer of the decoders: the byte was not looked at.
+#[test]
+fn a_manifest_with_something_where_zero_belongs_is_refused() {
+    let store = Store::new();
+    store.open().unwrap().close().unwrap();
+    let manifest = store.path("log/manifest");
+    let mut bytes = store.disk.bytes(&manifest);
+    bytes[11] = 1;
+    repair(&mut bytes);
+    store.disk.overwrite(&manifest, bytes);
+    assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
+}
+
 #[test]
 fn a_newer_format_is_refused_by_its_version() {
     let store = Store::new();
