@@ -211,6 +211,22 @@ fn the_first_violation_in_the_order_of_the_bytes_is_reported() {
     }
 }
 
+/// Found by the fuzzer of documents: the last of the four was told, whichever it was.
+#[test]
+fn the_character_that_is_no_digit_of_an_escape_is_told() {
+    for (body, offset) in [
+        (r#"{"a":"\ux123"}"#, 8),
+        (r#"{"a":"\u1x23"}"#, 9),
+        (r#"{"a":"\u12x3"}"#, 10),
+        (r#"{"a":"\u123x"}"#, 11),
+        (r#"{"a":"\u1x"#, 9),
+        (r#"{"a":"\\\ué0"}"#, 10),
+        (r#"{"a":"\\uxyz"#, 12),
+    ] {
+        assert_eq!(verdict(body.as_bytes()), ("json", offset), "{body}");
+    }
+}
+
 /// Found by the fuzzer of documents: the control character was told instead.
 #[test]
 fn a_character_that_a_control_character_cuts_short_is_told_by_its_start() {
