@@ -16,7 +16,7 @@ use crate::fs::Fs;
 use crate::log::frame::{Draft, Header, Meta};
 use crate::log::manifest::{Manifest, Record, Sealed};
 use crate::log::reader::Reader;
-use crate::log::scan::{Found, Item, scan};
+use crate::log::scan::{Found, Item, Scan, scan};
 use crate::log::summary::{self, Builder, Detail, EntryKind};
 use crate::log::{Active, Log, MAX_SEGMENT_FRAMES, segment, write_summary};
 use crate::names::{Names, NamespaceHash};
@@ -182,6 +182,10 @@ impl Place {
             Err(Error::Corrupt { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
+        self.refuse_unreserved(manifest, path, &found)
+    }
+
+    fn refuse_unreserved(&self, manifest: &Manifest, path: &Path, found: &Scan) -> Result<()> {
         if found.last_revision >= manifest.reserved_revision {
             return Err(Error::corrupt(
                 &Manifest::path(&self.dir),
@@ -285,6 +289,8 @@ impl Place {
         record: Record,
     ) -> Result<Option<Active>> {
         let found = scan(&*self.fs, &self.dir, self.identity(record.id), None)?;
+        // Once its frames are copied, it is unlisted, and would be refused for that.
+        self.refuse_unreserved(manifest, &segment::path(&self.dir, record.id), &found)?;
         let watermark = found.watermark;
         let sealed = found.summary(watermark);
         let tail: Vec<&(Header, Meta)> = found
