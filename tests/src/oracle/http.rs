@@ -131,6 +131,16 @@ impl Scene {
             let told = ours.map(|answer| (answer.status, answer.body.len()));
             told.collect::<Vec<_>>()
         });
+        // Revisions grow from one run to the next, so a tag may hold in one of them.
+        let bytes = script.bytes.to_ascii_lowercase();
+        let names_tags = ["if-match", "if-none-match"].iter().any(|name| {
+            bytes
+                .windows(name.len())
+                .any(|part| part == name.as_bytes())
+        });
+        if names_tags {
+            return;
+        }
         // Of a body that is not read, whether the rest has come already decides on
         // whether the connection goes on.
         let both = first.len().min(second.len());
@@ -191,9 +201,10 @@ async fn converse(server: &Server, engine: &Engine, script: &Script) -> Vec<u8> 
         let (answers, ..) = tokio::join!(receive, send, server.carry(end));
         answers
     });
-    // A commit is made by the engine's own thread, which the clock does not know: once
-    // it jumps, what is queued is waited for, and then it must not jump again.
-    for _ in 0..3 {
+    // A commit is made by the engine's own thread, which the clock does not know: when
+    // it jumps, what is queued is waited for. Each request can have one commit.
+    let requests = script.bytes.windows(6).filter(|word| *word == b"HTTP/1");
+    for _ in 0..requests.count() + 3 {
         if let Ok(answers) = tokio::time::timeout(FOREVER, &mut conversation).await {
             return answers;
         }
