@@ -23,25 +23,55 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     files.into_iter().map(read).collect()
 }
 
-/// Runs an oracle over the committed inputs of a target, and over random ones of up to
-/// `bytes` bytes.
+/// Runs an oracle over the committed inputs of a target, and over as many others: random
+/// choices of up to `bytes` bytes, and committed ones that were changed.
 fn run(target: &str, count: u64, bytes: u64, oracle: fn(&[u8])) {
-    for (file, bytes) in corpus(target) {
+    let corpus = corpus(target);
+    for (file, bytes) in &corpus {
         println!("{file}");
-        oracle(&bytes);
+        oracle(bytes);
     }
     for seed in seeds(count) {
         // Shown only where the test fails.
         println!("PREFD_TEST_SEED={seed}");
         let mut random = Random::new(seed);
-        let len = random.below(bytes);
-        let mut input: Vec<u8> = (0..len).map(|_| random.draw() as u8).collect();
-        // Random bytes are a poor text, and fair choices.
-        if let Some(first) = input.first_mut().filter(|_| seed % 16 > 0) {
-            *first %= oracle::STRUCTURED;
-        }
+        let input = if seed % 2 == 0 {
+            drawn(&mut random, bytes)
+        } else {
+            changed(&mut random, one(seed, &corpus))
+        };
         oracle(&input);
     }
+}
+
+/// Choices, of up to `bytes` bytes.
+fn drawn(random: &mut Random, bytes: u64) -> Vec<u8> {
+    let len = random.below(bytes);
+    let mut input: Vec<u8> = (0..len).map(|_| random.draw() as u8).collect();
+    if let Some(first) = input.first_mut() {
+        *first %= oracle::STRUCTURED;
+    }
+    input
+}
+
+fn one(seed: u64, corpus: &[(String, Vec<u8>)]) -> &[u8] {
+    &corpus[usize::try_from(seed / 2).unwrap() % corpus.len()].1
+}
+
+/// A committed input with some of its bytes changed.
+fn changed(random: &mut Random, input: &[u8]) -> Vec<u8> {
+    let mut input = input.to_vec();
+    for _ in 0..=random.below(3) {
+        let at = usize::try_from(random.below(input.len() as u64 + 1)).unwrap();
+        match random.below(4) {
+            0 => input.insert(at, random.draw() as u8),
+            1 if at < input.len() => drop(input.remove(at)),
+            2 if at < input.len() => input[at] = random.draw() as u8,
+            _ if at < input.len() => input[at] ^= 1 << random.below(8),
+            _ => {}
+        }
+    }
+    input
 }
 
 #[test]
@@ -60,7 +90,7 @@ fn the_committed_files_of_a_store_decode() {
 
 #[test]
 fn what_decodes_from_the_disk_encodes_to_the_same_bytes() {
-    run("frame_decode", 2_000, 300, oracle::frame::run);
+    run("frame_decode", 20_000, 300, oracle::frame::run);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use prefd_engine::{Config, Engine, fuzzing};
 use crate::sim_store::Store;
 
 /// Uses of one store.
-const USES: u32 = 2_000;
+const USES: u32 = 500;
 
 /// The store.
 pub(crate) struct Stage {
