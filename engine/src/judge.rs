@@ -55,9 +55,25 @@ fn continuable(text: &str, start: Position) -> Result<(), Violation> {
 
 /// Whether a value can begin like this.
 fn is_continuable(text: &str) -> bool {
+    // serde_json reads the digits of an escape once there are four of them.
+    if ends_in_wrong_escape(text) {
+        return false;
+    }
     // serde_json reports a number cut after its sign, point or exponent as invalid:
     // a digit more tells whether it could still have become one.
     !is_wrong(text) || !is_wrong(&format!("{text}0"))
+}
+
+/// Whether the text ends with the beginning of a `\uXXXX` in which something is no digit.
+fn ends_in_wrong_escape(text: &str) -> bool {
+    const DIGITS: usize = 4;
+    // Digits are one byte each: where the escape is longer, serde_json has read it.
+    let Some((before, digits)) = text.rsplit_once("\\u") else {
+        return false;
+    };
+    let backslashes = before.bytes().rev().take_while(|byte| *byte == b'\\');
+    let is_escape = backslashes.count() % 2 == 0;
+    is_escape && digits.len() < DIGITS && !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_wrong(text: &str) -> bool {
@@ -87,19 +103,19 @@ fn at(error: &serde_json::Error, text: &str, start: Position) -> Violation {
 /// The offset of the first character after which no value can come any more; the end,
 /// where one still could.
 ///
-/// `serde_json` tells the place to a character or so, before or behind, depending on
-/// what is wrong there.
+/// `serde_json` tells the place to some characters, before or behind, depending on what
+/// is wrong there: of an escape, the last one of its digits.
 fn first_wrong(error: &serde_json::Error, text: &str) -> usize {
     let line_start: usize = text
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
         .map(str::len)
         .sum();
-    let near = (line_start + error.column()).saturating_sub(2);
+    let near = (line_start + error.column()).saturating_sub(4);
     let mut wrong = text
         .char_indices()
         .skip_while(|(offset, character)| offset + character.len_utf8() <= near)
-        .take(4)
+        .take(6)
         .filter(|(offset, character)| {
             let end = offset + character.len_utf8();
             text.get(..end)

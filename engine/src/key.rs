@@ -86,11 +86,12 @@ impl KeyReader {
     }
 
     /// The byte that was pushed last, or would be next, is not allowed. Invalid
-    /// UTF-8 before it comes first.
+    /// UTF-8 before it comes first, and so does a character that it cuts short.
     fn refuse(&self, what: &str, start: Position) -> Violation {
-        self.check_utf8(start)
-            .err()
-            .unwrap_or_else(|| invalid(what, self.text.len(), start))
+        match std::str::from_utf8(&self.text) {
+            Ok(_) => invalid(what, self.text.len(), start),
+            Err(error) => invalid("invalid UTF-8 in a key", error.valid_up_to(), start),
+        }
     }
 
     fn plain(&mut self, byte: u8, start: Position) -> Result<KeyStep, Violation> {

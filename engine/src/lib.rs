@@ -61,6 +61,9 @@ mod engine;
 mod error;
 mod fields;
 pub mod fs;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod judge;
 mod key;
 mod limits;

@@ -133,7 +133,7 @@ impl Authenticator {
     }
 
     /// The claims of a token that is valid at `now`, or why it is not.
-    fn verify(&self, token: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
+    pub(crate) fn verify(&self, token: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("The token has more than 8 KiB.");
         }

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Sleep, sleep};
 
 /// Time for a client whose upload was refused to stop sending and take its answer.
@@ -19,15 +18,15 @@ const DISCARD_BYTES: usize = 64 * 1024;
 
 /// A socket on which a write that makes no progress fails in the end: hyper has no
 /// timeout for that.
-pub(crate) struct Socket {
-    io: TokioIo<TcpStream>,
+pub(crate) struct Socket<S> {
+    io: TokioIo<S>,
     write_timeout: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Socket {
-    pub(crate) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    pub(crate) fn new(stream: S, write_timeout: Duration) -> Self {
         Self {
             io: TokioIo::new(stream),
             write_timeout,
@@ -68,7 +67,7 @@ impl Socket {
     }
 }
 
-impl Read for Socket {
+impl<S: AsyncRead + Unpin> Read for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -78,7 +77,7 @@ impl Read for Socket {
     }
 }
 
-impl Write for Socket {
+impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -31,6 +31,9 @@ mod descriptors;
 mod dev;
 mod download;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod id;
 mod media_type;

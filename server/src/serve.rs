@@ -13,7 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use prefd_engine::{Config, Engine};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
@@ -190,7 +191,7 @@ fn start_log(filter: &str) -> Result<(), ServeError> {
     Ok(())
 }
 
-fn keys(settings: &Settings) -> Result<KeySet, KeyError> {
+pub(crate) fn keys(settings: &Settings) -> Result<KeySet, KeyError> {
     let mut keys = KeySet::default();
     if let Some(file) = &settings.jwt_hs256_secret_file {
         keys.add_secret_file(file)?;
@@ -220,7 +221,10 @@ fn open(settings: &Settings, data_dir: &Path, shares: Shares) -> Result<Engine, 
     })
 }
 
-fn handler(settings: &Settings, engine: Engine, keys: KeySet) -> Result<Handler, ServeError> {
+pub(crate) fn authenticator(
+    settings: &Settings,
+    keys: KeySet,
+) -> Result<Authenticator, ServeError> {
     let default = ClaimNames::default();
     let rules = Rules {
         issuer: settings.jwt_issuer.clone(),
@@ -236,10 +240,17 @@ fn handler(settings: &Settings, engine: Engine, keys: KeySet) -> Result<Handler,
     let entries = settings
         .token_cache_entries
         .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
-    let authenticator = Authenticator::new(keys, rules, realm, entries).ok_or(ServeError::Realm)?;
+    Authenticator::new(keys, rules, realm, entries).ok_or(ServeError::Realm)
+}
+
+pub(crate) fn handler(
+    settings: &Settings,
+    engine: Engine,
+    keys: KeySet,
+) -> Result<Handler, ServeError> {
     Ok(Handler {
         engine,
-        authenticator,
+        authenticator: authenticator(settings, keys)?,
         versions: versions(settings),
         max_body_bytes: settings.limits().max_body_bytes,
         budget: Budget::new(
@@ -283,17 +294,16 @@ async fn serve(
     let (stop, stopping) = watch::channel(());
     let connections = shares.connections.min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(connections));
-    let carrier = Arc::new(Carrier {
-        handler,
-        head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
-        write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
-    });
+    let carrier = Arc::new(Carrier::new(settings, handler));
     let accepting = async {
         loop {
             // Never closed, so it always gives a place.
             let place = Arc::clone(&places).acquire_owned().await.ok();
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    // An answer is written in one go; waiting for more would only
+                    // delay it.
+                    let _ = stream.set_nodelay(true);
                     let (carrier, stopping) = (Arc::clone(&carrier), stopping.clone());
                     tokio::spawn(async move {
                         carrier.carry(stream, stopping).await;
@@ -361,17 +371,26 @@ fn announce(settings: &Settings, data_dir: &Path, address: SocketAddr) -> Result
 }
 
 /// What carrying a connection needs.
-struct Carrier {
+pub(crate) struct Carrier {
     handler: Arc<Handler>,
     head_timeout: Duration,
     write_timeout: Duration,
 }
 
 impl Carrier {
+    pub(crate) fn new(settings: &Settings, handler: Arc<Handler>) -> Self {
+        Self {
+            handler,
+            head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
+            write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
+        }
+    }
+
     /// Serves one connection to its end.
-    async fn carry(&self, stream: TcpStream, mut stopping: watch::Receiver<()>) {
-        // An answer is written in one go; waiting for more would only delay it.
-        let _ = stream.set_nodelay(true);
+    pub(crate) async fn carry<S>(&self, stream: S, mut stopping: watch::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let socket = Socket::new(stream, self.write_timeout);
         let is_cut_short = AtomicBool::new(false);
         // Boxed, because a connection that outlives hyper's part in it must be movable.
@@ -397,7 +416,9 @@ impl Carrier {
                     told = true;
                     std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
-                connection.poll_without_shutdown(context)
+                // To the end: without the shutdown hyper would not wait until what it
+                // has buffered of an answer is written.
+                std::pin::Pin::new(&mut connection).poll(context)
             })
             .await
         };

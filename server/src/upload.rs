@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use prefd_engine::{Engine, Prepared, Writer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
 
 use crate::error::{Code, Refusal};
 
@@ -76,21 +77,13 @@ pub(crate) async fn receive(
     let mut gathered = Gathered::default();
     while !body.is_end_stream() {
         let frame = match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => {
-                return Err(Refusal::new(
-                    Code::RequestTimeout,
-                    "The body did not go on in time.",
-                ));
-            }
             Ok(None) => break,
-            Ok(Some(Err(error))) => {
-                tracing::debug!(%error, "a body broke off");
-                return Err(Refusal::new(
-                    Code::InvalidRequest,
-                    "The body is not framed correctly, or it broke off.",
-                ));
-            }
             Ok(Some(Ok(frame))) => frame,
+            cut => {
+                // What is wrong with the bytes before comes first.
+                write(writer, gathered).await?;
+                return Err(cut_short(cut));
+            }
         };
         let Ok(chunk) = frame.into_data() else {
             continue;
@@ -113,6 +106,20 @@ pub(crate) async fn receive(
         writer.finish()
     };
     Ok(blocking(finish).await?)
+}
+
+/// Why a body that does not go on is refused.
+fn cut_short<T>(next: Result<Option<hyper::Result<T>>, Elapsed>) -> Box<Refusal> {
+    if next.is_err() {
+        return Refusal::new(Code::RequestTimeout, "The body did not go on in time.");
+    }
+    if let Ok(Some(Err(error))) = next {
+        tracing::debug!(%error, "a body broke off");
+    }
+    Refusal::new(
+        Code::InvalidRequest,
+        "The body is not framed correctly, or it broke off.",
+    )
 }
 
 #[derive(Default)]

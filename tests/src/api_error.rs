@@ -15,6 +15,25 @@ pub struct Expected {
     challenge: Option<String>,
 }
 
+/// Checks an error whichever it is: that it is one of those that there are, whole and
+/// of the right shape. Returns its code.
+pub fn check_any(response: &Response, context: &str) -> &'static str {
+    let body: Value = serde_json::from_slice(&response.body)
+        .unwrap_or_else(|error| panic!("{context}: {error}: {response:?}"));
+    let error = &body["errors"][0];
+    let code = error["code"].as_str().unwrap_or_default();
+    let known = TABLE.iter().find(|(name, ..)| *name == code);
+    let (code, ..) = known.unwrap_or_else(|| panic!("{context}: no such code: {response:?}"));
+    let expected = Expected {
+        source: error.get("source").cloned(),
+        meta: error.get("meta").cloned(),
+        challenge: response.header("www-authenticate").map(str::to_owned),
+        ..Expected::code(code)
+    };
+    expected.check(response, context);
+    code
+}
+
 /// Every code, its status and its title.
 const TABLE: [(&str, u16, &str); 22] = [
     ("invalid-json", 400, "Invalid JSON"),

@@ -34,6 +34,48 @@ impl Response {
         value
     }
 
+    /// Reads an answer. `is_head`: it has no body.
+    pub fn read(reader: &mut impl BufRead, is_head: bool) -> io::Result<Self> {
+        let (mut response, length) = Self::read_head(reader)?;
+        if !is_head && !matches!(response.status, 100..=199 | 204 | 304) {
+            let length = length.unwrap_or(0);
+            response.body = vec![0; usize::try_from(length).unwrap()];
+            reader.read_exact(&mut response.body)?;
+        }
+        Ok(response)
+    }
+
+    /// Reads an answer's head, and what it says of the body's length.
+    pub fn read_head(reader: &mut impl BufRead) -> io::Result<(Self, Option<u64>)> {
+        let line = read_line(reader)?;
+        let status = line
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.strip_prefix(['0', '1'])?.strip_prefix(' '))
+            .and_then(|rest| rest.get(..3))
+            .and_then(|status| status.parse().ok())
+            .unwrap_or_else(|| panic!("not a status line: {line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            let line = read_line(reader)?;
+            let line = line.trim_end();
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').expect("a header");
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let response = Self {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        assert_eq!(response.header("transfer-encoding"), None);
+        let length = response
+            .header("content-length")
+            .map(|n| n.parse().unwrap());
+        Ok((response, length))
+    }
+
     /// The body as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("a body of text")
@@ -143,54 +185,12 @@ impl Client {
 
     /// Reads an answer. `is_head`: it has no body.
     pub fn read_response(&mut self, is_head: bool) -> io::Result<Response> {
-        let (mut response, length) = self.read_head()?;
-        if !is_head && !matches!(response.status, 100..=199 | 204 | 304) {
-            let length = length.unwrap_or(0);
-            response.body = vec![0; usize::try_from(length).unwrap()];
-            self.reader.read_exact(&mut response.body)?;
-        }
-        Ok(response)
+        Response::read(&mut self.reader, is_head)
     }
 
     /// Reads an answer's head, and what it says of the body's length.
     pub fn read_head(&mut self) -> io::Result<(Response, Option<u64>)> {
-        let line = self.read_line()?;
-        let status = line
-            .strip_prefix("HTTP/1.1 ")
-            .and_then(|rest| rest.get(..3))
-            .and_then(|status| status.parse().ok())
-            .unwrap_or_else(|| panic!("not a status line: {line:?}"));
-        let mut headers = Vec::new();
-        loop {
-            let line = self.read_line()?;
-            let line = line.trim_end();
-            if line.is_empty() {
-                break;
-            }
-            let (name, value) = line.split_once(':').expect("a header");
-            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let response = Response {
-            status,
-            headers,
-            body: Vec::new(),
-        };
-        assert_eq!(response.header("transfer-encoding"), None);
-        let length = response
-            .header("content-length")
-            .map(|n| n.parse().unwrap());
-        Ok((response, length))
-    }
-
-    /// Reads a line of a head, whole: what a server that is killed leaves may be cut
-    /// anywhere.
-    fn read_line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        self.reader.read_line(&mut line)?;
-        if !line.ends_with('\n') {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(line)
+        Response::read_head(&mut self.reader)
     }
 
     /// Reads the next bytes of a body into `buffer`, filling it.
@@ -204,6 +204,17 @@ impl Client {
         self.reader.read_to_end(&mut rest)?;
         Ok(rest)
     }
+}
+
+/// Reads a line of a head, whole: what a server that is killed leaves may be cut
+/// anywhere.
+fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    if !line.ends_with('\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(line)
 }
 
 /// A body in chunks of `size`, framed for `Transfer-Encoding: chunked`.

@@ -7,12 +7,26 @@ pub const FILE_HEADER_BYTES: usize = 28;
 /// Bytes of a frame before its metadata.
 pub const FRAME_HEADER_BYTES: usize = 68;
 
+/// What a byte does to a checksum.
+const CRC_OF_BYTES: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
 /// CRC-32, IEEE 802.3, reflected polynomial 0xEDB88320.
 pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (!(crc & 1)).wrapping_add(1))
-        })
+        CRC_OF_BYTES[usize::from(crc.to_le_bytes()[0] ^ byte)] ^ (crc >> 8)
     })
 }
 

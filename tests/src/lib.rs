@@ -10,6 +10,8 @@
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
 //!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
 //!   fail.
+//! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests;
+//!   [`layout`] finds its way in what is on the disk.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`random`] a generator whose seed
 //!   replays a run.
@@ -23,6 +25,7 @@ pub mod layout;
 pub mod load;
 pub mod loop_mount;
 pub mod machine;
+pub mod oracle;
 pub mod random;
 pub mod server;
 pub mod sim_disk;

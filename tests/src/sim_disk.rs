@@ -204,6 +204,20 @@ impl SimDisk {
         };
     }
 
+    /// Puts a file there behind everybody's back, durably, in the place of one of that
+    /// name.
+    pub fn place(&self, path: &Path, bytes: Vec<u8>) {
+        let mut state = self.state();
+        state.inodes.push(Inode {
+            live: bytes.clone(),
+            durable: bytes,
+            unsynced: Vec::new(),
+        });
+        let inode = state.inodes.len() - 1;
+        state.names.insert(path.to_owned(), inode);
+        state.durable_names.insert(path.to_owned(), inode);
+    }
+
     /// Removes a file behind everybody's back, durably.
     pub fn lose(&self, path: &Path) {
         let mut state = self.state();

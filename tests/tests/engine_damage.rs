@@ -382,6 +382,37 @@ fn an_out_of_date_manifest_is_refused_and_nothing_removed() {
     assert_eq!(store.disk.files(), files);
 }
 
+/// Found by the fuzzer of segment replay, which makes checksums right: the first open
+/// went well, and the second one found the segment unlisted and refused it.
+#[test]
+fn a_revision_that_was_never_reserved_is_refused_at_the_first_open() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    put(&engine, "c", "{}").unwrap();
+    let after = store.crashed(Unsynced::Lost);
+    let unsealed = after.files("log", ".seg").pop().unwrap();
+    let mut bytes = after.disk.bytes(&unsealed);
+    let revision = frames(&bytes)[0].bytes.start + 24;
+    bytes[revision + 7] = 1;
+    repair(&mut bytes);
+    after.disk.overwrite(&unsealed, bytes);
+    let manifest = after.path("log/manifest");
+    assert!(matches!(after.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
+}
+
+/// Found by the fuzzer of the decoders: the byte was not looked at.
+#[test]
+fn a_manifest_with_something_where_zero_belongs_is_refused() {
+    let store = Store::new();
+    store.open().unwrap().close().unwrap();
+    let manifest = store.path("log/manifest");
+    let mut bytes = store.disk.bytes(&manifest);
+    bytes[11] = 1;
+    repair(&mut bytes);
+    store.disk.overwrite(&manifest, bytes);
+    assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
+}
+
 #[test]
 fn nor_one_from_before_a_compaction() {
     let store = Store::new();

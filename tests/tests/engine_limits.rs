@@ -4,21 +4,12 @@
 use std::collections::HashSet;
 
 use prefd_engine::{Config, Engine, Error, Limits, Usage, Violation, WriteOptions, check};
+use prefd_tests::oracle::document;
 use prefd_tests::random::{Random, seeds};
 
-/// Takes `body` in through a writer, cut as `cuts` says.
+/// What `body` takes, or is refused for, cut as `cuts` says.
 fn stream(engine: &Engine, body: &[u8], cuts: &[usize]) -> Result<Usage, Violation> {
-    let mut writer = engine.writer();
-    let mut from = 0;
-    let rejected = |error| match error {
-        Error::Rejected(violation) => violation,
-        other => panic!("{other}"),
-    };
-    for cut in cuts.iter().copied().chain([body.len()]) {
-        writer.write(&body[from..cut]).map_err(rejected)?;
-        from = cut;
-    }
-    Ok(writer.finish().map_err(rejected)?.usage())
+    document::stream(engine, body, cuts).map(|document| document.usage())
 }
 
 fn engine_with(limits: Limits, inline_bytes: u32) -> (Engine, tempfile::TempDir) {
@@ -29,11 +20,10 @@ fn engine_with(limits: Limits, inline_bytes: u32) -> (Engine, tempfile::TempDir)
     (Engine::open(config).unwrap(), dir)
 }
 
+/// The small set of the fuzzers.
 fn small_limits() -> Limits {
-    let mut limits = Limits::new(3, 8, 24);
-    limits.max_body_bytes = 160;
-    limits.max_depth = 4;
-    limits
+    let [small, ..] = document::limits();
+    small
 }
 
 /// Bodies around every rule.
@@ -219,6 +209,29 @@ fn the_first_violation_in_the_order_of_the_bytes_is_reported() {
     ] {
         assert_eq!(verdict(body.as_bytes()), expected, "{body}");
     }
+}
+
+/// Found by the fuzzer of documents: the last of the four was told, whichever it was.
+#[test]
+fn the_character_that_is_no_digit_of_an_escape_is_told() {
+    for (body, offset) in [
+        (r#"{"a":"\ux123"}"#, 8),
+        (r#"{"a":"\u1x23"}"#, 9),
+        (r#"{"a":"\u12x3"}"#, 10),
+        (r#"{"a":"\u123x"}"#, 11),
+        (r#"{"a":"\u1x"#, 9),
+        (r#"{"a":"\\\ué0"}"#, 10),
+        (r#"{"a":"\\uxyz"#, 12),
+    ] {
+        assert_eq!(verdict(body.as_bytes()), ("json", offset), "{body}");
+    }
+}
+
+/// Found by the fuzzer of documents: the control character was told instead.
+#[test]
+fn a_character_that_a_control_character_cuts_short_is_told_by_its_start() {
+    assert_eq!(verdict(b"{\"ab\xe2\x82\x02\":1}"), ("json", 4));
+    assert_eq!(verdict(b"{\"ab\x02\":1}"), ("json", 4));
 }
 
 #[test]

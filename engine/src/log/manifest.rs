@@ -111,7 +111,7 @@ impl Manifest {
         }
         let mut fields = Fields::new(covered);
         let (magic, version) = (fields.array(), fields.u16());
-        let (codec, _) = (fields.u8(), fields.u8());
+        let (codec, zero) = (fields.u8(), fields.u8());
         let (body_bytes, body_crc) = (fields.u32(), fields.u32());
         if magic != Some(MAGIC) {
             return Err(corrupt(0, "the file is not a manifest"));
@@ -131,13 +131,13 @@ impl Manifest {
                 "the manifest's checksum does not match",
             ));
         }
-        (codec == Some(codec::CODEC))
+        (codec == Some(codec::CODEC) && zero == Some(0))
             .then(|| codec::decode(body).ok())
             .flatten()
             .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
     }
 
-    fn encode(&self, path: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self, path: &Path) -> Result<Vec<u8>> {
         let body = codec::encode(self)
             .map_err(|error| Error::io("encode", path, io::Error::other(error)))?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());

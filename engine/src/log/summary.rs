@@ -112,6 +112,21 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
+    /// As it was before it was written and read.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of(summary: Summary, details: &[Detail]) -> Self {
+        let mut builder = Self {
+            entries: summary.entries,
+            blobs: summary.blobs,
+            details: Vec::new(),
+        };
+        for detail in details {
+            let names = (detail.user.as_str(), detail.client.as_str());
+            builder.push_detail(names, detail.body_bytes, detail.modified_ms);
+        }
+        builder
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -152,6 +167,10 @@ impl Builder {
         let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         self.blobs.extend(blobs.iter().map(|blob| (index, *blob)));
         self.entries.push(entry);
+        self.push_detail((user, client), body_bytes, modified_ms);
+    }
+
+    fn push_detail(&mut self, (user, client): (&str, &str), body_bytes: u64, modified_ms: u64) {
         for name in [user, client] {
             self.details
                 .push(u8::try_from(name.len()).unwrap_or(u8::MAX));

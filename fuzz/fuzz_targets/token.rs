@@ -1,0 +1,4 @@
+//! Which tokens are believed.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| prefd_tests::oracle::token::run(input));

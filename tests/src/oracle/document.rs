@@ -1,0 +1,492 @@
+//! Documents against every limit: the engine's verdict is that of `serde_json` and of
+//! the limits taken literally; it is the same for every way of cutting the body; and
+//! what was accepted is read back as it was sent.
+//!
+//! The judgement here is slow and plain on purpose. It asks `serde_json` where the
+//! body stops being JSON, completes what comes before that, has `serde_json` tell
+//! the members apart, and measures each.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use prefd_engine::{Engine, Error, Limits, Prepared, Violation, WriteOptions, check};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::oracle::document_shape;
+use crate::oracle::stage::Stage;
+use crate::oracle::{Choices, choices};
+
+/// A document, the limits it is to be judged by, and how it arrives.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Which of [`limits`].
+    pub limits: usize,
+    /// Which of [`INLINE_BYTES`].
+    pub inline: usize,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Where it is cut, in order.
+    pub cuts: Vec<usize>,
+}
+
+/// Inline sizes: everything goes to a blob, some does in the middle of a key or a
+/// value, nothing does.
+pub const INLINE_BYTES: [u32; 4] = [0, 12, 40, 1 << 20];
+
+/// Sets of limits: small ones, so that a few bytes are at each; the nesting that is
+/// allowed by default; and values of several checksummed pieces.
+pub fn limits() -> [Limits; 4] {
+    let mut small = Limits::new(3, 8, 24);
+    small.max_body_bytes = 160;
+    small.max_depth = 4;
+    let mut medium = Limits::new(10, 128, 64);
+    medium.max_body_bytes = 4096;
+    let deep = Limits::new(4, 16, 300);
+    let large = Limits::new(2, 16, 70_000);
+    [small, medium, deep, large]
+}
+
+/// Judges a whole input: choices (see [`crate::oracle`]), or a body as it is.
+pub fn run(input: &[u8]) {
+    if let Some((limits, mut choices)) = choices(input) {
+        let limits = usize::from(limits) % 4;
+        let body = document_shape::body(&mut choices, &self::limits()[limits]);
+        let inline = choices.upto(INLINE_BYTES.len() - 1);
+        let cuts = document_shape::cuts(&mut choices, body.len());
+        return judge(&Case {
+            limits,
+            inline,
+            body,
+            cuts,
+        });
+    }
+    let every_byte: Vec<usize> = (0..input.len()).collect();
+    for limits in [0, 1] {
+        for (inline, cuts) in [
+            (0, vec![input.len() / 2]),
+            (1, every_byte.clone()),
+            (3, vec![input.len() / 3, input.len() / 2]),
+        ] {
+            judge(&Case {
+                limits,
+                inline,
+                body: input.to_vec(),
+                cuts,
+            });
+        }
+    }
+}
+
+/// Judges one document, in whole and as it is cut.
+///
+/// # Panics
+/// Where the engine judges otherwise.
+pub fn judge(case: &Case) {
+    let limits = &limits()[case.limits];
+    let shown = || {
+        let (body, cuts) = (String::from_utf8_lossy(&case.body), &case.cuts);
+        format!("{body:?}, limits {}, cut at {cuts:?}", case.limits)
+    };
+    let whole = check(&case.body, limits);
+    let expected = judgement(&case.body, limits);
+    match (&whole, &expected) {
+        (Ok(usage), Ok(text)) => {
+            assert_eq!(usage.bytes, text.len() as u64, "{}", shown());
+        }
+        (Err(violation), Err(possible)) => {
+            let found = (kind(violation), offset(violation));
+            let fits = possible
+                .iter()
+                .any(|p| p.kind == found.0 && p.at.contains(&found.1));
+            assert!(fits, "{violation:?}, and not {possible:?}: {}", shown());
+        }
+        _ => panic!("{whole:?}, and not {expected:?}: {}", shown()),
+    }
+    with_engine(case.limits, case.inline, |engine| {
+        let cut = stream(engine, &case.body, &case.cuts);
+        assert_eq!(
+            cut.as_ref().map(Prepared::usage),
+            whole.as_ref().map(|usage| *usage),
+            "{}",
+            shown()
+        );
+        if let (Ok(document), Ok(text)) = (cut, expected) {
+            read_back(engine, document, &text, &shown);
+        }
+    });
+}
+
+/// Takes `body` in through a writer, cut as `cuts` says.
+///
+/// # Errors
+/// The violation it is refused for.
+///
+/// # Panics
+/// Where it fails otherwise.
+pub fn stream(engine: &Engine, body: &[u8], cuts: &[usize]) -> Result<Prepared, Violation> {
+    let mut writer = engine.writer();
+    let mut from = 0;
+    let rejected = |error| match error {
+        Error::Rejected(violation) => violation,
+        other => panic!("{other}"),
+    };
+    for cut in cuts.iter().copied().chain([body.len()]) {
+        writer.write(&body[from..cut]).map_err(rejected)?;
+        from = cut;
+    }
+    writer.finish().map_err(rejected)
+}
+
+/// Commits a document and reads it: whole, its keys, and each value.
+fn read_back(engine: &Engine, document: Prepared, text: &str, shown: &dyn Fn() -> String) {
+    let namespace = engine.namespace("u", "c").unwrap();
+    namespace
+        .put_prepared(document, WriteOptions::default())
+        .unwrap();
+    let stored = namespace.get().unwrap().expect("it was put");
+    let whole = stored.read().unwrap();
+    assert!(whole == text.as_bytes(), "read back changed: {}", shown());
+    let members = members(text).expect("it was accepted");
+    let keys: Vec<String> = members.iter().map(|(key, _)| decoded(key)).collect();
+    assert_eq!(stored.keys().collect::<Vec<_>>(), keys, "{}", shown());
+    for (key, (_, value)) in keys.iter().zip(&members) {
+        let chunks = stored.value(key).expect("it has the key");
+        let found: Vec<u8> = chunks.flat_map(|chunk| chunk.unwrap()).collect();
+        assert!(found == value.get().as_bytes(), "{key:?}: {}", shown());
+    }
+}
+
+fn with_engine<T>(limits: usize, inline: usize, act: impl FnOnce(&Engine) -> T) -> T {
+    thread_local! {
+        static STAGES: RefCell<HashMap<(usize, usize), Stage>> = RefCell::default();
+    }
+    STAGES.with_borrow_mut(|stages| {
+        let stage = stages.entry((limits, inline)).or_insert_with(|| {
+            Stage::new(move |config| {
+                config.limits = self::limits()[limits].clone();
+                config.inline_bytes = INLINE_BYTES[inline];
+            })
+        });
+        act(stage.take().0)
+    })
+}
+
+/// Which rule a violation is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Json,
+    NotAnObject,
+    DuplicateKey,
+    TooManyKeys,
+    KeyTooLong,
+    ValueTooLong,
+    BodyTooLong,
+}
+
+fn kind(violation: &Violation) -> Rule {
+    match violation {
+        Violation::Json { .. } => Rule::Json,
+        Violation::NotAnObject { .. } => Rule::NotAnObject,
+        Violation::DuplicateKey { .. } => Rule::DuplicateKey,
+        Violation::TooManyKeys { .. } => Rule::TooManyKeys,
+        Violation::KeyTooLong { .. } => Rule::KeyTooLong,
+        Violation::ValueTooLong { .. } => Rule::ValueTooLong,
+        Violation::BodyTooLong { .. } => Rule::BodyTooLong,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn offset(violation: &Violation) -> usize {
+    let offset = match violation {
+        Violation::Json { at, .. }
+        | Violation::NotAnObject { at }
+        | Violation::DuplicateKey { at, .. }
+        | Violation::TooManyKeys { at, .. }
+        | Violation::KeyTooLong { at, .. }
+        | Violation::ValueTooLong { at, .. } => at.offset,
+        Violation::BodyTooLong { limit, .. } => *limit,
+        other => panic!("{other:?}"),
+    };
+    usize::try_from(offset).unwrap()
+}
+
+/// A rule that is broken.
+#[derive(Debug, Clone)]
+struct Broken {
+    kind: Rule,
+    /// The offset that is to be reported.
+    at: RangeInclusive<usize>,
+    /// The byte at which it shows.
+    shows: RangeInclusive<usize>,
+}
+
+impl Broken {
+    fn new(kind: Rule, at: usize, shows: usize) -> Self {
+        Self {
+            kind,
+            at: at..=at,
+            shows: shows..=shows,
+        }
+    }
+}
+
+/// The text to be read back, where the document is to be accepted.
+pub(crate) fn accepted(body: &[u8], limits: &Limits) -> Option<String> {
+    judgement(body, limits).ok()
+}
+
+/// The text to be read back, or what the first violation can be.
+fn judgement(body: &[u8], limits: &Limits) -> Result<String, Vec<Broken>> {
+    let mut broken = Vec::new();
+    if body.len() as u64 > limits.max_body_bytes {
+        let limit = usize::try_from(limits.max_body_bytes).unwrap();
+        broken.push(Broken::new(Rule::BodyTooLong, limit, limit));
+    }
+    let blank = |byte: &u8| b" \t\n\r".contains(byte);
+    let first = body.iter().position(|byte| !blank(byte));
+    if let Some(first) = first.filter(|first| b"[\"-0123456789tfn".contains(&body[*first])) {
+        broken.push(Broken::new(Rule::NotAnObject, first, first));
+        return Err(earliest(broken));
+    }
+    let wrong = first_wrong(body);
+    let known = &body[..wrong.unwrap_or(body.len())];
+    let completed = complete(known);
+    if known.len() < body.len() || completed.len() > body.len() {
+        // A character counts by its first byte, unless it is the end that is wrong.
+        let start = std::str::from_utf8(&body[..(known.len() + 1).min(body.len())])
+            .map_or_else(|error| error.valid_up_to(), |_| known.len());
+        let at = if wrong.is_some() { start } else { body.len() };
+        broken.push(Broken::new(Rule::Json, at, known.len()));
+    }
+    measure(&completed, limits, &mut broken);
+    if wrong.is_some() {
+        // The wrong byte may be the one too many as well.
+        let longer = [known, b"0"].concat();
+        if can_go_on(&longer) {
+            measure(&complete(&longer), limits, &mut broken);
+        }
+    }
+    // What was only completed has broken nothing.
+    broken.retain(|broken| *broken.shows.start() <= known.len());
+    if broken.is_empty() {
+        let members = members(&completed).expect("it was accepted");
+        let members = members
+            .iter()
+            .map(|(key, value)| format!("{}:{}", key.get(), value.get()));
+        let members: Vec<String> = members.collect();
+        return Ok(format!("{{{}}}", members.join(",")));
+    }
+    Err(earliest(broken))
+}
+
+/// Those that no other one certainly comes before.
+fn earliest(broken: Vec<Broken>) -> Vec<Broken> {
+    let end = broken.iter().map(|broken| *broken.shows.end()).min();
+    let comes_first = |broken: &Broken| Some(*broken.shows.start()) <= end;
+    broken.into_iter().filter(comes_first).collect()
+}
+
+type Members<'a> = Vec<(&'a RawValue, &'a RawValue)>;
+
+/// Key and value texts, in order, where `text` is one JSON object.
+fn members(text: &str) -> Result<Members<'_>, serde_json::Error> {
+    struct Texts<'a>(Members<'a>);
+    impl<'de> DeserializeSeed<'de> for Texts<'de> {
+        type Value = Members<'de>;
+        fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+            from.deserialize_map(self)
+        }
+    }
+    impl<'de> Visitor<'de> for Texts<'de> {
+        type Value = Members<'de>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+            while let Some(member) = map.next_entry()? {
+                self.0.push(member);
+            }
+            Ok(self.0)
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = Texts(Vec::new()).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(members)
+}
+
+/// The first byte after which no continuation is JSON any more, if there is one.
+fn first_wrong(body: &[u8]) -> Option<usize> {
+    if can_go_on(body) {
+        return None;
+    }
+    // What is wrong stays wrong, so the place can be searched for by halves.
+    let (mut fine, mut wrong) = (0, body.len());
+    while wrong - fine > 1 {
+        let middle = usize::midpoint(fine, wrong);
+        if can_go_on(&body[..middle]) {
+            fine = middle;
+        } else {
+            wrong = middle;
+        }
+    }
+    Some(fine)
+}
+
+fn can_go_on(body: &[u8]) -> bool {
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        // A character of which a part is there may become whole.
+        Err(error) if error.error_len().is_none() => {
+            // Such characters are in strings only.
+            let whole = std::str::from_utf8(&body[..error.valid_up_to()]).unwrap();
+            return can_go_on(format!("{whole}\u{fffd}").as_bytes());
+        }
+        Err(_) => return false,
+    };
+    if ends_in_bad_escape(text) {
+        return false;
+    }
+    let is_wrong = |text: &str| members(text).is_err_and(|error| error.classify() != Category::Eof);
+    // serde_json calls a number wrong that ends with its sign, point or exponent.
+    !is_wrong(text) || !is_wrong(&format!("{text}0"))
+}
+
+/// Whether the text ends in `\u` and fewer than four characters that are not all
+/// digits: serde_json waits for the fourth before it calls that wrong.
+fn ends_in_bad_escape(text: &str) -> bool {
+    let Some((before, digits)) = text.rsplit_once("\\u") else {
+        return false;
+    };
+    let is_escaped = before.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1;
+    let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    !is_escaped && digits.len() < 4 && !are_digits
+}
+
+/// An object that begins with `known`.
+fn complete(known: &[u8]) -> String {
+    let text = match std::str::from_utf8(known) {
+        Ok(text) => text.to_owned(),
+        Err(error) => {
+            let whole = std::str::from_utf8(&known[..error.valid_up_to()]).unwrap();
+            // Of as many bytes, or more.
+            format!("{whole}\u{10ffff}")
+        }
+    };
+    if members(&text).is_ok() {
+        return text;
+    }
+    let (brackets, _) = open_brackets(&text);
+    let mut ends = vec![String::new()];
+    for quote in ["\"", "\\\"", "0\"", "00\"", "000\"", "0000\""] {
+        ends.push(quote.to_owned());
+        ends.push(format!("{quote}:0"));
+    }
+    for end in [
+        "{}", "0", ":0", "\"\":0", "rue", "ue", "e", "alse", "lse", "se", "ull", "ll", "l",
+    ] {
+        ends.push(end.to_owned());
+    }
+    ends.into_iter()
+        .map(|end| format!("{text}{end}{brackets}"))
+        .find(|completed| members(completed).is_ok())
+        .unwrap_or_else(|| panic!("{text:?} cannot be completed"))
+}
+
+/// What closes the brackets that are open at the end, and the offset of each bracket
+/// that opens, with its level.
+fn open_brackets(text: &str) -> (String, Vec<(usize, u32)>) {
+    let (mut closing, mut opened) = (Vec::new(), Vec::new());
+    let (mut in_string, mut escaped) = (false, false);
+    for (offset, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                closing.push(if byte == b'{' { '}' } else { ']' });
+                opened.push((offset, u32::try_from(closing.len()).unwrap()));
+            }
+            b'}' | b']' => drop(closing.pop()),
+            _ => {}
+        }
+    }
+    (closing.into_iter().rev().collect(), opened)
+}
+
+/// Measures every member against the limits.
+fn measure(text: &str, limits: &Limits, broken: &mut Vec<Broken>) {
+    let members = members(text).expect("it was completed");
+    let at = |part: &RawValue| part.get().as_ptr() as usize - text.as_ptr() as usize;
+    let mut seen: Vec<String> = Vec::new();
+    for (index, (key, value)) in members.iter().enumerate() {
+        let (key_at, value_at) = (at(key), at(value));
+        let key_end = key_at + key.get().len() - 1;
+        if index >= limits.max_keys as usize {
+            broken.push(Broken::new(Rule::TooManyKeys, key_at, key_at));
+        }
+        if let Some(shows) = byte_over(key.get(), limits.max_key_bytes as usize) {
+            broken.push(Broken::new(Rule::KeyTooLong, key_at, key_at + shows));
+        }
+        match serde_json::from_str::<String>(key.get()) {
+            Ok(name) if seen.contains(&name) => {
+                broken.push(Broken::new(Rule::DuplicateKey, key_at, key_end));
+            }
+            Ok(name) => seen.push(name),
+            // A lone surrogate, somewhere in it.
+            Err(_) => broken.push(Broken {
+                kind: Rule::Json,
+                at: key_at..=key_end,
+                shows: key_at..=key_end,
+            }),
+        }
+        let limit = usize::try_from(limits.max_value_bytes).unwrap();
+        if value.get().len() > limit {
+            let shows = value_at + limit;
+            broken.push(Broken::new(Rule::ValueTooLong, value_at, shows));
+        }
+        let (_, opened) = open_brackets(value.get());
+        let too_deep = opened.iter().find(|(_, level)| *level > limits.max_depth);
+        if let Some((offset, _)) = too_deep {
+            let place = value_at + offset;
+            broken.push(Broken::new(Rule::Json, place, place));
+        }
+    }
+}
+
+/// The last byte of the first character of a key's text with which it decodes to more
+/// than `limit` bytes.
+fn byte_over(text: &str, limit: usize) -> Option<usize> {
+    let inside = text.get(1..text.len() - 1)?.as_bytes();
+    let (mut at, mut bytes) = (0, 0);
+    while let Some(byte) = inside.get(at) {
+        let unit = |from: usize| {
+            let digits = std::str::from_utf8(inside.get(from..from + 4)?).ok()?;
+            u32::from_str_radix(digits, 16).ok()
+        };
+        let (taken, decoded) = match (byte, inside.get(at + 1)) {
+            (b'\\', Some(b'u')) => match unit(at + 2)? {
+                0..0x80 => (6, 1),
+                0x80..0x800 => (6, 2),
+                0xd800..0xe000 => (12, 4),
+                _ => (6, 3),
+            },
+            (b'\\', _) => (2, 1),
+            _ => (1, 1),
+        };
+        at += taken;
+        bytes += decoded;
+        if bytes > limit {
+            return Some(at);
+        }
+    }
+    None
+}
+
+fn decoded(key: &RawValue) -> String {
+    serde_json::from_str(key.get()).expect("a key that was accepted")
+}
