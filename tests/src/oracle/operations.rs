@@ -69,13 +69,14 @@ impl Life {
     /// Carries out one operation. One that only moves what is on the disk is, like
     /// `reopen`, a call and nothing else: `check` sees whether anything has changed.
     fn step(&mut self, choices: &mut Unstructured<'_>) {
-        match choices.upto(15) {
+        match choices.upto(16) {
             0..=6 => self.put(choices),
             7..=8 => self.delete(choices),
             9..=11 => self.read(choices.upto(NAMES.len() - 1)),
             12 => self.check_listings(choices),
             13 => self.reopen(),
             14 => self.crash(choices),
+            15 => self.engine.compact().unwrap(),
             _ => self.check(),
         }
     }
