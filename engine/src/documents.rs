@@ -114,3 +114,39 @@ pub(crate) fn visit(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::Engine;
+    use crate::fs::Disk;
+    use crate::log::manifest::Manifest;
+    use crate::namespace::WriteOptions;
+
+    #[test]
+    fn no_segment_is_removed_while_they_are_walked() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Config::new(dir.path())).unwrap();
+        let namespace = engine.namespace("u", "c").unwrap();
+        namespace.put(b"{}", WriteOptions::default()).unwrap();
+        engine.close().unwrap();
+        let log = dir.path().join("log");
+        let manifest = Manifest::read(&Disk, &log).unwrap().unwrap();
+        let id = manifest.segments[0].id;
+        let place = Place::new(Arc::new(Disk), &log, manifest.store, manifest.hash_key);
+        let mut visited = 0;
+        let walked = visit(&place, |_, _| true, &mut |user, client, _| {
+            visited += 1;
+            assert_eq!((user, client), ("u", "c"));
+            assert!(!place.remove(id));
+            Ok(())
+        });
+        walked.unwrap();
+        assert_eq!((visited, place.segments().unwrap()), (1, vec![id]));
+        assert!(place.remove(id));
+        assert_eq!(place.segments().unwrap(), Vec::<u32>::new());
+    }
+}

@@ -7,7 +7,7 @@
 //! a value, its tag, and conditions on the tag; tags grow with every write that is
 //! seen, and none comes twice.
 //!
-//! [`search`] looks for such an order, [`shrink`] makes of a history that has none the
+//! `search` looks for such an order, `shrink` makes of a history that has none the
 //! smallest one. Nothing here knows of HTTP. Values are numbers, each put once.
 
 mod search;
