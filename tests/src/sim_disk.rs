@@ -265,7 +265,8 @@ impl SimDisk {
         {
             let mut state = after.state();
             match unsynced {
-                Unsynced::Kept => {}
+                // Only in memory as before, so a later crash can still lose it.
+                Unsynced::Kept => return self.copy(),
                 Unsynced::Lost => state.settle(&mut |_| false),
                 Unsynced::Some { seed } => {
                     let mut random = Random::new(seed);
