@@ -7,6 +7,7 @@
 //! Invariants: a segment is synced before its successor gets a frame; no segment of
 //! an earlier life is appended to; after a failed sync nothing is written again.
 
+mod active;
 pub(crate) mod frame;
 pub(crate) mod manifest;
 pub(crate) mod place;
@@ -19,20 +20,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs};
-use crate::limits::Usage;
-use crate::log::frame::Draft;
+use crate::fs::Fs;
+pub(crate) use crate::log::active::{Active, Appending, Mark};
 use crate::log::manifest::{Manifest, Record, Sealed};
-use crate::log::summary::{Builder, Entry, EntryKind};
-use crate::names::Names;
+use crate::log::summary::{Builder, Entry};
 
 /// Frames of one segment, at most. It bounds the memory of a summary (some 7 MiB),
 /// and how far the revisions of a crashed life can have come.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
 /// Frames of one batch, at most.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
-/// Frames up to this size are gathered into one write.
-const GATHER_BYTES: usize = 256 * 1024;
 
 /// How a write to the log failed.
 #[derive(Debug)]
@@ -51,50 +48,6 @@ pub(crate) struct Log {
     manifest: Manifest,
     active: Option<Active>,
     next_revision: u64,
-}
-
-/// The segment that is being written.
-pub(crate) struct Active {
-    pub(crate) id: u32,
-    path: PathBuf,
-    file: Arc<dyn File>,
-    /// Where the next batch begins.
-    bytes: u64,
-    /// Everything before it is on stable storage.
-    synced_bytes: u64,
-    pub(crate) summary: Builder,
-    last_revision: u64,
-    batch: Batch,
-}
-
-/// What was appended since the last flush.
-#[derive(Default)]
-struct Batch {
-    start: Mark,
-    /// Bytes of it, written or gathered.
-    bytes: u64,
-    /// Revisions that it took.
-    revisions: u64,
-    /// The end of it, not yet written.
-    gathered: Vec<u8>,
-}
-
-/// A place in the batch that it can be cut back to.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Mark {
-    bytes: u64,
-    revisions: u64,
-    summary_entries: usize,
-    details_bytes: usize,
-}
-
-/// A frame as it is appended: with names and sizes for the summary, and the time of
-/// the write that it is.
-pub(crate) struct Appending<'a> {
-    pub(crate) names: &'a Names,
-    pub(crate) draft: &'a Draft,
-    pub(crate) usage: Usage,
-    pub(crate) modified_ms: u64,
 }
 
 impl Log {
@@ -126,14 +79,14 @@ impl Log {
     /// written, no frame may follow.
     pub(crate) fn begin(&mut self) -> Result<(), Failure> {
         let fits = self.active.as_ref().is_some_and(|active| {
-            active.bytes < self.segment_bytes
+            active.bytes() < self.segment_bytes
                 && active.summary.len() + MAX_BATCH_FRAMES <= MAX_SEGMENT_FRAMES
         });
         if !fits {
             self.rotate()?;
         }
         if let Some(active) = &mut self.active {
-            active.batch.start = active.mark();
+            active.begin_batch();
         }
         Ok(())
     }
@@ -144,10 +97,9 @@ impl Log {
         let Some(active) = &mut self.active else {
             return Err(Failure::Refused(Error::Closed));
         };
-        match active.append(frame, self.next_revision) {
+        match active.append_new(frame, self.next_revision) {
             Ok(entry) => {
                 self.next_revision += 1;
-                active.batch.revisions += 1;
                 Ok((active.id, entry))
             }
             Err(error) => Err(self.abandon(error)),
@@ -183,8 +135,8 @@ impl Log {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        self.next_revision -= active.batch.revisions - mark.revisions;
-        active.cut_back(mark)
+        self.next_revision -= active.cut_back(mark)?;
+        Ok(())
     }
 
     /// Ends the batch: everything appended is handed to the system and, if `sync`,
@@ -196,19 +148,13 @@ impl Log {
         if let Err(error) = active.write_gathered() {
             return Err(self.abandon(error));
         }
-        active.bytes += active.batch.bytes;
-        active.batch = Batch {
-            gathered: std::mem::take(&mut active.batch.gathered),
-            ..Batch::default()
-        };
+        active.end_batch();
         if sync { active.sync() } else { Ok(()) }
     }
 
     /// Whether all that was flushed is on stable storage.
     pub(crate) fn is_synced(&self) -> bool {
-        self.active
-            .as_ref()
-            .is_none_or(|active| active.synced_bytes == active.bytes)
+        self.active.as_ref().is_none_or(Active::is_synced)
     }
 
     /// Takes the batch back after a failed write, so that nothing of it is left.
@@ -216,10 +162,14 @@ impl Log {
         let Some(active) = &mut self.active else {
             return Failure::Refused(error);
         };
-        let start = active.batch.start;
-        self.next_revision -= active.batch.revisions;
+        let outcome = active.cut_back(active.batch_start());
         // Unsynced, the cut could be undone by a crash, and what was refused be there.
-        match active.cut_back(start).and_then(|()| active.force_sync()) {
+        let outcome = outcome.and_then(|revisions| {
+            active.force_sync()?;
+            self.next_revision -= revisions;
+            Ok(())
+        });
+        match outcome {
             Ok(()) => Failure::Refused(error),
             Err(worse) => worse,
         }
@@ -240,7 +190,7 @@ impl Log {
         self.replace_manifest(manifest).inspect_err(|failure| {
             // Where it is not known which manifest counts, the new one may list it.
             if matches!(failure, Failure::Refused(_)) {
-                let _ = self.fs.remove(&active.path);
+                let _ = self.fs.remove(active.path());
             }
         })?;
         self.active = Some(active);
@@ -269,7 +219,7 @@ impl Log {
         if let Some(active) = self.active.take()
             && active.summary.len() == 0
         {
-            let _ = self.fs.remove(&active.path);
+            let _ = self.fs.remove(active.path());
         }
         Ok(())
     }
@@ -292,14 +242,14 @@ impl Log {
             active.id,
             self.manifest.store,
             &active.summary,
-            active.bytes,
+            active.bytes(),
         )
         .map_err(Failure::Refused)?;
         for record in &mut manifest.segments {
             if record.id == active.id {
                 record.sealed = Some(Sealed {
-                    bytes: active.bytes,
-                    last_revision: active.last_revision,
+                    bytes: active.bytes(),
+                    last_revision: active.last_revision(),
                 });
             }
         }
@@ -314,144 +264,6 @@ impl Log {
         // the old one could append to a segment that the new one calls sealed.
         Manifest::switch(&*self.fs, &self.dir).map_err(poison)?;
         self.manifest = manifest;
-        Ok(())
-    }
-}
-
-impl Active {
-    /// A new segment, its header and its name on stable storage.
-    pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Self> {
-        let path = segment::path(dir, id);
-        let file = fs
-            .create(&path)
-            .map_err(|error| Error::io("create", &path, error))?;
-        let begin = || {
-            let header = segment::encode_header(segment::MAGIC, id, store);
-            file.write_all_at(&header, 0)
-                .map_err(|error| Error::io("write", &path, error))?;
-            file.sync()
-                .map_err(|error| Error::io("sync", &path, error))?;
-            fs.sync_dir(dir)
-                .map_err(|error| Error::io("sync", dir, error))
-        };
-        // On a full disk each write tries again: what it began must not pile up.
-        begin().inspect_err(|_| drop(fs.remove(&path)))?;
-        Ok(Self {
-            id,
-            path,
-            file,
-            bytes: segment::HEADER_BYTES,
-            synced_bytes: segment::HEADER_BYTES,
-            summary: Builder::default(),
-            last_revision: 0,
-            batch: Batch::default(),
-        })
-    }
-
-    /// Appends a frame to the batch, as the write of this revision.
-    pub(crate) fn append(&mut self, frame: &Appending<'_>, revision: u64) -> Result<Entry> {
-        let Appending {
-            names,
-            draft,
-            usage,
-            modified_ms,
-        } = *frame;
-        let offset = self.bytes + self.batch.bytes;
-        let header = draft.header(revision, modified_ms, self.synced_bytes);
-        let too_long = || Error::corrupt(&self.path, offset, "the segment is too long");
-        let entry = Entry {
-            hash: draft.hash,
-            revision,
-            offset: u32::try_from(offset).map_err(|_| too_long())?,
-            bytes: u32::try_from(header.frame_bytes()).map_err(|_| too_long())?,
-            kind: EntryKind::of(&header),
-            keys: usage.keys,
-        };
-        let gathered = &mut self.batch.gathered;
-        gathered.extend_from_slice(&header.encode());
-        gathered.extend_from_slice(&draft.meta);
-        self.batch.bytes += header.frame_bytes();
-        self.summary.push(
-            entry,
-            &draft.blobs,
-            (&names.user, &names.client),
-            usage.bytes,
-            modified_ms,
-        );
-        self.last_revision = self.last_revision.max(revision);
-        if self.batch.gathered.len() + draft.inline.len() <= GATHER_BYTES {
-            self.batch.gathered.extend_from_slice(&draft.inline);
-            return Ok(entry);
-        }
-        self.write_gathered_before(draft.inline.len() as u64)?;
-        let at = self.bytes + self.batch.bytes - draft.inline.len() as u64;
-        self.file
-            .write_all_at(&draft.inline, at)
-            .map_err(|error| Error::io("write", &self.path, error))?;
-        Ok(entry)
-    }
-
-    fn mark(&self) -> Mark {
-        Mark {
-            bytes: self.batch.bytes,
-            revisions: self.batch.revisions,
-            summary_entries: self.summary.len(),
-            details_bytes: self.summary.details_bytes(),
-        }
-    }
-
-    fn cut_back(&mut self, mark: Mark) -> Result<(), Failure> {
-        self.batch.gathered.clear();
-        self.batch.bytes = mark.bytes;
-        self.batch.revisions = mark.revisions;
-        self.summary
-            .truncate(mark.summary_entries, mark.details_bytes);
-        self.file
-            .set_len(self.bytes + mark.bytes)
-            .map_err(|error| poisoned("truncate", &self.path, error))
-    }
-
-    fn write_gathered(&mut self) -> Result<()> {
-        self.write_gathered_before(0)
-    }
-
-    /// Writes what was gathered to where it ends `later` bytes before the batch does.
-    fn write_gathered_before(&mut self, later: u64) -> Result<()> {
-        let gathered = &mut self.batch.gathered;
-        let end = self.bytes + self.batch.bytes - later;
-        if !gathered.is_empty() {
-            self.file
-                .write_all_at(gathered, end - gathered.len() as u64)
-                .map_err(|error| Error::io("write", &self.path, error))?;
-            gathered.clear();
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), Failure> {
-        if self.synced_bytes == self.bytes {
-            return Ok(());
-        }
-        self.force_sync()
-    }
-
-    fn force_sync(&mut self) -> Result<(), Failure> {
-        self.file
-            .sync()
-            .map_err(|error| poisoned("sync", &self.path, error))?;
-        self.synced_bytes = self.bytes;
-        Ok(())
-    }
-
-    /// Ends the first batch of a segment that recovery filled.
-    pub(crate) fn flush_recovered(&mut self) -> Result<()> {
-        self.write_gathered()?;
-        self.bytes += self.batch.bytes;
-        self.batch = Batch::default();
-        self.file
-            .sync()
-            .map_err(|error| Error::io("sync", &self.path, error))?;
-        self.synced_bytes = self.bytes;
         Ok(())
     }
 }

@@ -1,0 +1,247 @@
+//! The segment that is being written: frames gathered into batches, each written at
+//! once, and cut back as a whole where it cannot be.
+//!
+//! It knows its file and what of it is synced; when to begin, to sync and to give up is
+//! said by the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Failure, poisoned};
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs};
+use crate::limits::Usage;
+use crate::log::frame::Draft;
+use crate::log::segment;
+use crate::log::summary::{Builder, Entry, EntryKind};
+use crate::names::Names;
+
+/// Frames up to this size are gathered into one write.
+const GATHER_BYTES: usize = 256 * 1024;
+
+/// The segment that is being written.
+pub(crate) struct Active {
+    pub(crate) id: u32,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    /// Where the next batch begins.
+    bytes: u64,
+    /// Everything before it is on stable storage.
+    synced_bytes: u64,
+    pub(crate) summary: Builder,
+    last_revision: u64,
+    batch: Batch,
+}
+
+/// What was appended since the last flush.
+#[derive(Default)]
+struct Batch {
+    start: Mark,
+    /// Bytes of it, written or gathered.
+    bytes: u64,
+    /// Revisions that it took.
+    revisions: u64,
+    /// The end of it, not yet written.
+    gathered: Vec<u8>,
+}
+
+/// A place in the batch that it can be cut back to.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mark {
+    bytes: u64,
+    revisions: u64,
+    summary_entries: usize,
+    details_bytes: usize,
+}
+
+/// A frame as it is appended: with names and sizes for the summary, and the time of
+/// the write that it is.
+pub(crate) struct Appending<'a> {
+    pub(crate) names: &'a Names,
+    pub(crate) draft: &'a Draft,
+    pub(crate) usage: Usage,
+    pub(crate) modified_ms: u64,
+}
+
+impl Active {
+    /// A new segment, its header and its name on stable storage.
+    pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Self> {
+        let path = segment::path(dir, id);
+        let file = fs
+            .create(&path)
+            .map_err(|error| Error::io("create", &path, error))?;
+        let begin = || {
+            let header = segment::encode_header(segment::MAGIC, id, store);
+            file.write_all_at(&header, 0)
+                .map_err(|error| Error::io("write", &path, error))?;
+            file.sync()
+                .map_err(|error| Error::io("sync", &path, error))?;
+            fs.sync_dir(dir)
+                .map_err(|error| Error::io("sync", dir, error))
+        };
+        // On a full disk each write tries again: what it began must not pile up.
+        begin().inspect_err(|_| drop(fs.remove(&path)))?;
+        Ok(Self {
+            id,
+            path,
+            file,
+            bytes: segment::HEADER_BYTES,
+            synced_bytes: segment::HEADER_BYTES,
+            summary: Builder::default(),
+            last_revision: 0,
+            batch: Batch::default(),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the next batch begins.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The highest revision in it.
+    pub(crate) fn last_revision(&self) -> u64 {
+        self.last_revision
+    }
+
+    /// Whether all that was written is on stable storage.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced_bytes == self.bytes
+    }
+
+    pub(super) fn begin_batch(&mut self) {
+        self.batch.start = self.mark();
+    }
+
+    pub(super) fn batch_start(&self) -> Mark {
+        self.batch.start
+    }
+
+    /// What the batch has written is a part of the segment from now on.
+    pub(super) fn end_batch(&mut self) {
+        self.bytes += self.batch.bytes;
+        self.batch = Batch {
+            gathered: std::mem::take(&mut self.batch.gathered),
+            ..Batch::default()
+        };
+    }
+
+    /// Appends a write to the batch, which takes a revision.
+    pub(super) fn append_new(&mut self, frame: &Appending<'_>, revision: u64) -> Result<Entry> {
+        let entry = self.append(frame, revision)?;
+        self.batch.revisions += 1;
+        Ok(entry)
+    }
+
+    /// Appends a frame to the batch, as the write of this revision.
+    pub(crate) fn append(&mut self, frame: &Appending<'_>, revision: u64) -> Result<Entry> {
+        let Appending {
+            names,
+            draft,
+            usage,
+            modified_ms,
+        } = *frame;
+        let offset = self.bytes + self.batch.bytes;
+        let header = draft.header(revision, modified_ms, self.synced_bytes);
+        let too_long = || Error::corrupt(&self.path, offset, "the segment is too long");
+        let entry = Entry {
+            hash: draft.hash,
+            revision,
+            offset: u32::try_from(offset).map_err(|_| too_long())?,
+            bytes: u32::try_from(header.frame_bytes()).map_err(|_| too_long())?,
+            kind: EntryKind::of(&header),
+            keys: usage.keys,
+        };
+        let gathered = &mut self.batch.gathered;
+        gathered.extend_from_slice(&header.encode());
+        gathered.extend_from_slice(&draft.meta);
+        self.batch.bytes += header.frame_bytes();
+        self.summary.push(
+            entry,
+            &draft.blobs,
+            (&names.user, &names.client),
+            usage.bytes,
+            modified_ms,
+        );
+        self.last_revision = self.last_revision.max(revision);
+        if self.batch.gathered.len() + draft.inline.len() <= GATHER_BYTES {
+            self.batch.gathered.extend_from_slice(&draft.inline);
+            return Ok(entry);
+        }
+        self.write_gathered_before(draft.inline.len() as u64)?;
+        let at = self.bytes + self.batch.bytes - draft.inline.len() as u64;
+        self.file
+            .write_all_at(&draft.inline, at)
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        Ok(entry)
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.batch.bytes,
+            revisions: self.batch.revisions,
+            summary_entries: self.summary.len(),
+            details_bytes: self.summary.details_bytes(),
+        }
+    }
+
+    /// Cuts the batch back to where it was; returns how many revisions that gives back.
+    pub(super) fn cut_back(&mut self, mark: Mark) -> Result<u64, Failure> {
+        let revisions = self.batch.revisions - mark.revisions;
+        self.batch.gathered.clear();
+        self.batch.bytes = mark.bytes;
+        self.batch.revisions = mark.revisions;
+        self.summary
+            .truncate(mark.summary_entries, mark.details_bytes);
+        self.file
+            .set_len(self.bytes + mark.bytes)
+            .map_err(|error| poisoned("truncate", &self.path, error))?;
+        Ok(revisions)
+    }
+
+    pub(super) fn write_gathered(&mut self) -> Result<()> {
+        self.write_gathered_before(0)
+    }
+
+    /// Writes what was gathered to where it ends `later` bytes before the batch does.
+    fn write_gathered_before(&mut self, later: u64) -> Result<()> {
+        let gathered = &mut self.batch.gathered;
+        let end = self.bytes + self.batch.bytes - later;
+        if !gathered.is_empty() {
+            self.file
+                .write_all_at(gathered, end - gathered.len() as u64)
+                .map_err(|error| Error::io("write", &self.path, error))?;
+            gathered.clear();
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), Failure> {
+        if self.synced_bytes == self.bytes {
+            return Ok(());
+        }
+        self.force_sync()
+    }
+
+    pub(super) fn force_sync(&mut self) -> Result<(), Failure> {
+        self.file
+            .sync()
+            .map_err(|error| poisoned("sync", &self.path, error))?;
+        self.synced_bytes = self.bytes;
+        Ok(())
+    }
+
+    /// Ends the first batch of a segment that recovery filled.
+    pub(crate) fn flush_recovered(&mut self) -> Result<()> {
+        self.write_gathered()?;
+        self.end_batch();
+        self.file
+            .sync()
+            .map_err(|error| Error::io("sync", &self.path, error))?;
+        self.synced_bytes = self.bytes;
+        Ok(())
+    }
+}
