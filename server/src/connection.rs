@@ -2,14 +2,22 @@
 //! and one that is still sending gets its answer before the socket goes.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper::header::CONNECTION;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
+
+use crate::handler::Handler;
 
 /// Time for a client whose upload was refused to stop sending and take its answer.
 const LINGER: Duration = Duration::from_secs(10);
@@ -107,5 +115,65 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.io).poll_write_vectored(context, slices);
         self.watch(outcome, context)
+    }
+}
+
+/// What carrying a connection needs.
+pub(crate) struct Carrier {
+    pub(crate) handler: Arc<Handler>,
+    /// Time for a head to come, and for the next one to begin.
+    pub(crate) head_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+}
+
+impl Carrier {
+    /// Serves one connection to its end.
+    pub(crate) async fn carry<S>(&self, stream: S, mut stopping: watch::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let socket = Socket::new(stream, self.write_timeout);
+        let is_cut_short = AtomicBool::new(false);
+        // Boxed, because a connection that outlives hyper's part in it must be movable.
+        let service = service_fn(|request| {
+            Box::pin(async {
+                let response = self.handler.answer(request).await;
+                if response.headers().contains_key(CONNECTION) {
+                    is_cut_short.store(true, Ordering::Relaxed);
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            })
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            .half_close(true)
+            .serve_connection(socket, service);
+        let outcome = {
+            let mut told = false;
+            let mut stop = pin!(stopping.changed());
+            std::future::poll_fn(|context| {
+                if !told && stop.as_mut().poll(context).is_ready() {
+                    told = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                // To the end: without the shutdown hyper would not wait until what it
+                // has buffered of an answer is written.
+                Pin::new(&mut connection).poll(context)
+            })
+            .await
+        };
+        // Only a client whose upload was cut short could lose its answer if the process
+        // ended now: that one is waited for, and not one that keeps its side open.
+        let _held = is_cut_short.load(Ordering::Relaxed).then_some(stopping);
+        match outcome {
+            Ok(()) => connection.into_parts().io.linger().await,
+            Err(error) => {
+                tracing::debug!(%error, "a connection broke off");
+                if error.is_parse() {
+                    connection.into_parts().io.linger().await;
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::auth::Authenticator;
-use crate::serve::{Carrier, ServeError, authenticator, handler, keys};
+use crate::connection::Carrier;
+use crate::serve::{ServeError, authenticator, carrier, handler, keys};
 use crate::settings::Settings;
 
 /// The keys of an operator.
@@ -60,7 +61,7 @@ impl Server {
         let handler = build().map_err(|error: ServeError| error.to_string())?;
         let (stop, stopping) = watch::channel(());
         Ok(Self {
-            carrier: Carrier::new(&settings, handler),
+            carrier: carrier(&settings, handler),
             _stop: stop,
             stopping,
         })

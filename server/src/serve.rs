@@ -3,24 +3,17 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::header::CONNECTION;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
 use prefd_engine::{Config, Engine};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::keys::{KeyError, KeySet};
 use crate::auth::{Authenticator, ClaimNames, Rules};
-use crate::connection::Socket;
+use crate::connection::Carrier;
 use crate::descriptors::{Shares, TooFew};
 use crate::dev;
 use crate::handler::Handler;
@@ -215,10 +208,18 @@ fn open(settings: &Settings, data_dir: &Path, shares: Shares) -> Result<Engine, 
     if let Some(bytes) = settings.segment_bytes {
         config.segment_bytes = bytes;
     }
-    Engine::open(config).map_err(|source| ServeError::Open {
+    let engine = Engine::open(config).map_err(|source| ServeError::Open {
         path: data_dir.to_owned(),
         source,
-    })
+    })?;
+    let damaged = engine.usage_on_disk().damaged_frames;
+    if damaged > 0 {
+        tracing::warn!(
+            damaged,
+            "frames of the log cannot be read: `prefd verify` says whose documents they are"
+        );
+    }
+    Ok(engine)
 }
 
 pub(crate) fn authenticator(
@@ -294,7 +295,7 @@ async fn serve(
     let (stop, stopping) = watch::channel(());
     let connections = shares.connections.min(Semaphore::MAX_PERMITS);
     let places = Arc::new(Semaphore::new(connections));
-    let carrier = Arc::new(Carrier::new(settings, handler));
+    let carrier = Arc::new(carrier(settings, handler));
     let accepting = async {
         loop {
             // Never closed, so it always gives a place.
@@ -345,6 +346,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+pub(crate) fn carrier(settings: &Settings, handler: Arc<Handler>) -> Carrier {
+    Carrier {
+        handler,
+        head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
+        write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
+    }
+}
+
 /// Says where the server listens, and with --dev how to try it.
 fn announce(settings: &Settings, data_dir: &Path, address: SocketAddr) -> Result<(), ServeError> {
     let mut text = format!("listening on http://{address}\n");
@@ -368,71 +377,4 @@ fn announce(settings: &Settings, data_dir: &Path, address: SocketAddr) -> Result
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(system("cannot write to standard output"))
-}
-
-/// What carrying a connection needs.
-pub(crate) struct Carrier {
-    handler: Arc<Handler>,
-    head_timeout: Duration,
-    write_timeout: Duration,
-}
-
-impl Carrier {
-    pub(crate) fn new(settings: &Settings, handler: Arc<Handler>) -> Self {
-        Self {
-            handler,
-            head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
-            write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
-        }
-    }
-
-    /// Serves one connection to its end.
-    pub(crate) async fn carry<S>(&self, stream: S, mut stopping: watch::Receiver<()>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let socket = Socket::new(stream, self.write_timeout);
-        let is_cut_short = AtomicBool::new(false);
-        // Boxed, because a connection that outlives hyper's part in it must be movable.
-        let service = service_fn(|request| {
-            Box::pin(async {
-                let response = self.handler.answer(request).await;
-                if response.headers().contains_key(CONNECTION) {
-                    is_cut_short.store(true, Ordering::Relaxed);
-                }
-                Ok::<_, std::convert::Infallible>(response)
-            })
-        });
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.head_timeout)
-            .half_close(true)
-            .serve_connection(socket, service);
-        let outcome = {
-            let mut told = false;
-            let mut stop = pin!(stopping.changed());
-            std::future::poll_fn(|context| {
-                if !told && stop.as_mut().poll(context).is_ready() {
-                    told = true;
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                }
-                // To the end: without the shutdown hyper would not wait until what it
-                // has buffered of an answer is written.
-                std::pin::Pin::new(&mut connection).poll(context)
-            })
-            .await
-        };
-        // Only a client whose upload was cut short could lose its answer if the process
-        // ended now: that one is waited for, and not one that keeps its side open.
-        let _held = is_cut_short.load(Ordering::Relaxed).then_some(stopping);
-        match outcome {
-            Ok(()) => connection.into_parts().io.linger().await,
-            Err(error) => {
-                tracing::debug!(%error, "a connection broke off");
-                if error.is_parse() {
-                    connection.into_parts().io.linger().await;
-                }
-            }
-        }
-    }
 }

@@ -214,3 +214,19 @@ fn what_a_killed_server_leaves_is_nothing_wrong() {
     let (_, stats) = json("stats", dir.path());
     assert_eq!(stats["documents"], 1);
 }
+
+#[test]
+fn a_server_says_at_its_start_that_frames_cannot_be_read() {
+    let dir = served();
+    let last = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    let end = bytes.len();
+    // In the metadata of the large document, which was written last.
+    bytes[end - 20] ^= 1;
+    fs::write(&last, bytes).unwrap();
+    fs::remove_file(last.with_extension("sum")).unwrap();
+    let server = Launch::new(BINARY, dir.path()).start();
+    server.wait_for_log("`prefd verify` says whose documents they are");
+    let request = Request::of("GET", "large", &token::of("carol", "large"));
+    assert_eq!(server.connect().request(&request).status, 501);
+}
