@@ -18,6 +18,10 @@ use crate::table::Entry;
 /// of nearly every frame fit.
 const METADATA_READ_BYTES: u32 = 4096;
 
+/// What is asked for at once without a look at the file's length. More than that may
+/// come from a length that was forged, and memory for it is only taken if it is there.
+const UNCHECKED_READ_BYTES: usize = 1024 * 1024;
+
 /// Reads frames, keeping a bounded number of segments open.
 pub(crate) struct Reader {
     fs: Arc<dyn Fs>,
@@ -144,13 +148,37 @@ pub(crate) fn missing_is_corrupt(op: &'static str, path: &Path, error: std::io::
 
 /// `len` bytes at `offset`; a file that ends before them is corrupt.
 pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let cut_short = || Error::corrupt(path, offset, "the file is cut short");
+    if len > UNCHECKED_READ_BYTES {
+        let found = file.len().map_err(|error| Error::io("stat", path, error))?;
+        if found.saturating_sub(offset) < len as u64 {
+            return Err(cut_short());
+        }
+    }
     let mut buffer = vec![0; len];
     file.read_exact_at(&mut buffer, offset).map_err(|error| {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
-            Error::corrupt(path, offset, "the file is cut short")
+            cut_short()
         } else {
             Error::io("read", path, error)
         }
     })?;
     Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Disk;
+
+    #[test]
+    fn a_forged_length_takes_no_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("short");
+        std::fs::write(&path, b"short").expect("a file");
+        let file = Disk.open(&path).expect("it was written");
+        // No allocator has this much: asking for it would end the process.
+        let read = read_at(&*file, &path, 2, isize::MAX as usize);
+        assert!(matches!(read, Err(Error::Corrupt { offset: 2, .. })));
+    }
 }
