@@ -17,13 +17,13 @@ use std::sync::atomic::Ordering;
 use crate::catalogue::{Identity, Value};
 use crate::commit::{Acknowledgement, Change, Request, Work};
 use crate::compaction::{Job, MAX_STEP_FRAMES, Task};
-use crate::engine::Shared;
 use crate::error::{Error, Result};
 use crate::log::frame::Kind;
 use crate::log::{Failure, Log, MAX_BATCH_FRAMES, segment};
 use crate::names::NamespaceHash;
 use crate::reserve::Reserve;
 use crate::revision::Revision;
+use crate::shared::Shared;
 use crate::table;
 use batch::{Decision, Written};
 

@@ -15,13 +15,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::engine::Shared;
 use crate::error::{Error, Result};
 use crate::limits::Usage;
 use crate::log::frame::{Draft, Meta};
 use crate::log::reader::Frame;
 use crate::log::summary::{self, EntryKind};
 use crate::names::{Names, NamespaceHash};
+use crate::shared::Shared;
 use crate::space::{Held, Victim};
 use crate::table::Entry;
 use crate::verify::Progress;
@@ -216,10 +216,7 @@ pub(crate) fn compact(shared: &Shared, progress: &mut dyn FnMut(Progress)) -> Re
 
 /// Copies what is current in a segment to the end of the log, and removes it.
 fn rewrite(shared: &Shared, victim: Victim, pace: Pace) -> Result<()> {
-    let _turn = shared
-        .compacting
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let _turn = shared.turn_to_compact();
     let segment = victim.id;
     let Some(held) = shared.space.lock().get(segment) else {
         // Whoever had the turn before has done it.

@@ -1,32 +1,28 @@
 //! The engine: what opens, ties together and closes everything else.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
-
 use crate::blob::Blobs;
+use crate::cache::DocumentCache;
 use crate::catalogue::{self, Catalogue, Identity, Source, UserUsage};
 use crate::commit::Queue;
 use crate::committer::Committer;
 use crate::compaction::{self, Bell};
-use crate::config::{Config, Durability};
-use crate::document::Document;
+use crate::config::Config;
 use crate::documents;
 use crate::error::{Error, Result};
 use crate::lock::DirectoryLock;
 use crate::log::place::Place;
-use crate::log::reader::Reader;
-use crate::log::segment;
 use crate::log::summary;
-use crate::names::{Names, NamespaceHash, valid};
+use crate::names::{Names, valid};
 use crate::namespace::Namespace;
 use crate::recovery::{Recovered, recover};
 use crate::reserve::{self, Reserve};
-use crate::space::{Space, SpaceUsage};
+use crate::shared::{Shared, State};
+use crate::space::SpaceUsage;
 use crate::table::Table;
 use crate::verify::Progress;
 use crate::writer::{Intake, Permits, Writer};
@@ -60,43 +56,6 @@ struct Owner {
     /// Given up last.
     lock: Mutex<Option<DirectoryLock>>,
 }
-
-/// What namespaces, the committer and the handles share.
-pub(crate) struct Shared {
-    pub(crate) place: Place,
-    pub(crate) durability: Durability,
-    pub(crate) segment_bytes: u64,
-    pub(crate) reserve_bytes: u64,
-    /// Whether the space that is kept for deletes is there: if not, the disk is full.
-    pub(crate) has_reserve: AtomicBool,
-    pub(crate) table: Arc<Table>,
-    pub(crate) space: Space,
-    pub(crate) reader: Reader,
-    pub(crate) queue: Queue,
-    pub(crate) bell: Arc<Bell>,
-    /// Whose turn it is to compact.
-    pub(crate) compacting: Mutex<()>,
-    /// Segments that are out of the log, and whose files are to go.
-    doomed_segments: Mutex<Vec<u32>>,
-    pub(crate) catalogue: Catalogue,
-    pub(crate) intake: Arc<Intake>,
-    cache: Cache<NamespaceHash, Document, DocumentWeight>,
-    poison: Mutex<Option<Error>>,
-    closed: AtomicBool,
-}
-
-/// Weighs cached documents in bytes.
-#[derive(Clone)]
-struct DocumentWeight;
-
-impl Weighter<NamespaceHash, Document> for DocumentWeight {
-    fn weight(&self, _: &NamespaceHash, document: &Document) -> u64 {
-        document.weight()
-    }
-}
-
-/// Bytes of a typical document: the cache sizes its index by it.
-const TYPICAL_DOCUMENT_BYTES: u64 = 1024;
 
 impl Engine {
     /// Opens the store in a directory, which is made where it is missing. Blocks
@@ -148,8 +107,6 @@ impl Engine {
             reader: recovered.reader,
             queue: Queue::new(config.queue_bytes),
             bell,
-            compacting: Mutex::default(),
-            doomed_segments: Mutex::default(),
             catalogue,
             intake: Arc::new(Intake {
                 limits: config.limits,
@@ -157,13 +114,8 @@ impl Engine {
                 blobs,
                 permits: Permits::new(config.value_checks),
             }),
-            cache: Cache::with_weighter(
-                usize::try_from(config.cache_bytes / TYPICAL_DOCUMENT_BYTES).unwrap_or(usize::MAX),
-                config.cache_bytes,
-                DocumentWeight,
-            ),
-            poison: Mutex::new(None),
-            closed: AtomicBool::new(false),
+            cache: DocumentCache::new(config.cache_bytes),
+            state: State::default(),
         });
         let committer = Committer::new(Arc::clone(&shared), recovered.log, reserve);
         let owner = Owner {
@@ -302,7 +254,7 @@ impl Owner {
     fn close(&self) -> Result<()> {
         self.shared.queue.close();
         self.shared.bell.close();
-        self.shared.closed.store(true, Ordering::Release);
+        self.shared.close();
         // Held throughout, so that a second call returns no sooner than the first.
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = self
@@ -333,67 +285,6 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         let _ = self.close();
-    }
-}
-
-impl Shared {
-    pub(crate) fn hash(&self, names: &Names) -> NamespaceHash {
-        self.place.hash(&names.user, &names.client)
-    }
-
-    pub(crate) fn doomed_segments(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.doomed_segments
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The document at `revision`, if it is in the cache.
-    pub(crate) fn cached(&self, hash: NamespaceHash, revision: u64) -> Option<Document> {
-        self.cache
-            .get(&hash)
-            .filter(|document| document.stat().revision.get() == revision)
-    }
-
-    pub(crate) fn cache(&self, hash: NamespaceHash, document: &Document) {
-        // A document with blobs holds files open, which are scarcer than memory.
-        if document.in_memory().is_some() {
-            self.cache.insert(hash, document.clone());
-        }
-    }
-
-    pub(crate) fn refuse_closed(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn poison(&self) -> Option<Error> {
-        self.poison
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    pub(crate) fn set_poison(&self, error: Error) {
-        *self.poison.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-    }
-
-    /// The error of a namespace whose newest frame, at this place, cannot be read.
-    pub(crate) fn unreadable(&self, segment: u32, offset: u32) -> Error {
-        Error::corrupt(
-            &segment::path(&self.place.dir, segment),
-            offset.into(),
-            "a frame here cannot be read",
-        )
-    }
-
-    /// Where a frame of an unknown namespace is lost, no listing is known to be whole.
-    fn refuse_partial(&self) -> Result<()> {
-        self.refuse_closed()?;
-        self.table.loss().map_or(Ok(()), |loss| {
-            Err(self.unreadable(loss.segment, loss.offset))
-        })
     }
 }
 

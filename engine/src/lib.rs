@@ -49,6 +49,7 @@
 )]
 
 mod blob;
+mod cache;
 mod catalogue;
 mod codec;
 mod commit;
@@ -74,6 +75,7 @@ mod namespace;
 mod recovery;
 mod reserve;
 mod revision;
+mod shared;
 mod space;
 mod splitter;
 mod survey;

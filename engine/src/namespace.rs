@@ -82,7 +82,8 @@ impl Namespace {
             Some(entry) => self
                 .engine
                 .shared()
-                .cached(self.hash, entry.revision)
+                .cache
+                .get(self.hash, entry.revision)
                 .map_or(Peek::OnDisk, Peek::Resident),
         })
     }
@@ -95,14 +96,14 @@ impl Namespace {
     pub fn get(&self) -> Result<Option<Document>> {
         let shared = self.engine.shared();
         self.read(|entry| {
-            if let Some(document) = shared.cached(self.hash, entry.revision) {
+            if let Some(document) = shared.cache.get(self.hash, entry.revision) {
                 return Ok(document);
             }
             let frame = shared.reader.frame(&self.names, entry)?;
             let path = shared.reader.path(entry.segment);
             let corrupt = |what: &str| Error::corrupt(&path, entry.offset.into(), what);
             let document = Document::new(frame, corrupt, &shared.intake.blobs)?;
-            shared.cache(self.hash, &document);
+            shared.cache.insert(self.hash, &document);
             Ok(document)
         })
     }
@@ -115,7 +116,7 @@ impl Namespace {
     pub fn stat(&self) -> Result<Option<Stat>> {
         let shared = self.engine.shared();
         self.read(|entry| {
-            if let Some(document) = shared.cached(self.hash, entry.revision) {
+            if let Some(document) = shared.cache.get(self.hash, entry.revision) {
                 return Ok(*document.stat());
             }
             let frame = shared.reader.metadata(&self.names, entry)?;
