@@ -2,10 +2,11 @@
 //! was written last, or an error that names a file.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
 use prefd_engine::{Engine, Error, Precondition, WriteOptions};
 use prefd_tests::layout::{crc32, frames, repair};
-use prefd_tests::sim_disk::Unsynced;
+use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
 
 /// What each namespace holds.
@@ -334,6 +335,32 @@ fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
         assert!(matches!(outcome, Err(Error::Corrupt { .. })));
         engine.close().unwrap();
     }
+}
+
+#[test]
+fn a_refused_write_does_not_widen_what_a_lost_segment_hides() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    put(&engine, "lost", "{}").unwrap();
+    store.disk.set_fault(Box::new(|operation, _| {
+        (operation == Operation::Write).then_some(ErrorKind::StorageFull)
+    }));
+    let refused = put(&engine, "newer", "{}");
+    assert!(matches!(refused, Err(Error::StorageFull { .. })));
+    store.disk.clear_fault();
+    engine.close().unwrap();
+    let engine = store.open().unwrap();
+    put(&engine, "newer", "{}").unwrap();
+    engine.close().unwrap();
+    for file in store.files("log", "") {
+        if file.to_string_lossy().contains("00000001.") {
+            store.disk.lose(&file);
+        }
+    }
+    let engine = store.open().unwrap();
+    let lost = read(&engine, "lost");
+    assert!(matches!(lost, Err(Error::Corrupt { .. })), "{lost:?}");
+    assert_eq!(read(&engine, "newer").unwrap().as_deref(), Some("{}"));
 }
 
 #[test]

@@ -50,6 +50,7 @@ struct Batch {
 pub(crate) struct Mark {
     bytes: u64,
     revisions: u64,
+    last_revision: u64,
     summary_entries: usize,
     details_bytes: usize,
 }
@@ -183,6 +184,7 @@ impl Active {
         Mark {
             bytes: self.batch.bytes,
             revisions: self.batch.revisions,
+            last_revision: self.last_revision,
             summary_entries: self.summary.len(),
             details_bytes: self.summary.details_bytes(),
         }
@@ -194,6 +196,7 @@ impl Active {
         self.batch.gathered.clear();
         self.batch.bytes = mark.bytes;
         self.batch.revisions = mark.revisions;
+        self.last_revision = mark.last_revision;
         self.summary
             .truncate(mark.summary_entries, mark.details_bytes);
         self.file
