@@ -23,16 +23,17 @@ pub(crate) fn value(text: &[u8], start: Position) -> Result<(), Violation> {
 /// Checks that `text` is how a JSON value can begin: a violation that was met
 /// behind it counts only where nothing is wrong before it.
 pub(crate) fn prefix(text: &[u8], start: Position) -> Result<(), Violation> {
-    match std::str::from_utf8(text) {
-        Ok(valid) => continuable(valid, start),
-        Err(error) => {
-            prefix(valid_part(text, &error), start)?;
-            // A character that the cut went through is not yet wrong.
-            error
-                .error_len()
-                .map_or(Ok(()), |_| Err(invalid_utf8(text, &error, start)))
-        }
+    let error = match std::str::from_utf8(text) {
+        Ok(valid) => return continuable(valid, start),
+        Err(error) => error,
+    };
+    let valid = std::str::from_utf8(valid_part(text, &error)).unwrap_or_default();
+    continuable(valid, start)?;
+    if error.error_len().is_some() {
+        return Err(invalid_utf8(text, &error, start));
     }
+    // A character that the cut went through can be any but those of ASCII.
+    continuable(&format!("{valid}\u{fffd}"), start)
 }
 
 fn valid_part<'a>(text: &'a [u8], error: &std::str::Utf8Error) -> &'a [u8] {

@@ -234,6 +234,15 @@ fn a_character_that_a_control_character_cuts_short_is_told_by_its_start() {
     assert_eq!(verdict(b"{\"ab\x02\":1}"), ("json", 4));
 }
 
+/// Found by the fuzzer of documents: the end of the body was told instead.
+#[test]
+fn a_character_that_the_end_cuts_short_is_told_where_none_can_be() {
+    assert_eq!(verdict(b"{\"a\":3\xd3"), ("json", 6));
+    assert_eq!(verdict(b"{\"a\":[\xe2\x82"), ("json", 6));
+    // Inside of a string it could have become whole.
+    assert_eq!(verdict(b"{\"a\":\"\xe2\x82"), ("json", 8));
+}
+
 #[test]
 fn positions_count_lines_and_bytes_from_one() {
     let body = b"{\"a\":1,\n\n \"b\":[\n1,\n  x],\"c\":1}";
