@@ -125,7 +125,7 @@ pub(crate) fn run(shared: &Shared) {
             sweep(shared);
             match outcome {
                 Ok(()) => {}
-                Err(error) if is_damage(&error) => shared.space.lock().spare(victim.id),
+                Err(error) if is_lasting(&error) => leave(shared, victim.id, &error),
                 // Tried again when the bell rings next.
                 Err(_) => break,
             }
@@ -138,11 +138,18 @@ pub(crate) fn run(shared: &Shared) {
 }
 
 /// Whether a segment cannot be read, and is to stay as it is for that.
-fn is_damage(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Corrupt { .. } | Error::UnsupportedFormat { .. }
-    )
+fn is_lasting(error: &Error) -> bool {
+    error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
+}
+
+/// Leaves a segment as it is, so that the others are not kept waiting for it.
+fn leave(shared: &Shared, segment: u32, error: &Error) {
+    let mut segments = shared.space.lock();
+    match error {
+        // The disk may give it back another time.
+        Error::Io { .. } => segments.pass_over(segment),
+        _ => segments.spare(segment),
+    }
 }
 
 fn next_victim(shared: &Shared) -> Option<Victim> {
@@ -203,8 +210,8 @@ pub(crate) fn compact(shared: &Shared, progress: &mut dyn FnMut(Progress)) -> Re
         done_bytes += held.bytes;
         match rewrite(shared, Victim { id, whole }, Pace::Hurried) {
             Ok(()) => {}
-            Err(error) if is_damage(&error) => {
-                shared.space.lock().spare(id);
+            Err(error) if is_lasting(&error) => {
+                leave(shared, id, &error);
                 damage.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -352,7 +359,7 @@ fn needless_deletes(
                 }
             }
             // What it held is not known.
-            Err(Error::Corrupt { .. }) => deletes.clear(),
+            Err(error) if error.is_damage() => deletes.clear(),
             Err(error) => return Err(error),
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::catalogue::Value;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::Usage;
 use crate::log::manifest::Sealed;
 use crate::log::place::Place;
@@ -55,8 +55,12 @@ impl Documents {
             }));
     }
 
-    /// Takes up a sealed segment of which nothing can be read, from this offset on.
-    pub(crate) fn lose(&mut self, segment: u32, offset: u64, sealed: Sealed) {
+    /// Takes up a sealed segment of which nothing can be read.
+    pub(crate) fn lose(&mut self, segment: u32, damage: &Error, sealed: Sealed) {
+        let offset = match damage {
+            Error::Corrupt { offset, .. } => *offset,
+            _ => 0,
+        };
         self.table.lose(Loss {
             revision: sealed.last_revision,
             segment,

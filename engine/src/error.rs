@@ -155,6 +155,12 @@ impl Error {
         }
     }
 
+    /// Whether the disk does not give back what was written there: other bytes, or an
+    /// error (a bad sector).
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Io { op: "read", .. })
+    }
+
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt {
             path: path.to_owned(),

@@ -207,7 +207,7 @@ impl Place {
                 documents.load(id, &summary.entries, &summary.blobs);
                 return Ok(true);
             }
-            Err(Error::Corrupt { .. }) => {}
+            Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }
         match self.summary_by_frames(id, sealed.bytes, sealed.last_revision) {
@@ -215,8 +215,8 @@ impl Place {
                 documents.load(id, summary.entries(), summary.blobs());
                 Ok(false)
             }
-            Err(Error::Corrupt { offset, .. }) => {
-                documents.lose(id, offset, sealed);
+            Err(error) if error.is_damage() => {
+                documents.lose(id, &error, sealed);
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -28,6 +28,8 @@ pub(crate) struct Held {
     pub(crate) damaged: u32,
     /// Its tombstones were looked at and are still needed.
     pub(crate) needs_tombstones: bool,
+    /// The disk did not give back what is in it.
+    is_passed_over: bool,
 }
 
 impl Held {
@@ -200,6 +202,13 @@ impl Segments {
         }
     }
 
+    /// The disk did not give back what is in it: the others come first.
+    pub(crate) fn pass_over(&mut self, id: u32) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.is_passed_over = true;
+        }
+    }
+
     /// Its tombstones cannot go yet.
     pub(crate) fn keep_tombstones(&mut self, id: u32) {
         if let Some(held) = self.held.get_mut(&id) {
@@ -255,6 +264,12 @@ impl Segments {
         self.all().filter(|(id, _)| Some(*id) != self.active)
     }
 
+    /// Those of them that can be rewritten, as far as is known.
+    fn candidates(&self) -> impl Iterator<Item = (u32, Held)> + '_ {
+        self.sealed()
+            .filter(|(_, held)| held.damaged == 0 && !held.is_passed_over)
+    }
+
     /// Whether the log has outgrown what it may take.
     pub(crate) fn is_overgrown(&self, segment_bytes: u64) -> bool {
         let sum = self.sum();
@@ -264,8 +279,7 @@ impl Segments {
     /// The segment to rewrite on a full disk: the one that takes least room before it
     /// gives back more.
     pub(crate) fn cheapest(&self) -> Option<Victim> {
-        self.sealed()
-            .filter(|(_, held)| held.damaged == 0)
+        self.candidates()
             .filter(|(_, held)| held.reclaimable_bytes() > held.current_bytes() / 8)
             .min_by_key(|(_, held)| held.current_bytes())
             .map(|(id, _)| Victim { id, whole: false })
@@ -278,21 +292,24 @@ impl Segments {
     /// that gives back most for its size is rewritten: with the segment that is being
     /// written, the log stays below twice what is current, and one segment.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<Victim> {
-        let candidates = || self.sealed().filter(|(_, held)| held.damaged == 0);
         let give_back = |(id, _)| Victim { id, whole: false };
-        if let Some(empty) = candidates().find(|(_, held)| !held.is_needed()) {
+        if let Some(empty) = self.candidates().find(|(_, held)| !held.is_needed()) {
             return Some(give_back(empty));
         }
-        let reclaimable: u64 = candidates().map(|(_, held)| held.reclaimable_bytes()).sum();
+        let reclaimable: u64 = self
+            .candidates()
+            .map(|(_, held)| held.reclaimable_bytes())
+            .sum();
         if reclaimable > self.sum().document_bytes / 2 + segment_bytes / 4 {
             let share = |held: &Held| per_mille(held.reclaimable_bytes(), held.bytes);
-            return candidates()
+            return self
+                .candidates()
                 .max_by_key(|(_, held)| share(held))
                 .map(give_back);
         }
         // Each life that ends leaves a segment, however short it was.
         let is_short = |held: &Held| held.bytes < segment_bytes / 4;
-        let mut short = candidates().filter(|(_, held)| is_short(held));
+        let mut short = self.candidates().filter(|(_, held)| is_short(held));
         let first = short.next();
         if short.count() < MAX_SHORT_SEGMENTS {
             return None;
@@ -360,7 +377,7 @@ mod tests {
         let mut segments = segments(&[900, 800]);
         segments.spare(1);
         assert_eq!(victim(&segments), Some(2));
-        segments.spare(2);
+        segments.pass_over(2);
         assert_eq!(victim(&segments), None);
         let active = entry(100, EntryKind::Put, 1);
         segments.superseded(&active);

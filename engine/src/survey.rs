@@ -85,7 +85,7 @@ impl Survey {
             };
             match place.sealed_summary(record.id, sealed) {
                 Ok(found) => documents.load(record.id, &found.entries, &found.blobs),
-                Err(Error::Corrupt { offset, .. }) => documents.lose(record.id, offset, sealed),
+                Err(error) if error.is_damage() => documents.lose(record.id, &error, sealed),
                 Err(error) => return Err(error),
             }
         }

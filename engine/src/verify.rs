@@ -154,6 +154,12 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
+    fn reader(&self) -> Reader {
+        let place = &self.survey.place;
+        let fs = Arc::clone(&self.config.fs);
+        Reader::new(fs, &place.dir, place.store, self.config.open_segments)
+    }
+
     fn read(&mut self, bytes: u64) {
         self.found.bytes += bytes;
         (self.progress)(Progress {
@@ -168,13 +174,17 @@ impl Verifier<'_> {
         harm: Harm,
         namespace: Option<(String, String)>,
     ) -> Result<()> {
-        let Error::Corrupt { path, offset, what } = error else {
-            return Err(error.clone());
+        let (path, offset, what) = match error {
+            Error::Corrupt { path, offset, what } => (path, *offset, what.clone()),
+            Error::Io { path, source, .. } if error.is_damage() => {
+                (path, 0, format!("it cannot be read: {source}"))
+            }
+            other => return Err(other.clone()),
         };
         self.found.problems.push(Problem {
             path: path.clone(),
-            offset: *offset,
-            what: what.clone(),
+            offset,
+            what,
             harm,
             namespace,
         });
@@ -193,9 +203,7 @@ impl Verifier<'_> {
             Arc::<Bell>::default(),
         )?;
         self.found.unnamed_blobs = blobs.doomed_count();
-        let fs = Arc::clone(&config.fs);
-        let place = &self.survey.place;
-        let reader = Reader::new(fs, &place.dir, place.store, config.open_segments);
+        let reader = self.reader();
         for entry in std::mem::take(&mut self.spread) {
             let mut namespace = None;
             match self.read_document(&reader, &blobs, &entry, &mut namespace) {

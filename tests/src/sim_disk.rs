@@ -136,6 +136,13 @@ impl SimDisk {
         self.state().fault = Some(fault);
     }
 
+    /// Fails every read of one file from now on, as a bad sector would.
+    pub fn fail_reads(&self, file: PathBuf) {
+        self.set_fault(Box::new(move |operation, path| {
+            (operation == Operation::Read && path == file).then_some(io::ErrorKind::Other)
+        }));
+    }
+
     /// Ends all faults.
     pub fn clear_fault(&self) {
         self.state().fault = None;

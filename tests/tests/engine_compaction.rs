@@ -2,6 +2,7 @@
 //! writers alike, and on a full disk too.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -228,6 +229,67 @@ fn a_damaged_segment_stays_and_only_its_own_document_is_an_error() {
     assert_eq!(errors, 1);
 }
 
+/// A store of six segments, each but the last mostly stale, and none of them wholly.
+fn stale() -> (Store, BTreeMap<String, String>) {
+    let store = Store::new();
+    let mut contents = BTreeMap::new();
+    for life in 0..6 {
+        let engine = store.open().unwrap();
+        for index in life..20 {
+            let (client, body) = (format!("c{index}"), body(life * 20 + index, 1_500));
+            put(&engine, &client, &body).unwrap();
+            contents.insert(client, body);
+        }
+        engine.close().unwrap();
+    }
+    (store, contents)
+}
+
+#[test]
+fn a_segment_that_the_disk_does_not_give_back_keeps_no_other_waiting() {
+    let (store, contents) = stale();
+    let engine = store.open().unwrap();
+    let bad = store.files("log", ".seg").remove(0);
+    let bad_bytes = store.disk.bytes(&bad).len() as u64;
+    store.disk.fail_reads(bad.clone());
+    let outcome = engine.compact();
+    assert!(
+        matches!(&outcome, Err(Error::Io { path, .. }) if *path == bad),
+        "{outcome:?}"
+    );
+    let left = engine.usage_on_disk().dead_bytes;
+    assert!(0 < left && left < bad_bytes, "{left}");
+    store.disk.clear_fault();
+    engine.compact().unwrap();
+    assert_eq!(engine.usage_on_disk().dead_bytes, 0);
+    assert_holds(&engine, &contents, "done");
+}
+
+#[test]
+fn nor_in_the_background() {
+    let (store, contents) = stale();
+    let before = store.files("log", ".seg");
+    // Whichever is read first is bad.
+    let mut bad = None;
+    store.disk.set_fault(Box::new(move |operation, path| {
+        let is_segment = path.extension().is_some_and(|e| e == "seg");
+        if operation != Operation::Read || !is_segment {
+            return None;
+        }
+        (bad.get_or_insert_with(|| path.to_owned()) == path).then_some(ErrorKind::Other)
+    }));
+    let mut config = store.config();
+    config.background_compaction = true;
+    let engine = Engine::open(config).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while before.iter().all(|path| store.disk.files().contains(path)) {
+        assert!(Instant::now() < deadline, "no segment was rewritten");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    store.disk.clear_fault();
+    assert_holds(&engine, &contents, "done");
+}
+
 #[test]
 fn a_compaction_that_fails_is_done_by_a_later_one() {
     for operation in [Operation::Create, Operation::Write, Operation::Read] {
@@ -236,7 +298,7 @@ fn a_compaction_that_fails_is_done_by_a_later_one() {
         let mut seen = 0;
         store.disk.set_fault(Box::new(move |now, _| {
             seen += usize::from(now == operation);
-            (now == operation && seen > 2).then_some(std::io::ErrorKind::Other)
+            (now == operation && seen > 2).then_some(ErrorKind::Other)
         }));
         let outcome = engine.compact();
         assert!(

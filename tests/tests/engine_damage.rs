@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-use prefd_engine::{Engine, Error, Precondition, WriteOptions};
+use prefd_engine::{Engine, Error, Harm, Precondition, WriteOptions};
 use prefd_tests::layout::{crc32, frames, repair};
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
@@ -335,6 +335,49 @@ fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
         assert!(matches!(outcome, Err(Error::Corrupt { .. })));
         engine.close().unwrap();
     }
+}
+
+#[test]
+fn a_summary_that_the_disk_does_not_give_back_is_made_again() {
+    let (store, history) = furnished();
+    let contents = history.last().unwrap();
+    let sealed = store.files("log", ".sum").remove(0);
+    store.disk.fail_reads(sealed);
+    let engine = store.open().unwrap();
+    for (client, expected) in contents {
+        assert_eq!(read(&engine, client).unwrap(), *expected, "{client}");
+    }
+}
+
+#[test]
+fn verify_names_what_the_disk_does_not_give_back_and_goes_on() {
+    let store = Store::new();
+    for client in ["bad", "good"] {
+        let engine = store.open().unwrap();
+        put(&engine, client, "{}").unwrap();
+        engine.close().unwrap();
+    }
+    let segment = store.files("log", ".seg").remove(0);
+    store.disk.fail_reads(segment.clone());
+    let found = prefd_engine::verify(&store.config(), &mut |_| {}).unwrap();
+    assert_eq!(found.documents, 1);
+    let problems: Vec<_> = found
+        .problems
+        .iter()
+        .map(|p| (&p.path, p.harm, p.namespace.clone()))
+        .collect();
+    let whose = Some(("u".to_owned(), "bad".to_owned()));
+    assert_eq!(problems, [(&segment, Harm::Document, whose)]);
+    // One sector is bad, and no document lies in it.
+    let mut is_first = true;
+    store.disk.set_fault(Box::new(move |operation, path| {
+        let fails = operation == Operation::Read && path == segment && is_first;
+        is_first &= !fails;
+        fails.then_some(ErrorKind::Other)
+    }));
+    let found = prefd_engine::verify(&store.config(), &mut |_| {}).unwrap();
+    let harms: Vec<_> = found.problems.iter().map(|p| p.harm).collect();
+    assert_eq!((found.documents, harms), (2, vec![Harm::Nothing]));
 }
 
 #[test]

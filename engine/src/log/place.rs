@@ -101,10 +101,10 @@ impl Place {
     /// The same, made from the frames where it is damaged.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where both are.
+    /// That of the frames, where both are.
     pub(crate) fn sealed_summary(&self, id: u32, sealed: Sealed) -> Result<Summary> {
         match self.summary(id, sealed.bytes) {
-            Err(Error::Corrupt { .. }) => {
+            Err(error) if error.is_damage() => {
                 let builder = self.summary_by_frames(id, sealed.bytes, sealed.last_revision)?;
                 Ok(builder.into_summary(sealed.bytes))
             }
@@ -133,7 +133,7 @@ impl Place {
         let segment_bytes = segment::HEADER_BYTES + frames_bytes;
         match self.summary(id, segment_bytes) {
             Ok(summary) => Ok(summary.entries),
-            Err(Error::Corrupt { .. }) => {
+            Err(error) if error.is_damage() => {
                 let summary = self.summary_by_frames(id, segment_bytes, u64::MAX)?;
                 Ok(summary.entries().to_vec())
             }

@@ -25,7 +25,7 @@ impl Verifier<'_> {
             .scan(record.id, record.sealed.map(|sealed| sealed.bytes));
         let scan = match scanned {
             Ok(scan) => scan,
-            Err(error) => return self.lost_segment(record.id, &error, summary.as_deref()),
+            Err(error) => return self.frame_by_frame(record.id, &error, summary.as_deref()),
         };
         let valid_end = record.sealed.map_or_else(|| scan.valid_end(), |s| s.bytes);
         for item in &scan.items {
@@ -58,8 +58,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// A segment of which no frame can be read.
-    fn lost_segment(
+    /// A segment that cannot be read as a whole.
+    fn frame_by_frame(
         &mut self,
         id: u32,
         error: &Error,
@@ -69,11 +69,22 @@ impl Verifier<'_> {
             return self.problem(error, Harm::Document, None);
         };
         let mut harm = Harm::Nothing;
+        let reader = self.reader();
         for (entry, detail) in summary {
-            if self.survey.is_current(id, entry) && entry.kind != EntryKind::Delete {
-                harm = Harm::Document;
-                self.problem(error, harm, namespace(detail))?;
+            if !self.survey.is_current(id, entry) || entry.kind == EntryKind::Delete {
+                continue;
             }
+            let there = table::Entry::at(id, entry);
+            let is_right =
+                |meta: &Meta| (&meta.user, &meta.client) == (&detail.user, &detail.client);
+            match reader.any_frame(&there, is_right) {
+                Ok(_) => self.current(there),
+                Err(error) => {
+                    harm = Harm::Document;
+                    self.problem(&error, harm, namespace(detail))?;
+                }
+            }
+            self.read(entry.bytes.into());
         }
         if harm == Harm::Nothing {
             self.problem(error, harm, None)?;
@@ -100,12 +111,8 @@ impl Verifier<'_> {
                     let namespace = Some((meta.user.clone(), meta.client.clone()));
                     return self.problem(&corrupt(what), harm, namespace);
                 }
-                match entry.kind {
-                    EntryKind::Put if is_current => self.found.documents += 1,
-                    EntryKind::PutWithBlobs if is_current => {
-                        self.spread.push(table::Entry::at(id, &entry));
-                    }
-                    _ => {}
+                if is_current {
+                    self.current(table::Entry::at(id, &entry));
                 }
                 Ok(())
             }
@@ -124,6 +131,16 @@ impl Verifier<'_> {
                 let namespace = written.and_then(|(_, detail)| namespace(detail));
                 self.problem(&corrupt("no frame here holds"), harm, namespace)
             }
+        }
+    }
+
+    /// A frame that holds is current.
+    fn current(&mut self, entry: table::Entry) {
+        match entry.kind {
+            EntryKind::Put => self.found.documents += 1,
+            // Its bytes are in files that are read later.
+            EntryKind::PutWithBlobs => self.spread.push(entry),
+            EntryKind::Delete | EntryKind::Damaged | EntryKind::Lost => {}
         }
     }
 
