@@ -67,14 +67,18 @@ fn is_continuable(text: &str) -> bool {
 
 /// Whether the text ends with the beginning of a `\uXXXX` in which something is no digit.
 fn ends_in_wrong_escape(text: &str) -> bool {
-    const DIGITS: usize = 4;
-    // Digits are one byte each: where the escape is longer, serde_json has read it.
-    let Some((before, digits)) = text.rsplit_once("\\u") else {
-        return false;
-    };
-    let backslashes = before.bytes().rev().take_while(|byte| *byte == b'\\');
-    let is_escape = backslashes.count() % 2 == 0;
-    is_escape && digits.len() < DIGITS && !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    /// The longest such beginning. What is longer, serde_json has read.
+    const UNREAD_BYTES: usize = 5;
+    let text = text.as_bytes();
+    let mut unread = text.len().saturating_sub(UNREAD_BYTES)..text.len();
+    // The first one: what looks like another behind it stands where digits belong.
+    let digits = unread.find_map(|at| {
+        let (before, escape) = text.split_at_checked(at)?;
+        let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\');
+        let digits = escape.strip_prefix(b"\\u")?;
+        (backslashes.count() % 2 == 0).then_some(digits)
+    });
+    digits.is_some_and(|digits| !digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn is_wrong(text: &str) -> bool {

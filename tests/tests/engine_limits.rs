@@ -222,6 +222,10 @@ fn the_character_that_is_no_digit_of_an_escape_is_told() {
         (r#"{"a":"\u1x"#, 9),
         (r#"{"a":"\\\ué0"}"#, 10),
         (r#"{"a":"\\uxyz"#, 12),
+        // Another escape where digits belong.
+        (r#"{"a":"\u1\u"#, 9),
+        (r#"{"a":"\u\u1"#, 8),
+        (r#"{"\ud\u"#, 5),
     ] {
         assert_eq!(verdict(body.as_bytes()), ("json", offset), "{body}");
     }

@@ -355,15 +355,19 @@ fn can_go_on(body: &[u8]) -> bool {
     !is_wrong(text) || !is_wrong(&format!("{text}0"))
 }
 
-/// Whether the text ends in `\u` and fewer than four characters that are not all
-/// digits: serde_json waits for the fourth before it calls that wrong.
+/// Whether the text ends in `\u` and fewer than four bytes that are not all digits:
+/// serde_json waits for the fourth before it calls that wrong.
 fn ends_in_bad_escape(text: &str) -> bool {
-    let Some((before, digits)) = text.rsplit_once("\\u") else {
-        return false;
-    };
-    let is_escaped = before.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1;
-    let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    !is_escaped && digits.len() < 4 && !are_digits
+    let mut rest = text.as_bytes();
+    while let Some(backslash) = rest.iter().position(|byte| *byte == b'\\') {
+        let escape = &rest[backslash + 1..];
+        rest = match escape.strip_prefix(b"u") {
+            Some(digits) if digits.len() < 4 => return !digits.iter().all(u8::is_ascii_hexdigit),
+            Some(digits) => &digits[4..],
+            None => escape.get(1..).unwrap_or_default(),
+        };
+    }
+    false
 }
 
 /// An object that begins with `known`.
