@@ -93,7 +93,12 @@ fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Vi
 }
 
 fn at(error: &serde_json::Error, text: &str, start: Position) -> Violation {
-    let message = error.to_string();
+    // What serde_json waits for digits of, it calls unfinished.
+    let message = if ends_in_wrong_escape(text) {
+        "invalid escape".to_owned()
+    } else {
+        error.to_string()
+    };
     // serde_json keeps the bare reason to itself; the position that its message ends
     // with is the one inside the value, and of no use to who sent the body.
     let what = message

@@ -229,6 +229,12 @@ fn the_character_that_is_no_digit_of_an_escape_is_told() {
     ] {
         assert_eq!(verdict(body.as_bytes()), ("json", offset), "{body}");
     }
+    let cut_short = check(br#"{"a":"\u1x"#, &Limits::default());
+    let says = |what: &str| what == "invalid escape";
+    assert!(
+        matches!(&cut_short, Err(Violation::Json { what, .. }) if says(what)),
+        "{cut_short:?}"
+    );
 }
 
 /// Found by the fuzzer of documents: the control character was told instead.
