@@ -269,7 +269,8 @@ fn read_all(launch: &Launch, shared: &Shared) -> Vec<Recorded> {
 fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     let mut random = Random::new(seed);
     let dir = tempfile::tempdir().expect("a directory");
-    let launch = Launch::new(BINARY, dir.path());
+    // Segments so short that each life seals some, and compaction moves what is read.
+    let launch = Launch::new(BINARY, dir.path()).with(&["--segment-bytes", "65536"]);
     let shared = Arc::new(Shared::new());
     let mut histories = vec![Vec::new(); shared.tokens.len()];
     let mut recorded = Vec::new();
