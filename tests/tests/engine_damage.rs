@@ -470,6 +470,33 @@ fn a_revision_that_was_never_reserved_is_refused_at_the_first_open() {
     assert!(matches!(after.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
 }
 
+/// Found by the fuzzer of damaged stores: the next segment got an id that was taken.
+#[test]
+fn a_manifest_whose_segments_are_in_no_order_is_refused() {
+    let store = Store::new();
+    for _ in 0..2 {
+        let engine = store.open().unwrap();
+        put(&engine, "c", "{}").unwrap();
+        engine.close().unwrap();
+    }
+    // The id of the next segment, which the second one has or is behind; the id of the
+    // first one, which the second one has too or is before.
+    for (at, id) in [(48, 0), (48, 2), (68, 2), (68, 3)] {
+        let forged = store.crashed(Unsynced::Kept);
+        let manifest = forged.path("log/manifest");
+        let mut bytes = forged.disk.bytes(&manifest);
+        assert_ne!(bytes[at], id);
+        bytes[at] = id;
+        repair(&mut bytes);
+        forged.disk.overwrite(&manifest, bytes);
+        let opened = forged.open();
+        assert!(
+            matches!(&opened, Err(Error::Corrupt { path, .. }) if *path == manifest),
+            "{at}: {opened:?}"
+        );
+    }
+}
+
 /// Found by the fuzzer of the decoders: the byte was not looked at.
 #[test]
 fn a_manifest_with_something_where_zero_belongs_is_refused() {

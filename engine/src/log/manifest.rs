@@ -134,7 +134,20 @@ impl Manifest {
         (codec == Some(codec::CODEC) && zero == Some(0))
             .then(|| codec::decode(body).ok())
             .flatten()
+            .filter(Self::is_possible)
             .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
+    }
+
+    /// Whether it lists segments as a writer does. With another one the next segment
+    /// could get an id that is taken.
+    fn is_possible(&self) -> bool {
+        let ids = self.segments.iter().map(|record| record.id);
+        let is_last = |record: &Record| self.segments.last().is_some_and(|r| r.id == record.id);
+        ids.chain([self.next_segment]).is_sorted_by(|a, b| a < b)
+            && self
+                .segments
+                .iter()
+                .all(|r| r.sealed.is_some() || is_last(r))
     }
 
     pub(crate) fn encode(&self, path: &Path) -> Result<Vec<u8>> {
