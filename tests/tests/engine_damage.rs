@@ -350,6 +350,30 @@ fn a_summary_that_the_disk_does_not_give_back_is_made_again() {
 }
 
 #[test]
+fn a_segment_that_the_disk_does_not_give_back_at_all_is_there_once_it_does() {
+    let store = Store::new();
+    for client in ["bad", "good"] {
+        let engine = store.open().unwrap();
+        put(&engine, client, "{}").unwrap();
+        engine.close().unwrap();
+    }
+    store.disk.set_fault(Box::new(|operation, path| {
+        let is_bad = path.file_stem().is_some_and(|stem| stem == "00000001");
+        (operation == Operation::Read && is_bad).then_some(ErrorKind::Other)
+    }));
+    let engine = store.open().unwrap();
+    let bad = read(&engine, "bad");
+    assert!(matches!(bad, Err(Error::Corrupt { .. })), "{bad:?}");
+    assert_eq!(read(&engine, "good").unwrap().as_deref(), Some("{}"));
+    engine.close().unwrap();
+    store.disk.clear_fault();
+    let engine = store.open().unwrap();
+    for client in ["bad", "good"] {
+        assert_eq!(read(&engine, client).unwrap().as_deref(), Some("{}"));
+    }
+}
+
+#[test]
 fn verify_names_what_the_disk_does_not_give_back_and_goes_on() {
     let store = Store::new();
     for client in ["bad", "good"] {
