@@ -180,11 +180,12 @@ impl Log {
         let mut manifest = self.sealed_manifest()?;
         // An id is spent even where what follows fails, so that a file that could
         // not be removed is in nobody's way.
-        let id = manifest.next_segment;
-        self.manifest.next_segment = id.saturating_add(1);
+        let id = manifest
+            .take_segment_id(&self.dir)
+            .map_err(Failure::Refused)?;
+        self.manifest.next_segment = manifest.next_segment;
         let active = Active::create(&*self.fs, &self.dir, id, self.manifest.store)
             .map_err(Failure::Refused)?;
-        manifest.next_segment = self.manifest.next_segment;
         manifest.segments.push(Record { id, sealed: None });
         manifest.reserved_revision = self.next_revision + MAX_SEGMENT_FRAMES as u64;
         self.replace_manifest(manifest).inspect_err(|failure| {

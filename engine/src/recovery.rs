@@ -256,8 +256,7 @@ impl Place {
         let active = if tail.is_empty() {
             None
         } else {
-            let id = listed.next_segment;
-            listed.next_segment = id.saturating_add(1);
+            let id = listed.take_segment_id(&self.dir)?;
             listed.segments.push(Record { id, sealed: None });
             listed.reserved_revision += MAX_SEGMENT_FRAMES as u64;
             let mut active = Active::create(&*self.fs, &self.dir, id, self.store)?;

@@ -521,6 +521,41 @@ fn a_manifest_whose_segments_are_in_no_order_is_refused() {
     }
 }
 
+/// Found by the fuzzer of damaged stores: the last one was given twice.
+#[test]
+fn where_no_segment_id_is_left_nothing_is_written() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    put(&engine, "c", "{}").unwrap();
+    engine.close().unwrap();
+    let manifest = store.path("log/manifest");
+    let mut bytes = store.disk.bytes(&manifest);
+    bytes[48..52].fill(0xff);
+    repair(&mut bytes);
+    store.disk.overwrite(&manifest, bytes);
+    for _ in 0..2 {
+        let engine = store.open().unwrap();
+        let refused = put(&engine, "c", "{\"n\":1}");
+        assert!(
+            matches!(&refused, Err(Error::Corrupt { path, .. }) if *path == manifest),
+            "{refused:?}"
+        );
+        assert_eq!(read(&engine, "c").unwrap().as_deref(), Some("{}"));
+    }
+}
+
+#[test]
+fn a_manifest_whose_revisions_come_to_an_end_is_refused() {
+    let store = Store::new();
+    store.open().unwrap().close().unwrap();
+    let manifest = store.path("log/manifest");
+    let mut bytes = store.disk.bytes(&manifest);
+    bytes[52..60].fill(0xff);
+    repair(&mut bytes);
+    store.disk.overwrite(&manifest, bytes);
+    assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
+}
+
 /// Found by the fuzzer of the decoders: the byte was not looked at.
 #[test]
 fn a_manifest_with_something_where_zero_belongs_is_refused() {

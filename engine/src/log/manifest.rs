@@ -28,6 +28,8 @@ use crate::log::segment::{self, StoreId};
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
 const HEADER_BYTES: usize = 24;
 const HEADER_CRC_AT: usize = 20;
+/// No writer comes that far: a million revisions a second take 292,000 years.
+const MAX_REVISION: u64 = u64::MAX / 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
@@ -77,6 +79,18 @@ impl Manifest {
     /// Its file.
     pub(crate) fn path(dir: &Path) -> PathBuf {
         dir.join("manifest")
+    }
+
+    /// The id of a segment that is begun now.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where none is left: no writer comes that far.
+    pub(crate) fn take_segment_id(&mut self, dir: &Path) -> Result<u32> {
+        let id = self.next_segment;
+        self.next_segment = id
+            .checked_add(1)
+            .ok_or_else(|| Error::corrupt(&Self::path(dir), 0, "no id is left for a segment"))?;
+        Ok(id)
     }
 
     /// The manifest of the log in `dir`; `None` where there is none.
@@ -138,12 +152,13 @@ impl Manifest {
             .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
     }
 
-    /// Whether it lists segments as a writer does. With another one the next segment
-    /// could get an id that is taken.
+    /// Whether a writer can have written it. With another one the next segment could
+    /// get an id that is taken, or revisions come to an end.
     fn is_possible(&self) -> bool {
         let ids = self.segments.iter().map(|record| record.id);
         let is_last = |record: &Record| self.segments.last().is_some_and(|r| r.id == record.id);
         ids.chain([self.next_segment]).is_sorted_by(|a, b| a < b)
+            && self.reserved_revision <= MAX_REVISION
             && self
                 .segments
                 .iter()
