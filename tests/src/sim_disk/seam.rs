@@ -31,8 +31,9 @@ impl File for SimFile {
         self.with(Operation::Read, |state| {
             let start = usize::try_from(offset).map_err(io::Error::other)?;
             let live = &state.inodes[self.inode].live;
-            let bytes = live
-                .get(start..start + buffer.len())
+            let bytes = start
+                .checked_add(buffer.len())
+                .and_then(|end| live.get(start..end))
                 .ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(bytes);
             Ok(())
