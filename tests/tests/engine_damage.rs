@@ -521,6 +521,29 @@ fn a_manifest_whose_segments_are_in_no_order_is_refused() {
     }
 }
 
+/// Found by the fuzzer of damaged stores: it was read as a document of no bytes.
+#[test]
+fn a_put_that_has_become_a_delete_is_an_error() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    put(&engine, "c", "{}").unwrap();
+    engine.close().unwrap();
+    let segment = store.files("log", ".seg").pop().unwrap();
+    let mut bytes = store.disk.bytes(&segment);
+    let kind = frames(&bytes)[0].bytes.start + 6;
+    bytes[kind] = 2;
+    repair(&mut bytes);
+    store.disk.overwrite(&segment, bytes);
+    let engine = store.open().unwrap();
+    let found = read(&engine, "c");
+    assert!(
+        matches!(&found, Err(Error::Corrupt { path, .. }) if *path == segment),
+        "{found:?}"
+    );
+    let stat = engine.namespace("u", "c").unwrap().stat();
+    assert!(matches!(stat, Err(Error::Corrupt { .. })), "{stat:?}");
+}
+
 /// Found by the fuzzer of damaged stores: the last one was given twice.
 #[test]
 fn where_no_segment_id_is_left_nothing_is_written() {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::log::frame::{self, Header, Meta};
 use crate::log::segment::{self, StoreId};
+use crate::log::summary::EntryKind;
 use crate::names::Names;
 use crate::table::Entry;
 
@@ -81,7 +82,10 @@ impl Reader {
         let file = self.segment(entry.segment, &path)?;
         let buffer = read_at(&*file, &path, offset, bytes as usize)?;
         let header = Header::decode(&buffer).map_err(|no| no.at(&path, offset))?;
-        if header.revision != entry.revision || header.frame_bytes() != u64::from(entry.bytes) {
+        let is_the_one = header.revision == entry.revision
+            && header.frame_bytes() == u64::from(entry.bytes)
+            && EntryKind::of(&header) == entry.kind;
+        if !is_the_one {
             return Err(corrupt("the frame is not the one that was written here"));
         }
         let meta_end = frame::HEADER_BYTES + header.meta_bytes as usize;
