@@ -218,6 +218,10 @@ impl Base {
         drop(opened);
         let reopened = open(&again);
         let second = self.answers(&reopened, &again, damage, &context);
+        if damage == Damage::Forged && second.is_err() && !has_segment_ids(&again) {
+            // The first open took the last one.
+            return;
+        }
         assert!(
             is_same(&answers, &second, damage),
             "{answers:?}, and at the second open {second:?}: {}",
@@ -334,6 +338,13 @@ fn document(
         context()
     );
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Whether a segment can be begun: no writer comes to the last id, but one can be forged.
+fn has_segment_ids(store: &Store) -> bool {
+    const NEXT_SEGMENT_AT: usize = 48;
+    let manifest = store.disk.bytes(&store.path("log/manifest"));
+    number(&manifest, NEXT_SEGMENT_AT, 4) < u64::from(u32::MAX)
 }
 
 /// Whether an open gives the answers of the one before it. Where the list of blobs is
