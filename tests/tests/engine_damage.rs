@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use prefd_engine::{Engine, Error, Harm, Precondition, WriteOptions};
-use prefd_tests::layout::{crc32, frames, repair};
+use prefd_tests::layout::{crc32, frames};
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
 
@@ -274,27 +274,6 @@ fn two_damaged_frames_side_by_side_never_make_older_revisions_visible() {
     );
 }
 
-/// Found by the fuzzer of segment replay, which makes checksums right: the segment was
-/// sealed at that length, and its file extended to it.
-#[test]
-fn a_watermark_beyond_its_own_frame_is_not_believed() {
-    let store = Store::new();
-    let engine = store.open().unwrap();
-    put(&engine, "first", "{}").unwrap();
-    put(&engine, "second", "{}").unwrap();
-    let after = store.crashed(Unsynced::Lost);
-    let unsealed = after.files("log", ".seg").pop().unwrap();
-    let mut bytes = after.disk.bytes(&unsealed);
-    let watermark = frames(&bytes)[1].bytes.start + 40;
-    bytes[watermark..watermark + 4].copy_from_slice(&1_000_000_u32.to_le_bytes());
-    repair(&mut bytes);
-    let written = after.disk.used_bytes();
-    after.disk.overwrite(&unsealed, bytes);
-    let engine = after.open().unwrap();
-    assert_eq!(read(&engine, "first").unwrap().as_deref(), Some("{}"));
-    assert!(after.disk.used_bytes() < written + 1_000);
-}
-
 #[test]
 fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
     let store = Store::new();
@@ -474,122 +453,6 @@ fn an_out_of_date_manifest_is_refused_and_nothing_removed() {
     store.disk.overwrite(&manifest, old);
     assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
     assert_eq!(store.disk.files(), files);
-}
-
-/// Found by the fuzzer of segment replay, which makes checksums right: the first open
-/// went well, and the second one found the segment unlisted and refused it.
-#[test]
-fn a_revision_that_was_never_reserved_is_refused_at_the_first_open() {
-    let store = Store::new();
-    let engine = store.open().unwrap();
-    put(&engine, "c", "{}").unwrap();
-    let after = store.crashed(Unsynced::Lost);
-    let unsealed = after.files("log", ".seg").pop().unwrap();
-    let mut bytes = after.disk.bytes(&unsealed);
-    let revision = frames(&bytes)[0].bytes.start + 24;
-    bytes[revision + 7] = 1;
-    repair(&mut bytes);
-    after.disk.overwrite(&unsealed, bytes);
-    let manifest = after.path("log/manifest");
-    assert!(matches!(after.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
-}
-
-/// Found by the fuzzer of damaged stores: the next segment got an id that was taken.
-#[test]
-fn a_manifest_whose_segments_are_in_no_order_is_refused() {
-    let store = Store::new();
-    for _ in 0..2 {
-        let engine = store.open().unwrap();
-        put(&engine, "c", "{}").unwrap();
-        engine.close().unwrap();
-    }
-    // The id of the next segment, which the second one has or is behind; the id of the
-    // first one, which the second one has too or is before.
-    for (at, id) in [(48, 0), (48, 2), (68, 2), (68, 3)] {
-        let forged = store.crashed(Unsynced::Kept);
-        let manifest = forged.path("log/manifest");
-        let mut bytes = forged.disk.bytes(&manifest);
-        assert_ne!(bytes[at], id);
-        bytes[at] = id;
-        repair(&mut bytes);
-        forged.disk.overwrite(&manifest, bytes);
-        let opened = forged.open();
-        assert!(
-            matches!(&opened, Err(Error::Corrupt { path, .. }) if *path == manifest),
-            "{at}: {opened:?}"
-        );
-    }
-}
-
-/// Found by the fuzzer of damaged stores: it was read as a document of no bytes.
-#[test]
-fn a_put_that_has_become_a_delete_is_an_error() {
-    let store = Store::new();
-    let engine = store.open().unwrap();
-    put(&engine, "c", "{}").unwrap();
-    engine.close().unwrap();
-    let segment = store.files("log", ".seg").pop().unwrap();
-    let mut bytes = store.disk.bytes(&segment);
-    let kind = frames(&bytes)[0].bytes.start + 6;
-    bytes[kind] = 2;
-    repair(&mut bytes);
-    store.disk.overwrite(&segment, bytes);
-    let engine = store.open().unwrap();
-    let found = read(&engine, "c");
-    assert!(
-        matches!(&found, Err(Error::Corrupt { path, .. }) if *path == segment),
-        "{found:?}"
-    );
-    let stat = engine.namespace("u", "c").unwrap().stat();
-    assert!(matches!(stat, Err(Error::Corrupt { .. })), "{stat:?}");
-}
-
-/// Found by the fuzzer of damaged stores: the last one was given twice.
-#[test]
-fn where_no_segment_id_is_left_nothing_is_written() {
-    let store = Store::new();
-    let engine = store.open().unwrap();
-    put(&engine, "c", "{}").unwrap();
-    engine.close().unwrap();
-    let manifest = store.path("log/manifest");
-    let mut bytes = store.disk.bytes(&manifest);
-    bytes[48..52].fill(0xff);
-    repair(&mut bytes);
-    store.disk.overwrite(&manifest, bytes);
-    for _ in 0..2 {
-        let engine = store.open().unwrap();
-        let refused = put(&engine, "c", "{\"n\":1}");
-        assert!(
-            matches!(&refused, Err(Error::Corrupt { path, .. }) if *path == manifest),
-            "{refused:?}"
-        );
-        assert_eq!(read(&engine, "c").unwrap().as_deref(), Some("{}"));
-    }
-}
-
-#[test]
-fn a_manifest_whose_revisions_come_to_an_end_is_refused() {
-    let store = Store::new();
-    store.open().unwrap().close().unwrap();
-    let manifest = store.path("log/manifest");
-    let mut bytes = store.disk.bytes(&manifest);
-    bytes[52..60].fill(0xff);
-    repair(&mut bytes);
-    store.disk.overwrite(&manifest, bytes);
-    assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
-}
-
-/// Found by the fuzzer of the decoders: the byte was not looked at.
-#[test]
-fn a_manifest_with_something_where_zero_belongs_is_refused() {
-    let store = Store::new();
-    store.open().unwrap().close().unwrap();
-    let manifest = store.path("log/manifest");
-    let mut bytes = store.disk.bytes(&manifest);
-    bytes[11] = 1;
-    repair(&mut bytes);
-    store.disk.overwrite(&manifest, bytes);
-    assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
 }
 
 #[test]
