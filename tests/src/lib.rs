@@ -10,8 +10,7 @@
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
 //!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
 //!   fail.
-//! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests;
-//!   [`layout`] finds its way in what is on the disk.
+//! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`random`] a generator whose seed
 //!   replays a run.
