@@ -1,0 +1,7 @@
+//! The short comparison, by `cargo bench`; see docs/performance.md.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    prefd_benches::cli::main()
+}

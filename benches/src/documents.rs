@@ -1,0 +1,145 @@
+//! The documents that every engine is given: JSON of an exact length, as a client would
+//! send it, under the names of a user and a client.
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+const USER_DIGITS: usize = 12;
+const CLIENT: &str = "preferences-app";
+/// Documents that a thread takes in turn, so that no engine sees one twice in a row.
+const VARIETY: usize = 16;
+const MAX_VARIETY_BYTES: usize = 32 * 1024 * 1024;
+/// Where in a document the number lies that makes it unlike any other.
+const STAMP_AT: usize = "{\"n\":\"".len();
+const STAMP_DIGITS: usize = 16;
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// The names of a namespace: apart, as prefd takes them, and joined by a NUL, as the key
+/// of an ordered map.
+#[derive(Debug, Clone)]
+pub struct Key(String);
+
+impl Default for Key {
+    fn default() -> Self {
+        Self(format!("user-{:0USER_DIGITS$}\0{CLIENT}", 0))
+    }
+}
+
+impl Key {
+    /// Makes it the key of document `n`.
+    pub fn set(&mut self, n: u64) {
+        use std::fmt::Write;
+        self.0.clear();
+        // Writing to a string does not fail.
+        let _ = write!(self.0, "user-{n:0USER_DIGITS$}\0{CLIENT}");
+    }
+
+    /// The user.
+    pub fn user(&self) -> &str {
+        self.0.split_once('\0').map_or("", |(user, _)| user)
+    }
+
+    /// The client.
+    pub fn client(&self) -> &str {
+        CLIENT
+    }
+
+    /// Both.
+    pub fn joined(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// Documents of one length.
+pub struct Documents {
+    bodies: Vec<Vec<u8>>,
+    next: usize,
+    stamp: u64,
+}
+
+impl Documents {
+    /// Of `bytes` bytes each, at least 64. `seed` sets one thread's apart from another's.
+    pub fn new(bytes: usize, seed: u64) -> Self {
+        let variety = (MAX_VARIETY_BYTES / bytes.max(1)).clamp(1, VARIETY);
+        let mut random = SmallRng::seed_from_u64(seed);
+        Self {
+            bodies: (0..variety).map(|_| body(bytes, &mut random)).collect(),
+            next: 0,
+            stamp: seed << 32,
+        }
+    }
+
+    /// The next one.
+    pub fn next_one(&mut self) -> &[u8] {
+        self.stamp += 1;
+        self.next = (self.next + 1) % self.bodies.len();
+        let body = &mut self.bodies[self.next];
+        let mut stamp = self.stamp;
+        for digit in body[STAMP_AT..STAMP_AT + STAMP_DIGITS].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(stamp % 16) as usize];
+            stamp /= 16;
+        }
+        body
+    }
+}
+
+/// An object with a number and a list of small objects, and then a string that makes it
+/// as long as it is to be.
+fn body(bytes: usize, random: &mut SmallRng) -> Vec<u8> {
+    let mut text = format!("{{\"n\":\"{}\",\"items\":[", "0".repeat(STAMP_DIGITS));
+    let fill = "],\"fill\":\"\"}".len();
+    let mut separator = "";
+    loop {
+        let item = format!(
+            "{separator}{{\"id\":{},\"name\":\"{}\",\"shown\":{},\"at\":[{},{}]}}",
+            random.random_range(0..1_000_000),
+            letters(random.random_range(8..40), random),
+            random.random_bool(0.5),
+            random.random_range(-1000..1000),
+            random.random_range(0.0..1000.0_f32),
+        );
+        if text.len() + item.len() + fill > bytes {
+            break;
+        }
+        text.push_str(&item);
+        separator = ",";
+    }
+    let left = bytes.saturating_sub(text.len() + fill);
+    text.push_str("],\"fill\":\"");
+    text.push_str(&letters(left, random));
+    text.push_str("\"}");
+    text.into_bytes()
+}
+
+fn letters(n: usize, random: &mut SmallRng) -> String {
+    (0..n)
+        .map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_json_of_their_length_and_differ() {
+        for bytes in [64, 100, 300, 1024, 65_536] {
+            let mut documents = Documents::new(bytes, 7);
+            let first = documents.next_one().to_vec();
+            for _ in 0..40 {
+                let next = documents.next_one();
+                assert_eq!(next.len(), bytes);
+                assert_ne!(next, first);
+                serde_json::from_slice::<serde_json::Value>(next).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn keys_name_the_user_and_the_client() {
+        let mut key = Key::default();
+        key.set(42);
+        assert_eq!(key.user(), "user-000000000042");
+        assert_eq!(key.joined(), b"user-000000000042\0preferences-app");
+    }
+}

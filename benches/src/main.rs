@@ -1,0 +1,7 @@
+//! `storage`: the storage benchmark; see docs/performance.md.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    prefd_benches::cli::main()
+}

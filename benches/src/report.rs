@@ -1,0 +1,207 @@
+//! What was measured, as JSON lines; and medians of it, as tables and plots.
+
+mod plot;
+mod table;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use plot::plots;
+pub use table::markdown;
+
+use crate::Result;
+use crate::compare::Plan;
+use crate::measure::Machine;
+use crate::play::Outcome;
+use crate::scenario::Topic;
+use crate::stores::Engine;
+use crate::syncs::Syncs;
+
+/// All that one comparison has measured.
+pub struct Report {
+    /// Where, and with which versions.
+    pub setting: Setting,
+    /// What every phase of every run came to.
+    pub outcomes: Vec<Outcome>,
+    /// How often durable puts sync.
+    pub syncs: Vec<Syncs>,
+    /// What could not be played to its end.
+    pub failures: Vec<Failure>,
+}
+
+/// A scenario that an engine did not come through.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    /// The engine.
+    pub engine: Engine,
+    /// The scenario.
+    pub topic: Topic,
+    /// Which repetition.
+    pub round: u32,
+    /// What it said.
+    pub what: String,
+}
+
+/// What must be known to make sense of the figures.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Setting {
+    /// The machine.
+    pub machine: Machine,
+    /// Repetitions.
+    pub rounds: u32,
+    /// The engines' versions, and what a durable and a plain put is to each.
+    pub engines: BTreeMap<Engine, Modes>,
+}
+
+/// An engine's version and modes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Modes {
+    /// The crate, and its version.
+    pub version: String,
+    /// See [`Engine::durable_mode`].
+    pub durable: String,
+    /// See [`Engine::plain_mode`].
+    pub plain: String,
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Setting(Setting),
+    Outcome(Outcome),
+    Syncs(Syncs),
+    Failure(Failure),
+}
+
+/// A figure over the rounds.
+#[derive(Debug, Clone, Copy)]
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Report {
+    /// Nothing yet.
+    pub fn new(machine: Machine, plan: &Plan) -> Self {
+        let modes = |engine: &Engine| {
+            let modes = Modes {
+                version: version(*engine),
+                durable: engine.durable_mode().to_owned(),
+                plain: engine.plain_mode().to_owned(),
+            };
+            (*engine, modes)
+        };
+        Self {
+            setting: Setting {
+                machine,
+                rounds: plan.rounds,
+                engines: plan.engines.iter().map(modes).collect(),
+            },
+            outcomes: Vec::new(),
+            syncs: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Reads what [`Report::write`] has written.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut setting = None;
+        let (mut outcomes, mut syncs, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        for line in BufReader::new(std::fs::File::open(path)?).lines() {
+            match serde_json::from_str(&line?)? {
+                Line::Setting(line) => setting = Some(line),
+                Line::Outcome(line) => outcomes.push(line),
+                Line::Syncs(line) => syncs.push(line),
+                Line::Failure(line) => failures.push(line),
+            }
+        }
+        Ok(Self {
+            setting: setting.ok_or("the first line, on the machine, is missing")?,
+            outcomes,
+            syncs,
+            failures,
+        })
+    }
+
+    /// Writes a line of JSON for each thing that was measured.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut file = BufWriter::new(std::fs::File::create(path)?);
+        let setting = Line::Setting(self.setting.clone());
+        let outcomes = self.outcomes.iter().cloned().map(Line::Outcome);
+        let syncs = self.syncs.iter().cloned().map(Line::Syncs);
+        let failures = self.failures.iter().cloned().map(Line::Failure);
+        let lines = std::iter::once(setting).chain(outcomes).chain(syncs);
+        for line in lines.chain(failures) {
+            serde_json::to_writer(&mut file, &line)?;
+            file.write_all(b"\n")?;
+        }
+        Ok(file.flush()?)
+    }
+
+    fn engines(&self) -> impl Iterator<Item = Engine> + '_ {
+        self.setting.engines.keys().copied()
+    }
+
+    /// The phases, in the order in which they were played.
+    fn phases(&self) -> Vec<&str> {
+        let mut phases = Vec::new();
+        for outcome in &self.outcomes {
+            if !phases.contains(&outcome.phase.as_str()) {
+                phases.push(&outcome.phase);
+            }
+        }
+        phases
+    }
+
+    fn spread(
+        &self,
+        engine: Engine,
+        phase: &str,
+        figure: impl Fn(&Outcome) -> f64,
+    ) -> Option<Spread> {
+        let mut figures: Vec<f64> = self
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.engine == engine && outcome.phase == phase)
+            .map(figure)
+            .collect();
+        figures.sort_by(f64::total_cmp);
+        Some(Spread {
+            min: *figures.first()?,
+            median: figures[figures.len() / 2],
+            max: *figures.last()?,
+        })
+    }
+
+    fn throughput(&self, engine: Engine, phase: &str) -> Option<f64> {
+        Some(self.spread(engine, phase, Outcome::throughput)?.median)
+    }
+}
+
+/// The version that was built, from the lock file.
+fn version(engine: Engine) -> String {
+    let name = match engine {
+        Engine::Prefd => "prefd-engine",
+        Engine::Bare => return String::new(),
+        Engine::Sled => "sled",
+        Engine::Redb => "redb",
+        Engine::Fjall => "fjall",
+        Engine::Lmdb => "lmdb-master-sys",
+        Engine::Sqlite => "libsqlite3-sys",
+        Engine::Rocksdb => "librocksdb-sys",
+    };
+    let mut lines = include_str!("../../Cargo.lock").lines();
+    let version = lines
+        .by_ref()
+        .find(|line| *line == format!("name = \"{name}\""))
+        .and_then(|_| lines.next())
+        .and_then(|line| line.split('"').nth(1))
+        .unwrap_or("unknown");
+    format!("{name} {version}")
+}

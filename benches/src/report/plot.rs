@@ -1,0 +1,104 @@
+//! The plots: a bar for each engine, a group of bars for each phase, in SVG that reads
+//! on light and dark grounds alike.
+
+use std::fmt::Write;
+
+use super::Report;
+use super::table::number;
+use crate::stores::Engine;
+
+const WIDTH: f64 = 760.0;
+const LABEL: f64 = 90.0;
+const FIGURE: f64 = 80.0;
+const BAR: f64 = 16.0;
+const GAP: f64 = 4.0;
+const TITLE: f64 = 30.0;
+
+/// Which phases share a plot.
+const PLOTS: &[(&str, &[&str])] = &[
+    (
+        "durable.svg",
+        &[
+            "durable put, 1 writer",
+            "durable put, 16 writers",
+            "durable put, 64 writers",
+        ],
+    ),
+    (
+        "plain.svg",
+        &[
+            "put without sync, a burst",
+            "put without sync, 2 M documents, 512 MiB of memory",
+            "churn",
+        ],
+    ),
+    (
+        "reads.svg",
+        &[
+            "get, hot, uniform",
+            "get, little cache, uniform",
+            "get, from the disk, uniform",
+        ],
+    ),
+    ("large.svg", &["durable put, 10 MiB", "get, 10 MiB"]),
+];
+
+/// The plots that can be made of a report, by file name.
+pub fn plots(report: &Report) -> Vec<(&'static str, String)> {
+    let is_there = |phase: &&&str| report.throughput(Engine::Prefd, phase).is_some();
+    PLOTS
+        .iter()
+        .map(|(name, phases)| (*name, phases.iter().filter(is_there).collect::<Vec<_>>()))
+        .filter(|(_, phases)| !phases.is_empty())
+        .map(|(name, phases)| (name, plot(report, &phases)))
+        .collect()
+}
+
+fn plot(report: &Report, phases: &[&&str]) -> String {
+    let mut body = String::new();
+    let mut y = 0.0;
+    for phase in phases {
+        let _ = writeln!(
+            body,
+            "<text x=\"0\" y=\"{:.0}\" class=\"title\">{phase}: operations a second</text>",
+            y + TITLE - 10.0
+        );
+        y += TITLE;
+        let figures: Vec<(Engine, f64)> = report
+            .engines()
+            .filter_map(|engine| Some((engine, report.throughput(engine, phase)?)))
+            .collect();
+        let most = figures.iter().map(|(_, f)| *f).fold(1.0, f64::max);
+        for (engine, figure) in figures {
+            bar(engine, figure, most, y, &mut body);
+            y += BAR + GAP;
+        }
+        y += GAP * 2.0;
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y:.0}\" \
+         width=\"{WIDTH}\" height=\"{y:.0}\" role=\"img\">\n\
+         <style>text{{font:13px sans-serif;fill:#808080}}.title{{font-weight:bold}}\
+         .prefd{{fill:#d9541e}}.bare{{fill:#b0b0b0}}.peer{{fill:#4a7fb5}}</style>\n{body}</svg>\n"
+    )
+}
+
+fn bar(engine: Engine, figure: f64, most: f64, y: f64, body: &mut String) {
+    let width = (WIDTH - LABEL - FIGURE) * figure / most;
+    let class = match engine {
+        Engine::Prefd => "prefd",
+        Engine::Bare => "bare",
+        _ => "peer",
+    };
+    let base = y + BAR - 4.0;
+    let _ = writeln!(
+        body,
+        "<text x=\"{:.0}\" y=\"{base:.0}\" text-anchor=\"end\">{}</text>\
+         <rect x=\"{LABEL}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{BAR}\" class=\"{class}\"/>\
+         <text x=\"{:.0}\" y=\"{base:.0}\">{}</text>",
+        LABEL - 6.0,
+        engine.name(),
+        LABEL + width + 6.0,
+        number(figure),
+    );
+}

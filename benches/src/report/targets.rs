@@ -1,0 +1,156 @@
+//! What prefd is to reach beside the others, and what it reached in this run.
+
+use std::fmt::Write;
+
+use super::Report;
+use super::table::number;
+use crate::play::Outcome;
+use crate::scenario::{DOCUMENTS, SMALL_VALUE_BYTES, VALUE_BYTES};
+use crate::stores::Engine;
+
+/// Two segments of the log, of the default length.
+const TWO_SEGMENTS: f64 = 2.0 * 64.0 * 1024.0 * 1024.0;
+const SYNCING: &[Engine] = &[Engine::Redb, Engine::Fjall, Engine::Lmdb, Engine::Sqlite];
+const PEERS: &[Engine] = &[
+    Engine::Sled,
+    Engine::Redb,
+    Engine::Fjall,
+    Engine::Lmdb,
+    Engine::Sqlite,
+    Engine::Rocksdb,
+];
+const WITHOUT_CACHE: &[Engine] = &[Engine::Redb, Engine::Fjall, Engine::Sled, Engine::Rocksdb];
+
+/// What is compared with what.
+enum Against {
+    /// prefd's throughput, for the best of these: at least so many times that.
+    Best(&'static [Engine], f64),
+    /// A figure of prefd's own: at most so much.
+    Own(fn(&Outcome) -> f64, f64),
+}
+
+struct Target {
+    phase: &'static str,
+    what: &'static str,
+    against: Against,
+}
+
+const TARGETS: &[Target] = &[
+    Target {
+        phase: "durable put, 64 writers",
+        what: "times RocksDB",
+        against: Against::Best(&[Engine::Rocksdb], 1.2),
+    },
+    Target {
+        phase: "durable put, 64 writers",
+        what: "times the best of redb, fjall, LMDB, SQLite",
+        against: Against::Best(SYNCING, 5.0),
+    },
+    Target {
+        phase: "durable put, 1 writer",
+        what: "of a bare append and fdatasync",
+        against: Against::Best(&[Engine::Bare], 1.0 / 1.3),
+    },
+    Target {
+        phase: "put without sync, a burst",
+        what: "times the best peer",
+        against: Against::Best(PEERS, 1.0),
+    },
+    Target {
+        phase: "put without sync, 2 M documents, 512 MiB of memory",
+        what: "times the best peer",
+        against: Against::Best(PEERS, 1.0),
+    },
+    Target {
+        phase: "get, hot, uniform",
+        what: "times LMDB",
+        against: Against::Best(&[Engine::Lmdb], 2.0),
+    },
+    Target {
+        phase: "get, little cache, uniform",
+        what: "times the best of redb, fjall, sled, RocksDB; prefd without its cache",
+        against: Against::Best(WITHOUT_CACHE, 1.0),
+    },
+    Target {
+        phase: "durable put, 10 MiB",
+        what: "of a bare write and fdatasync",
+        against: Against::Best(&[Engine::Bare], 0.5),
+    },
+    Target {
+        phase: "get, 10 MiB",
+        what: "of a bare read",
+        against: Against::Best(&[Engine::Bare], 0.7),
+    },
+    Target {
+        phase: "churn",
+        what: "of twice what is live, and two segments, on the disk",
+        against: Against::Own(
+            |o| {
+                let live = (DOCUMENTS as usize * VALUE_BYTES) as f64;
+                o.disk_bytes as f64 / (2.0 * live + TWO_SEGMENTS)
+            },
+            1.0,
+        ),
+    },
+    Target {
+        phase: "load of small documents",
+        what: "bytes of log/ for each byte of a document",
+        against: Against::Own(
+            |o| {
+                let log = o.folders.get("log").copied().unwrap_or(u64::MAX);
+                log as f64 / (o.operations * SMALL_VALUE_BYTES as u64) as f64
+            },
+            1.4,
+        ),
+    },
+    Target {
+        phase: "open, to the first document, after SIGKILL",
+        what: "seconds (of 1 M documents; 5 for 10 M)",
+        against: Against::Own(|o| o.seconds, 0.6),
+    },
+    Target {
+        phase: "open, to the first document, after a clean close",
+        what: "seconds (of 1 M documents; 5 for 10 M)",
+        against: Against::Own(|o| o.seconds, 0.6),
+    },
+];
+
+/// The table, as far as what it compares was measured.
+pub(super) fn table(report: &Report, text: &mut String) {
+    let mut rows = String::new();
+    for target in TARGETS {
+        let Some((found, bound, met)) = held(report, target) else {
+            continue;
+        };
+        let _ = writeln!(
+            rows,
+            "| {} | {} | {bound} | {} | {} |",
+            target.phase,
+            target.what,
+            number(found),
+            if met { "yes" } else { "**no**" },
+        );
+    }
+    if !rows.is_empty() {
+        let _ = write!(
+            text,
+            "\n## Targets of prefd, from medians of this run\n\n\
+             | phase | figure | target | found | met |\n| --- | --- | ---: | ---: | --- |\n{rows}"
+        );
+    }
+}
+
+fn held(report: &Report, target: &Target) -> Option<(f64, String, bool)> {
+    match target.against {
+        Against::Best(engines, least) => {
+            let of = |engine: &Engine| report.throughput(*engine, target.phase);
+            let best = engines.iter().filter_map(of).max_by(f64::total_cmp)?;
+            let ratio = report.throughput(Engine::Prefd, target.phase)? / best;
+            Some((ratio, format!("≥ {}", number(least)), ratio >= least))
+        }
+        Against::Own(figure, most) => {
+            let found = report.spread(Engine::Prefd, target.phase, figure)?.median;
+            Some((found, format!("≤ {}", number(most)), found <= most))
+        }
+    }
+}

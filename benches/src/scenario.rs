@@ -1,0 +1,103 @@
+//! What is measured: scenarios, each of which one process plays with one engine, from an
+//! empty folder on, and the phases that it reports.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// What a scenario is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Topic {
+    /// Durable puts of 1 KiB over 10,000 documents, by one writer and by many.
+    Durable,
+    /// A burst of puts without sync, then reads of what was put: hot, with little cache,
+    /// and from the disk; and reads and durable puts mixed.
+    Reads,
+    /// The same documents replaced over and over, and what the disk holds then.
+    Churn,
+    /// Durable puts, and gets, of documents from 100 B to 10 MiB.
+    Sizes,
+    /// Many distinct documents put without sync, in little memory.
+    Bulk,
+    /// Many small documents: memory, disk, and the time to open them again.
+    Scale,
+}
+
+/// How much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Seconds that a phase takes which is not a number of operations.
+    pub seconds: f64,
+    /// Documents of [`Topic::Reads`].
+    pub reads: u64,
+    /// Rounds of [`Topic::Churn`].
+    pub rounds: u64,
+    /// Documents of [`Topic::Bulk`].
+    pub bulk: u64,
+    /// Documents of [`Topic::Scale`].
+    pub scale: u64,
+    /// Whether phases are left out that take long and tell little more.
+    pub short: bool,
+}
+
+impl Extent {
+    /// All of it.
+    pub const FULL: Self = Self {
+        seconds: 2.0,
+        reads: 200_000,
+        rounds: 20,
+        bulk: 2_000_000,
+        scale: 1_000_000,
+        short: false,
+    };
+    /// What takes under three minutes.
+    pub const SHORT: Self = Self {
+        seconds: 1.0,
+        reads: 100_000,
+        rounds: 5,
+        bulk: 200_000,
+        scale: 100_000,
+        short: true,
+    };
+    /// What shows that everything works, and measures nothing.
+    pub const TINY: Self = Self {
+        seconds: 0.02,
+        reads: 200,
+        rounds: 2,
+        bulk: 500,
+        scale: 500,
+        short: false,
+    };
+}
+
+/// The document of most phases.
+pub const VALUE_BYTES: usize = KIB;
+/// Documents that durable puts and churn go over.
+pub const DOCUMENTS: u64 = 10_000;
+/// Of [`Topic::Scale`].
+pub const SMALL_VALUE_BYTES: usize = 300;
+/// The cache that every engine gets, but where a phase says otherwise.
+pub const CACHE_BYTES: u64 = 64 * MIB as u64;
+/// A cache that holds all of [`Topic::Reads`].
+pub const LARGE_CACHE_BYTES: u64 = 512 * MIB as u64;
+/// What [`Topic::Bulk`] may take of memory, the page cache included.
+pub const BULK_MEMORY_BYTES: u64 = 512 * MIB as u64;
+/// Longer than this [`Topic::Bulk`] does not go on, however much is missing.
+pub const BULK_SECONDS: f64 = 60.0;
+/// Writers of durable puts, in the order of the phases.
+pub const WRITERS: &[usize] = &[1, 16, 64];
+/// Threads of what is bound by the processor.
+pub const THREADS: usize = 2;
+/// Threads of the mix.
+pub const MIX_THREADS: usize = 16;
+/// The lengths of [`Topic::Sizes`], and how many documents of each there are.
+pub const SIZES: &[(&str, usize, u64)] = &[
+    ("100 B", 100, 10_000),
+    ("1 KiB", KIB, 10_000),
+    ("64 KiB", 64 * KIB, 1_000),
+    ("1 MiB", MIB, 64),
+    ("10 MiB", 10 * MIB, 8),
+];

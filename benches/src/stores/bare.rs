@@ -1,0 +1,116 @@
+//! One file that is appended to, and a map in memory that knows what lies where: no
+//! store, but the bound that the disk and the system calls set.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, RwLock};
+
+use super::{Options, Session, Store};
+use crate::Result;
+use crate::documents::Key;
+
+/// Offset and length by key.
+type Places = HashMap<Box<[u8]>, (u64, usize)>;
+
+struct Bare {
+    file: File,
+    durable: bool,
+    end: Mutex<u64>,
+    places: RwLock<Places>,
+    /// Where the map goes when it is closed.
+    index: PathBuf,
+}
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join("data"))?;
+    let end = file.metadata()?.len();
+    let index = dir.join("index");
+    let places = if index.exists() {
+        read_index(&index)?
+    } else {
+        HashMap::new()
+    };
+    Ok(Box::new(Bare {
+        file,
+        durable: options.durable,
+        end: Mutex::new(end),
+        places: RwLock::new(places),
+        index,
+    }))
+}
+
+fn read_index(path: &Path) -> Result<Places> {
+    let mut places = HashMap::new();
+    for line in BufReader::new(File::open(path)?).lines() {
+        let (key, offset, len): (String, u64, usize) = serde_json::from_str(&line?)?;
+        places.insert(key.into_bytes().into_boxed_slice(), (offset, len));
+    }
+    Ok(places)
+}
+
+impl Store for Bare {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(BareSession {
+            store: self,
+            buffer: Vec::new(),
+        }))
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(self.file.sync_data()?)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.sync()?;
+        let mut index = std::io::BufWriter::new(File::create(&self.index)?);
+        for (key, (offset, len)) in self.places.read().map_err(|_| "poisoned")?.iter() {
+            let key = String::from_utf8_lossy(key);
+            serde_json::to_writer(&mut index, &(key, offset, len))?;
+            index.write_all(b"\n")?;
+        }
+        Ok(index.flush()?)
+    }
+}
+
+struct BareSession<'a> {
+    store: &'a Bare,
+    buffer: Vec<u8>,
+}
+
+impl Session for BareSession<'_> {
+    fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
+        let offset = {
+            let mut end = self.store.end.lock().map_err(|_| "poisoned")?;
+            let offset = *end;
+            *end += document.len() as u64;
+            offset
+        };
+        self.store.file.write_all_at(document, offset)?;
+        if self.store.durable {
+            self.store.file.sync_data()?;
+        }
+        let mut places = self.store.places.write().map_err(|_| "poisoned")?;
+        places.insert(key.joined().into(), (offset, document.len()));
+        Ok(())
+    }
+
+    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let places = self.store.places.read().map_err(|_| "poisoned")?;
+        let Some((offset, len)) = places.get(key.joined()).copied() else {
+            return Ok(false);
+        };
+        drop(places);
+        self.buffer.resize(len, 0);
+        self.store.file.read_exact_at(&mut self.buffer, offset)?;
+        see(&self.buffer);
+        Ok(true)
+    }
+}

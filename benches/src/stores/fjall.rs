@@ -1,0 +1,64 @@
+//! fjall: documents from 64 KiB on are kept apart from their keys, as its documentation
+//! advises for large values.
+
+use std::path::Path;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+
+use super::{Options, Session, Store};
+use crate::Result;
+use crate::documents::Key;
+
+const LARGE_BYTES: usize = 64 * 1024;
+
+struct Fjall {
+    db: Database,
+    documents: Keyspace,
+    durable: bool,
+}
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+    let db = Database::builder(dir)
+        .cache_size(options.cache_bytes)
+        .open()?;
+    let separation = (options.value_bytes >= LARGE_BYTES).then(KvSeparationOptions::default);
+    let documents = db.keyspace("documents", || {
+        KeyspaceCreateOptions::default()
+            .expect_point_read_hits(true)
+            .with_kv_separation(separation)
+    })?;
+    Ok(Box::new(Fjall {
+        db,
+        documents,
+        durable: options.durable,
+    }))
+}
+
+impl Store for Fjall {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(self))
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(self.db.persist(PersistMode::SyncAll)?)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.sync()
+    }
+}
+
+impl Session for &Fjall {
+    fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
+        self.documents.insert(key.joined(), document)?;
+        if self.durable { self.sync() } else { Ok(()) }
+    }
+
+    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let Some(document) = self.documents.get(key.joined())? else {
+            return Ok(false);
+        };
+        see(&document);
+        Ok(true)
+    }
+}

@@ -1,0 +1,65 @@
+//! prefd-engine, as the server opens it.
+
+use std::path::Path;
+
+use prefd_engine::{Config, Durability, WriteOptions};
+
+use super::{Options, Session, Store};
+use crate::Result;
+use crate::documents::Key;
+
+struct Prefd(prefd_engine::Engine);
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+    let mut config = Config::new(dir);
+    config.cache_bytes = options.cache_bytes;
+    config.durability = if options.durable {
+        Durability::Sync
+    } else {
+        Durability::Buffered
+    };
+    Ok(Box::new(Prefd(prefd_engine::Engine::open(config)?)))
+}
+
+impl Store for Prefd {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(&self.0))
+    }
+
+    fn sync(&self) -> Result<()> {
+        let nothing = self.0.namespace("nobody", "nothing")?;
+        nothing.delete(WriteOptions {
+            durability: Some(Durability::Sync),
+            ..WriteOptions::default()
+        })?;
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(self.0.close()?)
+    }
+}
+
+impl Session for &prefd_engine::Engine {
+    fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
+        let namespace = self.namespace(key.user(), key.client())?;
+        namespace.put(document, WriteOptions::default())?;
+        Ok(())
+    }
+
+    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let namespace = self.namespace(key.user(), key.client())?;
+        let Some(document) = namespace.get()? else {
+            return Ok(false);
+        };
+        match document.in_memory() {
+            Some(body) => see(body),
+            None => {
+                for chunk in document.chunks() {
+                    see(&chunk?);
+                }
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,85 @@
+//! redb: a transaction for each put. Without durability a commit that is durable follows
+//! now and then, as its documentation asks for.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+
+use super::{Options, Session, Store};
+use crate::Result;
+use crate::documents::Key;
+
+const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("documents");
+/// Puts without durability from one durable commit to the next, without which the file
+/// would only grow.
+const PUTS_A_COMMIT: u64 = 1000;
+
+struct Redb {
+    db: Database,
+    durable: bool,
+    puts: AtomicU64,
+}
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+    let db = Database::builder()
+        .set_cache_size(options.cache_bytes as usize)
+        .create(dir.join("documents.redb"))?;
+    let store = Redb {
+        db,
+        durable: options.durable,
+        puts: AtomicU64::new(0),
+    };
+    store.commit(Durability::Immediate, None)?;
+    Ok(Box::new(store))
+}
+
+impl Redb {
+    fn commit(&self, durability: Durability, put: Option<(&[u8], &[u8])>) -> Result<()> {
+        let mut transaction = self.db.begin_write()?;
+        transaction.set_durability(durability)?;
+        {
+            let mut table = transaction.open_table(TABLE)?;
+            if let Some((key, document)) = put {
+                table.insert(key, document)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+impl Store for Redb {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(self))
+    }
+
+    /// An empty commit would not make what came before it durable.
+    fn sync(&self) -> Result<()> {
+        self.commit(Durability::Immediate, Some((b"sync", b"")))
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.sync()
+    }
+}
+
+impl Session for &Redb {
+    fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
+        let puts = self.puts.fetch_add(1, Ordering::Relaxed);
+        let durability = if self.durable || puts.is_multiple_of(PUTS_A_COMMIT) {
+            Durability::Immediate
+        } else {
+            Durability::None
+        };
+        self.commit(durability, Some((key.joined(), document)))
+    }
+
+    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let table = self.db.begin_read()?.open_table(TABLE)?;
+        let Some(document) = table.get(key.joined())? else {
+            return Ok(false);
+        };
+        see(document.value());
+        Ok(true)
+    }
+}

@@ -1,0 +1,100 @@
+//! SQLite, through rusqlite: write-ahead log, a connection and prepared statements for
+//! each thread. It has one writer at a time, and those that wait for their turn sleep and
+//! try again; threads of one process do far better to take turns by a lock of their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Options, Session, Store};
+use crate::Result;
+use crate::documents::Key;
+
+/// For what the lock on puts does not cover: a checkpoint.
+const BUSY: Duration = Duration::from_secs(60);
+const MMAP_BYTES: i64 = 1 << 30;
+
+struct Sqlite {
+    path: PathBuf,
+    options: Options,
+    turn_to_put: Mutex<()>,
+}
+
+struct SqliteSession<'a> {
+    connection: Connection,
+    turn_to_put: &'a Mutex<()>,
+}
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+    let store = Sqlite {
+        path: dir.join("documents.sqlite"),
+        options,
+        turn_to_put: Mutex::default(),
+    };
+    store.connect()?.execute_batch(
+        "CREATE TABLE IF NOT EXISTS documents (key BLOB PRIMARY KEY, document BLOB NOT NULL)",
+    )?;
+    Ok(Box::new(store))
+}
+
+impl Sqlite {
+    fn connect(&self) -> Result<Connection> {
+        let connection = Connection::open(&self.path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        let synchronous = if self.options.durable { "FULL" } else { "OFF" };
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        // Negative: in KiB. Each connection has a cache of its own.
+        let cache = i64::try_from(self.options.cache_bytes / 1024)?;
+        connection.pragma_update(None, "cache_size", -cache)?;
+        connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+        Ok(connection)
+    }
+}
+
+impl Store for Sqlite {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(SqliteSession {
+            connection: self.connect()?,
+            turn_to_put: &self.turn_to_put,
+        }))
+    }
+
+    fn sync(&self) -> Result<()> {
+        let connection = self.connect()?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Ok(connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))?)
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.sync()
+    }
+}
+
+impl Session for SqliteSession<'_> {
+    fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
+        let _turn = self
+            .turn_to_put
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO documents (key, document) VALUES (?1, ?2)")?
+            .execute(params![key.joined(), document])?;
+        Ok(())
+    }
+
+    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT document FROM documents WHERE key = ?1")?;
+        let found = statement
+            .query_row([key.joined()], |row| {
+                see(row.get_ref(0)?.as_blob()?);
+                Ok(())
+            })
+            .optional()?;
+        Ok(found.is_some())
+    }
+}
