@@ -144,6 +144,14 @@ impl Blobs {
         }
     }
 
+    /// Whether [`Self::name`] would change anything now.
+    pub(crate) fn concerns(&self, hash: NamespaceHash, blobs: &[u64]) -> bool {
+        !blobs.is_empty() || {
+            let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+            named.contains_key(&hash)
+        }
+    }
+
     /// Has a blob that nothing names removed by the next sweep: unlinking a large file
     /// takes milliseconds that no writer should wait for.
     fn remove(&self, id: u64) {

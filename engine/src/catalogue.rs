@@ -9,6 +9,7 @@
 mod audit;
 mod keeper;
 mod marker;
+mod pending;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -26,10 +27,9 @@ use crate::names::Names;
 pub(crate) use audit::{Audit, audit};
 use keeper::Keeper;
 pub(crate) use marker::{Identity, bytes_on_disk};
+use pending::Pending;
 use tree::{Tree, TreeFailure};
 
-/// Memory that a pending change takes besides its key, roughly.
-const PENDING_BYTES: u64 = 128;
 /// A namespace of a user, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -97,9 +97,10 @@ impl Value {
     }
 }
 
-/// Yields every document that is current, to rebuild the catalogue from.
+/// Yields every document that is current and has a higher revision than this one, to
+/// build the catalogue from.
 pub(crate) type Source =
-    Box<dyn Fn(&mut dyn FnMut(&str, &str, Value) -> Result<()>) -> Result<()> + Send>;
+    Box<dyn Fn(u64, &mut dyn FnMut(&str, &str, Value) -> Result<()>) -> Result<()> + Send>;
 
 pub(crate) struct Catalogue {
     shared: Arc<Shared>,
@@ -109,7 +110,6 @@ pub(crate) struct Catalogue {
 struct Shared {
     dir: PathBuf,
     cache_bytes: u64,
-    max_pending_bytes: u64,
     state: Mutex<State>,
     changed: Condvar,
     /// Held for reading while it is read, so that a close waits for that.
@@ -118,18 +118,16 @@ struct Shared {
 
 struct State {
     phase: Phase,
-    /// Acknowledged, and not yet taken by the thread.
-    queued: BTreeMap<Key, Change>,
-    /// Being put into sled.
-    applying: Arc<BTreeMap<Key, Change>>,
-    queued_bytes: u64,
+    pending: Pending,
+    /// Listings that wait for a phase in which they can be answered.
+    listings: usize,
     /// What a listing failed on: the catalogue must be built again.
     read_failure: Option<String>,
     closing: Option<Closing>,
 }
 
 enum Phase {
-    /// Being opened or rebuilt.
+    /// Being opened, or behind: documents are missing.
     Building,
     Ready,
     /// Given up until the next open.
@@ -184,28 +182,41 @@ impl Catalogue {
         })
     }
 
-    /// Takes up changes that are about to be acknowledged. Never waits for sled.
-    pub(crate) fn record<'a>(&self, changes: impl Iterator<Item = (&'a Names, Change)>) {
+    /// Takes up changes that are about to be acknowledged, with their revisions. Never
+    /// waits for sled.
+    pub(crate) fn record<'a>(&self, changes: impl Iterator<Item = (&'a Names, u64, Change)>) {
         let mut state = self.shared.lock();
         if matches!(state.phase, Phase::Failed(_)) {
             return;
         }
-        for (names, change) in changes {
-            let key = key(&names.user, &names.client);
-            let bytes = pending_bytes(&key);
-            if state.queued.insert(key, change).is_none() {
-                state.queued_bytes += bytes;
+        let was_empty = state.pending.is_empty();
+        let was_behind = state.pending.is_behind();
+        for (names, revision, change) in changes {
+            state.pending.record(names, revision, change);
+        }
+        // Where a listing waits, writers do: otherwise it might for ever.
+        if state.pending.is_over_budget() && state.listings == 0 {
+            state.pending.let_go();
+            if matches!(state.phase, Phase::Ready) {
+                state.phase = Phase::Building;
             }
         }
+        let is_news = was_empty != state.pending.is_empty()
+            || was_behind != state.pending.is_behind()
+            || state.pending.is_over_budget();
         drop(state);
-        self.shared.changed.notify_all();
+        // A wake-up takes longer than a write that need not be synced.
+        if is_news {
+            self.shared.changed.notify_all();
+        }
     }
 
-    /// Waits until the pending changes are within their budget.
+    /// Waits until the pending changes are within their budget: where puts are let go,
+    /// there are too many deletes, or a listing waits.
     pub(crate) fn wait_for_room(&self) {
         let state = self.shared.lock();
         drop(self.shared.wait_while(state, |state| {
-            state.queued_bytes > self.shared.max_pending_bytes
+            state.pending.is_over_budget()
                 && !matches!(state.phase, Phase::Failed(_))
                 && state.closing.is_none()
         }));
@@ -306,26 +317,19 @@ impl Catalogue {
     /// The pending changes of a user from `first` on, once there is a tree that they
     /// can override.
     fn pending(&self, prefix: &[u8], first: &Bound<Key>) -> Result<BTreeMap<Key, Change>> {
-        let state = self.shared.wait_while(self.shared.lock(), |state| {
+        let mut state = self.shared.lock();
+        state.listings += 1;
+        self.shared.changed.notify_all();
+        let mut state = self.shared.wait_while(state, |state| {
             matches!(state.phase, Phase::Building) && state.closing.is_none()
         });
+        state.listings -= 1;
         match &state.phase {
             Phase::Ready => {}
             Phase::Building => return Err(Error::Closed),
             Phase::Failed(reason) => return Err(unavailable(reason)),
         }
-        let range = (first.as_ref(), Bound::Unbounded);
-        // What is queued is newer than what is being applied.
-        let changes = [&*state.applying, &state.queued]
-            .into_iter()
-            .flat_map(|changes| {
-                changes
-                    .range::<Key, _>(range)
-                    .take_while(|(key, _)| key.starts_with(prefix))
-            });
-        Ok(changes
-            .map(|(key, change)| (key.clone(), *change))
-            .collect())
+        Ok(state.pending.range(prefix, first))
     }
 
     /// Ends the thread. With an identity, what is pending is put into sled, and the
@@ -349,13 +353,11 @@ impl Shared {
         Self {
             dir: dir.to_owned(),
             cache_bytes,
-            max_pending_bytes,
             state: Mutex::new(State {
                 phase,
-                queued: BTreeMap::new(),
-                applying: Arc::default(),
+                pending: Pending::new(max_pending_bytes),
+                listings: 0,
                 read_failure: None,
-                queued_bytes: 0,
                 closing: None,
             }),
             changed: Condvar::new(),
@@ -381,8 +383,7 @@ impl Shared {
     fn give_up(&self, reason: String) {
         let mut state = self.lock();
         state.phase = Phase::Failed(reason);
-        state.queued.clear();
-        state.queued_bytes = 0;
+        state.pending.clear();
         drop(state);
         self.changed.notify_all();
     }
@@ -404,8 +405,4 @@ fn key(user: &str, client: &str) -> Key {
     key.push(0);
     key.extend_from_slice(client.as_bytes());
     key
-}
-
-fn pending_bytes(key: &Key) -> u64 {
-    key.len() as u64 + PENDING_BYTES
 }

@@ -59,6 +59,9 @@ impl Commit {
     /// (nothing was changed); [`Error::Poisoned`] (the outcome is unknown until the
     /// next open); [`Error::Overloaded`] and [`Error::Closed`] (it was not queued).
     pub fn wait(mut self) -> Result<Option<Revision>> {
+        if let Some(outcome) = self.outcome() {
+            return outcome;
+        }
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
         loop {
@@ -67,6 +70,13 @@ impl Commit {
             }
             std::thread::park();
         }
+    }
+}
+
+impl Commit {
+    /// What the write has come to, once it is acknowledged.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.0.lock().outcome.clone()
     }
 }
 
@@ -172,6 +182,12 @@ struct QueueState {
     closed: bool,
 }
 
+impl QueueState {
+    fn has_work(&self) -> bool {
+        !self.requests.is_empty() || self.job.is_some()
+    }
+}
+
 /// Memory that a request takes besides its frame, roughly.
 const REQUEST_BYTES: u64 = 512;
 
@@ -198,11 +214,23 @@ impl Queue {
         if state.bytes >= self.max_bytes {
             return Commit::decided(Err(Error::Overloaded));
         }
-        self.push(&mut state, change)
+        let commit = Self::push(&mut state, change);
+        if state.requests.len() == 1 {
+            self.filled.notify_one();
+        }
+        commit
     }
 
     /// The same, waiting for room.
     pub(crate) fn submit_blocking(&self, change: Change) -> Commit {
+        let commit = self.enqueue(change);
+        self.wake();
+        commit
+    }
+
+    /// Queues a write without a word to the committer: whoever does so sees to it that
+    /// somebody commits it. Waits for room.
+    pub(crate) fn enqueue(&self, change: Change) -> Commit {
         let mut state = self
             .drained
             .wait_while(self.lock(), |state| {
@@ -212,19 +240,23 @@ impl Queue {
         if state.closed {
             return Commit::decided(Err(Error::Closed));
         }
-        self.push(&mut state, change)
+        Self::push(&mut state, change)
     }
 
-    fn push(&self, state: &mut QueueState, change: Change) -> Commit {
+    /// Wakes the committer, if anything waits for it.
+    pub(crate) fn wake(&self) {
+        if self.lock().has_work() {
+            self.filled.notify_one();
+        }
+    }
+
+    fn push(state: &mut QueueState, change: Change) -> Commit {
         let (acknowledgement, commit) = Acknowledgement::new();
         state.bytes += weight(&change.draft);
         state.requests.push_back(Request {
             change,
             acknowledgement,
         });
-        if state.requests.len() == 1 {
-            self.filled.notify_one();
-        }
         commit
     }
 
@@ -241,16 +273,21 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for work and moves it into `work`: writes in order, up to these bounds
-    /// but at least one, and the job, if there is one. False once the queue is closed
-    /// and empty.
+    /// Waits for work. False once the queue is closed and empty.
+    pub(crate) fn wait(&self) -> bool {
+        self.filled
+            .wait_while(self.lock(), |state| !state.closed && !state.has_work())
+            .unwrap_or_else(PoisonError::into_inner)
+            .has_work()
+    }
+
+    /// Moves what waits into `work`: writes in order, up to these bounds but at least one,
+    /// and the job, if there is one. Whether there was anything.
     pub(crate) fn take(&self, work: &mut Work, max_bytes: u64, max_requests: usize) -> bool {
-        let mut state = self
-            .filled
-            .wait_while(self.lock(), |state| {
-                !state.closed && state.requests.is_empty() && state.job.is_none()
-            })
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        if !state.has_work() {
+            return false;
+        }
         work.job = state.job.take();
         let batch = &mut work.requests;
         let mut bytes = 0;
@@ -262,10 +299,13 @@ impl Queue {
             bytes += weight;
             batch.extend(state.requests.pop_front());
         }
+        let was_full = state.bytes >= self.max_bytes;
         state.bytes -= bytes;
         drop(state);
-        self.drained.notify_all();
-        !work.requests.is_empty() || work.job.is_some()
+        if was_full {
+            self.drained.notify_all();
+        }
+        true
     }
 
     /// Refuses what comes from now on. What is queued will be taken.

@@ -1,4 +1,4 @@
-//! The committer: the one thread that writes to the log.
+//! The committer: whoever writes to the log, one thread at a time (`turns.rs`).
 //!
 //! It takes everything that waits, judges each precondition against the newest
 //! revision, those of earlier writes of the same batch included, appends, syncs
@@ -10,6 +10,7 @@
 //! Invariant: nothing is visible or answered before what it rests on is synced.
 
 mod batch;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ use crate::revision::Revision;
 use crate::shared::Shared;
 use crate::table;
 use batch::{Decision, Written};
+pub(crate) use turns::Turns;
 
 /// Bytes of one batch, at most, one frame excepted: what a writer may have to wait
 /// for besides the sync.
@@ -37,9 +39,11 @@ pub(crate) struct Committer {
     shared: Arc<Shared>,
     log: Log,
     reserve: Reserve,
-    /// Blobs of frames that were published without a sync: what they replaced may
-    /// go only once they are synced.
+    /// Blobs that published frames name, or their namespaces did before: what was
+    /// replaced may go only once they are synced.
     unsynced_names: Vec<(NamespaceHash, Vec<u64>)>,
+    /// Between two batches empty, and kept for its memory.
+    work: Work,
 }
 
 impl Committer {
@@ -49,25 +53,27 @@ impl Committer {
             log,
             reserve,
             unsynced_names: Vec::new(),
+            work: Work::default(),
         }
     }
 
-    /// Commits until the queue is closed and empty, then closes the store.
-    pub(crate) fn run(mut self) -> Result<()> {
-        let mut work = Work::default();
-        while self
-            .shared
-            .queue
-            .take(&mut work, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS)
-        {
-            self.commit(work.requests.drain(..), work.job.take());
-            let has_reserve = self.reserve.is_held();
-            self.shared
-                .has_reserve
-                .store(has_reserve, Ordering::Relaxed);
-            self.shared.catalogue.wait_for_room();
+    /// Commits one batch of what waits. How many writes it was; `None` where nothing
+    /// waited.
+    fn step(&mut self) -> Option<usize> {
+        let mut work = std::mem::take(&mut self.work);
+        let queue = &self.shared.queue;
+        if !queue.take(&mut work, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS) {
+            return None;
         }
-        self.close()
+        let writes = work.requests.len();
+        self.commit(work.requests.drain(..), work.job.take());
+        self.work = work;
+        let has_reserve = self.reserve.is_held();
+        self.shared
+            .has_reserve
+            .store(has_reserve, Ordering::Relaxed);
+        self.shared.catalogue.wait_for_room();
+        Some(writes)
     }
 
     fn commit(&mut self, requests: impl Iterator<Item = Request>, job: Option<Job>) {
@@ -206,6 +212,7 @@ impl Committer {
                     };
                     Some((
                         &change.names,
+                        entry.revision,
                         (change.draft.kind == Kind::Put).then_some(value),
                     ))
                 }
@@ -218,7 +225,13 @@ impl Committer {
                 Decision::Appended(_, entry) => {
                     let revision = Revision::new(entry.revision);
                     let outcome = (change.draft.kind == Kind::Put).then_some(revision);
-                    self.unsynced_names.push((entry.hash, change.draft.blobs));
+                    let blobs = &self.shared.intake.blobs;
+                    // Behind one that is still to be named, it may concern that.
+                    if !self.unsynced_names.is_empty()
+                        || blobs.concerns(entry.hash, &change.draft.blobs)
+                    {
+                        self.unsynced_names.push((entry.hash, change.draft.blobs));
+                    }
                     acknowledgement.answer(Ok(outcome));
                 }
             }
@@ -308,13 +321,6 @@ impl Committer {
             }
         }
         outcome
-    }
-}
-
-impl Drop for Committer {
-    /// Should it panic, nobody may wait for it for ever.
-    fn drop(&mut self) {
-        self.shared.queue.abort();
     }
 }
 

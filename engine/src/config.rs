@@ -48,8 +48,10 @@ pub struct Config {
     /// [`crate::Engine::usage`] fail, and opening and writing cost less. It can be
     /// switched on again at any open, and is built then. Default yes.
     pub catalogue: bool,
-    /// Memory for changes that the catalogue has still to take in; when it is
-    /// spent, commits wait for the catalogue. Default 16 MiB.
+    /// Memory for changes that the catalogue has still to take in. When it is spent,
+    /// writes go on, and listings wait until the catalogue has caught up from the log,
+    /// which it does once writes are fewer or a listing waits; then, and where it is
+    /// spent on deletes, commits wait for the catalogue. Default 16 MiB.
     pub catalogue_pending_bytes: u64,
     /// Memory that sled is told to use as its cache (it takes more). Default 8 MiB.
     pub catalogue_cache_bytes: u64,

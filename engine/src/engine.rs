@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use crate::blob::Blobs;
 use crate::cache::DocumentCache;
 use crate::catalogue::{self, Catalogue, Identity, Source, UserUsage};
-use crate::commit::Queue;
-use crate::committer::Committer;
+use crate::commit::{Change, Outcome, Queue};
+use crate::committer::{Committer, Turns};
 use crate::compaction::{self, Bell};
 use crate::config::Config;
 use crate::documents;
@@ -51,6 +51,7 @@ pub struct Engine(Arc<Owner>);
 /// The handles' end: what must happen once none is left.
 struct Owner {
     shared: Arc<Shared>,
+    turns: Arc<Turns>,
     committer: Mutex<Option<JoinHandle<Result<()>>>>,
     compactor: Mutex<Option<JoinHandle<()>>>,
     /// Given up last.
@@ -118,9 +119,12 @@ impl Engine {
             state: State::default(),
         });
         let committer = Committer::new(Arc::clone(&shared), recovered.log, reserve);
+        let turns = Arc::new(Turns::new(Arc::clone(&shared), committer));
+        let commits = Arc::clone(&turns);
         let owner = Owner {
             shared: Arc::clone(&shared),
-            committer: Mutex::new(Some(spawn(dir, "committer", || committer.run())?)),
+            turns,
+            committer: Mutex::new(Some(spawn(dir, "committer", move || commits.run())?)),
             compactor: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };
@@ -237,6 +241,11 @@ impl Engine {
         self.0.close()
     }
 
+    /// Commits a change. Blocks.
+    pub(crate) fn commit(&self, change: Change) -> Outcome {
+        self.0.turns.commit(change)
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.0.shared
     }
@@ -341,8 +350,10 @@ fn sync_names(config: &Config, dir: &Path) -> Result<()> {
 /// Every current document, to build the catalogue from. One that compaction moves
 /// meanwhile is found where it was, whose file is held, or where it went: by revision.
 fn source(place: Place, table: Arc<Table>) -> Source {
-    Box::new(move |visit| {
-        let is_current = |_, entry: &summary::Entry| table.is_current(entry.hash, entry.revision);
+    Box::new(move |after, visit| {
+        let is_current = |_, entry: &summary::Entry| {
+            entry.revision > after && table.is_current(entry.hash, entry.revision)
+        };
         documents::visit(&place, is_current, visit)
     })
 }

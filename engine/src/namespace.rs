@@ -151,9 +151,8 @@ impl Namespace {
     /// Those of [`Commit::wait`].
     pub fn put_prepared(&self, document: Prepared, options: WriteOptions) -> Result<Revision> {
         let change = self.replacement(document, options)?;
-        let commit = self.engine.shared().queue.submit_blocking(change);
         // A put that succeeds leaves a document behind, so it has a revision.
-        commit.wait()?.ok_or(Error::Closed)
+        self.engine.commit(change)?.ok_or(Error::Closed)
     }
 
     /// Deletes the document; succeeds where there is none. Blocks as [`Self::put`].
@@ -162,8 +161,7 @@ impl Namespace {
     /// Those of [`Commit::wait`].
     pub fn delete(&self, options: WriteOptions) -> Result<()> {
         let change = self.deletion(options)?;
-        let commit = self.engine.shared().queue.submit_blocking(change);
-        commit.wait().map(drop)
+        self.engine.commit(change).map(drop)
     }
 
     /// Queues a replacement of the document. Never blocks: a full queue answers

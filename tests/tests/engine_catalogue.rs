@@ -200,14 +200,30 @@ fn a_listing_asked_for_during_a_rebuild_waits_for_the_whole() {
 }
 
 #[test]
-fn commits_wait_for_the_catalogue_where_its_budget_is_spent() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = Config::new(dir.path());
-    config.catalogue_pending_bytes = 1;
-    let engine = Engine::open(config).unwrap();
-    let mut model = Model::new();
-    write(&engine, &mut Random::new(3), &mut model, 300);
-    verify(&engine, &model, "on a small budget");
+fn writes_go_on_where_the_budget_is_spent_and_listings_see_them_all() {
+    // Nothing fits; some; most.
+    for pending_bytes in [1, 1000, 20_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path());
+        config.segment_bytes = Config::MIN_SEGMENT_BYTES;
+        config.catalogue_pending_bytes = pending_bytes;
+        let mut model = Model::new();
+        for round in 0..6 {
+            let context = format!("budget {pending_bytes}, round {round}");
+            let engine = Engine::open(config.clone()).unwrap();
+            for step in 0..3 {
+                let mut random = Random::new(10 * round + step);
+                write(&engine, &mut random, &mut model, 200);
+                // Compaction takes deletes out of the log that hide nothing any more.
+                engine.compact().unwrap();
+                verify(&engine, &model, &context);
+            }
+            write(&engine, &mut Random::new(round), &mut model, 200);
+            engine.close().unwrap();
+        }
+        let engine = open(dir.path());
+        verify(&engine, &model, "opened again");
+    }
 }
 
 #[test]

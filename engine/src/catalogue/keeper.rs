@@ -2,20 +2,42 @@
 //! and marks it as whole at the end.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::catalogue::tree::{Tree, TreeFailure};
-use crate::catalogue::{Closing, Identity, Phase, Shared, Source, key, marker, pending_bytes};
+use crate::catalogue::{Closing, Identity, Phase, Shared, Source, State, key, marker};
 use crate::error::Error;
 
-/// Entries between two looks at what is pending, while the catalogue is rebuilt.
-const REBUILD_STRIDE: u64 = 1024;
+/// Entries between two looks at what is pending, while others are looked for in the log.
+const STRIDE: u64 = 1024;
+/// So long a change waits for others: sled is told once of a document that is written
+/// over and over. Where the budget does not last so long, documents come faster than sled
+/// takes them in, and it would only take the processor away from them: they are let go.
+const GATHER: Duration = Duration::from_secs(2);
 /// Rebuilds in a row that may fail before listings are given up until the next open.
 const MAX_FAILURES: u32 = 3;
 
 pub(crate) struct Keeper {
     pub(crate) shared: Arc<Shared>,
     pub(crate) source: Source,
+}
+
+/// What the thread does next.
+enum Step {
+    Apply,
+    CatchUp,
+    Close(Closing),
+}
+
+impl State {
+    /// Whether something else is to be done than to wait until more has come.
+    fn is_urgent(&self) -> bool {
+        self.pending.is_behind()
+            || self.pending.is_over_budget()
+            || self.closing.is_some()
+            || self.read_failure.is_some()
+    }
 }
 
 impl Keeper {
@@ -45,41 +67,82 @@ impl Keeper {
     fn live(&self, trusted: bool) -> Result<Closing, TreeFailure> {
         if !trusted {
             remove_dir(&self.shared.dir)?;
+            self.shared.lock().pending.restart();
         }
         let tree = Tree::open(&self.shared.dir.join("sled"), self.shared.cache_bytes)?;
-        if !trusted && let Some(closing) = self.rebuild(&tree)? {
-            return Ok(closing);
-        }
         self.shared.replace_tree(Some(tree.clone()));
-        self.shared.lock().phase = Phase::Ready;
-        self.shared.changed.notify_all();
+        self.show();
         loop {
-            let mut state = self.shared.wait_while(self.shared.lock(), |state| {
-                state.queued.is_empty() && state.closing.is_none() && state.read_failure.is_none()
-            });
+            match self.next()? {
+                Step::Apply => self.apply(&tree)?,
+                Step::CatchUp => self.catch_up(&tree)?,
+                Step::Close(closing) => {
+                    tree.flush()?;
+                    return Ok(closing);
+                }
+            }
+        }
+    }
+
+    /// Has listings answered, if nothing is missing.
+    fn show(&self) {
+        let mut state = self.shared.lock();
+        if !state.pending.is_behind() {
+            state.phase = Phase::Ready;
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for what is to be done next.
+    fn next(&self) -> Result<Step, TreeFailure> {
+        let mut state = self.shared.lock();
+        loop {
             if let Some(reason) = state.read_failure.take() {
                 return Err(TreeFailure(reason));
             }
-            if state.queued.is_empty()
-                && let Some(closing) = state.closing
-            {
-                drop(state);
-                tree.flush()?;
-                return Ok(closing);
+            let is_behind = state.pending.is_behind();
+            if let Some(closing) = state.closing {
+                if is_behind {
+                    return Ok(Step::Close(Closing { clean: None }));
+                }
+                if state.pending.is_empty() {
+                    return Ok(Step::Close(closing));
+                }
+                return Ok(Step::Apply);
             }
-            drop(state);
-            self.apply(&tree)?;
+            // Deletes, which are not let go, or puts that a listing waits for.
+            if state.pending.is_over_budget() {
+                return Ok(Step::Apply);
+            }
+            let calm_in = state.pending.calm_in();
+            if is_behind && (calm_in.is_zero() || state.listings > 0) {
+                return Ok(Step::CatchUp);
+            }
+            if is_behind {
+                state = self.wait(state, calm_in);
+            } else if state.pending.is_empty() {
+                state = self.wait(state, Duration::MAX);
+            } else {
+                let began = Instant::now();
+                while !state.is_urgent() && began.elapsed() < GATHER {
+                    state = self.wait(state, GATHER.saturating_sub(began.elapsed()));
+                }
+                if !state.is_urgent() {
+                    return Ok(Step::Apply);
+                }
+            }
         }
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        let waited = self.shared.changed.wait_timeout(state, most);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Puts what is pending into the tree.
     fn apply(&self, tree: &Tree) -> Result<(), TreeFailure> {
-        let changes = {
-            let mut state = self.shared.lock();
-            state.applying = Arc::new(std::mem::take(&mut state.queued));
-            state.queued_bytes = 0;
-            Arc::clone(&state.applying)
-        };
+        let changes = self.shared.lock().pending.take();
         self.shared.changed.notify_all();
         for (key, change) in &*changes {
             match change {
@@ -87,42 +150,50 @@ impl Keeper {
                 None => tree.remove(key)?,
             }
         }
-        self.shared.lock().applying = Arc::default();
+        self.shared.lock().pending.applied();
         Ok(())
     }
 
-    /// Fills an empty tree from the log, letting pending changes in between. Returns
-    /// early where the catalogue is closed meanwhile: it is not whole then.
-    fn rebuild(&self, tree: &Tree) -> Result<Option<Closing>, TreeFailure> {
+    /// Puts what is missing into the tree, from the log, and pending changes in between.
+    /// Gives up where the catalogue falls behind again, or is closed: it is not whole then.
+    fn catch_up(&self, tree: &Tree) -> Result<(), TreeFailure> {
         let mut seen = 0_u64;
         let mut failure = None;
-        let outcome = (self.source)(&mut |user, client, value| {
+        let after = self.shared.lock().pending.catch_up();
+        let outcome = (self.source)(after, &mut |user, client, value| {
             seen += 1;
             let mut step = tree.insert(&key(user, client), value);
-            if step.is_ok() && seen.is_multiple_of(REBUILD_STRIDE) && self.is_pressed() {
+            if step.is_ok() && seen.is_multiple_of(STRIDE) && self.is_pressed() {
                 step = self.apply(tree);
             }
             if let Err(error) = step {
                 failure = Some(error);
             }
-            if failure.is_some() || self.shared.lock().closing.is_some() {
+            if failure.is_some() || self.is_in_vain() {
                 return Err(Error::Closed);
             }
             Ok(())
         });
-        if let Some(failure) = failure {
-            return Err(failure);
+        match (failure, outcome) {
+            (Some(failure), _) => return Err(failure),
+            (None, Ok(())) => {
+                self.shared.lock().pending.caught_up();
+            }
+            (None, Err(Error::Closed)) => {}
+            (None, Err(error)) => return Err(TreeFailure(error.to_string())),
         }
-        match outcome {
-            Ok(()) => Ok(None),
-            Err(Error::Closed) => Ok(Some(Closing { clean: None })),
-            Err(error) => Err(TreeFailure(error.to_string())),
-        }
+        self.show();
+        Ok(())
     }
 
-    /// Whether the committer may soon have to wait.
+    /// Whether the committer may soon have to wait, or puts be let go.
     fn is_pressed(&self) -> bool {
-        self.shared.lock().queued_bytes > self.shared.max_pending_bytes / 2
+        self.shared.lock().pending.is_pressed()
+    }
+
+    fn is_in_vain(&self) -> bool {
+        let state = self.shared.lock();
+        state.closing.is_some() || state.pending.has_let_go()
     }
 
     /// Makes listings wait again, and what was being applied pending again. Returns
@@ -131,10 +202,7 @@ impl Keeper {
         let mut state = self.shared.lock();
         let was_ready = matches!(state.phase, Phase::Ready);
         state.phase = Phase::Building;
-        let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut state.applying));
-        restored.append(&mut state.queued);
-        state.queued_bytes = restored.keys().map(pending_bytes).sum();
-        state.queued = restored;
+        state.pending.put_back();
         was_ready
     }
 
