@@ -194,12 +194,13 @@ mod tests {
         Names::new("u", client).unwrap()
     }
 
-    fn put(revision: u64) -> Change {
-        Some(Value {
+    fn put(pending: &mut Pending, client: &str, revision: u64) {
+        let value = Value {
             revision,
             modified_ms: 0,
             usage: Usage::default(),
-        })
+        };
+        pending.record(&names(client), revision, Some(value));
     }
 
     /// The clients of what is pending.
@@ -211,9 +212,9 @@ mod tests {
 
     fn pending() -> Pending {
         let mut pending = Pending::new(1000);
-        pending.record(&names("a"), 5, put(5));
+        put(&mut pending, "a", 5);
         pending.record(&names("b"), 6, None);
-        pending.record(&names("c"), 7, put(7));
+        put(&mut pending, "c", 7);
         pending
     }
 
@@ -221,13 +222,13 @@ mod tests {
     fn puts_are_let_go_and_deletes_are_kept() {
         let mut pending = pending();
         pending.let_go();
-        pending.record(&names("d"), 8, put(8));
+        put(&mut pending, "d", 8);
         pending.record(&names("e"), 9, None);
         assert_eq!(clients(&pending), "be");
         assert!(pending.is_behind());
         // The first that was let go had revision 5.
         assert_eq!(pending.catch_up(), 4);
-        pending.record(&names("f"), 10, put(10));
+        put(&mut pending, "f", 10);
         assert_eq!(clients(&pending), "bef");
         assert!(pending.caught_up());
     }
@@ -236,7 +237,7 @@ mod tests {
     fn a_put_that_is_let_go_takes_the_delete_before_it_along() {
         let mut pending = pending();
         pending.let_go();
-        pending.record(&names("b"), 8, put(8));
+        put(&mut pending, "b", 8);
         assert_eq!(clients(&pending), "");
         assert_eq!(pending.queued_bytes, 0);
     }
@@ -248,7 +249,7 @@ mod tests {
         assert_eq!(pending.catch_up(), 4);
         pending.take();
         pending.applied();
-        pending.record(&names("g"), 20, put(20));
+        put(&mut pending, "g", 20);
         pending.let_go();
         assert!(!pending.caught_up());
         // What was looked for is not known to be in the tree.
