@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -111,5 +111,37 @@ fn writers_of_every_kind_at_once_each_get_their_answer() {
     assert_eq!(count(&read("shared", "counter")), added);
     for writer in 0..WRITERS {
         assert_eq!(read("own", &writer.to_string()), b"{\"n\":-1}");
+    }
+}
+
+#[test]
+fn what_is_queued_while_another_commits_is_not_forgotten() {
+    const ROUNDS: u64 = 1500;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(Config::new(dir.path())).unwrap();
+    let barrier = Arc::new(Barrier::new(3));
+    let (done, outcomes) = mpsc::channel();
+    for writer in 0..3 {
+        let (engine, done, barrier) = (engine.clone(), done.clone(), Arc::clone(&barrier));
+        thread::spawn(move || {
+            let namespace = engine.namespace("u", &writer.to_string()).unwrap();
+            for round in 0..ROUNDS {
+                // In every mix, and nobody comes after these three to help.
+                let with = WriteOptions {
+                    durability: Some(if round >> writer & 1 == 0 {
+                        Durability::Sync
+                    } else {
+                        Durability::Buffered
+                    }),
+                    ..WriteOptions::default()
+                };
+                barrier.wait();
+                done.send(namespace.put(b"{}", with)).unwrap();
+            }
+        });
+    }
+    for _ in 0..3 * ROUNDS {
+        let outcome = outcomes.recv_timeout(FOREVER);
+        outcome.expect("somebody waits for ever").unwrap();
     }
 }
