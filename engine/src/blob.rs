@@ -95,7 +95,7 @@ impl Blobs {
             .open(&path)
             .map_err(|error| missing_is_corrupt("open", &path, error))?;
         let len = usize::try_from(HEADER_BYTES).unwrap_or_default();
-        let header = read_at(&*file, &path, 0, len)?;
+        let header = read_at(&*file, || path.clone(), 0, len)?;
         segment::check_header(&path, &header, MAGIC, low_half(id), self.store)?;
         Ok(file)
     }

@@ -239,7 +239,7 @@ impl Chunks {
         let len = usize::try_from(rest)
             .unwrap_or(EXTENT_CHUNK_BYTES)
             .min(EXTENT_CHUNK_BYTES);
-        let chunk = read_at(&*blob.file, &blob.path, offset, len)?;
+        let chunk = read_at(&*blob.file, || blob.path.clone(), offset, len)?;
         if extent.crcs.get(index) != Some(&crc32fast::hash(&chunk)) {
             return Err(Error::corrupt(
                 &blob.path,

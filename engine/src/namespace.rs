@@ -100,8 +100,10 @@ impl Namespace {
                 return Ok(document);
             }
             let frame = shared.reader.frame(&self.names, entry)?;
-            let path = shared.reader.path(entry.segment);
-            let corrupt = |what: &str| Error::corrupt(&path, entry.offset.into(), what);
+            let corrupt = |what: &str| {
+                let path = shared.reader.path(entry.segment);
+                Error::corrupt(&path, entry.offset.into(), what)
+            };
             let document = Document::new(frame, corrupt, &shared.intake.blobs)?;
             shared.cache.insert(self.hash, &document);
             Ok(document)

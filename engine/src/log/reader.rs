@@ -76,12 +76,13 @@ impl Reader {
 
     /// Reads the first `bytes` of the frame, and more where the metadata needs it.
     fn read(&self, entry: &Entry, bytes: u32, is_right: impl Fn(&Meta) -> bool) -> Result<Frame> {
-        let path = segment::path(&self.dir, entry.segment);
+        // Only errors name it, and to write it down takes as long as a tenth of a read.
+        let path = || self.path(entry.segment);
         let offset = u64::from(entry.offset);
-        let corrupt = |what: &str| Error::corrupt(&path, offset, what);
-        let file = self.segment(entry.segment, &path)?;
-        let buffer = read_at(&*file, &path, offset, bytes as usize)?;
-        let header = Header::decode(&buffer).map_err(|no| no.at(&path, offset))?;
+        let corrupt = |what: &str| Error::corrupt(&path(), offset, what);
+        let file = self.segment(entry.segment)?;
+        let buffer = read_at(&*file, path, offset, bytes as usize)?;
+        let header = Header::decode(&buffer).map_err(|no| no.at(&path(), offset))?;
         let is_the_one = header.revision == entry.revision
             && header.frame_bytes() == u64::from(entry.bytes)
             && EntryKind::of(&header) == entry.kind;
@@ -90,7 +91,7 @@ impl Reader {
         }
         let meta_end = frame::HEADER_BYTES + header.meta_bytes as usize;
         let buffer = if buffer.len() < meta_end {
-            read_at(&*file, &path, offset, meta_end)?
+            read_at(&*file, path, offset, meta_end)?
         } else {
             buffer
         };
@@ -106,7 +107,7 @@ impl Reader {
             let inline = Bytes::from(buffer).slice(meta_end..);
             if crc32fast::hash(&inline) != header.inline_crc {
                 return Err(Error::corrupt(
-                    &path,
+                    &path(),
                     offset + meta_end as u64,
                     "the document's checksum does not match",
                 ));
@@ -122,15 +123,16 @@ impl Reader {
         })
     }
 
-    fn segment(&self, id: u32, path: &Path) -> Result<Arc<dyn File>> {
+    fn segment(&self, id: u32) -> Result<Arc<dyn File>> {
         self.open.get_or_insert_with(&id, || {
+            let path = self.path(id);
             let file = self
                 .fs
-                .open(path)
-                .map_err(|error| missing_is_corrupt("open", path, error))?;
+                .open(&path)
+                .map_err(|error| missing_is_corrupt("open", &path, error))?;
             let len = usize::try_from(segment::HEADER_BYTES).unwrap_or_default();
-            let header = read_at(&*file, path, 0, len)?;
-            segment::check_header(path, &header, segment::MAGIC, id, self.store)?;
+            let header = read_at(&*file, || path.clone(), 0, len)?;
+            segment::check_header(&path, &header, segment::MAGIC, id, self.store)?;
             Ok(file)
         })
     }
@@ -151,10 +153,17 @@ pub(crate) fn missing_is_corrupt(op: &'static str, path: &Path, error: std::io::
 }
 
 /// `len` bytes at `offset`; a file that ends before them is corrupt.
-pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
-    let cut_short = || Error::corrupt(path, offset, "the file is cut short");
+pub(crate) fn read_at(
+    file: &dyn File,
+    path: impl Fn() -> PathBuf,
+    offset: u64,
+    len: usize,
+) -> Result<Vec<u8>> {
+    let cut_short = || Error::corrupt(&path(), offset, "the file is cut short");
     if len > UNCHECKED_READ_BYTES {
-        let found = file.len().map_err(|error| Error::io("stat", path, error))?;
+        let found = file
+            .len()
+            .map_err(|error| Error::io("stat", &path(), error))?;
         if found.saturating_sub(offset) < len as u64 {
             return Err(cut_short());
         }
@@ -164,7 +173,7 @@ pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64, len: usize) -> 
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
             cut_short()
         } else {
-            Error::io("read", path, error)
+            Error::io("read", &path(), error)
         }
     })?;
     Ok(buffer)
@@ -182,7 +191,7 @@ mod tests {
         let file = Disk.create(&path).expect("a file");
         file.write_all_at(b"short", 0).expect("it is written");
         // No allocator has this much: asking for it would end the process.
-        let read = read_at(&*file, &path, 2, isize::MAX as usize);
+        let read = read_at(&*file, || path.clone(), 2, isize::MAX as usize);
         assert!(matches!(read, Err(Error::Corrupt { offset: 2, .. })));
     }
 }

@@ -64,7 +64,7 @@ impl Window {
                 .min(self.end.saturating_sub(offset));
             let read = usize::try_from(read)
                 .map_err(|_| Error::corrupt(&self.path, offset, "the frame is too long"))?;
-            self.bytes = read_at(&*self.file, &self.path, offset, read)?;
+            self.bytes = read_at(&*self.file, || self.path.clone(), offset, read)?;
             self.start = offset;
         }
         let begin = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
