@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::compare::{Plan, compare};
-use crate::play::{self, Outcome};
+use crate::play::{Outcome, Player};
 use crate::report::Report;
 use crate::scenario::{Extent, Topic};
 use crate::stores::Engine;
@@ -94,10 +94,16 @@ struct Play {
 }
 
 impl Play {
-    fn extent(&self) -> Result<Extent> {
-        Ok(match &self.extent {
+    fn played(&self, play: impl FnOnce(&mut Player<'_>) -> Result<()>) -> Result<()> {
+        let extent = match &self.extent {
             Some(text) => serde_json::from_str(text)?,
             None => Extent::FULL,
+        };
+        play(&mut Player {
+            engine: self.engine,
+            dir: &self.dir,
+            extent,
+            tell: &mut tell,
         })
     }
 }
@@ -121,23 +127,15 @@ pub fn main() -> ExitCode {
             let beside = file.parent().map(PathBuf::from).unwrap_or_default();
             Report::read(&file).and_then(|report| write(&report, &out.unwrap_or(beside)))
         }
-        Command::Play(options) => options.extent().and_then(|extent| {
-            play::play(
-                options.engine,
-                options.topic,
-                extent,
-                &options.dir,
-                &mut tell,
-            )?;
+        Command::Play(options) => options.played(|player| {
+            player.play(options.topic)?;
             if options.topic == Topic::Scale {
                 // To be killed, with the store open.
                 std::io::stdin().read_line(&mut String::new())?;
             }
             Ok(())
         }),
-        Command::Reopen { play, after } => play
-            .extent()
-            .and_then(|extent| play::reopen(play.engine, extent, &play.dir, &after, &mut tell)),
+        Command::Reopen { play, after } => play.played(|player| player.reopen(&after)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 //!
 //! - `stores` opens each engine, as its own documentation advises.
 //! - `scenario` says what is measured, `documents` what is stored.
-//! - `play` plays one scenario with one engine; `measure` reads what that used.
+//! - `play` plays one scenario with one engine, phase by phase; `measure` reads what that used.
 //! - `compare` has every engine play, in turn and over again; `syncs` proves by strace
 //!   which of them sync.
 //! - `report` makes medians, tables and plots of it, and holds them against the targets.

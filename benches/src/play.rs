@@ -1,24 +1,22 @@
 //! One process, one engine, one scenario: it plays it, and says what each phase came to.
 
+mod phase;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Barrier, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hdrhistogram::Histogram;
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
-use rand_distr::{Distribution, Zipf};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::documents::{Documents, Key};
+use crate::documents::Key;
 use crate::measure::{self, Counters};
 use crate::scenario::{
     BULK_SECONDS, CACHE_BYTES, DOCUMENTS, Extent, LARGE_CACHE_BYTES, MIX_THREADS, SIZES,
     SMALL_VALUE_BYTES, THREADS, Topic, VALUE_BYTES, WRITERS,
 };
-use crate::stores::{Engine, Options, Session, Store};
+use crate::stores::{Engine, Options, Store};
+use phase::{Act, Draw, Phase, Run, Until, run};
 
 /// What a phase came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,119 +61,8 @@ impl Outcome {
     }
 }
 
-/// How keys are drawn.
-#[derive(Clone, Copy)]
-enum Draw {
-    /// Each in turn, once.
-    Each,
-    Uniform,
-    /// Zipf of exponent 0.99: some documents far more often than others.
-    Zipf,
-}
-
-/// What a thread does over and over.
-#[derive(Clone, Copy, PartialEq)]
-enum Act {
-    Put,
-    Get,
-    /// Either, as often.
-    Both,
-}
-
-/// When a phase ends.
-#[derive(Clone, Copy)]
-enum Until {
-    Seconds(f64),
-    /// After so many operations, or at last after these seconds.
-    Done(u64, f64),
-}
-
-struct Phase<'a> {
-    name: &'a str,
-    act: Act,
-    draw: Draw,
-    documents: u64,
-    value_bytes: usize,
-    threads: usize,
-    until: Until,
-}
-
-/// Of gets that take less than a microsecond only some are timed, or the clock would be
-/// what is measured.
-const TIMED_GETS: u64 = 16;
-/// Longest latency that is told apart, in nanoseconds.
-const MAX_LATENCY: u64 = 600_000_000_000;
+/// Seconds of a phase that ends by itself.
 const FOREVER: f64 = 1e9;
-
-/// Plays a scenario in a folder that is its own, and hands each outcome to `tell`.
-pub fn play(
-    engine: Engine,
-    topic: Topic,
-    extent: Extent,
-    dir: &Path,
-    tell: &mut dyn FnMut(&Outcome) -> Result<()>,
-) -> Result<()> {
-    let mut player = Player {
-        engine,
-        dir,
-        extent,
-        tell,
-    };
-    match topic {
-        Topic::Durable => player.durable(),
-        Topic::Reads => player.reads(),
-        Topic::Churn => player.churn(),
-        Topic::Sizes => player.sizes(),
-        Topic::Bulk => player.bulk(),
-        Topic::Scale => player.scale(),
-    }
-}
-
-/// Opens the store that [`Topic::Scale`] has left, reads its documents for a while, and
-/// closes it. `after` says how the process ended that wrote it.
-pub fn reopen(
-    engine: Engine,
-    extent: Extent,
-    dir: &Path,
-    after: &str,
-    tell: &mut dyn FnMut(&Outcome) -> Result<()>,
-) -> Result<()> {
-    let mut player = Player {
-        engine,
-        dir,
-        extent,
-        tell,
-    };
-    let before = Counters::now()?;
-    let began = Instant::now();
-    let store = player.open(CACHE_BYTES, SMALL_VALUE_BYTES, false)?;
-    let mut key = Key::default();
-    key.set(0);
-    if !store.session()?.get(&key, &mut |_| {})? {
-        return Err("the first document is gone".into());
-    }
-    let seconds = began.elapsed();
-    let mut latencies = Histogram::new_with_bounds(1, MAX_LATENCY, 3)?;
-    latencies.saturating_record(seconds.as_nanos() as u64);
-    let run = Run {
-        operations: 1,
-        seconds: seconds.as_secs_f64(),
-        latencies,
-    };
-    let name = format!("open, to the first document, after {after}");
-    player.outcome(&name, SMALL_VALUE_BYTES, &run, before)?;
-    let get = Phase {
-        name: &format!("get of small documents, after {after}"),
-        act: Act::Get,
-        draw: Draw::Uniform,
-        documents: extent.scale,
-        value_bytes: SMALL_VALUE_BYTES,
-        threads: THREADS,
-        until: Until::Seconds(extent.seconds),
-    };
-    player.phase(&*store, &get)?;
-    store.close()
-}
 
 fn options(cache_bytes: u64, value_bytes: usize, durable: bool) -> Options {
     Options {
@@ -185,14 +72,59 @@ fn options(cache_bytes: u64, value_bytes: usize, durable: bool) -> Options {
     }
 }
 
-struct Player<'a> {
-    engine: Engine,
-    dir: &'a Path,
-    extent: Extent,
-    tell: &'a mut dyn FnMut(&Outcome) -> Result<()>,
+/// Plays scenarios with one engine in a folder of its own, and hands each outcome to
+/// `tell`.
+pub struct Player<'a> {
+    /// The engine.
+    pub engine: Engine,
+    /// The folder.
+    pub dir: &'a Path,
+    /// How much of each scenario.
+    pub extent: Extent,
+    /// Where the outcomes go.
+    pub tell: &'a mut dyn FnMut(&Outcome) -> Result<()>,
 }
 
 impl Player<'_> {
+    /// Plays a scenario. The folder must be empty, or not there.
+    pub fn play(&mut self, topic: Topic) -> Result<()> {
+        match topic {
+            Topic::Durable => self.durable(),
+            Topic::Reads => self.reads(),
+            Topic::Churn => self.churn(),
+            Topic::Sizes => self.sizes(),
+            Topic::Bulk => self.bulk(),
+            Topic::Scale => self.scale(),
+        }
+    }
+
+    /// Opens the store that [`Topic::Scale`] has left, reads its documents for a while,
+    /// and closes it. `after` says how the process ended that wrote it.
+    pub fn reopen(&mut self, after: &str) -> Result<()> {
+        let before = Counters::now()?;
+        let began = Instant::now();
+        let store = self.open(CACHE_BYTES, SMALL_VALUE_BYTES, false)?;
+        let mut key = Key::default();
+        key.set(0);
+        if !store.session()?.get(&key, &mut |_| {})? {
+            return Err("the first document is gone".into());
+        }
+        let opened = Run::of_one(began.elapsed())?;
+        let name = format!("open, to the first document, after {after}");
+        self.outcome(&name, SMALL_VALUE_BYTES, &opened, before)?;
+        let get = Phase {
+            name: &format!("get of small documents, after {after}"),
+            act: Act::Get,
+            draw: Draw::Uniform,
+            documents: self.extent.scale,
+            value_bytes: SMALL_VALUE_BYTES,
+            threads: THREADS,
+            until: Until::Seconds(self.extent.seconds),
+        };
+        self.phase(&*store, &get)?;
+        store.close()
+    }
+
     fn open(&self, cache_bytes: u64, value_bytes: usize, durable: bool) -> Result<Box<dyn Store>> {
         self.engine
             .open(self.dir, options(cache_bytes, value_bytes, durable))
@@ -405,143 +337,5 @@ impl Player<'_> {
             disk_bytes,
             folders,
         })
-    }
-}
-
-/// What the threads of a phase did together.
-struct Run {
-    operations: u64,
-    seconds: f64,
-    latencies: Histogram<u64>,
-}
-
-fn run(store: &dyn Store, phase: &Phase<'_>) -> Result<Run> {
-    let barrier = Barrier::new(phase.threads + 1);
-    let runs = Mutex::new(Vec::new());
-    let began = std::thread::scope(|scope| {
-        for thread in 0..phase.threads {
-            let (barrier, runs) = (&barrier, &runs);
-            scope.spawn(move || {
-                let done = worker(store, phase, thread, barrier);
-                if let Ok(mut runs) = runs.lock() {
-                    runs.push(done);
-                }
-            });
-        }
-        crate::syncs::mark_begin();
-        barrier.wait();
-        Instant::now()
-    });
-    // The scope has joined them.
-    let seconds = began.elapsed().as_secs_f64();
-    crate::syncs::mark_end();
-    let mut sum = Run {
-        operations: 0,
-        seconds,
-        latencies: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?,
-    };
-    for run in runs.into_inner().map_err(|_| "a thread has panicked")? {
-        let (operations, latencies) = run?;
-        sum.operations += operations;
-        sum.latencies.add(latencies)?;
-    }
-    Ok(sum)
-}
-
-fn worker(
-    store: &dyn Store,
-    phase: &Phase<'_>,
-    thread: usize,
-    barrier: &Barrier,
-) -> Result<(u64, Histogram<u64>)> {
-    // Whoever fails before the barrier must not keep the others waiting at it.
-    let prepared = prepare(store, phase, thread);
-    barrier.wait();
-    prepared?.work(phase, thread)
-}
-
-/// A thread's own things.
-struct Worker<'a> {
-    session: Box<dyn Session + 'a>,
-    documents: Documents,
-    random: SmallRng,
-    zipf: Zipf<f64>,
-    latencies: Histogram<u64>,
-}
-
-fn prepare<'a>(store: &'a dyn Store, phase: &Phase<'_>, thread: usize) -> Result<Worker<'a>> {
-    let seed = thread as u64 + 1;
-    Ok(Worker {
-        session: store.session()?,
-        documents: Documents::new(phase.value_bytes, seed),
-        random: SmallRng::seed_from_u64(seed),
-        zipf: Zipf::new(phase.documents as f64, 0.99)?,
-        latencies: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?,
-    })
-}
-
-impl Worker<'_> {
-    fn work(mut self, phase: &Phase<'_>, thread: usize) -> Result<(u64, Histogram<u64>)> {
-        let (most, seconds) = match phase.until {
-            Until::Seconds(seconds) => (u64::MAX, seconds),
-            Until::Done(operations, seconds) => (operations / phase.threads as u64, seconds),
-        };
-        let deadline = Instant::now() + Duration::from_secs_f64(seconds);
-        let mut key = Key::default();
-        let mut done = 0;
-        while done < most {
-            key.set(self.draw(phase, thread, done));
-            let is_get = match phase.act {
-                Act::Get => true,
-                Act::Put => false,
-                Act::Both => self.random.random_bool(0.5),
-            };
-            let is_timed = !is_get || done.is_multiple_of(TIMED_GETS);
-            let began = is_timed.then(Instant::now);
-            if is_get {
-                self.get(&key, phase.value_bytes)?;
-            } else {
-                self.session.put(&key, self.documents.next_one())?;
-            }
-            done += 1;
-            if let Some(began) = began {
-                let now = Instant::now();
-                self.latencies
-                    .saturating_record((now - began).as_nanos() as u64);
-                if now >= deadline {
-                    break;
-                }
-            }
-        }
-        Ok((done, self.latencies))
-    }
-
-    fn draw(&mut self, phase: &Phase<'_>, thread: usize, done: u64) -> u64 {
-        let n = phase.documents;
-        match phase.draw {
-            Draw::Each => (done * phase.threads as u64 + thread as u64) % n,
-            Draw::Uniform => self.random.random_range(0..n),
-            // Spread, so that those asked for often are no neighbours.
-            Draw::Zipf => {
-                let rank = self.zipf.sample(&mut self.random) as u64;
-                rank.wrapping_mul(0x9E37_79B9_7F4A_7C15) % n
-            }
-        }
-    }
-
-    /// Gets a document, and looks at every cache line of it: an engine that hands out a
-    /// map of its file has not read anything yet.
-    fn get(&mut self, key: &Key, bytes: usize) -> Result<()> {
-        let mut seen = 0;
-        let mut sum = 0_u64;
-        let found = self.session.get(key, &mut |piece| {
-            seen += piece.len();
-            sum += piece.iter().step_by(64).map(|b| u64::from(*b)).sum::<u64>();
-        })?;
-        std::hint::black_box(sum);
-        if !found || seen != bytes {
-            return Err(format!("{:?} has {seen} bytes, not {bytes}", key.user()).into());
-        }
-        Ok(())
     }
 }

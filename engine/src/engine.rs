@@ -156,7 +156,8 @@ impl Engine {
     /// Up to `limit` namespaces of `user` that hold a document, in the order of the
     /// clients' bytes, from behind the client `after`. Sees every acknowledged write.
     ///
-    /// Blocks on the disk, and while the catalogue is being rebuilt after a crash.
+    /// Blocks on the disk, and while the catalogue is rebuilt after a crash, or catches up
+    /// with writes that it was too slow for ([`Config::catalogue_pending_bytes`]).
     ///
     /// # Errors
     /// [`Error::CatalogueUnavailable`]; [`Error::Corrupt`] where damage to the log

@@ -16,7 +16,7 @@ use crate::names::Names;
 const CHANGE_BYTES: u64 = 128;
 /// So long no put may have been let go before those that were are looked for: sooner, and
 /// the next ones would be let go again.
-pub(super) const CALM: Duration = Duration::from_millis(200);
+const CALM: Duration = Duration::from_millis(200);
 
 pub(super) struct Pending {
     max_bytes: u64,
