@@ -59,7 +59,7 @@ impl Commit {
     /// (nothing was changed); [`Error::Poisoned`] (the outcome is unknown until the
     /// next open); [`Error::Overloaded`] and [`Error::Closed`] (it was not queued).
     pub fn wait(mut self) -> Result<Option<Revision>> {
-        if let Some(outcome) = self.outcome() {
+        if let Some(outcome) = self.0.lock().outcome.take() {
             return outcome;
         }
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
@@ -70,13 +70,6 @@ impl Commit {
             }
             std::thread::park();
         }
-    }
-}
-
-impl Commit {
-    /// What the write has come to, once it is acknowledged.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.0.lock().outcome.clone()
     }
 }
 
@@ -157,11 +150,25 @@ pub(crate) struct Request {
     pub(crate) acknowledgement: Acknowledgement,
 }
 
+impl Request {
+    /// And what its writer waits for.
+    pub(crate) fn new(change: Change) -> (Self, Commit) {
+        let (acknowledgement, commit) = Acknowledgement::new();
+        let request = Self {
+            change,
+            acknowledgement,
+        };
+        (request, commit)
+    }
+}
+
 /// What the committer takes at once.
 #[derive(Default)]
 pub(crate) struct Work {
     pub(crate) requests: Vec<Request>,
     pub(crate) job: Option<Job>,
+    /// Whether nothing is left behind it in the queue.
+    pub(crate) is_all: bool,
 }
 
 /// The writes that wait, bounded in bytes, and a place for one job of compaction.
@@ -180,6 +187,9 @@ struct QueueState {
     bytes: u64,
     job: Option<Job>,
     closed: bool,
+    /// Whether the committer's thread sleeps: to wake one that does not is a system call
+    /// all the same.
+    is_awaited: bool,
 }
 
 impl QueueState {
@@ -207,57 +217,42 @@ impl Queue {
 
     /// Queues a write, or decides at once that it cannot be.
     pub(crate) fn submit(&self, change: Change) -> Commit {
-        let mut state = self.lock();
-        if state.closed {
-            return Commit::decided(Err(Error::Closed));
-        }
-        if state.bytes >= self.max_bytes {
+        let state = self.lock();
+        if !state.closed && state.bytes >= self.max_bytes {
             return Commit::decided(Err(Error::Overloaded));
         }
-        let commit = Self::push(&mut state, change);
-        if state.requests.len() == 1 {
-            self.filled.notify_one();
-        }
-        commit
+        self.push(state, change)
     }
 
     /// The same, waiting for room.
     pub(crate) fn submit_blocking(&self, change: Change) -> Commit {
-        let commit = self.enqueue(change);
-        self.wake();
-        commit
-    }
-
-    /// Queues a write without a word to the committer: whoever does so sees to it that
-    /// somebody commits it. Waits for room.
-    pub(crate) fn enqueue(&self, change: Change) -> Commit {
-        let mut state = self
+        let state = self
             .drained
             .wait_while(self.lock(), |state| {
                 !state.closed && state.bytes >= self.max_bytes
             })
             .unwrap_or_else(PoisonError::into_inner);
+        self.push(state, change)
+    }
+
+    fn push(&self, mut state: MutexGuard<'_, QueueState>, change: Change) -> Commit {
         if state.closed {
             return Commit::decided(Err(Error::Closed));
         }
-        Self::push(&mut state, change)
+        let (request, commit) = Request::new(change);
+        state.bytes += weight(&request.change.draft);
+        state.requests.push_back(request);
+        self.wake(state);
+        commit
     }
 
-    /// Wakes the committer, if anything waits for it.
-    pub(crate) fn wake(&self) {
-        if self.lock().has_work() {
+    /// Wakes the committer's thread, if it sleeps.
+    fn wake(&self, mut state: MutexGuard<'_, QueueState>) {
+        let is_awaited = std::mem::take(&mut state.is_awaited);
+        drop(state);
+        if is_awaited {
             self.filled.notify_one();
         }
-    }
-
-    fn push(state: &mut QueueState, change: Change) -> Commit {
-        let (acknowledgement, commit) = Acknowledgement::new();
-        state.bytes += weight(&change.draft);
-        state.requests.push_back(Request {
-            change,
-            acknowledgement,
-        });
-        commit
     }
 
     /// Hands the committer a job, which goes with the next batch. There is one at a
@@ -268,26 +263,32 @@ impl Queue {
             return Err(Error::Closed);
         }
         state.job = Some(job);
-        drop(state);
-        self.filled.notify_one();
+        self.wake(state);
         Ok(())
     }
 
     /// Waits for work. False once the queue is closed and empty.
     pub(crate) fn wait(&self) -> bool {
-        self.filled
-            .wait_while(self.lock(), |state| !state.closed && !state.has_work())
-            .unwrap_or_else(PoisonError::into_inner)
-            .has_work()
+        let mut state = self.lock();
+        while !state.closed && !state.has_work() {
+            state.is_awaited = true;
+            state = self
+                .filled
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.is_awaited = false;
+        state.has_work()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Moves what waits into `work`: writes in order, up to these bounds but at least one,
-    /// and the job, if there is one. Whether there was anything.
-    pub(crate) fn take(&self, work: &mut Work, max_bytes: u64, max_requests: usize) -> bool {
+    /// and the job, if there is one.
+    pub(crate) fn take(&self, work: &mut Work, max_bytes: u64, max_requests: usize) {
         let mut state = self.lock();
-        if !state.has_work() {
-            return false;
-        }
         work.job = state.job.take();
         let batch = &mut work.requests;
         let mut bytes = 0;
@@ -301,11 +302,11 @@ impl Queue {
         }
         let was_full = state.bytes >= self.max_bytes;
         state.bytes -= bytes;
+        work.is_all = state.requests.is_empty();
         drop(state);
         if was_full {
             self.drained.notify_all();
         }
-        true
     }
 
     /// Refuses what comes from now on. What is queued will be taken.

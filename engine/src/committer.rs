@@ -32,8 +32,9 @@ pub(crate) use turns::Turns;
 /// Bytes of one batch, at most, one frame excepted: what a writer may have to wait
 /// for besides the sync.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
-/// Writes of one batch, at most.
-const MAX_BATCH_REQUESTS: usize = MAX_BATCH_FRAMES - MAX_STEP_FRAMES;
+/// Writes that a batch takes from the queue, at most: that of a writer who commits by
+/// itself must fit too.
+const MAX_TAKEN_REQUESTS: usize = MAX_BATCH_FRAMES - MAX_STEP_FRAMES - 1;
 
 pub(crate) struct Committer {
     shared: Arc<Shared>,
@@ -60,11 +61,34 @@ impl Committer {
     /// Commits one batch of what waits. How many writes it was; `None` where nothing
     /// waited.
     fn step(&mut self) -> Option<usize> {
-        let mut work = std::mem::take(&mut self.work);
-        let queue = &self.shared.queue;
-        if !queue.take(&mut work, MAX_BATCH_BYTES, MAX_BATCH_REQUESTS) {
+        let work = self.take();
+        if work.requests.is_empty() && work.job.is_none() {
+            self.work = work;
             return None;
         }
+        Some(self.commit_work(work))
+    }
+
+    /// Commits `own`, in one batch with what waits before it. How many writes that was.
+    fn step_with(&mut self, own: Request) -> usize {
+        let mut work = self.take();
+        // In the order in which they came: one thread may have queued both.
+        while !work.is_all {
+            self.commit_work(work);
+            work = self.take();
+        }
+        work.requests.push(own);
+        self.commit_work(work)
+    }
+
+    fn take(&mut self) -> Work {
+        let mut work = std::mem::take(&mut self.work);
+        let queue = &self.shared.queue;
+        queue.take(&mut work, MAX_BATCH_BYTES, MAX_TAKEN_REQUESTS);
+        work
+    }
+
+    fn commit_work(&mut self, mut work: Work) -> usize {
         let writes = work.requests.len();
         self.commit(work.requests.drain(..), work.job.take());
         self.work = work;
@@ -73,7 +97,7 @@ impl Committer {
             .has_reserve
             .store(has_reserve, Ordering::Relaxed);
         self.shared.catalogue.wait_for_room();
-        Some(writes)
+        writes
     }
 
     fn commit(&mut self, requests: impl Iterator<Item = Request>, job: Option<Job>) {

@@ -1,6 +1,7 @@
 //! The two names of a namespace, and the hash that the table finds it by.
 
-use std::hash::Hasher;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -78,3 +79,26 @@ impl std::hash::Hash for NamespaceHash {
         state.write_u64(self.0);
     }
 }
+
+/// The hash of a namespace is as good as random already.
+#[derive(Default)]
+pub(crate) struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, half: u64) {
+        self.0 ^= half;
+    }
+}
+
+/// A map by the hash of a namespace.
+pub(crate) type NamespaceMap<T> = HashMap<NamespaceHash, T, BuildHasherDefault<AlreadyHashed>>;

@@ -4,12 +4,10 @@
 //! It knows hashes and places, never names or bytes. An entry takes 41 bytes of a
 //! hash map that is between 44 % and 88 % full.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::log::summary::{self, EntryKind};
-use crate::names::NamespaceHash;
+use crate::names::{NamespaceHash, NamespaceMap};
 
 /// Readers and the committer meet on a lock only within one of these.
 const SHARDS: usize = 64;
@@ -58,27 +56,7 @@ pub(crate) enum Newest {
     },
 }
 
-/// The hash of a namespace is as good as random already.
-#[derive(Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, half: u64) {
-        self.0 ^= half;
-    }
-}
-
-type Shard = HashMap<NamespaceHash, Entry, BuildHasherDefault<AlreadyHashed>>;
+type Shard = NamespaceMap<Entry>;
 
 pub(crate) struct Table {
     shards: Vec<RwLock<Shard>>,

@@ -1,7 +1,6 @@
 //! One batch: each change is decided on, those that pass are appended, copies behind
 //! them, and all of it is synced once.
 
-use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Committer;
@@ -12,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::log::frame::Kind;
 use crate::log::summary::Entry;
 use crate::log::{Appending, Failure};
-use crate::names::NamespaceHash;
+use crate::names::{NamespaceHash, NamespaceMap};
 use crate::revision::Revision;
 use crate::table::Newest;
 
@@ -24,7 +23,7 @@ pub(super) struct Written {
     /// One for each change.
     pub(super) decisions: Vec<Decision>,
     /// What the batch has made of a namespace, which the table does not show yet.
-    newest: HashMap<NamespaceHash, Option<Revision>>,
+    newest: NamespaceMap<Option<Revision>>,
     pub(super) copied: Vec<(u32, Entry)>,
     /// Why no copy was written.
     pub(super) copies_refused: Option<Error>,

@@ -2,29 +2,26 @@
 //! writer that would only wait for that thread commits by itself where nobody does yet,
 //! which spares two switches of threads: for a lone writer they take longer than all but
 //! the sync.
-//!
-//! Invariant: whoever lets go of the committer looks at the queue afterwards, so that
-//! what was queued while it was held is never forgotten.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::Committer;
-use crate::commit::{Change, Outcome};
+use crate::commit::{Change, Outcome, Request};
 use crate::config::Durability;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shared::Shared;
 
-/// How often a writer looks for its turn before it sleeps: what need not be synced is
-/// committed in less time than it takes to wake up.
-const SPINS: u32 = 200;
+/// How often a writer looks for its turn before it has another thread commit: what need
+/// not be synced is committed in less time than it takes to sleep and wake up.
+const SPINS: u32 = 100;
+/// How often it lets other threads run after that, and looks again.
+const YIELDS: u32 = 200;
 
 /// The committer, and who waits for a turn.
 pub(crate) struct Turns {
     shared: Arc<Shared>,
     committer: Mutex<Committer>,
-    /// Writers that look for their turn, and need not be told.
-    spinning: AtomicUsize,
     /// Whether the last batch had more than one write. Writers that are many gain more
     /// by sharing a sync than each of them by beginning its own at once.
     is_shared: AtomicBool,
@@ -35,76 +32,66 @@ impl Turns {
         Self {
             shared,
             committer: Mutex::new(committer),
-            spinning: AtomicUsize::new(0),
             is_shared: AtomicBool::new(false),
         }
     }
 
-    /// Commits until the queue is closed and empty, then closes the store.
+    /// Commits what is submitted until the queue is closed and empty, then closes the
+    /// store.
     pub(crate) fn run(&self) -> Result<()> {
         let _abort = AbortOnPanic(&self.shared);
         while self.shared.queue.wait() {
             let mut committer = self.lock();
-            while self.step(&mut committer) {}
+            while let Some(writes) = committer.step() {
+                self.note(writes);
+            }
         }
         self.lock().close()
     }
 
     /// Commits a write, and whatever waits with it, or has it committed.
     pub(crate) fn commit(&self, change: Change) -> Outcome {
-        let is_synced = change.durability == Durability::Sync;
-        if is_synced && self.is_shared.load(Ordering::Relaxed) {
-            return self.shared.queue.submit_blocking(change).wait();
+        let attempts = match change.durability {
+            Durability::Buffered => SPINS + YIELDS,
+            Durability::Sync if self.is_shared.load(Ordering::Relaxed) => 0,
+            Durability::Sync => 1,
+        };
+        for attempt in 0..attempts {
+            if let Some(committer) = self.try_lock() {
+                return self.lead(committer, change);
+            }
+            if attempt < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
         }
-        if is_synced {
-            let commit = self.shared.queue.enqueue(change);
-            self.try_lead();
-            commit.wait()
-        } else {
-            self.commit_spinning(change)
-        }
+        self.shared.queue.submit_blocking(change).wait()
     }
 
-    fn commit_spinning(&self, change: Change) -> Outcome {
-        // Before it is queued: whoever finds it there need not wake anybody for it.
-        self.spinning.fetch_add(1, Ordering::SeqCst);
-        let commit = self.shared.queue.enqueue(change);
-        for _ in 0..SPINS {
-            if commit.outcome().is_some() || self.try_lead() {
-                break;
-            }
-            std::hint::spin_loop();
+    fn lead(&self, mut committer: MutexGuard<'_, Committer>, change: Change) -> Outcome {
+        let _abort = AbortOnPanic(&self.shared);
+        // The thread that closes the store needs the committer for that.
+        if self.shared.queue.is_closed() {
+            return Err(Error::Closed);
         }
-        // Whoever has let go meanwhile may have counted on this one.
-        if self.spinning.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.shared.queue.wake();
-        }
+        let (request, commit) = Request::new(change);
+        let writes = committer.step_with(request);
+        drop(committer);
+        self.note(writes);
         commit.wait()
     }
 
-    /// Commits what waits, unless somebody else does.
-    fn try_lead(&self) -> bool {
-        let mut committer = match self.committer.try_lock() {
-            Ok(committer) => committer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        let _abort = AbortOnPanic(&self.shared);
-        self.step(&mut committer);
-        drop(committer);
-        if self.spinning.load(Ordering::SeqCst) == 0 {
-            self.shared.queue.wake();
-        }
-        true
+    fn note(&self, writes: usize) {
+        self.is_shared.store(writes > 1, Ordering::Relaxed);
     }
 
-    /// Whether there was a batch to commit.
-    fn step(&self, committer: &mut Committer) -> bool {
-        let writes = committer.step();
-        if let Some(writes) = writes {
-            self.is_shared.store(writes > 1, Ordering::Relaxed);
+    fn try_lock(&self) -> Option<MutexGuard<'_, Committer>> {
+        match self.committer.try_lock() {
+            Ok(committer) => Some(committer),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
-        writes.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, Committer> {
