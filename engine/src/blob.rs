@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::compaction::Bell;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs};
+use crate::fs::{File, Fs, LARGEST_SHIFT, misalignment};
 use crate::log::reader::{missing_is_corrupt, read_at};
 use crate::log::segment::{self, StoreId};
 use crate::names::NamespaceHash;
@@ -31,8 +31,13 @@ pub(crate) const HEADER_BYTES: u64 = 28;
 /// in the arena of each thread that ever had one: glibc keeps what is below 32 MiB
 /// (mallopt(3), `M_MMAP_THRESHOLD`).
 const MAPPED_BYTES: usize = 33 * 1024 * 1024;
-/// Small writes are gathered up to this many bytes.
+/// Writes are gathered up to this many bytes, and large ones cut: what was just copied
+/// here is still near the processor when the system copies it.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
+
+/// A value is synced while it is judged from this size on: to judge it takes longer than
+/// to start a thread, by far.
+const SYNC_DURING_BYTES: usize = 1024 * 1024;
 
 /// The blob files of a store.
 pub(crate) struct Blobs {
@@ -108,9 +113,7 @@ impl Blobs {
             .fs
             .create(&path)
             .map_err(|error| Error::io("create", &path, error))?;
-        let mut buffer = Vec::with_capacity(WRITE_BUFFER_BYTES);
-        buffer.extend_from_slice(&segment::encode_header(MAGIC, low_half(id), self.store));
-        Ok(BlobWriter {
+        let mut writer = BlobWriter {
             draft: BlobDraft {
                 blobs: Arc::clone(self),
                 id,
@@ -119,8 +122,12 @@ impl Blobs {
             path,
             file,
             written: 0,
-            buffer,
-        })
+            buffer: Vec::with_capacity(WRITE_BUFFER_BYTES + LARGEST_SHIFT),
+            buffer_at: 0,
+        };
+        writer.clear();
+        writer.write(&segment::encode_header(MAGIC, low_half(id), self.store))?;
+        Ok(writer)
     }
 
     /// A namespace's newest frame names `blobs` (none, mostly); those that only its
@@ -234,43 +241,48 @@ pub(crate) struct BlobWriter {
     /// Bytes handed to the file.
     written: u64,
     buffer: Vec<u8>,
+    /// Where in the buffer the bytes begin that go to the file next.
+    buffer_at: usize,
 }
 
 impl BlobWriter {
     /// The offset of the next byte.
     pub(crate) fn offset(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        self.written + (self.buffer.len() - self.buffer_at) as u64
     }
 
     pub(crate) fn id(&self) -> u64 {
         self.draft.id
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.buffer.len() + bytes.len() > WRITE_BUFFER_BYTES {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        loop {
+            let room = self.buffer_at + WRITE_BUFFER_BYTES - self.buffer.len();
+            let Some((now, later)) = bytes.split_at_checked(room) else {
+                self.buffer.extend_from_slice(bytes);
+                return Ok(());
+            };
+            self.buffer.extend_from_slice(now);
             self.flush()?;
+            bytes = later;
         }
-        if bytes.len() > WRITE_BUFFER_BYTES {
-            return self.write_through(bytes);
-        }
-        self.buffer.extend_from_slice(bytes);
-        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let outcome = self.write_through(&buffer);
-        buffer.clear();
-        self.buffer = buffer;
-        outcome
-    }
-
-    fn write_through(&mut self, bytes: &[u8]) -> Result<()> {
+        let bytes = self.buffer.get(self.buffer_at..).unwrap_or_default();
         self.file
             .write_all_at(bytes, self.written)
             .map_err(|error| Error::io("write", &self.path, error))?;
         self.written += bytes.len() as u64;
+        self.clear();
         Ok(())
+    }
+
+    /// Empties the buffer, and has it begin where bytes for the next offset should lie.
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.buffer_at = misalignment(&self.buffer, self.written);
+        self.buffer.resize(self.buffer_at, 0);
     }
 
     /// Reads back what was written.
@@ -284,6 +296,26 @@ impl BlobWriter {
             .read_exact_at(&mut buffer, offset)
             .map_err(|error| Error::io("read", &self.path, error))?;
         Ok(buffer)
+    }
+
+    /// Does `work` on a value of `bytes` bytes that was written; meanwhile the disk
+    /// writes too, so that less is left for the end.
+    pub(crate) fn sync_during<T>(&mut self, bytes: usize, work: impl FnOnce() -> T) -> Result<T> {
+        if bytes < SYNC_DURING_BYTES {
+            return Ok(work());
+        }
+        self.flush()?;
+        let file = &self.file;
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("prefd-sync".to_owned());
+            let sync = thread.spawn_scoped(scope, || file.sync());
+            let done = work();
+            // Without a thread, or with one that fails otherwise, it is for the end.
+            match sync.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(Err(error))) => Err(Error::io("sync", &self.path, error)),
+                Ok(Ok(Ok(())) | Err(_)) | Err(_) => Ok(done),
+            }
+        })
     }
 
     /// Puts the blob, and its name, on stable storage.

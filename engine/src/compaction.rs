@@ -281,7 +281,7 @@ fn read_copy(shared: &Shared, hash: NamespaceHash, from: Entry) -> Result<Copy> 
     let corrupt = |what| Error::corrupt(&path, from.offset.into(), what);
     let names = Names::new(&meta.user, &meta.client)
         .map_err(|_| corrupt("the frame has names that no namespace can have"))?;
-    let draft = Draft::new(header.kind, hash, &meta, inline)
+    let draft = Draft::new(header.kind, hash, meta.parts(), inline)
         .ok_or_else(|| corrupt("the frame is too long"))?;
     Ok(Copy {
         from,

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::blob::{self, Blobs};
 use crate::error::{Error, Result};
-use crate::fs::File;
+use crate::fs::{File, LARGEST_SHIFT, misalignment};
 use crate::limits::Usage;
 use crate::log::frame::{EXTENT_CHUNK_BYTES, Extent, Member, Place};
-use crate::log::reader::{Frame, read_at};
+use crate::log::reader::{Frame, read_into};
 use crate::revision::Revision;
 
 /// What is known of a document without reading it.
@@ -114,11 +114,17 @@ impl Document {
     }
 
     /// The body in pieces of up to 64 KiB, in order. Blocks on the disk unless it
-    /// is [in memory](Self::in_memory). Memory: one piece.
+    /// is [in memory](Self::in_memory). Memory: up to 1 MiB, which is read at once.
     ///
     /// Every piece is verified before it is yielded. After an error there are no
     /// further pieces.
     pub fn chunks(&self) -> Chunks {
+        self.chunks_within(READ_BYTES)
+    }
+
+    /// The same, in less memory: `bytes` of it (at least 64 KiB, since a checksum is of
+    /// as much).
+    pub fn chunks_within(&self, bytes: usize) -> Chunks {
         let mut pieces = VecDeque::new();
         if let Some(body) = self.in_memory() {
             pieces.push_back(Piece::Text(body.clone()));
@@ -132,7 +138,7 @@ impl Document {
             }
             pieces.push_back(Piece::Text(Bytes::from_static(b"}")));
         }
-        self.pieces(pieces)
+        self.pieces(pieces, bytes)
     }
 
     /// One value's JSON text, by its decoded key, in pieces as [`Self::chunks`]
@@ -142,7 +148,10 @@ impl Document {
             .members
             .iter()
             .find(|member| decode_key(&member.key) == key)
-            .map(|member| self.pieces(VecDeque::from([self.value_piece(&member.value)])))
+            .map(|member| {
+                let pieces = VecDeque::from([self.value_piece(&member.value)]);
+                self.pieces(pieces, READ_BYTES)
+            })
     }
 
     /// The decoded keys, in the document's order.
@@ -185,10 +194,12 @@ impl Document {
         }
     }
 
-    fn pieces(&self, pieces: VecDeque<Piece>) -> Chunks {
+    fn pieces(&self, pieces: VecDeque<Piece>, bytes: usize) -> Chunks {
         Chunks {
             document: Arc::clone(&self.0),
             pieces,
+            at_once: (bytes / EXTENT_CHUNK_BYTES).max(1),
+            memory: Bytes::new(),
         }
     }
 }
@@ -208,7 +219,7 @@ enum Piece {
     Text(Bytes),
     Extent {
         extent: Extent,
-        /// Chunks of it that were yielded.
+        /// Chunks of it that were read.
         done: usize,
     },
 }
@@ -218,6 +229,10 @@ enum Piece {
 pub struct Chunks {
     document: Arc<Inner>,
     pieces: VecDeque<Piece>,
+    /// Of an extent, this many are read at once.
+    at_once: usize,
+    /// What was read last, to be used again once nobody else has any of it.
+    memory: Bytes,
 }
 
 impl fmt::Debug for Chunks {
@@ -227,27 +242,45 @@ impl fmt::Debug for Chunks {
 }
 
 impl Chunks {
-    fn extent_chunk(document: &Inner, extent: &Extent, index: usize) -> Result<Option<Bytes>> {
-        let begun = (index * EXTENT_CHUNK_BYTES) as u64;
+    /// What comes next of an extent of which `done` chunks were read, verified, and how
+    /// many chunks that is; `None` at its end.
+    fn read(&mut self, extent: &Extent, done: usize) -> Result<Option<(Bytes, usize)>> {
+        let begun = (done * EXTENT_CHUNK_BYTES) as u64;
         let Some(rest) = extent.bytes.checked_sub(begun).filter(|rest| *rest > 0) else {
             return Ok(None);
         };
-        let Some(blob) = document.blobs.iter().find(|blob| blob.id == extent.blob) else {
+        let Some(blob) = self
+            .document
+            .blobs
+            .iter()
+            .find(|blob| blob.id == extent.blob)
+        else {
             return Ok(None);
         };
         let offset = extent.offset.saturating_add(begun);
-        let len = usize::try_from(rest)
-            .unwrap_or(EXTENT_CHUNK_BYTES)
-            .min(EXTENT_CHUNK_BYTES);
-        let chunk = read_at(&*blob.file, || blob.path.clone(), offset, len)?;
-        if extent.crcs.get(index) != Some(&crc32fast::hash(&chunk)) {
-            return Err(Error::corrupt(
-                &blob.path,
-                offset,
-                "the value's checksum does not match",
-            ));
+        let most = self.at_once * EXTENT_CHUNK_BYTES;
+        let len = usize::try_from(rest).unwrap_or(most).min(most);
+        let mut buffer = std::mem::take(&mut self.memory)
+            .try_into_mut()
+            .unwrap_or_default();
+        if buffer.len() < len + LARGEST_SHIFT {
+            buffer = BytesMut::zeroed(len + LARGEST_SHIFT);
         }
-        Ok(Some(chunk.into()))
+        let start = misalignment(&buffer, offset);
+        let memory = buffer.get_mut(start..start + len).unwrap_or_default();
+        read_into(&*blob.file, || blob.path.clone(), offset, memory)?;
+        for (index, chunk) in memory.chunks(EXTENT_CHUNK_BYTES).enumerate() {
+            if extent.crcs.get(done + index) != Some(&crc32fast::hash(chunk)) {
+                return Err(Error::corrupt(
+                    &blob.path,
+                    offset + (index * EXTENT_CHUNK_BYTES) as u64,
+                    "the value's checksum does not match",
+                ));
+            }
+        }
+        self.memory = buffer.freeze();
+        let read = self.memory.slice(start..start + len);
+        Ok(Some((read, len.div_ceil(EXTENT_CHUNK_BYTES))))
     }
 }
 
@@ -265,22 +298,20 @@ impl Iterator for Chunks {
                     }
                     return Some(Ok(text));
                 }
-                Piece::Extent { extent, done } => {
-                    match Self::extent_chunk(&self.document, &extent, done) {
-                        Ok(Some(chunk)) => {
-                            self.pieces.push_front(Piece::Extent {
-                                extent,
-                                done: done + 1,
-                            });
-                            return Some(Ok(chunk));
-                        }
-                        Ok(None) => {}
-                        Err(error) => {
-                            self.pieces.clear();
-                            return Some(Err(error));
-                        }
+                Piece::Extent { extent, done } => match self.read(&extent, done) {
+                    Ok(Some((read, chunks))) => {
+                        self.pieces.push_front(Piece::Extent {
+                            extent,
+                            done: done + chunks,
+                        });
+                        self.pieces.push_front(Piece::Text(read));
                     }
-                }
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.pieces.clear();
+                        return Some(Err(error));
+                    }
+                },
             }
         }
     }
@@ -327,6 +358,10 @@ impl ChunkChecksums {
         self.done
     }
 }
+
+/// What is read at once of a large document, where nobody asks for less: from this size
+/// on, processors copy what will not stay in their caches past them.
+const READ_BYTES: usize = 1024 * 1024;
 
 /// Where in its blob the body begins.
 pub(crate) const BODY_AT: u64 = blob::HEADER_BYTES;

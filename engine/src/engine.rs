@@ -12,11 +12,13 @@ use crate::commit::{Change, Outcome, Queue};
 use crate::committer::{Committer, Turns};
 use crate::compaction::{self, Bell};
 use crate::config::Config;
+use crate::document::Document;
 use crate::documents;
 use crate::error::{Error, Result};
 use crate::lock::DirectoryLock;
 use crate::log::place::Place;
 use crate::log::summary;
+use crate::lookup::Lookup;
 use crate::names::{Names, valid};
 use crate::namespace::Namespace;
 use crate::recovery::{Recovered, recover};
@@ -25,7 +27,7 @@ use crate::shared::{Shared, State};
 use crate::space::SpaceUsage;
 use crate::table::Table;
 use crate::verify::Progress;
-use crate::writer::{Intake, Permits, Writer};
+use crate::writer::{Intake, Permits, Prepared, Writer};
 
 /// An open data directory. A cheap handle: clones are the same engine.
 ///
@@ -148,9 +150,36 @@ impl Engine {
         Ok(Namespace::new(self.clone(), names))
     }
 
+    /// The document of a user and a client, as [`Namespace::get`]: for a read or two,
+    /// without a handle.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], and those of [`Namespace::get`].
+    pub fn get(&self, user: &str, client: &str) -> Result<Option<Document>> {
+        let (user, client) = (valid("user", user)?, valid("client", client)?);
+        let shared = self.shared();
+        let hash = shared.hash(user, client);
+        let lookup = Lookup {
+            shared,
+            user,
+            client,
+            hash,
+        };
+        lookup.get()
+    }
+
     /// A way in for a document that comes in chunks. No I/O yet.
     pub fn writer(&self) -> Writer {
         Writer::new(Arc::clone(&self.0.shared.intake))
+    }
+
+    /// Checks a document that is whole in memory, as a [`Writer`] would. Blocks on the
+    /// disk where the document is past [`Config::inline_bytes`].
+    ///
+    /// # Errors
+    /// Those of [`Writer::write`] and [`Writer::finish`].
+    pub fn prepare(&self, body: &[u8]) -> Result<Prepared> {
+        Writer::prepare(&self.0.shared.intake, body)
     }
 
     /// Up to `limit` namespaces of `user` that hold a document, in the order of the

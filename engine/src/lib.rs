@@ -70,6 +70,7 @@ mod key;
 mod limits;
 mod lock;
 mod log;
+mod lookup;
 mod names;
 mod namespace;
 mod recovery;
@@ -81,6 +82,7 @@ mod splitter;
 mod survey;
 mod table;
 mod verify;
+mod whole;
 mod writer;
 
 pub use catalogue::{Entry, UserUsage};

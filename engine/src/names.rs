@@ -33,12 +33,20 @@ pub(crate) fn valid<'a>(which: &'static str, name: &'a str) -> Result<&'a str> {
         "is empty"
     } else if name.len() > MAX_NAME_BYTES {
         "has more than 255 bytes"
-    } else if name.chars().any(char::is_control) {
+    } else if has_control(name) {
         "has a control character"
     } else {
         return Ok(name);
     };
     Err(Error::InvalidName { which, reason })
+}
+
+fn has_control(name: &str) -> bool {
+    // Beyond ASCII there are U+0080 to U+009F.
+    if name.is_ascii() {
+        return name.bytes().any(|byte| byte.is_ascii_control());
+    }
+    name.chars().any(char::is_control)
 }
 
 /// A keyed 128-bit hash of a namespace's names. The key is a secret of the store

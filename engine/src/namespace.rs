@@ -8,10 +8,10 @@ use crate::document::{Document, Stat};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::Usage;
-use crate::log::frame::{Draft, Kind, Meta};
+use crate::log::frame::{Draft, Kind, Member, MetaParts};
+use crate::lookup::Lookup;
 use crate::names::{Names, NamespaceHash};
 use crate::revision::{Precondition, Revision};
-use crate::table::{Entry, Newest};
 use crate::writer::Prepared;
 
 /// A handle to one namespace. Cheap to make and to clone.
@@ -46,7 +46,7 @@ pub enum Peek {
 
 impl Namespace {
     pub(crate) fn new(engine: Engine, names: Names) -> Self {
-        let hash = engine.shared().hash(&names);
+        let hash = engine.shared().hash(&names.user, &names.client);
         Self {
             engine,
             names,
@@ -69,7 +69,10 @@ impl Namespace {
     /// # Errors
     /// [`Error::Corrupt`] where the newest write cannot be read.
     pub fn revision(&self) -> Result<Option<Revision>> {
-        Ok(self.newest()?.map(|entry| Revision::new(entry.revision)))
+        Ok(self
+            .lookup()
+            .newest()?
+            .map(|entry| Revision::new(entry.revision)))
     }
 
     /// The document, as far as that needs no disk.
@@ -77,7 +80,7 @@ impl Namespace {
     /// # Errors
     /// As [`Self::revision`].
     pub fn peek(&self) -> Result<Peek> {
-        Ok(match self.newest()? {
+        Ok(match self.lookup().newest()? {
             None => Peek::Absent,
             Some(entry) => self
                 .engine
@@ -94,20 +97,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Corrupt`] with file and offset, never wrong bytes; [`Error::Io`].
     pub fn get(&self) -> Result<Option<Document>> {
-        let shared = self.engine.shared();
-        self.read(|entry| {
-            if let Some(document) = shared.cache.get(self.hash, entry.revision) {
-                return Ok(document);
-            }
-            let frame = shared.reader.frame(&self.names, entry)?;
-            let corrupt = |what: &str| {
-                let path = shared.reader.path(entry.segment);
-                Error::corrupt(&path, entry.offset.into(), what)
-            };
-            let document = Document::new(frame, corrupt, &shared.intake.blobs)?;
-            shared.cache.insert(self.hash, &document);
-            Ok(document)
-        })
+        self.lookup().get()
     }
 
     /// Revision, time and size of the document, without reading it: at most its
@@ -116,14 +106,7 @@ impl Namespace {
     /// # Errors
     /// As [`Self::get`].
     pub fn stat(&self) -> Result<Option<Stat>> {
-        let shared = self.engine.shared();
-        self.read(|entry| {
-            if let Some(document) = shared.cache.get(self.hash, entry.revision) {
-                return Ok(*document.stat());
-            }
-            let frame = shared.reader.metadata(&self.names, entry)?;
-            Ok(Stat::of(&frame))
-        })
+        self.lookup().stat()
     }
 
     /// Keys and bytes of the document; zeros where nothing is stored. Blocks as
@@ -141,9 +124,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::Rejected`], and those of [`Commit::wait`].
     pub fn put(&self, body: &[u8], options: WriteOptions) -> Result<Revision> {
-        let mut writer = self.engine.writer();
-        writer.write(body)?;
-        self.put_prepared(writer.finish()?, options)
+        self.put_prepared(self.engine.prepare(body)?, options)
     }
 
     /// Replaces the document with one that came in through a [`crate::Writer`].
@@ -183,52 +164,31 @@ impl Namespace {
         }
     }
 
-    fn newest(&self) -> Result<Option<Entry>> {
-        let shared = self.engine.shared();
-        shared.refuse_closed()?;
-        match shared.table.newest(self.hash) {
-            Newest::Absent => Ok(None),
-            Newest::Document(entry) => Ok(Some(entry)),
-            Newest::Unreadable { segment, offset } => Err(shared.unreadable(segment, offset)),
-        }
-    }
-
-    /// Reads what the newest entry points to. Where it cannot be read and is no
-    /// longer the newest, a write has overtaken the read: what it pointed to may be
-    /// gone, and the read starts over.
-    fn read<T>(&self, read: impl Fn(&Entry) -> Result<T>) -> Result<Option<T>> {
-        loop {
-            let Some(entry) = self.newest()? else {
-                return Ok(None);
-            };
-            match read(&entry) {
-                Ok(found) => return Ok(Some(found)),
-                Err(error) => {
-                    if self.newest()? == Some(entry) {
-                        return Err(error);
-                    }
-                }
-            }
+    fn lookup(&self) -> Lookup<'_> {
+        Lookup {
+            shared: self.engine.shared(),
+            user: &self.names.user,
+            client: &self.names.client,
+            hash: self.hash,
         }
     }
 
     fn replacement(&self, document: Prepared, options: WriteOptions) -> Result<Change> {
         let usage = document.usage();
-        let meta = self.meta(document.members);
-        let draft = Draft::new(Kind::Put, self.hash, &meta, document.inline);
+        let meta = self.meta(&document.members);
+        let draft = Draft::new(Kind::Put, self.hash, meta, document.inline);
         self.change(draft, usage, document.blob, options)
     }
 
     fn deletion(&self, options: WriteOptions) -> Result<Change> {
-        let meta = self.meta(Vec::new());
-        let draft = Draft::new(Kind::Delete, self.hash, &meta, bytes::Bytes::new());
+        let draft = Draft::new(Kind::Delete, self.hash, self.meta(&[]), bytes::Bytes::new());
         self.change(draft, Usage::default(), None, options)
     }
 
-    fn meta(&self, members: Vec<crate::log::frame::Member>) -> Meta {
-        Meta {
-            user: self.names.user.to_string(),
-            client: self.names.client.to_string(),
+    fn meta<'a>(&'a self, members: &'a [Member]) -> MetaParts<'a> {
+        MetaParts {
+            user: &self.names.user,
+            client: &self.names.client,
             members,
         }
     }

@@ -311,10 +311,11 @@ fn copy_tail(
             bytes: narrow(item.bytes),
             kind: EntryKind::of(header),
         };
-        let inline: Bytes = reader.frame(&names, &entry)?.inline;
-        let draft = Draft::new(header.kind, header.hash, meta, inline).ok_or_else(|| {
-            Error::corrupt(&reader.path(from), item.offset, "the frame is too long")
-        })?;
+        let inline: Bytes = reader.frame((&names.user, &names.client), &entry)?.inline;
+        let draft =
+            Draft::new(header.kind, header.hash, meta.parts(), inline).ok_or_else(|| {
+                Error::corrupt(&reader.path(from), item.offset, "the frame is too long")
+            })?;
         let frame = Appending {
             names: &names,
             draft: &draft,

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::log::place::Place;
 use crate::log::reader::Reader;
 use crate::log::segment;
-use crate::names::{Names, NamespaceHash};
+use crate::names::NamespaceHash;
 use crate::space::Space;
 use crate::table::Table;
 use crate::writer::Intake;
@@ -47,8 +47,8 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn hash(&self, names: &Names) -> NamespaceHash {
-        self.place.hash(&names.user, &names.client)
+    pub(crate) fn hash(&self, user: &str, client: &str) -> NamespaceHash {
+        self.place.hash(user, client)
     }
 
     /// Held by whoever compacts.

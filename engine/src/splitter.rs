@@ -171,6 +171,11 @@ impl Splitter {
         }
     }
 
+    /// Whether no byte has come yet.
+    pub(crate) fn is_at_start(&self) -> bool {
+        self.cursor.offset == 0
+    }
+
     /// Whether a value has begun and not ended.
     pub(crate) fn in_value(&self) -> bool {
         matches!(self.state, State::Value(_))

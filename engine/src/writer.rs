@@ -16,6 +16,7 @@ use crate::judge;
 use crate::limits::{Limits, Usage, Violation};
 use crate::log::frame::{Extent, Member, Place};
 use crate::splitter::{Event, Splitter};
+use crate::whole;
 
 /// What writers share: the rules, and the few buffers for judging spooled values.
 pub(crate) struct Intake {
@@ -101,6 +102,28 @@ impl Writer {
         }
     }
 
+    /// Takes in a document that is whole in memory.
+    pub(crate) fn prepare(intake: &Arc<Intake>, body: &[u8]) -> Result<Prepared> {
+        if body.len() <= intake.inline_bytes as usize
+            && let Some(whole) = whole::check(body, &intake.limits, intake.inline_bytes)
+        {
+            return Ok(Prepared {
+                members: whole.members,
+                inline: whole.body,
+                blob: None,
+                usage: whole.usage,
+            });
+        }
+        let mut writer = Self::new(Arc::clone(intake));
+        writer.write(body)?;
+        writer.finish()
+    }
+
+    /// Whether nothing was written to it.
+    pub fn is_empty(&self) -> bool {
+        self.splitter.is_at_start()
+    }
+
     /// Whether a write of `more` bytes, and a finish after it, touch no disk.
     pub fn stays_in_memory(&self, more: usize) -> bool {
         match &self.body {
@@ -133,6 +156,8 @@ impl Writer {
             let room = (self.intake.inline_bytes as usize).saturating_sub(body.len());
             body.reserve(chunk.len().min(room));
         }
+        // The value that ends next, where all of it is in this chunk.
+        let mut whole = None;
         loop {
             match self.splitter.next(&mut chunk) {
                 Ok(None) => return Ok(()),
@@ -157,10 +182,11 @@ impl Writer {
                         checksums.update(piece);
                     }
                     if let Some(member) = self.members.last_mut() {
+                        whole = (member.value_bytes == 0).then_some(piece);
                         member.value_bytes += piece.len() as u64;
                     }
                 }
-                Ok(Some(Event::ValueEnd)) => self.end_value()?,
+                Ok(Some(Event::ValueEnd)) => self.end_value(whole.take())?,
                 Err(violation) => return Err(self.first_violation(violation)),
             }
         }
@@ -256,9 +282,15 @@ impl Writer {
         }
     }
 
-    fn end_value(&mut self) -> Result<()> {
+    /// `whole`: the value's text, where it came in one piece.
+    fn end_value(&mut self, whole: Option<&[u8]>) -> Result<()> {
         let start = self.splitter.value_start();
-        self.with_value(|text| judge::value(text, start))??;
+        match (&mut self.body, whole) {
+            (Body::Spooled { blob, .. }, Some(text)) => {
+                blob.sync_during(text.len(), || judge::value(text, start))??;
+            }
+            _ => self.with_value(|text| judge::value(text, start))??,
+        }
         if let (Body::Spooled { checksums, .. }, Some(member)) =
             (&mut self.body, self.members.last_mut())
         {
@@ -293,7 +325,7 @@ impl Writer {
             Body::Spooled { blob, .. } => {
                 let _permit = self.intake.permits.take();
                 let text = blob.read_back(member.value_at, member.value_bytes)?;
-                Ok(judge(&text))
+                blob.sync_during(text.len(), || judge(&text))
             }
         }
     }

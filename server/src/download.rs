@@ -11,10 +11,11 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prefd_engine::{Chunks, Document};
 use tokio::task::JoinHandle;
 
-/// Chunks of a document that are read in one go, 64 KiB each: few enough that a slow
-/// client costs little memory, enough that handing over to a blocking thread is not
-/// what takes the time.
-const CHUNKS_AT_ONCE: usize = 4;
+/// What is read in one go: little enough that a slow client costs little memory, enough
+/// that handing over to a blocking thread is not what takes the time.
+const READ_BYTES: usize = 256 * 1024;
+/// The pieces that this comes in.
+const CHUNKS_AT_ONCE: usize = READ_BYTES / (64 * 1024);
 
 /// The body of an answer.
 pub(crate) struct Body(Kind);
@@ -69,7 +70,7 @@ impl Body {
             None => Self(Kind::Document(Box::new(Download {
                 remaining: document.stat().usage.bytes,
                 read: VecDeque::new(),
-                source: Source::Ready(document.chunks()),
+                source: Source::Ready(document.chunks_within(READ_BYTES)),
             }))),
         }
     }

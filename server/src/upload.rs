@@ -89,6 +89,9 @@ pub(crate) async fn receive(
             continue;
         };
         if gathered.chunks.is_empty() && writer.stays_in_memory(chunk.len()) {
+            if writer.is_empty() && body.is_end_stream() {
+                return Ok(engine.prepare(&chunk)?);
+            }
             writer.write(&chunk)?;
             continue;
         }

@@ -164,6 +164,40 @@ fn a_failed_blob_sync_fails_its_own_put_only() {
     assert_eq!(store.files("blobs", ".blob").len(), 1);
 }
 
+/// The file is synced once while its value is judged, and once at its end. Whichever
+/// fails: the system reports it once, and may have let go of what it could not write.
+#[test]
+fn a_blob_sync_that_fails_while_a_value_is_judged_fails_its_put_only() {
+    for cut in [usize::MAX, 100_000] {
+        for failing in [0, 1] {
+            let store = Store::new();
+            let engine = store.open().unwrap();
+            let large = body(1, 3_000_000);
+            let mut syncs = 0;
+            store.disk.set_fault(Box::new(move |operation, path| {
+                let is_blob = path.to_string_lossy().ends_with(".blob");
+                let is_sync = operation == Operation::Sync && is_blob;
+                syncs += u32::from(is_sync);
+                (is_sync && syncs == failing + 1).then_some(io::ErrorKind::Other)
+            }));
+            let written = || {
+                let mut writer = engine.writer();
+                for piece in large.as_bytes().chunks(cut) {
+                    writer.write(piece)?;
+                }
+                writer.finish().map(drop)
+            };
+            assert!(
+                matches!(written(), Err(Error::Io { op: "sync", .. })),
+                "sync {failing} of what is cut at {cut}"
+            );
+            written().unwrap();
+            engine.close().unwrap();
+            assert_eq!(store.files("blobs", ".blob").len(), 0);
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_refuses_the_batch_changes_nothing_and_recovers() {
     for room in [0, 1, 60, 100, 700, 1_500, 3_000] {

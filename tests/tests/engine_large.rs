@@ -57,6 +57,23 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
                 .all(|chunk| chunk.unwrap().len() <= 65_536)
         );
         assert_eq!(document.read().unwrap(), kept.as_bytes());
+        for bytes in [0, 65_536, 200_000, 10_000_000] {
+            let mut read = Vec::new();
+            // Some are kept, so that their memory is not there to be used again.
+            let mut held = Vec::new();
+            for (index, chunk) in document.chunks_within(bytes).enumerate() {
+                let chunk = chunk.unwrap();
+                assert!(chunk.len() <= 65_536);
+                read.extend_from_slice(&chunk);
+                if index % 3 == 0 {
+                    held.push((read.len() - chunk.len(), chunk));
+                }
+            }
+            assert!(read == kept.as_bytes(), "within {bytes} bytes");
+            for (at, chunk) in held {
+                assert!(chunk == kept.as_bytes()[at..at + chunk.len()]);
+            }
+        }
         let third: Vec<u8> = document
             .value("k2")
             .unwrap()

@@ -48,8 +48,7 @@ impl Session for &prefd_engine::Engine {
     }
 
     fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let namespace = self.namespace(key.user(), key.client())?;
-        let Some(document) = namespace.get()? else {
+        let Some(document) = prefd_engine::Engine::get(self, key.user(), key.client())? else {
             return Ok(false);
         };
         match document.in_memory() {

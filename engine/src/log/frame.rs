@@ -24,7 +24,7 @@ use crate::codec;
 use crate::error::Error;
 use crate::fields::Fields;
 use crate::limits::Usage;
-use crate::names::{Names, NamespaceHash};
+use crate::names::NamespaceHash;
 
 pub(crate) const MAGIC: [u8; 4] = *b"PFRM";
 pub(crate) const VERSION: u8 = 1;
@@ -249,24 +249,30 @@ impl Place {
     }
 }
 
+/// The same, of parts that somebody else has: what is encoded.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct MetaParts<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) client: &'a str,
+    pub(crate) members: &'a [Member],
+}
+
 impl Meta {
-    pub(crate) fn is_of(&self, names: &Names) -> bool {
-        *self.user == *names.user && *self.client == *names.client
+    pub(crate) fn parts(&self) -> MetaParts<'_> {
+        MetaParts {
+            user: &self.user,
+            client: &self.client,
+            members: &self.members,
+        }
+    }
+
+    pub(crate) fn is_of(&self, (user, client): (&str, &str)) -> bool {
+        self.user == user && self.client == client
     }
 
     /// The blob files that the document lies in, each once.
     pub(crate) fn blobs(&self) -> Vec<u64> {
-        let mut blobs: Vec<u64> = self
-            .members
-            .iter()
-            .filter_map(|member| match &member.value {
-                Place::Extent(extent) => Some(extent.blob),
-                Place::Inline { .. } => None,
-            })
-            .collect();
-        blobs.sort_unstable();
-        blobs.dedup();
-        blobs
+        blobs(&self.members)
     }
 
     /// Bytes of the body, if all values lie in it, where they must: each behind its key,
@@ -304,6 +310,19 @@ impl Meta {
     }
 }
 
+fn blobs(members: &[Member]) -> Vec<u64> {
+    let mut blobs: Vec<u64> = members
+        .iter()
+        .filter_map(|member| match &member.value {
+            Place::Extent(extent) => Some(extent.blob),
+            Place::Inline { .. } => None,
+        })
+        .collect();
+    blobs.sort_unstable();
+    blobs.dedup();
+    blobs
+}
+
 /// A frame that lacks only what the commit gives it: revision, time, watermark.
 /// Made by the writer's own thread, so that the committer has little to do.
 #[derive(Debug)]
@@ -321,9 +340,14 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// `None` where the lengths do not fit the format.
-    pub(crate) fn new(kind: Kind, hash: NamespaceHash, meta: &Meta, inline: Bytes) -> Option<Self> {
-        let blobs = meta.blobs();
-        let meta = codec::encode(meta).ok()?;
+    pub(crate) fn new(
+        kind: Kind,
+        hash: NamespaceHash,
+        parts: MetaParts<'_>,
+        inline: Bytes,
+    ) -> Option<Self> {
+        let blobs = blobs(parts.members);
+        let meta = codec::encode(&parts).ok()?;
         Some(Self {
             kind,
             hash,

@@ -12,7 +12,6 @@ use crate::fs::{File, Fs};
 use crate::log::frame::{self, Header, Meta};
 use crate::log::segment::{self, StoreId};
 use crate::log::summary::EntryKind;
-use crate::names::Names;
 use crate::table::Entry;
 
 /// Bytes read at once where only the metadata is wanted: the header and metadata
@@ -50,12 +49,12 @@ impl Reader {
     }
 
     /// The frame that `entry` points to, whole; it must be of this namespace.
-    pub(crate) fn frame(&self, names: &Names, entry: &Entry) -> Result<Frame> {
+    pub(crate) fn frame(&self, names: (&str, &str), entry: &Entry) -> Result<Frame> {
         self.read(entry, entry.bytes, |meta| meta.is_of(names))
     }
 
     /// The same without its inline bytes.
-    pub(crate) fn metadata(&self, names: &Names, entry: &Entry) -> Result<Frame> {
+    pub(crate) fn metadata(&self, names: (&str, &str), entry: &Entry) -> Result<Frame> {
         let bytes = entry.bytes.min(METADATA_READ_BYTES);
         self.read(entry, bytes, |meta| meta.is_of(names))
     }
@@ -159,24 +158,37 @@ pub(crate) fn read_at(
     offset: u64,
     len: usize,
 ) -> Result<Vec<u8>> {
-    let cut_short = || Error::corrupt(&path(), offset, "the file is cut short");
     if len > UNCHECKED_READ_BYTES {
         let found = file
             .len()
             .map_err(|error| Error::io("stat", &path(), error))?;
         if found.saturating_sub(offset) < len as u64 {
-            return Err(cut_short());
+            return Err(cut_short(&path(), offset));
         }
     }
     let mut buffer = vec![0; len];
-    file.read_exact_at(&mut buffer, offset).map_err(|error| {
+    read_into(file, path, offset, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// The same, into memory that is there.
+pub(crate) fn read_into(
+    file: &dyn File,
+    path: impl Fn() -> PathBuf,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<()> {
+    file.read_exact_at(buffer, offset).map_err(|error| {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
-            cut_short()
+            cut_short(&path(), offset)
         } else {
             Error::io("read", &path(), error)
         }
-    })?;
-    Ok(buffer)
+    })
+}
+
+fn cut_short(path: &Path, offset: u64) -> Error {
+    Error::corrupt(path, offset, "the file is cut short")
 }
 
 #[cfg(test)]

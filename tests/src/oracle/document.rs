@@ -1,5 +1,6 @@
 //! Documents against every limit: the engine's verdict is that of `serde_json` and of
-//! the limits taken literally; it is the same for every way of cutting the body; and
+//! the limits taken literally; it is the same for every way of cutting the body, and for
+//! the way in of what is whole; and
 //! what was accepted is read back as it was sent.
 //!
 //! The judgement here is slow and plain on purpose. It asks `serde_json` where the
@@ -113,8 +114,17 @@ pub fn judge(case: &Case) {
             "{}",
             shown()
         );
-        if let (Ok(document), Ok(text)) = (cut, expected) {
-            read_back(engine, document, &text, &shown);
+        let at_once = engine.prepare(&case.body).map_err(rejected);
+        assert_eq!(
+            at_once.as_ref().map(Prepared::usage),
+            whole.as_ref().map(|usage| *usage),
+            "{}",
+            shown()
+        );
+        for document in [cut, at_once] {
+            if let (Ok(document), Ok(text)) = (document, &expected) {
+                read_back(engine, document, text, &shown);
+            }
         }
     });
 }
@@ -129,15 +139,18 @@ pub fn judge(case: &Case) {
 pub fn stream(engine: &Engine, body: &[u8], cuts: &[usize]) -> Result<Prepared, Violation> {
     let mut writer = engine.writer();
     let mut from = 0;
-    let rejected = |error| match error {
-        Error::Rejected(violation) => violation,
-        other => panic!("{other}"),
-    };
     for cut in cuts.iter().copied().chain([body.len()]) {
         writer.write(&body[from..cut]).map_err(rejected)?;
         from = cut;
     }
     writer.finish().map_err(rejected)
+}
+
+fn rejected(error: Error) -> Violation {
+    match error {
+        Error::Rejected(violation) => violation,
+        other => panic!("{other}"),
+    }
 }
 
 /// Commits a document and reads it: whole, its keys, and each value.
