@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
+use crate::bench::{self, BenchOptions};
 use crate::serve::{self, ServeError};
 use crate::settings::Settings;
 use crate::store::{self, StoreOptions};
@@ -44,6 +45,9 @@ enum Command {
     /// Give back what replaced and deleted documents take in a data directory that no
     /// server has open. A server does so by itself, for what is mostly stale
     Compact(StoreOptions),
+    /// Measure what the store gives on a disk of this machine, beside a bare file, in a
+    /// folder of its own: no data directory is touched
+    Bench(BenchOptions),
 }
 
 /// Runs `prefd` with the arguments of the process.
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Compact(options) => {
             store::compact(&options).map_err(|error| (false, error.to_string()))
         }
+        Command::Bench(options) => bench::run(&options).map_err(|error| (false, error.to_string())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

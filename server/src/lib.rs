@@ -25,6 +25,7 @@
 )]
 
 mod auth;
+mod bench;
 mod cli;
 mod connection;
 mod descriptors;

@@ -221,11 +221,11 @@ impl Bar {
     }
 }
 
-fn print(value: &Value) -> Result<(), StoreError> {
+pub(crate) fn print(value: &Value) -> Result<(), StoreError> {
     write(&format!("{value:#}\n"))
 }
 
-fn write(text: &str) -> Result<(), StoreError> {
+pub(crate) fn write(text: &str) -> Result<(), StoreError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
@@ -240,7 +240,7 @@ fn table(rows: &[(&str, String)]) -> String {
 }
 
 /// A count of bytes for people.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut whole = count;
