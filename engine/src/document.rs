@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use triomphe::ThinArc;
 
 use crate::blob::{self, Blobs};
 use crate::error::{Error, Result};
@@ -55,14 +57,17 @@ impl Stat {
 ///
 /// A small one holds its body in memory. A large one holds its blob file open, a
 /// file descriptor, until the last clone and the last [`Chunks`] of it are gone.
+///
+/// The body lies behind the head, in one piece of memory: what a read of a document that
+/// nobody has looked at lately takes is the memory's time, and two pieces take twice that.
 #[derive(Clone)]
-pub struct Document(Arc<Inner>);
+pub struct Document(ThinArc<Head, u8>);
 
-struct Inner {
+struct Head {
+    /// Whether it was read since the document cache looked.
+    is_marked: AtomicBool,
     stat: Stat,
     members: Vec<Member>,
-    /// The whole body, unless values lie in blobs.
-    body: Bytes,
     blobs: Vec<OpenBlob>,
 }
 
@@ -94,23 +99,69 @@ impl Document {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self(Arc::new(Inner {
+        let head = Head {
+            is_marked: AtomicBool::new(false),
             stat,
             members: frame.meta.members,
-            body: frame.inline,
             blobs,
-        })))
+        };
+        Ok(Self(ThinArc::from_header_and_slice(head, &frame.inline)))
+    }
+
+    /// One that no store holds.
+    #[cfg(test)]
+    pub(crate) fn in_memory_only(stat: Stat, body: &[u8]) -> Self {
+        let head = Head {
+            is_marked: AtomicBool::new(false),
+            stat,
+            members: Vec::new(),
+            blobs: Vec::new(),
+        };
+        Self(ThinArc::from_header_and_slice(head, body))
+    }
+
+    fn head(&self) -> &Head {
+        &self.0.header.header
+    }
+
+    /// Whether both are the same one in memory.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.head(), other.head())
+    }
+
+    /// Whether nobody else has it.
+    pub(crate) fn is_held_once(&self) -> bool {
+        ThinArc::strong_count(&self.0) == 1
+    }
+
+    /// Marks it as read.
+    pub(crate) fn mark(&self) {
+        // A write that changes nothing would still take the line from other processors.
+        if !self.head().is_marked.load(Ordering::Relaxed) {
+            self.head().is_marked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was marked; it is not any more.
+    pub(crate) fn take_mark(&self) -> bool {
+        self.head().is_marked.swap(false, Ordering::Relaxed)
     }
 
     /// Revision, time and size.
     pub fn stat(&self) -> &Stat {
-        &self.0.stat
+        &self.head().stat
     }
 
     /// The whole body, where it is in memory: documents up to
     /// [`crate::Config::inline_bytes`].
-    pub fn in_memory(&self) -> Option<&Bytes> {
-        self.0.blobs.is_empty().then_some(&self.0.body)
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        self.head().blobs.is_empty().then(|| &self.0.slice)
+    }
+
+    /// The same, to be kept: it shares the document's memory.
+    pub fn to_bytes(&self) -> Option<Bytes> {
+        self.in_memory()?;
+        Some(Bytes::from_owner(Body(self.clone())))
     }
 
     /// The body in pieces of up to 64 KiB, in order. Blocks on the disk unless it
@@ -126,11 +177,11 @@ impl Document {
     /// as much).
     pub fn chunks_within(&self, bytes: usize) -> Chunks {
         let mut pieces = VecDeque::new();
-        if let Some(body) = self.in_memory() {
-            pieces.push_back(Piece::Text(body.clone()));
+        if let Some(body) = self.to_bytes() {
+            pieces.push_back(Piece::Text(body));
         } else {
             let mut separator = "{";
-            for member in &self.0.members {
+            for member in &self.head().members {
                 let text = format!("{separator}{}:", member.key);
                 pieces.push_back(Piece::Text(text.into()));
                 pieces.push_back(self.value_piece(&member.value));
@@ -144,7 +195,7 @@ impl Document {
     /// One value's JSON text, by its decoded key, in pieces as [`Self::chunks`]
     /// yields them; `None` where there is no such key. Reads nothing but that value.
     pub fn value(&self, key: &str) -> Option<Chunks> {
-        self.0
+        self.head()
             .members
             .iter()
             .find(|member| decode_key(&member.key) == key)
@@ -156,12 +207,15 @@ impl Document {
 
     /// The decoded keys, in the document's order.
     pub fn keys(&self) -> impl Iterator<Item = String> + '_ {
-        self.0.members.iter().map(|member| decode_key(&member.key))
+        self.head()
+            .members
+            .iter()
+            .map(|member| decode_key(&member.key))
     }
 
     /// The whole body, in memory of its size. Blocks as [`Self::chunks`] does.
     pub fn read(&self) -> Result<Vec<u8>> {
-        let bytes = usize::try_from(self.0.stat.usage.bytes).unwrap_or_default();
+        let bytes = usize::try_from(self.head().stat.usage.bytes).unwrap_or_default();
         let mut body = Vec::with_capacity(bytes);
         for chunk in self.chunks() {
             body.extend_from_slice(&chunk?);
@@ -172,12 +226,12 @@ impl Document {
     /// Bytes of memory that it takes, roughly.
     pub(crate) fn weight(&self) -> u64 {
         let members: usize = self
-            .0
+            .head()
             .members
             .iter()
             .map(|member| size_of::<Member>() + member.key.len())
             .sum();
-        (size_of::<Inner>() + members + self.0.body.len()) as u64
+        (size_of::<Head>() + members + self.0.slice.len()) as u64
     }
 
     fn value_piece(&self, place: &Place) -> Piece {
@@ -185,7 +239,8 @@ impl Document {
             Place::Inline { offset, bytes } => {
                 let start = *offset as usize;
                 // The bounds were checked when the document was made.
-                Piece::Text(self.0.body.slice(start..start + *bytes as usize))
+                let body = self.to_bytes().unwrap_or_default();
+                Piece::Text(body.slice(start..start + *bytes as usize))
             }
             Place::Extent(extent) => Piece::Extent {
                 extent: extent.clone(),
@@ -196,11 +251,20 @@ impl Document {
 
     fn pieces(&self, pieces: VecDeque<Piece>, bytes: usize) -> Chunks {
         Chunks {
-            document: Arc::clone(&self.0),
+            document: self.clone(),
             pieces,
             at_once: (bytes / EXTENT_CHUNK_BYTES).max(1),
             memory: Bytes::new(),
         }
+    }
+}
+
+/// What keeps the memory of a body that is handed out.
+struct Body(Document);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0.slice
     }
 }
 
@@ -211,7 +275,7 @@ fn decode_key(text: &str) -> String {
 
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Document").field(&self.0.stat).finish()
+        f.debug_tuple("Document").field(self.stat()).finish()
     }
 }
 
@@ -227,7 +291,7 @@ enum Piece {
 /// The bytes of a document or of one value, piece by piece. See
 /// [`Document::chunks`].
 pub struct Chunks {
-    document: Arc<Inner>,
+    document: Document,
     pieces: VecDeque<Piece>,
     /// Of an extent, this many are read at once.
     at_once: usize,
@@ -251,6 +315,7 @@ impl Chunks {
         };
         let Some(blob) = self
             .document
+            .head()
             .blobs
             .iter()
             .find(|blob| blob.id == extent.blob)

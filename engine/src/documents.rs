@@ -11,7 +11,7 @@ use crate::log::place::Place;
 use crate::log::summary::{self, EntryKind};
 use crate::names::NamespaceHash;
 use crate::space::Space;
-use crate::table::{self, Loss, Table};
+use crate::table::{Loss, Table};
 
 /// What has been found of the documents so far.
 #[derive(Default)]
@@ -32,17 +32,13 @@ impl Documents {
     /// Takes up a segment's entries.
     pub(crate) fn load(&mut self, segment: u32, entries: &[summary::Entry], blobs: &[(u32, u64)]) {
         self.space.lock().found(segment, entries);
-        for entry in entries {
-            if entry.kind == EntryKind::Lost {
-                self.table.lose(Loss {
-                    revision: entry.revision,
-                    segment,
-                    offset: entry.offset,
-                });
-            } else {
-                let entry_in_table = table::Entry::at(segment, entry);
-                self.table.advance(entry.hash, entry_in_table);
-            }
+        self.table.load(segment, entries);
+        for entry in entries.iter().filter(|e| e.kind == EntryKind::Lost) {
+            self.table.lose(Loss {
+                revision: entry.revision,
+                segment,
+                offset: entry.offset,
+            });
         }
         self.references
             .extend(blobs.iter().filter_map(|(index, blob)| {

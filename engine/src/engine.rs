@@ -64,7 +64,7 @@ impl Engine {
     /// Opens the store in a directory, which is made where it is missing. Blocks
     /// until every document is found; the catalogue is opened in the background.
     ///
-    /// Memory: the table takes 47 to 94 bytes for each document, and the budgets in
+    /// Memory: the table takes less than 60 bytes for each document, and the budgets in
     /// [`Config`] come on top.
     ///
     /// # Errors

@@ -19,7 +19,21 @@ impl Lookup<'_> {
     /// The newest entry of the table; `None` where nothing is stored.
     pub(crate) fn newest(&self) -> Result<Option<Entry>> {
         self.shared.refuse_closed()?;
-        match self.shared.table.newest(self.hash) {
+        self.found(self.shared.table.newest(self.hash))
+    }
+
+    /// The same, and the document, if it is in memory: then it counts as read.
+    pub(crate) fn newest_held(&self) -> Result<Option<(Entry, Option<Document>)>> {
+        self.shared.refuse_closed()?;
+        let (newest, document) = self.shared.table.newest_held(self.hash);
+        if let Some(document) = &document {
+            document.mark();
+        }
+        Ok(self.found(newest)?.map(|entry| (entry, document)))
+    }
+
+    fn found(&self, newest: Newest) -> Result<Option<Entry>> {
+        match newest {
             Newest::Absent => Ok(None),
             Newest::Document(entry) => Ok(Some(entry)),
             Newest::Unreadable { segment, offset } => Err(self.shared.unreadable(segment, offset)),
@@ -27,40 +41,43 @@ impl Lookup<'_> {
     }
 
     pub(crate) fn get(&self) -> Result<Option<Document>> {
-        self.read(|entry| {
+        self.read(Clone::clone, |entry| {
             let shared = self.shared;
-            if let Some(document) = shared.cache.get(self.hash, entry.revision) {
-                return Ok(document);
-            }
             let frame = shared.reader.frame((self.user, self.client), entry)?;
             let corrupt = |what: &str| {
                 let path = shared.reader.path(entry.segment);
                 Error::corrupt(&path, entry.offset.into(), what)
             };
             let document = Document::new(frame, corrupt, &shared.intake.blobs)?;
-            shared.cache.insert(self.hash, &document);
+            shared.cache.keep(&shared.table, self.hash, &document);
             Ok(document)
         })
     }
 
     pub(crate) fn stat(&self) -> Result<Option<Stat>> {
-        self.read(|entry| {
-            if let Some(document) = self.shared.cache.get(self.hash, entry.revision) {
-                return Ok(*document.stat());
-            }
-            let names = (self.user, self.client);
-            let frame = self.shared.reader.metadata(names, entry)?;
-            Ok(Stat::of(&frame))
-        })
+        self.read(
+            |document| *document.stat(),
+            |entry| {
+                let names = (self.user, self.client);
+                let frame = self.shared.reader.metadata(names, entry)?;
+                Ok(Stat::of(&frame))
+            },
+        )
     }
 
-    /// Reads what the newest entry points to. Where it cannot be read and is no
-    /// longer the newest, a write has overtaken the read: what it pointed to may be
-    /// gone, and the read starts over.
-    fn read<T>(&self, read: impl Fn(&Entry) -> Result<T>) -> Result<Option<T>> {
+    /// What `held` says of the document in memory, or else `read` of what the newest entry
+    /// points to. Where that cannot be read and is no longer the newest, a write has
+    /// overtaken the read: what it pointed to may be gone, and the read starts over.
+    fn read<T>(
+        &self,
+        held: impl Fn(&Document) -> T,
+        read: impl Fn(&Entry) -> Result<T>,
+    ) -> Result<Option<T>> {
         loop {
-            let Some(entry) = self.newest()? else {
-                return Ok(None);
+            let entry = match self.newest_held()? {
+                None => return Ok(None),
+                Some((_, Some(document))) => return Ok(Some(held(&document))),
+                Some((entry, None)) => entry,
             };
             match read(&entry) {
                 Ok(found) => return Ok(Some(found)),

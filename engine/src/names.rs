@@ -76,9 +76,9 @@ impl NamespaceHash {
         Self(low as u64, (low >> 64) as u64)
     }
 
-    /// Bits of it that [`std::hash::Hash`] does not use.
-    pub(crate) fn shard(self) -> u64 {
-        self.1
+    /// The half that [`std::hash::Hash`] uses, and the other one.
+    pub(crate) fn halves(self) -> (u64, u64) {
+        (self.0, self.1)
     }
 }
 

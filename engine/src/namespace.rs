@@ -80,14 +80,9 @@ impl Namespace {
     /// # Errors
     /// As [`Self::revision`].
     pub fn peek(&self) -> Result<Peek> {
-        Ok(match self.lookup().newest()? {
+        Ok(match self.lookup().newest_held()? {
             None => Peek::Absent,
-            Some(entry) => self
-                .engine
-                .shared()
-                .cache
-                .get(self.hash, entry.revision)
-                .map_or(Peek::OnDisk, Peek::Resident),
+            Some((_, document)) => document.map_or(Peek::OnDisk, Peek::Resident),
         })
     }
 

@@ -1,16 +1,19 @@
 //! The table: where the newest frame of each namespace lies. In memory, rebuilt at
-//! every open, and the one place that decides what is current.
+//! every open, and the one place that decides what is current. Beside each place it
+//! holds the document, if the document cache has it (`cache.rs`): a read that finds the
+//! one has found the other.
 //!
-//! It knows hashes and places, never names or bytes. An entry takes 41 bytes of a
-//! hash map that is between 44 % and 88 % full.
+//! It knows hashes and places, never names or bytes. An entry takes 40 bytes, in arrays
+//! of which 78 to 88 % are taken: 45 to 52 bytes a document, and what the allocator adds.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+mod buckets;
+mod slots;
 
+use crate::document::Document;
 use crate::log::summary::{self, EntryKind};
-use crate::names::{NamespaceHash, NamespaceMap};
-
-/// Readers and the committer meet on a lock only within one of these.
-const SHARDS: usize = 64;
+use crate::names::NamespaceHash;
+use buckets::{Buckets, Change};
+use slots::Slot;
 
 /// The newest frame of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl Entry {
             revision: entry.revision,
             segment,
             offset: entry.offset,
-            bytes: entry.bytes,
+            bytes: entry.bytes.min(Self::MAX_BYTES),
             kind: entry.kind,
         }
     }
@@ -56,40 +59,41 @@ pub(crate) enum Newest {
     },
 }
 
-type Shard = NamespaceMap<Entry>;
+/// Entries whose slots are fetched at once: about as many as a processor waits for at a
+/// time, and few enough to still be there when they are changed.
+const LOADED_AT_ONCE: usize = 32;
 
+#[derive(Default)]
 pub(crate) struct Table {
-    shards: Vec<RwLock<Shard>>,
+    held: Buckets,
     /// The loss with the highest revision. Found at the open or never, so that readers
     /// need no lock for it.
     loss: Option<Loss>,
 }
 
-impl Default for Table {
-    fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            loss: None,
-        }
-    }
-}
-
 impl Table {
-    fn shard(&self, hash: NamespaceHash) -> &RwLock<Shard> {
-        #[allow(clippy::cast_possible_truncation, reason = "below SHARDS")]
-        let index = (hash.shard() % SHARDS as u64) as usize;
-        #[allow(clippy::indexing_slicing, reason = "there are SHARDS of them")]
-        &self.shards[index]
-    }
-
     /// The entry as it is, damaged and deleted ones included.
     pub(crate) fn entry(&self, hash: NamespaceHash) -> Option<Entry> {
-        read(self.shard(hash)).get(&hash).copied()
+        self.held.read(hash, |held| held.map(Slot::entry))
     }
 
     /// What is current in a namespace.
     pub(crate) fn newest(&self, hash: NamespaceHash) -> Newest {
-        let entry = self.entry(hash);
+        self.judge(self.entry(hash))
+    }
+
+    /// The same, and the document, if it is in memory.
+    pub(crate) fn newest_held(&self, hash: NamespaceHash) -> (Newest, Option<Document>) {
+        let found = self.held.read(hash, |held| {
+            held.map(|held| (held.entry(), held.document.clone()))
+        });
+        match found {
+            None => (self.judge(None), None),
+            Some((entry, document)) => (self.judge(Some(entry)), document),
+        }
+    }
+
+    fn judge(&self, entry: Option<Entry>) -> Newest {
         if let Some(loss) = self.loss
             && entry.is_none_or(|entry| entry.revision <= loss.revision)
         {
@@ -112,17 +116,65 @@ impl Table {
     }
 
     /// Makes `entry` current unless a newer one is there; returns the one that it
-    /// replaced.
+    /// replaced. A copy of what was current, under its revision, keeps the document.
     pub(crate) fn advance(&self, hash: NamespaceHash, entry: Entry) -> Option<Entry> {
-        let mut shard = write(self.shard(hash));
-        match shard.get_mut(&hash) {
-            Some(current) if current.revision > entry.revision => None,
-            Some(current) => Some(std::mem::replace(current, entry)),
-            None => {
-                shard.insert(hash, entry);
-                None
+        // The document is freed when nobody waits for its bucket any more.
+        let (replaced, _freed) = self.held.change(hash, |held| {
+            let Some(held) = held else {
+                let slot = Slot::new(hash, &entry, None);
+                return (Change::Insert(slot), (None, None));
+            };
+            let before = held.entry();
+            if before.revision > entry.revision {
+                return (Change::Keep, (None, None));
+            }
+            let document = held.document.take();
+            let (kept, freed) = if before.revision == entry.revision {
+                (document, None)
+            } else {
+                (None, document)
+            };
+            *held = Slot::new(hash, &entry, kept);
+            (Change::Keep, (Some(before), freed))
+        });
+        replaced
+    }
+
+    /// Takes up a segment's entries, as one after the other by [`Self::advance`]; those of
+    /// frames that are lost are not for the table.
+    pub(crate) fn load(&mut self, segment: u32, entries: &[summary::Entry]) {
+        for entries in entries.chunks(LOADED_AT_ONCE) {
+            self.held.touch(entries.iter().map(|entry| entry.hash));
+            for entry in entries.iter().filter(|e| e.kind != EntryKind::Lost) {
+                self.advance(entry.hash, Entry::at(segment, entry));
             }
         }
+    }
+
+    /// Holds a document, if it is the current one of its namespace, and there is none.
+    /// Whether it does.
+    pub(crate) fn hold(&self, hash: NamespaceHash, document: &Document) -> bool {
+        let revision = document.stat().revision.get();
+        self.held.change(hash, |held| {
+            let held = held.filter(|held| held.document.is_none());
+            let is_held = match held.filter(|held| held.entry().revision == revision) {
+                Some(held) => held.document.replace(document.clone()).is_none(),
+                None => false,
+            };
+            (Change::Keep, is_held)
+        })
+    }
+
+    /// Holds a document no longer.
+    pub(crate) fn let_go(&self, hash: NamespaceHash, document: &Document) {
+        let _freed = self.held.change(hash, |held| {
+            let is_it =
+                |held: &&mut Slot| held.document.as_ref().is_some_and(|d| d.is_same(document));
+            (
+                Change::Keep,
+                held.filter(is_it).map(|held| held.document.take()),
+            )
+        });
     }
 
     /// Whether `entry` is what is current.
@@ -134,17 +186,16 @@ impl Table {
     /// Forgets a delete, if it is what is current: nothing older is left that it
     /// could hide.
     pub(crate) fn forget_delete(&self, hash: NamespaceHash, entry: &Entry) {
-        let mut shard = write(self.shard(hash));
-        if entry.kind == EntryKind::Delete && shard.get(&hash) == Some(entry) {
-            shard.remove(&hash);
-        }
+        self.held.change(hash, |held| {
+            let is_it =
+                entry.kind == EntryKind::Delete && held.is_some_and(|held| held.entry() == *entry);
+            (if is_it { Change::Remove } else { Change::Keep }, ())
+        });
     }
 
     /// Visits what is current, deletes included, in no order.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Entry)) {
-        for shard in &self.shards {
-            read(shard).values().for_each(&mut visit);
-        }
+        self.held.for_each(|held| visit(&held.entry()));
     }
 
     /// Remembers that a frame was lost.
@@ -161,23 +212,11 @@ impl Table {
 
     /// Documents stored.
     pub(crate) fn documents(&self) -> u64 {
-        self.shards
-            .iter()
-            .map(|shard| {
-                read(shard)
-                    .values()
-                    .filter(|e| matches!(e.kind, EntryKind::Put | EntryKind::PutWithBlobs))
-                    .count() as u64
-            })
-            .sum()
+        let mut documents = 0;
+        self.for_each(|entry| {
+            let is_document = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);
+            documents += u64::from(is_document);
+        });
+        documents
     }
-}
-
-/// A panic elsewhere cannot leave an entry half written: entries are `Copy`.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

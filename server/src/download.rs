@@ -65,8 +65,8 @@ impl Body {
     }
 
     pub(crate) fn document(document: &Document) -> Self {
-        match document.in_memory() {
-            Some(body) => Self::whole(body.clone()),
+        match document.to_bytes() {
+            Some(body) => Self::whole(body),
             None => Self(Kind::Document(Box::new(Download {
                 remaining: document.stat().usage.bytes,
                 read: VecDeque::new(),

@@ -60,7 +60,8 @@ impl EntryKind {
         }
     }
 
-    fn to_byte(self) -> u8 {
+    /// Below 8, and never 0.
+    pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Put => 1,
             Self::PutWithBlobs => 2,
@@ -70,7 +71,7 @@ impl EntryKind {
         }
     }
 
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Put,
             2 => Self::PutWithBlobs,
