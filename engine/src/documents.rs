@@ -29,6 +29,11 @@ struct BlobReference {
 }
 
 impl Documents {
+    /// Makes room for this many entries.
+    pub(crate) fn expect(&mut self, entries: usize) {
+        self.table.reserve(entries);
+    }
+
     /// Takes up a segment's entries.
     pub(crate) fn load(&mut self, segment: u32, entries: &[summary::Entry], blobs: &[(u32, u64)]) {
         self.space.lock().found(segment, entries);
@@ -67,6 +72,7 @@ impl Documents {
 
     /// Ends the reading: counts what has turned out to be current.
     pub(crate) fn settle(&mut self, active: Option<u32>) {
+        self.table.fit();
         let mut segments = self.space.lock();
         segments.begun(active);
         self.table.for_each(|entry| segments.is_current(entry));

@@ -55,6 +55,7 @@ pub(crate) fn recover(
     let mut documents = Documents::default();
     let mut unsummed = Vec::new();
     let next_revision = manifest.reserved_revision;
+    documents.expect(place.count_entries(&manifest));
     for record in &manifest.segments {
         if let Some(sealed) = record.sealed
             && !place.load_sealed(&mut documents, record.id, sealed)?
@@ -118,6 +119,15 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl Place {
+    /// The entries of all segments whose summaries say how many they are: about as many
+    /// as will be read.
+    fn count_entries(&self, manifest: &Manifest) -> usize {
+        let sealed = manifest.segments.iter().filter(|r| r.sealed.is_some());
+        sealed
+            .filter_map(|record| Some(self.open_summary(record.id).ok()?.entries()))
+            .sum()
+    }
+
     /// The files of segments that were begun and never listed, and of those that
     /// compaction has taken out of the list.
     fn unlisted(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {

@@ -140,6 +140,16 @@ impl Table {
         replaced
     }
 
+    /// Makes room for this many entries, in a table that is empty.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.held.reserve(entries);
+    }
+
+    /// Gives back room that was made for entries that did not come, or were replaced.
+    pub(crate) fn fit(&mut self) {
+        self.held.fit();
+    }
+
     /// Takes up a segment's entries, as one after the other by [`Self::advance`]; those of
     /// frames that are lost are not for the table.
     pub(crate) fn load(&mut self, segment: u32, entries: &[summary::Entry]) {

@@ -338,6 +338,11 @@ impl Reader {
         Ok(section)
     }
 
+    /// How many entries there are.
+    pub(crate) fn entries(&self) -> usize {
+        self.counts.entries
+    }
+
     /// Entries and blob references.
     pub(crate) fn summary(&self) -> Result<Summary> {
         let counts = &self.counts;

@@ -116,6 +116,29 @@ impl Buckets {
             [index % CHUNK_BUCKETS]
     }
 
+    /// Makes room for this many entries, where there are none yet: nothing is moved then
+    /// while they come.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        let count = entries.div_ceil(AVERAGE_ENTRIES).max(CHUNK_BUCKETS);
+        // Below this bucket, and from this one on, all have been split once more.
+        let (split, whole) = (count - (1 << count.ilog2()), 1 << count.ilog2());
+        for index in 0..count {
+            let is_split = index < split || index >= whole;
+            let share = entries / if is_split { whole * 2 } else { whole };
+            // Twice as far from the mean as most are.
+            let most = share + 2 * share.isqrt();
+            self.bucket(index).write().reserve(most);
+        }
+        *self.count.get_mut() = count;
+    }
+
+    /// Gives back room that is not needed.
+    pub(super) fn fit(&mut self) {
+        for index in 0..*self.count.get_mut() {
+            self.bucket(index).write().fit();
+        }
+    }
+
     /// Has the processor fetch what will be looked at for these namespaces, for all of them
     /// at once: one after the other, each would wait for the memory. No lock is taken,
     /// since that would end what is begun before it.
@@ -287,6 +310,44 @@ mod tests {
         assert_eq!(sum, model.values().sum::<u64>());
         for n in 0..120_000 {
             assert_eq!(get(&buckets, n), model.get(&n).copied());
+        }
+    }
+
+    #[test]
+    fn room_is_made_for_as_many_as_come() {
+        for entries in [0, 1, 1000, 24_576, 24_577, 40_000, 60_000] {
+            let mut buckets = Buckets::default();
+            buckets.reserve(entries);
+            let count = *buckets.count.get_mut();
+            let room = |buckets: &Buckets| -> usize {
+                let room = |index| buckets.bucket(index).read().room();
+                (0..count).map(room).sum()
+            };
+            let reserved = room(&buckets);
+            assert!(
+                reserved <= entries * 14 / 10 + count * 8,
+                "{reserved} for {entries}"
+            );
+            for n in 0..entries as u64 {
+                set(&buckets, n, n);
+            }
+            assert_eq!(
+                *buckets.count.get_mut(),
+                count,
+                "{entries}: nothing is split"
+            );
+            let grown = room(&buckets) - reserved;
+            let most = reserved / 50 + count * 4;
+            assert!(grown <= most, "{grown} more for {entries}");
+            for n in 0..entries as u64 / 2 {
+                remove(&buckets, n);
+            }
+            buckets.fit();
+            let left = entries / 2;
+            assert!(room(&buckets) <= left * 14 / 10 + count * 8, "for {left}");
+            for n in 0..entries as u64 {
+                assert_eq!(get(&buckets, n), (n >= entries as u64 / 2).then_some(n));
+            }
         }
     }
 

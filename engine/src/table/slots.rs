@@ -115,6 +115,11 @@ impl Entry {
     pub(crate) const MAX_BYTES: u32 = (1 << LENGTH_BITS) - 1;
 }
 
+/// The length of an array that these fit in, and not many more.
+fn slots_for(entries: usize) -> usize {
+    (entries * 100 / MAX_TAKEN_PERCENT + 1).max(MIN_SLOTS)
+}
+
 #[derive(Default)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
@@ -122,6 +127,12 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// The length of the array.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The slot that `key` would have if it were alone.
     fn home(&self, key: Key) -> usize {
         let length = self.slots.len() as u128;
@@ -265,14 +276,27 @@ impl Slots {
         self.slots.into_iter().filter(|slot| !slot.is_free())
     }
 
+    /// Makes room for this many, in an array that is empty.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        self.fill(slots_for(entries), std::iter::empty());
+    }
+
+    /// Makes the array smaller, where much of it is free.
+    pub(super) fn fit(&mut self) {
+        let needed = slots_for(self.taken);
+        if self.slots.len().saturating_sub(needed) > self.slots.len() / GROWTH_DIVISOR {
+            let before = std::mem::take(self);
+            self.fill(needed, before.into_slots());
+        }
+    }
+
     /// Takes out those that `goes` says, into an array of their own.
     pub(super) fn split_off(&mut self, goes: impl Fn(&Slot) -> bool) -> Self {
         let before = std::mem::take(self);
         let (gone, stays): (Vec<_>, Vec<_>) = before.into_slots().partition(goes);
         let mut split = Self::default();
         for (half, slots) in [(&mut split, gone), (self, stays)] {
-            let least = slots.len() * 100 / MAX_TAKEN_PERCENT + 1;
-            half.fill(least.max(MIN_SLOTS), slots.into_iter());
+            half.fill(slots_for(slots.len()), slots.into_iter());
         }
         split
     }
