@@ -140,8 +140,9 @@ impl Log {
     }
 
     /// Ends the batch: everything appended is handed to the system and, if `sync`,
-    /// on stable storage with everything before it.
-    pub(crate) fn flush(&mut self, sync: bool) -> Result<(), Failure> {
+    /// on stable storage with everything before it. `ahead`: whether room may be taken for
+    /// what will follow.
+    pub(crate) fn flush(&mut self, sync: bool, ahead: bool) -> Result<(), Failure> {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
@@ -149,7 +150,13 @@ impl Log {
             return Err(self.abandon(error));
         }
         active.end_batch();
-        if sync { active.sync() } else { Ok(()) }
+        if !sync {
+            return Ok(());
+        }
+        if ahead {
+            active.prepare();
+        }
+        active.sync()
     }
 
     /// Whether all that was flushed is on stable storage.
@@ -232,7 +239,7 @@ impl Log {
         let Some(active) = &mut self.active else {
             return Ok(manifest);
         };
-        active.sync()?;
+        active.finish()?;
         if active.summary.len() == 0 {
             manifest.segments.retain(|record| record.id != active.id);
             return Ok(manifest);

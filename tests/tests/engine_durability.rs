@@ -286,3 +286,54 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
         }
     }
 }
+
+#[test]
+fn room_is_prepared_for_frames_only_where_there_is_room() {
+    let store = Store::without_catalogue();
+    let engine = store.open().unwrap();
+    for write in 0..6 {
+        put(&engine, "c", &body(write, 1_000)).unwrap();
+    }
+    let segment = store.files("log", ".seg").remove(0);
+    let blank = |copy: &Store| {
+        let bytes = copy.disk.bytes(&copy.moved(&store, &segment));
+        bytes.iter().rev().take_while(|byte| **byte == 0).count()
+    };
+    let prepared = blank(&store);
+    assert!(prepared > 0);
+    // Within what is prepared nothing grows, on a full disk either.
+    let full = store.disk.used_bytes();
+    store.disk.set_capacity(full);
+    let mut write = 100;
+    while blank(&store) > 2_000 {
+        put(&engine, "c", &body(write, 1_000)).unwrap();
+        assert_eq!(store.disk.used_bytes(), full);
+        write += 1;
+    }
+    // A frame that reaches beyond it fits, and the zeros behind it do not: it is taken.
+    store.disk.set_capacity(full + 1_500);
+    for write in 200..203 {
+        put(&engine, "c", &body(write, 1_000)).unwrap();
+        let after = store.crashed(Unsynced::Lost);
+        let reopened = after.open().unwrap();
+        assert_eq!(read(&reopened, "c").unwrap(), Some(body(write, 1_000)));
+        if blank(&store) == 0 {
+            break;
+        }
+    }
+    assert_eq!(blank(&store), 0);
+    assert!(store.disk.used_bytes() > full);
+    // With room again it is prepared again, and given back when the segment is sealed.
+    store.disk.set_capacity(u64::MAX);
+    for write in 300..340 {
+        put(&engine, "c", &body(write, 1_000)).unwrap();
+    }
+    assert!(blank(&store) > 0);
+    engine.close().unwrap();
+    let after = store.crashed(Unsynced::Lost);
+    assert_eq!(
+        blank(&after),
+        0,
+        "the end of a sealed segment is its last frame"
+    );
+}

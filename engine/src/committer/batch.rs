@@ -43,10 +43,12 @@ impl Committer {
         let mut written = Written::default();
         let asks_sync = |change: &Change| change.durability == Durability::Sync;
         let sync = !copies.is_empty() || changes.iter().any(asks_sync);
+        // On a full disk what is left is for deletes and compaction.
+        let ahead = self.reserve.is_held();
         let outcome = self
             .append(changes, &mut written)
             .and_then(|()| self.append_copies(copies, &mut written))
-            .and_then(|()| self.log.flush(sync && !self.is_settled(&written)));
+            .and_then(|()| self.log.flush(sync && !self.is_settled(&written), ahead));
         let Err(failure) = outcome else {
             return Ok(written);
         };

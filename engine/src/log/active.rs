@@ -19,6 +19,13 @@ use crate::names::Names;
 /// Frames up to this size are gathered into one write.
 const GATHER_BYTES: usize = 256 * 1024;
 
+/// What is written in zeros behind the frames, at most. To sync what lies within a file is
+/// to write it; to sync what makes a file longer, or takes a new block for it, is to write
+/// the file system's journal as well, which takes about as long again. More at once makes
+/// the sync that it goes with the slower one.
+const PREPARED_BYTES: usize = 512 * 1024;
+static ZEROS: [u8; PREPARED_BYTES] = [0; PREPARED_BYTES];
+
 /// The segment that is being written.
 pub(crate) struct Active {
     pub(crate) id: u32,
@@ -28,6 +35,8 @@ pub(crate) struct Active {
     bytes: u64,
     /// Everything before it is on stable storage.
     synced_bytes: u64,
+    /// Up to here frames go to where zeros were written before.
+    prepared_bytes: u64,
     pub(crate) summary: Builder,
     last_revision: u64,
     batch: Batch,
@@ -88,6 +97,7 @@ impl Active {
             file,
             bytes: segment::HEADER_BYTES,
             synced_bytes: segment::HEADER_BYTES,
+            prepared_bytes: segment::HEADER_BYTES,
             summary: Builder::default(),
             last_revision: 0,
             batch: Batch::default(),
@@ -199,8 +209,10 @@ impl Active {
         self.last_revision = mark.last_revision;
         self.summary
             .truncate(mark.summary_entries, mark.details_bytes);
+        let end = self.bytes + mark.bytes;
+        self.prepared_bytes = self.prepared_bytes.min(end);
         self.file
-            .set_len(self.bytes + mark.bytes)
+            .set_len(end)
             .map_err(|error| poisoned("truncate", &self.path, error))?;
         Ok(revisions)
     }
@@ -226,6 +238,34 @@ impl Active {
         if self.synced_bytes == self.bytes {
             return Ok(());
         }
+        self.force_sync()
+    }
+
+    /// Writes zeros to where the next frames will go, where there are none any more: as
+    /// many as the segment is long, so that a short one takes little.
+    pub(super) fn prepare(&mut self) {
+        if self.is_synced() || self.bytes <= self.prepared_bytes {
+            return;
+        }
+        let ahead = usize::try_from(self.bytes).unwrap_or(PREPARED_BYTES);
+        let zeros = ZEROS.get(..ahead).unwrap_or(&ZEROS);
+        if self.file.write_all_at(zeros, self.bytes).is_err() {
+            // Nothing rests on them, and on a full disk others want the room.
+            let _ = self.file.set_len(self.bytes);
+        }
+        // After an error it is tried again once as much was written.
+        self.prepared_bytes = self.bytes + zeros.len() as u64;
+    }
+
+    /// Puts what was written on stable storage, and gives back what was prepared.
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+        if self.prepared_bytes <= self.bytes {
+            return self.sync();
+        }
+        // What lies behind the last frame of a sealed segment is not a part of it, if it
+        // stays.
+        let _ = self.file.set_len(self.bytes);
+        self.prepared_bytes = self.bytes;
         self.force_sync()
     }
 

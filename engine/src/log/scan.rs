@@ -105,6 +105,9 @@ pub(crate) fn scan(
     };
     let mut at = segment::HEADER_BYTES;
     while at < window.end {
+        if end.is_none() && is_prepared(&mut window, at)? {
+            break;
+        }
         let item = item_at(&mut window, at, hash_key)?;
         if let Found::Frame(frame) = &item.found {
             scan.watermark = scan.watermark.max(frame.0.watermark);
@@ -122,6 +125,18 @@ pub(crate) fn scan(
         });
     }
     Ok(scan)
+}
+
+/// Whether nothing but zeros comes from here on: room that was made for frames.
+fn is_prepared(window: &mut Window, mut at: u64) -> Result<bool> {
+    while at < window.end {
+        let bytes = window.at(at, 1)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(true)
 }
 
 fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
