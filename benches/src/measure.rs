@@ -1,4 +1,4 @@
-//! What a process has used so far, by the kernel's own count.
+//! What processes have used so far, by the kernel's own count.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -9,34 +9,76 @@ use procfs::process::Process;
 
 use crate::Result;
 
-/// The counters of this process.
-#[derive(Debug, Clone, Copy)]
+/// The counters of processes.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Counters {
     /// Seconds of the processor, user and system.
     pub cpu_seconds: f64,
-    /// Bytes that it has caused to be written to the disk.
+    /// Bytes that they have caused to be written to the disk.
     pub written_bytes: u64,
 }
 
 impl Counters {
-    /// As they stand.
-    pub fn now() -> Result<Self> {
-        let process = Process::myself()?;
-        let stat = process.stat()?;
-        let ticks = (stat.utime + stat.stime) as f64;
-        Ok(Self {
-            cpu_seconds: ticks / procfs::ticks_per_second() as f64,
-            written_bytes: process.io()?.write_bytes,
-        })
+    /// Those of these processes together, as they stand.
+    pub fn of(pids: &[i32]) -> Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let process = Process::new(*pid)?;
+            let stat = process.stat()?;
+            let ticks = (stat.utime + stat.stime) as f64;
+            sum.cpu_seconds += ticks / procfs::ticks_per_second() as f64;
+            sum.written_bytes += process.io()?.write_bytes;
+        }
+        Ok(sum)
     }
 }
 
-/// Memory of this process, in bytes: all that is resident, and of that what is no page of
-/// a file (which the kernel takes back when it wants).
-pub fn memory() -> Result<(u64, u64)> {
-    let status = Process::myself()?.status()?;
-    let bytes = |kib: Option<u64>| kib.unwrap_or(0) * 1024;
-    Ok((bytes(status.vmrss), bytes(status.rssanon)))
+/// Memory of processes, in bytes. What they share is counted for each.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Memory {
+    /// What is resident.
+    pub resident: u64,
+    /// Of that what is no page of a file (which the kernel takes back when it wants).
+    pub anonymous: u64,
+    /// The most that was ever resident.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// That of these processes together, as it stands.
+    pub fn of(pids: &[i32]) -> Result<Self> {
+        let bytes = |kib: Option<u64>| kib.unwrap_or(0) * 1024;
+        let mut sum = Self::default();
+        for pid in pids {
+            let status = Process::new(*pid)?.status()?;
+            sum.resident += bytes(status.vmrss);
+            sum.anonymous += bytes(status.rssanon);
+            sum.peak += bytes(status.vmhwm);
+        }
+        Ok(sum)
+    }
+}
+
+/// This process.
+pub fn this() -> Result<[i32; 1]> {
+    Ok([Process::myself()?.pid()])
+}
+
+/// A process and those that it has started, and they in turn.
+pub fn tree(root: i32) -> Result<Vec<i32>> {
+    let parents: Vec<(i32, i32)> = procfs::process::all_processes()?
+        // Others come and go meanwhile.
+        .filter_map(|process| process.ok()?.stat().ok())
+        .map(|stat| (stat.pid, stat.ppid))
+        .collect();
+    let mut tree = vec![root];
+    let mut next = 0;
+    while let Some(parent) = tree.get(next).copied() {
+        let children = parents.iter().filter(|(_, ppid)| *ppid == parent);
+        tree.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    Ok(tree)
 }
 
 /// Bytes that the files under a folder take on the disk, holes not counted: all, and for
@@ -102,5 +144,27 @@ impl Machine {
             kernel: format!("{}.{}.{}", kernel.major, kernel.minor, kernel.patch),
             file_system,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_has_the_children_and_their_memory_counts() {
+        let [this] = this().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pids = tree(this).unwrap();
+        let alone = Memory::of(&[this]).unwrap();
+        let both = Memory::of(&pids).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(pids.contains(&i32::try_from(child.id()).unwrap()));
+        assert!(both.peak > alone.peak);
+        assert!(alone.resident >= alone.anonymous);
     }
 }

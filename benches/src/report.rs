@@ -15,10 +15,10 @@ pub use table::markdown;
 
 use crate::Result;
 use crate::compare::Plan;
+use crate::contender::Contender;
 use crate::measure::Machine;
 use crate::play::Outcome;
 use crate::scenario::Topic;
-use crate::stores::Engine;
 use crate::syncs::Syncs;
 
 /// All that one comparison has measured.
@@ -33,11 +33,11 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
-/// A scenario that an engine did not come through.
+/// A scenario that a contender did not come through.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
-    /// The engine.
-    pub engine: Engine,
+    /// The contender.
+    pub contender: Contender,
     /// The scenario.
     pub topic: Topic,
     /// Which repetition.
@@ -53,18 +53,18 @@ pub struct Setting {
     pub machine: Machine,
     /// Repetitions.
     pub rounds: u32,
-    /// The engines' versions, and what a durable and a plain put is to each.
-    pub engines: BTreeMap<Engine, Modes>,
+    /// The contenders' versions, and what a durable and a plain put is to each.
+    pub contenders: BTreeMap<Contender, Modes>,
 }
 
-/// An engine's version and modes.
+/// A contender's version and modes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Modes {
     /// The crate, and its version.
     pub version: String,
-    /// See [`Engine::durable_mode`].
+    /// See [`Contender::durable_mode`].
     pub durable: String,
-    /// See [`Engine::plain_mode`].
+    /// See [`Contender::plain_mode`].
     pub plain: String,
 }
 
@@ -89,19 +89,19 @@ struct Spread {
 impl Report {
     /// Nothing yet.
     pub fn new(machine: Machine, plan: &Plan) -> Self {
-        let modes = |engine: &Engine| {
+        let modes = |contender: &Contender| {
             let modes = Modes {
-                version: version(*engine),
-                durable: engine.durable_mode().to_owned(),
-                plain: engine.plain_mode().to_owned(),
+                version: contender.version(),
+                durable: contender.durable_mode().to_owned(),
+                plain: contender.plain_mode().to_owned(),
             };
-            (*engine, modes)
+            (*contender, modes)
         };
         Self {
             setting: Setting {
                 machine,
                 rounds: plan.rounds,
-                engines: plan.engines.iter().map(modes).collect(),
+                contenders: plan.contenders.iter().map(modes).collect(),
             },
             outcomes: Vec::new(),
             syncs: Vec::new(),
@@ -144,8 +144,8 @@ impl Report {
         Ok(file.flush()?)
     }
 
-    fn engines(&self) -> impl Iterator<Item = Engine> + '_ {
-        self.setting.engines.keys().copied()
+    fn contenders(&self) -> impl Iterator<Item = Contender> + '_ {
+        self.setting.contenders.keys().copied()
     }
 
     /// The phases, in the order in which they were played.
@@ -161,14 +161,14 @@ impl Report {
 
     fn spread(
         &self,
-        engine: Engine,
+        contender: Contender,
         phase: &str,
         figure: impl Fn(&Outcome) -> f64,
     ) -> Option<Spread> {
         let mut figures: Vec<f64> = self
             .outcomes
             .iter()
-            .filter(|outcome| outcome.engine == engine && outcome.phase == phase)
+            .filter(|outcome| outcome.contender == contender && outcome.phase == phase)
             .map(figure)
             .collect();
         figures.sort_by(f64::total_cmp);
@@ -179,29 +179,7 @@ impl Report {
         })
     }
 
-    fn throughput(&self, engine: Engine, phase: &str) -> Option<f64> {
-        Some(self.spread(engine, phase, Outcome::throughput)?.median)
+    fn throughput(&self, contender: Contender, phase: &str) -> Option<f64> {
+        Some(self.spread(contender, phase, Outcome::throughput)?.median)
     }
-}
-
-/// The version that was built, from the lock file.
-fn version(engine: Engine) -> String {
-    let name = match engine {
-        Engine::Prefd => "prefd-engine",
-        Engine::Bare => return String::new(),
-        Engine::Sled => "sled",
-        Engine::Redb => "redb",
-        Engine::Fjall => "fjall",
-        Engine::Lmdb => "lmdb-master-sys",
-        Engine::Sqlite => "libsqlite3-sys",
-        Engine::Rocksdb => "librocksdb-sys",
-    };
-    let mut lines = include_str!("../../Cargo.lock").lines();
-    let version = lines
-        .by_ref()
-        .find(|line| *line == format!("name = \"{name}\""))
-        .and_then(|_| lines.next())
-        .and_then(|line| line.split('"').nth(1))
-        .unwrap_or("unknown");
-    format!("{name} {version}")
 }
