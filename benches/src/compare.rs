@@ -236,7 +236,7 @@ fn finish(mut child: Child) -> Result<Vec<Outcome>> {
     }
     let status = child.wait()?;
     if !status.success() {
-        return Err(format!("{}({status})", complaint.lines().last().unwrap_or("")).into());
+        return Err(format!("{} ({status})", complaint.lines().last().unwrap_or("")).into());
     }
     outcomes
 }

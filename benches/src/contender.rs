@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn versions_are_found_in_the_lock_file() {
         assert_eq!(Contender::Sled.version(), "sled 0.34.7");
-        assert!(Contender::Hyper.version().starts_with("hyper 1."));
+        assert!(Hyper.version().starts_with("hyper 1."));
         assert_eq!(installed("no-such-program", "-v"), "not installed");
     }
 }

@@ -40,12 +40,10 @@ use server::Server;
 
 /// Servers that are started to find out how long that takes.
 const STARTS: u64 = 5;
-/// Puts at once that are to leave memory as it is, and what each brings.
+/// Puts at once that are to leave memory as it is, and the values that each brings.
 const UPLOADS: u64 = 16;
 const UPLOAD_KEYS: usize = 10;
-const UPLOAD_VALUE_BYTES: usize = 10_000_000;
-/// Documents that servers other than prefd are sent in as many bodies as a storage
-/// engine is.
+/// Bodies that puts take in turn: as many as a storage engine is given.
 const BODIES: usize = 16;
 /// Longest latency that is told apart, in nanoseconds.
 const MAX_LATENCY: u64 = 600_000_000_000;
@@ -141,9 +139,9 @@ impl Player<'_> {
         let mut sum = Duration::ZERO;
         for start in 1..=STARTS {
             let dir = self.fresh_dir()?;
-            let meter = Instant::now();
+            let began = Instant::now();
             let server = Server::start(self.contender, &dir, None, self.prefd)?;
-            let took = meter.elapsed();
+            let took = began.elapsed();
             latencies.saturating_record(took.as_nanos() as u64);
             sum += took;
             if start == STARTS {
@@ -157,7 +155,7 @@ impl Player<'_> {
 
     fn uploads(&mut self) -> Result<()> {
         let server = self.start(None)?;
-        let upload = Upload::new(UPLOAD_KEYS, UPLOAD_VALUE_BYTES);
+        let upload = Upload::new(UPLOAD_KEYS, self.extent.upload_value_bytes);
         let tokens = tokens::sign(Algorithm::ES256, UPLOADS)?;
         let puts = Requests::new(self.contender, Act::Put, tokens, Vec::new());
         let mut latencies = Histogram::new_with_bounds(1, MAX_LATENCY, 3)?;

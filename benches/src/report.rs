@@ -97,11 +97,13 @@ impl Report {
             };
             (*contender, modes)
         };
+        let plays =
+            |contender: &&Contender| plan.topics.iter().any(|topic| contender.plays(*topic));
         Self {
             setting: Setting {
                 machine,
                 rounds: plan.rounds,
-                contenders: plan.contenders.iter().map(modes).collect(),
+                contenders: plan.contenders.iter().filter(plays).map(modes).collect(),
             },
             outcomes: Vec::new(),
             syncs: Vec::new(),
@@ -181,5 +183,84 @@ impl Report {
 
     fn throughput(&self, contender: Contender, phase: &str) -> Option<f64> {
         Some(self.spread(contender, phase, Outcome::throughput)?.median)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::scenario::Extent;
+
+    fn outcome(contender: Contender, phase: &str, operations: u64) -> Outcome {
+        Outcome {
+            contender,
+            phase: phase.to_owned(),
+            round: 0,
+            operations,
+            seconds: 1.0,
+            document_bytes: operations * 1024,
+            p50_us: 1.0,
+            p99_us: 2.0,
+            p999_us: 3.0,
+            cpu_seconds: 0.5,
+            written_bytes: operations * 2048,
+            rss_bytes: 1 << 20,
+            anonymous_bytes: 1 << 19,
+            peak_bytes: 1 << 21,
+            disk_bytes: 1 << 20,
+            folders: BTreeMap::new(),
+        }
+    }
+
+    fn report() -> Report {
+        let plan = Plan {
+            contenders: Contender::value_variants().to_vec(),
+            topics: vec![Topic::Durable, Topic::Http],
+            extent: Extent::TINY,
+            rounds: 1,
+            dir: ".".into(),
+            prefd: None,
+        };
+        let machine = Machine::this(Path::new(".")).unwrap();
+        let mut report = Report::new(machine, &plan);
+        let http = "HTTP durable PUT 1 KiB, 64 connections, ES256";
+        report.outcomes = vec![
+            outcome(Contender::Prefd, "durable put, 64 writers", 90),
+            outcome(Contender::Lmdb, "durable put, 64 writers", 10),
+            outcome(Contender::Redb, "durable put, 64 writers", 12),
+            outcome(Contender::Prefd, http, 60),
+            outcome(Contender::Webdis, http, 50),
+        ];
+        report
+    }
+
+    #[test]
+    fn tables_show_those_who_have_a_figure_in_them() {
+        let markdown = markdown(&report());
+        let (_, tables) = markdown.split_once("\n## Storage\n").unwrap();
+        let (storage, http) = tables.split_once("\n## HTTP\n").unwrap();
+        assert!(storage.contains("| prefd | redb | LMDB |"), "{storage}");
+        assert!(http.contains("| prefd | webdis, Redis |"), "{http}");
+        assert!(!storage.contains("HTTP"), "{storage}");
+    }
+
+    #[test]
+    fn a_target_may_compare_a_phase_with_another() {
+        let markdown = markdown(&report());
+        let row =
+            "times the best of redb, fjall, LMDB, SQLite by 64 writers | ≥ 4.00 | 5.00 | yes |";
+        assert!(markdown.contains(row), "{markdown}");
+    }
+
+    #[test]
+    fn a_report_is_read_back_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("comparison.jsonl");
+        let report = report();
+        report.write(&path).unwrap();
+        let read = Report::read(&path).unwrap();
+        assert_eq!(markdown(&read), markdown(&report));
     }
 }

@@ -44,6 +44,8 @@ pub struct Extent {
     pub scale: u64,
     /// Seconds of a phase of [`Topic::Http`]: wrk takes whole ones.
     pub http_seconds: u64,
+    /// Bytes of each value of the many large puts of [`Topic::Http`].
+    pub upload_value_bytes: usize,
     /// Whether only durable puts are played, so that their syncs can be counted.
     pub puts_only: bool,
     /// Whether phases are left out that take long and tell little more.
@@ -59,6 +61,7 @@ impl Extent {
         bulk: 2_000_000,
         scale: 1_000_000,
         http_seconds: 4,
+        upload_value_bytes: 10_000_000,
         puts_only: false,
         short: false,
     };
@@ -70,6 +73,7 @@ impl Extent {
         bulk: 200_000,
         scale: 100_000,
         http_seconds: 1,
+        upload_value_bytes: 10_000_000,
         puts_only: false,
         short: true,
     };
@@ -81,6 +85,7 @@ impl Extent {
         bulk: 500,
         scale: 500,
         http_seconds: 1,
+        upload_value_bytes: 100_000,
         puts_only: false,
         short: false,
     };

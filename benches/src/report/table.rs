@@ -39,7 +39,7 @@ const FIGURES: &[Figure] = &[
     },
     Figure {
         title: "Microseconds of the processor for each operation",
-        of: |o| Some(o.cpu_seconds / o.operations.max(1) as f64 * 1e6),
+        of: |o| (!is_start(o)).then(|| o.cpu_seconds / o.operations.max(1) as f64 * 1e6),
     },
     Figure {
         title: "Bytes written for each byte of a document that was put",
@@ -71,7 +71,12 @@ const FIGURES: &[Figure] = &[
 ];
 
 fn is_opening(outcome: &Outcome) -> bool {
-    outcome.phase.starts_with("open") || outcome.phase.starts_with("HTTP start")
+    outcome.phase.starts_with("open") || is_start(outcome)
+}
+
+/// Of a server, which is only measured once it is there.
+fn is_start(outcome: &Outcome) -> bool {
+    outcome.phase.starts_with("HTTP start")
 }
 
 fn is_get(outcome: &Outcome) -> bool {
@@ -205,6 +210,7 @@ pub(super) fn number(value: f64) -> String {
         v if v >= 1e4 => format!("{:.1} k", value / 1e3),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        v if v >= 1.0 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
     }
 }
