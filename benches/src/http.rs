@@ -8,6 +8,8 @@
 //! - `wrk` asks as fast as it can; `client` does what need not be fast: it puts the
 //!   documents that are got afterwards, and looks at what comes back.
 //!
+//! What is to be got is put before wrk first asks a server: see `client` on webdis.
+//!
 //! Every server is sent the same heads, tokens included, though prefd alone looks at
 //! them. Neither wrk nor this process is counted in what a server has used.
 
@@ -83,6 +85,10 @@ impl Player<'_> {
         let body = bodies(VALUE_BYTES, 1);
         let one = |algorithm| tokens::sign(algorithm, 1);
         let hot = Requests::new(self.contender, Act::Get, one(Algorithm::RS256)?, body);
+        let body = bodies(VALUE_BYTES, BODIES);
+        let spread = Requests::new(self.contender, Act::Get, many.to_vec(), body);
+        // The hot document last: it is one of the others, too, with the same text.
+        server.keep(&spread)?;
         server.keep(&hot)?;
         let name = |what| format!("HTTP GET 1 KiB, {GET_CONNECTIONS} connections, {what}");
         self.load(&server, &name("RS256"), GET_CONNECTIONS, &hot)?;
@@ -93,9 +99,6 @@ impl Player<'_> {
             let hot = hot.with_tokens(one(Algorithm::ES256)?);
             self.load(&server, &name("ES256"), GET_CONNECTIONS, &hot)?;
         }
-        let body = bodies(VALUE_BYTES, BODIES);
-        let spread = Requests::new(self.contender, Act::Get, many.to_vec(), body);
-        server.keep(&spread)?;
         let name = name("10,000 namespaces, ES256");
         self.load(&server, &name, GET_CONNECTIONS, &spread)
     }
@@ -120,14 +123,18 @@ impl Player<'_> {
 
     fn large(&mut self) -> Result<()> {
         let server = self.start(None)?;
-        let token = || tokens::sign(Algorithm::RS256, 1);
         let body = bodies(LARGE_BYTES, 1);
+        let get = Requests::new(
+            self.contender,
+            Act::Get,
+            tokens::sign(Algorithm::RS256, 1)?,
+            body,
+        );
+        server.keep(&get)?;
         if self.contender.keeps_documents() {
-            let put = Requests::new(self.contender, Act::Put, token()?, body.clone());
+            let put = get.to(Act::Put);
             self.load(&server, "HTTP durable PUT 10 MiB, 1 connection", 1, &put)?;
         }
-        let get = Requests::new(self.contender, Act::Get, token()?, body);
-        server.keep(&get)?;
         let name = format!("HTTP GET 10 MiB, {LARGE_GET_CONNECTIONS} connections");
         self.load(&server, &name, LARGE_GET_CONNECTIONS, &get)
     }
@@ -146,7 +153,7 @@ impl Player<'_> {
             sum += took;
             if start == STARTS {
                 let done = Done::new(STARTS, sum.as_secs_f64(), &latencies);
-                let meter = Meter::of(&server.pids()?)?;
+                let meter = Meter::of(server.roots()?)?;
                 self.outcome("HTTP start, empty", 0, done, &meter)?;
             }
         }
@@ -159,7 +166,7 @@ impl Player<'_> {
         let tokens = tokens::sign(Algorithm::ES256, UPLOADS)?;
         let puts = Requests::new(self.contender, Act::Put, tokens, Vec::new());
         let mut latencies = Histogram::new_with_bounds(1, MAX_LATENCY, 3)?;
-        let meter = Meter::of(&server.pids()?)?;
+        let meter = Meter::of(server.roots()?)?;
         let began = Instant::now();
         for took in client::upload(server.address(), &puts, &upload)? {
             latencies.saturating_record(took.as_nanos() as u64);
@@ -196,7 +203,7 @@ impl Player<'_> {
         let files = wrk::Files::of(requests)?;
         let seconds = self.extent.http_seconds;
         crate::syncs::mark_begin();
-        let meter = Meter::of(&server.pids()?)?;
+        let meter = Meter::of(server.roots()?)?;
         let done = files.run(server.address(), connections, seconds)?;
         self.outcome(name, requests.body_bytes(), done, &meter)?;
         crate::syncs::mark_end();

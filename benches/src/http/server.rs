@@ -62,13 +62,9 @@ impl Server {
         self.address
     }
 
-    /// Its processes.
-    pub(super) fn pids(&self) -> Result<Vec<i32>> {
-        let mut pids = Vec::new();
-        for program in &self.programs {
-            pids.extend(measure::tree(program.pid()?)?);
-        }
-        Ok(pids)
+    /// Its processes, without those that they have started.
+    pub(super) fn roots(&self) -> Result<Vec<i32>> {
+        self.programs.iter().map(Program::pid).collect()
     }
 
     /// Has it keep the documents that gets are to find.
@@ -181,7 +177,7 @@ impl Drop for Program {
         if self.has_ended() {
             return;
         }
-        for pid in measure::tree(root).unwrap_or_default() {
+        for pid in measure::tree(&[root]).unwrap_or_default() {
             send(pid, Signal::KILL);
         }
         // It is gone then, and only to be reaped.
@@ -216,7 +212,7 @@ mod tests {
         let root = program.pid().unwrap();
         let mut pids = Vec::new();
         while pids.len() < 2 {
-            pids = measure::tree(root).unwrap();
+            pids = measure::tree(&[root]).unwrap();
         }
         drop(program);
         let is_there = |pid: &i32| Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok();

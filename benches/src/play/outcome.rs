@@ -86,22 +86,21 @@ impl Done {
 
 /// What is measured in a phase, and what it had used before.
 pub(crate) struct Meter {
-    pids: Vec<i32>,
+    /// Processes of which all descendants count.
+    roots: Vec<i32>,
     before: Counters,
 }
 
 impl Meter {
-    /// Of these processes, from now on.
-    pub(crate) fn of(pids: &[i32]) -> Result<Self> {
-        Ok(Self {
-            pids: pids.to_vec(),
-            before: Counters::of(pids)?,
-        })
+    /// Of these processes and what they start, from now on.
+    pub(crate) fn of(roots: Vec<i32>) -> Result<Self> {
+        let before = Counters::of(&measure::tree(&roots)?)?;
+        Ok(Self { roots, before })
     }
 
     /// Of this process, from now on.
     pub(super) fn of_this() -> Result<Self> {
-        Self::of(&measure::this()?)
+        Self::of(vec![measure::this()?])
     }
 
     /// What the phase came to that ends now, with its documents of so many bytes each in
@@ -114,8 +113,9 @@ impl Meter {
         done: Done,
         dir: &Path,
     ) -> Result<Outcome> {
-        let after = Counters::of(&self.pids)?;
-        let memory = Memory::of(&self.pids)?;
+        let pids = measure::tree(&self.roots)?;
+        let used = Counters::of(&pids)?.since(self.before);
+        let memory = Memory::of(&pids)?;
         let (disk_bytes, folders) = measure::disk_bytes(dir)?;
         Ok(Outcome {
             contender,
@@ -127,8 +127,8 @@ impl Meter {
             p50_us: done.p50_us,
             p99_us: done.p99_us,
             p999_us: done.p999_us,
-            cpu_seconds: after.cpu_seconds - self.before.cpu_seconds,
-            written_bytes: after.written_bytes - self.before.written_bytes,
+            cpu_seconds: used.cpu_seconds,
+            written_bytes: used.written_bytes,
             rss_bytes: memory.resident,
             anonymous_bytes: memory.anonymous,
             peak_bytes: memory.peak,
