@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::compare::{Plan, compare};
+use crate::contender::Contender;
+use crate::http::constant;
 use crate::play::{Outcome, Player};
 use crate::report::Report;
 use crate::scenario::{Extent, Topic};
-use crate::stores::Engine;
 use crate::{Result, report};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Measures prefd's engine beside other storage engines.
+/// Measures prefd's engine beside other storage engines, and prefd beside other servers.
 #[derive(Debug, Parser)]
 #[command(name = "storage", version)]
 struct Cli {
@@ -26,7 +27,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compare the engines, and write a report
+    /// Compare the contenders, and write a report
     Compare(Box<Compare>),
     /// Make the tables and plots again from what was measured
     Report {
@@ -38,6 +39,8 @@ enum Command {
     },
     /// Play one scenario, and print a line of JSON for each phase
     Play(Play),
+    #[command(hide = true, name = constant::VERB)]
+    Constant,
     #[command(hide = true)]
     Reopen {
         #[command(flatten)]
@@ -52,9 +55,9 @@ struct Compare {
     /// How much: the short form takes under three minutes
     #[arg(long, value_enum, default_value = "full")]
     form: Form,
-    /// Only these engines
+    /// Only these contenders
     #[arg(long, value_enum, value_delimiter = ',')]
-    engines: Vec<Engine>,
+    contenders: Vec<Contender>,
     /// Only these scenarios
     #[arg(long, value_enum, value_delimiter = ',')]
     topics: Vec<Topic>,
@@ -68,9 +71,14 @@ struct Compare {
     #[arg(long, default_value = ".")]
     dir: PathBuf,
     /// Where the report goes
-    #[arg(long, default_value = "target/storage-report")]
+    #[arg(long, default_value = OUT)]
     out: PathBuf,
+    /// The server that is measured; default: the prefd that lies beside this program
+    #[arg(long, value_name = "FILE")]
+    prefd: Option<PathBuf>,
 }
+
+const OUT: &str = "target/comparison";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Form {
@@ -82,7 +90,7 @@ enum Form {
 #[derive(Debug, Args)]
 struct Play {
     #[arg(long, value_enum)]
-    engine: Engine,
+    contender: Contender,
     #[arg(long, value_enum)]
     topic: Topic,
     /// How much of it, as JSON; default: all
@@ -91,6 +99,9 @@ struct Play {
     /// An empty folder, or one that is not there
     #[arg(long)]
     dir: PathBuf,
+    /// The server's binary
+    #[arg(long, value_name = "FILE")]
+    prefd: Option<PathBuf>,
 }
 
 impl Play {
@@ -100,9 +111,10 @@ impl Play {
             None => Extent::FULL,
         };
         play(&mut Player {
-            engine: self.engine,
+            contender: self.contender,
             dir: &self.dir,
             extent,
+            prefd: self.prefd.as_deref(),
             tell: &mut tell,
         })
     }
@@ -113,12 +125,13 @@ pub fn main() -> ExitCode {
     let short = || {
         Command::Compare(Box::new(Compare {
             form: Form::Short,
-            engines: Vec::new(),
+            contenders: Vec::new(),
             topics: Vec::new(),
             rounds: None,
             scale: None,
             dir: ".".into(),
-            out: "target/storage-report".into(),
+            out: OUT.into(),
+            prefd: None,
         }))
     };
     let outcome = match Cli::parse().command.unwrap_or_else(short) {
@@ -135,6 +148,7 @@ pub fn main() -> ExitCode {
             }
             Ok(())
         }),
+        Command::Constant => constant::serve(),
         Command::Reopen { play, after } => play.played(|player| player.reopen(&after)),
     };
     match outcome {
@@ -160,17 +174,23 @@ fn run(options: &Compare) -> Result<()> {
         Form::Tiny => (Extent::TINY, Topic::value_variants(), 1),
         Form::Short => (
             Extent::SHORT,
-            &[Topic::Durable, Topic::Reads, Topic::Churn, Topic::Sizes][..],
+            &[
+                Topic::Durable,
+                Topic::Reads,
+                Topic::Churn,
+                Topic::Sizes,
+                Topic::Http,
+            ][..],
             1,
         ),
     };
     extent.scale = options.scale.unwrap_or(extent.scale);
-    let or = |given: &[Engine]| match given {
-        [] => Engine::ALL.to_vec(),
+    let or = |given: &[Contender]| match given {
+        [] => Contender::ALL.to_vec(),
         given => given.to_vec(),
     };
     let plan = Plan {
-        engines: or(&options.engines),
+        contenders: or(&options.contenders),
         topics: if options.topics.is_empty() {
             topics.to_vec()
         } else {
@@ -179,6 +199,7 @@ fn run(options: &Compare) -> Result<()> {
         extent,
         rounds: options.rounds.unwrap_or(rounds),
         dir: options.dir.clone(),
+        prefd: options.prefd.clone(),
     };
     let report = compare(&plan)?;
     write(&report, &options.out)
@@ -187,9 +208,9 @@ fn run(options: &Compare) -> Result<()> {
 /// Writes the report, and prints the tables.
 fn write(report: &Report, out: &std::path::Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
-    report.write(&out.join("storage.jsonl"))?;
+    report.write(&out.join("comparison.jsonl"))?;
     let markdown = report::markdown(report);
-    std::fs::write(out.join("storage.md"), &markdown)?;
+    std::fs::write(out.join("comparison.md"), &markdown)?;
     for (name, svg) in report::plots(report) {
         std::fs::write(out.join(name), svg)?;
     }

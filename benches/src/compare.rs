@@ -1,4 +1,4 @@
-//! The comparison: every engine plays every scenario, each in a process and a folder of
+//! The comparison: every contender plays every scenario, each in a process and a folder of
 //! its own, in turn and over again, so that a machine that is slow for a while is slow
 //! for all of them.
 
@@ -9,17 +9,17 @@ use std::process::{Child, Command, Stdio};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Result;
+use crate::contender::Contender;
 use crate::measure::Machine;
 use crate::play::Outcome;
 use crate::report::{Failure, Report};
 use crate::scenario::{BULK_MEMORY_BYTES, Extent, Topic};
-use crate::stores::Engine;
 use crate::syncs;
 
 /// What is to be compared.
 pub struct Plan {
-    /// The engines.
-    pub engines: Vec<Engine>,
+    /// The contenders.
+    pub contenders: Vec<Contender>,
     /// The scenarios.
     pub topics: Vec<Topic>,
     /// How much of each.
@@ -28,6 +28,8 @@ pub struct Plan {
     pub rounds: u32,
     /// A folder on the disk that is measured: a temporary one is made in it.
     pub dir: PathBuf,
+    /// The server's binary; where it is `None`, the one beside this program.
+    pub prefd: Option<PathBuf>,
 }
 
 /// Runs all of it.
@@ -37,19 +39,18 @@ pub fn compare(plan: &Plan) -> Result<Report> {
         .tempdir_in(&plan.dir)?;
     let mut report = Report::new(Machine::this(&plan.dir)?, plan);
     let plays = plays(plan);
-    let counted = plan.topics.contains(&Topic::Durable);
-    let steps = plays.len() + if counted { plan.engines.len() } else { 0 };
-    let bar = ProgressBar::new(steps as u64).with_style(ProgressStyle::with_template(
+    let bar = ProgressBar::new(plays.len() as u64).with_style(ProgressStyle::with_template(
         "{elapsed_precise} {bar:40} {pos}/{len} {msg}",
     )?);
     bar.enable_steady_tick(std::time::Duration::from_millis(500));
-    for (round, topic, engine) in plays {
-        bar.set_message(format!("{} {topic:?}", engine.name()));
+    for (round, topic, contender) in plays {
+        bar.set_message(format!("{} {topic:?}", contender.name()));
         let stage = Stage {
-            engine,
+            contender,
             topic,
             extent: plan.extent,
             dir: scratch.path().join("data"),
+            prefd: plan.prefd.clone(),
         };
         match stage.play(&bar) {
             Ok(outcomes) => report
@@ -60,7 +61,7 @@ pub fn compare(plan: &Plan) -> Result<Report> {
                 })),
             // The others go on: what one cannot do is a result as well.
             Err(error) => report.failures.push(Failure {
-                engine,
+                contender,
                 topic,
                 round,
                 what: error.to_string(),
@@ -68,29 +69,50 @@ pub fn compare(plan: &Plan) -> Result<Report> {
         }
         bar.inc(1);
     }
-    if counted {
-        for engine in &plan.engines {
-            bar.set_message(format!("{} syncs", engine.name()));
-            let stage = Stage {
-                engine: *engine,
-                topic: Topic::Durable,
-                extent: Extent {
-                    seconds: plan.extent.seconds.min(1.0),
-                    ..plan.extent
-                },
-                dir: scratch.path().join("data"),
-            };
-            let counts = syncs::count(|strace, _| stage.run(strace), scratch.path())?;
-            report.syncs.extend(counts.into_iter().flatten());
-            bar.inc(1);
-        }
-    }
+    count_syncs(plan, scratch.path(), &mut report, &bar);
     bar.finish_and_clear();
     Ok(report)
 }
 
-/// Who plays what, in which order: each round begins with another engine.
-fn plays(plan: &Plan) -> Vec<(u32, Topic, Engine)> {
+/// Plays the durable puts once more, of those who came through them.
+fn count_syncs(plan: &Plan, scratch: &Path, report: &mut Report, bar: &ProgressBar) {
+    let counted = |topic: &&Topic| matches!(topic, Topic::Durable | Topic::Http);
+    for topic in plan.topics.iter().filter(counted) {
+        for contender in &plan.contenders {
+            let has_failed =
+                |failure: &Failure| failure.contender == *contender && failure.topic == *topic;
+            let puts = contender.plays(*topic) && contender.keeps_documents();
+            if !puts || report.failures.iter().any(has_failed) {
+                continue;
+            }
+            bar.set_message(format!("{} syncs", contender.name()));
+            let stage = Stage {
+                contender: *contender,
+                topic: *topic,
+                extent: Extent {
+                    seconds: plan.extent.seconds.min(1.0),
+                    http_seconds: 1,
+                    puts_only: true,
+                    ..plan.extent
+                },
+                dir: scratch.join("data"),
+                prefd: plan.prefd.clone(),
+            };
+            match syncs::count(|strace| stage.run(strace), scratch) {
+                Ok(counts) => report.syncs.extend(counts),
+                Err(error) => report.failures.push(Failure {
+                    contender: *contender,
+                    topic: *topic,
+                    round: 0,
+                    what: format!("its syncs could not be counted: {error}"),
+                }),
+            }
+        }
+    }
+}
+
+/// Who plays what, in which order: each round begins with another contender.
+fn plays(plan: &Plan) -> Vec<(u32, Topic, Contender)> {
     let mut plays = Vec::new();
     for round in 0..plan.rounds.max(1) {
         for topic in &plan.topics {
@@ -98,12 +120,10 @@ fn plays(plan: &Plan) -> Vec<(u32, Topic, Engine)> {
             if once && round > 0 {
                 continue;
             }
-            let engines = plan.engines.iter().cycle().skip(round as usize);
-            for engine in engines.take(plan.engines.len()) {
-                // It has nothing to open again, and no memory of its own to speak of.
-                let is_bare = *engine == Engine::Bare;
-                if !(is_bare && *topic == Topic::Scale) {
-                    plays.push((round, *topic, *engine));
+            let contenders = plan.contenders.iter().cycle().skip(round as usize);
+            for contender in contenders.take(plan.contenders.len()) {
+                if contender.plays(*topic) {
+                    plays.push((round, *topic, *contender));
                 }
             }
         }
@@ -111,12 +131,13 @@ fn plays(plan: &Plan) -> Vec<(u32, Topic, Engine)> {
     plays
 }
 
-/// An engine, a scenario, and the folder it plays in.
+/// A contender, a scenario, and the folder it plays in.
 struct Stage {
-    engine: Engine,
+    contender: Contender,
     topic: Topic,
     extent: Extent,
     dir: PathBuf,
+    prefd: Option<PathBuf>,
 }
 
 impl Stage {
@@ -171,8 +192,8 @@ impl Stage {
         command
             .arg(std::env::current_exe()?)
             .arg(verb)
-            .arg("--engine")
-            .arg(value_name(&self.engine)?)
+            .arg("--contender")
+            .arg(value_name(&self.contender)?)
             .arg("--topic")
             .arg(value_name(&self.topic)?)
             .arg("--extent")
@@ -182,6 +203,9 @@ impl Stage {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(prefd) = &self.prefd {
+            command.arg("--prefd").arg(prefd);
+        }
         Ok(())
     }
 
@@ -212,7 +236,7 @@ fn finish(mut child: Child) -> Result<Vec<Outcome>> {
     }
     let status = child.wait()?;
     if !status.success() {
-        return Err(format!("{}({status})", complaint.lines().last().unwrap_or("")).into());
+        return Err(format!("{} ({status})", complaint.lines().last().unwrap_or("")).into());
     }
     outcomes
 }

@@ -1,10 +1,13 @@
-//! The storage benchmark: one harness for prefd's engine and its peers, with the same
-//! documents, the same durability and the same caches.
+//! The benchmark: one harness for prefd and its peers, storage engines and servers, with
+//! the same documents, the same durability and the same caches.
 //!
-//! - `stores` opens each engine, as its own documentation advises.
-//! - `scenario` says what is measured, `documents` what is stored.
-//! - `play` plays one scenario with one engine, phase by phase; `measure` reads what that used.
-//! - `compare` has every engine play, in turn and over again; `syncs` proves by strace
+//! - `contender` names who is measured, `scenario` what is measured, `documents` what is
+//!   stored.
+//! - `stores` opens each engine, as its own documentation advises; `http` starts each
+//!   server, and has wrk ask it.
+//! - `play` plays one scenario with one contender, phase by phase; `measure` reads what
+//!   that used.
+//! - `compare` has every contender play, in turn and over again; `syncs` proves by strace
 //!   which of them sync.
 //! - `report` makes medians, tables and plots of it, and holds them against the targets.
 //!
@@ -12,7 +15,9 @@
 
 pub mod cli;
 pub mod compare;
+pub mod contender;
 pub mod documents;
+mod http;
 pub mod measure;
 pub mod play;
 pub mod report;

@@ -1,4 +1,4 @@
-//! `storage`: the storage benchmark; see docs/performance.md.
+//! `storage`: the benchmark; see docs/performance.md.
 
 use std::process::ExitCode;
 

@@ -1,42 +1,110 @@
-//! What a process has used so far, by the kernel's own count.
+//! What processes have used so far, by the kernel's own count.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use procfs::Current;
 use procfs::process::Process;
+use procfs::{Current, ProcError, ProcResult};
 
 use crate::Result;
 
-/// The counters of this process.
-#[derive(Debug, Clone, Copy)]
+/// The counters of processes.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Counters {
     /// Seconds of the processor, user and system.
     pub cpu_seconds: f64,
-    /// Bytes that it has caused to be written to the disk.
+    /// Bytes that they have caused to be written to the disk.
     pub written_bytes: u64,
 }
 
 impl Counters {
-    /// As they stand.
-    pub fn now() -> Result<Self> {
-        let process = Process::myself()?;
-        let stat = process.stat()?;
-        let ticks = (stat.utime + stat.stime) as f64;
-        Ok(Self {
-            cpu_seconds: ticks / procfs::ticks_per_second() as f64,
-            written_bytes: process.io()?.write_bytes,
-        })
+    /// Those of these processes together, as they stand, with what those of their
+    /// children used that have ended: the kernel adds that up itself (of `io` as well).
+    pub fn of(pids: &[i32]) -> Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let found = Process::new(*pid).and_then(|p| Ok((p.stat()?, p.io()?)));
+            let Some((stat, io)) = still_there(found)? else {
+                continue;
+            };
+            let ended = stat.cutime + stat.cstime;
+            let ticks = (stat.utime + stat.stime) as f64 + ended as f64;
+            sum.cpu_seconds += ticks / procfs::ticks_per_second() as f64;
+            sum.written_bytes += io.write_bytes;
+        }
+        Ok(sum)
+    }
+
+    /// What was used since then.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            cpu_seconds: (self.cpu_seconds - before.cpu_seconds).max(0.0),
+            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+        }
     }
 }
 
-/// Memory of this process, in bytes: all that is resident, and of that what is no page of
-/// a file (which the kernel takes back when it wants).
-pub fn memory() -> Result<(u64, u64)> {
-    let status = Process::myself()?.status()?;
-    let bytes = |kib: Option<u64>| kib.unwrap_or(0) * 1024;
-    Ok((bytes(status.vmrss), bytes(status.rssanon)))
+/// Memory of processes, in bytes. What they share is counted for each.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Memory {
+    /// What is resident.
+    pub resident: u64,
+    /// Of that what is no page of a file (which the kernel takes back when it wants).
+    pub anonymous: u64,
+    /// The most that was ever resident.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// That of these processes together, as it stands.
+    pub fn of(pids: &[i32]) -> Result<Self> {
+        let bytes = |kib: Option<u64>| kib.unwrap_or(0) * 1024;
+        let mut sum = Self::default();
+        for pid in pids {
+            let found = Process::new(*pid).and_then(|p| p.status());
+            let Some(status) = still_there(found)? else {
+                continue;
+            };
+            sum.resident += bytes(status.vmrss);
+            sum.anonymous += bytes(status.rssanon);
+            sum.peak += bytes(status.vmhwm);
+        }
+        Ok(sum)
+    }
+}
+
+/// `None` of a process that has ended: Redis, for one, rewrites its log by one that comes
+/// and goes.
+fn still_there<T>(found: ProcResult<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(ProcError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// This process.
+pub fn this() -> Result<i32> {
+    Ok(Process::myself()?.pid())
+}
+
+/// These processes and those that they have started, and they in turn.
+pub fn tree(roots: &[i32]) -> Result<Vec<i32>> {
+    let parents: Vec<(i32, i32)> = procfs::process::all_processes()?
+        // Others come and go meanwhile.
+        .filter_map(|process| process.ok()?.stat().ok())
+        .map(|stat| (stat.pid, stat.ppid))
+        .collect();
+    let mut tree = roots.to_vec();
+    let mut next = 0;
+    while let Some(parent) = tree.get(next).copied() {
+        let children = parents.iter().filter(|(_, ppid)| *ppid == parent);
+        tree.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    Ok(tree)
 }
 
 /// Bytes that the files under a folder take on the disk, holes not counted: all, and for
@@ -102,5 +170,35 @@ impl Machine {
             kernel: format!("{}.{}.{}", kernel.major, kernel.minor, kernel.patch),
             file_system,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_tree_has_the_children_and_their_memory_counts() {
+        let this = this().unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pids = tree(&[this]).unwrap();
+        let alone = Memory::of(&[this]).unwrap();
+        let both = Memory::of(&pids).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(pids.contains(&i32::try_from(child.id()).unwrap()));
+        assert!(both.peak > alone.peak);
+        assert!(alone.resident >= alone.anonymous);
+    }
+
+    #[test]
+    fn what_has_ended_is_left_out() {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert_eq!(Counters::of(&[pid]).unwrap().written_bytes, 0);
+        assert_eq!(Memory::of(&[pid]).unwrap().resident, 0);
     }
 }

@@ -1,65 +1,23 @@
-//! One process, one engine, one scenario: it plays it, and says what each phase came to.
+//! One process, one contender, one scenario: it plays it, and says what each phase came to.
 
+mod outcome;
 mod phase;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use crate::Result;
+use crate::contender::Contender;
 use crate::documents::Key;
-use crate::measure::{self, Counters};
+use crate::measure;
 use crate::scenario::{
     BULK_SECONDS, CACHE_BYTES, DOCUMENTS, Extent, LARGE_CACHE_BYTES, MIX_THREADS, SIZES,
     SMALL_VALUE_BYTES, THREADS, Topic, VALUE_BYTES, WRITERS,
 };
-use crate::stores::{Engine, Options, Store};
+use crate::stores::{Options, Store};
+pub use outcome::Outcome;
+pub(crate) use outcome::{Done, Meter};
 use phase::{Act, Draw, Phase, Run, Until, run};
-
-/// What a phase came to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outcome {
-    /// The engine.
-    pub engine: Engine,
-    /// The phase.
-    pub phase: String,
-    /// Which repetition.
-    pub round: u32,
-    /// Operations done.
-    pub operations: u64,
-    /// Seconds that they took, all threads together.
-    pub seconds: f64,
-    /// Bytes of documents that went in or out.
-    pub document_bytes: u64,
-    /// Latency in microseconds that half of the operations stayed within, of those that
-    /// were timed.
-    pub p50_us: f64,
-    /// The same for 99 in 100.
-    pub p99_us: f64,
-    /// The same for 999 in 1000.
-    pub p999_us: f64,
-    /// Seconds of the processor.
-    pub cpu_seconds: f64,
-    /// Bytes written to the disk.
-    pub written_bytes: u64,
-    /// Resident memory at its end, in bytes.
-    pub rss_bytes: u64,
-    /// Of that what is no page of a file.
-    pub anonymous_bytes: u64,
-    /// Bytes of the folder on the disk at its end.
-    pub disk_bytes: u64,
-    /// Of that what is in folders of it, by their names.
-    pub folders: BTreeMap<String, u64>,
-}
-
-impl Outcome {
-    /// Operations in a second.
-    pub fn throughput(&self) -> f64 {
-        self.operations as f64 / self.seconds.max(1e-9)
-    }
-}
 
 /// Seconds of a phase that ends by itself.
 const FOREVER: f64 = 1e9;
@@ -72,15 +30,17 @@ fn options(cache_bytes: u64, value_bytes: usize, durable: bool) -> Options {
     }
 }
 
-/// Plays scenarios with one engine in a folder of its own, and hands each outcome to
+/// Plays scenarios with one contender in a folder of its own, and hands each outcome to
 /// `tell`.
 pub struct Player<'a> {
-    /// The engine.
-    pub engine: Engine,
+    /// The contender.
+    pub contender: Contender,
     /// The folder.
     pub dir: &'a Path,
     /// How much of each scenario.
     pub extent: Extent,
+    /// The server's binary; where it is `None`, the one beside this program.
+    pub prefd: Option<&'a Path>,
     /// Where the outcomes go.
     pub tell: &'a mut dyn FnMut(&Outcome) -> Result<()>,
 }
@@ -95,13 +55,14 @@ impl Player<'_> {
             Topic::Sizes => self.sizes(),
             Topic::Bulk => self.bulk(),
             Topic::Scale => self.scale(),
+            Topic::Http => self.http(),
         }
     }
 
     /// Opens the store that [`Topic::Scale`] has left, reads its documents for a while,
     /// and closes it. `after` says how the process ended that wrote it.
     pub fn reopen(&mut self, after: &str) -> Result<()> {
-        let before = Counters::now()?;
+        let meter = Meter::of_this()?;
         let began = Instant::now();
         let store = self.open(CACHE_BYTES, SMALL_VALUE_BYTES, false)?;
         let mut key = Key::default();
@@ -111,7 +72,7 @@ impl Player<'_> {
         }
         let opened = Run::of_one(began.elapsed())?;
         let name = format!("open, to the first document, after {after}");
-        self.outcome(&name, SMALL_VALUE_BYTES, &opened, before)?;
+        self.outcome(&name, SMALL_VALUE_BYTES, opened.done(), &meter)?;
         let get = Phase {
             name: &format!("get of small documents, after {after}"),
             act: Act::Get,
@@ -126,7 +87,7 @@ impl Player<'_> {
     }
 
     fn open(&self, cache_bytes: u64, value_bytes: usize, durable: bool) -> Result<Box<dyn Store>> {
-        self.engine
+        self.contender
             .open(self.dir, options(cache_bytes, value_bytes, durable))
     }
 
@@ -195,7 +156,7 @@ impl Player<'_> {
         store.close()?;
         // prefd's cache of documents is off; the others keep the usual one, since what
         // they hold in it are pages of a tree too.
-        let little = if self.engine == Engine::Prefd {
+        let little = if self.contender == Contender::Prefd {
             0
         } else {
             CACHE_BYTES
@@ -296,46 +257,34 @@ impl Player<'_> {
             threads: THREADS,
             until: Until::Done(self.extent.scale, FOREVER),
         };
-        let before = Counters::now()?;
+        let meter = Meter::of_this()?;
         let run = run(&*store, &load)?;
         // Whoever is told may kill this process at once.
         store.sync()?;
         std::mem::forget(store);
-        self.outcome(load.name, load.value_bytes, &run, before)
+        self.outcome(load.name, load.value_bytes, run.done(), &meter)
     }
 
     /// Plays a phase, and tells what it came to, if it has a name. How many operations
     /// it was.
     fn phase(&mut self, store: &dyn Store, phase: &Phase<'_>) -> Result<u64> {
-        let before = Counters::now()?;
+        let meter = Meter::of_this()?;
         let run = run(store, phase)?;
         if !phase.name.is_empty() {
-            self.outcome(phase.name, phase.value_bytes, &run, before)?;
+            self.outcome(phase.name, phase.value_bytes, run.done(), &meter)?;
         }
         Ok(run.operations)
     }
 
-    fn outcome(&mut self, phase: &str, bytes: usize, run: &Run, before: Counters) -> Result<()> {
-        let after = Counters::now()?;
-        let (rss_bytes, anonymous_bytes) = measure::memory()?;
-        let micros = |quantile| run.latencies.value_at_quantile(quantile) as f64 / 1000.0;
-        let (disk_bytes, folders) = measure::disk_bytes(self.dir)?;
-        (self.tell)(&Outcome {
-            engine: self.engine,
-            phase: phase.to_owned(),
-            round: 0,
-            operations: run.operations,
-            seconds: run.seconds,
-            document_bytes: run.operations * bytes as u64,
-            p50_us: micros(0.5),
-            p99_us: micros(0.99),
-            p999_us: micros(0.999),
-            cpu_seconds: after.cpu_seconds - before.cpu_seconds,
-            written_bytes: after.written_bytes - before.written_bytes,
-            rss_bytes,
-            anonymous_bytes,
-            disk_bytes,
-            folders,
-        })
+    /// Tells what a phase came to, in which documents of so many bytes went in or out.
+    pub(crate) fn outcome(
+        &mut self,
+        phase: &str,
+        bytes: usize,
+        done: Done,
+        meter: &Meter,
+    ) -> Result<()> {
+        let outcome = meter.outcome(self.contender, phase, bytes, done, self.dir)?;
+        (self.tell)(&outcome)
     }
 }

@@ -15,10 +15,10 @@ pub use table::markdown;
 
 use crate::Result;
 use crate::compare::Plan;
+use crate::contender::Contender;
 use crate::measure::Machine;
 use crate::play::Outcome;
 use crate::scenario::Topic;
-use crate::stores::Engine;
 use crate::syncs::Syncs;
 
 /// All that one comparison has measured.
@@ -33,11 +33,11 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
-/// A scenario that an engine did not come through.
+/// A scenario that a contender did not come through.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
-    /// The engine.
-    pub engine: Engine,
+    /// The contender.
+    pub contender: Contender,
     /// The scenario.
     pub topic: Topic,
     /// Which repetition.
@@ -53,18 +53,18 @@ pub struct Setting {
     pub machine: Machine,
     /// Repetitions.
     pub rounds: u32,
-    /// The engines' versions, and what a durable and a plain put is to each.
-    pub engines: BTreeMap<Engine, Modes>,
+    /// The contenders' versions, and what a durable and a plain put is to each.
+    pub contenders: BTreeMap<Contender, Modes>,
 }
 
-/// An engine's version and modes.
+/// A contender's version and modes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Modes {
     /// The crate, and its version.
     pub version: String,
-    /// See [`Engine::durable_mode`].
+    /// See [`Contender::durable_mode`].
     pub durable: String,
-    /// See [`Engine::plain_mode`].
+    /// See [`Contender::plain_mode`].
     pub plain: String,
 }
 
@@ -89,19 +89,21 @@ struct Spread {
 impl Report {
     /// Nothing yet.
     pub fn new(machine: Machine, plan: &Plan) -> Self {
-        let modes = |engine: &Engine| {
+        let modes = |contender: &Contender| {
             let modes = Modes {
-                version: version(*engine),
-                durable: engine.durable_mode().to_owned(),
-                plain: engine.plain_mode().to_owned(),
+                version: contender.version(),
+                durable: contender.durable_mode().to_owned(),
+                plain: contender.plain_mode().to_owned(),
             };
-            (*engine, modes)
+            (*contender, modes)
         };
+        let plays =
+            |contender: &&Contender| plan.topics.iter().any(|topic| contender.plays(*topic));
         Self {
             setting: Setting {
                 machine,
                 rounds: plan.rounds,
-                engines: plan.engines.iter().map(modes).collect(),
+                contenders: plan.contenders.iter().filter(plays).map(modes).collect(),
             },
             outcomes: Vec::new(),
             syncs: Vec::new(),
@@ -144,8 +146,8 @@ impl Report {
         Ok(file.flush()?)
     }
 
-    fn engines(&self) -> impl Iterator<Item = Engine> + '_ {
-        self.setting.engines.keys().copied()
+    fn contenders(&self) -> impl Iterator<Item = Contender> + '_ {
+        self.setting.contenders.keys().copied()
     }
 
     /// The phases, in the order in which they were played.
@@ -161,14 +163,14 @@ impl Report {
 
     fn spread(
         &self,
-        engine: Engine,
+        contender: Contender,
         phase: &str,
         figure: impl Fn(&Outcome) -> f64,
     ) -> Option<Spread> {
         let mut figures: Vec<f64> = self
             .outcomes
             .iter()
-            .filter(|outcome| outcome.engine == engine && outcome.phase == phase)
+            .filter(|outcome| outcome.contender == contender && outcome.phase == phase)
             .map(figure)
             .collect();
         figures.sort_by(f64::total_cmp);
@@ -179,29 +181,86 @@ impl Report {
         })
     }
 
-    fn throughput(&self, engine: Engine, phase: &str) -> Option<f64> {
-        Some(self.spread(engine, phase, Outcome::throughput)?.median)
+    fn throughput(&self, contender: Contender, phase: &str) -> Option<f64> {
+        Some(self.spread(contender, phase, Outcome::throughput)?.median)
     }
 }
 
-/// The version that was built, from the lock file.
-fn version(engine: Engine) -> String {
-    let name = match engine {
-        Engine::Prefd => "prefd-engine",
-        Engine::Bare => return String::new(),
-        Engine::Sled => "sled",
-        Engine::Redb => "redb",
-        Engine::Fjall => "fjall",
-        Engine::Lmdb => "lmdb-master-sys",
-        Engine::Sqlite => "libsqlite3-sys",
-        Engine::Rocksdb => "librocksdb-sys",
-    };
-    let mut lines = include_str!("../../Cargo.lock").lines();
-    let version = lines
-        .by_ref()
-        .find(|line| *line == format!("name = \"{name}\""))
-        .and_then(|_| lines.next())
-        .and_then(|line| line.split('"').nth(1))
-        .unwrap_or("unknown");
-    format!("{name} {version}")
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::scenario::Extent;
+
+    fn outcome(contender: Contender, phase: &str, operations: u64) -> Outcome {
+        Outcome {
+            contender,
+            phase: phase.to_owned(),
+            round: 0,
+            operations,
+            seconds: 1.0,
+            document_bytes: operations * 1024,
+            p50_us: 1.0,
+            p99_us: 2.0,
+            p999_us: 3.0,
+            cpu_seconds: 0.5,
+            written_bytes: operations * 2048,
+            rss_bytes: 1 << 20,
+            anonymous_bytes: 1 << 19,
+            peak_bytes: 1 << 21,
+            disk_bytes: 1 << 20,
+            folders: BTreeMap::new(),
+        }
+    }
+
+    fn report() -> Report {
+        let plan = Plan {
+            contenders: Contender::value_variants().to_vec(),
+            topics: vec![Topic::Durable, Topic::Http],
+            extent: Extent::TINY,
+            rounds: 1,
+            dir: ".".into(),
+            prefd: None,
+        };
+        let machine = Machine::this(Path::new(".")).unwrap();
+        let mut report = Report::new(machine, &plan);
+        let http = "HTTP durable PUT 1 KiB, 64 connections, ES256";
+        report.outcomes = vec![
+            outcome(Contender::Prefd, "durable put, 64 writers", 90),
+            outcome(Contender::Lmdb, "durable put, 64 writers", 10),
+            outcome(Contender::Redb, "durable put, 64 writers", 12),
+            outcome(Contender::Prefd, http, 60),
+            outcome(Contender::Webdis, http, 50),
+        ];
+        report
+    }
+
+    #[test]
+    fn tables_show_those_who_have_a_figure_in_them() {
+        let markdown = markdown(&report());
+        let (_, tables) = markdown.split_once("\n## Storage\n").unwrap();
+        let (storage, http) = tables.split_once("\n## HTTP\n").unwrap();
+        assert!(storage.contains("| prefd | redb | LMDB |"), "{storage}");
+        assert!(http.contains("| prefd | webdis, Redis |"), "{http}");
+        assert!(!storage.contains("HTTP"), "{storage}");
+    }
+
+    #[test]
+    fn a_target_may_compare_a_phase_with_another() {
+        let markdown = markdown(&report());
+        let row =
+            "times the best of redb, fjall, LMDB, SQLite by 64 writers | ≥ 4.00 | 5.00 | yes |";
+        assert!(markdown.contains(row), "{markdown}");
+    }
+
+    #[test]
+    fn a_report_is_read_back_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("comparison.jsonl");
+        let report = report();
+        report.write(&path).unwrap();
+        let read = Report::read(&path).unwrap();
+        assert_eq!(markdown(&read), markdown(&report));
+    }
 }

@@ -1,5 +1,5 @@
-//! What is measured: scenarios, each of which one process plays with one engine, from an
-//! empty folder on, and the phases that it reports.
+//! What is measured: scenarios, each of which one process plays with one contender, from
+//! an empty folder on, and the phases that it reports.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ pub enum Topic {
     Bulk,
     /// Many small documents: memory, disk, and the time to open them again.
     Scale,
+    /// Servers, asked over loopback: gets and durable puts of 1 KiB and of 10 MiB; and
+    /// what prefd takes to start, and for many large puts at once.
+    Http,
 }
 
 /// How much of it.
@@ -39,6 +42,12 @@ pub struct Extent {
     pub bulk: u64,
     /// Documents of [`Topic::Scale`].
     pub scale: u64,
+    /// Seconds of a phase of [`Topic::Http`]: wrk takes whole ones.
+    pub http_seconds: u64,
+    /// Bytes of each value of the many large puts of [`Topic::Http`].
+    pub upload_value_bytes: usize,
+    /// Whether only durable puts are played, so that their syncs can be counted.
+    pub puts_only: bool,
     /// Whether phases are left out that take long and tell little more.
     pub short: bool,
 }
@@ -51,6 +60,9 @@ impl Extent {
         rounds: 20,
         bulk: 2_000_000,
         scale: 1_000_000,
+        http_seconds: 4,
+        upload_value_bytes: 10_000_000,
+        puts_only: false,
         short: false,
     };
     /// What takes under three minutes.
@@ -60,6 +72,9 @@ impl Extent {
         rounds: 5,
         bulk: 200_000,
         scale: 100_000,
+        http_seconds: 1,
+        upload_value_bytes: 10_000_000,
+        puts_only: false,
         short: true,
     };
     /// What shows that everything works, and measures nothing.
@@ -69,13 +84,16 @@ impl Extent {
         rounds: 2,
         bulk: 500,
         scale: 500,
+        http_seconds: 1,
+        upload_value_bytes: 100_000,
+        puts_only: false,
         short: false,
     };
 }
 
 /// The document of most phases.
 pub const VALUE_BYTES: usize = KIB;
-/// Documents that durable puts and churn go over.
+/// Documents that durable puts and churn go over, and namespaces of requests.
 pub const DOCUMENTS: u64 = 10_000;
 /// Of [`Topic::Scale`].
 pub const SMALL_VALUE_BYTES: usize = 300;
@@ -101,3 +119,11 @@ pub const SIZES: &[(&str, usize, u64)] = &[
     ("1 MiB", MIB, 64),
     ("10 MiB", 10 * MIB, 8),
 ];
+/// The large document of [`Topic::Http`].
+pub const LARGE_BYTES: usize = 10 * MIB;
+/// Connections of gets over HTTP.
+pub const GET_CONNECTIONS: usize = 32;
+/// The same of large documents.
+pub const LARGE_GET_CONNECTIONS: usize = 4;
+/// Connections of durable puts over HTTP, in the order of the phases.
+pub const PUT_CONNECTIONS: &[usize] = &[1, 64];

@@ -22,36 +22,9 @@ mod sqlite;
 
 use std::path::Path;
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-
 use crate::Result;
+use crate::contender::Contender;
 use crate::documents::Key;
-
-/// An engine under test.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// prefd-engine.
-    Prefd,
-    /// A file that is appended to, and read at a known place: what the disk and the
-    /// system calls allow. It finds, checks and recovers nothing.
-    Bare,
-    /// sled, which does not sync: see `syncs.rs`.
-    Sled,
-    /// redb.
-    Redb,
-    /// fjall.
-    Fjall,
-    /// LMDB, through heed.
-    Lmdb,
-    /// SQLite, through rusqlite.
-    Sqlite,
-    /// RocksDB, through rust-rocksdb.
-    Rocksdb,
-}
 
 /// How a store is to be opened.
 #[derive(Debug, Clone, Copy)]
@@ -87,66 +60,7 @@ pub trait Session {
     fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool>;
 }
 
-impl Engine {
-    /// Those that this build has.
-    pub const ALL: &[Self] = &[
-        Self::Prefd,
-        Self::Bare,
-        #[cfg(feature = "peers")]
-        Self::Sled,
-        #[cfg(feature = "peers")]
-        Self::Redb,
-        #[cfg(feature = "peers")]
-        Self::Fjall,
-        #[cfg(feature = "peers")]
-        Self::Lmdb,
-        #[cfg(feature = "peers")]
-        Self::Sqlite,
-        #[cfg(feature = "rocksdb")]
-        Self::Rocksdb,
-    ];
-
-    /// Its name, as reports have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prefd => "prefd",
-            Self::Bare => "bare file",
-            Self::Sled => "sled",
-            Self::Redb => "redb",
-            Self::Fjall => "fjall",
-            Self::Lmdb => "LMDB",
-            Self::Sqlite => "SQLite",
-            Self::Rocksdb => "RocksDB",
-        }
-    }
-
-    /// What it does for a durable put, in its own words.
-    pub fn durable_mode(self) -> &'static str {
-        match self {
-            Self::Prefd => "Durability::Sync",
-            Self::Bare => "pwrite, fdatasync",
-            Self::Sled => "insert, flush (no fsync: survives no power cut)",
-            Self::Redb => "Durability::Immediate",
-            Self::Fjall => "insert, persist(SyncAll)",
-            Self::Lmdb => "commit, default flags",
-            Self::Sqlite => "WAL, synchronous=FULL",
-            Self::Rocksdb => "WriteOptions sync",
-        }
-    }
-
-    /// What it does for a put that need not be durable.
-    pub fn plain_mode(self) -> &'static str {
-        match self {
-            Self::Prefd => "Durability::Buffered",
-            Self::Bare => "pwrite",
-            Self::Sled | Self::Fjall => "insert",
-            Self::Redb => "Durability::None, Immediate every 1,000",
-            Self::Lmdb => "commit, NO_SYNC",
-            Self::Sqlite => "WAL, synchronous=OFF",
-            Self::Rocksdb => "WriteOptions without sync",
-        }
-    }
-
+impl Contender {
     /// Opens a store in a folder, which is made where it is missing.
     pub fn open(self, dir: &Path, options: Options) -> Result<Box<dyn Store>> {
         std::fs::create_dir_all(dir)?;
@@ -165,8 +79,7 @@ impl Engine {
             Self::Sqlite => sqlite::open(dir, options),
             #[cfg(feature = "rocksdb")]
             Self::Rocksdb => rocksdb::open(dir, options),
-            #[allow(unreachable_patterns, reason = "only where some are left out")]
-            other => Err(format!("this build does not have {}", other.name()).into()),
+            other => Err(format!("this build does not have a store of {}", other.name()).into()),
         }
     }
 }
@@ -174,6 +87,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Topic;
 
     fn read(session: &mut dyn Session, key: &Key) -> Option<Vec<u8>> {
         let mut document = Vec::new();
@@ -183,7 +97,8 @@ mod tests {
 
     #[test]
     fn every_engine_replaces_reads_back_and_keeps() {
-        for engine in Engine::ALL {
+        let engines = Contender::ALL.iter().filter(|c| c.plays(Topic::Durable));
+        for engine in engines {
             for durable in [false, true] {
                 let dir = tempfile::tempdir_in(".").unwrap();
                 let options = Options {

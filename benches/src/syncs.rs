@@ -8,9 +8,8 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::contender::Contender;
 use crate::play::Outcome;
-use crate::scenario::Topic;
-use crate::stores::Engine;
 
 /// Opened, in vain, where a phase begins and ends: that shows in the trace.
 const BEGIN: &str = "/prefd-bench-begins";
@@ -30,8 +29,8 @@ pub fn mark_end() {
 /// What was counted in one phase.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Syncs {
-    /// The engine.
-    pub engine: Engine,
+    /// The contender.
+    pub contender: Contender,
     /// The phase.
     pub phase: String,
     /// Puts that were acknowledged.
@@ -54,19 +53,20 @@ impl Syncs {
     }
 }
 
-/// Plays the durable puts of an engine under strace. `child` is the command that plays a
-/// scenario; `None` where there is no strace.
+/// Plays durable puts under strace, servers and all that they start included. `child` runs
+/// the process that plays them as the last arguments of a command. Nothing is counted
+/// where there is no strace.
 pub fn count(
-    child: impl FnOnce(Command, Topic) -> Result<Vec<Outcome>>,
+    child: impl FnOnce(Command) -> Result<Vec<Outcome>>,
     scratch: &Path,
-) -> Result<Option<Vec<Syncs>>> {
+) -> Result<Vec<Syncs>> {
     let found = Command::new("strace")
         .arg("-V")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
     if !found.is_ok_and(|status| status.success()) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let trace = scratch.join("trace");
     let mut strace = Command::new("strace");
@@ -75,24 +75,22 @@ pub fn count(
         .arg(format!("trace={CALLS}"))
         .arg("-o")
         .arg(&trace);
-    let outcomes = child(strace, Topic::Durable)?;
+    let outcomes = child(strace)?;
     let text = std::fs::read(&trace)?;
     let phases = parse(&String::from_utf8_lossy(&text));
     if phases.len() != outcomes.len() {
         return Err("the trace does not show every phase".into());
     }
-    Ok(Some(
-        outcomes
-            .into_iter()
-            .zip(phases)
-            .map(|(outcome, calls)| Syncs {
-                engine: outcome.engine,
-                phase: outcome.phase,
-                puts: outcome.operations,
-                calls,
-            })
-            .collect(),
-    ))
+    Ok(outcomes
+        .into_iter()
+        .zip(phases)
+        .map(|(outcome, calls)| Syncs {
+            contender: outcome.contender,
+            phase: outcome.phase,
+            puts: outcome.operations,
+            calls,
+        })
+        .collect())
 }
 
 /// The calls between each pair of marks.
@@ -181,7 +179,7 @@ mod tests {
         let found: Vec<_> = phases[0].iter().map(|(n, c)| (n.as_str(), *c)).collect();
         assert_eq!(found, expected);
         let syncs = Syncs {
-            engine: Engine::Lmdb,
+            contender: Contender::Lmdb,
             phase: String::new(),
             puts: 3,
             calls: phases[0].clone(),

@@ -11,6 +11,7 @@ use rand_distr::{Distribution, Zipf};
 
 use crate::Result;
 use crate::documents::{Documents, Key};
+use crate::play::Done;
 use crate::stores::{Session, Store};
 
 /// How keys are drawn.
@@ -63,6 +64,10 @@ pub(super) struct Run {
 }
 
 impl Run {
+    pub(super) fn done(&self) -> Done {
+        Done::new(self.operations, self.seconds, &self.latencies)
+    }
+
     /// One operation, that took so long.
     pub(super) fn of_one(took: Duration) -> Result<Self> {
         let mut latencies = Histogram::new_with_bounds(1, MAX_LATENCY, 3)?;

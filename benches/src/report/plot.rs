@@ -1,14 +1,14 @@
-//! The plots: a bar for each engine, a group of bars for each phase, in SVG that reads
+//! The plots: a bar for each contender, a group of bars for each phase, in SVG that reads
 //! on light and dark grounds alike.
 
 use std::fmt::Write;
 
 use super::Report;
 use super::table::number;
-use crate::stores::Engine;
+use crate::contender::Contender;
 
 const WIDTH: f64 = 760.0;
-const LABEL: f64 = 90.0;
+const LABEL: f64 = 170.0;
 const FIGURE: f64 = 80.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 4.0;
@@ -41,11 +41,22 @@ const PLOTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("large.svg", &["durable put, 10 MiB", "get, 10 MiB"]),
+    (
+        "http.svg",
+        &[
+            "HTTP GET 1 KiB, 32 connections, RS256",
+            "HTTP GET 1 KiB, 32 connections, 10,000 namespaces, ES256",
+            "HTTP durable PUT 1 KiB, 1 connection, ES256",
+            "HTTP durable PUT 1 KiB, 64 connections, ES256",
+            "HTTP durable PUT 10 MiB, 1 connection",
+            "HTTP GET 10 MiB, 4 connections",
+        ],
+    ),
 ];
 
 /// The plots that can be made of a report, by file name.
 pub fn plots(report: &Report) -> Vec<(&'static str, String)> {
-    let is_there = |phase: &&&str| report.throughput(Engine::Prefd, phase).is_some();
+    let is_there = |phase: &&&str| report.throughput(Contender::Prefd, phase).is_some();
     PLOTS
         .iter()
         .map(|(name, phases)| (*name, phases.iter().filter(is_there).collect::<Vec<_>>()))
@@ -64,13 +75,13 @@ fn plot(report: &Report, phases: &[&&str]) -> String {
             y + TITLE - 10.0
         );
         y += TITLE;
-        let figures: Vec<(Engine, f64)> = report
-            .engines()
-            .filter_map(|engine| Some((engine, report.throughput(engine, phase)?)))
+        let figures: Vec<(Contender, f64)> = report
+            .contenders()
+            .filter_map(|contender| Some((contender, report.throughput(contender, phase)?)))
             .collect();
         let most = figures.iter().map(|(_, f)| *f).fold(1.0, f64::max);
-        for (engine, figure) in figures {
-            bar(engine, figure, most, y, &mut body);
+        for (contender, figure) in figures {
+            bar(contender, figure, most, y, &mut body);
             y += BAR + GAP;
         }
         y += GAP * 2.0;
@@ -83,11 +94,11 @@ fn plot(report: &Report, phases: &[&&str]) -> String {
     )
 }
 
-fn bar(engine: Engine, figure: f64, most: f64, y: f64, body: &mut String) {
+fn bar(contender: Contender, figure: f64, most: f64, y: f64, body: &mut String) {
     let width = (WIDTH - LABEL - FIGURE) * figure / most;
-    let class = match engine {
-        Engine::Prefd => "prefd",
-        Engine::Bare => "bare",
+    let class = match contender {
+        Contender::Prefd => "prefd",
+        Contender::Bare | Contender::Hyper => "bare",
         _ => "peer",
     };
     let base = y + BAR - 4.0;
@@ -97,7 +108,7 @@ fn bar(engine: Engine, figure: f64, most: f64, y: f64, body: &mut String) {
          <rect x=\"{LABEL}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{BAR}\" class=\"{class}\"/>\
          <text x=\"{:.0}\" y=\"{base:.0}\">{}</text>",
         LABEL - 6.0,
-        engine.name(),
+        contender.name(),
         LABEL + width + 6.0,
         number(figure),
     );

@@ -3,12 +3,14 @@
 use std::fmt::Write;
 
 use super::{Report, Spread, targets};
+use crate::contender::Contender;
 use crate::play::Outcome;
-use crate::stores::Engine;
 
 const MIB: f64 = 1024.0 * 1024.0;
+/// What the names of phases begin with that servers play.
+const HTTP: &str = "HTTP ";
 
-/// A figure that a table shows for each phase and engine.
+/// A figure that a table shows for each phase and contender.
 struct Figure {
     title: &'static str,
     of: fn(&Outcome) -> Option<f64>,
@@ -20,8 +22,8 @@ const FIGURES: &[Figure] = &[
         of: |o| (!is_opening(o)).then(|| o.throughput()),
     },
     Figure {
-        title: "Seconds to open a store and read its first document",
-        of: |o| is_opening(o).then_some(o.seconds),
+        title: "Seconds to open a store and read its first document, or to start a server",
+        of: |o| is_opening(o).then(|| o.seconds_each()),
     },
     Figure {
         title: "Latency, p50, in microseconds",
@@ -37,13 +39,13 @@ const FIGURES: &[Figure] = &[
     },
     Figure {
         title: "Microseconds of the processor for each operation",
-        of: |o| Some(o.cpu_seconds / o.operations.max(1) as f64 * 1e6),
+        of: |o| (!is_start(o)).then(|| o.cpu_seconds / o.operations.max(1) as f64 * 1e6),
     },
     Figure {
         title: "Bytes written for each byte of a document that was put",
         of: |o| {
             let written = o.written_bytes as f64 / o.document_bytes.max(1) as f64;
-            (!is_opening(o) && !o.phase.starts_with("get")).then_some(written)
+            (!is_opening(o) && !is_get(o)).then_some(written)
         },
     },
     Figure {
@@ -55,13 +57,30 @@ const FIGURES: &[Figure] = &[
         of: |o| Some(o.anonymous_bytes as f64 / MIB),
     },
     Figure {
+        title: "The most memory that was resident up to then, in MiB",
+        of: |o| {
+            o.phase
+                .starts_with(HTTP)
+                .then_some(o.peak_bytes as f64 / MIB)
+        },
+    },
+    Figure {
         title: "Space on the disk at the end, in MiB",
         of: |o| Some(o.disk_bytes as f64 / MIB),
     },
 ];
 
 fn is_opening(outcome: &Outcome) -> bool {
-    outcome.phase.starts_with("open")
+    outcome.phase.starts_with("open") || is_start(outcome)
+}
+
+/// Of a server, which is only measured once it is there.
+fn is_start(outcome: &Outcome) -> bool {
+    outcome.phase.starts_with("HTTP start")
+}
+
+fn is_get(outcome: &Outcome) -> bool {
+    outcome.phase.starts_with("get") || outcome.phase.starts_with("HTTP GET")
 }
 
 /// The whole report.
@@ -70,8 +89,8 @@ pub fn markdown(report: &Report) -> String {
     let machine = &report.setting.machine;
     let _ = write!(
         text,
-        "# Storage engines\n\n{} ({} threads), {:.1} GiB of memory, Linux {}, {}. Rounds: {}, \
-         interleaved.\n\n| engine | version | durable | without sync |\n\
+        "# The comparison\n\n{} ({} threads), {:.1} GiB of memory, Linux {}, {}. Rounds: {}, \
+         interleaved.\n\n| contender | version | durable | without sync |\n\
          | --- | --- | --- | --- |\n",
         machine.processor,
         machine.cores,
@@ -80,8 +99,8 @@ pub fn markdown(report: &Report) -> String {
         machine.file_system,
         report.setting.rounds,
     );
-    for (engine, modes) in &report.setting.engines {
-        let name = engine.name();
+    for (contender, modes) in &report.setting.contenders {
+        let name = contender.name();
         let _ = writeln!(
             text,
             "| {name} | {} | {} | {} |",
@@ -92,7 +111,7 @@ pub fn markdown(report: &Report) -> String {
         text.push_str("\n## What failed\n\n");
     }
     for failure in &report.failures {
-        let (name, topic) = (failure.engine.name(), failure.topic);
+        let (name, topic) = (failure.contender.name(), failure.topic);
         let _ = writeln!(
             text,
             "- {name}, {topic:?}, round {}: {}",
@@ -101,34 +120,47 @@ pub fn markdown(report: &Report) -> String {
     }
     targets::table(report, &mut text);
     syncs(report, &mut text);
-    for figure in FIGURES {
-        table(report, figure, &mut text);
+    for (title, is_http) in [("Storage", false), ("HTTP", true)] {
+        let mut tables = String::new();
+        for figure in FIGURES {
+            table(report, figure, is_http, &mut tables);
+        }
+        if !tables.is_empty() {
+            let _ = write!(text, "\n## {title}\n{tables}");
+        }
     }
     text
 }
 
-fn header(report: &Report, text: &mut String) {
-    let names: Vec<&str> = report.engines().map(Engine::name).collect();
-    let rule = " ---: |".repeat(names.len());
-    let _ = writeln!(text, "| | {} |\n| --- |{rule}", names.join(" | "));
-}
-
-fn table(report: &Report, figure: &Figure, text: &mut String) {
-    let shows = |phase: &str| {
-        let mut of_phase = report.outcomes.iter().filter(|o| o.phase == phase);
-        of_phase.any(|outcome| (figure.of)(outcome).is_some())
-    };
-    let phases: Vec<&str> = report.phases().into_iter().filter(|p| shows(p)).collect();
-    if phases.is_empty() {
+/// A figure of the phases over HTTP, or of the others, and of those who have one.
+fn table(report: &Report, figure: &Figure, is_http: bool, text: &mut String) {
+    let shown: Vec<&Outcome> = report
+        .outcomes
+        .iter()
+        .filter(|o| o.phase.starts_with(HTTP) == is_http && (figure.of)(o).is_some())
+        .collect();
+    if shown.is_empty() {
         return;
     }
-    let _ = writeln!(text, "\n## {}\n", figure.title);
-    header(report, text);
+    let mut contenders: Vec<Contender> = report.contenders().collect();
+    contenders.retain(|contender| shown.iter().any(|o| o.contender == *contender));
+    let names: Vec<&str> = contenders.iter().map(|c| c.name()).collect();
+    let rule = " ---: |".repeat(names.len());
+    let _ = writeln!(
+        text,
+        "\n### {}\n\n| | {} |\n| --- |{rule}",
+        figure.title,
+        names.join(" | ")
+    );
+    let mut phases = report.phases();
+    phases.retain(|phase| shown.iter().any(|o| o.phase == *phase));
     for phase in phases {
         let _ = write!(text, "| {phase} ");
-        for engine in report.engines() {
+        for contender in &contenders {
             let of = |o: &Outcome| (figure.of)(o).unwrap_or_default();
-            let cell = report.spread(engine, phase, of).map_or("–".into(), cell);
+            let cell = report
+                .spread(*contender, phase, of)
+                .map_or("–".into(), cell);
             let _ = write!(text, "| {cell} ");
         }
         text.push_str("|\n");
@@ -143,7 +175,7 @@ fn syncs(report: &Report, text: &mut String) {
         "\n## Syncs for each acknowledged durable put, counted with strace\n\n\
          Calls of fsync, fdatasync and msync, and writes to a file opened with O_DSYNC. \
          sync_file_range is not counted: it does not wait for the disk's own cache.\n\n\
-         | engine | phase | puts | syncs a put | calls |\n| --- | --- | ---: | ---: | --- |\n",
+         | contender | phase | puts | syncs a put | calls |\n| --- | --- | ---: | ---: | --- |\n",
     );
     for counted in &report.syncs {
         let calls: Vec<String> = counted
@@ -154,7 +186,7 @@ fn syncs(report: &Report, text: &mut String) {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {:.3} | {} |",
-            counted.engine.name(),
+            counted.contender.name(),
             counted.phase,
             counted.puts,
             counted.for_each_put(),
@@ -178,6 +210,7 @@ pub(super) fn number(value: f64) -> String {
         v if v >= 1e4 => format!("{:.1} k", value / 1e3),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        v if v >= 1.0 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
     }
 }

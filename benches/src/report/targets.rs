@@ -4,27 +4,40 @@ use std::fmt::Write;
 
 use super::Report;
 use super::table::number;
+use crate::contender::Contender;
 use crate::play::Outcome;
 use crate::scenario::{DOCUMENTS, SMALL_VALUE_BYTES, VALUE_BYTES};
-use crate::stores::Engine;
 
 /// Two segments of the log, of the default length.
 const TWO_SEGMENTS: f64 = 2.0 * 64.0 * 1024.0 * 1024.0;
-const SYNCING: &[Engine] = &[Engine::Redb, Engine::Fjall, Engine::Lmdb, Engine::Sqlite];
-const PEERS: &[Engine] = &[
-    Engine::Sled,
-    Engine::Redb,
-    Engine::Fjall,
-    Engine::Lmdb,
-    Engine::Sqlite,
-    Engine::Rocksdb,
+const MIB: f64 = 1024.0 * 1024.0;
+const SYNCING: &[Contender] = &[
+    Contender::Redb,
+    Contender::Fjall,
+    Contender::Lmdb,
+    Contender::Sqlite,
 ];
-const WITHOUT_CACHE: &[Engine] = &[Engine::Redb, Engine::Fjall, Engine::Sled, Engine::Rocksdb];
+const PEERS: &[Contender] = &[
+    Contender::Sled,
+    Contender::Redb,
+    Contender::Fjall,
+    Contender::Lmdb,
+    Contender::Sqlite,
+    Contender::Rocksdb,
+];
+const WITHOUT_CACHE: &[Contender] = &[
+    Contender::Redb,
+    Contender::Fjall,
+    Contender::Sled,
+    Contender::Rocksdb,
+];
 
 /// What is compared with what.
 enum Against {
     /// prefd's throughput, for the best of these: at least so many times that.
-    Best(&'static [Engine], f64),
+    Best(&'static [Contender], f64),
+    /// The same beside what they do in another phase.
+    BestAt(&'static str, &'static [Contender], f64),
     /// A figure of prefd's own: at most so much.
     Own(fn(&Outcome) -> f64, f64),
 }
@@ -39,7 +52,7 @@ const TARGETS: &[Target] = &[
     Target {
         phase: "durable put, 64 writers",
         what: "times RocksDB",
-        against: Against::Best(&[Engine::Rocksdb], 1.2),
+        against: Against::Best(&[Contender::Rocksdb], 1.2),
     },
     Target {
         phase: "durable put, 64 writers",
@@ -49,7 +62,7 @@ const TARGETS: &[Target] = &[
     Target {
         phase: "durable put, 1 writer",
         what: "of a bare append and fdatasync",
-        against: Against::Best(&[Engine::Bare], 1.0 / 1.3),
+        against: Against::Best(&[Contender::Bare], 1.0 / 1.3),
     },
     Target {
         phase: "put without sync, a burst",
@@ -64,7 +77,7 @@ const TARGETS: &[Target] = &[
     Target {
         phase: "get, hot, uniform",
         what: "times LMDB",
-        against: Against::Best(&[Engine::Lmdb], 2.0),
+        against: Against::Best(&[Contender::Lmdb], 2.0),
     },
     Target {
         phase: "get, little cache, uniform",
@@ -74,12 +87,12 @@ const TARGETS: &[Target] = &[
     Target {
         phase: "durable put, 10 MiB",
         what: "of a bare write and fdatasync",
-        against: Against::Best(&[Engine::Bare], 0.5),
+        against: Against::Best(&[Contender::Bare], 0.5),
     },
     Target {
         phase: "get, 10 MiB",
         what: "of a bare read",
-        against: Against::Best(&[Engine::Bare], 0.7),
+        against: Against::Best(&[Contender::Bare], 0.7),
     },
     Target {
         phase: "churn",
@@ -113,6 +126,51 @@ const TARGETS: &[Target] = &[
         what: "seconds (of 1 M documents; 5 for 10 M)",
         against: Against::Own(|o| o.seconds, 0.6),
     },
+    Target {
+        phase: "HTTP GET 1 KiB, 32 connections, RS256",
+        what: "of hyper's constant answer; one worker each",
+        against: Against::Best(&[Contender::Hyper], 0.75),
+    },
+    Target {
+        phase: "HTTP GET 1 KiB, 32 connections, RS256",
+        what: "times nginx; one worker each",
+        against: Against::Best(&[Contender::Nginx], 1.0),
+    },
+    Target {
+        phase: "HTTP durable PUT 1 KiB, 64 connections, ES256",
+        what: "times the best of redb, fjall, LMDB, SQLite by 64 writers",
+        against: Against::BestAt("durable put, 64 writers", SYNCING, 4.0),
+    },
+    Target {
+        phase: "HTTP durable PUT 1 KiB, 64 connections, ES256",
+        what: "of RocksDB by 64 writers",
+        against: Against::BestAt("durable put, 64 writers", &[Contender::Rocksdb], 0.7),
+    },
+    Target {
+        phase: "HTTP durable PUT 10 MiB, 1 connection",
+        what: "of a bare write and fdatasync",
+        against: Against::BestAt("durable put, 10 MiB", &[Contender::Bare], 0.4),
+    },
+    Target {
+        phase: "HTTP GET 10 MiB, 4 connections",
+        what: "of nginx",
+        against: Against::Best(&[Contender::Nginx], 0.6),
+    },
+    Target {
+        phase: "HTTP start, empty",
+        what: "milliseconds",
+        against: Against::Own(|o| o.seconds_each() * 1e3, 20.0),
+    },
+    Target {
+        phase: "HTTP start, empty",
+        what: "MiB of memory, idle",
+        against: Against::Own(|o| o.rss_bytes as f64 / MIB, 20.0),
+    },
+    Target {
+        phase: "HTTP 16 PUTs of 100 MB at once",
+        what: "MiB of memory, at most",
+        against: Against::Own(|o| o.peak_bytes as f64 / MIB, 256.0),
+    },
 ];
 
 /// The table, as far as what it compares was measured.
@@ -140,16 +198,27 @@ pub(super) fn table(report: &Report, text: &mut String) {
     }
 }
 
+fn best(
+    report: &Report,
+    target: &Target,
+    phase: &str,
+    contenders: &[Contender],
+    least: f64,
+) -> Option<(f64, String, bool)> {
+    let of = |contender: &Contender| report.throughput(*contender, phase);
+    let best = contenders.iter().filter_map(of).max_by(f64::total_cmp)?;
+    let ratio = report.throughput(Contender::Prefd, target.phase)? / best;
+    Some((ratio, format!("≥ {}", number(least)), ratio >= least))
+}
+
 fn held(report: &Report, target: &Target) -> Option<(f64, String, bool)> {
     match target.against {
-        Against::Best(engines, least) => {
-            let of = |engine: &Engine| report.throughput(*engine, target.phase);
-            let best = engines.iter().filter_map(of).max_by(f64::total_cmp)?;
-            let ratio = report.throughput(Engine::Prefd, target.phase)? / best;
-            Some((ratio, format!("≥ {}", number(least)), ratio >= least))
-        }
+        Against::Best(contenders, least) => best(report, target, target.phase, contenders, least),
+        Against::BestAt(phase, contenders, least) => best(report, target, phase, contenders, least),
         Against::Own(figure, most) => {
-            let found = report.spread(Engine::Prefd, target.phase, figure)?.median;
+            let found = report
+                .spread(Contender::Prefd, target.phase, figure)?
+                .median;
             Some((found, format!("≤ {}", number(most)), found <= most))
         }
     }

@@ -1,0 +1,106 @@
+//! What is asked of a server: a request for each user, over and over in turn.
+
+use bytes::Bytes;
+
+use crate::contender::Contender;
+use crate::documents::Key;
+
+/// What a request is to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Act {
+    Get,
+    Put,
+}
+
+/// One user's request.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Target {
+    pub(super) path: String,
+    pub(super) token: String,
+}
+
+/// Requests of one kind.
+pub(super) struct Requests {
+    pub(super) contender: Contender,
+    pub(super) act: Act,
+    pub(super) targets: Vec<Target>,
+    /// What the targets put, or find, each the next one and then the first again.
+    pub(super) bodies: Vec<Bytes>,
+}
+
+impl Requests {
+    /// A request for each token: the first is that of user 0, and so on.
+    pub(super) fn new(
+        contender: Contender,
+        act: Act,
+        tokens: Vec<String>,
+        bodies: Vec<Bytes>,
+    ) -> Self {
+        let targets = (0..).zip(tokens).map(|(user, token)| Target {
+            path: path(contender, act, user),
+            token,
+        });
+        Self {
+            contender,
+            act,
+            targets: targets.collect(),
+            bodies,
+        }
+    }
+
+    /// The same with other tokens.
+    pub(super) fn with_tokens(&self, tokens: Vec<String>) -> Self {
+        Self::new(self.contender, self.act, tokens, self.bodies.clone())
+    }
+
+    /// The same targets, to do something else with.
+    pub(super) fn to(&self, act: Act) -> Self {
+        let tokens = self.targets.iter().map(|target| target.token.clone());
+        Self::new(self.contender, act, tokens.collect(), self.bodies.clone())
+    }
+
+    /// The document of each target.
+    pub(super) fn documents(&self) -> impl Iterator<Item = (&Target, &Bytes)> {
+        self.targets.iter().zip(self.bodies.iter().cycle())
+    }
+
+    /// Bytes of each document.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.bodies.first().map_or(0, Bytes::len)
+    }
+}
+
+/// Where a server has a user's document.
+fn path(contender: Contender, act: Act, user: u64) -> String {
+    let mut key = Key::default();
+    key.set(user);
+    match (contender, act) {
+        (Contender::Webdis, Act::Get) => format!("/GET/{}.txt", key.user()),
+        (Contender::Webdis, Act::Put) => format!("/SET/{}", key.user()),
+        (Contender::Prefd, _) => format!("/user/2025-1/preferences/{}", key.client()),
+        _ => format!("/{}.json", key.user()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_puts_and_gets_the_same_document() {
+        let tokens: Vec<String> = (0..5).map(|n| format!("t{n}")).collect();
+        let bodies = vec![Bytes::from_static(b"{}"), Bytes::from_static(b"[]")];
+        let puts = Requests::new(Contender::Webdis, Act::Put, tokens, bodies);
+        let gets = puts.to(Act::Get);
+        assert_eq!(puts.targets[3].path, "/SET/user-000000000003");
+        assert_eq!(gets.targets[3].path, "/GET/user-000000000003.txt");
+        assert_eq!(gets.targets[3].token, "t3");
+        let of = |requests: &Requests| {
+            let bodies = requests.documents().map(|(_, body)| body.clone());
+            bodies.collect::<Vec<_>>()
+        };
+        assert_eq!(of(&puts), of(&gets));
+        assert_eq!(of(&puts).len(), 5);
+        assert_eq!(of(&puts)[4], "{}");
+    }
+}

@@ -1,0 +1,56 @@
+//! webdis in front of Redis, which syncs its log before it answers a write.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::server::{Program, free_address};
+use crate::Result;
+use crate::scenario::LARGE_BYTES;
+
+/// Room for a large document and the head of its request.
+const MAX_REQUEST_BYTES: usize = 2 * LARGE_BYTES;
+/// It says errors only.
+const VERBOSITY: u8 = 0;
+
+pub(super) fn start(dir: &Path, workers: Option<usize>) -> Result<(SocketAddr, Vec<Program>)> {
+    let below = free_address()?;
+    let data = dir.join("redis");
+    std::fs::create_dir(&data)?;
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--bind", &below.ip().to_string()])
+        .args(["--port", &below.port().to_string()])
+        .arg("--dir")
+        .arg(&data)
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .args(["--save", "", "--daemonize", "no"])
+        .args(["--logfile", "redis.log"]);
+    let mut redis = Program::start(&mut command, dir)?;
+    redis.wait_for(below)?;
+
+    let address = free_address()?;
+    let workers = workers.map_or_else(std::thread::available_parallelism, |n| {
+        n.try_into().map_err(std::io::Error::other)
+    })?;
+    let configuration = json!({
+        "redis_host": below.ip(),
+        "redis_port": below.port(),
+        "http_host": address.ip(),
+        "http_port": address.port(),
+        "threads": workers,
+        "daemonize": false,
+        "http_max_request_size": MAX_REQUEST_BYTES,
+        "verbosity": VERBOSITY,
+        "logfile": "webdis.txt",
+    });
+    let name = "webdis.json";
+    std::fs::write(dir.join(name), serde_json::to_vec_pretty(&configuration)?)?;
+    // It makes a log where it is started, whatever the configuration says.
+    let mut command = Command::new("webdis");
+    let mut webdis = Program::start(command.arg(name).current_dir(dir), dir)?;
+    webdis.wait_for(address)?;
+    Ok((address, vec![webdis, redis]))
+}
