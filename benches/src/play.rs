@@ -72,7 +72,8 @@ impl Player<'_> {
         }
         let opened = Run::of_one(began.elapsed())?;
         let name = format!("open, to the first document, after {after}");
-        self.outcome(&name, SMALL_VALUE_BYTES, opened.done(), &meter)?;
+        let all_bytes = SMALL_VALUE_BYTES * self.extent.scale as usize;
+        self.outcome(&name, all_bytes, opened.done(), &meter)?;
         let get = Phase {
             name: &format!("get of small documents, after {after}"),
             act: Act::Get,
@@ -83,6 +84,11 @@ impl Player<'_> {
             until: Until::Seconds(self.extent.seconds),
         };
         self.phase(&*store, &get)?;
+        if store.catch_up(&key)? {
+            let caught_up = Run::of_one(began.elapsed())?;
+            let name = format!("open, gets, and the first listing, after {after}");
+            self.outcome(&name, all_bytes, caught_up.done(), &meter)?;
+        }
         store.close()
     }
 

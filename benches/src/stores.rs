@@ -45,6 +45,12 @@ pub trait Store: Sync {
     /// Puts on stable storage what was put so far.
     fn sync(&self) -> Result<()>;
 
+    /// Waits for what the engine derives from its documents behind their acknowledgement,
+    /// by asking for it. Whether it has such a thing.
+    fn catch_up(&self, _key: &Key) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Closes it as its documentation says.
     fn close(self: Box<Self>) -> Result<()>;
 }

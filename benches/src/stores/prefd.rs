@@ -35,6 +35,16 @@ impl Store for Prefd {
         Ok(())
     }
 
+    /// The catalogue.
+    fn catch_up(&self, key: &Key) -> Result<bool> {
+        let listed = self.0.list(key.user(), None, 1)?;
+        if listed.len() == 1 {
+            Ok(true)
+        } else {
+            Err("a document is not listed".into())
+        }
+    }
+
     fn close(self: Box<Self>) -> Result<()> {
         Ok(self.0.close()?)
     }
