@@ -165,7 +165,7 @@ impl Document {
     }
 
     /// The body in pieces of up to 64 KiB, in order. Blocks on the disk unless it
-    /// is [in memory](Self::in_memory). Memory: up to 1 MiB, which is read at once.
+    /// is [in memory](Self::in_memory). Memory: up to 512 KiB, which is read at once.
     ///
     /// Every piece is verified before it is yielded. After an error there are no
     /// further pieces.
@@ -424,9 +424,10 @@ impl ChunkChecksums {
     }
 }
 
-/// What is read at once of a large document, where nobody asks for less: from this size
-/// on, processors copy what will not stay in their caches past them.
-const READ_BYTES: usize = 1024 * 1024;
+/// What is read at once of a large document, where nobody asks for less: so much that the
+/// calls take little, and so little that what was read is still in the processor's cache
+/// when it is checked.
+const READ_BYTES: usize = 512 * 1024;
 
 /// Where in its blob the body begins.
 pub(crate) const BODY_AT: u64 = blob::HEADER_BYTES;
