@@ -8,7 +8,7 @@ use super::table::number;
 use crate::contender::Contender;
 
 const WIDTH: f64 = 760.0;
-const LABEL: f64 = 170.0;
+const LABEL: f64 = 185.0;
 const FIGURE: f64 = 80.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 4.0;
