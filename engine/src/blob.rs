@@ -20,10 +20,14 @@ use crate::compaction::Bell;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, LARGEST_SHIFT, misalignment};
 use crate::log::reader::{missing_is_corrupt, read_at};
-use crate::log::segment::{self, StoreId};
+use crate::log::segment::{self, FileKind, StoreId, Version};
 use crate::names::NamespaceHash;
 
-pub(crate) const MAGIC: [u8; 8] = *b"PREFDBLB";
+/// Blobs; their layout is that of version 1.
+const KIND: FileKind = FileKind {
+    magic: *b"PREFDBLB",
+    written: Version::V1,
+};
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: u64 = 28;
 /// A buffer of this capacity is mapped on its own and unmapped when it is freed, and
@@ -101,7 +105,7 @@ impl Blobs {
             .map_err(|error| missing_is_corrupt("open", &path, error))?;
         let len = usize::try_from(HEADER_BYTES).unwrap_or_default();
         let header = read_at(&*file, || path.clone(), 0, len)?;
-        segment::check_header(&path, &header, MAGIC, low_half(id), self.store)?;
+        segment::check_header(&path, &header, KIND, low_half(id), self.store)?;
         Ok(file)
     }
 
@@ -126,7 +130,7 @@ impl Blobs {
             buffer_at: 0,
         };
         writer.clear();
-        writer.write(&segment::encode_header(MAGIC, low_half(id), self.store))?;
+        writer.write(&segment::encode_header(KIND, low_half(id), self.store))?;
         Ok(writer)
     }
 

@@ -327,5 +327,5 @@ impl Queue {
 }
 
 fn weight(draft: &Draft) -> u64 {
-    draft.frame_bytes() + REQUEST_BYTES
+    draft.max_frame_bytes() + REQUEST_BYTES
 }

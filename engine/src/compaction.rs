@@ -274,20 +274,23 @@ fn read_copy(shared: &Shared, hash: NamespaceHash, from: Entry) -> Result<Copy> 
     let is_right = |meta: &Meta| shared.place.hash(&meta.user, &meta.client) == hash;
     let Frame {
         header,
-        meta,
+        user,
+        client,
+        members,
+        usage,
         inline,
     } = shared.reader.any_frame(&from, is_right)?;
     let path = shared.reader.path(from.segment);
     let corrupt = |what| Error::corrupt(&path, from.offset.into(), what);
-    let names = Names::new(&meta.user, &meta.client)
+    let names = Names::new(&user, &client)
         .map_err(|_| corrupt("the frame has names that no namespace can have"))?;
-    let draft = Draft::new(header.kind, hash, meta.parts(), inline)
+    let draft = Draft::new(header.kind, hash, (&user, &client), &members, inline)
         .ok_or_else(|| corrupt("the frame is too long"))?;
     Ok(Copy {
         from,
         names,
         draft,
-        usage: meta.usage(header.kind),
+        usage,
         modified_ms: header.modified_ms,
     })
 }

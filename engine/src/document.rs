@@ -18,7 +18,7 @@ use crate::blob::{self, Blobs};
 use crate::error::{Error, Result};
 use crate::fs::{File, LARGEST_SHIFT, misalignment};
 use crate::limits::Usage;
-use crate::log::frame::{EXTENT_CHUNK_BYTES, Extent, Member, Place};
+use crate::log::frame::{self, EXTENT_CHUNK_BYTES, Extent, Member, Place};
 use crate::log::reader::{Frame, read_into};
 use crate::revision::Revision;
 
@@ -35,11 +35,7 @@ pub struct Stat {
 
 impl Stat {
     pub(crate) fn of(frame: &Frame) -> Self {
-        Self::new(
-            frame.header.revision,
-            frame.header.modified_ms,
-            frame.meta.usage(frame.header.kind),
-        )
+        Self::new(frame.header.revision, frame.header.modified_ms, frame.usage)
     }
 
     pub(crate) fn new(revision: u64, modified_ms: u64, usage: Usage) -> Self {
@@ -79,17 +75,9 @@ struct OpenBlob {
 
 impl Document {
     /// The document in `frame`. Opens the blobs that it names.
-    pub(crate) fn new(
-        frame: Frame,
-        corrupt: impl Fn(&str) -> Error,
-        blobs: &Blobs,
-    ) -> Result<Self> {
+    pub(crate) fn new(frame: Frame, blobs: &Blobs) -> Result<Self> {
         let stat = Stat::of(&frame);
-        let names = frame.meta.blobs();
-        if names.is_empty() && frame.meta.inline_bytes() != Some(frame.inline.len() as u64) {
-            return Err(corrupt("the values are not where the metadata says"));
-        }
-        let blobs = names
+        let blobs = frame::blobs(&frame.members)
             .into_iter()
             .map(|id| {
                 Ok(OpenBlob {
@@ -102,7 +90,7 @@ impl Document {
         let head = Head {
             is_marked: AtomicBool::new(false),
             stat,
-            members: frame.meta.members,
+            members: frame.members,
             blobs,
         };
         Ok(Self(ThinArc::from_header_and_slice(head, &frame.inline)))
@@ -238,7 +226,7 @@ impl Document {
         match place {
             Place::Inline { offset, bytes } => {
                 let start = *offset as usize;
-                // The bounds were checked when the document was made.
+                // The bounds were checked when the frame was read.
                 let body = self.to_bytes().unwrap_or_default();
                 Piece::Text(body.slice(start..start + *bytes as usize))
             }

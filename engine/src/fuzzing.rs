@@ -6,13 +6,12 @@
 
 use std::path::Path;
 
-use crate::codec;
 use crate::error::Result;
 use crate::fs::Fs;
-use crate::log::frame::{Header, decode_meta};
+use crate::log::frame::{v1, v2};
 use crate::log::manifest::Manifest;
 use crate::log::segment;
-use crate::log::summary::{Builder, Reader};
+use crate::log::summary::Reader;
 
 /// The manifest of an empty store with this key and id, which would be drawn.
 ///
@@ -22,22 +21,29 @@ pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }
 
-/// Decodes the frame header that `bytes` begins with, and encodes it again.
+/// Decodes the head of the frame of version 2 that `bytes` begins with, and its metadata
+/// if it has any, and encodes them again.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn frame_header(bytes: &[u8]) -> Result<Vec<u8>> {
-    let header = Header::decode(bytes).map_err(|no| no.at(Path::new("segment"), 0))?;
-    Ok(header.encode().to_vec())
+/// What is wrong with the head. Metadata that does not decode is left out.
+pub fn frame(bytes: &[u8]) -> Result<Vec<u8>> {
+    v2::again(bytes).map_err(|no| no.at(Path::new("segment"), 0))
 }
 
-/// The same of a frame's metadata, its checksum taken as right.
+/// The same of the head of a frame of version 1.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn frame_metadata(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
-    let meta = decode_meta(bytes, crc32fast::hash(bytes))?;
-    codec::encode(&meta).map_err(|_| "it cannot be encoded")
+pub fn frame_header_1(bytes: &[u8]) -> Result<Vec<u8>> {
+    v1::head_again(bytes).map_err(|no| no.at(Path::new("segment"), 0))
+}
+
+/// The same of the metadata of a frame of version 1, its checksum taken as right.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn frame_metadata_1(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
+    v1::meta_again(bytes)
 }
 
 /// The same of the manifest in `dir`; `None` where there is none.
@@ -56,10 +62,7 @@ pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// What is wrong with it.
 pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> {
-    let reader = Reader::open(fs, dir, id, store)?;
-    let (summary, details) = (reader.summary()?, reader.details()?);
-    let segment_bytes = summary.segment_bytes;
-    Ok(Builder::of(summary, &details).encode(id, store, segment_bytes))
+    Reader::open(fs, dir, id, store)?.again(id, store)
 }
 
 /// The header of a segment file, checked and encoded again.
@@ -68,6 +71,7 @@ pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> 
 /// What is wrong with it.
 pub fn segment_header(bytes: &[u8], id: u32, store: u64) -> Result<Vec<u8>> {
     let path = Path::new("segment");
-    segment::check_header(path, bytes, segment::MAGIC, id, store)?;
-    Ok(segment::encode_header(segment::MAGIC, id, store))
+    let version = segment::check_header(path, bytes, segment::KIND, id, store)?;
+    let magic = segment::KIND.magic;
+    Ok(segment::encode_header_of(magic, version, id, store))
 }

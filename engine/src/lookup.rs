@@ -1,7 +1,7 @@
 //! Reading one namespace: what its newest entry points to.
 
 use crate::document::{Document, Stat};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::names::NamespaceHash;
 use crate::shared::Shared;
 use crate::table::{Entry, Newest};
@@ -44,11 +44,7 @@ impl Lookup<'_> {
         self.read(Clone::clone, |entry| {
             let shared = self.shared;
             let frame = shared.reader.frame((self.user, self.client), entry)?;
-            let corrupt = |what: &str| {
-                let path = shared.reader.path(entry.segment);
-                Error::corrupt(&path, entry.offset.into(), what)
-            };
-            let document = Document::new(frame, corrupt, &shared.intake.blobs)?;
+            let document = Document::new(frame, &shared.intake.blobs)?;
             shared.cache.keep(&shared.table, self.hash, &document);
             Ok(document)
         })
@@ -59,8 +55,8 @@ impl Lookup<'_> {
             |document| *document.stat(),
             |entry| {
                 let names = (self.user, self.client);
-                let frame = self.shared.reader.metadata(names, entry)?;
-                Ok(Stat::of(&frame))
+                let (header, usage) = self.shared.reader.metadata(names, entry)?;
+                Ok(Stat::new(header.revision, header.modified_ms, usage))
             },
         )
     }

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 use crate::commit::{Change, Commit};
 use crate::config::Durability;
 use crate::document::{Document, Stat};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::Usage;
-use crate::log::frame::{Draft, Kind, Member, MetaParts};
+use crate::log::frame::{Draft, Kind, Member};
 use crate::lookup::Lookup;
 use crate::names::{Names, NamespaceHash};
 use crate::revision::{Precondition, Revision};
@@ -170,22 +172,18 @@ impl Namespace {
 
     fn replacement(&self, document: Prepared, options: WriteOptions) -> Result<Change> {
         let usage = document.usage();
-        let meta = self.meta(&document.members);
-        let draft = Draft::new(Kind::Put, self.hash, meta, document.inline);
+        let draft = self.draft(Kind::Put, &document.members, document.inline);
         self.change(draft, usage, document.blob, options)
     }
 
     fn deletion(&self, options: WriteOptions) -> Result<Change> {
-        let draft = Draft::new(Kind::Delete, self.hash, self.meta(&[]), bytes::Bytes::new());
+        let draft = self.draft(Kind::Delete, &[], Bytes::new());
         self.change(draft, Usage::default(), None, options)
     }
 
-    fn meta<'a>(&'a self, members: &'a [Member]) -> MetaParts<'a> {
-        MetaParts {
-            user: &self.names.user,
-            client: &self.names.client,
-            members,
-        }
+    fn draft(&self, kind: Kind, members: &[Member], inline: Bytes) -> Option<Draft> {
+        let names = (&*self.names.user, &*self.names.client);
+        Draft::new(kind, self.hash, names, members, inline)
     }
 
     fn change(

@@ -9,16 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::documents::Documents;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::log::frame::{Draft, Header, Meta};
+use crate::log::frame::Draft;
 use crate::log::manifest::{Manifest, Record, Sealed};
 use crate::log::place::Place;
-use crate::log::reader::Reader;
-use crate::log::scan::{Found, Item, Scan};
+use crate::log::reader::{Frame, Reader};
+use crate::log::scan::{Found, Item, Scan, Whole};
 use crate::log::summary::EntryKind;
 use crate::log::{Active, Appending, Log, MAX_SEGMENT_FRAMES, segment};
 use crate::names::{Names, NamespaceHash};
@@ -245,7 +243,7 @@ impl Place {
     ) -> Result<Option<Active>> {
         let watermark = found.watermark;
         let sealed = found.summary(watermark);
-        let tail: Vec<&(Header, Meta)> = found
+        let tail: Vec<&Whole> = found
             .items
             .iter()
             .skip_while(|item| item.offset < watermark)
@@ -309,7 +307,7 @@ fn copy_tail(
 ) -> Result<()> {
     let tail = items.iter().skip_while(|item| item.offset < watermark);
     for item in tail {
-        let Some((header, meta)) = valid(item) else {
+        let Some(Whole { hash, header, meta }) = valid(item) else {
             break;
         };
         let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
@@ -321,15 +319,20 @@ fn copy_tail(
             bytes: narrow(item.bytes),
             kind: EntryKind::of(header),
         };
-        let inline: Bytes = reader.frame((&names.user, &names.client), &entry)?.inline;
+        let of_these = (&*names.user, &*names.client);
+        let Frame {
+            members,
+            usage,
+            inline,
+            ..
+        } = reader.frame(of_these, &entry)?;
+        let too_long = || Error::corrupt(&reader.path(from), item.offset, "the frame is too long");
         let draft =
-            Draft::new(header.kind, header.hash, meta.parts(), inline).ok_or_else(|| {
-                Error::corrupt(&reader.path(from), item.offset, "the frame is too long")
-            })?;
+            Draft::new(header.kind, *hash, of_these, &members, inline).ok_or_else(too_long)?;
         let frame = Appending {
             names: &names,
             draft: &draft,
-            usage: meta.usage(header.kind),
+            usage,
             modified_ms: header.modified_ms,
         };
         active.append(&frame, header.revision)?;
@@ -337,7 +340,7 @@ fn copy_tail(
     active.flush_recovered()
 }
 
-fn valid(item: &Item) -> Option<&(Header, Meta)> {
+fn valid(item: &Item) -> Option<&Whole> {
     match &item.found {
         Found::Frame(frame) => Some(frame),
         Found::Invalid(_) => None,

@@ -222,10 +222,8 @@ impl Verifier<'_> {
         namespace: &mut Option<(String, String)>,
     ) -> Result<()> {
         let frame = reader.any_frame(entry, |_| true)?;
-        *namespace = Some((frame.meta.user.clone(), frame.meta.client.clone()));
-        let path = reader.path(entry.segment);
-        let corrupt = |what: &str| Error::corrupt(&path, entry.offset.into(), what);
-        for chunk in Document::new(frame, corrupt, blobs)?.chunks() {
+        *namespace = Some((frame.user.clone(), frame.client.clone()));
+        for chunk in Document::new(frame, blobs)?.chunks() {
             self.read(chunk?.len() as u64);
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Makes a golden data directory of the format that this version writes: what
-//! `tests/fixtures/format-1` was made with, once. Never run it for a format that has
+//! Makes a golden data directory of the format that this version writes: what those in
+//! `tests/fixtures` were made with, each once. Never run it for a format that has
 //! its directory already: what it is for is that later versions read old bytes.
 //!
 //! `cargo run -p prefd-tests --example make_golden -- tests/fixtures/format-N`
@@ -39,6 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::new(live.path());
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
     config.inline_bytes = INLINE_BYTES;
+    // Nothing that is superseded is to go, and nothing to take up space.
+    config.background_compaction = false;
+    config.reserve_bytes = 0;
     let mut listing = Listing::new();
 
     let mut write = 0;

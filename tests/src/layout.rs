@@ -4,8 +4,12 @@
 
 /// Bytes of the header of segments, summaries and blobs.
 pub const FILE_HEADER_BYTES: usize = 28;
-/// Bytes of a frame before its metadata.
-pub const FRAME_HEADER_BYTES: usize = 68;
+/// Bytes of a frame of version 1 before its metadata.
+pub const FRAME_1_HEAD_BYTES: usize = 68;
+/// What a frame of version 1 begins with.
+pub const MAGIC_1: &[u8] = b"PFRM";
+/// What a frame of version 2 begins with.
+pub const MAGIC_2: &[u8] = &[0x1e, 0xff];
 
 /// What a byte does to a checksum.
 const CRC_OF_BYTES: [u32; 256] = {
@@ -53,29 +57,197 @@ fn seal(bytes: &mut [u8], at: usize, covered: std::ops::Range<usize>) {
     }
 }
 
-/// A frame, by the lengths in its header.
+/// The varint at `at`, and where it ends.
+pub fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let mut value = 0;
+    for (index, byte) in bytes.get(at..)?.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((value, at + index + 1));
+        }
+    }
+    None
+}
+
+/// Appends a number as a varint.
+pub fn push_varint(to: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        to.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    to.push(value as u8);
+}
+
+/// The head of a frame of version 2, field by field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// 2, if nobody changes it.
+    pub version: u8,
+    /// 1 put, 2 put with extents, 3 delete.
+    pub kind: u8,
+    /// Which write it is.
+    pub revision: u64,
+    /// When, in milliseconds since 1970.
+    pub modified_ms: u64,
+    /// From the watermark to the frame.
+    pub unsynced_bytes: u32,
+    /// Its user.
+    pub user: Vec<u8>,
+    /// Its client.
+    pub client: Vec<u8>,
+    /// What follows the names.
+    pub behind: Vec<u8>,
+}
+
+impl Head {
+    /// The head that a frame begins with, whatever its checksum, and its length.
+    pub fn read(frame: &[u8]) -> Option<(Self, usize)> {
+        if frame.get(..2)? != MAGIC_2 {
+            return None;
+        }
+        let (rest, at) = varint(frame, 8)?;
+        let end = at.checked_add(usize::try_from(rest).ok()?)?;
+        let frame = frame.get(..end)?;
+        let (revision, at) = varint(frame, at)?;
+        let (modified_ms, at) = varint(frame, at)?;
+        frame.get(at..at + 4)?;
+        let (unsynced_bytes, at) = (length(frame, at) as u32, at + 4);
+        let text = |at: usize| {
+            let end = at + 1 + usize::from(*frame.get(at)?);
+            Some((frame.get(at + 1..end)?.to_vec(), end))
+        };
+        let (user, at) = text(at)?;
+        let (client, at) = text(at)?;
+        let head = Self {
+            version: frame[2],
+            kind: frame[3],
+            revision,
+            modified_ms,
+            unsynced_bytes,
+            user,
+            client,
+            behind: frame[at..].to_vec(),
+        };
+        Some((head, end))
+    }
+
+    /// The same as bytes, with a checksum that is right.
+    pub fn write(&self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        push_varint(&mut rest, self.revision);
+        push_varint(&mut rest, self.modified_ms);
+        rest.extend_from_slice(&self.unsynced_bytes.to_le_bytes());
+        for name in [&self.user, &self.client] {
+            rest.push(name.len() as u8);
+            rest.extend_from_slice(name);
+        }
+        rest.extend_from_slice(&self.behind);
+        let mut bytes = MAGIC_2.to_vec();
+        bytes.extend_from_slice(&[self.version, self.kind, 0, 0, 0, 0]);
+        push_varint(&mut bytes, rest.len() as u64);
+        bytes.extend_from_slice(&rest);
+        seal_head(&mut bytes);
+        bytes
+    }
+
+    /// The lengths of the keys and values of a document that lies in the frame.
+    pub fn members(&self) -> Option<Vec<(u64, u64)>> {
+        let (mut members, mut at) = (Vec::new(), 4);
+        while at < self.behind.len() {
+            let (key, next) = varint(&self.behind, at)?;
+            let (value, next) = varint(&self.behind, next)?;
+            members.push((key, value));
+            at = next;
+        }
+        Some(members)
+    }
+
+    /// Bytes of the frame behind the head, if they can be told.
+    pub fn behind_bytes(&self) -> Option<usize> {
+        let bytes = match self.kind {
+            1 => {
+                let members = self.members()?;
+                let texts = members.iter().try_fold(0_u64, |sum, (key, value)| {
+                    sum.checked_add(*key)?.checked_add(*value)
+                })?;
+                texts.checked_add((1 + 2 * members.len() as u64).max(2))?
+            }
+            2 => varint(&self.behind, 5)?.0,
+            _ => 0,
+        };
+        usize::try_from(bytes).ok()
+    }
+}
+
+/// Puts the checksum of a head of version 2 into it.
+fn seal_head(head: &mut [u8]) {
+    let mut covered = head.to_vec();
+    covered.drain(4..8);
+    let crc = crc32(&covered);
+    head[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Changes the head of the frame at this offset of a segment. Its checksum is right, and
+/// what follows the frame moves along.
+pub fn change_head(segment: &mut Vec<u8>, at: usize, change: impl FnOnce(&mut Head)) {
+    let (mut head, len) = Head::read(&segment[at..]).expect("a head");
+    change(&mut head);
+    segment.splice(at..at + len, head.write());
+}
+
+/// A frame, by the lengths in its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FramePlace {
     /// Its bytes in the segment.
     pub bytes: std::ops::Range<usize>,
+    /// Bytes of its head.
+    pub head_bytes: usize,
     /// The offset up to which the segment was synced before it.
     pub watermark: usize,
 }
 
-/// The frames of a segment that is whole.
+/// The whole frames of a segment up to its end, or to one that is torn.
 pub fn frames(segment: &[u8]) -> Vec<FramePlace> {
     let mut frames = Vec::new();
     let mut at = FILE_HEADER_BYTES;
-    while at < segment.len() {
-        let frame = &segment[at..];
-        let end = at + FRAME_HEADER_BYTES + length(frame, 48) + length(frame, 52);
+    while let Some(frame) = segment.get(at..).filter(|rest| !rest.is_empty()) {
+        let found = if segment[8] == 1 {
+            frame_1(frame)
+        } else {
+            frame_2(frame, at)
+        };
+        let Some((head_bytes, bytes, watermark)) = found else {
+            break;
+        };
+        if bytes > frame.len() {
+            break;
+        }
         frames.push(FramePlace {
-            bytes: at..end,
-            watermark: usize::try_from(number(frame, 40, 8)).unwrap(),
+            bytes: at..at + bytes,
+            head_bytes,
+            watermark,
         });
-        at = end;
+        at += bytes;
     }
     frames
+}
+
+/// Length of the head, of the frame, and watermark.
+fn frame_1(frame: &[u8]) -> Option<(usize, usize, usize)> {
+    let behind = length(frame, 48).checked_add(length(frame, 52))?;
+    let watermark = usize::try_from(number(frame, 40, 8)).ok()?;
+    (frame.len() >= FRAME_1_HEAD_BYTES).then_some((
+        FRAME_1_HEAD_BYTES,
+        FRAME_1_HEAD_BYTES + behind,
+        watermark,
+    ))
+}
+
+fn frame_2(frame: &[u8], at: usize) -> Option<(usize, usize, usize)> {
+    let (head, len) = Head::read(frame)?;
+    let bytes = len.checked_add(head.behind_bytes()?)?;
+    let unsynced = usize::try_from(head.unsynced_bytes).ok()?;
+    Some((len, bytes, at.checked_sub(unsynced)?))
 }
 
 /// Makes the checksums of a file right, whichever file of a store it is, or those of a
@@ -93,7 +265,7 @@ pub fn repair(bytes: &mut [u8]) {
                 at += repair_frame(frame);
             }
         }
-        Some(b"PREFDSUM") => {
+        Some(b"PREFDSUM") if bytes.get(8) == Some(&1) => {
             seal(bytes, 24, 0..24);
             let blobs_at = 64 + length(bytes, 36) * 37;
             let details_at = blobs_at + length(bytes, 40) * 12;
@@ -101,6 +273,13 @@ pub fn repair(bytes: &mut [u8]) {
             seal(bytes, 48, 64..blobs_at);
             seal(bytes, 52, details_at..end);
             seal(bytes, 56, blobs_at..details_at);
+            seal(bytes, 60, 28..60);
+        }
+        Some(b"PREFDSUM") => {
+            seal(bytes, 24, 0..24);
+            let details_at = 64 + length(bytes, 40) + length(bytes, 44) * 12;
+            seal(bytes, 52, 64..details_at);
+            seal(bytes, 56, details_at..details_at + length(bytes, 48));
             seal(bytes, 60, 28..60);
         }
         Some(b"PREFDBLB") => seal(bytes, 24, 0..24),
@@ -111,10 +290,30 @@ pub fn repair(bytes: &mut [u8]) {
 /// Makes the checksums of the frame that `bytes` begins with right, and returns its
 /// length.
 fn repair_frame(bytes: &mut [u8]) -> usize {
-    let meta_end = FRAME_HEADER_BYTES + length(bytes, 48);
-    let end = meta_end + length(bytes, 52);
-    seal(bytes, 56, FRAME_HEADER_BYTES..meta_end);
-    seal(bytes, 60, meta_end..end);
-    seal(bytes, 64, 0..64);
-    end
+    if bytes.starts_with(MAGIC_1) {
+        let meta_end = FRAME_1_HEAD_BYTES + length(bytes, 48);
+        let end = meta_end + length(bytes, 52);
+        seal(bytes, 56, FRAME_1_HEAD_BYTES..meta_end);
+        seal(bytes, 60, meta_end..end);
+        seal(bytes, 64, 0..64);
+        return end;
+    }
+    let Some((rest, at)) = varint(bytes, 8) else {
+        return bytes.len();
+    };
+    let head_end = at.saturating_add(usize::try_from(rest).unwrap_or(usize::MAX));
+    if head_end > bytes.len() {
+        return bytes.len();
+    }
+    let mut end = head_end;
+    if let Some((head, _)) = Head::read(bytes) {
+        end = head_end.saturating_add(head.behind_bytes().unwrap_or_default());
+        // Behind the codec, in a put with extents.
+        let crc_at = head_end - head.behind.len() + usize::from(head.kind == 2);
+        if head.kind != 3 && crc_at + 4 <= head_end {
+            seal(bytes, crc_at, head_end..end);
+        }
+    }
+    seal_head(&mut bytes[..head_end]);
+    end.min(bytes.len())
 }

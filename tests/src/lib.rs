@@ -2,8 +2,8 @@
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
 //!   makes good and bad tokens, [`api_error`] checks an error whole.
-//! - [`layout`] finds its way in what is on the disk, [`golden`] are data directories
-//!   that were written once.
+//! - [`layout`] finds its way in what is on the disk, [`described`] reads it as
+//!   docs/format.md says, [`golden`] are data directories that were written once.
 //! - [`history`] judges whether what clients saw of a namespace can be true.
 //! - [`crash_model`] is what a namespace may hold after a crash, [`load`] writes to a
 //!   server with many connections.
@@ -17,6 +17,7 @@
 
 pub mod api_error;
 pub mod crash_model;
+pub mod described;
 pub mod golden;
 pub mod history;
 pub mod http;

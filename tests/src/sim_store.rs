@@ -93,7 +93,7 @@ impl Store {
 
 /// A directory in memory, where the system has such: what is in it need not survive
 /// anything, and thousands are made.
-fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 

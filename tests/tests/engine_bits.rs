@@ -342,9 +342,9 @@ fn verify_says_so_where_it_cannot_be_told_whose_document_is_lost() {
     let (store, _) = furnished();
     let sealed = store.files("log", ".seg").remove(1);
     let mut bytes = store.disk.bytes(&sealed);
-    // The header of the first frame, and the length of its metadata.
+    // Two bits of the head of the first frame: of one it can be told which it is.
     bytes[28 + 10] ^= 1;
-    bytes[28 + 48] ^= 1;
+    bytes[28 + 20] ^= 1;
     store.disk.overwrite(&sealed, bytes);
     store.disk.lose(&sealed.with_extension("sum"));
     for summaries in ["one summary is missing", "it was made again"] {

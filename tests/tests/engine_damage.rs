@@ -257,21 +257,55 @@ fn two_damaged_frames_side_by_side_never_make_older_revisions_visible() {
     put(&engine, "third", "{\"n\":2}").unwrap();
     let after = store.crashed(Unsynced::Lost);
     let unsealed = after.files("log", ".seg").pop().unwrap();
-    let mut bytes = after.disk.bytes(&unsealed);
-    // In each the namespace's hash, so that only the header's checksum fails.
+    let bytes = after.disk.bytes(&unsealed);
     let frames = frames(&bytes);
-    bytes[frames[0].bytes.start + 8] ^= 1;
-    bytes[frames[1].bytes.start + 8] ^= 1;
-    after.disk.overwrite(&unsealed, bytes);
-    let engine = after.open().unwrap();
-    for client in ["first", "second"] {
-        let found = read(&engine, client);
-        assert!(matches!(found, Err(Error::Corrupt { .. })), "{found:?}");
+    // One bit in the head of each, so that nothing but its checksum fails; and more than
+    // one, so that it cannot be told whose they were.
+    for at in 0..frames[0].head_bytes {
+        for wrong in [0x01, 0x80, 0x11] {
+            let copy = after.crashed(Unsynced::Kept);
+            let mut bytes = bytes.clone();
+            bytes[frames[0].bytes.start + at] ^= wrong;
+            bytes[frames[1].bytes.start + at] ^= wrong;
+            copy.disk.overwrite(&copy.moved(&after, &unsealed), bytes);
+            let engine = copy.open().unwrap();
+            for client in ["first", "second"] {
+                let found = read(&engine, client);
+                assert!(matches!(found, Err(Error::Corrupt { .. })), "{found:?}");
+            }
+            if wrong != 0x11 {
+                let third = read(&engine, "third").unwrap();
+                assert_eq!(third.as_deref(), Some("{\"n\":2}"), "{at}");
+            }
+        }
     }
-    assert_eq!(
-        read(&engine, "third").unwrap().as_deref(),
-        Some("{\"n\":2}")
-    );
+}
+
+/// What operations.md promises of one bad bit, wherever it is.
+#[test]
+fn one_bad_bit_of_a_frame_takes_the_document_in_it_and_no_other() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    for client in ["older", "bad", "newer"] {
+        put(&engine, client, "{\"n\":1}").unwrap();
+    }
+    let after = store.crashed(Unsynced::Lost);
+    let unsealed = after.files("log", ".seg").pop().unwrap();
+    let bytes = after.disk.bytes(&unsealed);
+    let bad = frames(&bytes)[1].bytes.clone();
+    for at in bad {
+        let copy = after.crashed(Unsynced::Kept);
+        let mut changed = bytes.clone();
+        changed[at] ^= 1 << (at % 8);
+        copy.disk.overwrite(&copy.moved(&after, &unsealed), changed);
+        let engine = copy.open().unwrap();
+        assert!(read(&engine, "bad").is_err(), "{at}");
+        for client in ["older", "newer"] {
+            let found = read(&engine, client).unwrap();
+            assert_eq!(found.as_deref(), Some("{\"n\":1}"), "{at}: {client}");
+        }
+        assert_eq!(read(&engine, "never-set").unwrap(), None, "{at}");
+    }
 }
 
 #[test]

@@ -235,14 +235,10 @@ fn a_full_disk_refuses_the_batch_changes_nothing_and_recovers() {
 fn a_refused_batch_is_not_there_after_a_crash_either() {
     let store = Store::new();
     let engine = store.open().unwrap();
-    let before = store.disk.used_bytes();
     put(&engine, "c0", &body(0, 100)).unwrap();
-    put(&engine, "c0", &body(0, 100)).unwrap();
-    let frame_bytes = (store.disk.used_bytes() - before) / 2;
-    // Room for one more batch of one frame, and for the half of the batch behind it.
-    store
-        .disk
-        .set_capacity(store.disk.used_bytes() + frame_bytes * 5 / 2);
+    // Room for a small frame and what is prepared behind it, and for a part of the batch
+    // that comes then.
+    store.disk.set_capacity(store.disk.used_bytes() + 2_500);
     let (entered, syncing) = std::sync::mpsc::channel();
     let (release, released) = std::sync::mpsc::channel();
     let mut first = true;
@@ -253,17 +249,17 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
         }
         None
     }));
-    let submit = |client: &str| {
+    let submit = |client: &str, bytes: usize| {
         let mut writer = engine.writer();
-        writer.write(body(1, 100).as_bytes()).unwrap();
+        writer.write(body(1, bytes).as_bytes()).unwrap();
         let namespace = engine.namespace("u", client).unwrap();
         namespace.submit_put(writer.finish().unwrap(), WriteOptions::default())
     };
-    let alone = submit("c1");
+    let alone = submit("c1", 100);
     let patience = std::time::Duration::from_secs(20);
     syncing.recv_timeout(patience).expect("a sync");
     // Queued while the committer is held in its sync: one batch.
-    let together = [submit("c2"), submit("c3")];
+    let together = ["c2", "c3", "c4", "c5"].map(|client| submit(client, 900));
     release.send(()).unwrap();
     alone.wait().unwrap();
     for commit in together {
@@ -277,7 +273,7 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
             Some(body(1, 100)),
             "seed {seed}"
         );
-        for refused in ["c2", "c3"] {
+        for refused in ["c2", "c3", "c4", "c5"] {
             assert_eq!(
                 read(&engine, refused).unwrap(),
                 None,

@@ -2,253 +2,156 @@
 //! docs/format.md, and nothing from the engine's code. If this fails, either the format
 //! has changed without a new version, or the description is wrong.
 
-use prefd_engine::WriteOptions;
+use prefd_engine::{Engine, WriteOptions};
+use prefd_tests::described::{Fields, Manifest, extent, file_header, manifest, namespace_hash};
 use prefd_tests::layout::crc32;
+use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, put};
-
-/// Reads fields in the order in which the tables list them.
-struct Fields<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Fields<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    fn take(&mut self, len: usize) -> &'a [u8] {
-        let taken = &self.bytes[self.at..self.at + len];
-        self.at += len;
-        taken
-    }
-
-    fn number(&mut self, len: usize) -> u64 {
-        self.take(len)
-            .iter()
-            .rev()
-            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
-    }
-
-    fn text(&mut self, length_bytes: usize) -> &'a str {
-        let len = usize::try_from(self.number(length_bytes)).unwrap();
-        std::str::from_utf8(self.take(len)).unwrap()
-    }
-
-    /// Checks the CRC-32 here over all bytes from `from` on.
-    fn check_crc(&mut self, from: usize) {
-        let expected = u64::from(crc32(&self.bytes[from..self.at]));
-        assert_eq!(self.number(4), expected);
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.at == self.bytes.len()
-    }
-}
-
-/// The file header; the store's id.
-fn file_header(fields: &mut Fields, magic: &str, id: u64) -> u64 {
-    assert_eq!(fields.take(8), magic.as_bytes());
-    assert_eq!((fields.number(2), fields.number(2)), (1, 0));
-    assert_eq!(fields.number(4), id);
-    let store = fields.number(8);
-    fields.check_crc(0);
-    store
-}
 
 struct Frame {
     offset: u64,
     bytes: u64,
     kind: u64,
-    flags: u64,
-    hash: Vec<u8>,
     revision: u64,
     modified: u64,
     watermark: u64,
     user: String,
     client: String,
     keys: u64,
-    body_bytes: u64,
     blobs: Vec<u64>,
-    inline: Vec<u8>,
+    /// The document as it is read; empty in a delete.
+    body: Vec<u8>,
 }
 
-/// A frame, and what its members say of its body.
+/// A frame, and the document in it.
 fn frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
     let mut fields = Fields::new(&segment[offset..]);
-    assert_eq!(fields.take(4), b"PFRM");
-    assert_eq!((fields.number(1), fields.number(1)), (1, 1));
-    let (kind, flags) = (fields.number(1), fields.number(1));
-    let hash = fields.take(16).to_vec();
-    let (revision, modified, watermark) = (fields.number(8), fields.number(8), fields.number(8));
-    let meta_bytes = usize::try_from(fields.number(4)).unwrap();
-    let inline_bytes = usize::try_from(fields.number(4)).unwrap();
-    let (meta_crc, inline_crc) = (fields.number(4), fields.number(4));
-    fields.check_crc(0);
-    assert_eq!(fields.at, 68);
-    let meta = fields.take(meta_bytes);
-    let inline = fields.take(inline_bytes);
-    assert_eq!(meta_crc, u64::from(crc32(meta)));
-    assert_eq!(inline_crc, u64::from(crc32(inline)));
-    let mut meta = Fields::new(meta);
-    let (user, client) = (meta.text(8).to_owned(), meta.text(8).to_owned());
-    let keys = meta.number(8);
-    let mut body = vec![b'{'];
-    let mut blobs = Vec::new();
-    for index in 0..keys {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(meta.text(8).as_bytes());
-        body.push(b':');
-        let place = |offset: u64, len: u64| {
-            usize::try_from(offset).unwrap()..usize::try_from(offset + len).unwrap()
-        };
-        match meta.number(4) {
-            0 => {
-                let range = place(meta.number(4), 0);
-                let len = usize::try_from(meta.number(4)).unwrap();
-                body.extend_from_slice(&inline[range.start..range.start + len]);
+    assert_eq!(fields.take(2), [0x1e, 0xff]);
+    assert_eq!(fields.number(1), 2);
+    let kind = fields.number(1);
+    let head_crc = fields.number(4);
+    let head_end = usize::try_from(fields.varint()).unwrap() + fields.at;
+    let (revision, modified, unsynced) = (fields.varint(), fields.varint(), fields.number(4));
+    let (user, client) = (fields.text(1).to_owned(), fields.text(1).to_owned());
+    let (mut keys, mut blobs, mut body) = (0, Vec::new(), Vec::new());
+    let mut inline = None;
+    let mut metadata = None;
+    match kind {
+        1 => {
+            let crc = fields.number(4);
+            let mut texts = Vec::new();
+            while fields.at < head_end {
+                texts.push((fields.varint(), fields.varint()));
             }
-            1 => {
-                blobs.push(meta.number(8));
-                let (offset, len) = (meta.number(8), meta.number(8));
-                let value = &blob[place(offset, len)];
-                let crcs = meta.number(8);
-                assert_eq!(crcs, len.div_ceil(65_536));
-                for chunk in value.chunks(65_536) {
-                    assert_eq!(meta.number(4), u64::from(crc32(chunk)));
-                }
-                body.extend_from_slice(value);
-            }
-            other => panic!("place {other}"),
+            let sum: u64 = texts.iter().map(|(key, value)| key + value).sum();
+            keys = texts.len() as u64;
+            // Braces, colons and commas.
+            let punctuation = if keys == 0 { 2 } else { 1 + 2 * keys };
+            inline = Some((crc, texts, sum + punctuation));
         }
+        2 => {
+            assert_eq!(fields.number(1), 1);
+            metadata = Some((fields.number(4), fields.varint()));
+        }
+        3 => {}
+        other => panic!("kind {other}"),
     }
-    body.push(b'}');
-    assert!(meta.is_at_end());
-    if blobs.is_empty() && kind == 1 {
-        assert_eq!(inline, body);
-    } else {
-        assert!(inline.is_empty());
+    assert_eq!(fields.at, head_end);
+    let head = &segment[offset..offset + head_end];
+    let covered = [&head[..4], &head[8..]].concat();
+    assert_eq!(head_crc, u64::from(crc32(&covered)));
+    if let Some((crc, texts, bytes)) = inline {
+        body = fields.take(usize::try_from(bytes).unwrap()).to_vec();
+        assert_eq!(crc, u64::from(crc32(&body)));
+        let mut at = 1;
+        for (key, value) in texts {
+            let key_end = at + usize::try_from(key).unwrap();
+            assert_eq!(
+                (body[at], body[key_end - 1], body[key_end]),
+                (b'"', b'"', b':')
+            );
+            at = key_end + 1 + usize::try_from(value).unwrap() + 1;
+        }
+        assert!(keys == 0 || at == body.len());
+    }
+    if let Some((crc, bytes)) = metadata {
+        let section = fields.take(usize::try_from(bytes).unwrap());
+        assert_eq!(crc, u64::from(crc32(section)));
+        let mut meta = Fields::new(section);
+        keys = meta.number(8);
+        for index in 0..keys {
+            body.push(if index == 0 { b'{' } else { b',' });
+            body.extend_from_slice(meta.text(8).as_bytes());
+            body.push(b':');
+            assert_eq!(meta.number(4), 1, "an extent");
+            let (id, value) = extent(&mut meta, |_| Some(blob));
+            blobs.push(id);
+            body.extend_from_slice(&value);
+        }
+        assert!(meta.is_at_end());
+        body.push(b'}');
     }
     Frame {
         offset: offset as u64,
         bytes: fields.at as u64,
         kind,
-        flags,
-        hash,
         revision,
         modified,
-        watermark,
+        watermark: offset as u64 - unsynced,
         user,
         client,
         keys,
-        body_bytes: if kind == 1 { body.len() as u64 } else { 0 },
         blobs,
-        inline: body,
+        body,
     }
 }
 
-/// `SipHash` with 64-bit words, for the namespace hash: SipHash-2-4-128.
-fn sip128(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
-    let (k0, k1) = (word(&key[..8]), word(&key[8..]));
-    let mut v = [
-        k0 ^ 0x736f_6d65_7073_6575,
-        k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
-        k0 ^ 0x6c79_6765_6e65_7261,
-        k1 ^ 0x7465_6462_7974_6573,
-    ];
-    let round = |v: &mut [u64; 4]| {
-        v[0] = v[0].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(13) ^ v[0];
-        v[0] = v[0].rotate_left(32);
-        v[2] = v[2].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(16) ^ v[2];
-        v[0] = v[0].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(21) ^ v[0];
-        v[2] = v[2].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(17) ^ v[2];
-        v[2] = v[2].rotate_left(32);
-    };
-    let mut padded = message.to_vec();
-    padded.resize(message.len() / 8 * 8 + 8, 0);
-    *padded.last_mut().unwrap() = message.len() as u8;
-    for block in padded.chunks(8) {
-        v[3] ^= word(block);
-        round(&mut v);
-        round(&mut v);
-        v[0] ^= word(block);
-    }
-    let mut hash = Vec::new();
-    for (lane, mark) in [(2, 0xee), (1, 0xdd)] {
-        v[lane] ^= mark;
-        for _ in 0..4 {
-            round(&mut v);
-        }
-        hash.extend_from_slice(&(v[0] ^ v[1] ^ v[2] ^ v[3]).to_le_bytes());
-    }
-    hash
+const SMALL: &str = "{ \"a\\u00e9\" : 1.0 , \"b\":{} }";
+
+fn large() -> String {
+    format!("{{\"big\":\"{}\",\"small\":[1]}}", "x".repeat(150_000))
+}
+
+fn furnish(engine: &Engine) {
+    put(engine, "c", SMALL).unwrap();
+    put(engine, "large", &large()).unwrap();
+    let namespace = engine.namespace("u", "c").unwrap();
+    namespace.delete(WriteOptions::default()).unwrap();
+    put(engine, "c", "{}").unwrap();
+    let keys: Vec<String> = (0..200).map(|n| format!("\"{n}\":{n}")).collect();
+    let many = engine.namespace("another", "large").unwrap();
+    let body = format!("{{{}}}", keys.join(","));
+    many.put(body.as_bytes(), WriteOptions::default()).unwrap();
+}
+
+fn open(store: &Store) -> Engine {
+    let mut config = store.config();
+    config.limits.max_keys = 1000;
+    Engine::open(config).unwrap()
 }
 
 #[test]
 fn every_file_is_as_format_md_describes_it() {
     let store = Store::new();
-    let engine = store.open().unwrap();
-    let large = format!("{{\"big\":\"{}\",\"small\":[1]}}", "x".repeat(150_000));
-    put(&engine, "c", "{ \"a\\u00e9\" : 1.0 , \"b\":{} }").unwrap();
-    put(&engine, "large", &large).unwrap();
-    engine
-        .namespace("u", "c")
-        .unwrap()
-        .delete(WriteOptions::default())
-        .unwrap();
+    let engine = open(&store);
+    furnish(&engine);
     engine.close().unwrap();
 
-    // The manifest.
-    let manifest = store.disk.bytes(&store.path("log/manifest"));
-    let mut fields = Fields::new(&manifest);
-    assert_eq!(fields.take(8), b"PREFDMAN");
-    assert_eq!(
-        (fields.number(2), fields.number(1), fields.number(1)),
-        (1, 1, 0)
-    );
-    let body_bytes = usize::try_from(fields.number(4)).unwrap();
-    let body_crc = fields.number(4);
-    fields.check_crc(0);
-    let body = fields.take(body_bytes);
-    assert!(fields.is_at_end());
-    assert_eq!(body_crc, u64::from(crc32(body)));
-    let mut fields = Fields::new(body);
-    let hash_key = fields.take(16);
-    let store_id = fields.number(8);
-    assert_eq!(
-        (fields.number(4), fields.number(8)),
-        (2, 4),
-        "next segment, reserved revision"
-    );
-    assert_eq!(
-        (fields.number(8), fields.number(4), fields.number(1)),
-        (1, 1, 1),
-        "one segment, sealed"
-    );
-    let (segment_bytes, last_revision) = (fields.number(8), fields.number(8));
-    assert_eq!(last_revision, 3);
-    assert!(fields.is_at_end());
+    let read = manifest(&store.disk.bytes(&store.path("log/manifest")));
+    assert_eq!((read.next_segment, read.reserved_revision), (2, 6));
+    let [(1, Some((segment_bytes, 5)))] = read.segments[..] else {
+        panic!("{read:?}");
+    };
 
     // The blob and the segment.
     let blob = store.disk.bytes(&store.path("blobs/0000000000000001.blob"));
-    assert_eq!(
-        file_header(&mut Fields::new(&blob), "PREFDBLB", 1),
-        store_id
-    );
-    assert_eq!(&blob[28..], large.as_bytes());
+    let mut fields = Fields::new(&blob);
+    assert_eq!(file_header(&mut fields, "PREFDBLB", 1, 1), read.store);
+    assert_eq!(&blob[28..], large().as_bytes());
     let segment = store.disk.bytes(&store.path("log/00000001.seg"));
     assert_eq!(segment.len() as u64, segment_bytes);
-    assert_eq!(
-        file_header(&mut Fields::new(&segment), "PREFDSEG", 1),
-        store_id
-    );
+    let mut fields = Fields::new(&segment);
+    assert_eq!(file_header(&mut fields, "PREFDSEG", 2, 1), read.store);
     let mut frames = Vec::new();
     let mut at = 28;
     while at < segment.len() {
@@ -258,68 +161,120 @@ fn every_file_is_as_format_md_describes_it() {
     }
     let kinds: Vec<_> = frames
         .iter()
-        .map(|f| (f.kind, f.flags, f.revision, f.keys))
+        .map(|f| (f.kind, f.revision, f.keys))
         .collect();
-    assert_eq!(kinds, [(1, 0, 1, 2), (1, 1, 2, 2), (2, 0, 3, 0)]);
-    assert_eq!(frames[0].inline, "{\"a\\u00e9\":1.0,\"b\":{}}".as_bytes());
-    assert_eq!(frames[1].inline, large.as_bytes());
-    for frame in &frames {
-        assert_eq!(
-            (frame.user.as_str(), frame.watermark),
-            ("u", frame.offset),
-            "synced one by one"
-        );
-        let message = [
-            &1_u64.to_le_bytes(),
-            b"u".as_slice(),
-            frame.client.as_bytes(),
-        ]
-        .concat();
-        assert_eq!(frame.hash, sip128(hash_key, &message));
-    }
-
-    // The summary.
-    let summary = store.disk.bytes(&store.path("log/00000001.sum"));
-    let mut fields = Fields::new(&summary);
-    assert_eq!(file_header(&mut fields, "PREFDSUM", 1), store_id);
     assert_eq!(
-        (fields.number(8), fields.number(4), fields.number(4)),
-        (segment_bytes, 3, 1)
+        kinds,
+        [(1, 1, 2), (2, 2, 2), (3, 3, 0), (1, 4, 0), (1, 5, 200)]
     );
-    let details_bytes = usize::try_from(fields.number(4)).unwrap();
-    let crcs = [fields.number(4), fields.number(4), fields.number(4)];
+    assert_eq!(frames[0].body, "{\"a\\u00e9\":1.0,\"b\":{}}".as_bytes());
+    assert_eq!(frames[1].body, large().as_bytes());
+    assert_eq!(frames[3].body, b"{}");
+    for frame in &frames {
+        assert_eq!(frame.watermark, frame.offset, "synced one by one");
+    }
+    let names: Vec<_> = frames
+        .iter()
+        .map(|f| (f.user.as_str(), f.client.as_str()))
+        .collect();
+    let expected = [("u", "c"), ("u", "large"), ("u", "c"), ("u", "c")];
+    assert_eq!(names[..4], expected);
+    assert_eq!(names[4], ("another", "large"));
+
+    let summary = store.disk.bytes(&store.path("log/00000001.sum"));
+    check_summary(&summary, &read, segment_bytes, &frames);
+}
+
+fn check_summary(summary: &[u8], manifest: &Manifest, segment_bytes: u64, frames: &[Frame]) {
+    let mut fields = Fields::new(summary);
+    let store = file_header(&mut fields, "PREFDSUM", 2, 1);
+    assert_eq!(store, manifest.store);
+    assert_eq!(
+        (fields.number(8), fields.number(4)),
+        (segment_bytes, frames.len() as u64)
+    );
+    let len = |number: u64| usize::try_from(number).unwrap();
+    let (entries_bytes, blobs) = (len(fields.number(4)), fields.number(4));
+    let details_bytes = len(fields.number(4));
+    let crcs = [fields.number(4), fields.number(4)];
     fields.check_crc(28);
-    assert_eq!(fields.at, 64);
-    let entries = fields.take(3 * 37);
-    let blobs = fields.take(12);
+    assert_eq!((fields.at, blobs), (64, 1));
+    let opening = fields.take(entries_bytes + 12);
     let details = fields.take(details_bytes);
     assert!(fields.is_at_end());
     assert_eq!(
         crcs,
-        [entries, details, blobs].map(|section| u64::from(crc32(section)))
+        [opening, details].map(|section| u64::from(crc32(section)))
     );
-    let mut fields = Fields::new(blobs);
-    assert_eq!(
-        (fields.number(4), fields.number(8)),
-        (1, frames[1].blobs[0])
-    );
+    let (entries, references) = opening.split_at(entries_bytes);
+    let mut references = Fields::new(references);
+    let reference = (references.number(4), references.number(8));
+    assert_eq!(reference, (1, frames[1].blobs[0]));
     let (mut entries, mut details) = (Fields::new(entries), Fields::new(details));
-    for (frame, kind) in frames.iter().zip([1, 2, 3]) {
-        assert_eq!(entries.take(16), frame.hash);
-        assert_eq!(entries.number(8), frame.revision);
+    let (mut offset, mut revision, mut modified) = (28, 0, 0);
+    let mut clients: Vec<String> = Vec::new();
+    for frame in frames {
+        let first = entries.number(1);
+        let mut keys = first >> 3;
+        if keys == 31 {
+            keys += entries.varint();
+        }
+        assert_eq!((first & 7, keys), (frame.kind, frame.keys));
+        let hash = namespace_hash(&manifest.hash_key, &frame.user, &frame.client);
+        assert_eq!(entries.take(16), hash);
+        revision = entries.differing(revision);
+        let bytes = entries.varint();
         assert_eq!(
-            (entries.number(4), entries.number(4)),
-            (frame.offset, frame.bytes)
+            (revision, offset, bytes),
+            (frame.revision, frame.offset, frame.bytes)
         );
-        assert_eq!((entries.number(1), entries.number(4)), (kind, frame.keys));
-        assert_eq!(
-            (details.text(1), details.text(1)),
-            (frame.user.as_str(), frame.client.as_str())
-        );
-        assert_eq!(
-            (details.number(8), details.number(8)),
-            (frame.body_bytes, frame.modified)
-        );
+        offset += bytes;
+
+        assert_eq!(details.text(1), frame.user);
+        let place = len(details.varint());
+        if place == clients.len() {
+            clients.push(details.text(1).to_owned());
+        }
+        assert_eq!(clients[place], frame.client);
+        assert_eq!(details.varint(), frame.body.len() as u64);
+        modified = details.differing(modified);
+        assert_eq!(modified, frame.modified);
     }
     assert!(entries.is_at_end() && details.is_at_end());
+    assert_eq!(offset, segment_bytes);
+    assert_eq!(clients, ["c", "large"]);
+}
+
+/// What only a scan of damaged frames writes.
+#[test]
+fn the_summary_tells_of_damage_as_format_md_describes_it() {
+    let store = Store::new();
+    let engine = open(&store);
+    furnish(&engine);
+    let after = store.crashed(Unsynced::Lost);
+    let unsealed = after.files("log", ".seg").pop().unwrap();
+    let mut segment = after.disk.bytes(&unsealed);
+    let blob = after.disk.bytes(&after.path("blobs/0000000000000001.blob"));
+    let first = frame(&segment, 28, &blob);
+    let second = frame(&segment, usize::try_from(28 + first.bytes).unwrap(), &blob);
+    // A letter of the first document; much of the second one's head.
+    segment[usize::try_from(27 + first.bytes).unwrap()] ^= 1;
+    let at = usize::try_from(second.offset).unwrap();
+    segment[at..at + 20].fill(0xee);
+    after.disk.overwrite(&unsealed, segment);
+    open(&after).close().unwrap();
+
+    let read = manifest(&after.disk.bytes(&after.path("log/manifest")));
+    let summary = after.disk.bytes(&unsealed.with_extension("sum"));
+    let mut entries = Fields::new(&summary[64..]);
+    assert_eq!(entries.number(1), 4, "damaged, of a known namespace");
+    assert_eq!(entries.take(16), namespace_hash(&read.hash_key, "u", "c"));
+    // Before the next one of this namespace.
+    let highest = entries.differing(0);
+    assert_eq!((highest, entries.varint()), (2, first.bytes));
+    assert_eq!(entries.number(1), 5, "lost");
+    let highest = entries.differing(highest);
+    assert_eq!(entries.varint(), second.bytes);
+    assert!(highest >= second.revision);
+    assert_eq!(entries.number(1), 3, "the delete behind it");
 }

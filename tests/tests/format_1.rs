@@ -3,45 +3,10 @@
 //!
 //! Should this fail, it is the engine that has to change, and never the directory.
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use prefd_engine::{Engine, Precondition, WriteOptions};
-use prefd_tests::golden::{Golden, Listed, listing};
-
-fn check(engine: &Engine, listed: &Listed) {
-    let namespace = engine.namespace(&listed.user, &listed.client).unwrap();
-    let found = namespace.get().unwrap();
-    let revision = found
-        .as_ref()
-        .map(|document| document.stat().revision.get());
-    assert_eq!(revision, listed.revision, "{listed:?}");
-    let bytes = found.map(|document| document.read().unwrap());
-    let expected = listed.text.as_ref().map(String::as_bytes);
-    assert!(bytes.as_deref() == expected, "{listed:?}");
-}
-
-/// Every document by its bytes, and every listing.
-fn check_all(engine: &Engine, all: &[Listed]) {
-    for listed in all {
-        check(engine, listed);
-    }
-    let users: BTreeSet<&str> = all.iter().map(|listed| listed.user.as_str()).collect();
-    for user in users {
-        let mut expected: Vec<_> = all
-            .iter()
-            .filter(|listed| listed.user == user)
-            .filter_map(|listed| Some((listed.client.clone(), listed.text.as_ref()?.len() as u64)))
-            .collect();
-        expected.sort();
-        let entries = engine.list(user, None, usize::MAX).unwrap();
-        let found: Vec<_> = entries
-            .into_iter()
-            .map(|entry| (entry.client, entry.stat.usage.bytes))
-            .collect();
-        assert_eq!(found, expected, "{user}");
-    }
-}
+use prefd_tests::golden::{Golden, check_all, listing, sweep_bits};
 
 #[test]
 fn it_holds_what_makes_it_worth_keeping() {
@@ -123,4 +88,53 @@ fn it_is_written_to_and_opened_again() {
     engine.close().unwrap();
     let engine = Engine::open(golden.config()).unwrap();
     check_all(&engine, &all);
+}
+
+/// The version in each file's header.
+fn versions(golden: &Golden, extension: &str) -> Vec<u8> {
+    let files = golden.files("log", extension);
+    let version = |path: &std::path::PathBuf| fs::read(path).unwrap()[8];
+    files.iter().map(version).collect()
+}
+
+#[test]
+fn compaction_turns_it_into_the_version_that_is_written_and_every_document_stays() {
+    let golden = Golden::new();
+    let all = listing();
+    let engine = Engine::open(golden.config()).unwrap();
+    // What was being written was copied; what is sealed is as it was.
+    assert!(versions(&golden, "seg").contains(&1) && versions(&golden, "seg").contains(&2));
+    check_all(&engine, &all);
+    engine.compact().unwrap();
+    check_all(&engine, &all);
+    engine.close().unwrap();
+    for extension in ["seg", "sum"] {
+        let versions = versions(&golden, extension);
+        assert!(versions.contains(&2), "{versions:?}");
+    }
+    let found = prefd_engine::verify(&golden.config(), &mut |_| {}).unwrap();
+    assert_eq!(found.problems, []);
+    for keep_summaries in [true, false] {
+        if !keep_summaries {
+            for summary in golden.files("log", "sum") {
+                fs::remove_file(summary).unwrap();
+            }
+        }
+        let engine = Engine::open(golden.config()).unwrap();
+        check_all(&engine, &all);
+        engine.close().unwrap();
+    }
+}
+
+#[test]
+fn verify_finds_nothing_wrong_with_it() {
+    let golden = Golden::new();
+    let found = prefd_engine::verify(&golden.config(), &mut |_| {}).unwrap();
+    assert_eq!(found.problems, []);
+    assert!(found.torn_bytes > 0);
+}
+
+#[test]
+fn a_flipped_bit_of_it_gives_right_bytes_or_an_error() {
+    sweep_bits(1);
 }

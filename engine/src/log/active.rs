@@ -11,9 +11,9 @@ use super::{Failure, poisoned};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::limits::Usage;
-use crate::log::frame::Draft;
+use crate::log::frame::{Draft, Stamp};
 use crate::log::segment;
-use crate::log::summary::{Builder, Entry, EntryKind};
+use crate::log::summary::{Builder, Entry};
 use crate::names::Names;
 
 /// Frames up to this size are gathered into one write.
@@ -81,7 +81,7 @@ impl Active {
             .create(&path)
             .map_err(|error| Error::io("create", &path, error))?;
         let begin = || {
-            let header = segment::encode_header(segment::MAGIC, id, store);
+            let header = segment::encode_header(segment::KIND, id, store);
             file.write_all_at(&header, 0)
                 .map_err(|error| Error::io("write", &path, error))?;
             file.sync()
@@ -156,20 +156,22 @@ impl Active {
             modified_ms,
         } = *frame;
         let offset = self.bytes + self.batch.bytes;
-        let header = draft.header(revision, modified_ms, self.synced_bytes);
         let too_long = || Error::corrupt(&self.path, offset, "the segment is too long");
+        let stamp = Stamp {
+            revision,
+            modified_ms,
+            unsynced_bytes: u32::try_from(offset - self.synced_bytes).map_err(|_| too_long())?,
+        };
+        let frame_bytes = draft.encode(stamp, &mut self.batch.gathered);
         let entry = Entry {
             hash: draft.hash,
             revision,
             offset: u32::try_from(offset).map_err(|_| too_long())?,
-            bytes: u32::try_from(header.frame_bytes()).map_err(|_| too_long())?,
-            kind: EntryKind::of(&header),
+            bytes: u32::try_from(frame_bytes).map_err(|_| too_long())?,
+            kind: draft.entry_kind(),
             keys: usage.keys,
         };
-        let gathered = &mut self.batch.gathered;
-        gathered.extend_from_slice(&header.encode());
-        gathered.extend_from_slice(&draft.meta);
-        self.batch.bytes += header.frame_bytes();
+        self.batch.bytes += frame_bytes;
         self.summary.push(
             entry,
             &draft.blobs,

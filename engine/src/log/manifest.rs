@@ -23,9 +23,11 @@ use crate::codec;
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 use crate::fs::Fs;
-use crate::log::segment::{self, StoreId};
+use crate::log::segment::{StoreId, Version};
 
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
+/// The version in which it is written, whatever that of the files that it lists.
+const VERSION: Version = Version::V1;
 const HEADER_BYTES: usize = 24;
 const HEADER_CRC_AT: usize = 20;
 /// No writer comes that far: a million revisions a second take 292,000 years.
@@ -130,11 +132,11 @@ impl Manifest {
         if magic != Some(MAGIC) {
             return Err(corrupt(0, "the file is not a manifest"));
         }
-        if version != Some(segment::VERSION) {
+        if version != Some(VERSION.number()) {
             return Err(Error::UnsupportedFormat {
                 path: path.to_owned(),
                 found: version.unwrap_or_default(),
-                supported: segment::VERSION,
+                supported: VERSION.number(),
             });
         }
         if body_bytes.map(|n| n as usize) != Some(body.len())
@@ -170,7 +172,7 @@ impl Manifest {
             .map_err(|error| Error::io("encode", path, io::Error::other(error)))?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&segment::VERSION.to_le_bytes());
+        bytes.extend_from_slice(&VERSION.number().to_le_bytes());
         bytes.extend_from_slice(&[codec::CODEC, 0]);
         bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());

@@ -9,8 +9,9 @@ use quick_cache::sync::Cache;
 
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
-use crate::log::frame::{self, Header, Meta};
-use crate::log::segment::{self, StoreId};
+use crate::limits::Usage;
+use crate::log::frame::{self, Head, Header, Member, Meta};
+use crate::log::segment::{self, StoreId, Version};
 use crate::log::summary::EntryKind;
 use crate::table::Entry;
 
@@ -27,15 +28,32 @@ pub(crate) struct Reader {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     store: StoreId,
-    open: Cache<u32, Arc<dyn File>>,
+    open: Cache<u32, Segment>,
+}
+
+/// A segment that is open.
+#[derive(Clone)]
+struct Segment {
+    file: Arc<dyn File>,
+    version: Version,
 }
 
 /// A frame whose checksums hold.
 pub(crate) struct Frame {
     pub(crate) header: Header,
-    pub(crate) meta: Meta,
-    /// Empty where only the metadata was asked for.
+    pub(crate) user: String,
+    pub(crate) client: String,
+    /// In the document's order; empty in a delete.
+    pub(crate) members: Vec<Member>,
+    pub(crate) usage: Usage,
     pub(crate) inline: Bytes,
+}
+
+/// A frame as far as it was read.
+struct Begun {
+    header: Header,
+    meta: Meta,
+    buffer: Vec<u8>,
 }
 
 impl Reader {
@@ -48,24 +66,51 @@ impl Reader {
         }
     }
 
-    /// The frame that `entry` points to, whole; it must be of this namespace.
+    /// The frame that `entry` points to; it must be of this namespace.
     pub(crate) fn frame(&self, names: (&str, &str), entry: &Entry) -> Result<Frame> {
-        self.read(entry, entry.bytes, |meta| meta.is_of(names))
+        self.any_frame(entry, |meta| meta.is_of(names))
     }
 
-    /// The same without its inline bytes.
-    pub(crate) fn metadata(&self, names: (&str, &str), entry: &Entry) -> Result<Frame> {
+    /// The same without its inline bytes: the numbers in it, and what the document takes.
+    pub(crate) fn metadata(&self, names: (&str, &str), entry: &Entry) -> Result<(Header, Usage)> {
         let bytes = entry.bytes.min(METADATA_READ_BYTES);
-        self.read(entry, bytes, |meta| meta.is_of(names))
+        let Begun { header, meta, .. } = self.begin(entry, bytes, |meta| meta.is_of(names))?;
+        Ok((header, meta.usage(header.kind)))
     }
 
-    /// The frame that `entry` points to, whole; its namespace must be as `is_right` says.
+    /// The frame that `entry` points to; its namespace must be as `is_right` says.
     pub(crate) fn any_frame(
         &self,
         entry: &Entry,
         is_right: impl Fn(&Meta) -> bool,
     ) -> Result<Frame> {
-        self.read(entry, entry.bytes, is_right)
+        let Begun {
+            header,
+            meta,
+            buffer,
+        } = self.begin(entry, entry.bytes, is_right)?;
+        let inline_at = header.meta_end();
+        let corrupt = |what| {
+            let offset = u64::from(entry.offset) + inline_at as u64;
+            Error::corrupt(&self.path(entry.segment), offset, what)
+        };
+        let inline = Bytes::from(buffer).slice(inline_at..);
+        if crc32fast::hash(&inline) != header.inline_crc {
+            return Err(corrupt("the document's checksum does not match"));
+        }
+        let usage = meta.usage(header.kind);
+        let (user, client) = (meta.user.clone(), meta.client.clone());
+        let members = meta
+            .into_members(header.kind, &inline)
+            .ok_or_else(|| corrupt("the values are not where the metadata says"))?;
+        Ok(Frame {
+            header,
+            user,
+            client,
+            members,
+            usage,
+            inline,
+        })
     }
 
     /// Closes a segment whose file is gone, so that its space is given back.
@@ -74,55 +119,47 @@ impl Reader {
     }
 
     /// Reads the first `bytes` of the frame, and more where the metadata needs it.
-    fn read(&self, entry: &Entry, bytes: u32, is_right: impl Fn(&Meta) -> bool) -> Result<Frame> {
+    fn begin(&self, entry: &Entry, bytes: u32, is_right: impl Fn(&Meta) -> bool) -> Result<Begun> {
         // Only errors name it, and to write it down takes as long as a tenth of a read.
         let path = || self.path(entry.segment);
         let offset = u64::from(entry.offset);
         let corrupt = |what: &str| Error::corrupt(&path(), offset, what);
-        let file = self.segment(entry.segment)?;
-        let buffer = read_at(&*file, path, offset, bytes as usize)?;
-        let header = Header::decode(&buffer).map_err(|no| no.at(&path(), offset))?;
+        let Segment { file, version } = self.segment(entry.segment)?;
+        let mut buffer = read_at(&*file, path, offset, bytes as usize)?;
+        // Up to where the frame ends by what is known of it, no further.
+        let read_to = |buffer: &mut Vec<u8>, end: usize| {
+            if buffer.len() < end && end <= entry.bytes as usize {
+                *buffer = read_at(&*file, path, offset, end)?;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Some(head_bytes) = frame::head_bytes(version, &buffer) {
+            read_to(&mut buffer, head_bytes)?;
+        }
+        let head = Head::decode(version, &buffer, offset).map_err(|no| no.at(&path(), offset))?;
+        let header = head.header;
         let is_the_one = header.revision == entry.revision
             && header.frame_bytes() == u64::from(entry.bytes)
             && EntryKind::of(&header) == entry.kind;
         if !is_the_one {
             return Err(corrupt("the frame is not the one that was written here"));
         }
-        let meta_end = frame::HEADER_BYTES + header.meta_bytes as usize;
-        let buffer = if buffer.len() < meta_end {
-            read_at(&*file, path, offset, meta_end)?
-        } else {
-            buffer
-        };
-        let meta_bytes = buffer
-            .get(frame::HEADER_BYTES..meta_end)
+        read_to(&mut buffer, header.meta_end())?;
+        let section = buffer
+            .get(header.head_bytes as usize..header.meta_end())
             .ok_or_else(|| corrupt("the frame is cut short"))?;
-        let meta = frame::decode_meta(meta_bytes, header.meta_crc).map_err(corrupt)?;
+        let (header, meta) = head.meta(section).map_err(corrupt)?;
         if !is_right(&meta) {
             return Err(corrupt("the frame belongs to another namespace"));
         }
-        let whole = bytes == entry.bytes;
-        let inline = if whole {
-            let inline = Bytes::from(buffer).slice(meta_end..);
-            if crc32fast::hash(&inline) != header.inline_crc {
-                return Err(Error::corrupt(
-                    &path(),
-                    offset + meta_end as u64,
-                    "the document's checksum does not match",
-                ));
-            }
-            inline
-        } else {
-            Bytes::new()
-        };
-        Ok(Frame {
+        Ok(Begun {
             header,
             meta,
-            inline,
+            buffer,
         })
     }
 
-    fn segment(&self, id: u32) -> Result<Arc<dyn File>> {
+    fn segment(&self, id: u32) -> Result<Segment> {
         self.open.get_or_insert_with(&id, || {
             let path = self.path(id);
             let file = self
@@ -131,8 +168,8 @@ impl Reader {
                 .map_err(|error| missing_is_corrupt("open", &path, error))?;
             let len = usize::try_from(segment::HEADER_BYTES).unwrap_or_default();
             let header = read_at(&*file, || path.clone(), 0, len)?;
-            segment::check_header(&path, &header, segment::MAGIC, id, self.store)?;
-            Ok(file)
+            let version = segment::check_header(&path, &header, segment::KIND, id, self.store)?;
+            Ok(Segment { file, version })
         })
     }
 

@@ -2,7 +2,7 @@
 //! crash, and where a summary is lost.
 //!
 //! What does not check out is stepped over to the next frame that does. A frame
-//! cannot be faked from inside a document: its header holds control characters,
+//! cannot be faked from inside a document: its magic holds a control character,
 //! which JSON text cannot hold.
 
 use std::collections::HashMap;
@@ -13,9 +13,9 @@ use memchr::memmem;
 
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
-use crate::log::frame::{self, Header, Meta, NoHeader};
+use crate::log::frame::{self, Head, Header, Meta, NoHead};
 use crate::log::reader::{missing_is_corrupt, read_at};
-use crate::log::segment::{self, StoreId};
+use crate::log::segment::{self, StoreId, Version};
 use crate::log::summary::{Builder, Entry, EntryKind};
 use crate::names::NamespaceHash;
 
@@ -39,14 +39,23 @@ pub(crate) struct Item {
 }
 
 pub(crate) enum Found {
-    Frame(Box<(Header, Meta)>),
+    Frame(Box<Whole>),
     /// Something that is no whole frame; of this namespace, if that can be told.
     Invalid(Option<NamespaceHash>),
 }
 
-/// Bytes `from..end` of a file, read in windows.
+/// A frame that holds.
+pub(crate) struct Whole {
+    /// The one that it says it is of, or that of its names where it does not say.
+    pub(crate) hash: NamespaceHash,
+    pub(crate) header: Header,
+    pub(crate) meta: Meta,
+}
+
+/// Bytes `from..end` of a segment, read in windows.
 struct Window {
     file: Arc<dyn File>,
+    version: Version,
     path: PathBuf,
     end: u64,
     start: u64,
@@ -70,6 +79,14 @@ impl Window {
         let begin = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
         Ok(self.bytes.get(begin..).unwrap_or_default())
     }
+
+    /// The frame head at `offset`, or why there is none.
+    fn head(&mut self, offset: u64) -> Result<std::result::Result<Head, NoHead>> {
+        let version = self.version;
+        let begin = self.at(offset, frame::MIN_HEAD_BYTES as u64)?;
+        let len = frame::head_bytes(version, begin).unwrap_or_default() as u64;
+        Ok(Head::decode(version, self.at(offset, len)?, offset))
+    }
 }
 
 /// Scans a segment up to `end`, or to the end of its file.
@@ -91,13 +108,14 @@ pub(crate) fn scan(
         .map_err(|error| Error::io("stat", &path, error))?;
     let mut window = Window {
         file,
+        version: segment::KIND.written,
         path: path.clone(),
         end: end.unwrap_or(len).min(len),
         start: 0,
         bytes: Vec::new(),
     };
     let header = window.at(0, segment::HEADER_BYTES)?;
-    segment::check_header(&path, header, segment::MAGIC, id, store)?;
+    window.version = segment::check_header(&path, header, segment::KIND, id, store)?;
     let mut scan = Scan {
         items: Vec::new(),
         watermark: segment::HEADER_BYTES,
@@ -110,8 +128,8 @@ pub(crate) fn scan(
         }
         let item = item_at(&mut window, at, hash_key)?;
         if let Found::Frame(frame) = &item.found {
-            scan.watermark = scan.watermark.max(frame.0.watermark);
-            scan.last_revision = scan.last_revision.max(frame.0.revision);
+            scan.watermark = scan.watermark.max(frame.header.watermark);
+            scan.last_revision = scan.last_revision.max(frame.header.revision);
         }
         at += item.bytes;
         scan.items.push(item);
@@ -141,42 +159,51 @@ fn is_prepared(window: &mut Window, mut at: u64) -> Result<bool> {
 
 fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
     let room = window.end - at;
-    let bytes = window.at(at, frame::HEADER_BYTES as u64)?;
     let invalid = |bytes, hash| Item {
         offset: at,
         bytes,
         found: Found::Invalid(hash),
     };
-    let header = match Header::decode(bytes) {
-        Ok(header) => header,
-        Err(NoHeader::Invalid(_)) => {
-            let next = next_frame(window, at + 1)?;
-            return Ok(match behind_damage(window, at, next, hash_key)? {
-                Some((hash, end)) => invalid(end - at, Some(hash)),
-                None => invalid(next - at, None),
-            });
+    let head = match window.head(at)? {
+        Ok(head) => head,
+        Err(NoHead::Invalid(_)) => {
+            let to_next = next_frame(window, at + 1)? - at;
+            let version = window.version;
+            let bytes = window.at(at, WINDOW_BYTES.min(room))?;
+            let until = usize::try_from(to_next).unwrap_or(usize::MAX);
+            return Ok(
+                match frame::behind_damage(version, bytes, until, hash_key) {
+                    Some((hash, bytes)) => invalid(bytes as u64, Some(hash)),
+                    None => invalid(to_next, None),
+                },
+            );
         }
         // Somebody wrote it who knows more: it is neither damage nor a torn tail.
         Err(foreign) => return Err(foreign.at(&window.path, at)),
     };
+    let header = head.header;
+    let hash = head.hash(hash_key);
     let frame_bytes = header.frame_bytes();
     if frame_bytes > room {
-        return Ok(invalid(room, Some(header.hash)));
+        return Ok(invalid(room, Some(hash)));
     }
     let bytes = window.at(at, frame_bytes)?;
-    let meta_end = frame::HEADER_BYTES + header.meta_bytes as usize;
-    let frame_end = meta_end + header.inline_bytes as usize;
+    let (head_bytes, meta_end) = (header.head_bytes as usize, header.meta_end());
+    let inline = bytes.get(meta_end..meta_end + header.inline_bytes as usize);
     let meta = bytes
-        .get(frame::HEADER_BYTES..meta_end)
-        .and_then(|meta| frame::decode_meta(meta, header.meta_crc).ok());
-    let inline_crc = bytes.get(meta_end..frame_end).map(crc32fast::hash);
-    let found = match meta {
+        .get(head_bytes..meta_end)
+        .and_then(|section| head.meta(section).ok());
+    let found = match (meta, inline) {
         // What was synced before it lies before it. A watermark beyond that would have
         // the segment sealed at a length that it never had.
-        Some(meta) if inline_crc == Some(header.inline_crc) && header.watermark <= at => {
-            Found::Frame(Box::new((header, meta)))
+        (Some((header, meta)), Some(inline))
+            if crc32fast::hash(inline) == header.inline_crc
+                && header.watermark <= at
+                && meta.fits(header.kind, inline) =>
+        {
+            Found::Frame(Box::new(Whole { hash, header, meta }))
         }
-        _ => Found::Invalid(Some(header.hash)),
+        _ => Found::Invalid(Some(hash)),
     };
     Ok(Item {
         offset: at,
@@ -185,65 +212,23 @@ fn item_at(window: &mut Window, at: u64, hash_key: &[u8; 16]) -> Result<Item> {
     })
 }
 
-/// The namespace and the end of a frame whose header is damaged, where the damage
-/// spared enough of it: its metadata, with length and checksum, and what tells that
-/// nothing but its own inline bytes lies behind that. Were another damaged frame there,
-/// of that one's namespace an older revision would be taken for the newest.
-fn behind_damage(
-    window: &mut Window,
-    at: u64,
-    next: u64,
-    hash_key: &[u8; 16],
-) -> Result<Option<(NamespaceHash, u64)>> {
-    let bytes = window.at(at, WINDOW_BYTES)?;
-    let field = |at: usize| {
-        let field = bytes.get(at..at + 4)?;
-        Some(u32::from_le_bytes(field.try_into().ok()?))
-    };
-    let (Some(meta_bytes), Some(inline_bytes)) = (field(48), field(52)) else {
-        return Ok(None);
-    };
-    let (Some(meta_crc), Some(inline_crc)) = (field(56), field(60)) else {
-        return Ok(None);
-    };
-    let meta_end = frame::HEADER_BYTES.saturating_add(meta_bytes as usize);
-    let meta = bytes
-        .get(frame::HEADER_BYTES..meta_end)
-        .and_then(|meta| frame::decode_meta(meta, meta_crc).ok());
-    let Some(meta) = meta else {
-        return Ok(None);
-    };
-    let to_next = usize::try_from(next - at).unwrap_or(usize::MAX);
-    let by_length = meta_end.saturating_add(inline_bytes as usize);
-    let is_inline = |end: usize| bytes.get(meta_end..end).map(crc32fast::hash) == Some(inline_crc);
-    let end = if by_length == to_next || is_inline(by_length) {
-        by_length
-    } else if is_inline(to_next) {
-        to_next
-    } else {
-        return Ok(None);
-    };
-    let hash = NamespaceHash::of(hash_key, &meta.user, &meta.client);
-    Ok(Some((hash, at + end as u64)))
-}
-
-/// The offset of the next frame header that checks out, whatever its version, or the end.
+/// The offset of the next frame head that checks out, whatever its version, or the end.
 fn next_frame(window: &mut Window, mut at: u64) -> Result<u64> {
-    let header_bytes = frame::HEADER_BYTES as u64;
-    while at + header_bytes <= window.end {
+    let magic = frame::magic(window.version);
+    while at + magic.len() as u64 <= window.end {
         let end = window.end;
-        let bytes = window.at(at, header_bytes)?;
-        let Some(found) = memmem::find(bytes, &frame::MAGIC) else {
-            // The magic may begin in the last three bytes.
-            let skip = bytes.len().saturating_sub(frame::MAGIC.len() - 1).max(1);
+        let bytes = window.at(at, magic.len() as u64)?;
+        let Some(found) = memmem::find(bytes, magic) else {
+            // The magic may begin in the last bytes.
+            let skip = bytes.len().saturating_sub(magic.len() - 1).max(1);
             at += skip as u64;
             continue;
         };
         at += found as u64;
-        match Header::decode(window.at(at, header_bytes)?) {
-            Ok(header) if header.frame_bytes() <= end - at => return Ok(at),
-            Err(NoHeader::Version(_) | NoHeader::Unknown) => return Ok(at),
-            Ok(_) | Err(NoHeader::Invalid(_)) => at += 1,
+        match window.head(at)? {
+            Ok(head) if head.header.frame_bytes() <= end - at => return Ok(at),
+            Err(NoHead::Version { .. } | NoHead::Unknown) => return Ok(at),
+            Ok(_) | Err(NoHead::Invalid(_)) => at += 1,
         }
     }
     Ok(window.end)
@@ -268,8 +253,8 @@ impl Scan {
         let mut next = HashMap::new();
         let backwards = self.items.iter().rev().map(|item| match &item.found {
             Found::Frame(frame) => {
-                next.insert(frame.0.hash, frame.0.revision);
-                frame.0.revision
+                next.insert(frame.hash, frame.header.revision);
+                frame.header.revision
             }
             Found::Invalid(Some(hash)) => next
                 .get(hash)
@@ -302,11 +287,11 @@ impl Scan {
             };
             match &item.found {
                 Found::Frame(frame) => {
-                    let (header, meta) = &**frame;
+                    let Whole { hash, header, meta } = &**frame;
                     let usage = meta.usage(header.kind);
                     let kind = EntryKind::of(header);
                     summary.push(
-                        entry(header.hash, header.revision, kind, usage.keys),
+                        entry(*hash, header.revision, kind, usage.keys),
                         &meta.blobs(),
                         (&meta.user, &meta.client),
                         usage.bytes,

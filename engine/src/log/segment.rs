@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  0  8B   magic "PREFDSEG"
-//!  8  u16  format version, 1
+//!  8  u16  format version, 1 or 2
 //! 10  u16  zero
 //! 12  u32  segment id, the number in its file name
 //! 16  u64  store id
 //! 24  u32  CRC-32 of the 24 bytes before it
-//! 28  frames, without gaps
+//! 28  frames of that version, without gaps
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -15,12 +15,47 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::fields::Fields;
 
-pub(crate) const MAGIC: [u8; 8] = *b"PREFDSEG";
-/// The version of the format of segments, summaries, blobs and the manifest.
-pub(crate) const VERSION: u16 = 1;
+/// Segments; those written are of version 2.
+pub(crate) const KIND: FileKind = FileKind {
+    magic: *b"PREFDSEG",
+    written: Version::V2,
+};
 /// Bytes before the first frame.
 pub(crate) const HEADER_BYTES: u64 = 28;
 const HEADER_CRC_AT: usize = 24;
+
+/// A version of the format. What was written in an older one is read for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    /// As it stands in file headers.
+    pub(crate) fn number(self) -> u16 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
+
+    fn from_number(number: u16) -> Option<Self> {
+        match number {
+            1 => Some(Self::V1),
+            2 => Some(Self::V2),
+            _ => None,
+        }
+    }
+}
+
+/// A kind of file that begins with this header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileKind {
+    pub(crate) magic: [u8; 8],
+    /// The version in which it is written, and the newest that is read.
+    pub(crate) written: Version,
+}
 
 /// Ties the files of one store together, so that a file of another is noticed.
 pub(crate) type StoreId = u64;
@@ -30,10 +65,20 @@ pub(crate) fn path(dir: &Path, id: u32) -> PathBuf {
 }
 
 /// The header of every file with one: who it is and to which store it belongs.
-pub(crate) fn encode_header(magic: [u8; 8], id: u32, store: StoreId) -> Vec<u8> {
+pub(crate) fn encode_header(kind: FileKind, id: u32, store: StoreId) -> Vec<u8> {
+    encode_header_of(kind.magic, kind.written, id, store)
+}
+
+/// The same of a version that need not be the one that is written.
+pub(crate) fn encode_header_of(
+    magic: [u8; 8],
+    version: Version,
+    id: u32,
+    store: StoreId,
+) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_CRC_AT + 4);
     bytes.extend_from_slice(&magic);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&version.number().to_le_bytes());
     bytes.extend_from_slice(&0u16.to_le_bytes());
     bytes.extend_from_slice(&id.to_le_bytes());
     bytes.extend_from_slice(&store.to_le_bytes());
@@ -42,15 +87,16 @@ pub(crate) fn encode_header(magic: [u8; 8], id: u32, store: StoreId) -> Vec<u8> 
     bytes
 }
 
-/// Checks that `bytes` begins with the header that `encode_header` makes.
+/// Checks that `bytes` begins with the header that `encode_header` makes, or made in an
+/// older version; which one.
 pub(crate) fn check_header(
     path: &Path,
     bytes: &[u8],
-    magic: [u8; 8],
+    kind: FileKind,
     id: u32,
     store: StoreId,
-) -> Result<()> {
-    let found = bytes.get(..encode_header(magic, id, store).len());
+) -> Result<Version> {
+    let found = bytes.get(..encode_header(kind, id, store).len());
     let covered = found.and_then(|found| found.get(..HEADER_CRC_AT));
     let (Some(found), Some(covered)) = (found, covered) else {
         return Err(Error::corrupt(path, 0, "the file header is cut short"));
@@ -64,23 +110,23 @@ pub(crate) fn check_header(
         ));
     }
     let mut fields = Fields::new(found);
-    if fields.array() != Some(magic) {
+    if fields.array() != Some(kind.magic) {
         return Err(Error::corrupt(path, 0, "the file is of another kind"));
     }
-    let version = fields.u16().unwrap_or_default();
-    if version != VERSION {
-        return Err(Error::UnsupportedFormat {
+    let number = fields.u16().unwrap_or_default();
+    let version = Version::from_number(number)
+        .filter(|version| *version <= kind.written)
+        .ok_or_else(|| Error::UnsupportedFormat {
             path: path.to_owned(),
-            found: version,
-            supported: VERSION,
-        });
-    }
-    if found != encode_header(magic, id, store) {
+            found: number,
+            supported: kind.written.number(),
+        })?;
+    if found != encode_header_of(kind.magic, version, id, store) {
         return Err(Error::corrupt(
             path,
             0,
             "the file belongs to another place or store",
         ));
     }
-    Ok(())
+    Ok(version)
 }

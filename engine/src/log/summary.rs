@@ -1,39 +1,38 @@
 //! A summary: what a sealed segment holds, so that opening reads some bytes for
 //! each frame and not the frames.
 //!
-//! ```text
-//!  0  28B  file header (see `segment`), magic "PREFDSUM"
-//! 28  u64  length of the segment
-//! 36  u32  entries          44  u32  bytes of the details
-//! 40  u32  blob references  48  u32  CRC-32 of the entries
-//! 52  u32  CRC-32 of the details
-//! 56  u32  CRC-32 of the blob references
-//! 60  u32  CRC-32 of bytes 28..60
-//! 64  entries, 37 bytes each: hash 16B, revision u64, offset u32, length u32,
-//!     kind u8, keys u32
-//!     blob references, 12 bytes each: entry u32, blob u64
-//!     details, for each entry: user u8 + bytes, client u8 + bytes, body bytes u64,
-//!     modified u64
-//! ```
+//! Behind the file header (see `segment`), magic "PREFDSUM", stand counts and checksums,
+//! entries, blob references (12 bytes each: entry u32, blob u64) and details. Of the two
+//! layouts of that, [`v2`] is the one that is written and [`v1`] one that is only read;
+//! neither has to do with the version of the segment.
 //!
 //! Entries and blob references are read when the store is opened; the details, with
 //! the names, only when the catalogue is rebuilt.
 
+mod builder;
+mod v1;
+mod v2;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::fields::Fields;
-use crate::fs::Fs;
+use crate::fs::{File, Fs};
 use crate::log::frame::{Header, Kind};
 use crate::log::reader::missing_is_corrupt;
-use crate::log::segment::{self, StoreId};
+use crate::log::segment::{self, FileKind, StoreId, Version};
 use crate::names::NamespaceHash;
+pub(crate) use builder::Builder;
 
-pub(crate) const MAGIC: [u8; 8] = *b"PREFDSUM";
+/// Summaries; those written are of version 2.
+const KIND: FileKind = FileKind {
+    magic: *b"PREFDSUM",
+    written: Version::V2,
+};
 pub(crate) const COUNTS_AT: usize = 28;
 const COUNTS_CRC_AT: usize = 60;
 const ENTRIES_AT: usize = 64;
-const ENTRY_BYTES: usize = 37;
 const BLOB_REFERENCE_BYTES: usize = 12;
 
 /// What stands at a place in the log.
@@ -53,8 +52,12 @@ pub(crate) enum EntryKind {
 
 impl EntryKind {
     pub(crate) fn of(header: &Header) -> Self {
-        match header.kind {
-            Kind::Put if header.has_blobs => Self::PutWithBlobs,
+        Self::new(header.kind, header.has_blobs)
+    }
+
+    pub(crate) fn new(kind: Kind, has_blobs: bool) -> Self {
+        match kind {
+            Kind::Put if has_blobs => Self::PutWithBlobs,
             Kind::Put => Self::Put,
             Kind::Delete => Self::Delete,
         }
@@ -99,137 +102,10 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Detail {
     pub(crate) user: String,
-    pub(crate) client: String,
+    /// Few clients have many documents.
+    pub(crate) client: Arc<str>,
     pub(crate) body_bytes: u64,
     pub(crate) modified_ms: u64,
-}
-
-/// Gathers a segment's summary while the segment is written.
-#[derive(Debug, Default)]
-pub(crate) struct Builder {
-    entries: Vec<Entry>,
-    blobs: Vec<(u32, u64)>,
-    details: Vec<u8>,
-}
-
-impl Builder {
-    /// As it was before it was written and read.
-    #[cfg(feature = "fuzzing")]
-    pub(crate) fn of(summary: Summary, details: &[Detail]) -> Self {
-        let mut builder = Self {
-            entries: summary.entries,
-            blobs: summary.blobs,
-            details: Vec::new(),
-        };
-        for detail in details {
-            let names = (detail.user.as_str(), detail.client.as_str());
-            builder.push_detail(names, detail.body_bytes, detail.modified_ms);
-        }
-        builder
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// (index of an entry, blob that its frame names)
-    pub(crate) fn blobs(&self) -> &[(u32, u64)] {
-        &self.blobs
-    }
-
-    /// The same as it is read from the disk.
-    pub(crate) fn into_summary(self, segment_bytes: u64) -> Summary {
-        Summary {
-            segment_bytes,
-            entries: self.entries,
-            blobs: self.blobs,
-        }
-    }
-
-    /// The details of the entries, in their order.
-    pub(crate) fn details(&self) -> Vec<Detail> {
-        decode_details(&self.details).unwrap_or_default()
-    }
-
-    /// Takes up a readable frame.
-    pub(crate) fn push(
-        &mut self,
-        entry: Entry,
-        blobs: &[u64],
-        (user, client): (&str, &str),
-        body_bytes: u64,
-        modified_ms: u64,
-    ) {
-        // A segment is sealed long before its frames outnumber this.
-        let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        self.blobs.extend(blobs.iter().map(|blob| (index, *blob)));
-        self.entries.push(entry);
-        self.push_detail((user, client), body_bytes, modified_ms);
-    }
-
-    fn push_detail(&mut self, (user, client): (&str, &str), body_bytes: u64, modified_ms: u64) {
-        for name in [user, client] {
-            self.details
-                .push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-            self.details.extend_from_slice(name.as_bytes());
-        }
-        self.details.extend_from_slice(&body_bytes.to_le_bytes());
-        self.details.extend_from_slice(&modified_ms.to_le_bytes());
-    }
-
-    /// Takes up a frame that cannot be read.
-    pub(crate) fn push_damage(&mut self, entry: Entry) {
-        self.push(entry, &[], ("", ""), 0, 0);
-    }
-
-    /// Forgets what was pushed after the first `entries`.
-    pub(crate) fn truncate(&mut self, entries: usize, details_bytes: usize) {
-        self.entries.truncate(entries);
-        self.details.truncate(details_bytes);
-        self.blobs.retain(|(index, _)| (*index as usize) < entries);
-    }
-
-    pub(crate) fn details_bytes(&self) -> usize {
-        self.details.len()
-    }
-
-    pub(crate) fn encode(&self, id: u32, store: StoreId, segment_bytes: u64) -> Vec<u8> {
-        let mut entries = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
-        for entry in &self.entries {
-            entries.extend_from_slice(&entry.hash.to_bytes());
-            entries.extend_from_slice(&entry.revision.to_le_bytes());
-            entries.extend_from_slice(&entry.offset.to_le_bytes());
-            entries.extend_from_slice(&entry.bytes.to_le_bytes());
-            entries.push(entry.kind.to_byte());
-            entries.extend_from_slice(&entry.keys.to_le_bytes());
-        }
-        let mut blobs = Vec::with_capacity(self.blobs.len() * BLOB_REFERENCE_BYTES);
-        for (index, blob) in &self.blobs {
-            blobs.extend_from_slice(&index.to_le_bytes());
-            blobs.extend_from_slice(&blob.to_le_bytes());
-        }
-        let mut counts = Vec::with_capacity(ENTRIES_AT - COUNTS_AT);
-        counts.extend_from_slice(&segment_bytes.to_le_bytes());
-        for count in [self.entries.len(), self.blobs.len(), self.details.len()] {
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            counts.extend_from_slice(&count.to_le_bytes());
-        }
-        for section in [&entries, &self.details, &blobs] {
-            counts.extend_from_slice(&crc32fast::hash(section).to_le_bytes());
-        }
-        let crc = crc32fast::hash(&counts);
-        let mut bytes = segment::encode_header(MAGIC, id, store);
-        bytes.extend_from_slice(&counts);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes.extend_from_slice(&entries);
-        bytes.extend_from_slice(&blobs);
-        bytes.extend_from_slice(&self.details);
-        bytes
-    }
 }
 
 /// A summary as it was read, its details still encoded.
@@ -245,42 +121,42 @@ pub(crate) fn path(dir: &Path, id: u32) -> PathBuf {
     dir.join(format!("{id:08x}.sum"))
 }
 
+/// What stands before the entries.
 struct Counts {
+    version: Version,
     segment_bytes: u64,
     entries: usize,
+    entries_bytes: usize,
     blobs: usize,
     details_bytes: usize,
-    entries_crc: u32,
+    opening_crc: OpeningCrc,
     details_crc: u32,
-    blobs_crc: u32,
+}
+
+/// The checksum of what an open reads.
+enum OpeningCrc {
+    /// Of entries and of blob references.
+    Apart(u32, u32),
+    Together(u32),
 }
 
 impl Counts {
     fn decode(path: &Path, head: &[u8], id: u32, store: StoreId) -> Result<Self> {
-        segment::check_header(path, head, MAGIC, id, store)?;
+        let version = segment::check_header(path, head, KIND, id, store)?;
         let counts = head.get(COUNTS_AT..COUNTS_CRC_AT).unwrap_or_default();
         let crc = head.get(COUNTS_CRC_AT..ENTRIES_AT).unwrap_or_default();
-        if crc32fast::hash(counts).to_le_bytes() != *crc {
-            return Err(corrupt(path, COUNTS_AT, "the counts'"));
-        }
-        Self::fields(&mut Fields::new(counts))
+        let fields = Fields::new(counts);
+        let decoded = match version {
+            Version::V1 => v1::counts(fields),
+            Version::V2 => v2::counts(fields),
+        };
+        decoded
+            .filter(|_| crc32fast::hash(counts).to_le_bytes() == *crc)
             .ok_or_else(|| corrupt(path, COUNTS_AT, "the counts'"))
     }
 
-    fn fields(fields: &mut Fields<'_>) -> Option<Self> {
-        Some(Self {
-            segment_bytes: fields.u64()?,
-            entries: fields.u32()? as usize,
-            blobs: fields.u32()? as usize,
-            details_bytes: fields.u32()? as usize,
-            entries_crc: fields.u32()?,
-            details_crc: fields.u32()?,
-            blobs_crc: fields.u32()?,
-        })
-    }
-
     fn blobs_at(&self) -> usize {
-        ENTRIES_AT + self.entries * ENTRY_BYTES
+        ENTRIES_AT + self.entries_bytes
     }
 
     fn details_at(&self) -> usize {
@@ -299,7 +175,7 @@ fn corrupt(path: &Path, offset: usize, whose: &str) -> Error {
 /// A summary file that is open for reading.
 pub(crate) struct Reader {
     path: PathBuf,
-    file: std::sync::Arc<dyn crate::fs::File>,
+    file: Arc<dyn File>,
     counts: Counts,
 }
 
@@ -327,14 +203,12 @@ impl Reader {
         Ok(Self { path, file, counts })
     }
 
-    fn section(&self, at: usize, bytes: usize, crc: u32, whose: &str) -> Result<Vec<u8>> {
+    /// What stands at `at`. Its length was compared with that of the file.
+    fn section(&self, at: usize, bytes: usize) -> Result<Vec<u8>> {
         let mut section = vec![0; bytes];
         self.file
             .read_exact_at(&mut section, at as u64)
             .map_err(|error| read_error(&self.path, at as u64, error))?;
-        if crc32fast::hash(&section) != crc {
-            return Err(corrupt(&self.path, at, whose));
-        }
         Ok(section)
     }
 
@@ -346,27 +220,28 @@ impl Reader {
     /// Entries and blob references.
     pub(crate) fn summary(&self) -> Result<Summary> {
         let counts = &self.counts;
-        let entries = self.section(
-            ENTRIES_AT,
-            counts.entries * ENTRY_BYTES,
-            counts.entries_crc,
-            "the entries'",
-        )?;
-        let blobs = self.section(
-            counts.blobs_at(),
-            counts.blobs * BLOB_REFERENCE_BYTES,
-            counts.blobs_crc,
-            "the blob references'",
-        )?;
-        let (entries, blobs) = decode_entries(&entries)
-            .zip(decode_blobs(&blobs))
-            .ok_or_else(|| {
-                Error::corrupt(
-                    &self.path,
-                    ENTRIES_AT as u64,
-                    "an entry is not one of this version",
-                )
-            })?;
+        let opening = self.section(ENTRIES_AT, counts.details_at() - ENTRIES_AT)?;
+        let (entries, blobs) = opening
+            .split_at_checked(counts.entries_bytes)
+            .unwrap_or_default();
+        let is_right = match counts.opening_crc {
+            OpeningCrc::Apart(of_entries, of_blobs) => {
+                crc32fast::hash(entries) == of_entries && crc32fast::hash(blobs) == of_blobs
+            }
+            OpeningCrc::Together(crc) => crc32fast::hash(&opening) == crc,
+        };
+        if !is_right {
+            let whose = "the entries' or the blob references'";
+            return Err(corrupt(&self.path, ENTRIES_AT, whose));
+        }
+        let entries = match counts.version {
+            Version::V1 => v1::entries(entries),
+            Version::V2 => v2::entries(entries, counts.entries),
+        };
+        let (entries, blobs) = entries.zip(decode_blobs(blobs)).ok_or_else(|| {
+            let what = "an entry is not one of this version";
+            Error::corrupt(&self.path, ENTRIES_AT as u64, what)
+        })?;
         Ok(Summary {
             segment_bytes: counts.segment_bytes,
             entries,
@@ -376,15 +251,30 @@ impl Reader {
 
     /// The details, one for each entry.
     pub(crate) fn details(&self) -> Result<Vec<Detail>> {
-        let at = self.counts.details_at();
-        let bytes = self.section(
-            at,
-            self.counts.details_bytes,
-            self.counts.details_crc,
-            "the details'",
-        )?;
-        decode_details(&bytes).ok_or_else(|| {
+        let counts = &self.counts;
+        let at = counts.details_at();
+        let bytes = self.section(at, counts.details_bytes)?;
+        if crc32fast::hash(&bytes) != counts.details_crc {
+            return Err(corrupt(&self.path, at, "the details'"));
+        }
+        let details = match counts.version {
+            Version::V1 => v1::details(&bytes),
+            Version::V2 => v2::details(&bytes, counts.entries),
+        };
+        details.ok_or_else(|| {
             Error::corrupt(&self.path, at as u64, "a detail is not one of this version")
+        })
+    }
+
+    /// What was read, in its own version again, for the fuzzers.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn again(&self, id: u32, store: StoreId) -> Result<Vec<u8>> {
+        let (summary, details) = (self.summary()?, self.details()?);
+        let segment_bytes = summary.segment_bytes;
+        let builder = Builder::of(summary, &details);
+        Ok(match self.counts.version {
+            Version::V1 => v1::encode(&builder, id, store, segment_bytes),
+            Version::V2 => builder.encode(id, store, segment_bytes),
         })
     }
 }
@@ -397,21 +287,13 @@ fn read_error(path: &Path, offset: u64, error: std::io::Error) -> Error {
     }
 }
 
-fn decode_entries(bytes: &[u8]) -> Option<Vec<Entry>> {
+fn encode_blobs(blobs: &[(u32, u64)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(blobs.len() * BLOB_REFERENCE_BYTES);
+    for (index, blob) in blobs {
+        bytes.extend_from_slice(&index.to_le_bytes());
+        bytes.extend_from_slice(&blob.to_le_bytes());
+    }
     bytes
-        .chunks_exact(ENTRY_BYTES)
-        .map(|entry| {
-            let mut fields = Fields::new(entry);
-            Some(Entry {
-                hash: NamespaceHash::from_bytes(fields.array()?),
-                revision: fields.u64()?,
-                offset: fields.u32()?,
-                bytes: fields.u32()?,
-                kind: EntryKind::from_byte(fields.u8()?)?,
-                keys: fields.u32()?,
-            })
-        })
-        .collect()
 }
 
 fn decode_blobs(bytes: &[u8]) -> Option<Vec<(u32, u64)>> {
@@ -424,26 +306,17 @@ fn decode_blobs(bytes: &[u8]) -> Option<Vec<(u32, u64)>> {
         .collect()
 }
 
-fn decode_details(bytes: &[u8]) -> Option<Vec<Detail>> {
-    let mut fields = Fields::new(bytes);
-    let mut details = Vec::new();
-    while !fields.is_empty() {
-        let mut name = || {
-            let bytes = fields.u8()?;
-            Some(
-                std::str::from_utf8(fields.take(bytes.into())?)
-                    .ok()?
-                    .to_owned(),
-            )
-        };
-        let user = name()?;
-        let client = name()?;
-        details.push(Detail {
-            user,
-            client,
-            body_bytes: fields.u64()?,
-            modified_ms: fields.u64()?,
-        });
+/// A summary of these parts: `counts` is what stands between the file header and its
+/// own checksum.
+fn assemble(mut header: Vec<u8>, counts: &[u8], sections: &[&[u8]]) -> Vec<u8> {
+    header.extend_from_slice(counts);
+    header.extend_from_slice(&crc32fast::hash(counts).to_le_bytes());
+    for section in sections {
+        header.extend_from_slice(section);
     }
-    Some(details)
+    header
+}
+
+fn narrow(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
 }

@@ -2,9 +2,9 @@
 
 use super::{Harm, Verifier};
 use crate::error::{Error, Result};
-use crate::log::frame::{Header, Kind, Meta};
+use crate::log::frame::Meta;
 use crate::log::manifest::Record;
-use crate::log::scan::{Found, Item, Scan};
+use crate::log::scan::{Found, Item, Scan, Whole};
 use crate::log::segment;
 use crate::log::summary::{self, Detail, Entry, EntryKind};
 use crate::table;
@@ -75,8 +75,7 @@ impl Verifier<'_> {
                 continue;
             }
             let there = table::Entry::at(id, entry);
-            let is_right =
-                |meta: &Meta| (&meta.user, &meta.client) == (&detail.user, &detail.client);
+            let is_right = |meta: &Meta| meta.is_of((&detail.user, &detail.client));
             match reader.any_frame(&there, is_right) {
                 Ok(_) => self.current(there),
                 Err(error) => {
@@ -98,16 +97,16 @@ impl Verifier<'_> {
         let written = summary.and_then(|summary| at(summary, item.offset));
         match &item.found {
             Found::Frame(frame) => {
-                let (header, meta) = &**frame;
                 self.found.frames += 1;
-                let entry = entry_of(item, header, meta);
+                let entry = entry_of(item, frame);
                 let is_current = self.survey.is_current(id, &entry);
-                if let Some(what) = self.wrong(header, meta) {
+                if let Some(what) = self.wrong(frame) {
                     let harm = if is_current {
                         Harm::Document
                     } else {
                         Harm::Nothing
                     };
+                    let meta = &frame.meta;
                     let namespace = Some((meta.user.clone(), meta.client.clone()));
                     return self.problem(&corrupt(what), harm, namespace);
                 }
@@ -145,17 +144,13 @@ impl Verifier<'_> {
     }
 
     /// What is wrong with a frame whose checksums hold.
-    fn wrong(&self, header: &Header, meta: &Meta) -> Option<&'static str> {
-        if header.hash != self.survey.place.hash(&meta.user, &meta.client) {
+    fn wrong(&self, frame: &Whole) -> Option<&'static str> {
+        let Whole { hash, header, meta } = frame;
+        if *hash != self.survey.place.hash(&meta.user, &meta.client) {
             return Some("the frame's hash is not that of its namespace");
         }
-        if header.revision >= self.survey.manifest.reserved_revision {
-            return Some("the frame's revision is higher than any that was given out");
-        }
-        let is_whole = header.kind == Kind::Delete
-            || header.has_blobs
-            || meta.inline_bytes() == Some(header.inline_bytes.into());
-        (!is_whole).then_some("the values are not where the metadata says")
+        let is_given_out = header.revision < self.survey.manifest.reserved_revision;
+        (!is_given_out).then_some("the frame's revision is higher than any that was given out")
     }
 
     /// The summary must say what the frames say.
@@ -195,13 +190,14 @@ fn at(summary: &[(Entry, Detail)], offset: u64) -> Option<&(Entry, Detail)> {
 }
 
 fn namespace(detail: &Detail) -> Option<(String, String)> {
-    (!detail.user.is_empty()).then(|| (detail.user.clone(), detail.client.clone()))
+    (!detail.user.is_empty()).then(|| (detail.user.clone(), detail.client.to_string()))
 }
 
-fn entry_of(item: &Item, header: &Header, meta: &Meta) -> Entry {
+fn entry_of(item: &Item, frame: &Whole) -> Entry {
     let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
+    let Whole { hash, header, meta } = frame;
     Entry {
-        hash: header.hash,
+        hash: *hash,
         revision: header.revision,
         offset: narrow(item.offset),
         bytes: narrow(item.bytes),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use prefd_engine::fuzzing;
 
-use crate::layout::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, number, repair};
+use crate::layout::{FILE_HEADER_BYTES, FRAME_1_HEAD_BYTES, Head, MAGIC_1, number, repair};
 use crate::sim_disk::SimDisk;
 
 /// Judges a whole input.
@@ -52,16 +52,35 @@ pub fn decode(bytes: &[u8]) -> bool {
     }
 }
 
-/// The frame that `bytes` begins with.
+/// The frame that `bytes` begins with, of either version.
 fn frame(bytes: &[u8]) -> bool {
-    let header = bytes.get(..FRAME_HEADER_BYTES).unwrap_or(bytes);
+    if bytes.starts_with(MAGIC_1) {
+        return frame_1(bytes);
+    }
+    let Ok(again) = fuzzing::frame(bytes) else {
+        return false;
+    };
+    let (head, len) = Head::read(bytes).expect("it was decoded");
+    let meta_bytes = match head.kind {
+        2 => head.behind_bytes().unwrap_or_default(),
+        _ => 0,
+    };
+    let whole = bytes.get(..len + meta_bytes).unwrap_or(bytes);
+    // Metadata that does not decode is not encoded.
+    let is_whole = again.len() == whole.len();
+    let expected = if is_whole { whole } else { &bytes[..len] };
+    same(Some(&again), expected) && is_whole
+}
+
+fn frame_1(bytes: &[u8]) -> bool {
+    let header = bytes.get(..FRAME_1_HEAD_BYTES).unwrap_or(bytes);
     let meta_bytes = usize::try_from(number(bytes, 48, 4)).unwrap();
-    let meta = FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + meta_bytes;
+    let meta = FRAME_1_HEAD_BYTES..FRAME_1_HEAD_BYTES + meta_bytes;
     // Where the length is not one, all that follows is tried.
-    let behind = bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+    let behind = bytes.get(FRAME_1_HEAD_BYTES..).unwrap_or_default();
     let meta = bytes.get(meta).unwrap_or(behind);
-    let is_meta = same(fuzzing::frame_metadata(meta).ok().as_ref(), meta);
-    same(fuzzing::frame_header(bytes).ok().as_ref(), header) && is_meta
+    let is_meta = same(fuzzing::frame_metadata_1(meta).ok().as_ref(), meta);
+    same(fuzzing::frame_header_1(bytes).ok().as_ref(), header) && is_meta
 }
 
 fn same(again: Option<&Vec<u8>>, bytes: &[u8]) -> bool {

@@ -1,0 +1,88 @@
+//! A frame that is to be written, in the layout of version 2.
+
+use bytes::Bytes;
+
+use super::meta::{self, Member, body_bytes};
+use super::{Kind, v2};
+use crate::codec;
+use crate::log::summary::EntryKind;
+use crate::names::NamespaceHash;
+
+/// A frame that lacks only what the commit gives it: revision, time, watermark.
+/// Made by the writer's own thread, so that the committer has little to do.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
+    pub(crate) hash: NamespaceHash,
+    pub(crate) blobs: Vec<u64>,
+    /// The head, from the names on.
+    tail: Vec<u8>,
+    /// Of a document that lies in blobs.
+    meta: Vec<u8>,
+    pub(crate) inline: Bytes,
+}
+
+/// What the commit gives a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) revision: u64,
+    pub(crate) modified_ms: u64,
+    /// Bytes between the watermark and the frame.
+    pub(crate) unsynced_bytes: u32,
+}
+
+impl Draft {
+    /// `None` where the lengths do not fit the format.
+    pub(crate) fn new(
+        kind: Kind,
+        hash: NamespaceHash,
+        (user, client): (&str, &str),
+        members: &[Member],
+        inline: Bytes,
+    ) -> Option<Self> {
+        let blobs = meta::blobs(members);
+        let mut draft = Self {
+            kind,
+            hash,
+            tail: v2::names(user, client, members.len()),
+            meta: Vec::new(),
+            inline: Bytes::new(),
+            blobs,
+        };
+        match kind {
+            Kind::Delete => {}
+            Kind::Put if draft.blobs.is_empty() => {
+                // The length is not written: it is what the members add up to.
+                let bytes = body_bytes(members.iter().map(Member::bytes));
+                if bytes != inline.len() as u64 || u32::try_from(bytes).is_err() {
+                    return None;
+                }
+                v2::push_inline(&mut draft.tail, crc32fast::hash(&inline), members);
+                draft.inline = inline;
+            }
+            Kind::Put => {
+                draft.meta = codec::encode(&members).ok()?;
+                v2::push_extents(&mut draft.tail, &draft.meta);
+            }
+        }
+        (draft.tail.len() <= v2::MAX_TAIL_BYTES).then_some(draft)
+    }
+
+    pub(crate) fn entry_kind(&self) -> EntryKind {
+        EntryKind::new(self.kind, !self.blobs.is_empty())
+    }
+
+    /// Appends all but the inline bytes to `to`; the length of the whole frame.
+    pub(crate) fn encode(&self, stamp: Stamp, to: &mut Vec<u8>) -> u64 {
+        let has_blobs = !self.blobs.is_empty();
+        let head_bytes = v2::encode_head((self.kind, has_blobs), stamp, &self.tail, to);
+        to.extend_from_slice(&self.meta);
+        (head_bytes + self.meta.len() + self.inline.len()) as u64
+    }
+
+    /// Bytes of the whole frame, at most.
+    pub(crate) fn max_frame_bytes(&self) -> u64 {
+        let head = v2::MAX_STAMP_BYTES + self.tail.len();
+        (head + self.meta.len() + self.inline.len()) as u64
+    }
+}

@@ -1,0 +1,197 @@
+//! Reading files by what docs/format.md says of them, and by nothing else.
+
+use crate::layout::{crc32, varint};
+
+/// Reads fields in the order in which the tables list them.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    bytes: &'a [u8],
+    /// How far it has come.
+    pub at: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// Those of these bytes.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// The next so many bytes.
+    pub fn take(&mut self, len: usize) -> &'a [u8] {
+        let taken = &self.bytes[self.at..self.at + len];
+        self.at += len;
+        taken
+    }
+
+    /// An integer of so many bytes, little endian.
+    pub fn number(&mut self, len: usize) -> u64 {
+        self.take(len)
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    }
+
+    /// A text behind its length.
+    pub fn text(&mut self, length_bytes: usize) -> &'a str {
+        let len = usize::try_from(self.number(length_bytes)).unwrap();
+        std::str::from_utf8(self.take(len)).unwrap()
+    }
+
+    /// A varint.
+    pub fn varint(&mut self) -> u64 {
+        let (value, end) = varint(self.bytes, self.at).unwrap();
+        self.at = end;
+        value
+    }
+
+    /// A number that is written as a difference from another.
+    pub fn differing(&mut self, from: u64) -> u64 {
+        let written = self.varint();
+        let half = written / 2;
+        if written.is_multiple_of(2) {
+            from.wrapping_add(half)
+        } else {
+            from.wrapping_sub(half + 1)
+        }
+    }
+
+    /// Checks the CRC-32 here over all bytes from `from` on.
+    pub fn check_crc(&mut self, from: usize) {
+        let expected = u64::from(crc32(&self.bytes[from..self.at]));
+        assert_eq!(self.number(4), expected);
+    }
+
+    /// Whether nothing is left.
+    pub fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+}
+
+/// The file header; the store's id.
+pub fn file_header(fields: &mut Fields, magic: &str, version: u64, id: u64) -> u64 {
+    assert_eq!(fields.take(8), magic.as_bytes());
+    assert_eq!((fields.number(2), fields.number(2)), (version, 0));
+    assert_eq!(fields.number(4), id);
+    let store = fields.number(8);
+    fields.check_crc(0);
+    store
+}
+
+/// The hash of a namespace.
+pub fn namespace_hash(key: &[u8], user: &str, client: &str) -> Vec<u8> {
+    let user_bytes = (user.len() as u64).to_le_bytes();
+    sip128(
+        key,
+        &[&user_bytes, user.as_bytes(), client.as_bytes()].concat(),
+    )
+}
+
+/// `SipHash` with 64-bit words, for the namespace hash: SipHash-2-4-128.
+fn sip128(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    let (k0, k1) = (word(&key[..8]), word(&key[8..]));
+    let mut v = [
+        k0 ^ 0x736f_6d65_7073_6575,
+        k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
+        k0 ^ 0x6c79_6765_6e65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ];
+    let round = |v: &mut [u64; 4]| {
+        v[0] = v[0].wrapping_add(v[1]);
+        v[1] = v[1].rotate_left(13) ^ v[0];
+        v[0] = v[0].rotate_left(32);
+        v[2] = v[2].wrapping_add(v[3]);
+        v[3] = v[3].rotate_left(16) ^ v[2];
+        v[0] = v[0].wrapping_add(v[3]);
+        v[3] = v[3].rotate_left(21) ^ v[0];
+        v[2] = v[2].wrapping_add(v[1]);
+        v[1] = v[1].rotate_left(17) ^ v[2];
+        v[2] = v[2].rotate_left(32);
+    };
+    let mut padded = message.to_vec();
+    padded.resize(message.len() / 8 * 8 + 8, 0);
+    *padded.last_mut().unwrap() = message.len() as u8;
+    for block in padded.chunks(8) {
+        v[3] ^= word(block);
+        round(&mut v);
+        round(&mut v);
+        v[0] ^= word(block);
+    }
+    let mut hash = Vec::new();
+    for (lane, mark) in [(2, 0xee), (1, 0xdd)] {
+        v[lane] ^= mark;
+        for _ in 0..4 {
+            round(&mut v);
+        }
+        hash.extend_from_slice(&(v[0] ^ v[1] ^ v[2] ^ v[3]).to_le_bytes());
+    }
+    hash
+}
+
+/// The manifest, of version 1: key of the hash, store, next segment, reserved revision;
+/// of each segment its id, and length and highest revision where it is sealed.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Of the namespace hash.
+    pub hash_key: Vec<u8>,
+    /// The store's id.
+    pub store: u64,
+    /// The id of the next segment.
+    pub next_segment: u64,
+    /// Every revision below it may have been used.
+    pub reserved_revision: u64,
+    /// Ids, and of sealed ones length and highest revision.
+    pub segments: Vec<(u64, Option<(u64, u64)>)>,
+}
+
+/// Reads a manifest.
+pub fn manifest(bytes: &[u8]) -> Manifest {
+    let mut fields = Fields::new(bytes);
+    assert_eq!(fields.take(8), b"PREFDMAN");
+    assert_eq!(
+        (fields.number(2), fields.number(1), fields.number(1)),
+        (1, 1, 0)
+    );
+    let body_bytes = usize::try_from(fields.number(4)).unwrap();
+    let body_crc = fields.number(4);
+    fields.check_crc(0);
+    let body = fields.take(body_bytes);
+    assert!(fields.is_at_end());
+    assert_eq!(body_crc, u64::from(crc32(body)));
+    let mut fields = Fields::new(body);
+    let hash_key = fields.take(16).to_vec();
+    let store = fields.number(8);
+    let (next_segment, reserved_revision) = (fields.number(4), fields.number(8));
+    let count = fields.number(8);
+    let segments = (0..count).map(|_| {
+        let (id, tag) = (fields.number(4), fields.number(1));
+        let sealed = (tag == 1).then(|| (fields.number(8), fields.number(8)));
+        (id, sealed)
+    });
+    let segments = segments.collect();
+    assert!(fields.is_at_end());
+    Manifest {
+        hash_key,
+        store,
+        next_segment,
+        reserved_revision,
+        segments,
+    }
+}
+
+/// A value in a blob, by the metadata of its extent (blob, offset, length, checksums),
+/// each checked; zeros, where that blob is gone.
+pub fn extent<'a>(meta: &mut Fields, blob: impl Fn(u64) -> Option<&'a [u8]>) -> (u64, Vec<u8>) {
+    let id = meta.number(8);
+    let (offset, len) = (meta.number(8), meta.number(8));
+    let end = usize::try_from(offset + len).unwrap();
+    let found = blob(id).map(|blob| blob[usize::try_from(offset).unwrap()..end].to_vec());
+    let is_there = found.is_some();
+    let value = found.unwrap_or_else(|| vec![0; usize::try_from(len).unwrap()]);
+    assert_eq!(meta.number(8), len.div_ceil(65_536));
+    for chunk in value.chunks(65_536) {
+        let crc = meta.number(4);
+        assert!(!is_there || crc == u64::from(crc32(chunk)));
+    }
+    (id, value)
+}
