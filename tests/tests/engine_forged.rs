@@ -258,7 +258,7 @@ fn a_summary_that_counts_more_than_it_holds_is_made_again() {
     ] {
         let forged = store.crashed(Unsynced::Kept);
         forge(&forged, &forged.moved(&store, &summary), |bytes| {
-            bytes[at..at + 1].fill(0xff);
+            bytes[at] = 0xff;
         });
         let engine = forged.open().unwrap();
         for (client, n) in [("c", 1), ("d", 2)] {

@@ -201,6 +201,37 @@ fn a_newer_blob_is_told_where_it_is_read() {
     }
 }
 
+/// Their layout is that of version 1, whatever the version of the segments.
+#[test]
+fn a_blob_of_the_version_of_the_segments_is_told_where_it_is_read() {
+    let golden = Golden::of(2);
+    for blob in golden.files("blobs", "blob") {
+        change(&blob, |bytes| {
+            bytes[8] = 2;
+            let crc = crc32(&bytes[..24]);
+            bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+        });
+    }
+    let engine = Engine::open(golden.config()).unwrap();
+    let mut refused = 0;
+    for listed in golden.listing() {
+        let namespace = engine.namespace(&listed.user, &listed.client).unwrap();
+        if let Err(error) = namespace.get() {
+            let is_told = matches!(
+                error,
+                Error::UnsupportedFormat {
+                    found: 2,
+                    supported: 1,
+                    ..
+                }
+            );
+            assert!(is_told, "{error:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+}
+
 #[test]
 fn a_newer_frame_of_the_unsealed_segment_is_no_torn_tail() {
     for format in FORMATS {
@@ -233,6 +264,8 @@ fn a_newer_frame_behind_damage_is_no_torn_tail() {
     }
 }
 
+type Change = fn(&mut Head);
+
 /// Changes the last frame of the unsealed segment to one that says what is not known.
 fn refuses_what_is_not_known(format: u32, what: &str, say: impl Fn(&mut Vec<u8>, usize)) {
     let golden = Golden::of(format);
@@ -258,7 +291,7 @@ fn a_frame_that_says_what_is_not_known_is_no_torn_tail() {
             sign_frame_1(bytes, last);
         });
     }
-    let changes: [(&str, fn(&mut Head)); 5] = [
+    let changes: [(&str, Change); 5] = [
         ("a kind", |head| head.kind = 4),
         ("a flag", |head| head.kind |= 0x80),
         ("a codec", |head| {
@@ -321,7 +354,10 @@ fn an_open_that_fails_has_mended_and_removed_nothing() {
             let last = *frames(bytes).last().unwrap();
             make_frame(bytes, last, format.try_into().unwrap());
         });
-        Engine::open(golden.config()).unwrap().close().unwrap();
+        let mut config = golden.config();
+        // Which would remove a segment that is mostly stale.
+        config.background_compaction = false;
+        Engine::open(config).unwrap().close().unwrap();
         assert!(!golden.path("log/000000ff.seg").exists());
         assert!(!golden.path("blobs/00000000000000ff.blob").exists());
         assert!(golden.path("log/00000001.sum").exists());

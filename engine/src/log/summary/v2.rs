@@ -188,7 +188,7 @@ pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<Detail>> {
     let mut details = Vec::with_capacity(count);
     let mut fields = Fields::new(bytes);
     let mut clients: Vec<Arc<str>> = Vec::new();
-    let mut named = HashSet::new();
+    let mut named: HashSet<&str> = HashSet::new();
     let mut modified_ms = 0;
     for _ in 0..count {
         let user = fields.short_text()?.to_owned();
