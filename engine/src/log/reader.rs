@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use quick_cache::sync::Cache;
 
 use crate::error::{Error, Result};
@@ -86,7 +86,7 @@ impl Reader {
     ) -> Result<Frame> {
         let Begun {
             header,
-            meta,
+            mut meta,
             buffer,
         } = self.begin(entry, entry.bytes, is_right)?;
         let inline_at = header.meta_end();
@@ -94,12 +94,17 @@ impl Reader {
             let offset = u64::from(entry.offset) + inline_at as u64;
             Error::corrupt(&self.path(entry.segment), offset, what)
         };
-        let inline = Bytes::from(buffer).slice(inline_at..);
+        let mut inline = Bytes::from(buffer);
+        if inline.len() < inline_at {
+            return Err(corrupt("the frame is cut short"));
+        }
+        inline.advance(inline_at);
         if crc32fast::hash(&inline) != header.inline_crc {
             return Err(corrupt("the document's checksum does not match"));
         }
         let usage = meta.usage(header.kind);
-        let (user, client) = (meta.user.clone(), meta.client.clone());
+        let user = std::mem::take(&mut meta.user);
+        let client = std::mem::take(&mut meta.client);
         let members = meta
             .into_members(header.kind, &inline)
             .ok_or_else(|| corrupt("the values are not where the metadata says"))?;
