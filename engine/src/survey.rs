@@ -49,7 +49,7 @@ pub struct Stats {
 }
 
 /// Bytes of the table for each document and each delete, at most.
-const MAX_TABLE_ENTRY_BYTES: u64 = 94;
+const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 
 /// A closed data directory, and what is current in it.
 pub(crate) struct Survey {
