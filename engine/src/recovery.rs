@@ -123,6 +123,8 @@ impl Place {
         let sealed = manifest.segments.iter().filter(|r| r.sealed.is_some());
         sealed
             .filter_map(|record| Some(self.open_summary(record.id).ok()?.entries()))
+            // More than a segment takes are there only where it is damaged.
+            .map(|entries| entries.min(MAX_SEGMENT_FRAMES))
             .sum()
     }
 

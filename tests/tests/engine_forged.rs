@@ -250,15 +250,18 @@ fn a_summary_that_counts_more_than_it_holds_is_made_again() {
     put(&engine, "d", "{\"n\":2}").unwrap();
     engine.close().unwrap();
     let summary = store.files("log", ".sum").pop().unwrap();
-    for (at, what) in [
-        (36, "entries"),
-        (64, "a kind"),
-        (81, "a revision"),
-        (82, "a length"),
+    // A start makes room for as many entries as are counted: of all that can be counted,
+    // no memory has it.
+    for (at, len, what) in [
+        (36, 1, "entries"),
+        (36, 4, "entries, as many as can be"),
+        (64, 1, "a kind"),
+        (81, 1, "a revision"),
+        (82, 1, "a length"),
     ] {
         let forged = store.crashed(Unsynced::Kept);
         forge(&forged, &forged.moved(&store, &summary), |bytes| {
-            bytes[at] = 0xff;
+            bytes[at..at + len].fill(0xff);
         });
         let engine = forged.open().unwrap();
         for (client, n) in [("c", 1), ("d", 2)] {

@@ -200,6 +200,11 @@ impl Reader {
                 format!("the summary has {found} bytes and should have {expected}"),
             ));
         }
+        // Memory is taken for as many as are counted, before they are read.
+        if counts.entries > counts.entries_bytes / v2::MIN_ENTRY_BYTES {
+            let what = "the summary counts more entries than it has bytes for";
+            return Err(Error::corrupt(&path, COUNTS_AT as u64, what));
+        }
         Ok(Self { path, file, counts })
     }
 

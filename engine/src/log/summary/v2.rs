@@ -41,7 +41,7 @@ const KIND_BITS: u32 = 3;
 const MANY_KEYS: u32 = 31;
 /// Of a frame that is lost: kind, revision, length. No count is believed for which there
 /// are not so many bytes.
-const MIN_ENTRY_BYTES: usize = 3;
+pub(super) const MIN_ENTRY_BYTES: usize = 3;
 /// User, client, body bytes, time.
 const MIN_DETAIL_BYTES: usize = 4;
 /// An entry or a detail, about: what is reserved for one.
