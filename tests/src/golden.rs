@@ -10,6 +10,9 @@ use serde::Deserialize;
 
 use crate::sim_store::directory;
 
+/// The versions that there is a golden directory of.
+pub const FORMATS: [u32; 2] = [1, 2];
+
 /// A copy of a golden directory.
 #[derive(Debug)]
 pub struct Golden {
@@ -38,13 +41,8 @@ fn fixture(format: u32, name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What the golden directory of format 1 holds.
-pub fn listing() -> Vec<Listed> {
-    listing_of(1)
-}
-
-/// What the golden directory of a format holds.
-pub fn listing_of(format: u32) -> Vec<Listed> {
+/// What the golden directory of a version holds.
+pub fn listing(format: u32) -> Vec<Listed> {
     let text = fs::read_to_string(fixture(format, "documents.jsonl")).expect("a listing");
     text.lines()
         .map(|line| serde_json::from_str(line).expect("a line of it"))
@@ -52,12 +50,6 @@ pub fn listing_of(format: u32) -> Vec<Listed> {
 }
 
 impl Golden {
-    /// A fresh copy of that of format 1.
-    #[allow(clippy::new_without_default, reason = "it makes a directory")]
-    pub fn new() -> Self {
-        Self::of(1)
-    }
-
     /// A fresh copy of that of a format.
     pub fn of(format: u32) -> Self {
         let dir = directory();
@@ -74,7 +66,7 @@ impl Golden {
 
     /// What it holds.
     pub fn listing(&self) -> Vec<Listed> {
-        listing_of(self.format)
+        listing(self.format)
     }
 
     /// As it was written: small segments, small inline size.

@@ -155,7 +155,7 @@ fn a_manifest_with_something_where_zero_belongs_is_refused() {
 /// where each value says where it lies.
 #[test]
 fn a_document_that_lies_in_two_places_is_an_error() {
-    let golden = Golden::new();
+    let golden = Golden::of(1);
     let mut forged = Vec::new();
     for segment in golden.files("log", "seg") {
         let mut bytes = fs::read(&segment).unwrap();

@@ -34,7 +34,7 @@ fn frame(segment: &[u8], offset: usize, blobs: &Blobs) -> Frame {
     let hash = fields.take(16).to_vec();
     let (revision, modified, watermark) = (fields.number(8), fields.number(8), fields.number(8));
     assert_eq!(watermark, offset as u64, "synced one by one");
-    let is_current = listing().iter().any(|l| l.revision == Some(revision));
+    let is_current = listing(1).iter().any(|l| l.revision == Some(revision));
     let meta_bytes = usize::try_from(fields.number(4)).unwrap();
     let inline_bytes = usize::try_from(fields.number(4)).unwrap();
     let (meta_crc, inline_crc) = (fields.number(4), fields.number(4));
@@ -128,7 +128,7 @@ fn check_summary(summary: &[u8], manifest: &Manifest, id: u64, frames: &[Frame])
 
 #[test]
 fn every_file_of_version_1_is_as_format_md_describes_it() {
-    let golden = Golden::new();
+    let golden = Golden::of(1);
     let read = manifest(&fs::read(golden.path("log/manifest")).unwrap());
     let mut blobs = Blobs::new();
     for path in golden.files("blobs", "blob") {
@@ -169,7 +169,7 @@ fn every_file_of_version_1_is_as_format_md_describes_it() {
             newest.insert((frame.user, frame.client), text);
         }
     }
-    for listed in listing() {
+    for listed in listing(1) {
         let found = &newest[&(listed.user, listed.client)];
         assert_eq!(*found, listed.text);
     }

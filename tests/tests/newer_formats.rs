@@ -7,13 +7,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use prefd_engine::{Engine, Error};
-use prefd_tests::golden::Golden;
+use prefd_tests::golden::{FORMATS, Golden};
 use prefd_tests::layout::{FILE_HEADER_BYTES, Head, change_head, crc32, frames as places};
 
 /// Of no kind of file is a version known that is as high.
 const NEWER: u16 = 3;
-/// The versions of the directories that the tests begin with.
-const FORMATS: [u32; 2] = [1, 2];
 
 /// Replaces a version, and signs what covers it anew.
 fn sign(bytes: &mut [u8], version: Range<usize>, covered: Range<usize>) {
