@@ -150,13 +150,10 @@ impl Log {
             return Err(self.abandon(error));
         }
         active.end_batch();
-        if !sync {
-            return Ok(());
-        }
         if ahead {
             active.prepare();
         }
-        active.sync()
+        if sync { active.sync() } else { Ok(()) }
     }
 
     /// Whether all that was flushed is on stable storage.

@@ -283,6 +283,34 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
     }
 }
 
+/// Bytes that are prepared for frames behind those of the first segment of a store, in a
+/// copy of it or in itself.
+fn blank(store: &Store, copy: &Store) -> usize {
+    let segment = store.files("log", ".seg").remove(0);
+    let bytes = copy.disk.bytes(&copy.moved(store, &segment));
+    bytes.iter().rev().take_while(|byte| **byte == 0).count()
+}
+
+#[test]
+fn room_is_prepared_for_frames_that_are_not_synced_and_is_no_torn_tail() {
+    let store = Store::without_catalogue();
+    let engine = store.open().unwrap();
+    let namespace = engine.namespace("u", "c").unwrap();
+    for write in 0..6 {
+        namespace
+            .put(body(write, 1_000).as_bytes(), buffered())
+            .unwrap();
+    }
+    assert_eq!(store.disk.syncs(".seg"), 1, "of the header");
+    assert!(blank(&store, &store) > 0);
+    // What the system was handed outlives the process.
+    let killed = store.crashed(Unsynced::Kept);
+    let found = prefd_engine::verify(&killed.config(), &mut |_| {}).unwrap();
+    assert_eq!((found.problems, found.torn_bytes), (vec![], 0));
+    let engine = killed.open().unwrap();
+    assert_eq!(read(&engine, "c").unwrap(), Some(body(5, 1_000)));
+}
+
 #[test]
 fn room_is_prepared_for_frames_only_where_there_is_room() {
     let store = Store::without_catalogue();
@@ -290,11 +318,7 @@ fn room_is_prepared_for_frames_only_where_there_is_room() {
     for write in 0..6 {
         put(&engine, "c", &body(write, 1_000)).unwrap();
     }
-    let segment = store.files("log", ".seg").remove(0);
-    let blank = |copy: &Store| {
-        let bytes = copy.disk.bytes(&copy.moved(&store, &segment));
-        bytes.iter().rev().take_while(|byte| **byte == 0).count()
-    };
+    let blank = |copy: &Store| blank(&store, copy);
     let prepared = blank(&store);
     assert!(prepared > 0);
     // Within what is prepared nothing grows, on a full disk either.

@@ -21,8 +21,9 @@ const GATHER_BYTES: usize = 256 * 1024;
 
 /// What is written in zeros behind the frames, at most. To sync what lies within a file is
 /// to write it; to sync what makes a file longer, or takes a new block for it, is to write
-/// the file system's journal as well, which takes about as long again. More at once makes
-/// the sync that it goes with the slower one.
+/// the file system's journal as well, which takes about as long again. And what is not
+/// synced is written faster to pages that the system has already. More at once makes the
+/// sync that it goes with the slower one.
 const PREPARED_BYTES: usize = 512 * 1024;
 static ZEROS: [u8; PREPARED_BYTES] = [0; PREPARED_BYTES];
 
