@@ -9,6 +9,7 @@
 mod audit;
 mod keeper;
 mod marker;
+mod pace;
 mod pending;
 mod tree;
 

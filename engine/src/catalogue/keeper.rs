@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::catalogue::pace::Pace;
 use crate::catalogue::tree::{Tree, TreeFailure};
 use crate::catalogue::{Closing, Identity, Phase, Shared, Source, State, key, marker};
 use crate::error::Error;
@@ -160,11 +161,15 @@ impl Keeper {
         let mut seen = 0_u64;
         let mut failure = None;
         let after = self.shared.lock().pending.catch_up();
+        let mut pace = Pace::begin();
         let outcome = (self.source)(after, &mut |user, client, value| {
             seen += 1;
             let mut step = tree.insert(&key(user, client), value);
-            if step.is_ok() && seen.is_multiple_of(STRIDE) && self.is_pressed() {
-                step = self.apply(tree);
+            if step.is_ok() && seen.is_multiple_of(STRIDE) {
+                self.rest(pace.rest());
+                if self.is_pressed() {
+                    step = self.apply(tree);
+                }
             }
             if let Err(error) = step {
                 failure = Some(error);
@@ -184,6 +189,14 @@ impl Keeper {
         }
         self.show();
         Ok(())
+    }
+
+    /// Leaves the processor to others, unless a listing waits.
+    fn rest(&self, most: Duration) {
+        let state = self.shared.lock();
+        if !most.is_zero() && state.listings == 0 && state.closing.is_none() {
+            drop(self.wait(state, most));
+        }
     }
 
     /// Whether the committer may soon have to wait, or puts be let go.
