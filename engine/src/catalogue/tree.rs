@@ -3,11 +3,17 @@
 //! sled 0.34.7 can fail, and can panic on a damaged directory: both are a
 //! [`TreeFailure`] here, and both mean that the catalogue is to be built again.
 
+use std::fs::{File, TryLockError};
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::catalogue::{Key, Value};
+
+/// sled's threads keep the lock of a tree for a moment after the last handle to it is
+/// gone, and a tree is not opened while one has that: so long it may take.
+const MAX_RELEASE: Duration = Duration::from_secs(10);
 
 /// An open tree. Clones are the same one.
 #[derive(Clone)]
@@ -32,6 +38,7 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, TreeFailure>) -> Result<T, TreeFa
 impl Tree {
     /// Opens the tree in a directory, or makes one there.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeFailure> {
+        wait_for_release(&path.join("db"));
         guarded(|| {
             let config = sled::Config::new()
                 .path(path)
@@ -102,5 +109,41 @@ impl Tree {
             });
             next.transpose()
         })
+    }
+}
+
+/// Waits until nobody has the lock of this file any more. What else is wrong with it is for
+/// sled to say.
+fn wait_for_release(locked: &Path) {
+    let Ok(file) = File::open(locked) else {
+        return;
+    };
+    let began = Instant::now();
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && began.elapsed() < MAX_RELEASE
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_whose_lock_is_about_to_go_is_opened_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path(), 1 << 20).unwrap();
+        tree.flush().unwrap();
+        drop(tree);
+        wait_for_release(&dir.path().join("db"));
+        let held = File::open(dir.path().join("db")).unwrap();
+        held.try_lock().unwrap();
+        std::thread::scope(|scope| {
+            let opened = scope.spawn(|| Tree::open(dir.path(), 1 << 20).map(drop));
+            // Were it not waited for, the open had failed by then.
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+            opened.join().unwrap().unwrap();
+        });
     }
 }
