@@ -239,3 +239,41 @@ fn remove_dir(dir: &Path) -> Result<(), TreeFailure> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than any test may take: a rest that does not end is seen by that.
+    const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn keeper() -> Keeper {
+        Keeper {
+            shared: Arc::new(Shared::new(Path::new(""), 0, 1000, Phase::Building)),
+            source: Box::new(|_, _| Ok(())),
+        }
+    }
+
+    #[test]
+    fn there_is_no_rest_while_a_listing_or_a_close_waits() {
+        let keeper = keeper();
+        keeper.shared.lock().listings = 1;
+        keeper.rest(LONG);
+        let mut state = keeper.shared.lock();
+        state.listings = 0;
+        state.closing = Some(Closing { clean: None });
+        drop(state);
+        keeper.rest(LONG);
+    }
+
+    #[test]
+    fn a_listing_ends_the_rest() {
+        let keeper = keeper();
+        let shared = Arc::clone(&keeper.shared);
+        let resting = std::thread::spawn(move || keeper.rest(LONG));
+        // It has begun to rest, or will find that a listing waits.
+        shared.lock().listings = 1;
+        shared.changed.notify_all();
+        resting.join().unwrap();
+    }
+}
