@@ -93,6 +93,13 @@ impl Golden {
         files
     }
 
+    /// Leaves the frames alone to tell what is in it.
+    pub fn remove_summaries(&self) {
+        for summary in self.files("log", "sum") {
+            fs::remove_file(summary).unwrap();
+        }
+    }
+
     /// Makes every file of log and blobs what it was.
     fn restore(&self, context: &str) {
         for folder in ["log", "blobs"] {
@@ -130,6 +137,13 @@ fn check(engine: &Engine, listed: &Listed) {
     let bytes = found.map(|document| document.read().unwrap());
     let expected = listed.text.as_ref().map(String::as_bytes);
     assert!(bytes.as_deref() == expected, "{listed:?}");
+}
+
+/// Opens a directory, checks all of it, and closes it.
+pub fn check_opened(golden: &Golden, all: &[Listed]) {
+    let engine = Engine::open(golden.config()).unwrap();
+    check_all(&engine, all);
+    engine.close().unwrap();
 }
 
 /// Checks every document by its bytes, and every listing.

@@ -6,7 +6,7 @@
 use std::fs;
 
 use prefd_engine::{Engine, Precondition, WriteOptions};
-use prefd_tests::golden::{FORMATS, Golden, check_all, sweep_bits};
+use prefd_tests::golden::{FORMATS, Golden, check_all, check_opened, sweep_bits};
 
 /// The version that is written.
 const CURRENT: u32 = 2;
@@ -47,11 +47,9 @@ fn each_holds_what_makes_it_worth_keeping() {
 fn every_document_is_read_as_it_was_written() {
     for format in FORMATS {
         let golden = Golden::of(format);
-        let engine = Engine::open(golden.config()).unwrap();
-        check_all(&engine, &golden.listing());
-        engine.close().unwrap();
-        let engine = Engine::open(golden.config()).unwrap();
-        check_all(&engine, &golden.listing());
+        for _ in 0..2 {
+            check_opened(&golden, &golden.listing());
+        }
     }
 }
 
@@ -59,11 +57,8 @@ fn every_document_is_read_as_it_was_written() {
 fn the_frames_alone_tell_the_same() {
     for format in FORMATS {
         let golden = Golden::of(format);
-        for summary in golden.files("log", "sum") {
-            fs::remove_file(summary).unwrap();
-        }
-        let engine = Engine::open(golden.config()).unwrap();
-        check_all(&engine, &golden.listing());
+        golden.remove_summaries();
+        check_opened(&golden, &golden.listing());
     }
 }
 
@@ -100,8 +95,7 @@ fn each_is_written_to_and_opened_again() {
         }
         check_all(&engine, &all);
         engine.close().unwrap();
-        let engine = Engine::open(golden.config()).unwrap();
-        check_all(&engine, &all);
+        check_opened(&golden, &all);
     }
 }
 
@@ -134,16 +128,9 @@ fn compaction_writes_the_current_version_and_every_document_stays() {
         }
         let found = prefd_engine::verify(&golden.config(), &mut |_| {}).unwrap();
         assert_eq!(found.problems, []);
-        for keep_summaries in [true, false] {
-            if !keep_summaries {
-                for summary in golden.files("log", "sum") {
-                    fs::remove_file(summary).unwrap();
-                }
-            }
-            let engine = Engine::open(golden.config()).unwrap();
-            check_all(&engine, &all);
-            engine.close().unwrap();
-        }
+        check_opened(&golden, &all);
+        golden.remove_summaries();
+        check_opened(&golden, &all);
     }
 }
 
