@@ -1,7 +1,8 @@
-//! Every single bit of a store, flipped; every length that a file can be cut to: each
-//! read gives what was written last, or an error that names a file, and `verify` finds
-//! what is wrong. Counted, over a store of more than 64 KiB with sealed segments, an
-//! unsealed one, blobs, tombstones and overwrites.
+//! Damage at any place. Every single bit of a store, flipped; every length that a file can
+//! be cut to; every file gone, or in another's place: each read gives what was written
+//! last, or an error that names a file, and `verify` finds what is wrong. Counted, over a
+//! store of more than 64 KiB with sealed segments, an unsealed one, blobs, tombstones and
+//! overwrites.
 //!
 //! By default one bit of each byte, and every fourth length; with `PREFD_TEST_ALL=1`
 //! all of them, which takes minutes.
@@ -275,6 +276,61 @@ fn every_length_that_a_file_is_cut_to_is_detected_or_harmless() {
         |bytes, way| bytes[..usize::try_from(way * stride).unwrap()].to_vec(),
     );
     assert!(damaged as u64 > 60 * 1024 / stride);
+}
+
+#[test]
+fn any_missing_file_is_detected_or_harmless() {
+    let (store, history) = furnished();
+    let mut with_errors = 0;
+    for file in store.disk.files() {
+        let context = format!("{} missing", file.display());
+        let copy = store.crashed(Unsynced::Kept);
+        let missing = copy.moved(&store, &file);
+        copy.disk.lose(&missing);
+        let verified = verified(&copy.config());
+        let is_found = if file.ends_with("manifest") {
+            matches!(verified, Err(Error::NotAStore { .. }))
+        } else {
+            is_found(&verified, &missing, &context)
+        };
+        let outcome = examine(&copy, &history, &context);
+        assert_eq!(outcome.torn, 0, "{context}");
+        let is_bad = outcome.is_refused || outcome.errors > 0;
+        let is_right = match file.extension().and_then(|extension| extension.to_str()) {
+            // It can be made again.
+            Some("sum") => is_found && !is_bad,
+            // Nothing in it may be current.
+            Some("seg") => is_found,
+            // It may be one that waits to be removed.
+            Some("blob") => is_found == is_bad,
+            None if file.ends_with("reserve") => !is_found && !is_bad,
+            _ => is_found && is_bad,
+        };
+        assert!(is_right, "{context}: {outcome:?}, {verified:?}");
+        with_errors += usize::from(outcome.errors > 0);
+    }
+    assert!(with_errors > 2, "{with_errors}");
+}
+
+#[test]
+fn files_of_one_kind_in_each_others_place_are_detected() {
+    let (store, history) = furnished();
+    for (kind, is_needed) in [(".seg", true), (".sum", false), (".blob", true)] {
+        let mut files = store.disk.files();
+        files.retain(|file| file.to_string_lossy().ends_with(kind));
+        let [first, second, ..] = &files[..] else {
+            panic!("{files:?}");
+        };
+        let copy = store.crashed(Unsynced::Kept);
+        for (file, other) in [(first, second), (second, first)] {
+            let bytes = store.disk.bytes(other);
+            copy.disk.overwrite(&copy.moved(&store, file), bytes);
+        }
+        let outcome = examine(&copy, &history, kind);
+        assert_eq!(outcome.torn, 0, "{kind}");
+        let is_bad = outcome.is_refused || outcome.errors > 0;
+        assert_eq!(is_bad, is_needed, "{kind}: {outcome:?}");
+    }
 }
 
 #[test]
