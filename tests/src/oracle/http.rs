@@ -21,8 +21,8 @@ use tokio::runtime::Runtime;
 use crate::api_error;
 use crate::http::Response;
 use crate::oracle::choices;
-use crate::oracle::document::accepted;
 use crate::oracle::http_shape::{Asked, CLIENTS, Script, script};
+use crate::oracle::judgement::accepted;
 use crate::oracle::stage::Stage;
 use crate::token;
 
