@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::alignment::Gathered;
 use crate::compaction::Bell;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, LARGEST_SHIFT, misalignment};
+use crate::fs::{File, Fs};
 use crate::log::reader::{missing_is_corrupt, read_at};
 use crate::log::segment::{self, FileKind, StoreId, Version};
 use crate::names::NamespaceHash;
@@ -126,10 +127,9 @@ impl Blobs {
             path,
             file,
             written: 0,
-            buffer: Vec::with_capacity(WRITE_BUFFER_BYTES + LARGEST_SHIFT),
-            buffer_at: 0,
+            gathered: Gathered::with_capacity(WRITE_BUFFER_BYTES),
         };
-        writer.clear();
+        writer.gathered.begin(0);
         writer.write(&segment::encode_header(KIND, low_half(id), self.store))?;
         Ok(writer)
     }
@@ -244,15 +244,13 @@ pub(crate) struct BlobWriter {
     file: Arc<dyn File>,
     /// Bytes handed to the file.
     written: u64,
-    buffer: Vec<u8>,
-    /// Where in the buffer the bytes begin that go to the file next.
-    buffer_at: usize,
+    gathered: Gathered,
 }
 
 impl BlobWriter {
     /// The offset of the next byte.
     pub(crate) fn offset(&self) -> u64 {
-        self.written + (self.buffer.len() - self.buffer_at) as u64
+        self.written + self.gathered.len() as u64
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -261,32 +259,24 @@ impl BlobWriter {
 
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         loop {
-            let room = self.buffer_at + WRITE_BUFFER_BYTES - self.buffer.len();
+            let room = WRITE_BUFFER_BYTES - self.gathered.len();
             let Some((now, later)) = bytes.split_at_checked(room) else {
-                self.buffer.extend_from_slice(bytes);
+                self.gathered.end().extend_from_slice(bytes);
                 return Ok(());
             };
-            self.buffer.extend_from_slice(now);
+            self.gathered.end().extend_from_slice(now);
             self.flush()?;
             bytes = later;
         }
     }
 
     fn flush(&mut self) -> Result<()> {
-        let bytes = self.buffer.get(self.buffer_at..).unwrap_or_default();
         self.file
-            .write_all_at(bytes, self.written)
+            .write_all_at(self.gathered.bytes(), self.written)
             .map_err(|error| Error::io("write", &self.path, error))?;
-        self.written += bytes.len() as u64;
-        self.clear();
+        self.written += self.gathered.len() as u64;
+        self.gathered.begin(self.written);
         Ok(())
-    }
-
-    /// Empties the buffer, and has it begin where bytes for the next offset should lie.
-    fn clear(&mut self) {
-        self.buffer.clear();
-        self.buffer_at = misalignment(&self.buffer, self.written);
-        self.buffer.resize(self.buffer_at, 0);
     }
 
     /// Reads back what was written.

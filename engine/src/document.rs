@@ -14,9 +14,10 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use triomphe::ThinArc;
 
+use crate::alignment::{LARGEST_SHIFT, misalignment};
 use crate::blob::{self, Blobs};
 use crate::error::{Error, Result};
-use crate::fs::{File, LARGEST_SHIFT, misalignment};
+use crate::fs::File;
 use crate::limits::Usage;
 use crate::log::frame::{self, EXTENT_CHUNK_BYTES, Extent, Member, Place};
 use crate::log::reader::{Frame, read_into};

@@ -67,18 +67,6 @@ pub trait Fs: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 }
 
-/// How far into `memory` bytes should begin that go to this offset of a file, or come
-/// from it, so that both are as far behind a cache line. To copy between the page cache
-/// and memory that lies otherwise takes some processors three times as long.
-pub(crate) fn misalignment(memory: &[u8], offset: u64) -> usize {
-    let distance = offset.wrapping_sub(memory.as_ptr().addr() as u64);
-    usize::try_from(distance % CACHE_LINE_BYTES).unwrap_or_default()
-}
-
-const CACHE_LINE_BYTES: u64 = 64;
-/// What a buffer must have more for [`misalignment`].
-pub(crate) const LARGEST_SHIFT: usize = 63;
-
 /// What users store is nobody else's business on the machine.
 const OWNER_ONLY_FILE: u32 = 0o600;
 const OWNER_ONLY_DIR: u32 = 0o700;

@@ -48,6 +48,7 @@
     )
 )]
 
+mod alignment;
 mod blob;
 mod cache;
 mod catalogue;

@@ -15,6 +15,7 @@ pub(crate) mod reader;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod summary;
+mod write_behind;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,7 +154,11 @@ impl Log {
         if ahead {
             active.prepare();
         }
-        if sync { active.sync() } else { Ok(()) }
+        if sync {
+            return active.sync();
+        }
+        active.write_behind(&self.fs);
+        Ok(())
     }
 
     /// Whether all that was flushed is on stable storage.

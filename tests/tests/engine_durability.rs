@@ -3,8 +3,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use prefd_engine::{Durability, Error, WriteOptions};
+use prefd_engine::{Durability, Engine, Error, WriteOptions};
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
 
@@ -142,6 +145,60 @@ fn a_failed_log_sync_stops_writing_for_good_and_reads_go_on() {
         read(&after.open().unwrap(), "c").unwrap().as_deref(),
         Some("{\"n\":1}")
     );
+}
+
+/// For what another thread will do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Puts without sync until there was one more sync of the log than before.
+fn put_until_written_behind(engine: &Engine, syncs: &AtomicU64) {
+    let namespace = engine.namespace("u", "c").unwrap();
+    let before = syncs.load(Ordering::SeqCst);
+    // A multiple of what is written behind at a time, in less than a segment.
+    for write in 0..30 {
+        let large = body(write, 1_000_000);
+        namespace.put(large.as_bytes(), buffered()).unwrap();
+    }
+    let begun = Instant::now();
+    while syncs.load(Ordering::SeqCst) == before {
+        assert!(begun.elapsed() < PATIENCE, "nothing was written behind");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_is_not_synced_is_written_behind_and_nothing_rests_on_that() {
+    let store = Store::without_catalogue();
+    let mut config = store.config();
+    config.segment_bytes = 64 * 1024 * 1024;
+    config.inline_bytes = 2 * 1024 * 1024;
+    let engine = Engine::open(config).unwrap();
+    put(&engine, "first", "{}").unwrap();
+    let syncs = Arc::new(AtomicU64::new(0));
+    let fails = Arc::new(AtomicBool::new(false));
+    let (counted, failing) = (Arc::clone(&syncs), Arc::clone(&fails));
+    store.disk.set_fault(Box::new(move |operation, path| {
+        let is_log = path.to_string_lossy().ends_with(".seg");
+        if operation != Operation::Sync || !is_log {
+            return None;
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        let fails = failing.load(Ordering::SeqCst);
+        fails.then_some(io::ErrorKind::Other)
+    }));
+    put_until_written_behind(&engine, &syncs);
+    let after = store.crashed(Unsynced::Lost);
+    let found = prefd_engine::verify(&after.config(), &mut |_| {}).unwrap();
+    assert_eq!((found.problems, found.documents), (vec![], 2));
+    // A failure is for those whom an answer is promised by.
+    fails.store(true, Ordering::SeqCst);
+    put_until_written_behind(&engine, &syncs);
+    engine.writable().unwrap();
+    assert!(matches!(
+        put(&engine, "last", "{}"),
+        Err(Error::Poisoned { op: "sync", .. })
+    ));
+    assert!(engine.close().is_err());
 }
 
 #[test]

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::write_behind::WriteBehind;
 use super::{Failure, poisoned};
+use crate::alignment::{Gathered, LARGEST_SHIFT, misalignment};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::limits::Usage;
@@ -25,7 +27,7 @@ const GATHER_BYTES: usize = 256 * 1024;
 /// synced is written faster to pages that the system has already. More at once makes the
 /// sync that it goes with the slower one.
 const PREPARED_BYTES: usize = 512 * 1024;
-static ZEROS: [u8; PREPARED_BYTES] = [0; PREPARED_BYTES];
+static ZEROS: [u8; PREPARED_BYTES + LARGEST_SHIFT] = [0; PREPARED_BYTES + LARGEST_SHIFT];
 
 /// The segment that is being written.
 pub(crate) struct Active {
@@ -41,6 +43,9 @@ pub(crate) struct Active {
     pub(crate) summary: Builder,
     last_revision: u64,
     batch: Batch,
+    /// The end of the batch, not yet written.
+    gathered: Gathered,
+    write_behind: WriteBehind,
 }
 
 /// What was appended since the last flush.
@@ -51,8 +56,6 @@ struct Batch {
     bytes: u64,
     /// Revisions that it took.
     revisions: u64,
-    /// The end of it, not yet written.
-    gathered: Vec<u8>,
 }
 
 /// A place in the batch that it can be cut back to.
@@ -102,6 +105,8 @@ impl Active {
             summary: Builder::default(),
             last_revision: 0,
             batch: Batch::default(),
+            gathered: Gathered::with_capacity(GATHER_BYTES),
+            write_behind: WriteBehind::default(),
         })
     }
 
@@ -135,10 +140,7 @@ impl Active {
     /// What the batch has written is a part of the segment from now on.
     pub(super) fn end_batch(&mut self) {
         self.bytes += self.batch.bytes;
-        self.batch = Batch {
-            gathered: std::mem::take(&mut self.batch.gathered),
-            ..Batch::default()
-        };
+        self.batch = Batch::default();
     }
 
     /// Appends a write to the batch, which takes a revision.
@@ -163,7 +165,10 @@ impl Active {
             modified_ms,
             unsynced_bytes: u32::try_from(offset - self.synced_bytes).map_err(|_| too_long())?,
         };
-        let frame_bytes = draft.encode(stamp, &mut self.batch.gathered);
+        if self.gathered.bytes().is_empty() {
+            self.gathered.begin(offset);
+        }
+        let frame_bytes = draft.encode(stamp, self.gathered.end());
         let entry = Entry {
             hash: draft.hash,
             revision,
@@ -181,8 +186,8 @@ impl Active {
             modified_ms,
         );
         self.last_revision = self.last_revision.max(revision);
-        if self.batch.gathered.len() + draft.inline.len() <= GATHER_BYTES {
-            self.batch.gathered.extend_from_slice(&draft.inline);
+        if self.gathered.len() + draft.inline.len() <= GATHER_BYTES {
+            self.gathered.end().extend_from_slice(&draft.inline);
             return Ok(entry);
         }
         self.write_gathered_before(draft.inline.len() as u64)?;
@@ -206,7 +211,7 @@ impl Active {
     /// Cuts the batch back to where it was; returns how many revisions that gives back.
     pub(super) fn cut_back(&mut self, mark: Mark) -> Result<u64, Failure> {
         let revisions = self.batch.revisions - mark.revisions;
-        self.batch.gathered.clear();
+        self.gathered.begin(self.bytes + mark.bytes);
         self.batch.bytes = mark.bytes;
         self.batch.revisions = mark.revisions;
         self.last_revision = mark.last_revision;
@@ -226,13 +231,12 @@ impl Active {
 
     /// Writes what was gathered to where it ends `later` bytes before the batch does.
     fn write_gathered_before(&mut self, later: u64) -> Result<()> {
-        let gathered = &mut self.batch.gathered;
         let end = self.bytes + self.batch.bytes - later;
-        if !gathered.is_empty() {
+        if !self.gathered.bytes().is_empty() {
             self.file
-                .write_all_at(gathered, end - gathered.len() as u64)
+                .write_all_at(self.gathered.bytes(), end - self.gathered.len() as u64)
                 .map_err(|error| Error::io("write", &self.path, error))?;
-            gathered.clear();
+            self.gathered.begin(end);
         }
         Ok(())
     }
@@ -251,13 +255,21 @@ impl Active {
             return;
         }
         let ahead = usize::try_from(self.bytes).unwrap_or(PREPARED_BYTES);
-        let zeros = ZEROS.get(..ahead).unwrap_or(&ZEROS);
+        let shift = misalignment(&ZEROS, self.bytes);
+        let zeros = ZEROS.get(shift..shift + ahead.min(PREPARED_BYTES));
+        let zeros = zeros.unwrap_or_default();
         if self.file.write_all_at(zeros, self.bytes).is_err() {
             // Nothing rests on them, and on a full disk others want the room.
             let _ = self.file.set_len(self.bytes);
         }
         // After an error it is tried again once as much was written.
         self.prepared_bytes = self.bytes + zeros.len() as u64;
+    }
+
+    /// Has the disk take up what is not synced, where that is much.
+    pub(super) fn write_behind(&mut self, fs: &Arc<dyn Fs>) {
+        self.write_behind
+            .note(fs, &self.path, self.bytes, self.synced_bytes);
     }
 
     /// Puts what was written on stable storage, and gives back what was prepared.
