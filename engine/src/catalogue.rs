@@ -184,11 +184,14 @@ impl Catalogue {
     }
 
     /// Takes up changes that are about to be acknowledged, with their revisions. Never
-    /// waits for sled.
-    pub(crate) fn record<'a>(&self, changes: impl Iterator<Item = (&'a Names, u64, Change)>) {
+    /// waits for sled; whether the next ones should.
+    pub(crate) fn record<'a>(
+        &self,
+        changes: impl Iterator<Item = (&'a Names, u64, Change)>,
+    ) -> bool {
         let mut state = self.shared.lock();
         if matches!(state.phase, Phase::Failed(_)) {
-            return;
+            return false;
         }
         let was_empty = state.pending.is_empty();
         let was_behind = state.pending.is_behind();
@@ -202,14 +205,16 @@ impl Catalogue {
                 state.phase = Phase::Building;
             }
         }
+        let is_over_budget = state.pending.is_over_budget();
         let is_news = was_empty != state.pending.is_empty()
             || was_behind != state.pending.is_behind()
-            || state.pending.is_over_budget();
+            || is_over_budget;
         drop(state);
         // A wake-up takes longer than a write that need not be synced.
         if is_news {
             self.shared.changed.notify_all();
         }
+        is_over_budget
     }
 
     /// Waits until the pending changes are within their budget: where puts are let go,

@@ -43,6 +43,8 @@ pub(crate) struct Committer {
     /// Blobs that published frames name, or their namespaces did before: what was
     /// replaced may go only once they are synced.
     unsynced_names: Vec<(NamespaceHash, Vec<u64>)>,
+    /// Whether to wait for it before the next batch.
+    catalogue_is_full: bool,
     /// Between two batches empty, and kept for its memory.
     work: Work,
 }
@@ -54,6 +56,7 @@ impl Committer {
             log,
             reserve,
             unsynced_names: Vec::new(),
+            catalogue_is_full: false,
             work: Work::default(),
         }
     }
@@ -93,10 +96,15 @@ impl Committer {
         self.commit(work.requests.drain(..), work.job.take());
         self.work = work;
         let has_reserve = self.reserve.is_held();
-        self.shared
-            .has_reserve
-            .store(has_reserve, Ordering::Relaxed);
-        self.shared.catalogue.wait_for_room();
+        // Others read it: it is not written needlessly.
+        if self.shared.has_reserve.load(Ordering::Relaxed) != has_reserve {
+            self.shared
+                .has_reserve
+                .store(has_reserve, Ordering::Relaxed);
+        }
+        if std::mem::take(&mut self.catalogue_is_full) {
+            self.shared.catalogue.wait_for_room();
+        }
         writes
     }
 
@@ -225,9 +233,8 @@ impl Committer {
     ) {
         self.advance(&written);
         let recorded = written.decisions.iter().zip(&changes);
-        self.shared
-            .catalogue
-            .record(recorded.filter_map(|(decision, change)| match decision {
+        self.catalogue_is_full |= self.shared.catalogue.record(recorded.filter_map(
+            |(decision, change)| match decision {
                 Decision::Appended(_, entry) => {
                     let value = Value {
                         revision: entry.revision,
@@ -241,7 +248,8 @@ impl Committer {
                     ))
                 }
                 Decision::Answer(_) => None,
-            }));
+            },
+        ));
         let answered = changes.into_iter().zip(acknowledgements);
         for (decision, (change, acknowledgement)) in written.decisions.into_iter().zip(answered) {
             match decision {

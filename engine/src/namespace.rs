@@ -194,6 +194,8 @@ impl Namespace {
         options: WriteOptions,
     ) -> Result<Change> {
         let shared = self.engine.shared();
+        // Others may wait while it is committed, and do not yet.
+        shared.table.fetch(self.hash);
         // Only limits far beyond the default ones let a document come here.
         let draft = draft.ok_or(Error::InvalidConfig {
             setting: "limits",

@@ -1,7 +1,7 @@
 //! What namespaces, the committer, the compactor and the handles of an engine share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::cache::DocumentCache;
 use crate::catalogue::Catalogue;
@@ -42,7 +42,7 @@ pub(crate) struct State {
     compacting: Mutex<()>,
     /// Segments that are out of the log, and whose files are to go.
     doomed_segments: Mutex<Vec<u32>>,
-    poison: Mutex<Option<Error>>,
+    poison: OnceLock<Error>,
     closed: AtomicBool,
 }
 
@@ -79,18 +79,12 @@ impl Shared {
     }
 
     pub(crate) fn poison(&self) -> Option<Error> {
-        self.lock_poison().clone()
+        self.state.poison.get().cloned()
     }
 
+    /// The first one stays: what comes after it comes of it.
     pub(crate) fn set_poison(&self, error: Error) {
-        *self.lock_poison() = Some(error);
-    }
-
-    fn lock_poison(&self) -> MutexGuard<'_, Option<Error>> {
-        self.state
-            .poison
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.state.poison.get_or_init(|| error);
     }
 
     /// The error of a namespace whose newest frame, at this place, cannot be read.

@@ -77,6 +77,11 @@ impl Table {
         self.held.read(hash, |held| held.map(Slot::entry))
     }
 
+    /// Has the processor fetch what a commit will look at and change.
+    pub(crate) fn fetch(&self, hash: NamespaceHash) {
+        std::hint::black_box(self.entry(hash));
+    }
+
     /// What is current in a namespace.
     pub(crate) fn newest(&self, hash: NamespaceHash) -> Newest {
         self.judge(self.entry(hash))

@@ -21,17 +21,26 @@ const YIELDS: u32 = 200;
 /// The committer, and who waits for a turn.
 pub(crate) struct Turns {
     shared: Arc<Shared>,
-    committer: Mutex<Committer>,
+    committer: Apart<Mutex<Committer>>,
+    /// Whether somebody has the committer. Those who wait look at this: to try the lock
+    /// itself would take its cache line, and what lies beside it, from who has it.
+    is_taken: Apart<AtomicBool>,
     /// Whether the last batch had more than one write. Writers that are many gain more
     /// by sharing a sync than each of them by beginning its own at once.
     is_shared: AtomicBool,
 }
 
+/// What shares no cache line with anything else, nor a pair of lines, since some
+/// processors fetch two.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 impl Turns {
     pub(crate) fn new(shared: Arc<Shared>, committer: Committer) -> Self {
         Self {
             shared,
-            committer: Mutex::new(committer),
+            committer: Apart(Mutex::new(committer)),
+            is_taken: Apart(AtomicBool::new(false)),
             is_shared: AtomicBool::new(false),
         }
     }
@@ -41,12 +50,12 @@ impl Turns {
     pub(crate) fn run(&self) -> Result<()> {
         let _abort = AbortOnPanic(&self.shared);
         while self.shared.queue.wait() {
-            let mut committer = self.lock();
-            while let Some(writes) = committer.step() {
+            let mut turn = self.lock();
+            while let Some(writes) = turn.committer.step() {
                 self.note(writes);
             }
         }
-        self.lock().close()
+        self.lock().committer.close()
     }
 
     /// Commits a write, and whatever waits with it, or has it committed.
@@ -57,8 +66,8 @@ impl Turns {
             Durability::Sync => 1,
         };
         for attempt in 0..attempts {
-            if let Some(committer) = self.try_lock() {
-                return self.lead(committer, change);
+            if let Some(turn) = self.try_lock() {
+                return self.lead(turn, change);
             }
             if attempt < SPINS {
                 std::hint::spin_loop();
@@ -69,15 +78,15 @@ impl Turns {
         self.shared.queue.submit_blocking(change).wait()
     }
 
-    fn lead(&self, mut committer: MutexGuard<'_, Committer>, change: Change) -> Outcome {
+    fn lead(&self, mut turn: Turn<'_>, change: Change) -> Outcome {
         let _abort = AbortOnPanic(&self.shared);
         // The thread that closes the store needs the committer for that.
         if self.shared.queue.is_closed() {
             return Err(Error::Closed);
         }
         let (request, commit) = Request::new(change);
-        let writes = committer.step_with(request);
-        drop(committer);
+        let writes = turn.committer.step_with(request);
+        drop(turn);
         self.note(writes);
         commit.wait()
     }
@@ -86,18 +95,41 @@ impl Turns {
         self.is_shared.store(writes > 1, Ordering::Relaxed);
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Committer>> {
-        match self.committer.try_lock() {
-            Ok(committer) => Some(committer),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+    fn try_lock(&self) -> Option<Turn<'_>> {
+        if self.is_taken.0.load(Ordering::Relaxed) {
+            return None;
+        }
+        match self.committer.0.try_lock() {
+            Ok(committer) => Some(self.turn(committer)),
+            Err(TryLockError::Poisoned(poisoned)) => Some(self.turn(poisoned.into_inner())),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Committer> {
-        self.committer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Turn<'_> {
+        let committer = self.committer.0.lock();
+        self.turn(committer.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn turn<'a>(&'a self, committer: MutexGuard<'a, Committer>) -> Turn<'a> {
+        self.is_taken.0.store(true, Ordering::Relaxed);
+        Turn {
+            committer,
+            is_taken: &self.is_taken.0,
+        }
+    }
+}
+
+/// The committer, for as long as this is held.
+struct Turn<'a> {
+    committer: MutexGuard<'a, Committer>,
+    is_taken: &'a AtomicBool,
+}
+
+/// Before the lock is let go.
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.is_taken.store(false, Ordering::Relaxed);
     }
 }
 
