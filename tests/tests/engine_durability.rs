@@ -11,6 +11,9 @@ use prefd_engine::{Durability, Engine, Error, WriteOptions};
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
 
+/// For what another thread will do.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn buffered() -> WriteOptions {
     WriteOptions {
         durability: Some(Durability::Buffered),
@@ -146,9 +149,6 @@ fn a_failed_log_sync_stops_writing_for_good_and_reads_go_on() {
         Some("{\"n\":1}")
     );
 }
-
-/// For what another thread will do.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Puts without sync until there was one more sync of the log than before.
 fn put_until_written_behind(engine: &Engine, syncs: &AtomicU64) {
@@ -313,8 +313,7 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
         namespace.submit_put(writer.finish().unwrap(), WriteOptions::default())
     };
     let alone = submit("c1", 100);
-    let patience = std::time::Duration::from_secs(20);
-    syncing.recv_timeout(patience).expect("a sync");
+    syncing.recv_timeout(PATIENCE).expect("a sync");
     // Queued while the committer is held in its sync: one batch.
     let together = ["c2", "c3", "c4", "c5"].map(|client| submit(client, 900));
     release.send(()).unwrap();
