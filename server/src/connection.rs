@@ -136,13 +136,11 @@ impl Carrier {
         let is_cut_short = AtomicBool::new(false);
         // Boxed, because a connection that outlives hyper's part in it must be movable.
         let service = service_fn(|request| {
-            Box::pin(async {
-                let response = self.handler.answer(request).await;
+            Box::pin(self.handler.answer(request, |response| {
                 if response.headers().contains_key(CONNECTION) {
                     is_cut_short.store(true, Ordering::Relaxed);
                 }
-                Ok::<_, std::convert::Infallible>(response)
-            })
+            }))
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -2,11 +2,13 @@
 //!
 //! Nothing here blocks: what may touch the disk is handed to a blocking thread.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant, SystemTime};
 
+use httpdate::HttpDate;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderValue, LAST_MODIFIED, VARY,
@@ -18,6 +20,7 @@ use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 use crate::auth::Authenticator;
 use crate::download::Body;
 use crate::error::{Code, REQUEST_ID, Refusal};
+use crate::header::header_value;
 use crate::id::RequestId;
 use crate::media_type;
 use crate::precondition::{Conditions, Verdict, etag, unmodified};
@@ -31,6 +34,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// that cheap.
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const BY_AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
+/// Headers of an answer with a document, at most.
+const FOUND_HEADERS: usize = 7;
 /// What a namespace answers that holds nothing.
 const NO_DOCUMENT: &[u8] = b"{}";
 
@@ -76,38 +81,27 @@ impl Operation {
 type Answer = Result<Response<Body>, Box<Refusal>>;
 
 impl Handler {
-    /// Answers a request, whatever happens.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request, whatever happens; `see` is shown what is answered. What this
+    /// returns is as small as it can be, since each request has memory allocated for it.
+    pub(crate) fn answer(
+        &self,
+        request: Request<Incoming>,
+        see: impl FnOnce(&Response<Body>),
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
         let begun = Instant::now();
         let id = RequestId::new();
+        // Outside, so that there is no room for the request as well.
         let (parts, mut body) = request.into_parts();
-        let route = Route::parse(parts.uri.path(), &self.versions);
-        let outcome = unpanicked(self.operate(&parts, route, &mut body)).await;
-        let method = shown(&parts.method);
-        let route = route.map_or("none", |_| Route::TEMPLATE);
-        let micros = || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let mut response = match outcome {
-            Ok(response) => {
-                let status = response.status().as_u16();
-                // Of what went well a line costs more than a read does.
-                tracing::debug!(%id, method, route, status, micros = micros(), "answered");
-                response
+        async move {
+            let route = Route::parse(parts.uri.path(), &self.versions);
+            let outcome = unpanicked(pin!(self.operate(&parts, route, &mut body))).await;
+            let mut response = told(outcome, &parts, route, &id, begun, &body);
+            if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+                response.headers_mut().insert(REQUEST_ID, id);
             }
-            Err(refusal) => {
-                let code = refusal.code().as_str();
-                if let Some(cause) = refusal.cause() {
-                    tracing::error!(%id, cause, "a request failed");
-                }
-                let response = refusal.response(&id, !body.is_end_stream());
-                let status = response.status().as_u16();
-                tracing::info!(%id, method, route, status, code, micros = micros(), "refused");
-                response
-            }
-        };
-        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
-            response.headers_mut().insert(REQUEST_ID, id);
+            see(&response);
+            Ok(response)
         }
-        response
     }
 
     /// Judges the request in the order that clients can rely on, and carries it out.
@@ -141,27 +135,32 @@ impl Handler {
                 let conditions = Conditions::of(&parts.headers)?;
                 self.read(&namespace, &conditions, operation).await
             }
-            Operation::Put => {
-                media_type::check(&parts.headers)?;
-                let length = self.check_length(body)?;
-                let conditions = Conditions::of(&parts.headers)?;
-                let _room = self.budget.take(length).await?;
-                let document = receive(&self.engine, body, self.body_timeout).await?;
-                let options = write_options(&namespace, conditions).await?;
-                let revision = namespace.submit_put(document, options).await?;
-                let mut response = no_content();
-                if let Some(etag) = revision.and_then(etag) {
-                    response.headers_mut().insert(ETAG, etag);
-                }
-                Ok(response)
-            }
-            Operation::Delete => {
-                let conditions = Conditions::of(&parts.headers)?;
-                let options = write_options(&namespace, conditions).await?;
-                namespace.submit_delete(options).await?;
-                Ok(no_content())
-            }
+            // On their own, so that what they wait with is not moved about by reads.
+            Operation::Put => Box::pin(self.put(parts, &namespace, body)).await,
+            Operation::Delete => Box::pin(self.delete(parts, &namespace)).await,
         }
+    }
+
+    async fn put(&self, parts: &Parts, namespace: &Namespace, body: &mut Incoming) -> Answer {
+        media_type::check(&parts.headers)?;
+        let length = self.check_length(body)?;
+        let conditions = Conditions::of(&parts.headers)?;
+        let _room = self.budget.take(length).await?;
+        let document = receive(&self.engine, body, self.body_timeout).await?;
+        let options = write_options(namespace, conditions).await?;
+        let revision = namespace.submit_put(document, options).await?;
+        let mut response = no_content();
+        if let Some(etag) = revision.and_then(etag) {
+            response.headers_mut().insert(ETAG, etag);
+        }
+        Ok(response)
+    }
+
+    async fn delete(&self, parts: &Parts, namespace: &Namespace) -> Answer {
+        let conditions = Conditions::of(&parts.headers)?;
+        let options = write_options(namespace, conditions).await?;
+        namespace.submit_delete(options).await?;
+        Ok(no_content())
     }
 
     fn check_length(&self, body: &Incoming) -> Result<Option<u64>, Box<Refusal>> {
@@ -187,15 +186,20 @@ impl Handler {
         operation: Operation,
     ) -> Answer {
         loop {
-            let current = namespace.revision()?;
+            let peeked = namespace.peek()?;
+            let current = match &peeked {
+                Peek::Absent => None,
+                Peek::Resident(document) => Some(document.stat().revision),
+                Peek::OnDisk => namespace.revision()?,
+            };
             match conditions.judge_read(current) {
                 Some(Verdict::Failed) => return Err(precondition_failed(current)),
                 Some(Verdict::NotModified) => return Ok(not_modified(current)),
                 None => {}
             }
             let (stat, body) = match operation {
-                Operation::Head => (stat(namespace).await?, None),
-                _ => get(namespace).await?,
+                Operation::Head => (stat(namespace, peeked).await?, None),
+                _ => get(namespace, peeked).await?,
             };
             if stat.map(|stat| stat.revision) != current {
                 continue;
@@ -209,9 +213,44 @@ impl Handler {
     }
 }
 
+/// What is answered, once the log was told of it.
+fn told(
+    outcome: Answer,
+    parts: &Parts,
+    route: Option<Route<'_>>,
+    id: &RequestId,
+    begun: Instant,
+    body: &Incoming,
+) -> Response<Body> {
+    let method = shown(&parts.method);
+    let route = route.map_or("none", |_| Route::TEMPLATE);
+    let micros = || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    match outcome {
+        Ok(response) => {
+            let status = response.status().as_u16();
+            // Of what went well a line costs more than a read does.
+            tracing::debug!(%id, method, route, status, micros = micros(), "answered");
+            response
+        }
+        Err(refusal) => {
+            let code = refusal.code().as_str();
+            if let Some(cause) = refusal.cause() {
+                tracing::error!(%id, cause, "a request failed");
+            }
+            let response = refusal.response(id, !body.is_end_stream());
+            let status = response.status().as_u16();
+            tracing::info!(%id, method, route, status, code, micros = micros(), "refused");
+            response
+        }
+    }
+}
+
 /// The document and what is known of it. On this worker where no disk is needed.
-async fn get(namespace: &Namespace) -> Result<(Option<Stat>, Option<Body>), Box<Refusal>> {
-    let document = match namespace.peek()? {
+async fn get(
+    namespace: &Namespace,
+    peeked: Peek,
+) -> Result<(Option<Stat>, Option<Body>), Box<Refusal>> {
+    let document = match peeked {
         Peek::Absent => None,
         Peek::Resident(document) => Some(document),
         Peek::OnDisk => {
@@ -225,8 +264,8 @@ async fn get(namespace: &Namespace) -> Result<(Option<Stat>, Option<Body>), Box<
     })
 }
 
-async fn stat(namespace: &Namespace) -> Result<Option<Stat>, Box<Refusal>> {
-    match namespace.peek()? {
+async fn stat(namespace: &Namespace, peeked: Peek) -> Result<Option<Stat>, Box<Refusal>> {
+    match peeked {
         Peek::Absent => Ok(None),
         Peek::Resident(document) => Ok(Some(*document.stat())),
         Peek::OnDisk => {
@@ -244,7 +283,7 @@ async fn write_options(
 ) -> Result<WriteOptions, Box<Refusal>> {
     let mut precondition = conditions.tags;
     if conditions.unmodified_since.is_some() {
-        match stat(namespace).await? {
+        match stat(namespace, namespace.peek()?).await? {
             Some(stat) if !unmodified(conditions.unmodified_since, Some(stat.modified)) => {
                 return Err(precondition_failed(Some(stat.revision)));
             }
@@ -283,13 +322,18 @@ fn not_modified(current: Option<prefd_engine::Revision>) -> Response<Body> {
 
 /// A 200; without `body` the answer to a HEAD.
 fn found(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
+    let is_head = body.is_none();
     let mut response = Response::new(body.unwrap_or_else(Body::empty));
     let headers = response.headers_mut();
+    headers.reserve(FOUND_HEADERS);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, PRIVATE);
     headers.insert(VARY, BY_AUTHORIZATION);
-    let bytes = stat.map_or(NO_DOCUMENT.len() as u64, |stat| stat.usage.bytes);
-    headers.insert(CONTENT_LENGTH, bytes.into());
+    // Of a body that is sent hyper knows it.
+    if is_head {
+        let bytes = stat.map_or(NO_DOCUMENT.len() as u64, |stat| stat.usage.bytes);
+        headers.insert(CONTENT_LENGTH, bytes.into());
+    }
     if let Some(stat) = stat {
         if let Some(etag) = etag(stat.revision) {
             headers.insert(ETAG, etag);
@@ -302,7 +346,7 @@ fn found(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
 }
 
 fn http_date(time: SystemTime) -> Option<HeaderValue> {
-    HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
+    header_value(format_args!("{}", HttpDate::from(time)))
 }
 
 /// One host, since intermediaries that see two may each take another (RFC 9112 section
@@ -330,12 +374,12 @@ fn shown(method: &Method) -> &str {
 
 /// Carries an operation out; a panic in it becomes an internal error, so that the
 /// request is answered and the connection's task goes on.
-async fn unpanicked(operation: impl Future<Output = Answer>) -> Answer {
-    let mut operation = pin!(operation);
-    poll_fn(|context| {
+fn unpanicked(
+    mut operation: Pin<&mut impl Future<Output = Answer>>,
+) -> impl Future<Output = Answer> {
+    poll_fn(move |context| {
         catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(context))).unwrap_or_else(|_| {
             std::task::Poll::Ready(Err(Refusal::internal("a panic, told above")))
         })
     })
-    .await
 }

@@ -36,6 +36,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
+mod header;
 mod id;
 mod media_type;
 mod precondition;

@@ -9,10 +9,11 @@ use hyper::header::{
 use prefd_engine::{Precondition, Revision, Revisions};
 
 use crate::error::{Code, Refusal};
+use crate::header::header_value;
 
 /// The strong entity tag of a revision.
 pub(crate) fn etag(revision: Revision) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!("\"{revision}\"")).ok()
+    header_value(format_args!("\"{revision}\""))
 }
 
 /// The conditions of a request.
