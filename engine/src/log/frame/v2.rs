@@ -131,7 +131,7 @@ pub(super) fn head_bytes(bytes: &[u8]) -> Option<usize> {
     let mut fields = Fields::new(behind);
     let rest = usize::try_from(fields.varint()?).ok()?;
     let length_bytes = behind.len() - fields.rest().len();
-    (rest <= MAX_STAMP_BYTES + MAX_TAIL_BYTES).then_some(LENGTH_AT + length_bytes + rest)
+    (rest <= MAX_STAMP_BYTES + MAX_TAIL_BYTES).then(|| LENGTH_AT + length_bytes + rest)
 }
 
 /// The head that `bytes` begins with, `at` bytes into its segment.

@@ -319,10 +319,12 @@ fn no_length_is_believed_that_no_head_has() {
     let mut bytes = vec![MAGIC[0], MAGIC[1], VERSION, KIND_PUT, 0, 0, 0, 0];
     push_varint(&mut bytes, (MAX_STAMP_BYTES + MAX_TAIL_BYTES) as u64);
     assert!(head_bytes(&bytes).is_some());
-    bytes.truncate(LENGTH_AT);
-    push_varint(&mut bytes, (MAX_STAMP_BYTES + MAX_TAIL_BYTES + 1) as u64);
-    assert_eq!(head_bytes(&bytes), None);
-    assert!(matches!(decode(&bytes, AT), Err(NoHead::Invalid(_))));
+    for length in [(MAX_STAMP_BYTES + MAX_TAIL_BYTES + 1) as u64, u64::MAX] {
+        bytes.truncate(LENGTH_AT);
+        push_varint(&mut bytes, length);
+        assert_eq!(head_bytes(&bytes), None);
+        assert!(matches!(decode(&bytes, AT), Err(NoHead::Invalid(_))));
+    }
 }
 
 #[test]
