@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use arbitrary::Unstructured;
 use prefd_engine::{Durability, Engine, Error, WriteOptions, fuzzing};
 
-use crate::layout::{FILE_HEADER_BYTES, FramePlace, frames, number, repair};
+use crate::layout::{FILE_HEADER_BYTES, FramePlace, MAGIC_2, frames, number, repair};
 use crate::oracle::{Choices, choices};
 use crate::sim_disk::Unsynced;
 use crate::sim_store::{Store, body, read};
@@ -177,7 +177,7 @@ impl Base {
         if is_forged && choices.upto(3) > 0 {
             repair(&mut bytes);
         }
-        let damage = if is_forged {
+        let damage = if is_forged || has_planted(&bytes, original) {
             Damage::Forged
         } else {
             Damage::Ordinary
@@ -310,6 +310,13 @@ impl Base {
             }
         }
     }
+}
+
+/// Whether frames may begin where none did: the checksum of one that was copied there holds,
+/// so what it says of the bytes before it is believed.
+fn has_planted(bytes: &[u8], original: &[u8]) -> bool {
+    let begins = |bytes: &[u8], at: usize| bytes[at..].starts_with(MAGIC_2);
+    (0..bytes.len()).any(|at| begins(bytes, at) && !(at < original.len() && begins(original, at)))
 }
 
 /// Reads a namespace.
