@@ -14,8 +14,8 @@ pub(crate) fn misalignment(memory: &[u8], offset: u64) -> usize {
     usize::try_from(distance % CACHE_LINE_BYTES).unwrap_or_default()
 }
 
-/// Bytes that are gathered to be written at once. Past its capacity they are all the
-/// same right, and may lie otherwise.
+/// Bytes that are gathered to be written at once. Past the capacity they are as right, and
+/// may lie otherwise.
 pub(crate) struct Gathered {
     memory: Vec<u8>,
     /// Where in the memory they begin.
