@@ -113,6 +113,13 @@ pub fn put(engine: &Engine, client: &str, body: &str) -> Result<(), Error> {
         .map(drop)
 }
 
+/// Deletes it there.
+pub fn delete(engine: &Engine, client: &str) -> Result<(), Error> {
+    engine
+        .namespace("u", client)?
+        .delete(WriteOptions::default())
+}
+
 /// A body that says which write it is in every value; large ones go to a blob.
 pub fn body(stamp: u64, bytes: usize) -> String {
     format!(

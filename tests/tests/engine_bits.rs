@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use prefd_engine::{Config, Engine, Error, Harm, Verification, WriteOptions};
+use prefd_engine::{Config, Engine, Error, Harm, Verification};
 use prefd_tests::sim_disk::Unsynced;
-use prefd_tests::sim_store::{Store, body, put, read};
+use prefd_tests::sim_store::{Store, body, delete, put, read};
 
 fn all() -> bool {
     std::env::var_os("PREFD_TEST_ALL").is_some()
@@ -30,11 +30,7 @@ fn furnish(engine: &Engine, index: u64, stamp: u64, contents: &mut Contents) {
     let value = (index % 9 != 7).then(|| body(stamp, pad_bytes));
     match &value {
         Some(body) => put(engine, &client, body).unwrap(),
-        None => engine
-            .namespace("u", &client)
-            .unwrap()
-            .delete(WriteOptions::default())
-            .unwrap(),
+        None => delete(engine, &client).unwrap(),
     }
     contents.insert(client, value);
 }

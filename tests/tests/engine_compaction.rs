@@ -1,5 +1,5 @@
 //! Compaction: what is stale goes, what is current stays as it was, for readers and
-//! writers alike, and on a full disk too.
+//! writers alike.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -10,15 +10,7 @@ use std::time::{Duration, Instant};
 use prefd_engine::{Config, Durability, Engine, Error, Precondition, SpaceUsage, WriteOptions};
 use prefd_tests::random::Random;
 use prefd_tests::sim_disk::{Operation, Unsynced};
-use prefd_tests::sim_store::{Store, body, put, read};
-
-fn delete(engine: &Engine, client: &str) {
-    engine
-        .namespace("u", client)
-        .unwrap()
-        .delete(WriteOptions::default())
-        .unwrap();
-}
+use prefd_tests::sim_store::{Store, body, delete, put, read};
 
 /// A store of a few lives, each overwriting much of what the one before wrote.
 fn worn() -> (Store, BTreeMap<String, String>) {
@@ -30,7 +22,7 @@ fn worn() -> (Store, BTreeMap<String, String>) {
             let stamp = life * 100 + index;
             let client = format!("c{}", (index * 7 + life) % 40);
             if index % 9 == 4 {
-                delete(&engine, &client);
+                delete(&engine, &client).unwrap();
                 contents.remove(&client);
             } else {
                 let size = if index % 10 == 3 { 3_000 } else { 1_500 };
@@ -106,7 +98,7 @@ fn counts_are_the_same_after_a_reopen() {
     let (store, _) = worn();
     let engine = store.open().unwrap();
     put(&engine, "c1", &body(1, 5_000)).unwrap();
-    delete(&engine, "c1");
+    delete(&engine, "c1").unwrap();
     put(&engine, "c2", &body(2, 100)).unwrap();
     let counted = engine.usage_on_disk();
     engine.close().unwrap();
@@ -122,7 +114,7 @@ fn a_delete_is_kept_for_as_long_as_it_hides_an_older_frame() {
         put(&engine, &format!("kept{index}"), &body(2, 1_900)).unwrap();
     }
     put(&engine, "later", "{}").unwrap();
-    delete(&engine, "hidden");
+    delete(&engine, "hidden").unwrap();
     engine.close().unwrap();
     // The first segment cannot be rewritten: one of its frames is damaged.
     let first = store.files("log", ".seg").remove(0);
@@ -192,7 +184,7 @@ fn a_read_in_progress_keeps_its_bytes() {
         .unwrap()
         .unwrap();
     large.put(b"{}", WriteOptions::default()).unwrap();
-    delete(&engine, client);
+    delete(&engine, client).unwrap();
     engine.compact().unwrap();
     assert!(engine.usage_on_disk().blobs < store.disk.files().len() as u64);
     for chunk in chunks {
@@ -422,82 +414,4 @@ fn the_many_short_segments_of_many_lives_are_merged() {
     let engine = Engine::open(config).unwrap();
     assert_eq!(engine.documents(), 40);
     assert_eq!(read(&engine, "c0").unwrap().as_deref(), Some("{}"));
-}
-
-/// Lets the disk grow no more, and writes until what was prepared for frames is used up.
-fn fill(store: &Store, engine: &Engine) {
-    store.disk.set_capacity(store.disk.used_bytes());
-    let mut writes = 0_u64;
-    while put(engine, "filling", &body(writes, 1_500)).is_ok() {
-        writes += 1;
-        assert!(writes < 1000);
-    }
-    store.disk.set_capacity(store.disk.used_bytes());
-}
-
-#[test]
-fn on_a_full_disk_deletes_work_and_what_they_give_back_is_used() {
-    let store = Store::new();
-    let engine = store.open().unwrap();
-    for index in 0..80 {
-        put(&engine, &format!("c{index}"), &body(index, 1_500)).unwrap();
-    }
-    put(&engine, "large", &body(1, 100_000)).unwrap();
-    put(&engine, "filling", "{}").unwrap();
-    fill(&store, &engine);
-    for index in 0..80 {
-        let refused = put(&engine, &format!("c{index}"), &body(1_000 + index, 1_500));
-        assert!(matches!(refused, Err(Error::StorageFull { .. })));
-        delete(&engine, &format!("c{index}"));
-        assert_eq!(read(&engine, &format!("c{index}")).unwrap(), None);
-    }
-    // What was refused is not there, and what was deleted neither.
-    let after = store.crashed(Unsynced::Lost);
-    let reopened = after.open().unwrap();
-    assert_eq!(reopened.documents(), 2);
-    assert_eq!(read(&reopened, "c3").unwrap(), None);
-    engine.compact().unwrap();
-    for index in 0..20 {
-        put(&engine, &format!("d{index}"), &body(index, 1_500)).unwrap();
-    }
-    assert_eq!(read(&engine, "large").unwrap(), Some(body(1, 100_000)));
-    assert_eq!(engine.documents(), 22);
-}
-
-#[test]
-fn room_for_deletes_comes_before_room_for_puts() {
-    let store = Store::new();
-    let engine = store.open().unwrap();
-    put(&engine, "c", "{\"n\":1}").unwrap();
-    fill(&store, &engine);
-    let full = store.disk.used_bytes();
-    delete(&engine, "c");
-    // It took its own bytes of what the reserve gave, and none for frames to come.
-    let reserve = store.config().reserve_bytes;
-    assert!(store.disk.used_bytes() + reserve < full + 200);
-    // The reserve is in use: there is room for a put, and it is kept for deletes. (What
-    // the delete took is not free.)
-    store.disk.set_capacity(full + 10);
-    assert!(matches!(
-        put(&engine, "d", "{}"),
-        Err(Error::StorageFull { .. })
-    ));
-    store.disk.set_capacity(full + 10_000);
-    put(&engine, "d", "{}").unwrap();
-    store.disk.set_capacity(store.disk.used_bytes());
-    delete(&engine, "d");
-}
-
-#[test]
-fn a_crashed_store_opens_on_a_full_disk() {
-    let store = Store::new();
-    let engine = store.open().unwrap();
-    for index in 0..10 {
-        put(&engine, &format!("c{index}"), &body(index, 1_500)).unwrap();
-    }
-    let after = store.crashed(Unsynced::Kept);
-    after.disk.set_capacity(after.disk.used_bytes());
-    let engine = after.open().unwrap();
-    assert_eq!(engine.documents(), 10);
-    assert_eq!(read(&engine, "c9").unwrap(), Some(body(9, 1_500)));
 }
