@@ -20,7 +20,7 @@ use crate::log::place::Place;
 use crate::log::summary;
 use crate::lookup::Lookup;
 use crate::names::{Names, valid};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, Peek};
 use crate::recovery::{Recovered, recover};
 use crate::reserve::{self, Reserve};
 use crate::shared::{Shared, State};
@@ -156,16 +156,28 @@ impl Engine {
     /// # Errors
     /// [`Error::InvalidName`], and those of [`Namespace::get`].
     pub fn get(&self, user: &str, client: &str) -> Result<Option<Document>> {
+        self.lookup(user, client)?.get()
+    }
+
+    /// The document of a user and a client, as far as that needs no disk, as
+    /// [`Namespace::peek`]: without a handle, which takes memory.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`], and those of [`Namespace::peek`].
+    pub fn peek(&self, user: &str, client: &str) -> Result<Peek> {
+        self.lookup(user, client)?.peek()
+    }
+
+    fn lookup<'a>(&'a self, user: &'a str, client: &'a str) -> Result<Lookup<'a>> {
         let (user, client) = (valid("user", user)?, valid("client", client)?);
         let shared = self.shared();
         let hash = shared.hash(user, client);
-        let lookup = Lookup {
+        Ok(Lookup {
             shared,
             user,
             client,
             hash,
-        };
-        lookup.get()
+        })
     }
 
     /// A way in for a document that comes in chunks. No I/O yet.

@@ -3,6 +3,7 @@
 use crate::document::{Document, Stat};
 use crate::error::Result;
 use crate::names::NamespaceHash;
+use crate::namespace::Peek;
 use crate::shared::Shared;
 use crate::table::{Entry, Newest};
 
@@ -30,6 +31,14 @@ impl Lookup<'_> {
             document.mark();
         }
         Ok(self.found(newest)?.map(|entry| (entry, document)))
+    }
+
+    /// What [`Self::newest_held`] says, for callers of the engine.
+    pub(crate) fn peek(&self) -> Result<Peek> {
+        Ok(match self.newest_held()? {
+            None => Peek::Absent,
+            Some((_, document)) => document.map_or(Peek::OnDisk, Peek::Resident),
+        })
     }
 
     fn found(&self, newest: Newest) -> Result<Option<Entry>> {

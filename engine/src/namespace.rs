@@ -82,10 +82,7 @@ impl Namespace {
     /// # Errors
     /// As [`Self::revision`].
     pub fn peek(&self) -> Result<Peek> {
-        Ok(match self.lookup().newest_held()? {
-            None => Peek::Absent,
-            Some((_, document)) => document.map_or(Peek::OnDisk, Peek::Resident),
-        })
+        self.lookup().peek()
     }
 
     /// The document; `None` where nothing is stored. Blocks on the disk unless it is

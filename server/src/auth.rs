@@ -6,6 +6,7 @@
 mod cache;
 mod claims;
 pub(crate) mod keys;
+mod last;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +18,7 @@ use cache::TokenCache;
 pub(crate) use claims::ClaimNames;
 pub(crate) use claims::Claims;
 use keys::KeySet;
+pub(crate) use last::LastToken;
 
 /// Bytes of a token, at most; what an identity provider makes is far below.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -73,8 +75,14 @@ impl Authenticator {
         })
     }
 
-    /// The claims of the request's token.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Claims>, Box<Refusal>> {
+    /// The claims of the request's token, which are believed at `now`. `last` is what its
+    /// connection sent last.
+    pub(crate) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        last: &LastToken,
+        now: SystemTime,
+    ) -> Result<Arc<Claims>, Box<Refusal>> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let header = values.next();
         if values.next().is_some() {
@@ -91,7 +99,7 @@ impl Authenticator {
             )
             .challenge(self.challenges.plain.clone())
         })?;
-        let claims = self.verify(token, now()).map_err(|reason| {
+        let claims = self.claims(token, last, seconds(now)).map_err(|reason| {
             Refusal::new(Code::InvalidToken, reason)
                 .at_header("Authorization")
                 .challenge(self.challenges.invalid_token.clone())
@@ -132,6 +140,21 @@ impl Authenticator {
         }
     }
 
+    fn claims(
+        &self,
+        token: &[u8],
+        last: &LastToken,
+        now: f64,
+    ) -> Result<Arc<Claims>, &'static str> {
+        if let Some(claims) = last.get(token) {
+            claims.check_time(now)?;
+            return Ok(claims);
+        }
+        let claims = self.verify(token, now)?;
+        last.set(token, &claims);
+        Ok(claims)
+    }
+
     /// The claims of a token that is valid at `now`, or why it is not.
     pub(crate) fn verify(&self, token: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
         if token.len() > MAX_TOKEN_BYTES {
@@ -164,8 +187,52 @@ fn bearer(header: &HeaderValue) -> Option<&[u8]> {
 }
 
 /// Seconds since 1970.
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Seconds since 1970. Where a signature is checked, times are held against the clock
+    /// as well.
+    const IN_THE_FUTURE: u64 = 4_000_000_000;
+
+    #[test]
+    fn a_connection_s_token_is_judged_by_the_clock_each_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [b's'; 32]).unwrap();
+        let mut keys = KeySet::default();
+        keys.add_secret_file(file.path()).unwrap();
+        let authenticator = Authenticator::new(keys, Rules::default(), "prefd", 10).unwrap();
+        let last = LastToken::default();
+        let ask = |user: &str, expires: u64, now: u64| {
+            let claims = json!({"sub": user, "client_id": "c", "exp": expires});
+            let key = EncodingKey::from_secret(&[b's'; 32]);
+            let token = encode(&Header::default(), &claims, &key).unwrap();
+            let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+            let headers = [(AUTHORIZATION, value)].into_iter().collect();
+            let now = UNIX_EPOCH + Duration::from_secs(now);
+            let claims = authenticator.authenticate(&headers, &last, now);
+            claims
+                .map(|claims| claims.user.clone())
+                .map_err(|refusal| refusal.code())
+        };
+        let expires = IN_THE_FUTURE;
+        assert_eq!(ask("u", expires, expires - 100), Ok("u".to_owned()));
+        assert_eq!(ask("u", expires, expires + 29), Ok("u".to_owned()));
+        assert_eq!(ask("u", expires, expires + 30), Err(Code::InvalidToken));
+        // One that is refused does not take the place of one that is not.
+        assert_eq!(ask("v", expires - 200, expires), Err(Code::InvalidToken));
+        assert_eq!(ask("u", expires, expires), Ok("u".to_owned()));
+        assert_eq!(ask("v", expires, expires), Ok("v".to_owned()));
+        assert_eq!(ask("u", expires, expires), Ok("u".to_owned()));
+    }
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
+use crate::auth::LastToken;
 use crate::handler::Handler;
 
 /// Time for a client whose upload was refused to stop sending and take its answer.
@@ -134,9 +135,10 @@ impl Carrier {
     {
         let socket = Socket::new(stream, self.write_timeout);
         let is_cut_short = AtomicBool::new(false);
+        let last_token = LastToken::default();
         // Boxed, because a connection that outlives hyper's part in it must be movable.
         let service = service_fn(|request| {
-            Box::pin(self.handler.answer(request, |response| {
+            Box::pin(self.handler.answer(request, &last_token, |response| {
                 if response.headers().contains_key(CONNECTION) {
                     is_cut_short.store(true, Ordering::Relaxed);
                 }

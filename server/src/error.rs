@@ -243,12 +243,13 @@ fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+    use std::time::SystemTime;
 
     use super::*;
 
     /// The error object of an answer, and the answer.
     fn answered(refusal: Box<Refusal>) -> (Value, Response<Body>) {
-        let id = RequestId::new();
+        let id = RequestId::new(SystemTime::now());
         let response = refusal.response(&id, false);
         let text = response.body().as_bytes().unwrap();
         let document: Value = serde_json::from_slice(text).unwrap();
@@ -391,7 +392,8 @@ mod tests {
         assert_eq!(response.headers()[ETAG], "\"42\"");
         let failed = prefd_engine::Error::PreconditionFailed { current: None };
         assert!(answered(failed.into()).1.headers().get(ETAG).is_none());
-        let closing = Refusal::new(Code::RequestTimeout, "x").response(&RequestId::new(), true);
+        let closing = Refusal::new(Code::RequestTimeout, "x")
+            .response(&RequestId::new(SystemTime::now()), true);
         assert_eq!(closing.headers()[CONNECTION], "close");
     }
 }

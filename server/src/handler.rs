@@ -17,7 +17,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, LastToken};
 use crate::download::Body;
 use crate::error::{Code, REQUEST_ID, Refusal};
 use crate::header::header_value;
@@ -78,6 +78,13 @@ impl Operation {
     }
 }
 
+/// Whose document it is.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    user: &'a str,
+    client: &'a str,
+}
+
 type Answer = Result<Response<Body>, Box<Refusal>>;
 
 impl Handler {
@@ -86,17 +93,22 @@ impl Handler {
     pub(crate) fn answer(
         &self,
         request: Request<Incoming>,
+        last_token: &LastToken,
         see: impl FnOnce(&Response<Body>),
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
         let begun = Instant::now();
-        let id = RequestId::new();
+        let now = SystemTime::now();
+        let id = RequestId::new(now);
         // Outside, so that there is no room for the request as well.
         let (parts, mut body) = request.into_parts();
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
-            let outcome = unpanicked(pin!(self.operate(&parts, route, &mut body))).await;
+            let outcome = unpanicked(pin!(
+                self.operate(&parts, route, &mut body, last_token, now)
+            ))
+            .await;
             let mut response = told(outcome, &parts, route, &id, begun, &body);
-            if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+            if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
             see(&response);
@@ -110,6 +122,8 @@ impl Handler {
         parts: &Parts,
         route: Option<Route<'_>>,
         body: &mut Incoming,
+        last_token: &LastToken,
+        now: SystemTime,
     ) -> Answer {
         check_host(parts)?;
         let route =
@@ -121,7 +135,9 @@ impl Handler {
             )
             .allow(METHODS)
         })?;
-        let claims = self.authenticator.authenticate(&parts.headers)?;
+        let claims = self
+            .authenticator
+            .authenticate(&parts.headers, last_token, now)?;
         let client_id = route
             .client_id()
             .map_err(|reason| Refusal::new(Code::InvalidClientId, reason.0))?;
@@ -129,26 +145,29 @@ impl Handler {
         if !access.is_allowed(&claims, &client_id) {
             return Err(self.authenticator.insufficient(&access.scope(&client_id)));
         }
-        let namespace = self.engine.namespace(&claims.user, &client_id)?;
+        let names = Names {
+            user: &claims.user,
+            client: &client_id,
+        };
         match operation {
             Operation::Get | Operation::Head => {
                 let conditions = Conditions::of(&parts.headers)?;
-                self.read(&namespace, &conditions, operation).await
+                self.read(names, &conditions, operation).await
             }
             // On their own, so that what they wait with is not moved about by reads.
-            Operation::Put => Box::pin(self.put(parts, &namespace, body)).await,
-            Operation::Delete => Box::pin(self.delete(parts, &namespace)).await,
+            Operation::Put => Box::pin(self.put(parts, names, body)).await,
+            Operation::Delete => Box::pin(self.delete(parts, names)).await,
         }
     }
 
-    async fn put(&self, parts: &Parts, namespace: &Namespace, body: &mut Incoming) -> Answer {
+    async fn put(&self, parts: &Parts, names: Names<'_>, body: &mut Incoming) -> Answer {
         media_type::check(&parts.headers)?;
         let length = self.check_length(body)?;
         let conditions = Conditions::of(&parts.headers)?;
         let _room = self.budget.take(length).await?;
         let document = receive(&self.engine, body, self.body_timeout).await?;
-        let options = write_options(namespace, conditions).await?;
-        let revision = namespace.submit_put(document, options).await?;
+        let options = self.write_options(names, conditions).await?;
+        let revision = self.namespace(names)?.submit_put(document, options).await?;
         let mut response = no_content();
         if let Some(etag) = revision.and_then(etag) {
             response.headers_mut().insert(ETAG, etag);
@@ -156,10 +175,10 @@ impl Handler {
         Ok(response)
     }
 
-    async fn delete(&self, parts: &Parts, namespace: &Namespace) -> Answer {
+    async fn delete(&self, parts: &Parts, names: Names<'_>) -> Answer {
         let conditions = Conditions::of(&parts.headers)?;
-        let options = write_options(namespace, conditions).await?;
-        namespace.submit_delete(options).await?;
+        let options = self.write_options(names, conditions).await?;
+        self.namespace(names)?.submit_delete(options).await?;
         Ok(no_content())
     }
 
@@ -181,16 +200,16 @@ impl Handler {
     /// GET and HEAD. A document that overtakes its own judgement is judged again.
     async fn read(
         &self,
-        namespace: &Namespace,
+        names: Names<'_>,
         conditions: &Conditions,
         operation: Operation,
     ) -> Answer {
         loop {
-            let peeked = namespace.peek()?;
+            let peeked = self.peek(names)?;
             let current = match &peeked {
                 Peek::Absent => None,
                 Peek::Resident(document) => Some(document.stat().revision),
-                Peek::OnDisk => namespace.revision()?,
+                Peek::OnDisk => self.namespace(names)?.revision()?,
             };
             match conditions.judge_read(current) {
                 Some(Verdict::Failed) => return Err(precondition_failed(current)),
@@ -198,8 +217,8 @@ impl Handler {
                 None => {}
             }
             let (stat, body) = match operation {
-                Operation::Head => (stat(namespace, peeked).await?, None),
-                _ => get(namespace, peeked).await?,
+                Operation::Head => (self.stat(names, peeked).await?, None),
+                _ => self.get(names, peeked).await?,
             };
             if stat.map(|stat| stat.revision) != current {
                 continue;
@@ -210,6 +229,69 @@ impl Handler {
                 None => return Ok(found(stat, body)),
             }
         }
+    }
+
+    /// The document and what is known of it. On this worker where no disk is needed.
+    async fn get(
+        &self,
+        names: Names<'_>,
+        peeked: Peek,
+    ) -> Result<(Option<Stat>, Option<Body>), Box<Refusal>> {
+        let document = match peeked {
+            Peek::Absent => None,
+            Peek::Resident(document) => Some(document),
+            Peek::OnDisk => {
+                let namespace = self.namespace(names)?;
+                blocking(move || namespace.get()).await?
+            }
+        };
+        Ok(match document {
+            Some(document) => (Some(*document.stat()), Some(Body::document(&document))),
+            None => (None, Some(Body::whole(NO_DOCUMENT.into()))),
+        })
+    }
+
+    async fn stat(&self, names: Names<'_>, peeked: Peek) -> Result<Option<Stat>, Box<Refusal>> {
+        match peeked {
+            Peek::Absent => Ok(None),
+            Peek::Resident(document) => Ok(Some(*document.stat())),
+            Peek::OnDisk => {
+                let namespace = self.namespace(names)?;
+                Ok(blocking(move || namespace.stat()).await?)
+            }
+        }
+    }
+
+    /// The engine's precondition for a write. A date is judged now, and what it was judged
+    /// on must still be there in the commit: where it is not, it was modified since.
+    async fn write_options(
+        &self,
+        names: Names<'_>,
+        conditions: Conditions,
+    ) -> Result<WriteOptions, Box<Refusal>> {
+        let mut precondition = conditions.tags;
+        if conditions.unmodified_since.is_some() {
+            match self.stat(names, self.peek(names)?).await? {
+                Some(stat) if !unmodified(conditions.unmodified_since, Some(stat.modified)) => {
+                    return Err(precondition_failed(Some(stat.revision)));
+                }
+                Some(stat) => precondition.must_match = Some(Revisions::OneOf(vec![stat.revision])),
+                None => precondition.must_not_match = Some(Revisions::Any),
+            }
+        }
+        Ok(WriteOptions {
+            precondition,
+            ..WriteOptions::default()
+        })
+    }
+
+    /// Without a handle of the namespace: that takes memory, which most reads do not need.
+    fn peek(&self, names: Names<'_>) -> Result<Peek, prefd_engine::Error> {
+        self.engine.peek(names.user, names.client)
+    }
+
+    fn namespace(&self, names: Names<'_>) -> Result<Namespace, prefd_engine::Error> {
+        self.engine.namespace(names.user, names.client)
     }
 }
 
@@ -243,58 +325,6 @@ fn told(
             response
         }
     }
-}
-
-/// The document and what is known of it. On this worker where no disk is needed.
-async fn get(
-    namespace: &Namespace,
-    peeked: Peek,
-) -> Result<(Option<Stat>, Option<Body>), Box<Refusal>> {
-    let document = match peeked {
-        Peek::Absent => None,
-        Peek::Resident(document) => Some(document),
-        Peek::OnDisk => {
-            let namespace = namespace.clone();
-            blocking(move || namespace.get()).await?
-        }
-    };
-    Ok(match document {
-        Some(document) => (Some(*document.stat()), Some(Body::document(&document))),
-        None => (None, Some(Body::whole(NO_DOCUMENT.into()))),
-    })
-}
-
-async fn stat(namespace: &Namespace, peeked: Peek) -> Result<Option<Stat>, Box<Refusal>> {
-    match peeked {
-        Peek::Absent => Ok(None),
-        Peek::Resident(document) => Ok(Some(*document.stat())),
-        Peek::OnDisk => {
-            let namespace = namespace.clone();
-            Ok(blocking(move || namespace.stat()).await?)
-        }
-    }
-}
-
-/// The engine's precondition for a write. A date is judged now, and what it was judged
-/// on must still be there in the commit: where it is not, it was modified since.
-async fn write_options(
-    namespace: &Namespace,
-    conditions: Conditions,
-) -> Result<WriteOptions, Box<Refusal>> {
-    let mut precondition = conditions.tags;
-    if conditions.unmodified_since.is_some() {
-        match stat(namespace, namespace.peek()?).await? {
-            Some(stat) if !unmodified(conditions.unmodified_since, Some(stat.modified)) => {
-                return Err(precondition_failed(Some(stat.revision)));
-            }
-            Some(stat) => precondition.must_match = Some(Revisions::OneOf(vec![stat.revision])),
-            None => precondition.must_not_match = Some(Revisions::Any),
-        }
-    }
-    Ok(WriteOptions {
-        precondition,
-        ..WriteOptions::default()
-    })
 }
 
 fn precondition_failed(current: Option<prefd_engine::Revision>) -> Box<Refusal> {

@@ -35,10 +35,10 @@ fn process() -> &'static Process {
 }
 
 impl RequestId {
-    /// A new one.
-    pub(crate) fn new() -> Self {
+    /// A new one, of a request that came `now`.
+    pub(crate) fn new(now: SystemTime) -> Self {
         let process = process();
-        let seconds = SystemTime::now()
+        let seconds = now
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let count = process.counter.fetch_add(1, Ordering::Relaxed) & 0xff_ffff;
@@ -58,6 +58,10 @@ impl RequestId {
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Display for RequestId {
@@ -74,7 +78,9 @@ mod tests {
 
     #[test]
     fn ids_are_unique_xids_and_sort_by_time() {
-        let ids: Vec<RequestId> = (0..10_000).map(|_| RequestId::new()).collect();
+        let ids: Vec<RequestId> = (0..10_000)
+            .map(|_| RequestId::new(SystemTime::now()))
+            .collect();
         let distinct: HashSet<&str> = ids.iter().map(RequestId::as_str).collect();
         assert_eq!(distinct.len(), ids.len());
         for id in &ids {

@@ -3,6 +3,8 @@
 //! Paths are taken as they were sent, without normalisation: a dot segment is a
 //! segment, and an encoded slash is a part of the clientId.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
 /// Bytes of a clientId, at most, after percent-decoding.
@@ -37,7 +39,22 @@ impl<'a> Route<'a> {
     }
 
     /// The decoded clientId.
-    pub(crate) fn client_id(&self) -> Result<std::borrow::Cow<'a, str>, InvalidClientId> {
+    pub(crate) fn client_id(&self) -> Result<Cow<'a, str>, InvalidClientId> {
+        let client_id = self.decoded()?;
+        if client_id.len() > MAX_CLIENT_ID_BYTES {
+            return Err(InvalidClientId("The client ID has more than 255 bytes."));
+        }
+        if client_id.chars().any(char::is_control) {
+            return Err(InvalidClientId("The client ID has a control character."));
+        }
+        Ok(client_id)
+    }
+
+    fn decoded(&self) -> Result<Cow<'a, str>, InvalidClientId> {
+        // Most need none of it.
+        if !self.client_id.contains('%') {
+            return Ok(Cow::Borrowed(self.client_id));
+        }
         let malformed = self.client_id.split('%').skip(1).any(|escape| {
             let digits = escape.as_bytes().get(..2);
             !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
@@ -47,16 +64,9 @@ impl<'a> Route<'a> {
                 "The client ID is not percent-encoded correctly.",
             ));
         }
-        let client_id = percent_decode_str(self.client_id)
+        percent_decode_str(self.client_id)
             .decode_utf8()
-            .map_err(|_| InvalidClientId("The client ID is not UTF-8."))?;
-        if client_id.len() > MAX_CLIENT_ID_BYTES {
-            return Err(InvalidClientId("The client ID has more than 255 bytes."));
-        }
-        if client_id.chars().any(char::is_control) {
-            return Err(InvalidClientId("The client ID has a control character."));
-        }
-        Ok(client_id)
+            .map_err(|_| InvalidClientId("The client ID is not UTF-8."))
     }
 }
 
@@ -67,7 +77,7 @@ mod tests {
     fn parse(path: &str) -> Option<Result<String, InvalidClientId>> {
         let versions = ["2025-1".to_owned(), "2024-2".to_owned()];
         let route = Route::parse(path, &versions)?;
-        Some(route.client_id().map(std::borrow::Cow::into_owned))
+        Some(route.client_id().map(Cow::into_owned))
     }
 
     #[test]
