@@ -45,9 +45,8 @@ impl Committer {
         let sync = !copies.is_empty() || changes.iter().any(asks_sync);
         // On a full disk what is left is for deletes and compaction.
         let ahead = self.reserve.is_held();
-        let is_alone = changes.len() == 1 && copies.is_empty();
         let outcome = self
-            .append(changes, &mut written, is_alone)
+            .append(changes, &mut written)
             .and_then(|()| self.append_copies(copies, &mut written))
             .and_then(|()| self.log.flush(sync && !self.is_settled(&written), ahead));
         let Err(failure) = outcome else {
@@ -74,13 +73,7 @@ impl Committer {
         self.log.is_synced() && written.copied.is_empty() && written.decisions.iter().all(is_answer)
     }
 
-    /// `is_alone`: nothing of the batch comes after the one change.
-    fn append(
-        &mut self,
-        changes: &mut [Change],
-        written: &mut Written,
-        is_alone: bool,
-    ) -> Result<(), Failure> {
+    fn append(&mut self, changes: &mut [Change], written: &mut Written) -> Result<(), Failure> {
         let modified_ms = now_ms();
         written.modified_ms = modified_ms;
         let mut begun = false;
@@ -120,9 +113,7 @@ impl Committer {
             })?;
             let revision = Revision::new(entry.revision);
             let newest = (change.draft.kind == Kind::Put).then_some(revision);
-            if !is_alone {
-                written.newest.insert(hash, newest);
-            }
+            written.newest.insert(hash, newest);
             written.decisions.push(Decision::Appended(segment, entry));
         }
         Ok(())
