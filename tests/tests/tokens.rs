@@ -108,6 +108,33 @@ fn times_are_required_and_judged() {
     );
 }
 
+/// As a proxy has them.
+#[test]
+fn users_that_share_a_connection_have_their_own_documents() {
+    let (server, _dir) = fresh(&[]);
+    let mut client = server.connect();
+    let tokens = [token::of("alice", "xyz"), token::of("bobby", "xyz")];
+    // Of one length, so that only their bytes tell them apart.
+    assert_eq!(tokens[0].len(), tokens[1].len());
+    let mut forged = tokens[0].clone();
+    forged.replace_range(forged.len() - 4.., "AAAA");
+    let bodies = [r#"{"of":"alice"}"#, r#"{"of":"bobby"}"#];
+    for (token, body) in tokens.iter().zip(bodies) {
+        let put = Request::of("PUT", "xyz", token).body(body);
+        assert_eq!(client.request(&put).status, 204);
+    }
+    let asked = [0, 0, 1, 1, 0, 2, 0, 2, 1, 2, 2, 1, 0];
+    for who in asked {
+        let Some(token) = tokens.get(who) else {
+            let response = client.request(&Request::of("GET", "xyz", &forged));
+            assert_eq!(response.status, 401);
+            continue;
+        };
+        let response = client.request(&Request::of("GET", "xyz", token));
+        assert_eq!((response.status, response.text()), (200, bodies[who]));
+    }
+}
+
 #[test]
 fn a_remembered_token_still_expires() {
     let (server, _dir) = fresh(&[]);
