@@ -40,6 +40,8 @@ pub(crate) struct Authenticator {
     keys: KeySet,
     rules: Rules,
     cache: TokenCache,
+    /// Whether a token is verified once, and not each time that it comes.
+    remembers: bool,
     challenges: Challenges,
 }
 
@@ -66,6 +68,7 @@ impl Authenticator {
             keys,
             rules,
             cache: TokenCache::new(cache_entries),
+            remembers: cache_entries > 0,
             challenges: Challenges {
                 plain: HeaderValue::try_from(&realm).ok()?,
                 invalid_token: HeaderValue::try_from(format!("{realm}, error=\"invalid_token\""))
@@ -151,7 +154,9 @@ impl Authenticator {
             return Ok(claims);
         }
         let claims = self.verify(token, now)?;
-        last.set(token, &claims);
+        if self.remembers {
+            last.set(token, &claims);
+        }
         Ok(claims)
     }
 
@@ -205,18 +210,39 @@ mod tests {
     /// as well.
     const IN_THE_FUTURE: u64 = 4_000_000_000;
 
-    #[test]
-    fn a_connection_s_token_is_judged_by_the_clock_each_time() {
+    const SECRET: [u8; 32] = [b's'; 32];
+
+    fn remembering(entries: usize) -> Authenticator {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), [b's'; 32]).unwrap();
+        std::fs::write(file.path(), SECRET).unwrap();
         let mut keys = KeySet::default();
         keys.add_secret_file(file.path()).unwrap();
-        let authenticator = Authenticator::new(keys, Rules::default(), "prefd", 10).unwrap();
+        Authenticator::new(keys, Rules::default(), "prefd", entries).unwrap()
+    }
+
+    fn token(user: &str, expires: u64) -> String {
+        let claims = json!({"sub": user, "client_id": "c", "exp": expires});
+        let key = EncodingKey::from_secret(&SECRET);
+        encode(&Header::default(), &claims, &key).unwrap()
+    }
+
+    #[test]
+    fn where_no_token_is_remembered_a_connection_has_none_either() {
+        for entries in [0, 10] {
+            let (last, token) = (LastToken::default(), token("u", IN_THE_FUTURE));
+            let authenticator = remembering(entries);
+            let claims = authenticator.claims(token.as_bytes(), &last, 0.0).unwrap();
+            let remembered = (entries > 0).then_some(claims);
+            assert_eq!(last.get(token.as_bytes()), remembered);
+        }
+    }
+
+    #[test]
+    fn a_connection_s_token_is_judged_by_the_clock_each_time() {
+        let authenticator = remembering(10);
         let last = LastToken::default();
         let ask = |user: &str, expires: u64, now: u64| {
-            let claims = json!({"sub": user, "client_id": "c", "exp": expires});
-            let key = EncodingKey::from_secret(&[b's'; 32]);
-            let token = encode(&Header::default(), &claims, &key).unwrap();
+            let token = token(user, expires);
             let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
             let headers = [(AUTHORIZATION, value)].into_iter().collect();
             let now = UNIX_EPOCH + Duration::from_secs(now);

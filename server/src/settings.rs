@@ -157,7 +157,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BYTES", env = "PREFD_SEGMENT_BYTES")]
     pub(crate) segment_bytes: Option<u64>,
 
-    /// Verified tokens that are remembered [default: 10000]
+    /// Verified tokens that are remembered; with 0 each is verified each time that it comes
+    /// [default: 10000]
     #[arg(long, value_name = "N", env = "PREFD_TOKEN_CACHE_ENTRIES")]
     pub(crate) token_cache_entries: Option<usize>,
 
