@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::alignment::Gathered;
@@ -52,6 +52,9 @@ pub(crate) struct Blobs {
     next: AtomicU64,
     /// Which namespaces have blobs, and which. Only these: most have none.
     named: Mutex<HashMap<NamespaceHash, Vec<u64>>>,
+    /// How many those are. Where there are none, committing threads need not hand the lock
+    /// to each other. Who names is who asks, one at a time (`committer/turns.rs`).
+    named_count: AtomicUsize,
     /// Files that are to go.
     doomed: Mutex<Vec<u64>>,
     /// Rung when there are any.
@@ -87,6 +90,7 @@ impl Blobs {
             dir: dir.to_owned(),
             store,
             next: AtomicU64::new(highest.saturating_add(1)),
+            named_count: AtomicUsize::new(named.len()),
             named: Mutex::new(named),
             doomed: Mutex::new(present),
             bell,
@@ -138,15 +142,16 @@ impl Blobs {
     /// last one named are doomed. To be called once that newest
     /// frame is on stable storage.
     pub(crate) fn name(&self, hash: NamespaceHash, blobs: &[u64]) {
+        if !self.concerns(hash, blobs) {
+            return;
+        }
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         let before = if blobs.is_empty() {
-            if named.is_empty() {
-                return;
-            }
             named.remove(&hash)
         } else {
             named.insert(hash, blobs.to_vec())
         };
+        self.named_count.store(named.len(), Ordering::Relaxed);
         drop(named);
         for id in before.into_iter().flatten() {
             if !blobs.contains(&id) {
@@ -157,7 +162,10 @@ impl Blobs {
 
     /// Whether [`Self::name`] would change anything now.
     pub(crate) fn concerns(&self, hash: NamespaceHash, blobs: &[u64]) -> bool {
-        !blobs.is_empty() || {
+        if !blobs.is_empty() {
+            return true;
+        }
+        self.named_count.load(Ordering::Relaxed) > 0 && {
             let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
             named.contains_key(&hash)
         }
