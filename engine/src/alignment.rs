@@ -3,6 +3,8 @@
 //! To copy between the page cache and memory that lies otherwise takes some processors
 //! three times as long.
 
+use std::cell::Cell;
+
 const CACHE_LINE_BYTES: u64 = 64;
 /// What a buffer must have more for [`misalignment`].
 pub(crate) const LARGEST_SHIFT: usize = 63;
@@ -14,8 +16,19 @@ pub(crate) fn misalignment(memory: &[u8], offset: u64) -> usize {
     usize::try_from(distance % CACHE_LINE_BYTES).unwrap_or_default()
 }
 
+/// What shares no cache line with anything else, nor a pair of lines, since some
+/// processors fetch two.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Apart<T>(pub(crate) T);
+
+thread_local! {
+    static OF_THIS_THREAD: Cell<Option<Gathered>> = const { Cell::new(None) };
+}
+
 /// Bytes that are gathered to be written at once. Past the capacity they are as right, and
 /// may lie otherwise.
+#[derive(Default)]
 pub(crate) struct Gathered {
     memory: Vec<u8>,
     /// Where in the memory they begin.
@@ -28,6 +41,19 @@ impl Gathered {
             memory: Vec::with_capacity(bytes + LARGEST_SHIFT),
             start: 0,
         }
+    }
+
+    /// What this thread has kept, or else new memory. Threads that take turns do not hand
+    /// their memory to each other, which would have each wait for the other's cache lines.
+    pub(crate) fn of_this_thread(bytes: usize) -> Self {
+        let kept = OF_THIS_THREAD.take();
+        kept.unwrap_or_else(|| Self::with_capacity(bytes))
+    }
+
+    pub(crate) fn keep_for_this_thread(mut self) {
+        self.memory.clear();
+        self.start = 0;
+        OF_THIS_THREAD.set(Some(self));
     }
 
     /// Forgets them: what follows goes to this offset of the file.
@@ -54,6 +80,19 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_gets_back_the_memory_that_it_kept_and_nothing_in_it() {
+        let mut gathered = Gathered::of_this_thread(100);
+        gathered.begin(5);
+        gathered.end().extend_from_slice(&[7; 100]);
+        let memory = gathered.memory.as_ptr();
+        gathered.keep_for_this_thread();
+        let again = Gathered::of_this_thread(100);
+        assert_eq!((again.memory.as_ptr(), again.bytes()), (memory, &[][..]));
+        let other = Gathered::of_this_thread(100);
+        assert_ne!(other.memory.as_ptr(), memory);
+    }
 
     #[test]
     fn what_is_gathered_lies_as_its_place_in_the_file_does() {

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
+use crate::alignment::Apart;
 use crate::blob::BlobDraft;
 use crate::compaction::Job;
 use crate::config::Durability;
@@ -175,6 +177,10 @@ pub(crate) struct Work {
 pub(crate) struct Queue {
     max_bytes: u64,
     state: Mutex<QueueState>,
+    /// Whether a writer who commits by itself has to look behind the lock. Changed with it
+    /// held, and only where it changes: who reads it need not take its cache line from
+    /// another thread.
+    is_busy: Apart<AtomicBool>,
     /// Something was queued, or the queue was closed.
     filled: Condvar,
     /// Something was taken, or the queue was closed.
@@ -206,6 +212,7 @@ impl Queue {
         Self {
             max_bytes,
             state: Mutex::default(),
+            is_busy: Apart::default(),
             filled: Condvar::new(),
             drained: Condvar::new(),
         }
@@ -213,6 +220,20 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is open, and nothing waits: what this thread has queued before is seen,
+    /// and, by who holds the committer, that it was closed before the committer was.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_busy.0.load(Ordering::Relaxed)
+    }
+
+    /// To be called with the lock held, once what it guards was changed.
+    fn note(&self, state: &QueueState) {
+        let is_busy = state.closed || state.has_work();
+        if self.is_busy.0.load(Ordering::Relaxed) != is_busy {
+            self.is_busy.0.store(is_busy, Ordering::Relaxed);
+        }
     }
 
     /// Queues a write, or decides at once that it cannot be.
@@ -242,6 +263,7 @@ impl Queue {
         let (request, commit) = Request::new(change);
         state.bytes += weight(&request.change.draft);
         state.requests.push_back(request);
+        self.note(&state);
         self.wake(state);
         commit
     }
@@ -263,6 +285,7 @@ impl Queue {
             return Err(Error::Closed);
         }
         state.job = Some(job);
+        self.note(&state);
         self.wake(state);
         Ok(())
     }
@@ -303,6 +326,7 @@ impl Queue {
         let was_full = state.bytes >= self.max_bytes;
         state.bytes -= bytes;
         work.is_all = state.requests.is_empty();
+        self.note(&state);
         drop(state);
         if was_full {
             self.drained.notify_all();
@@ -311,7 +335,10 @@ impl Queue {
 
     /// Refuses what comes from now on. What is queued will be taken.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        self.note(&state);
+        drop(state);
         self.filled.notify_all();
         self.drained.notify_all();
     }

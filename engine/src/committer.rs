@@ -72,6 +72,13 @@ impl Committer {
         Some(self.commit_work(work))
     }
 
+    /// Commits `own`, where nothing waits.
+    fn step_alone(&mut self, own: Request) -> usize {
+        self.commit(std::iter::once(own), None);
+        self.end_step();
+        1
+    }
+
     /// Commits `own`, in one batch with what waits before it. How many writes that was.
     fn step_with(&mut self, own: Request) -> usize {
         let mut work = self.take();
@@ -95,6 +102,11 @@ impl Committer {
         let writes = work.requests.len();
         self.commit(work.requests.drain(..), work.job.take());
         self.work = work;
+        self.end_step();
+        writes
+    }
+
+    fn end_step(&mut self) {
         let has_reserve = self.reserve.is_held();
         // Others read it: it is not written needlessly.
         if self.shared.has_reserve.load(Ordering::Relaxed) != has_reserve {
@@ -105,7 +117,6 @@ impl Committer {
         if std::mem::take(&mut self.catalogue_is_full) {
             self.shared.catalogue.wait_for_room();
         }
-        writes
     }
 
     fn commit(&mut self, requests: impl Iterator<Item = Request>, job: Option<Job>) {

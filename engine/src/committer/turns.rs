@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::Committer;
+use crate::alignment::Apart;
 use crate::commit::{Change, Outcome, Request};
 use crate::config::Durability;
 use crate::error::{Error, Result};
@@ -29,11 +30,6 @@ pub(crate) struct Turns {
     /// by sharing a sync than each of them by beginning its own at once.
     is_shared: AtomicBool,
 }
-
-/// What shares no cache line with anything else, nor a pair of lines, since some
-/// processors fetch two.
-#[repr(align(128))]
-struct Apart<T>(T);
 
 impl Turns {
     pub(crate) fn new(shared: Arc<Shared>, committer: Committer) -> Self {
@@ -80,12 +76,18 @@ impl Turns {
 
     fn lead(&self, mut turn: Turn<'_>, change: Change) -> Outcome {
         let _abort = AbortOnPanic(&self.shared);
+        let queue = &self.shared.queue;
+        let is_idle = queue.is_idle();
         // The thread that closes the store needs the committer for that.
-        if self.shared.queue.is_closed() {
+        if !is_idle && queue.is_closed() {
             return Err(Error::Closed);
         }
         let (request, commit) = Request::new(change);
-        let writes = turn.committer.step_with(request);
+        let writes = if is_idle {
+            turn.committer.step_alone(request)
+        } else {
+            turn.committer.step_with(request)
+        };
         drop(turn);
         self.note(writes);
         commit.wait()

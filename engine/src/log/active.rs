@@ -131,6 +131,7 @@ impl Active {
 
     pub(super) fn begin_batch(&mut self) {
         self.batch.start = self.mark();
+        self.gathered = Gathered::of_this_thread(GATHER_BYTES);
     }
 
     pub(super) fn batch_start(&self) -> Mark {
@@ -141,6 +142,7 @@ impl Active {
     pub(super) fn end_batch(&mut self) {
         self.bytes += self.batch.bytes;
         self.batch = Batch::default();
+        std::mem::take(&mut self.gathered).keep_for_this_thread();
     }
 
     /// Appends a write to the batch, which takes a revision.
