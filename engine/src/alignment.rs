@@ -8,6 +8,8 @@ use std::cell::Cell;
 const CACHE_LINE_BYTES: u64 = 64;
 /// What a buffer must have more for [`misalignment`].
 pub(crate) const LARGEST_SHIFT: usize = 63;
+/// What a thread keeps of memory for [`Gathered`], at most.
+const MOST_KEPT_BYTES: usize = 512 * 1024;
 
 /// How far into `memory` bytes should begin that go to this offset of a file, or come
 /// from it, so that both are as far behind a cache line.
@@ -51,6 +53,10 @@ impl Gathered {
     }
 
     pub(crate) fn keep_for_this_thread(mut self) {
+        // What a frame far beyond the usual made it grow to is not kept.
+        if self.memory.capacity() > MOST_KEPT_BYTES {
+            return;
+        }
         self.memory.clear();
         self.start = 0;
         OF_THIS_THREAD.set(Some(self));
@@ -90,8 +96,11 @@ mod tests {
         gathered.keep_for_this_thread();
         let again = Gathered::of_this_thread(100);
         assert_eq!((again.memory.as_ptr(), again.bytes()), (memory, &[][..]));
-        let other = Gathered::of_this_thread(100);
+        let mut other = Gathered::of_this_thread(100);
         assert_ne!(other.memory.as_ptr(), memory);
+        other.end().resize(MOST_KEPT_BYTES + 1, 0);
+        other.keep_for_this_thread();
+        assert!(OF_THIS_THREAD.take().is_none());
     }
 
     #[test]

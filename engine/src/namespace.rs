@@ -115,6 +115,9 @@ impl Namespace {
     /// Checks `body` and replaces the document with it. Blocks until it is as
     /// durable as was asked for, and while the commit queue is full.
     ///
+    /// This thread may commit it, and then keeps the memory for that, some 256 KiB of
+    /// which the system gives what is used, until it ends.
+    ///
     /// # Errors
     /// [`Error::Rejected`], and those of [`Commit::wait`].
     pub fn put(&self, body: &[u8], options: WriteOptions) -> Result<Revision> {
