@@ -1,14 +1,18 @@
 //! Who asks: from an `Authorization` header to a user, a client and scopes.
 //!
-//! A resource server (RFC 6750, 7519, 8725): keys are the operator's, one algorithm
-//! for each key, and nothing in a token chooses either.
+//! A resource server (RFC 6750, 7519, 8725, 9068): keys are the operator's or those of
+//! providers that the operator has named, one algorithm for each key, and nothing in a
+//! token chooses either. Tokens that are no JWTs are their issuer's to judge (RFC 7662).
 
 mod cache;
 mod claims;
+pub(crate) mod introspection;
 pub(crate) mod keys;
 mod last;
+pub(crate) mod provider;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -17,32 +21,71 @@ use crate::error::{Code, Refusal};
 use cache::TokenCache;
 pub(crate) use claims::ClaimNames;
 pub(crate) use claims::Claims;
-use keys::KeySet;
+use introspection::Introspection;
+use keys::{Distrust, KeySet, Signed, Token};
 pub(crate) use last::LastToken;
+use provider::Provider;
 
 /// Bytes of a token, at most; what an identity provider makes is far below.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Seconds that clocks may differ.
 const LEEWAY_SECONDS: f64 = 30.0;
 
-/// What a token must say to be believed, besides its signature.
+/// What a token must say to be believed, besides its signature and its issuer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<String>,
+    /// The type that a JWT's header must name.
+    pub(crate) typ: Option<String>,
     pub(crate) names: ClaimNames,
     /// The claim that a linked identity shows in, where one is required.
     pub(crate) linked_identity_claim: Option<String>,
 }
 
+/// Who can say that a token is good.
+#[derive(Default)]
+pub(crate) struct Trust {
+    /// Keys from files.
+    pub(crate) local: KeySet,
+    pub(crate) providers: Vec<Arc<Provider>>,
+    /// Grows where a key is withdrawn.
+    pub(crate) generation: Arc<AtomicU64>,
+    pub(crate) introspection: Option<Introspection>,
+}
+
 /// Judges tokens.
 pub(crate) struct Authenticator {
-    keys: KeySet,
+    local: RwLock<Arc<KeySet>>,
+    providers: Vec<Arc<Provider>>,
+    generation: Arc<AtomicU64>,
+    introspection: Option<Introspection>,
     rules: Rules,
-    cache: TokenCache,
+    cache: TokenCache<Verified>,
     /// Whether a token is verified once, and not each time that it comes.
     remembers: bool,
     challenges: Challenges,
+}
+
+/// What a token says that a key has signed.
+#[derive(Debug, Clone, PartialEq)]
+struct Verified {
+    claims: Arc<Claims>,
+    /// Of the keys that it was judged by.
+    generation: u64,
+}
+
+/// Why a token gives no access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denial {
+    Refused(&'static str),
+    /// Whoever could judge it cannot be reached.
+    Unavailable,
+}
+
+impl From<&'static str> for Denial {
+    fn from(reason: &'static str) -> Self {
+        Self::Refused(reason)
+    }
 }
 
 /// The `WWW-Authenticate` headers, which differ only in the realm.
@@ -55,7 +98,7 @@ struct Challenges {
 impl Authenticator {
     /// `None` where the realm cannot stand in a header.
     pub(crate) fn new(
-        keys: KeySet,
+        trust: Trust,
         rules: Rules,
         realm: &str,
         cache_entries: usize,
@@ -65,7 +108,10 @@ impl Authenticator {
             realm.replace('\\', "\\\\").replace('"', "\\\"")
         );
         Some(Self {
-            keys,
+            local: RwLock::new(Arc::new(trust.local)),
+            providers: trust.providers,
+            generation: trust.generation,
+            introspection: trust.introspection,
             rules,
             cache: TokenCache::new(cache_entries),
             remembers: cache_entries > 0,
@@ -80,33 +126,23 @@ impl Authenticator {
 
     /// The claims of the request's token, which are believed at `now`. `last` is what its
     /// connection sent last.
-    pub(crate) fn authenticate(
+    pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
         last: &LastToken,
         now: SystemTime,
     ) -> Result<Arc<Claims>, Box<Refusal>> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let header = values.next();
-        if values.next().is_some() {
-            return Err(Refusal::new(
-                Code::InvalidRequest,
-                "There is more than one Authorization header.",
-            )
-            .at_header("Authorization"));
-        }
-        let token = header.and_then(bearer).ok_or_else(|| {
-            Refusal::new(
-                Code::MissingToken,
-                "The request has no Authorization header with a Bearer token.",
-            )
-            .challenge(self.challenges.plain.clone())
-        })?;
-        let claims = self.claims(token, last, seconds(now)).map_err(|reason| {
-            Refusal::new(Code::InvalidToken, reason)
-                .at_header("Authorization")
-                .challenge(self.challenges.invalid_token.clone())
-        })?;
+        let token = self.token(headers)?;
+        let now = seconds(now);
+        let claims = match self.remembered(token, last) {
+            Some(claims) => claims
+                .check_time(now)
+                .map(|()| claims)
+                .map_err(Denial::Refused),
+            // On its own, so that what it waits with is no part of every request.
+            None => Box::pin(self.judge(token, last, now)).await,
+        };
+        let claims = claims.map_err(|denial| self.denied(denial))?;
         if !claims.has_linked_identity {
             return Err(Refusal::new(
                 Code::MissingLinkedIdentity,
@@ -116,6 +152,39 @@ impl Authenticator {
             .challenge(self.challenges.plain.clone()));
         }
         Ok(claims)
+    }
+
+    /// The token of a request.
+    fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<Refusal>> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let header = values.next();
+        if values.next().is_some() {
+            return Err(Refusal::new(
+                Code::InvalidRequest,
+                "There is more than one Authorization header.",
+            )
+            .at_header("Authorization"));
+        }
+        header.and_then(bearer).ok_or_else(|| {
+            Refusal::new(
+                Code::MissingToken,
+                "The request has no Authorization header with a Bearer token.",
+            )
+            .challenge(self.challenges.plain.clone())
+        })
+    }
+
+    fn denied(&self, denial: Denial) -> Box<Refusal> {
+        match denial {
+            Denial::Refused(reason) => Refusal::new(Code::InvalidToken, reason)
+                .at_header("Authorization")
+                .challenge(self.challenges.invalid_token.clone()),
+            // Not a refusal of the token: its client would throw it away.
+            Denial::Unavailable => Refusal::new(
+                Code::Overloaded,
+                "The token cannot be judged now, since its issuer does not answer; try again later.",
+            ),
+        }
     }
 
     /// The refusal of a token that lacks `scope`.
@@ -143,37 +212,132 @@ impl Authenticator {
         }
     }
 
-    fn claims(
-        &self,
-        token: &[u8],
-        last: &LastToken,
-        now: f64,
-    ) -> Result<Arc<Claims>, &'static str> {
-        if let Some(claims) = last.get(token) {
-            claims.check_time(now)?;
-            return Ok(claims);
+    /// The claims of a token that a key has signed which is not withdrawn yet; their times
+    /// are not judged.
+    fn remembered(&self, token: &[u8], last: &LastToken) -> Option<Arc<Claims>> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let is_current = |verified: &Verified| verified.generation == generation;
+        if let Some(verified) = last.get(token).filter(is_current) {
+            return Some(verified.claims);
         }
-        let claims = self.verify(token, now)?;
+        let verified = self.cache.get(token).filter(is_current)?;
+        self.remember(token, last, &verified);
+        Some(verified.claims)
+    }
+
+    fn remember(&self, token: &[u8], last: &LastToken, verified: &Verified) {
         if self.remembers {
-            last.set(token, &claims);
+            last.set(token, verified);
         }
+    }
+
+    /// The claims of a token that is valid at `now`, or why there are none. May wait for
+    /// its issuer.
+    async fn judge(&self, text: &[u8], last: &LastToken, now: f64) -> Result<Arc<Claims>, Denial> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(TOO_LONG.into());
+        }
+        if let Some(introspection) = &self.introspection
+            && !(self.has_keys() && Token::is_jwt(text))
+        {
+            return introspection.claims(text, &self.rules, now).await;
+        }
+        let token = self.parse(text)?;
+        let verified = match self.verified(&token) {
+            Err(Distrust::NoKey) => self.verified_by_newer_keys(&token).await?,
+            Err(Distrust::Because(reason)) => return Err(reason.into()),
+            Ok(verified) => verified,
+        };
+        verified.claims.check_time(now)?;
+        let weight = verified.claims.weight();
+        self.cache.insert(text, verified.clone(), weight);
+        self.remember(text, last, &verified);
+        Ok(verified.claims)
+    }
+
+    /// The claims of a token that is valid at `now`, by the keys that are known.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn verify(&self, text: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(TOO_LONG);
+        }
+        let verified = self.verified(&self.parse(text)?);
+        let claims = verified.map_err(reason)?.claims;
+        claims.check_time(now)?;
         Ok(claims)
     }
 
-    /// The claims of a token that is valid at `now`, or why it is not.
-    pub(crate) fn verify(&self, token: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err("The token has more than 8 KiB.");
+    fn parse<'a>(&self, text: &'a [u8]) -> Result<Token<'a>, &'static str> {
+        let token = Token::parse(text)?;
+        match &self.rules.typ {
+            Some(typ) if !token.is_of_type(typ) => Err("The token is not of the right type."),
+            _ => Ok(token),
         }
-        if let Some(claims) = self.cache.get(token) {
-            claims.check_time(now)?;
-            return Ok(claims);
+    }
+
+    /// By the keys that are known.
+    fn verified(&self, token: &Token<'_>) -> Result<Verified, Distrust> {
+        // Before the keys: what is judged by keys that are withdrawn meanwhile is then
+        // not remembered for longer than that.
+        let generation = self.generation.load(Ordering::Acquire);
+        let Signed { claims, issuer } = self.signed(token)?;
+        let claims = Claims::read(&claims, issuer.as_deref(), &self.rules);
+        Ok(Verified {
+            claims: Arc::new(claims.map_err(Distrust::Because)?),
+            generation,
+        })
+    }
+
+    fn signed(&self, token: &Token<'_>) -> Result<Signed, Distrust> {
+        let mut outcome = self.local_keys().verify(token);
+        for provider in &self.providers {
+            match outcome {
+                Ok(signed) => return Ok(signed),
+                Err(Distrust::NoKey) => outcome = provider.verify(token),
+                Err(because) => outcome = provider.verify(token).map_err(|_| because),
+            }
         }
-        let verified = self.keys.verify(token)?;
-        let claims = Arc::new(Claims::read(&verified, &self.rules)?);
-        claims.check_time(now)?;
-        self.cache.insert(token, &claims);
-        Ok(claims)
+        outcome
+    }
+
+    /// Has providers asked for newer keys whose key may have signed the token.
+    async fn verified_by_newer_keys(&self, token: &Token<'_>) -> Result<Verified, Denial> {
+        let claimed_issuer = token.claimed_issuer();
+        let mut is_up_to_date = true;
+        for provider in &self.providers {
+            if token.may_be_of_a_provider()
+                && provider.may_have_key_of(token, claimed_issuer.as_deref())
+            {
+                is_up_to_date &= provider.renew().await;
+            }
+        }
+        self.verified(token).map_err(|distrust| match distrust {
+            Distrust::NoKey if !is_up_to_date => Denial::Unavailable,
+            distrust => Denial::Refused(reason(distrust)),
+        })
+    }
+
+    fn local_keys(&self) -> Arc<KeySet> {
+        let keys = self.local.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&keys)
+    }
+
+    fn has_keys(&self) -> bool {
+        !self.providers.is_empty() || !self.local_keys().is_empty()
+    }
+
+    /// Whose keys are fetched, for as long as [`Provider::run`] is polled.
+    pub(crate) fn providers(&self) -> &[Arc<Provider>] {
+        &self.providers
+    }
+}
+
+const TOO_LONG: &str = "The token has more than 8 KiB.";
+
+fn reason(distrust: Distrust) -> &'static str {
+    match distrust {
+        Distrust::NoKey => "The token is not signed by a trusted key.",
+        Distrust::Because(reason) => reason,
     }
 }
 
@@ -215,9 +379,9 @@ mod tests {
     fn remembering(entries: usize) -> Authenticator {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), SECRET).unwrap();
-        let mut keys = KeySet::default();
-        keys.add_secret_file(file.path()).unwrap();
-        Authenticator::new(keys, Rules::default(), "prefd", entries).unwrap()
+        let mut trust = Trust::default();
+        trust.local.add_secret_file(file.path()).unwrap();
+        Authenticator::new(trust, Rules::default(), "prefd", entries).unwrap()
     }
 
     fn token(user: &str, expires: u64) -> String {
@@ -226,39 +390,65 @@ mod tests {
         encode(&Header::default(), &claims, &key).unwrap()
     }
 
-    #[test]
-    fn where_no_token_is_remembered_a_connection_has_none_either() {
+    #[tokio::test]
+    async fn where_no_token_is_remembered_a_connection_has_none_either() {
         for entries in [0, 10] {
             let (last, token) = (LastToken::default(), token("u", IN_THE_FUTURE));
             let authenticator = remembering(entries);
-            let claims = authenticator.claims(token.as_bytes(), &last, 0.0).unwrap();
+            let claims = authenticator
+                .judge(token.as_bytes(), &last, 0.0)
+                .await
+                .unwrap();
             let remembered = (entries > 0).then_some(claims);
-            assert_eq!(last.get(token.as_bytes()), remembered);
+            let last = last.get(token.as_bytes());
+            assert_eq!(last.map(|last| last.claims), remembered);
         }
     }
 
-    #[test]
-    fn a_connection_s_token_is_judged_by_the_clock_each_time() {
+    #[tokio::test]
+    async fn a_connection_s_token_is_judged_by_the_clock_each_time() {
         let authenticator = remembering(10);
         let last = LastToken::default();
-        let ask = |user: &str, expires: u64, now: u64| {
+        let ask = async |user: &str, expires: u64, now: u64| {
             let token = token(user, expires);
             let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
             let headers = [(AUTHORIZATION, value)].into_iter().collect();
             let now = UNIX_EPOCH + Duration::from_secs(now);
-            let claims = authenticator.authenticate(&headers, &last, now);
+            let claims = authenticator.authenticate(&headers, &last, now).await;
             claims
                 .map(|claims| claims.user.clone())
                 .map_err(|refusal| refusal.code())
         };
         let expires = IN_THE_FUTURE;
-        assert_eq!(ask("u", expires, expires - 100), Ok("u".to_owned()));
-        assert_eq!(ask("u", expires, expires + 29), Ok("u".to_owned()));
-        assert_eq!(ask("u", expires, expires + 30), Err(Code::InvalidToken));
+        assert_eq!(ask("u", expires, expires - 100).await, Ok("u".to_owned()));
+        assert_eq!(ask("u", expires, expires + 29).await, Ok("u".to_owned()));
+        assert_eq!(
+            ask("u", expires, expires + 30).await,
+            Err(Code::InvalidToken)
+        );
         // One that is refused does not take the place of one that is not.
-        assert_eq!(ask("v", expires - 200, expires), Err(Code::InvalidToken));
-        assert_eq!(ask("u", expires, expires), Ok("u".to_owned()));
-        assert_eq!(ask("v", expires, expires), Ok("v".to_owned()));
-        assert_eq!(ask("u", expires, expires), Ok("u".to_owned()));
+        assert_eq!(
+            ask("v", expires - 200, expires).await,
+            Err(Code::InvalidToken)
+        );
+        assert_eq!(ask("u", expires, expires).await, Ok("u".to_owned()));
+        assert_eq!(ask("v", expires, expires).await, Ok("v".to_owned()));
+        assert_eq!(ask("u", expires, expires).await, Ok("u".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_withdrawn_takes_its_tokens_with_it() {
+        let authenticator = remembering(10);
+        let (last, other) = (LastToken::default(), LastToken::default());
+        let token = token("u", IN_THE_FUTURE);
+        authenticator
+            .judge(token.as_bytes(), &last, 0.0)
+            .await
+            .unwrap();
+        assert!(authenticator.remembered(token.as_bytes(), &last).is_some());
+        assert!(authenticator.remembered(token.as_bytes(), &other).is_some());
+        authenticator.generation.fetch_add(1, Ordering::AcqRel);
+        assert!(authenticator.remembered(token.as_bytes(), &last).is_none());
+        assert!(authenticator.remembered(token.as_bytes(), &other).is_none());
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use crate::auth::Authenticator;
 use crate::connection::Carrier;
-use crate::serve::{ServeError, authenticator, carrier, handler, keys};
+use crate::identity::{IdentityError, authenticator, local_keys};
+use crate::serve::{ServeError, carrier, handler};
 use crate::settings::Settings;
 
 /// The keys of an operator.
@@ -55,7 +56,7 @@ impl Server {
             ..keys.settings()
         };
         let build = || {
-            let keys = self::keys(&settings)?;
+            let keys = local_keys(&settings).map_err(IdentityError::from)?;
             Ok(Arc::new(handler(&settings, engine, keys)?))
         };
         let handler = build().map_err(|error: ServeError| error.to_string())?;
@@ -93,9 +94,9 @@ impl Verifier {
             token_cache_entries: Some(0),
             ..keys.settings()
         };
-        let build = || authenticator(&settings, self::keys(&settings)?);
+        let build = || authenticator(&settings, local_keys(&settings)?);
         Ok(Self(
-            build().map_err(|error: ServeError| error.to_string())?,
+            build().map_err(|error: IdentityError| error.to_string())?,
         ))
     }
 

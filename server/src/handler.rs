@@ -2,6 +2,7 @@
 //!
 //! Nothing here blocks: what may touch the disk is handed to a blocking thread.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,6 +44,8 @@ const NO_DOCUMENT: &[u8] = b"{}";
 pub(crate) struct Handler {
     pub(crate) engine: Engine,
     pub(crate) authenticator: Authenticator,
+    /// The clients that there are; `None` where any may be.
+    pub(crate) known_clients: Option<HashSet<String>>,
     pub(crate) versions: Vec<String>,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Budget,
@@ -137,13 +140,19 @@ impl Handler {
         })?;
         let claims = self
             .authenticator
-            .authenticate(&parts.headers, last_token, now)?;
+            .authenticate(&parts.headers, last_token, now)
+            .await?;
         let client_id = route
             .client_id()
             .map_err(|reason| Refusal::new(Code::InvalidClientId, reason.0))?;
         let access = operation.access();
         if !access.is_allowed(&claims, &client_id) {
             return Err(self.authenticator.insufficient(&access.scope(&client_id)));
+        }
+        if let Some(known) = &self.known_clients
+            && !known.contains(&*client_id)
+        {
+            return Err(Refusal::new(Code::NotFound, "There is no such client."));
         }
         let names = Names {
             user: &claims.user,

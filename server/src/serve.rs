@@ -1,5 +1,6 @@
 //! `prefd serve`: from settings to a listening server, and back to a closed store.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
-use crate::auth::keys::{KeyError, KeySet};
-use crate::auth::{Authenticator, ClaimNames, Rules};
+use crate::auth::keys::KeySet;
 use crate::connection::Carrier;
 use crate::descriptors::{Shares, TooFew};
 use crate::dev;
 use crate::handler::Handler;
-use crate::settings::{Settings, SettingsError, Span};
+use crate::identity::{self, IdentityError};
+use crate::settings::{Settings, SettingsError, span};
 use crate::token::{self, TokenError};
 use crate::upload::Budget;
 
@@ -26,12 +27,10 @@ const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The page says 2025-1; the newest public client library calls 2024-2.
 const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
-const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
-const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
 /// How long to wait where the system has no file descriptor for a connection: they
 /// come back as connections end, and asking at once again would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,11 +45,6 @@ const BACKLOG: u32 = 1024;
 pub(crate) enum ServeError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error(
-        "no key to verify tokens with: set --jwt-hs256-secret-file, --jwt-public-key-file or \
-         --jwks-file, or try it out with --dev"
-    )]
-    NoKeys,
     #[error("--dev listens on loopback addresses only, and {0} is none: its key is for trying out")]
     DevOffLoopback(SocketAddr),
     #[error("{0} must be at least 1")]
@@ -59,10 +53,8 @@ pub(crate) enum ServeError {
     Version(String),
     #[error("--log: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
-    #[error("--realm cannot stand in a header")]
-    Realm,
     #[error(transparent)]
-    Keys(#[from] KeyError),
+    Identity(#[from] IdentityError),
     #[error("cannot open the data directory {}: {source}{}", path.display(), cause(source))]
     Open {
         path: PathBuf,
@@ -89,20 +81,19 @@ pub(crate) enum ServeError {
 impl ServeError {
     /// Whether it was asked for in a way that cannot work.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Settings(_)
-                | Self::NoKeys
-                | Self::DevOffLoopback(_)
-                | Self::Zero(_)
-                | Self::Version(_)
-                | Self::Log(_)
-                | Self::Realm
-                | Self::Open {
-                    source: prefd_engine::Error::InvalidConfig { .. },
-                    ..
-                }
-        )
+            | Self::DevOffLoopback(_)
+            | Self::Zero(_)
+            | Self::Version(_)
+            | Self::Log(_)
+            | Self::Open {
+                source: prefd_engine::Error::InvalidConfig { .. },
+                ..
+            } => true,
+            Self::Identity(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }
 
@@ -119,6 +110,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
 pub(crate) fn run(settings: &Settings) -> Result<(), ServeError> {
     check(settings)?;
     start_log(settings.log.as_deref().unwrap_or("info"))?;
+    identity::check(settings)?;
     let data_dir = settings
         .data_dir
         .clone()
@@ -126,15 +118,13 @@ pub(crate) fn run(settings: &Settings) -> Result<(), ServeError> {
     let is_dev = settings.dev.unwrap_or(false);
     // Keys that were given are judged before anything is made; the one of --dev is in
     // the data directory, which must be ours before it is written to.
-    let mut keys = keys(settings)?;
-    if keys.is_empty() && !is_dev {
-        return Err(ServeError::NoKeys);
-    }
+    let mut keys = local_keys(settings)?;
     let shares = Shares::of_process(settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS))?;
     let engine = open(settings, &data_dir, shares)?;
     if is_dev {
         dev::ensure_key(&data_dir).map_err(system("cannot make the key of --dev"))?;
-        keys.add_secret_file(&dev::key_path(&data_dir))?;
+        keys.add_secret_file(&dev::key_path(&data_dir))
+            .map_err(IdentityError::from)?;
     }
     let handler = Arc::new(handler(settings, engine.clone(), keys)?);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -184,18 +174,9 @@ fn start_log(filter: &str) -> Result<(), ServeError> {
     Ok(())
 }
 
-pub(crate) fn keys(settings: &Settings) -> Result<KeySet, KeyError> {
-    let mut keys = KeySet::default();
-    if let Some(file) = &settings.jwt_hs256_secret_file {
-        keys.add_secret_file(file)?;
-    }
-    for file in settings.jwt_public_key_file.iter().flatten() {
-        keys.add_public_key_file(file)?;
-    }
-    if let Some(file) = &settings.jwks_file {
-        keys.add_jwks_file(file)?;
-    }
-    Ok(keys)
+/// The keys in files.
+pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, ServeError> {
+    Ok(identity::local_keys(settings).map_err(IdentityError::from)?)
 }
 
 fn open(settings: &Settings, data_dir: &Path, shares: Shares) -> Result<Engine, ServeError> {
@@ -222,28 +203,6 @@ fn open(settings: &Settings, data_dir: &Path, shares: Shares) -> Result<Engine, 
     Ok(engine)
 }
 
-pub(crate) fn authenticator(
-    settings: &Settings,
-    keys: KeySet,
-) -> Result<Authenticator, ServeError> {
-    let default = ClaimNames::default();
-    let rules = Rules {
-        issuer: settings.jwt_issuer.clone(),
-        audience: settings.jwt_audience.clone(),
-        names: ClaimNames {
-            user: settings.jwt_user_claim.clone().unwrap_or(default.user),
-            client: settings.jwt_client_claim.clone().unwrap_or(default.client),
-            scope: settings.jwt_scope_claim.clone().unwrap_or(default.scope),
-        },
-        linked_identity_claim: settings.linked_identity_claim.clone(),
-    };
-    let realm = settings.realm.as_deref().unwrap_or(DEFAULT_REALM);
-    let entries = settings
-        .token_cache_entries
-        .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
-    Authenticator::new(keys, rules, realm, entries).ok_or(ServeError::Realm)
-}
-
 pub(crate) fn handler(
     settings: &Settings,
     engine: Engine,
@@ -251,7 +210,8 @@ pub(crate) fn handler(
 ) -> Result<Handler, ServeError> {
     Ok(Handler {
         engine,
-        authenticator: authenticator(settings, keys)?,
+        authenticator: identity::authenticator(settings, keys)?,
+        known_clients: known_clients(settings),
         versions: versions(settings),
         max_body_bytes: settings.limits().max_body_bytes,
         budget: Budget::new(
@@ -270,8 +230,10 @@ fn versions(settings: &Settings) -> Vec<String> {
         .unwrap_or_else(|| DEFAULT_VERSIONS.map(str::to_owned).to_vec())
 }
 
-fn span(given: Option<Span>, default: Duration) -> Duration {
-    given.map_or(default, |span| span.0)
+/// The clients that there are; `None` where any may be.
+fn known_clients(settings: &Settings) -> Option<HashSet<String>> {
+    let clients = settings.known_client.as_ref()?;
+    Some(clients.iter().cloned().collect())
 }
 
 /// Listens, says so, and accepts until a signal; then lets what is in flight end.
@@ -290,6 +252,10 @@ async fn serve(
     let address = listener
         .local_addr()
         .map_err(|source| ServeError::Listen { address, source })?;
+    for provider in handler.authenticator.providers() {
+        let provider = Arc::clone(provider);
+        tokio::spawn(async move { provider.run().await });
+    }
     announce(settings, data_dir, address)?;
 
     let (stop, stopping) = watch::channel(());

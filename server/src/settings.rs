@@ -50,7 +50,53 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", env = "PREFD_JWKS_FILE")]
     pub(crate) jwks_file: Option<PathBuf>,
 
-    /// The issuer that a token must name
+    /// An OAuth or OpenID Connect issuer whose tokens are taken: its keys are found by its
+    /// metadata, fetched, and fetched again in the background; can be repeated
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "PREFD_OIDC_ISSUER"
+    )]
+    pub(crate) oidc_issuer: Option<Vec<String>>,
+
+    /// Where a JSON Web Key Set is fetched, of a provider without metadata; can be repeated
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "PREFD_JWKS_URL"
+    )]
+    pub(crate) jwks_url: Option<Vec<String>>,
+
+    /// The time after which keys are fetched again [default: 5m]
+    #[arg(long, value_name = "TIME", env = "PREFD_JWKS_REFRESH")]
+    pub(crate) jwks_refresh: Option<Span>,
+
+    /// Where to ask about tokens that are no JWTs (RFC 7662) [default: where the metadata of
+    /// the one --oidc-issuer says, given credentials]
+    #[arg(long, value_name = "URL", env = "PREFD_INTROSPECTION_URL")]
+    pub(crate) introspection_url: Option<String>,
+
+    /// A file with one line, CLIENT_ID:CLIENT_SECRET, to ask with
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PREFD_INTROSPECTION_CREDENTIALS_FILE"
+    )]
+    pub(crate) introspection_credentials_file: Option<PathBuf>,
+
+    /// How long an answer about a token is believed: a token that is revoked works for so
+    /// long [default: 30s]
+    #[arg(long, value_name = "TIME", env = "PREFD_INTROSPECTION_TTL")]
+    pub(crate) introspection_ttl: Option<Span>,
+
+    /// How long a good answer is believed while the provider cannot be reached, until the
+    /// token expires at most [default: 1h]
+    #[arg(long, value_name = "TIME", env = "PREFD_INTROSPECTION_MAX_STALE")]
+    pub(crate) introspection_max_stale: Option<Span>,
+
+    /// The issuer that a token must name that is signed by a key of a file or of --jwks-url
     #[arg(long, value_name = "URL", env = "PREFD_JWT_ISSUER")]
     pub(crate) jwt_issuer: Option<String>,
 
@@ -58,7 +104,19 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "AUD", env = "PREFD_JWT_AUDIENCE")]
     pub(crate) jwt_audience: Option<String>,
 
-    /// The claim that names the user [default: sub]
+    /// Whether an audience must be configured [default: true with --oidc-issuer, --jwks-url
+    /// or --introspection-url, unless --dev]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = BoolishValueParser::new(), value_name = "BOOL",
+          env = "PREFD_REQUIRE_AUDIENCE")]
+    pub(crate) require_audience: Option<bool>,
+
+    /// The type that a JWT's header must name, such as at+jwt (RFC 9068)
+    #[arg(long, value_name = "TYP", env = "PREFD_JWT_TYP")]
+    pub(crate) jwt_typ: Option<String>,
+
+    /// The claim that names the user [default: sub; in an answer about a token `user_id`,
+    /// or else sub]
     #[arg(long, value_name = "CLAIM", env = "PREFD_JWT_USER_CLAIM")]
     pub(crate) jwt_user_claim: Option<String>,
 
@@ -85,6 +143,15 @@ pub(crate) struct Settings {
     /// The claim that a token must have for its user to have a linked identity
     #[arg(long, value_name = "NAME", env = "PREFD_LINKED_IDENTITY_CLAIM")]
     pub(crate) linked_identity_claim: Option<String>,
+
+    /// A client that there is: with this, any other is not found; can be repeated
+    #[arg(
+        long,
+        value_name = "CLIENT",
+        value_delimiter = ',',
+        env = "PREFD_KNOWN_CLIENT"
+    )]
+    pub(crate) known_client: Option<Vec<String>>,
 
     /// The realm in WWW-Authenticate [default: prefd]
     #[arg(long, value_name = "REALM", env = "PREFD_REALM")]
@@ -229,6 +296,11 @@ impl Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Span(pub(crate) Duration);
+
+/// The span that was given, or the default.
+pub(crate) fn span(given: Option<Span>, default: Duration) -> Duration {
+    given.map_or(default, |span| span.0)
+}
 
 /// Not a span of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

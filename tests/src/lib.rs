@@ -1,7 +1,8 @@
 //! What the black-box tests of prefd and its engine share.
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
-//!   makes good and bad tokens, [`api_error`] checks an error whole.
+//!   makes good and bad tokens, [`issuer`] is an identity provider, [`api_error`] checks an
+//!   error whole.
 //! - [`layout`] finds its way in what is on the disk, [`described`] reads it as
 //!   docs/format.md says, [`golden`] are data directories that were written once.
 //! - [`history`] judges whether what clients saw of a namespace can be true.
@@ -21,6 +22,7 @@ pub mod described;
 pub mod golden;
 pub mod history;
 pub mod http;
+pub mod issuer;
 pub mod layout;
 pub mod load;
 pub mod loop_mount;

@@ -1,37 +1,41 @@
-//! Verified tokens, remembered so that a signature is checked once.
+//! What is known of tokens, remembered so that a signature is checked once and an issuer
+//! asked once.
 //!
 //! Bounded, and of no use to a thief: it is keyed by a hash of the token under a key
-//! of this process, and holds claims. Expiry is not its business: whoever takes
-//! claims from it checks their times. A key that is withdrawn takes its tokens with
-//! it, since a cache belongs to one set of keys.
+//! of this process. Expiry is not its business: whoever takes claims from it checks
+//! their times.
 
 use std::hash::Hasher;
-use std::sync::Arc;
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::auth::Claims;
-
 /// Bytes of claims that an entry holds typically; the bound is on the sum.
 const TYPICAL_CLAIMS_BYTES: u64 = 512;
 
-pub(crate) struct TokenCache {
+pub(crate) struct TokenCache<V> {
     key: [u8; 16],
-    claims: Cache<u128, Arc<Claims>, ClaimsWeight>,
+    entries: Cache<u128, Entry<V>, EntryWeight>,
 }
 
 #[derive(Clone)]
-struct ClaimsWeight;
+struct Entry<V> {
+    value: V,
+    /// Bytes.
+    weight: usize,
+}
 
-impl Weighter<u128, Arc<Claims>> for ClaimsWeight {
-    fn weight(&self, _: &u128, claims: &Arc<Claims>) -> u64 {
-        claims.weight() as u64
+#[derive(Clone)]
+struct EntryWeight;
+
+impl<V> Weighter<u128, Entry<V>> for EntryWeight {
+    fn weight(&self, _: &u128, entry: &Entry<V>) -> u64 {
+        entry.weight as u64
     }
 }
 
-impl TokenCache {
+impl<V: Clone> TokenCache<V> {
     /// For some `entries` tokens of ordinary size. Without random bytes for a key it
     /// holds nothing.
     pub(crate) fn new(entries: usize) -> Self {
@@ -42,10 +46,10 @@ impl TokenCache {
         };
         Self {
             key,
-            claims: Cache::with_weighter(
+            entries: Cache::with_weighter(
                 entries,
                 (entries as u64).saturating_mul(TYPICAL_CLAIMS_BYTES),
-                ClaimsWeight,
+                EntryWeight,
             ),
         }
     }
@@ -56,12 +60,19 @@ impl TokenCache {
         hasher.finish128().as_u128()
     }
 
-    pub(crate) fn get(&self, token: &[u8]) -> Option<Arc<Claims>> {
-        self.claims.get(&self.hash(token))
+    pub(crate) fn get(&self, token: &[u8]) -> Option<V> {
+        let entry = self.entries.get(&self.hash(token))?;
+        Some(entry.value)
     }
 
-    pub(crate) fn insert(&self, token: &[u8], claims: &Arc<Claims>) {
-        self.claims.insert(self.hash(token), Arc::clone(claims));
+    /// `weight`: bytes that the value takes.
+    pub(crate) fn insert(&self, token: &[u8], value: V, weight: usize) {
+        self.entries
+            .insert(self.hash(token), Entry { value, weight });
+    }
+
+    pub(crate) fn remove(&self, token: &[u8]) {
+        self.entries.remove(&self.hash(token));
     }
 }
 
@@ -72,14 +83,16 @@ mod tests {
     #[test]
     fn it_is_bounded_and_keyed_by_the_whole_token() {
         let cache = TokenCache::new(10);
-        let claims = Arc::new(Claims::of("u", "c", &["s"]));
-        cache.insert(b"token", &claims);
-        assert_eq!(cache.get(b"token").as_ref(), Some(&claims));
+        cache.insert(b"token", 1, 200);
+        assert_eq!(cache.get(b"token"), Some(1));
         assert!(cache.get(b"tokem").is_none() && cache.get(b"toke").is_none());
         for index in 0..1_000_u32 {
-            cache.insert(&index.to_le_bytes(), &claims);
+            cache.insert(&index.to_le_bytes(), 2, 200);
         }
-        let bytes = cache.claims.weight();
+        let bytes = cache.entries.weight();
         assert!(bytes <= 10 * TYPICAL_CLAIMS_BYTES, "{bytes}");
+        cache.insert(b"token", 3, 200);
+        cache.remove(b"token");
+        assert_eq!(cache.get(b"token"), None);
     }
 }

@@ -6,11 +6,14 @@ use crate::auth::{LEEWAY_SECONDS, Rules};
 
 /// Bytes of a user or client name, at most: what a namespace can have.
 const MAX_NAME_BYTES: usize = 255;
+const UNTRUSTED_ISSUER: &str = "The token is not of a trusted issuer.";
 
 /// Where in a token the names are.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimNames {
-    pub(crate) user: String,
+    /// `None` for the usual one, which is another for a JWT and for an answer about a
+    /// token.
+    pub(crate) user: Option<String>,
     /// The first one that is there counts.
     pub(crate) client: Vec<String>,
     /// The first one that is there counts.
@@ -21,7 +24,7 @@ impl Default for ClaimNames {
     fn default() -> Self {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Self {
-            user: "sub".to_owned(),
+            user: None,
             // RFC 9068 section 2.2; OpenID Connect Core section 2.
             client: names(&["client_id", "azp"]),
             // RFC 8693 section 4.2; "scp" is what several providers send.
@@ -44,26 +47,73 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Reads the claims, and checks all but the times.
-    pub(crate) fn read(token: &Map<String, Value>, rules: &Rules) -> Result<Self, &'static str> {
-        if let Some(issuer) = &rules.issuer
-            && token.get("iss").and_then(Value::as_str) != Some(issuer)
-        {
-            return Err("The token is not of a trusted issuer.");
+    /// Reads the claims of a JWT, and checks all but the times. `issuer` is whom they must
+    /// name.
+    pub(crate) fn read(
+        token: &Map<String, Value>,
+        issuer: Option<&str>,
+        rules: &Rules,
+    ) -> Result<Self, &'static str> {
+        if issuer.is_some_and(|issuer| token.get("iss").and_then(Value::as_str) != Some(issuer)) {
+            return Err(UNTRUSTED_ISSUER);
         }
+        let expires = seconds(token, "exp", "The token's exp is not a number.")?
+            .ok_or("The token has no exp.")?;
+        Self::named(token, &["sub"], expires, rules)
+    }
+
+    /// Reads what an issuer answers about an active token (RFC 7662 section 2.2), and
+    /// checks all but the times. Who answers is the issuer, so it need not name itself, and
+    /// how long a token is valid it need not say.
+    pub(crate) fn introspected(
+        answer: &Map<String, Value>,
+        issuer: Option<&str>,
+        rules: &Rules,
+    ) -> Result<Self, &'static str> {
+        if let (Some(issuer), Some(named)) = (issuer, answer.get("iss"))
+            && named.as_str() != Some(issuer)
+        {
+            return Err(UNTRUSTED_ISSUER);
+        }
+        // A refresh token is active, too. Those that access is given by are of this type
+        // (RFC 6750 section 6.1.1).
+        if let Some(kind) = answer.get("token_type")
+            && !kind
+                .as_str()
+                .is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"))
+        {
+            return Err("The token is not a bearer token.");
+        }
+        let expires = seconds(answer, "exp", "The token's exp is not a number.")?;
+        Self::named(
+            answer,
+            &["user_id", "sub"],
+            expires.unwrap_or(f64::INFINITY),
+            rules,
+        )
+    }
+
+    /// The user is in the first of `usual_users` that is there, where none is configured.
+    fn named(
+        token: &Map<String, Value>,
+        usual_users: &[&str],
+        expires: f64,
+        rules: &Rules,
+    ) -> Result<Self, &'static str> {
         if let Some(audience) = &rules.audience
             && !names_audience(token.get("aud"), audience)
         {
             return Err("The token is not meant for this service.");
         }
-        let expires = seconds(token, "exp", "The token's exp is not a number.")?
-            .ok_or("The token has no exp.")?;
         let not_before = seconds(token, "nbf", "The token's nbf is not a number.")?;
         let names = &rules.names;
-        let user = token.get(&names.user).and_then(Value::as_str);
+        let user = match &names.user {
+            Some(claim) => token.get(claim),
+            None => usual_users.iter().find_map(|claim| token.get(*claim)),
+        };
         let client = first(token, &names.client).and_then(Value::as_str);
         Ok(Self {
-            user: name(user).ok_or("The token names no user.")?,
+            user: name(user.and_then(Value::as_str)).ok_or("The token names no user.")?,
             client: name(client).ok_or("The token names no client.")?,
             scopes: scopes(first(token, &names.scope)),
             has_linked_identity: rules
@@ -185,7 +235,7 @@ mod tests {
     use super::*;
 
     fn read(token: &Value, rules: &Rules) -> Result<Claims, &'static str> {
-        Claims::read(token.as_object().unwrap(), rules)
+        Claims::read(token.as_object().unwrap(), None, rules)
     }
 
     fn with(name: &str, value: Value) -> Value {
@@ -248,25 +298,66 @@ mod tests {
     #[test]
     fn issuer_and_audience_are_required_once_configured() {
         let rules = Rules {
-            issuer: Some("https://i".to_owned()),
             audience: Some("prefd".to_owned()),
             ..Rules::default()
         };
-        let token = |iss: Value, aud: Value| json!({"sub": "u", "client_id": "c", "exp": 1, "iss": iss, "aud": aud});
+        let read = |iss: Value, aud: Value| {
+            let token = json!({"sub": "u", "client_id": "c", "exp": 1, "iss": iss, "aud": aud});
+            Claims::read(token.as_object().unwrap(), Some("https://i"), &rules)
+        };
         let good = json!("https://i");
-        assert!(read(&token(good.clone(), json!("prefd")), &rules).is_ok());
-        assert!(read(&token(good.clone(), json!(["other", "prefd"])), &rules).is_ok());
+        assert!(read(good.clone(), json!("prefd")).is_ok());
+        assert!(read(good.clone(), json!(["other", "prefd"])).is_ok());
         for aud in [
             json!("prefd2"),
             json!(["x"]),
             json!(null),
             json!({"prefd": 1}),
         ] {
-            assert!(read(&token(good.clone(), aud), &rules).is_err());
+            assert!(read(good.clone(), aud).is_err());
         }
         for iss in [json!("https://i/"), json!(["https://i"]), json!(null)] {
-            assert!(read(&token(iss, json!("prefd")), &rules).is_err());
+            assert!(read(iss, json!("prefd")).is_err());
         }
+    }
+
+    #[test]
+    fn an_answer_about_a_token_need_not_repeat_what_is_known() {
+        let rules = Rules::default();
+        let read = |answer: &Value| {
+            Claims::introspected(answer.as_object().unwrap(), Some("https://i"), &rules)
+        };
+        let least = json!({"active": true, "sub": "u", "client_id": "c"});
+        let claims = read(&least).unwrap();
+        assert_eq!((claims.user.as_str(), claims.client.as_str()), ("u", "c"));
+        assert!(claims.check_time(9e9).is_ok());
+        let with = |name: &str, value: Value| {
+            let mut answer = least.clone();
+            answer[name] = value;
+            read(&answer)
+        };
+        assert_eq!(with("user_id", json!("v")).unwrap().user, "v");
+        assert!(with("iss", json!("https://i")).is_ok());
+        assert!(with("token_type", json!("bearer")).is_ok());
+        let expiring = with("exp", json!(1000)).unwrap();
+        assert!(expiring.check_time(1029.0).is_ok() && expiring.check_time(1030.0).is_err());
+        for (name, value) in [
+            ("iss", json!("https://j")),
+            ("iss", json!(null)),
+            ("token_type", json!("DPoP")),
+            ("token_type", json!("refresh_token")),
+            ("exp", json!("1000")),
+            ("sub", json!(7)),
+            ("user_id", json!("")),
+        ] {
+            assert!(with(name, value.clone()).is_err(), "{name} {value}");
+        }
+        let rules = Rules {
+            audience: Some("prefd".to_owned()),
+            ..Rules::default()
+        };
+        let answer = least.as_object().unwrap();
+        assert!(Claims::introspected(answer, None, &rules).is_err());
     }
 
     #[test]

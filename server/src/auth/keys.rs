@@ -7,17 +7,23 @@
 mod jwks;
 mod modulus;
 mod pem;
+mod token;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::{Map, Value};
 
 use crate::auth::LEEWAY_SECONDS;
+pub(crate) use token::Token;
 
 /// Bytes of an HS256 secret, at least: the length of the hash (RFC 7518 section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
+/// Keys of one provider, at most: a token without an id is held against each of them.
+const MAX_PROVIDER_KEYS: usize = 64;
+const MALFORMED: &str = "The token is not a signed JWT.";
 
 /// Why a file gives no keys.
 #[derive(Debug, thiserror::Error)]
@@ -28,23 +34,40 @@ pub(crate) enum KeyError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{}: the secret has {found} bytes, and HS256 needs at least {MIN_SECRET_BYTES}", path.display())]
-    ShortSecret { path: PathBuf, found: usize },
-    #[error("{}: a private key has no place on a server that only verifies; give the public key", path.display())]
-    PrivateKey { path: PathBuf },
-    #[error("{}: not one PEM public key of RSA, EC (P-256, P-384) or Ed25519", path.display())]
-    UnknownKey { path: PathBuf },
-    #[error("{}: the RSA key has {found} bits, and at least {} are needed", path.display(), modulus::MIN_BITS)]
-    WeakRsaKey { path: PathBuf, found: usize },
-    #[error("{}: not a JSON Web Key Set: {source}", path.display())]
-    NoKeySet {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
-    #[error("{}: a symmetric key in a key set; give it with --jwt-hs256-secret-file", path.display())]
-    SymmetricKey { path: PathBuf },
-    #[error("{}: no key in it can verify a signature", path.display())]
-    NoUsableKey { path: PathBuf },
+    #[error("{}: {fault}", path.display())]
+    Unfit { path: PathBuf, fault: KeyFault },
+}
+
+/// What is wrong with a key, or a set of them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum KeyFault {
+    #[error("the secret has {found} bytes, and HS256 needs at least {MIN_SECRET_BYTES}")]
+    ShortSecret { found: usize },
+    #[error("a private key has no place on a server that only verifies; give the public key")]
+    PrivateKey,
+    #[error("not one PEM public key of RSA, EC (P-256, P-384) or Ed25519")]
+    UnknownKey,
+    #[error(
+        "the RSA key has {found} bits, and at least {} are needed",
+        modulus::MIN_BITS
+    )]
+    WeakRsaKey { found: usize },
+    #[error("not a JSON Web Key Set: {0}")]
+    NoKeySet(#[from] serde_json::Error),
+    #[error("a symmetric key in a key set; give it with --jwt-hs256-secret-file")]
+    SymmetricKey,
+    #[error("no key in it can verify a signature")]
+    NoUsableKey,
+}
+
+/// Why a token is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Distrust {
+    /// None of these keys has signed it; one that is not known yet may have.
+    NoKey,
+    /// Whatever keys there are.
+    Because(&'static str),
 }
 
 struct Key {
@@ -52,21 +75,59 @@ struct Key {
     algorithm: Algorithm,
     decoding: DecodingKey,
     validation: Validation,
+    /// What it was made of, so that a key that goes can be told.
+    material: Vec<u8>,
 }
 
-/// All keys of the operator.
+/// Keys of one issuer.
 #[derive(Default)]
 pub(crate) struct KeySet {
+    /// Whom a token must name that one of them has signed.
+    issuer: Option<Arc<str>>,
     keys: Vec<Key>,
 }
 
+/// A token's claims, which are those of its signer.
+pub(crate) struct Signed {
+    pub(crate) claims: Map<String, Value>,
+    /// Whom the claims must name.
+    pub(crate) issuer: Option<Arc<str>>,
+}
+
 impl KeySet {
+    /// Without a key yet, for tokens that name `issuer`, where there is one.
+    pub(crate) fn of(issuer: Option<Arc<str>>) -> Self {
+        Self {
+            issuer,
+            keys: Vec::new(),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    fn push(&mut self, id: Option<String>, algorithm: Algorithm, key: DecodingKey) {
-        let mut validation = Validation::new(algorithm);
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether a key has this id.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
+    /// Whether each of these keys is in `other` as well.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        self.keys.iter().all(|key| {
+            other.keys.iter().any(|other| {
+                (&key.id, key.algorithm, &key.material)
+                    == (&other.id, other.algorithm, &other.material)
+            })
+        })
+    }
+
+    fn push(&mut self, key: NewKey) {
+        let mut validation = Validation::new(key.algorithm);
         // The rest of the claims is judged by `claims`, as exactly as the contract
         // has it; that there is an expiry and that it holds, here as well.
         validation.validate_aud = false;
@@ -80,10 +141,11 @@ impl KeySet {
             validation.leeway = LEEWAY_SECONDS as u64 + 1;
         }
         self.keys.push(Key {
-            id,
-            algorithm,
-            decoding: key,
+            id: key.id,
+            algorithm: key.algorithm,
+            decoding: key.decoding,
             validation,
+            material: key.material,
         });
     }
 
@@ -92,64 +154,96 @@ impl KeySet {
         let bytes = read(path)?;
         let secret = secret_of(&bytes);
         if secret.len() < MIN_SECRET_BYTES {
-            return Err(KeyError::ShortSecret {
-                path: path.to_owned(),
-                found: secret.len(),
-            });
+            let found = secret.len();
+            return Err(unfit(path)(KeyFault::ShortSecret { found }));
         }
-        self.push(None, Algorithm::HS256, DecodingKey::from_secret(secret));
+        self.push(NewKey {
+            id: None,
+            algorithm: Algorithm::HS256,
+            decoding: DecodingKey::from_secret(secret),
+            material: secret.to_vec(),
+        });
         Ok(())
     }
 
     /// Adds a PEM public key: RSA for RS256, P-256 for ES256, P-384 for ES384,
     /// Ed25519 for EdDSA.
     pub(crate) fn add_public_key_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        let (algorithm, key) = pem::public_key(path, &read(path)?)?;
-        self.push(None, algorithm, key);
+        let pem = read(path)?;
+        let (algorithm, decoding) = pem::public_key(&pem).map_err(unfit(path))?;
+        self.push(NewKey {
+            id: None,
+            algorithm,
+            decoding,
+            material: pem,
+        });
         Ok(())
     }
 
-    /// Adds the signature keys of a JSON Web Key Set.
+    /// Adds the signature keys of a JSON Web Key Set, of which none may be unfit: its
+    /// owner can mend it.
     pub(crate) fn add_jwks_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        for (id, algorithm, key) in jwks::signature_keys(path, &read(path)?)? {
-            self.push(id, algorithm, key);
+        let text = read(path)?;
+        let found = jwks::signature_keys(&text).map_err(unfit(path))?;
+        if let Some(fault) = found.unfit.into_iter().next() {
+            return Err(unfit(path)(fault));
+        }
+        if found.keys.is_empty() {
+            return Err(unfit(path)(KeyFault::NoUsableKey));
+        }
+        for key in found.keys {
+            self.push(key);
         }
         Ok(())
+    }
+
+    /// The signature keys of a provider's JSON Web Key Set, and what is wrong with those
+    /// that are passed over: one that is unfit must not take the others down.
+    pub(crate) fn of_jwks(
+        issuer: Option<Arc<str>>,
+        text: &[u8],
+    ) -> Result<(Self, Vec<KeyFault>), KeyFault> {
+        let found = jwks::signature_keys(text)?;
+        let mut set = Self::of(issuer);
+        for key in found.keys.into_iter().take(MAX_PROVIDER_KEYS) {
+            set.push(key);
+        }
+        if set.is_empty() {
+            return Err(found
+                .unfit
+                .into_iter()
+                .next()
+                .unwrap_or(KeyFault::NoUsableKey));
+        }
+        Ok((set, found.unfit))
     }
 
     /// The claims of a token that one of the keys has signed, or why there are none.
-    pub(crate) fn verify(&self, token: &[u8]) -> Result<Map<String, Value>, &'static str> {
-        const MALFORMED: &str = "The token is not a signed JWT.";
-        let header = decode_header(token).map_err(|_| MALFORMED)?;
-        // RFC 7515 section 4.1.11: an extension that is not understood refuses it.
-        if header.crit.is_some() || has_crit(token) {
-            return Err("The token's crit header names an extension that is not supported.");
-        }
-        let fitting = self.keys.iter().filter(|key| {
-            let same_id = match (&key.id, &header.kid) {
-                (Some(ours), Some(theirs)) => ours == theirs,
-                _ => true,
-            };
-            key.algorithm == header.alg && same_id
-        });
-        let mut outcome = Err("The token is not signed by a trusted key.");
-        for key in fitting {
-            match decode::<Map<String, Value>>(token, &key.decoding, &key.validation) {
-                Ok(verified) => return Ok(verified.claims),
+    pub(crate) fn verify(&self, token: &Token<'_>) -> Result<Signed, Distrust> {
+        let mut outcome = Err(Distrust::NoKey);
+        for key in self.keys.iter().filter(|key| token.may_be_of(key)) {
+            match decode::<Map<String, Value>>(token.text, &key.decoding, &key.validation) {
+                Ok(verified) => {
+                    return Ok(Signed {
+                        claims: verified.claims,
+                        issuer: self.issuer.clone(),
+                    });
+                }
                 Err(error) => {
                     use jsonwebtoken::errors::ErrorKind as Kind;
-                    match error.kind() {
-                        Kind::InvalidSignature => {}
-                        Kind::ExpiredSignature => outcome = Err("The token has expired."),
-                        Kind::ImmatureSignature => outcome = Err("The token is not valid yet."),
+                    let reason = match error.kind() {
+                        Kind::InvalidSignature => continue,
+                        Kind::ExpiredSignature => "The token has expired.",
+                        Kind::ImmatureSignature => "The token is not valid yet.",
                         Kind::MissingRequiredClaim(_) => {
-                            outcome = Err("The token has no exp that is a time in seconds.");
+                            "The token has no exp that is a time in seconds."
                         }
                         Kind::InvalidClaimFormat(_) => {
-                            outcome = Err("The token's exp or nbf is not a time in seconds.");
+                            "The token's exp or nbf is not a time in seconds."
                         }
-                        _ => outcome = Err(MALFORMED),
-                    }
+                        _ => MALFORMED,
+                    };
+                    outcome = Err(Distrust::Because(reason));
                 }
             }
         }
@@ -157,20 +251,23 @@ impl KeySet {
     }
 }
 
+/// A key to be added.
+struct NewKey {
+    id: Option<String>,
+    algorithm: Algorithm,
+    decoding: DecodingKey,
+    material: Vec<u8>,
+}
+
+fn unfit(path: &Path) -> impl FnOnce(KeyFault) -> KeyError {
+    let path = path.to_owned();
+    move |fault| KeyError::Unfit { path, fault }
+}
+
 /// The secret in a file: editors end a file with a line break that nobody means.
 pub(crate) fn secret_of(file: &[u8]) -> &[u8] {
     let secret = file.strip_suffix(b"\n").unwrap_or(file);
     secret.strip_suffix(b"\r").unwrap_or(secret)
-}
-
-/// Whether a token's header has a `crit` at all: `decode_header` takes one that is null
-/// for one that is absent. The header is decoded as if it were a token's claims, which
-/// are JSON in base64url too.
-fn has_crit(token: &[u8]) -> bool {
-    let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
-    let members: Result<Map<String, Value>, _> =
-        dangerous::insecure_decode_claims([b".", header, b"."].concat());
-    members.is_ok_and(|members| members.contains_key("crit"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
@@ -203,22 +300,27 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
         assert!(KeySet::default().add_secret_file(file.path()).is_ok());
         fs::write(file.path(), [&[b'x'; 31][..], b"\n"].concat()).unwrap();
         let short = KeySet::default().add_secret_file(file.path());
-        assert!(matches!(
-            short,
-            Err(KeyError::ShortSecret { found: 31, .. })
-        ));
+        let Err(KeyError::Unfit { fault, .. }) = short else {
+            panic!("{short:?}");
+        };
+        assert!(matches!(fault, KeyFault::ShortSecret { found: 31 }));
     }
 
     #[test]
     fn a_token_chooses_neither_key_nor_algorithm() {
         let mut keys = KeySet::default();
-        let key = |secret| DecodingKey::from_secret(secret);
-        keys.push(Some("a".to_owned()), Algorithm::HS256, key(SECRET));
-        keys.push(
-            None,
-            Algorithm::EdDSA,
-            DecodingKey::from_ed_pem(ED_25519.as_bytes()).unwrap(),
-        );
+        keys.push(NewKey {
+            id: Some("a".to_owned()),
+            algorithm: Algorithm::HS256,
+            decoding: DecodingKey::from_secret(SECRET),
+            material: SECRET.to_vec(),
+        });
+        keys.push(NewKey {
+            id: None,
+            algorithm: Algorithm::EdDSA,
+            decoding: DecodingKey::from_ed_pem(ED_25519.as_bytes()).unwrap(),
+            material: ED_25519.into(),
+        });
         let sign = |algorithm, id: Option<&str>, secret: &[u8]| {
             let mut header = Header::new(algorithm);
             header.kid = id.map(str::to_owned);
@@ -228,8 +330,8 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
             encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap()
         };
         let verify = |token: String| {
-            keys.verify(token.as_bytes())
-                .map(|claims| claims["sub"].clone())
+            keys.verify(&Token::parse(token.as_bytes()).unwrap())
+                .map(|signed| signed.claims["sub"].clone())
         };
         assert_eq!(
             verify(sign(Algorithm::HS256, Some("a"), SECRET)),

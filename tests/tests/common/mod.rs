@@ -125,3 +125,12 @@ pub(crate) fn refused(server: &Server, token: &str, context: &str) {
     let expected = Expected::code("invalid-token").source(json!({"header": "Authorization"}));
     expected.check(&response, context);
 }
+
+/// Asks again until it is answered with this status.
+pub(crate) fn wait_for_status(server: &Server, token: &str, expected: u16) {
+    let began = std::time::Instant::now();
+    while status(server, token) != expected {
+        assert!(began.elapsed().as_secs() < 30, "not {expected} in time");
+        std::thread::yield_now();
+    }
+}

@@ -1,61 +1,70 @@
-//! JSON Web Key Sets (RFC 7517) in files.
-
-use std::path::Path;
+//! JSON Web Key Sets (RFC 7517).
 
 use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
+    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::auth::keys::{KeyError, modulus};
+use crate::auth::keys::{KeyFault, NewKey, modulus};
 
-type NamedKey = (Option<String>, Algorithm, DecodingKey);
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
 
-/// The keys that verify signatures, with their ids; at least one. Keys for other uses
-/// and of unknown kinds are passed over, as section 5 says.
-pub(super) fn signature_keys(path: &Path, file: &[u8]) -> Result<Vec<NamedKey>, KeyError> {
-    let no_key_set = |source| KeyError::NoKeySet {
-        path: path.to_owned(),
-        source,
+/// What a set has for signatures.
+pub(super) struct Found {
+    pub(super) keys: Vec<NewKey>,
+    /// What is wrong with those that must not be used.
+    pub(super) unfit: Vec<KeyFault>,
+}
+
+/// The keys that verify signatures, with their ids. Keys for other uses and of unknown
+/// kinds are passed over, as section 5 says.
+pub(super) fn signature_keys(text: &[u8]) -> Result<Found, KeyFault> {
+    let set: Set = serde_json::from_slice(text)?;
+    let mut found = Found {
+        keys: Vec::new(),
+        unfit: Vec::new(),
     };
-    let text: Value = serde_json::from_slice(file).map_err(no_key_set)?;
-    let set = JwkSet::deserialize(&text).map_err(no_key_set)?;
-    // The member that makes a key private, whatever its kind (RFC 7518 sections
-    // 6.2.2 and 6.3.2, RFC 8037 section 2); it is not kept in a `Jwk`.
-    let members = text.get("keys").and_then(Value::as_array);
-    if members
-        .into_iter()
-        .flatten()
-        .any(|key| key.get("d").is_some())
-    {
-        return Err(KeyError::PrivateKey {
-            path: path.to_owned(),
-        });
-    }
-    let mut keys = Vec::new();
-    for jwk in &set.keys {
-        if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
-            return Err(KeyError::SymmetricKey {
-                path: path.to_owned(),
-            });
-        }
-        if let Some(algorithm) = signature_algorithm(jwk)
-            && let Ok(key) = DecodingKey::from_jwk(jwk)
-        {
-            if let AlgorithmParameters::RSA(rsa) = &jwk.algorithm {
-                modulus::refuse_weak(path, modulus::base64url_bits(&rsa.n))?;
-            }
-            keys.push((jwk.common.key_id.clone(), algorithm, key));
+    for member in &set.keys {
+        match signature_key(member) {
+            Ok(Some(key)) => found.keys.push(key),
+            Ok(None) => {}
+            Err(fault) => found.unfit.push(fault),
         }
     }
-    if keys.is_empty() {
-        return Err(KeyError::NoUsableKey {
-            path: path.to_owned(),
-        });
+    Ok(found)
+}
+
+/// `None` for a key that cannot verify signatures.
+fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
+    // The member that makes a key private, whatever its kind (RFC 7518 sections 6.2.2
+    // and 6.3.2, RFC 8037 section 2); it is not kept in a `Jwk`.
+    if member.get("d").is_some() {
+        return Err(KeyFault::PrivateKey);
     }
-    Ok(keys)
+    let Ok(jwk) = Jwk::deserialize(member) else {
+        return Ok(None);
+    };
+    if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
+        return Err(KeyFault::SymmetricKey);
+    }
+    let (Some(algorithm), Ok(decoding)) = (signature_algorithm(&jwk), DecodingKey::from_jwk(&jwk))
+    else {
+        return Ok(None);
+    };
+    if let AlgorithmParameters::RSA(rsa) = &jwk.algorithm {
+        modulus::refuse_weak(modulus::base64url_bits(&rsa.n))?;
+    }
+    Ok(Some(NewKey {
+        id: jwk.common.key_id,
+        algorithm,
+        decoding,
+        material: member.to_string().into_bytes(),
+    }))
 }
 
 /// The algorithm of a key that is for signatures: its `alg`, where that fits its
@@ -105,18 +114,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::auth::keys::KeySet;
 
     const RSA_2048_N: &str = "noCJoICLju3jL_Fr2cCg9YmvEiJ00a0KDX6fT7VYdBrtXcfBmun4VMLb6FsYZWZyptBXPx12H4HnGBNMPDIxIFh0zlFXRqry_z7tgIajCDiAQ_B3K76dMNMQfRYxRAlOszxeXkQ3tR2TOlwhLoTfltS-v0xGmhVu_kKJ9ZZM2z0v14MZ1oV9ZBF8hPTSe6HtPWKGeZ5q-mhP_ya9M1fr3sd8RssFLOC5qJ8JMNLWDr-hs1Y-gjfR8Klh2W7PoSmfA2SvmF-FJk5nXTkPyFz-G01n60gzFTEFDiF2SNs7UL-k06MR9nfsb6HAqFjnjiTTnDZzcaTH7ams8-0sIuYozw";
 
-    fn read(text: &str) -> Result<Vec<(Option<String>, Algorithm)>, KeyError> {
-        let keys = signature_keys(Path::new("jwks.json"), text.as_bytes())?;
-        Ok(keys
-            .into_iter()
-            .map(|(id, algorithm, _)| (id, algorithm))
-            .collect())
+    type Keys = Vec<(Option<String>, Algorithm)>;
+
+    /// The keys of a set, or what is wrong with one of them.
+    fn read(text: &str) -> Result<Keys, KeyFault> {
+        let found = signature_keys(text.as_bytes())?;
+        match found.unfit.into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(found
+                .keys
+                .into_iter()
+                .map(|key| (key.id, key.algorithm))
+                .collect()),
+        }
     }
 
-    fn jwks(key: &Value) -> Result<Vec<(Option<String>, Algorithm)>, KeyError> {
+    fn jwks(key: &Value) -> Result<Keys, KeyFault> {
         read(&json!({ "keys": [key] }).to_string())
     }
 
@@ -151,30 +168,59 @@ mod tests {
             ("alg", json!("future")),
             ("kty", json!("future")),
         ] {
-            let refused = jwks(&with(&rsa, name, value));
-            assert!(
-                matches!(refused, Err(KeyError::NoUsableKey { .. })),
-                "{name}"
-            );
+            let none = jwks(&with(&rsa, name, value)).unwrap();
+            assert_eq!(none, [], "{name}");
         }
     }
 
     #[test]
     fn a_key_set_with_secret_or_weak_keys_is_refused() {
         let oct = json!({"kty": "oct", "k": "c2VjcmV0"});
-        assert!(matches!(jwks(&oct), Err(KeyError::SymmetricKey { .. })));
+        assert!(matches!(jwks(&oct), Err(KeyFault::SymmetricKey)));
         let rsa = json!({"kty": "RSA", "n": RSA_2048_N, "e": "AQAB"});
         let private = jwks(&with(&rsa, "d", json!("AQ")));
-        assert!(matches!(private, Err(KeyError::PrivateKey { .. })));
+        assert!(matches!(private, Err(KeyFault::PrivateKey)));
         let short = RSA_2048_N.get(..340).unwrap();
         let weak = jwks(&with(&rsa, "n", json!(short)));
-        assert!(matches!(
-            weak,
-            Err(KeyError::WeakRsaKey { found: 2040, .. })
-        ));
+        assert!(matches!(weak, Err(KeyFault::WeakRsaKey { found: 2040 })));
         for text in ["", "[]", "{}", "{\"keys\":{}}"] {
             let refused = read(text);
-            assert!(matches!(refused, Err(KeyError::NoKeySet { .. })), "{text}");
+            assert!(matches!(refused, Err(KeyFault::NoKeySet(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn a_provider_s_unfit_keys_do_not_take_the_others_down() {
+        let rsa = json!({"kty": "RSA", "n": RSA_2048_N, "e": "AQAB", "kid": "k"});
+        let oct = json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s"});
+        let private = with(&rsa, "d", json!("AQ"));
+        let text = |keys: &[&Value]| json!({ "keys": keys }).to_string();
+        let (set, unfit) =
+            KeySet::of_jwks(None, text(&[&oct, &rsa, &private, &json!(7)]).as_bytes()).unwrap();
+        assert_eq!((set.len(), unfit.len()), (1, 2));
+        assert!(set.has("k") && !set.has("s"));
+        for nothing in [text(&[]), text(&[&oct]), "{}".to_owned(), "[]".to_owned()] {
+            assert!(
+                KeySet::of_jwks(None, nothing.as_bytes()).is_err(),
+                "{nothing}"
+            );
+        }
+        let many = vec![&rsa; 200];
+        let (set, _) = KeySet::of_jwks(None, text(&many).as_bytes()).unwrap();
+        assert_eq!(set.len(), 64);
+    }
+
+    #[test]
+    fn a_key_that_goes_is_told_from_one_that_comes() {
+        let key = |id: &str| json!({"kty": "RSA", "n": RSA_2048_N, "e": "AQAB", "kid": id});
+        let set = |keys: &[Value]| {
+            let text = json!({ "keys": keys }).to_string();
+            KeySet::of_jwks(None, text.as_bytes()).unwrap().0
+        };
+        let (one, two) = (set(&[key("a")]), set(&[key("b"), key("a")]));
+        assert!(one.is_within(&two) && !two.is_within(&one));
+        // Another key of the same id.
+        let other = set(&[with(&key("a"), "e", json!("Aw"))]);
+        assert!(!one.is_within(&other));
     }
 }

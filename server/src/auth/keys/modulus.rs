@@ -3,19 +3,14 @@
 //! A signature by a short key is refused when it is verified; looking at the key when
 //! it is read says so to the operator, and before the first request.
 
-use std::path::Path;
-
-use crate::auth::keys::KeyError;
+use crate::auth::keys::KeyFault;
 
 /// Bits of an RSA modulus, at least (RFC 7518 section 3.3).
 pub(super) const MIN_BITS: usize = 2048;
 
-pub(super) fn refuse_weak(path: &Path, bits: usize) -> Result<(), KeyError> {
+pub(super) fn refuse_weak(bits: usize) -> Result<(), KeyFault> {
     if bits < MIN_BITS {
-        return Err(KeyError::WeakRsaKey {
-            path: path.to_owned(),
-            found: bits,
-        });
+        return Err(KeyFault::WeakRsaKey { found: bits });
     }
     Ok(())
 }

@@ -1,25 +1,19 @@
 //! Public keys in PEM files.
 
-use std::path::Path;
-
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use crate::auth::keys::{KeyError, modulus};
+use crate::auth::keys::{KeyFault, modulus};
 
 /// Bytes of an uncompressed point on P-256 and on P-384: a tag and two coordinates.
 const P256_POINT_BYTES: usize = 65;
 const P384_POINT_BYTES: usize = 97;
 
 /// The one key in a file, and the algorithm that it is for.
-pub(super) fn public_key(path: &Path, pem: &[u8]) -> Result<(Algorithm, DecodingKey), KeyError> {
+pub(super) fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), KeyFault> {
     if occurrences(pem, b"PRIVATE KEY") > 0 {
-        return Err(KeyError::PrivateKey {
-            path: path.to_owned(),
-        });
+        return Err(KeyFault::PrivateKey);
     }
-    let unknown = || KeyError::UnknownKey {
-        path: path.to_owned(),
-    };
+    let unknown = || KeyFault::UnknownKey;
     // Of several keys only the first would be read, and of a certificate a key
     // without its dates: neither is what its owner expects.
     let is_one_key =
@@ -33,7 +27,7 @@ pub(super) fn public_key(path: &Path, pem: &[u8]) -> Result<(Algorithm, Decoding
         let bits = modulus::modulus(der)
             .map(modulus::bits)
             .ok_or_else(unknown)?;
-        modulus::refuse_weak(path, bits)?;
+        modulus::refuse_weak(bits)?;
     }
     Ok((algorithm, key))
 }
@@ -98,8 +92,8 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
 -----END PUBLIC KEY-----
 ";
 
-    fn read(pem: &str) -> Result<Algorithm, KeyError> {
-        public_key(Path::new("key.pem"), pem.as_bytes()).map(|(algorithm, _)| algorithm)
+    fn read(pem: &str) -> Result<Algorithm, KeyFault> {
+        public_key(pem.as_bytes()).map(|(algorithm, _)| algorithm)
     }
 
     #[test]
@@ -117,14 +111,11 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
     #[test]
     fn a_file_that_is_not_one_strong_public_key_is_refused() {
         let weak = read(RSA_1024);
-        assert!(matches!(
-            weak,
-            Err(KeyError::WeakRsaKey { found: 1024, .. })
-        ));
+        assert!(matches!(weak, Err(KeyFault::WeakRsaKey { found: 1024 })));
         let private = EC_256.replace("PUBLIC", "PRIVATE");
         for private in [private, format!("{EC_256}-----BEGIN EC PRIVATE KEY-----")] {
             let refused = read(&private);
-            assert!(matches!(refused, Err(KeyError::PrivateKey { .. })));
+            assert!(matches!(refused, Err(KeyFault::PrivateKey)));
         }
         for unknown in [
             String::new(),
@@ -134,10 +125,7 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
             EC_256.replace("MFkw", "MFkx"),
         ] {
             let refused = read(&unknown);
-            assert!(
-                matches!(refused, Err(KeyError::UnknownKey { .. })),
-                "{unknown}"
-            );
+            assert!(matches!(refused, Err(KeyFault::UnknownKey)), "{unknown}");
         }
     }
 }
