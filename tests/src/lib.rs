@@ -1,8 +1,8 @@
 //! What the black-box tests of prefd and its engine share.
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
-//!   makes good and bad tokens, [`issuer`] is an identity provider, [`api_error`] checks an
-//!   error whole.
+//!   makes good and bad tokens, [`issuer`] is an identity provider and [`oidc_provider`]
+//!   a real one, [`api_error`] checks an error whole.
 //! - [`layout`] finds its way in what is on the disk, [`described`] reads it as
 //!   docs/format.md says, [`golden`] are data directories that were written once.
 //! - [`history`] judges whether what clients saw of a namespace can be true.
@@ -27,6 +27,7 @@ pub mod layout;
 pub mod load;
 pub mod loop_mount;
 pub mod machine;
+pub mod oidc_provider;
 pub mod oracle;
 pub mod random;
 pub mod server;

@@ -8,6 +8,8 @@
 use std::io::{Write, stderr};
 use std::process::{Command, Stdio};
 
+use crate::oidc_provider;
+
 const REQUIRE_ALL: &str = "PREFD_TEST_REQUIRE_ALL";
 /// Set for a test that was started again in namespaces of its own.
 const ISOLATED: &str = "PREFD_TEST_ISOLATED";
@@ -44,6 +46,16 @@ pub fn has_strace() -> bool {
     let has = succeeds("strace", &["-f", "-o", "/dev/null", "true"]);
     if !has {
         skip("strace is not installed, or may not trace");
+    }
+    has
+}
+
+/// Whether the real identity provider is there; where not, the test is skipped.
+pub fn has_oidc_provider() -> bool {
+    let module = oidc_provider::folder().join("node_modules/oidc-provider/package.json");
+    let has = succeeds("node", &["--version"]) && module.is_file();
+    if !has {
+        skip("oidc-provider is not installed: npm ci --prefix tests/issuer");
     }
     has
 }

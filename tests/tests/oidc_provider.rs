@@ -1,0 +1,129 @@
+//! A real identity provider beside a real server: users log in with the authorization code
+//! flow, and their tokens are taken; its keys rotate, and it dies.
+
+mod common;
+
+use common::{BINARY, refused, status, wait_for_status};
+use prefd_tests::http::Request;
+use prefd_tests::machine;
+use prefd_tests::oidc_provider::{AUDIENCE, CREDENTIALS, JWT, OPAQUE, OidcProvider};
+use prefd_tests::server::{Launch, Server};
+
+fn trusting(provider: &OidcProvider, arguments: &[&str]) -> (Server, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let credentials = dir.path().join("credentials");
+    std::fs::write(&credentials, CREDENTIALS).unwrap();
+    let server = Launch::new(BINARY, &dir.path().join("data"))
+        .without_key()
+        .with(&["--oidc-issuer", provider.url()])
+        .with(&["--jwt-audience", AUDIENCE, "--jwt-typ", "at+jwt"])
+        .with(&[
+            "--introspection-credentials-file",
+            credentials.to_str().unwrap(),
+        ])
+        .with(arguments)
+        .start();
+    (server, dir)
+}
+
+fn read(server: &Server, client: &str, token: &str) -> (u16, String) {
+    let response = server.connect().request(&Request::of("GET", client, token));
+    (response.status, response.text().to_owned())
+}
+
+#[test]
+fn its_tokens_give_access_to_their_users_documents() {
+    if !machine::has_oidc_provider() {
+        return;
+    }
+    let mut provider = OidcProvider::start();
+    let (server, _dir) = trusting(&provider, &[]);
+    for (resource, client) in [(JWT, "xyz"), (OPAQUE, "other")] {
+        let alice = provider.log_in("alice", client, resource, "");
+        let bob = provider.log_in("bob", client, resource, "");
+        let body = format!("{{\"of\":\"{resource}\"}}");
+        let put = Request::of("PUT", client, &alice).body(&body);
+        assert_eq!(server.connect().request(&put).status, 204, "{resource}");
+        assert_eq!(read(&server, client, &alice), (200, body), "{resource}");
+        assert_eq!(read(&server, client, &bob), (200, "{}".to_owned()));
+        assert_eq!(read(&server, "foreign", &alice).0, 403);
+        let scope = "user:preferences:read:foreign";
+        let scoped = provider.log_in("alice", client, resource, scope);
+        assert_eq!(read(&server, "foreign", &scoped).0, 200, "{resource}");
+        let write = Request::of("PUT", "foreign", &scoped).body("{}");
+        assert_eq!(server.connect().request(&write).status, 403, "{resource}");
+    }
+}
+
+#[test]
+fn a_rotation_of_its_keys_refuses_no_good_token() {
+    if !machine::has_oidc_provider() {
+        return;
+    }
+    let mut provider = OidcProvider::start();
+    let (server, _dir) = trusting(&provider, &["--jwks-refresh", "200ms"]);
+    let old = provider.log_in("alice", "xyz", JWT, "");
+    assert_eq!(status(&server, &old), 200);
+    for _ in 0..3 {
+        provider.rotate();
+        let new = provider.log_in("alice", "xyz", JWT, "");
+        // The first one by asking, whatever the next refresh is; and the old one overlaps.
+        wait_for_status(&server, &new, 200);
+        assert_eq!(status(&server, &old), 200);
+    }
+    let new = provider.log_in("bob", "xyz", JWT, "");
+    assert_eq!(status(&server, &new), 200);
+    provider.withdraw();
+    wait_for_status(&server, &old, 401);
+    assert_eq!(status(&server, &new), 200);
+}
+
+#[test]
+fn its_first_rotation_is_noticed_by_the_first_token() {
+    if !machine::has_oidc_provider() {
+        return;
+    }
+    let mut provider = OidcProvider::start();
+    let (server, _dir) = trusting(&provider, &["--jwks-refresh", "1h"]);
+    let old = provider.log_in("alice", "xyz", JWT, "");
+    assert_eq!(status(&server, &old), 200);
+    provider.rotate();
+    let new = provider.log_in("alice", "xyz", JWT, "");
+    assert_eq!((status(&server, &new), status(&server, &old)), (200, 200));
+}
+
+#[test]
+fn its_death_refuses_nothing_that_is_known() {
+    if !machine::has_oidc_provider() {
+        return;
+    }
+    let mut provider = OidcProvider::start();
+    let (server, _dir) = trusting(
+        &provider,
+        &["--jwks-refresh", "50ms", "--introspection-ttl", "50ms"],
+    );
+    let (jwt, unseen) = (
+        provider.log_in("alice", "xyz", JWT, ""),
+        provider.log_in("bob", "xyz", JWT, ""),
+    );
+    let (opaque, revoked) = (
+        provider.log_in("alice", "xyz", OPAQUE, ""),
+        provider.log_in("bob", "xyz", OPAQUE, ""),
+    );
+    for token in [&jwt, &opaque, &revoked] {
+        assert_eq!(status(&server, token), 200);
+    }
+    provider.revoke(&revoked, "xyz");
+    wait_for_status(&server, &revoked, 401);
+    assert_eq!(status(&server, &opaque), 200);
+    drop(provider);
+    server.wait_for_log("cannot be fetched");
+    for _ in 0..10 {
+        for token in [&jwt, &unseen, &opaque] {
+            assert_eq!(status(&server, token), 200);
+        }
+        // What was said to be revoked does not come back either.
+        assert_ne!(status(&server, &revoked), 200);
+    }
+    refused(&server, &format!("{jwt}A"), "forged");
+}
