@@ -326,6 +326,24 @@ impl Authenticator {
         !self.providers.is_empty() || !self.local_keys().is_empty()
     }
 
+    /// Believes these keys from files, and no others any more.
+    pub(crate) fn replace_local_keys(&self, keys: KeySet) {
+        let keys = Arc::new(keys);
+        let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
+        let withdraws = !local.is_within(&keys);
+        *local = keys;
+        drop(local);
+        // Behind the keys, as with those of a provider.
+        if withdraws {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// What tokens are asked about, if somebody is.
+    pub(crate) fn introspection(&self) -> Option<&Introspection> {
+        self.introspection.as_ref()
+    }
+
     /// Whose keys are fetched, for as long as [`Provider::run`] is polled.
     pub(crate) fn providers(&self) -> &[Arc<Provider>] {
         &self.providers

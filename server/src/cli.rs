@@ -8,8 +8,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 use crate::bench::{self, BenchOptions};
-use crate::serve::{self, ServeError};
-use crate::settings::Settings;
+use crate::serve;
+use crate::settings::{Given, Settings};
 use crate::store::{self, StoreOptions};
 use crate::token::{self, TokenOptions};
 
@@ -66,11 +66,11 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Serve { config, settings } => settings
-            .over_file(config.as_deref())
-            .map_err(ServeError::from)
-            .and_then(|settings| serve::run(&settings))
-            .map_err(|error| (error.is_usage(), error.to_string())),
+        Command::Serve { config, settings } => serve::run(Given {
+            flags: *settings,
+            file: config,
+        })
+        .map_err(|error| (error.is_usage(), error.to_string())),
         Command::Token(options) => {
             token::run(&options).map_err(|error| (error.is_usage(), error.to_string()))
         }

@@ -2,9 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::address::Address;
 
 /// Random bytes of the key, as many as HS256 hashes to.
 const KEY_BYTES: usize = 32;
@@ -52,15 +53,26 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
 }
 
 /// What to paste: a PUT of the page's own example, and a GET of it.
-pub(crate) fn requests(address: SocketAddr, version: &str, token: &str) -> String {
-    let url = format!("http://{address}/user/{version}/preferences/{CLIENT}");
+pub(crate) fn requests(address: &Address, scheme: &str, version: &str, token: &str) -> String {
+    let (options, origin) = match address {
+        // The certificate may be anybody's.
+        Address::Tcp(address) if scheme == "https://" => {
+            ("-k ".to_owned(), format!("{scheme}{address}"))
+        }
+        Address::Tcp(address) => (String::new(), format!("{scheme}{address}")),
+        Address::Unix(path) => (
+            format!("--unix-socket {} ", path.display()),
+            "http://localhost".to_owned(),
+        ),
+    };
+    let url = format!("{origin}/user/{version}/preferences/{CLIENT}");
     format!(
         "\n\
          # set the preferences of {USER} in the namespace of {CLIENT}\n\
-         curl -X PUT {url} -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \
+         curl {options}-X PUT {url} -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \
          -d '{{\"some\":\"value\",\"everything\":[{{\"is\":\"up\",\"to\":123123,\"the\":[\"client\"]}}]}}'\n\
          \n\
          # and read them\n\
-         curl {url} -H 'Authorization: Bearer {token}'\n"
+         curl {options}{url} -H 'Authorization: Bearer {token}'\n"
     )
 }

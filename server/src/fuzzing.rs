@@ -56,7 +56,7 @@ impl Server {
             ..keys.settings()
         };
         let build = || {
-            let keys = local_keys(&settings).map_err(IdentityError::from)?;
+            let keys = local_keys(&settings)?;
             Ok(Arc::new(handler(&settings, engine, keys)?))
         };
         let handler = build().map_err(|error: ServeError| error.to_string())?;

@@ -19,6 +19,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
 use crate::auth::{Authenticator, LastToken};
+use crate::cors::Cors;
 use crate::download::Body;
 use crate::error::{Code, REQUEST_ID, Refusal};
 use crate::header::header_value;
@@ -46,6 +47,8 @@ pub(crate) struct Handler {
     pub(crate) authenticator: Authenticator,
     /// The clients that there are; `None` where any may be.
     pub(crate) known_clients: Option<HashSet<String>>,
+    /// Which pages of other origins may ask; `None` where none may.
+    pub(crate) cors: Option<Cors>,
     pub(crate) versions: Vec<String>,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Budget,
@@ -106,11 +109,20 @@ impl Handler {
         let (parts, mut body) = request.into_parts();
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
-            let outcome = unpanicked(pin!(
-                self.operate(&parts, route, &mut body, last_token, now)
-            ))
-            .await;
+            let preflight = self.cors.as_ref().and_then(|cors| cors.preflight(&parts));
+            let outcome = match preflight {
+                Some(response) => Ok(response),
+                None => {
+                    unpanicked(pin!(
+                        self.operate(&parts, route, &mut body, last_token, now)
+                    ))
+                    .await
+                }
+            };
             let mut response = told(outcome, &parts, route, &id, begun, &body);
+            if let Some(cors) = &self.cors {
+                cors.expose(&parts.headers, response.headers_mut());
+            }
             if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
@@ -319,8 +331,7 @@ fn told(
     match outcome {
         Ok(response) => {
             let status = response.status().as_u16();
-            // Of what went well a line costs more than a read does.
-            tracing::debug!(%id, method, route, status, micros = micros(), "answered");
+            tracing::info!(%id, method, route, status, micros = micros(), "answered");
             response
         }
         Err(refusal) => {

@@ -148,7 +148,7 @@ fn introspection_place(settings: &Settings) -> Result<Asked<'_>, IdentityError> 
 }
 
 /// The keys in files.
-pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, KeyError> {
+pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, IdentityError> {
     let mut keys = KeySet::of(settings.jwt_issuer.as_deref().map(Arc::from));
     if let Some(file) = &settings.jwt_hs256_secret_file {
         keys.add_secret_file(file)?;
@@ -160,6 +160,23 @@ pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, KeyError> {
         keys.add_jwks_file(file)?;
     }
     Ok(keys)
+}
+
+/// Reads every file anew that says whom to believe. Where one of them cannot be used,
+/// nothing changes.
+pub(crate) fn reload(
+    settings: &Settings,
+    authenticator: &Authenticator,
+    local: KeySet,
+) -> Result<(), IdentityError> {
+    if let (Some(introspection), Some(file)) = (
+        authenticator.introspection(),
+        &settings.introspection_credentials_file,
+    ) {
+        introspection.replace_credentials(Credentials::read(file)?);
+    }
+    authenticator.replace_local_keys(local);
+    Ok(())
 }
 
 /// With these keys from files, and whoever else the settings name.

@@ -24,10 +24,12 @@
     )
 )]
 
+mod address;
 mod auth;
 mod bench;
 mod cli;
 mod connection;
+mod cors;
 mod descriptors;
 mod dev;
 mod download;
@@ -39,6 +41,8 @@ mod handler;
 mod header;
 mod id;
 mod identity;
+mod listen;
+mod log;
 mod media_type;
 mod outgoing;
 mod precondition;
@@ -47,6 +51,8 @@ mod scope;
 mod serve;
 mod settings;
 mod store;
+mod systemd;
+mod tls;
 mod token;
 mod upload;
 

@@ -151,13 +151,13 @@ impl Outgoing {
     pub(crate) async fn post(
         &self,
         to: &Endpoint,
-        authorization: &HeaderValue,
+        authorization: HeaderValue,
         form: String,
     ) -> Result<Bytes, OutgoingError> {
         let mut request = request(Method::POST, to, form.into());
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, FORM);
-        headers.insert(AUTHORIZATION, authorization.clone());
+        headers.insert(AUTHORIZATION, authorization);
         self.send(request).await
     }
 

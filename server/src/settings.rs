@@ -5,13 +5,15 @@
 //! environment into it, TOML the file, and the layers are laid over each other as
 //! values, so that no list of fields is kept twice.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use prefd_engine::Limits;
 use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::log::Format;
 
 /// Every setting of `serve`, each given or not.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -21,9 +23,38 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DIR", env = "PREFD_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Where to listen; with port 0 the system picks one [default: 127.0.0.1:8080]
+    /// Where to listen: an address and a port (with port 0 the system picks one), or
+    /// unix:PATH. Not looked at where systemd hands a socket over [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "PREFD_LISTEN")]
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<Address>,
+
+    /// A PEM file with the certificate to show, and behind it those that vouch for it: with
+    /// it, connections are TLS
+    #[arg(long, value_name = "FILE", env = "PREFD_TLS_CERT_FILE")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+
+    /// A PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE", env = "PREFD_TLS_KEY_FILE")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+
+    /// An origin whose pages may ask, such as https://app.example, or * for all of them; can
+    /// be repeated [default: none]
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        env = "PREFD_CORS_ORIGIN"
+    )]
+    pub(crate) cors_origin: Option<Vec<String>>,
+
+    /// A header that such a page may set besides those that the API has; can be repeated
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "PREFD_CORS_HEADER"
+    )]
+    pub(crate) cors_header: Option<Vec<String>>,
 
     /// For a first try: makes a signing key, and prints requests that work. Loopback
     /// only
@@ -229,10 +260,28 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", env = "PREFD_TOKEN_CACHE_ENTRIES")]
     pub(crate) token_cache_entries: Option<usize>,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as
-    /// info,prefd=debug [default: info]
+    /// What is logged: error, warn, info (a line for each request), debug, trace, or a
+    /// filter such as warn,prefd::handler=info [default: info]
     #[arg(long, value_name = "FILTER", env = "PREFD_LOG")]
     pub(crate) log: Option<String>,
+
+    /// What a line of the log looks like [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT", env = "PREFD_LOG_FORMAT")]
+    pub(crate) log_format: Option<Format>,
+}
+
+/// What `serve` was told: the flags and the environment, which stay, and a file, which can
+/// be read again.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    pub(crate) flags: Settings,
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Given {
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        self.flags.clone().over_file(self.file.as_deref())
+    }
 }
 
 /// Why the settings cannot be used.
@@ -255,7 +304,7 @@ pub(crate) enum SettingsError {
 
 impl Settings {
     /// These settings, and where they say nothing, those of the file.
-    pub(crate) fn over_file(self, path: Option<&Path>) -> Result<Self, SettingsError> {
+    fn over_file(self, path: Option<&Path>) -> Result<Self, SettingsError> {
         let Some(path) = path else {
             return Ok(self);
         };

@@ -50,6 +50,15 @@ pub fn has_strace() -> bool {
     has
 }
 
+/// Whether systemd's own tool can hand a socket over; where not, the test is skipped.
+pub fn has_socket_activation() -> bool {
+    let has = succeeds("systemd-socket-activate", &["--version"]);
+    if !has {
+        skip("systemd-socket-activate is not installed");
+    }
+    has
+}
+
 /// Whether the real identity provider is there; where not, the test is skipped.
 pub fn has_oidc_provider() -> bool {
     let module = oidc_provider::folder().join("node_modules/oidc-provider/package.json");

@@ -35,8 +35,10 @@ pub struct Starting {
 /// A running server. Killed when dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// Where it listens; of a socket in the file system this says nothing.
     pub address: SocketAddr,
+    /// The same as it said it, with `http://` or what else it speaks.
+    pub origin: String,
     /// What it printed behind the line that says so, line by line.
     pub printed: Vec<String>,
     running: Running,
@@ -162,7 +164,7 @@ impl Launch {
     /// The same where it may end instead.
     pub fn try_start(&self) -> Result<Server, Ended> {
         let Starting { running, mut out } = self.spawn();
-        let Some(address) = read_address(&mut out) else {
+        let Some(origin) = read_origin(&mut out) else {
             return Err(running.end());
         };
         let mut printed = Vec::new();
@@ -182,8 +184,10 @@ impl Launch {
                 printed.push(line.trim_end().to_owned());
             }
         }
+        let address = origin.split_once("://").and_then(|(_, a)| a.parse().ok());
         Ok(Server {
-            address,
+            address: address.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
+            origin,
             printed,
             running,
         })
@@ -236,19 +240,19 @@ fn run(mut command: Command) -> Ended {
     }
 }
 
-/// The address in the line that says that it listens, if there is one.
-fn read_address(out: &mut BufReader<ChildStdout>) -> Option<SocketAddr> {
+/// What the line names that says that it listens, if there is one.
+fn read_origin(out: &mut BufReader<ChildStdout>) -> Option<String> {
     let mut line = String::new();
     out.read_line(&mut line).expect("its output can be read");
-    let address = line.trim_end().strip_prefix("listening on http://")?;
-    Some(address.parse().expect("an address"))
+    let origin = line.trim_end().strip_prefix("listening on ")?;
+    Some(origin.to_owned())
 }
 
 impl Starting {
     /// SIGKILL; whether it had come to listen before.
     pub fn kill(mut self) -> bool {
         self.running.kill();
-        read_address(&mut self.out).is_some()
+        read_origin(&mut self.out).is_some()
     }
 }
 
@@ -288,17 +292,30 @@ impl Server {
         self.running.log.text.lock().unwrap().contains(words)
     }
 
-    /// Waits until it has logged these words: a line may reach us after the answer
-    /// that it is about.
-    pub fn wait_for_log(&self, words: &str) {
+    /// What it has logged so far.
+    pub fn logged(&self) -> String {
+        self.running.log.text.lock().unwrap().clone()
+    }
+
+    /// Waits until it has logged these words so often.
+    pub fn wait_for_log_times(&self, words: &str, times: usize) {
         let log = &self.running.log;
         let text = log.text.lock().unwrap();
         let patience = Duration::from_secs(20);
         let (text, waited) = log
             .grown
-            .wait_timeout_while(text, patience, |text| !text.contains(words))
+            .wait_timeout_while(text, patience, |text| text.matches(words).count() < times)
             .unwrap();
-        assert!(!waited.timed_out(), "{words:?} was not logged: {text}");
+        assert!(
+            !waited.timed_out(),
+            "{words:?} was not logged {times} times: {text}"
+        );
+    }
+
+    /// Waits until it has logged these words: a line may reach us after the answer
+    /// that it is about.
+    pub fn wait_for_log(&self, words: &str) {
+        self.wait_for_log_times(words, 1);
     }
 
     /// The most memory that it had resident so far, in bytes.
@@ -314,14 +331,18 @@ impl Server {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
     }
 
     /// Waits for its end.

@@ -22,7 +22,15 @@ pub(super) fn command(
         }
     }
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        // Without a line for each request, as nginx has none here.
+        .args([
+            "serve",
+            "--log",
+            "warn",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
         .arg(dir.join("data"));
     for (name, key) in tokens::PUBLIC {
         let path = dir.join(name);

@@ -6,7 +6,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -57,6 +57,7 @@ pub(crate) enum CredentialsError {
 }
 
 /// What this server says of itself when it asks.
+#[derive(Clone)]
 pub(crate) struct Credentials(HeaderValue);
 
 impl Credentials {
@@ -120,7 +121,7 @@ pub(crate) struct Introspection {
     place: Place,
     /// Whom an answer names that names somebody.
     issuer: Option<Arc<str>>,
-    credentials: Credentials,
+    credentials: Lock<Credentials>,
     outgoing: Outgoing,
     belief: Belief,
     /// Apart from each other, so that nobody pushes good answers out with bad tokens.
@@ -145,7 +146,7 @@ impl Introspection {
         Self {
             place,
             issuer,
-            credentials,
+            credentials: Lock::new(credentials),
             outgoing,
             belief,
             good: TokenCache::new(entries),
@@ -246,7 +247,18 @@ impl Introspection {
         }
     }
 
-    fn failure(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    /// Asks with these from now on.
+    pub(crate) fn replace_credentials(&self, credentials: Credentials) {
+        *self.credentials() = credentials;
+    }
+
+    fn credentials(&self) -> MutexGuard<'_, Credentials> {
+        self.credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Instant>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -266,7 +278,7 @@ impl Introspection {
             }
         };
         let form = format!("token={}&token_type_hint=access_token", encoded(token));
-        let Credentials(credentials) = &self.credentials;
+        let Credentials(credentials) = self.credentials().clone();
         let text = self.outgoing.post(&place, credentials, form).await?;
         let members: Map<String, Value> = serde_json::from_slice(&text)?;
         match members.get("active") {

@@ -1,0 +1,241 @@
+//! Sockets that clients come to: of an address, of a path, or handed over by the process
+//! that started this one; with or without TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as BlockingUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::address::Address;
+use crate::connection::Carrier;
+
+/// How long to wait where the system has no file descriptor for a connection: they
+/// come back as connections end, and asking at once again would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the system keeps until they are accepted. Of the usual 128 too many
+/// would be turned away where clients wait for a place, each to try again after seconds.
+const BACKLOG: u32 = 1024;
+/// Whoever may look into its folder may connect to a socket, as to a port: what a request
+/// may do, its token says.
+const SOCKET_MODE: u32 = 0o666;
+
+/// Why there is nothing to come to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ListenError {
+    #[error("cannot listen on {address}: {source}")]
+    Bind { address: Address, source: io::Error },
+    #[error("cannot use the socket that was handed over (LISTEN_FDS): {0}")]
+    HandedOver(io::Error),
+    #[error("{0} sockets were handed over (LISTEN_FDS), and one can be used")]
+    TooMany(usize),
+}
+
+/// A socket that clients come to.
+pub(crate) struct Listener {
+    socket: Socket,
+    /// What it is called: with the port that the system has picked.
+    address: Address,
+    /// Goes with it, if it is ours.
+    _file: Option<SocketFile>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A socket's name in the file system, for as long as somebody listens.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// The socket that was handed over (systemd's `sd_listen_fds(3)`), if one was.
+    pub(crate) fn handed_over() -> Result<Option<Self>, ListenError> {
+        let mut sockets = ListenFd::from_env();
+        match sockets.len() {
+            0 => return Ok(None),
+            1 => {}
+            many => return Err(ListenError::TooMany(many)),
+        }
+        let handed_over = match sockets.take_tcp_listener(0) {
+            Ok(socket) => socket.map(Self::of_tcp),
+            Err(_) => sockets
+                .take_unix_listener(0)
+                .map_err(ListenError::HandedOver)?
+                .map(Self::of_unix),
+        };
+        handed_over.transpose().map_err(ListenError::HandedOver)
+    }
+
+    fn of_tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let address = Address::Tcp(socket.local_addr()?);
+        let socket = Socket::Tcp(TcpListener::from_std(socket)?);
+        Ok(Self {
+            socket,
+            address,
+            _file: None,
+        })
+    }
+
+    fn of_unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let name = socket.local_addr()?;
+        let path = name.as_pathname().map(Path::to_owned);
+        let address = Address::Unix(path.unwrap_or_default());
+        let socket = Socket::Unix(UnixListener::from_std(socket)?);
+        Ok(Self {
+            socket,
+            address,
+            _file: None,
+        })
+    }
+
+    /// A new one. A socket in the file system that nobody listens on any more is replaced.
+    pub(crate) fn bind(address: &Address) -> Result<Self, ListenError> {
+        let bound = match address {
+            Address::Tcp(address) => bind_tcp(*address),
+            Address::Unix(path) => bind_unix(path),
+        };
+        bound.map_err(|source| ListenError::Bind {
+            address: address.clone(),
+            source,
+        })
+    }
+
+    /// Where clients find it.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                // An answer is written in one go; waiting for more would only delay it.
+                let _ = stream.set_nodelay(true);
+                Ok(Stream::Tcp(stream))
+            }
+            Socket::Unix(socket) => Ok(Stream::Unix(socket.accept().await?.0)),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Else a restart could fail for a minute, on what is left of old connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let socket = socket.listen(BACKLOG)?;
+    let address = Address::Tcp(socket.local_addr()?);
+    let socket = Socket::Tcp(socket);
+    Ok(Listener {
+        socket,
+        address,
+        _file: None,
+    })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let socket = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }?;
+    let file = SocketFile(path.to_owned());
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    Ok(Listener {
+        socket: Socket::Unix(socket),
+        address: Address::Unix(path.to_owned()),
+        _file: Some(file),
+    })
+}
+
+/// Whether there is a socket that nobody listens on: its process was killed.
+fn is_abandoned(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refuses = BlockingUnixStream::connect(path)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    is_socket && refuses
+}
+
+/// What is done with those who come.
+pub(crate) struct Door {
+    pub(crate) carrier: Arc<Carrier>,
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// One for each connection at a time.
+    pub(crate) places: Arc<Semaphore>,
+    /// Time for a TLS handshake.
+    pub(crate) handshake_timeout: Duration,
+}
+
+impl Door {
+    /// Accepts connections, each carried by a task of its own, for as long as it is polled.
+    pub(crate) async fn keep(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
+        loop {
+            // Never closed, so it always gives a place.
+            let place = Arc::clone(&self.places).acquire_owned().await.ok();
+            match listener.accept().await {
+                Ok(Stream::Tcp(stream)) => self.let_in(stream, place, stopping),
+                Ok(Stream::Unix(stream)) => self.let_in(stream, place, stopping),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn let_in<S, P>(&self, stream: S, place: P, stopping: &watch::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        P: Send + 'static,
+    {
+        let (carrier, mut stopping) = (Arc::clone(&self.carrier), stopping.clone());
+        let Some(tls) = self.tls.clone() else {
+            tokio::spawn(async move {
+                carrier.carry(stream, stopping).await;
+                drop(place);
+            });
+            return;
+        };
+        let timeout = self.handshake_timeout;
+        tokio::spawn(async move {
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(timeout, tls.accept(stream)) => shaken,
+                _ = stopping.changed() => return,
+            };
+            match shaken {
+                Ok(Ok(stream)) => carrier.carry(stream, stopping).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake did not end in time"),
+            }
+            drop(place);
+        });
+    }
+}

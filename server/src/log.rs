@@ -1,0 +1,75 @@
+//! The log, on standard error: lines of text or of JSON, from a thread of its own, so that
+//! whoever reads it slowly stops no request.
+
+use std::io;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tracing::Level;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::fmt::writer::MakeWriterExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+const DEFAULT_FILTER: &str = "info";
+/// Lines that may wait to be written; what comes on top is not logged.
+const WAITING_LINES: usize = 16 * 1024;
+
+/// What a line looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// An object for each event
+    Json,
+}
+
+/// What is written still when it is dropped.
+pub(crate) struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+    _writing: WorkerGuard,
+}
+
+/// Starts to log what `filter` lets pass.
+pub(crate) fn start(filter: Option<&str>, format: Format) -> Result<Log, ParseError> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
+    let (behind, writing) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("prefd-log")
+        .finish(io::stderr());
+    // What is wrong must be told even where the process dies of it.
+    let writer = io::stderr.with_max_level(Level::WARN).or_else(behind);
+    let lines = fmt::layer().with_writer(writer).with_ansi(false);
+    let lines = match format {
+        Format::Text => lines.boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // A second call in one process keeps the first log, which is as good.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
+    Ok(Log {
+        filter: handle,
+        _writing: writing,
+    })
+}
+
+pub(crate) fn parse(filter: Option<&str>) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(filter.unwrap_or(DEFAULT_FILTER))
+}
+
+impl Log {
+    /// Logs what `filter` lets pass from now on.
+    pub(crate) fn set_filter(&self, filter: Option<&str>) -> Result<(), ParseError> {
+        let filter = parse(filter)?;
+        // It fails only where the log of another call is the one that is used.
+        let _ = self.filter.reload(filter);
+        Ok(())
+    }
+}

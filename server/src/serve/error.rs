@@ -1,0 +1,85 @@
+//! Why the server did not start, or did not end well.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::address::Address;
+use crate::cors::CorsError;
+use crate::descriptors::TooFew;
+use crate::identity::IdentityError;
+use crate::listen::ListenError;
+use crate::settings::SettingsError;
+use crate::tls::TlsError;
+use crate::token::TokenError;
+
+/// Why the server did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ServeError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("--dev listens on loopback addresses only, and {0} is none: its key is for trying out")]
+    DevOffLoopback(Address),
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    #[error("--api-version {0:?} cannot be a part of a path")]
+    Version(String),
+    #[error("--log: {0}")]
+    Log(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("cannot open the data directory {}: {source}{}", path.display(), cause(source))]
+    Open {
+        path: PathBuf,
+        source: prefd_engine::Error,
+    },
+    #[error("the store was not closed cleanly: {0}")]
+    Close(prefd_engine::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("--tls-cert-file and --tls-key-file go together")]
+    HalfTls,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Cors(#[from] CorsError),
+    #[error("{what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
+}
+
+impl ServeError {
+    /// Whether it was asked for in a way that cannot work.
+    pub(crate) fn is_usage(&self) -> bool {
+        match self {
+            Self::Settings(_)
+            | Self::DevOffLoopback(_)
+            | Self::Zero(_)
+            | Self::Version(_)
+            | Self::Log(_)
+            | Self::HalfTls
+            | Self::Cors(_)
+            | Self::Open {
+                source: prefd_engine::Error::InvalidConfig { .. },
+                ..
+            } => true,
+            Self::Identity(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}
+
+/// What the system said, if it said something.
+pub(crate) fn cause(error: &prefd_engine::Error) -> String {
+    std::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
+}
+
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |source| ServeError::System { what, source }
+}

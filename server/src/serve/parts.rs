@@ -1,0 +1,143 @@
+//! From the settings to the parts that a server is made of.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prefd_engine::{Config, Engine};
+
+use crate::address::Address;
+use crate::auth::keys::KeySet;
+use crate::connection::Carrier;
+use crate::cors::{Cors, CorsError};
+use crate::descriptors::Shares;
+use crate::handler::Handler;
+use crate::identity;
+use crate::serve::{ServeError, is_dev};
+use crate::settings::{Settings, span};
+use crate::tls::Certificate;
+use crate::upload::Budget;
+
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+/// The page says 2025-1; the newest public client library calls 2024-2.
+const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
+pub(super) const DEFAULT_MAX_CONNECTIONS: usize = 1024;
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
+const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
+pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, ServeError> {
+    match (&settings.tls_cert_file, &settings.tls_key_file) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(Certificate::read(certificate, key)?)),
+        _ => Err(ServeError::HalfTls),
+    }
+}
+
+/// Judges what needs no file.
+pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
+    let address = listen_address(settings);
+    if is_dev(settings) && !address.is_local() {
+        return Err(ServeError::DevOffLoopback(address));
+    }
+    if settings.workers == Some(0) {
+        return Err(ServeError::Zero("--workers"));
+    }
+    if settings.max_connections == Some(0) {
+        return Err(ServeError::Zero("--max-connections"));
+    }
+    let is_segment = |version: &String| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        !version.is_empty() && version.bytes().all(plain)
+    };
+    match versions(settings).into_iter().find(|v| !is_segment(v)) {
+        Some(version) => Err(ServeError::Version(version)),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn listen_address(settings: &Settings) -> Address {
+    let address = settings.listen.clone();
+    address.unwrap_or(Address::Tcp(DEFAULT_LISTEN))
+}
+
+pub(super) fn open(
+    settings: &Settings,
+    data_dir: &Path,
+    shares: Shares,
+) -> Result<Engine, ServeError> {
+    let mut config = Config::new(data_dir);
+    config.open_segments = shares.open_segments;
+    config.limits = settings.limits();
+    if let Some(bytes) = settings.document_cache_bytes {
+        config.cache_bytes = bytes;
+    }
+    if let Some(bytes) = settings.segment_bytes {
+        config.segment_bytes = bytes;
+    }
+    let engine = Engine::open(config).map_err(|source| ServeError::Open {
+        path: data_dir.to_owned(),
+        source,
+    })?;
+    let damaged = engine.usage_on_disk().damaged_frames;
+    if damaged > 0 {
+        tracing::warn!(
+            damaged,
+            "frames of the log cannot be read: `prefd verify` says whose documents they are"
+        );
+    }
+    Ok(engine)
+}
+
+pub(crate) fn handler(
+    settings: &Settings,
+    engine: Engine,
+    keys: KeySet,
+) -> Result<Handler, ServeError> {
+    Ok(Handler {
+        engine,
+        authenticator: identity::authenticator(settings, keys)?,
+        known_clients: known_clients(settings),
+        cors: cors(settings)?,
+        versions: versions(settings),
+        max_body_bytes: settings.limits().max_body_bytes,
+        budget: Budget::new(
+            settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
+            Config::new("").inline_bytes.into(),
+            span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
+        ),
+        body_timeout: span(settings.body_timeout, DEFAULT_TIMEOUT),
+    })
+}
+
+pub(super) fn versions(settings: &Settings) -> Vec<String> {
+    settings
+        .api_version
+        .clone()
+        .unwrap_or_else(|| DEFAULT_VERSIONS.map(str::to_owned).to_vec())
+}
+
+/// The clients that there are; `None` where any may be.
+fn known_clients(settings: &Settings) -> Option<HashSet<String>> {
+    let clients = settings.known_client.as_ref()?;
+    Some(clients.iter().cloned().collect())
+}
+
+/// Which pages of other origins may ask.
+fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
+    let headers = settings.cors_header.as_deref().unwrap_or_default();
+    let origins = settings.cors_origin.as_deref();
+    origins
+        .map(|origins| Cors::new(origins, headers))
+        .transpose()
+}
+
+pub(crate) fn carrier(settings: &Settings, handler: Arc<Handler>) -> Carrier {
+    Carrier {
+        handler,
+        head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
+        write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
+    }
+}

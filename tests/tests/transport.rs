@@ -1,0 +1,288 @@
+//! What a connection is: over TLS, over a socket in the file system, or over one that
+//! systemd hands over.
+
+mod common;
+
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::BINARY;
+use prefd_tests::http::{Request, Response};
+use prefd_tests::machine;
+use prefd_tests::server::{Launch, Server};
+use prefd_tests::token;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A certificate of nobody's but these tests.
+struct Identity {
+    certificate: rcgen::CertifiedKey<rcgen::KeyPair>,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let names = vec!["prefd.test".to_owned()];
+        Self {
+            certificate: rcgen::generate_simple_self_signed(names).unwrap(),
+        }
+    }
+
+    fn write(&self, files: &Files) {
+        std::fs::write(&files.certificate, self.certificate.cert.pem()).unwrap();
+        let key = self.certificate.signing_key.serialize_pem();
+        std::fs::write(&files.key, key).unwrap();
+    }
+
+    /// A connection of a client that trusts this certificate only.
+    fn connect(&self, server: &Server) -> Result<Tls, std::io::Error> {
+        self.connect_by(server, rustls::ALL_VERSIONS)
+    }
+
+    /// The same with these versions of the protocol.
+    fn connect_by(
+        &self,
+        server: &Server,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Result<Tls, std::io::Error> {
+        let config = self.config(versions);
+        let name = ServerName::try_from("prefd.test").unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        connection.complete_io(&mut stream)?;
+        Ok(StreamOwned::new(connection, stream))
+    }
+
+    fn config(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.cert.der().clone()).unwrap();
+        let mut config = ClientConfig::builder_with_protocol_versions(versions)
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config
+    }
+
+    fn is_shown_by(&self, server: &Server) -> bool {
+        self.connect(server).is_ok()
+    }
+}
+
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    fn in_folder(folder: &Path) -> Self {
+        Self {
+            certificate: folder.join("certificate.pem"),
+            key: folder.join("key.pem"),
+        }
+    }
+
+    fn launch(&self, folder: &Path) -> Launch {
+        let (certificate, key) = (self.certificate.to_str(), self.key.to_str());
+        Launch::new(BINARY, &folder.join("data"))
+            .with(&["--tls-cert-file", certificate.unwrap()])
+            .with(&["--tls-key-file", key.unwrap()])
+    }
+}
+
+fn ask(stream: &mut (impl Read + Write), request: &Request) -> Response {
+    stream.write_all(&request.bytes()).unwrap();
+    Response::read(&mut BufReader::new(stream), false).expect("an answer")
+}
+
+fn get(token: &str) -> Request {
+    Request::of("GET", "xyz", token)
+}
+
+fn put(token: &str, body: impl AsRef<[u8]>) -> Request {
+    Request::of("PUT", "xyz", token).body(body)
+}
+
+#[test]
+fn connections_are_tls_with_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::in_folder(folder.path());
+    let identity = Identity::new();
+    identity.write(&files);
+    let server = files.launch(folder.path()).start();
+    assert!(
+        server.origin.starts_with("https://127.0.0.1:"),
+        "{}",
+        server.origin
+    );
+    let token = token::of("alice", "xyz");
+    let large = format!("{{\"large\":\"{}\"}}", "x".repeat(3_000_000));
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let mut stream = identity.connect_by(&server, &[version]).unwrap();
+        assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        for body in ["{\"small\":1}", &large] {
+            assert_eq!(ask(&mut stream, &put(&token, body)).status, 204);
+            let response = ask(&mut stream, &get(&token));
+            assert_eq!((response.status, response.text()), (200, body));
+        }
+    }
+    // The answer to an upload that is refused reaches its client.
+    let mut stream = identity.connect(&server).unwrap();
+    let refused = ask(&mut stream, &put(&token, large.replace('}', "")));
+    assert_eq!(refused.status, 400, "{refused:?}");
+    // In the clear there is no answer of HTTP.
+    let mut plain = TcpStream::connect(server.address).unwrap();
+    plain.write_all(&get(&token).bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+}
+
+#[test]
+fn a_handshake_that_never_ends_keeps_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::in_folder(folder.path());
+    let identity = Identity::new();
+    identity.write(&files);
+    let server = files
+        .launch(folder.path())
+        .with(&["--head-timeout", "300ms", "--max-connections", "4"])
+        .start();
+    let mut silent: Vec<TcpStream> = (0..4)
+        .map(|_| TcpStream::connect(server.address).unwrap())
+        .collect();
+    // The beginning of a handshake, and nothing behind it.
+    silent[0].write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    let mut stream = identity.connect(&server).unwrap();
+    assert_eq!(
+        ask(&mut stream, &get(&token::of("alice", "xyz"))).status,
+        200
+    );
+    for stream in &mut silent {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    }
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn a_new_certificate_is_shown_after_sighup() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::in_folder(folder.path());
+    let (old, new) = (Identity::new(), Identity::new());
+    old.write(&files);
+    let server = files.launch(folder.path()).start();
+    assert!(old.is_shown_by(&server) && !new.is_shown_by(&server));
+    let mut stream = old.connect(&server).unwrap();
+    // One half of it is new: what was shown stays.
+    std::fs::write(&files.certificate, new.certificate.cert.pem()).unwrap();
+    server.hang_up();
+    server.wait_for_log("stays as it was");
+    assert!(old.is_shown_by(&server));
+    new.write(&files);
+    server.hang_up();
+    server.wait_for_log_times("what=\"log\"", 2);
+    assert!(new.is_shown_by(&server) && !old.is_shown_by(&server));
+    let token = token::of("alice", "xyz");
+    assert_eq!(
+        ask(&mut stream, &get(&token)).status,
+        200,
+        "who is there stays"
+    );
+}
+
+#[test]
+fn certificates_that_cannot_be_right_stop_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::in_folder(folder.path());
+    let refuses = |code: i32, word: &str| {
+        let ended = files.launch(folder.path()).run();
+        assert_eq!(ended.status.code(), Some(code), "{ended:?}");
+        assert!(ended.err.contains(word), "{word}: {}", ended.err);
+    };
+    refuses(1, "certificate.pem");
+    Identity::new().write(&files);
+    std::fs::write(&files.key, "no key").unwrap();
+    refuses(1, "key.pem");
+    Identity::new().write(&Files {
+        certificate: folder.path().join("other.pem"),
+        key: files.key.clone(),
+    });
+    refuses(1, "key.pem");
+    std::fs::write(&files.certificate, "").unwrap();
+    refuses(1, "no certificate");
+    let half = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&["--tls-key-file", files.key.to_str().unwrap()])
+        .run();
+    assert_eq!(half.status.code(), Some(2), "{half:?}");
+    assert!(half.err.contains("--tls-cert-file"), "{}", half.err);
+}
+
+#[test]
+fn a_socket_in_the_file_system_is_one_server_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prefd.sock");
+    let listen = format!("unix:{}", path.display());
+    let launch =
+        |name: &str| Launch::new(BINARY, &folder.path().join(name)).with(&["--listen", &listen]);
+    let server = launch("one").start();
+    assert_eq!(server.origin, listen);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o666
+    );
+    let token = token::of("alice", "xyz");
+    let mut stream = UnixStream::connect(&path).unwrap();
+    assert_eq!(ask(&mut stream, &put(&token, "{\"a\":1}")).status, 204);
+    assert_eq!(ask(&mut stream, &get(&token)).text(), "{\"a\":1}");
+    let second = launch("two").run();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        second.err.contains("cannot listen on unix:"),
+        "{}",
+        second.err
+    );
+    // What a killed server leaves is replaced.
+    server.kill();
+    assert!(path.exists());
+    let server = launch("one").start();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    assert_eq!(ask(&mut stream, &get(&token)).text(), "{\"a\":1}");
+    drop(stream);
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(!path.exists());
+    // What is no socket is nobody's to remove.
+    std::fs::write(&path, "precious").unwrap();
+    assert_eq!(launch("one").run().status.code(), Some(1));
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn a_socket_that_systemd_hands_over_is_used() {
+    if !machine::has_socket_activation() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prefd.sock");
+    let wrapper = ["systemd-socket-activate", "-l", path.to_str().unwrap()];
+    let launch = Launch::new(BINARY, &folder.path().join("data")).under(&wrapper);
+    std::thread::scope(|scope| {
+        // It starts the server once somebody comes.
+        let client = scope.spawn(|| {
+            let mut stream = loop {
+                if let Ok(stream) = UnixStream::connect(&path) {
+                    break stream;
+                }
+                std::thread::yield_now();
+            };
+            ask(&mut stream, &get(&token::of("alice", "xyz")))
+        });
+        let server = launch.start();
+        assert_eq!(server.origin, format!("unix:{}", path.display()));
+        assert_eq!(client.join().unwrap().status, 200);
+    });
+}
