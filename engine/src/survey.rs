@@ -4,7 +4,8 @@
 //! It reads what recovery reads, and mends nothing.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -144,12 +145,18 @@ pub fn stats(config: &Config) -> Result<Stats> {
     Ok(stats)
 }
 
+/// The files of a directory. One that is not there has none: a copy of a store that has no
+/// large document need not have a folder for them.
+pub(crate) fn listed(config: &Config, dir: &Path) -> Result<Vec<PathBuf>> {
+    match config.fs.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|error| Error::io("list", dir, error)),
+    }
+}
+
 /// How many files are in a directory, and how many bytes in them.
 fn files(config: &Config, dir: &Path) -> Result<(u64, u64)> {
-    let files = config
-        .fs
-        .list(dir)
-        .map_err(|error| Error::io("list", dir, error))?;
+    let files = listed(config, dir)?;
     let mut bytes = 0;
     for file in &files {
         bytes += config

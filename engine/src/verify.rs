@@ -17,7 +17,7 @@ use crate::documents;
 use crate::error::{Error, Result};
 use crate::log::reader::Reader;
 use crate::log::summary::Entry;
-use crate::survey::Survey;
+use crate::survey::{self, Survey};
 use crate::table;
 
 /// What something that is wrong means for the documents.
@@ -132,8 +132,7 @@ pub fn verify(config: &Config, progress: &mut dyn FnMut(Progress)) -> Result<Ver
 fn total_bytes(config: &Config, survey: &Survey) -> Result<u64> {
     let mut total = 0;
     for dir in [&survey.place.dir, &config.data_dir.join("blobs")] {
-        let list = config.fs.list(dir);
-        for path in list.map_err(|error| Error::io("list", dir, error))? {
+        for path in survey::listed(config, dir)? {
             let is_read = path.extension().is_some_and(|e| e == "seg" || e == "blob");
             if is_read && let Ok(file) = config.fs.open(&path) {
                 total += file.len().unwrap_or_default();
