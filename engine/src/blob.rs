@@ -23,6 +23,7 @@ use crate::fs::{File, Fs};
 use crate::log::reader::{missing_is_corrupt, read_at};
 use crate::log::segment::{self, FileKind, StoreId, Version};
 use crate::names::NamespaceHash;
+use crate::pins::Pins;
 
 /// Blobs; their layout is that of version 1.
 const KIND: FileKind = FileKind {
@@ -98,7 +99,7 @@ impl Blobs {
     }
 
     pub(crate) fn path(&self, id: u64) -> PathBuf {
-        path(&self.dir, id)
+        self.dir.join(format!("{id:016x}.blob"))
     }
 
     /// Opens a blob for reading, its header checked.
@@ -145,7 +146,7 @@ impl Blobs {
         if !self.concerns(hash, blobs) {
             return;
         }
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.named();
         let before = if blobs.is_empty() {
             named.remove(&hash)
         } else {
@@ -166,7 +167,7 @@ impl Blobs {
             return true;
         }
         self.named_count.load(Ordering::Relaxed) > 0 && {
-            let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+            let named = self.named();
             named.contains_key(&hash)
         }
     }
@@ -178,6 +179,10 @@ impl Blobs {
         self.bell.ring();
     }
 
+    fn named(&self) -> MutexGuard<'_, HashMap<NamespaceHash, Vec<u64>>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn doomed(&self) -> MutexGuard<'_, Vec<u64>> {
         self.doomed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,24 +192,46 @@ impl Blobs {
         self.doomed().len() as u64
     }
 
-    /// Removes what is to go. What cannot be removed now is at the next open.
-    pub(crate) fn sweep(&self) {
+    /// Removes what is to go, unless a snapshot holds it: then a later sweep does. What
+    /// cannot be removed now is at the next open.
+    pub(crate) fn sweep(&self, pins: &Pins) {
+        // A pin on any of these was made before it was doomed.
         let doomed = std::mem::take(&mut *self.doomed());
         for id in doomed {
-            let _ = self.fs.remove(&self.path(id));
+            if pins.holds_blob(id) {
+                self.doomed().push(id);
+            } else {
+                let _ = self.fs.remove(&self.path(id));
+            }
         }
+    }
+
+    /// The blobs that current frames name, in the order of their ids, once `later` is
+    /// named too.
+    pub(crate) fn named_with(&self, later: &[(NamespaceHash, Vec<u64>)]) -> Vec<u64> {
+        let named = self.named();
+        let mut blobs: Vec<u64> = if later.is_empty() {
+            named.values().flatten().copied().collect()
+        } else {
+            let later: HashMap<_, _> = later.iter().map(|(hash, blobs)| (hash, blobs)).collect();
+            let earlier = named.iter().filter(|(hash, _)| !later.contains_key(hash));
+            let earlier = earlier.flat_map(|(_, blobs)| blobs);
+            earlier
+                .chain(later.values().copied().flatten())
+                .copied()
+                .collect()
+        };
+        drop(named);
+        blobs.sort_unstable();
+        blobs
     }
 
     /// Documents that lie in blobs, and the blobs that they lie in.
     pub(crate) fn count(&self) -> (u64, u64) {
-        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = self.named();
         let blobs: usize = named.values().map(Vec::len).sum();
         (named.len() as u64, blobs as u64)
     }
-}
-
-fn path(dir: &Path, id: u64) -> PathBuf {
-    dir.join(format!("{id:016x}.blob"))
 }
 
 fn parse_id(path: &Path) -> Option<u64> {

@@ -16,6 +16,7 @@ use crate::limits::Usage;
 use crate::log::frame::Draft;
 use crate::names::Names;
 use crate::revision::{Precondition, Revision};
+use crate::snapshot::CutRequest;
 
 /// A write on its way to stable storage.
 ///
@@ -169,11 +170,20 @@ impl Request {
 pub(crate) struct Work {
     pub(crate) requests: Vec<Request>,
     pub(crate) job: Option<Job>,
+    /// Snapshots that are to be taken behind the writes.
+    pub(crate) cuts: Vec<CutRequest>,
     /// Whether nothing is left behind it in the queue.
     pub(crate) is_all: bool,
 }
 
-/// The writes that wait, bounded in bytes, and a place for one job of compaction.
+impl Work {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.job.is_none() && self.cuts.is_empty()
+    }
+}
+
+/// The writes that wait, bounded in bytes, a place for one job of compaction, and the
+/// snapshots that are asked for.
 pub(crate) struct Queue {
     max_bytes: u64,
     state: Mutex<QueueState>,
@@ -192,6 +202,7 @@ struct QueueState {
     requests: VecDeque<Request>,
     bytes: u64,
     job: Option<Job>,
+    cuts: Vec<CutRequest>,
     closed: bool,
     /// Whether the committer's thread sleeps: to wake one that does not is a system call
     /// all the same.
@@ -200,7 +211,7 @@ struct QueueState {
 
 impl QueueState {
     fn has_work(&self) -> bool {
-        !self.requests.is_empty() || self.job.is_some()
+        !self.requests.is_empty() || self.job.is_some() || !self.cuts.is_empty()
     }
 }
 
@@ -290,6 +301,18 @@ impl Queue {
         Ok(())
     }
 
+    /// Asks the committer for a snapshot between two batches.
+    pub(crate) fn submit_cut(&self, request: CutRequest) -> Result<()> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        state.cuts.push(request);
+        self.note(&state);
+        self.wake(state);
+        Ok(())
+    }
+
     /// Waits for work. False once the queue is closed and empty.
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.lock();
@@ -309,10 +332,11 @@ impl Queue {
     }
 
     /// Moves what waits into `work`: writes in order, up to these bounds but at least one,
-    /// and the job, if there is one.
+    /// the job, if there is one, and the snapshots that are asked for.
     pub(crate) fn take(&self, work: &mut Work, max_bytes: u64, max_requests: usize) {
         let mut state = self.lock();
         work.job = state.job.take();
+        work.cuts.append(&mut state.cuts);
         let batch = &mut work.requests;
         let mut bytes = 0;
         while let Some(next) = state.requests.front() {
@@ -347,7 +371,8 @@ impl Queue {
     pub(crate) fn abort(&self) {
         self.close();
         let mut state = self.lock();
-        let abandoned = (std::mem::take(&mut state.requests), state.job.take());
+        let requests = std::mem::take(&mut state.requests);
+        let abandoned = (requests, state.job.take(), std::mem::take(&mut state.cuts));
         drop(state);
         drop(abandoned);
     }

@@ -25,6 +25,7 @@ use crate::names::NamespaceHash;
 use crate::reserve::Reserve;
 use crate::revision::Revision;
 use crate::shared::Shared;
+use crate::snapshot::Cut;
 use crate::table;
 use batch::{Decision, Written};
 pub(crate) use turns::Turns;
@@ -65,7 +66,7 @@ impl Committer {
     /// waited.
     fn step(&mut self) -> Option<usize> {
         let work = self.take();
-        if work.requests.is_empty() && work.job.is_none() {
+        if work.is_empty() {
             self.work = work;
             return None;
         }
@@ -100,10 +101,32 @@ impl Committer {
 
     fn commit_work(&mut self, mut work: Work) -> usize {
         let writes = work.requests.len();
-        self.commit(work.requests.drain(..), work.job.take());
+        if writes > 0 || work.job.is_some() {
+            self.commit(work.requests.drain(..), work.job.take());
+        }
+        for request in work.cuts.drain(..) {
+            // Who asked may have stopped waiting: it is let go of again.
+            let _ = request.send(self.cut());
+        }
         self.work = work;
         self.end_step();
         writes
+    }
+
+    /// The store as it is now. Nothing that is in it can leave it before it is pinned: that
+    /// takes a turn to commit.
+    fn cut(&self) -> Cut {
+        let image = self.log.image();
+        let blobs = &self.shared.intake.blobs;
+        let blobs = blobs.named_with(&self.unsynced_names);
+        let segments = image.manifest.segments.iter();
+        let segments = segments.map(|record| record.id).collect();
+        Cut {
+            documents: self.shared.space.lock().sum().documents.into(),
+            pin: self.shared.pins.pin(segments, blobs.clone()),
+            image,
+            blobs,
+        }
     }
 
     fn end_step(&mut self) {

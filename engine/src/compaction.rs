@@ -295,11 +295,11 @@ fn read_copy(shared: &Shared, hash: NamespaceHash, from: Entry) -> Result<Copy> 
     })
 }
 
-/// Removes the files of what is no part of the store any more.
+/// Removes the files of what is no part of the store any more, and of no snapshot.
 pub(crate) fn sweep(shared: &Shared) {
-    shared.intake.blobs.sweep();
+    shared.intake.blobs.sweep(&shared.pins);
     shared.doomed_segments().retain(|segment| {
-        let is_gone = shared.place.remove(*segment);
+        let is_gone = !shared.pins.holds_segment(*segment) && shared.place.remove(*segment);
         if is_gone {
             shared.reader.forget(*segment);
         }

@@ -21,9 +21,11 @@ use crate::log::summary;
 use crate::lookup::Lookup;
 use crate::names::{Names, valid};
 use crate::namespace::{Namespace, Peek};
+use crate::pins::Pins;
 use crate::recovery::{Recovered, recover};
 use crate::reserve::{self, Reserve};
 use crate::shared::{Shared, State};
+use crate::snapshot::Snapshot;
 use crate::space::SpaceUsage;
 use crate::table::Table;
 use crate::verify::Progress;
@@ -109,6 +111,7 @@ impl Engine {
             space: recovered.space,
             reader: recovered.reader,
             queue: Queue::new(config.queue_bytes),
+            pins: Arc::new(Pins::new(Arc::clone(&bell))),
             bell,
             catalogue,
             intake: Arc::new(Intake {
@@ -251,6 +254,22 @@ impl Engine {
             damaged_frames: sum.damaged.into(),
             blobs,
         }
+    }
+
+    /// Everything that is acknowledged, at one moment between this call and its return, to
+    /// be copied while reads and writes go on: a backup.
+    ///
+    /// Blocks until the batch that is being committed is synced, and for a look at each
+    /// file. Writes wait no longer than it takes to copy the summary of one segment in
+    /// memory, a few milliseconds at most. Nothing is written, so it is possible on a full
+    /// disk, and once writing has stopped ([`Error::Poisoned`]): a write of which the
+    /// outcome is unknown is not in it then. Of a damaged segment it has the bytes as they
+    /// are, and the copy is damaged there as the store is.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Io`] where a file cannot be looked at.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::take(self.shared())
     }
 
     /// Rewrites every segment of the log that holds anything stale, the one that is

@@ -21,6 +21,8 @@
 //! - `catalogue` lists: sled, derived, thrown away when in doubt.
 //! - `space` counts what is current in each segment of the log, `compaction` rewrites
 //!   those that are mostly stale, and `reserve` keeps room for that on a full disk.
+//! - [`Snapshot`] is the store at one moment, to be copied while it is written; `pins` has
+//!   its files stay.
 //! - `recovery` makes the table and the log from what is on the disk.
 //! - [`verify()`] and [`stats`] look at a closed directory, by a `survey` that changes
 //!   nothing.
@@ -74,10 +76,12 @@ mod log;
 mod lookup;
 mod names;
 mod namespace;
+mod pins;
 mod recovery;
 mod reserve;
 mod revision;
 mod shared;
+mod snapshot;
 mod space;
 mod splitter;
 mod survey;
@@ -96,6 +100,7 @@ pub use judge::check;
 pub use limits::{Limits, Position, Usage, Violation};
 pub use namespace::{Namespace, Peek, WriteOptions};
 pub use revision::{Precondition, Revision, Revisions};
+pub use snapshot::{Snapshot, SnapshotFile, SnapshotReader};
 pub use space::SpaceUsage;
 pub use survey::{Stats, stats};
 pub use verify::{Catalogue, Harm, Problem, Progress, Verification, verify};

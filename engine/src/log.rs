@@ -41,6 +41,14 @@ pub(crate) enum Failure {
     Poisoned(Error),
 }
 
+/// What a copy of the log consists of.
+pub(crate) struct Image {
+    /// With every segment sealed.
+    pub(crate) manifest: Manifest,
+    /// The segment that is being written, and the summary that it is sealed with there.
+    pub(crate) unsealed: Option<(u32, Builder)>,
+}
+
 /// The writing end of the log.
 pub(crate) struct Log {
     fs: Arc<dyn Fs>,
@@ -150,12 +158,12 @@ impl Log {
         if let Err(error) = active.write_gathered() {
             return Err(self.abandon(error));
         }
-        active.end_batch();
+        let batch = active.end_batch();
         if ahead {
             active.prepare();
         }
         if sync {
-            return active.sync();
+            return active.sync().inspect_err(|_| active.take_back(&batch));
         }
         active.write_behind(&self.fs);
         Ok(())
@@ -182,6 +190,26 @@ impl Log {
             Ok(()) => Failure::Refused(error),
             Err(worse) => worse,
         }
+    }
+
+    /// What a copy of it consists of now, between two batches. No I/O.
+    pub(crate) fn image(&self) -> Image {
+        let mut manifest = self.manifest.clone();
+        let mut unsealed = None;
+        if let Some(active) = &self.active {
+            let (sealed, summary) = active.image();
+            manifest.segments.retain_mut(|record| {
+                if record.id != active.id {
+                    return true;
+                }
+                record.sealed = Some(sealed);
+                summary.len() > 0
+            });
+            unsealed = Some((active.id, summary));
+        }
+        // What was reserved stays so: the original may use it.
+        manifest.reserved_revision = manifest.reserved_revision.max(self.next_revision);
+        Image { manifest, unsealed }
     }
 
     /// Seals the segment, if there is one, and begins the next.

@@ -13,6 +13,7 @@ use crate::log::place::Place;
 use crate::log::reader::Reader;
 use crate::log::segment;
 use crate::names::NamespaceHash;
+use crate::pins::Pins;
 use crate::space::Space;
 use crate::table::Table;
 use crate::writer::Intake;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader,
     pub(crate) queue: Queue,
     pub(crate) bell: Arc<Bell>,
+    pub(crate) pins: Arc<Pins>,
     pub(crate) catalogue: Catalogue,
     pub(crate) intake: Arc<Intake>,
     pub(crate) cache: DocumentCache,
@@ -66,8 +68,9 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads are refused from here on.
+    /// Reads are refused from here on, and snapshots end.
     pub(crate) fn close(&self) {
+        self.pins.close();
         self.state.closed.store(true, Ordering::Release);
     }
 

@@ -13,10 +13,11 @@
 //!   fail.
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
-//!   it, [`sim_model`] what it may hold after a crash, [`random`] a generator whose seed
-//!   replays a run.
+//!   it, [`sim_model`] what it may hold after a crash, [`copies`] those of a store that
+//!   snapshots make, [`random`] a generator whose seed replays a run.
 
 pub mod api_error;
+pub mod copies;
 pub mod crash_model;
 pub mod described;
 pub mod golden;

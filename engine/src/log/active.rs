@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::limits::Usage;
 use crate::log::frame::{Draft, Stamp};
+use crate::log::manifest::Sealed;
 use crate::log::segment;
 use crate::log::summary::{Builder, Entry};
 use crate::names::Names;
@@ -50,7 +51,7 @@ pub(crate) struct Active {
 
 /// What was appended since the last flush.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     start: Mark,
     /// Bytes of it, written or gathered.
     bytes: u64,
@@ -138,11 +139,38 @@ impl Active {
         self.batch.start
     }
 
-    /// What the batch has written is a part of the segment from now on.
-    pub(super) fn end_batch(&mut self) {
+    /// What the batch has written is a part of the segment from now on. What it was.
+    pub(super) fn end_batch(&mut self) -> Batch {
         self.bytes += self.batch.bytes;
-        self.batch = Batch::default();
         std::mem::take(&mut self.gathered).keep_for_this_thread();
+        std::mem::take(&mut self.batch)
+    }
+
+    /// The batch that was ended last is no part of the segment after all: it could not be
+    /// synced. Nothing is written after that, and what is on the disk is not known.
+    pub(super) fn take_back(&mut self, batch: &Batch) {
+        self.bytes -= batch.bytes;
+        self.last_revision = batch.start.last_revision;
+        let start = batch.start;
+        self.summary
+            .truncate(start.summary_entries, start.details_bytes);
+    }
+
+    /// What it would be sealed with if it ended with the last batch.
+    pub(super) fn image(&self) -> (Sealed, Builder) {
+        let mut summary = self.summary.clone();
+        let mut last_revision = self.last_revision;
+        // A batch that could not even be cut off, for which writing has stopped.
+        if self.batch.bytes > 0 {
+            let start = self.batch.start;
+            summary.truncate(start.summary_entries, start.details_bytes);
+            last_revision = start.last_revision;
+        }
+        let sealed = Sealed {
+            bytes: self.bytes,
+            last_revision,
+        };
+        (sealed, summary)
     }
 
     /// Appends a write to the batch, which takes a revision.

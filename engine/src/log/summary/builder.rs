@@ -5,7 +5,7 @@ use crate::fields::push_short_text;
 use crate::log::segment::StoreId;
 
 /// Gathers a segment's summary while the segment is written.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Builder {
     entries: Vec<Entry>,
     blobs: Vec<(u32, u64)>,
