@@ -66,6 +66,13 @@ fn a_copy_is_the_store_as_it_was_whatever_is_written_before_it_is_read() {
     assert_eq!(snapshot.documents(), expected.len() as u64);
     let last = snapshot.files().last().unwrap();
     assert_eq!(last.path(), "log/manifest");
+    // Of segments the header and the frames, and no room that is prepared behind them.
+    let usage = engine.usage_on_disk();
+    let is_segment = |file: &&SnapshotFile| file.path().ends_with("seg");
+    let segments = snapshot.files().iter().filter(is_segment);
+    let bytes: u64 = segments.map(SnapshotFile::bytes).sum();
+    let frames = usage.live_bytes + usage.dead_bytes;
+    assert_eq!(bytes, frames + 28 * usage.segments);
     fill(&engine, 4);
     let (_dir, copy) = copied(&snapshot);
     assert_eq!(contents(&copy), expected);

@@ -333,3 +333,41 @@ impl Active {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::fs::Disk;
+    use crate::log::frame::Kind;
+    use crate::names::NamespaceHash;
+
+    #[test]
+    fn what_is_not_the_end_of_a_batch_is_in_no_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut active = Active::create(&Disk, dir.path(), 1, 7).unwrap();
+        let names = Names::new("user", "client").unwrap();
+        let hash = NamespaceHash::of(&[0; 16], "user", "client");
+        let draft = Draft::new(Kind::Delete, hash, ("user", "client"), &[], Bytes::new());
+        let frame = Appending {
+            names: &names,
+            draft: &draft.unwrap(),
+            usage: Usage::default(),
+            modified_ms: 0,
+        };
+        let mut images = Vec::new();
+        for revision in [5, 6] {
+            active.begin_batch();
+            active.append_new(&frame, revision).unwrap();
+            images.push(active.image());
+            active.end_batch();
+        }
+        images.push(active.image());
+        let seen = images.iter();
+        let seen: Vec<_> = seen.map(|(s, b)| (s.last_revision, b.len())).collect();
+        assert_eq!(seen, [(0, 0), (5, 1), (6, 2)]);
+        let lengths = images.iter().map(|(sealed, _)| sealed.bytes);
+        assert!(lengths.is_sorted_by(|a, b| a < b));
+    }
+}
