@@ -96,24 +96,38 @@ impl Window {
 pub(crate) fn scan(
     fs: &dyn Fs,
     dir: &Path,
-    (id, store, hash_key): (u32, StoreId, &[u8; 16]),
+    of: (u32, StoreId, &[u8; 16]),
     end: Option<u64>,
 ) -> Result<Scan> {
-    let path = segment::path(dir, id);
+    let path = segment::path(dir, of.0);
     let file = fs
         .open(&path)
         .map_err(|error| missing_is_corrupt("open", &path, error))?;
-    let len = file
-        .len()
-        .map_err(|error| Error::io("stat", &path, error))?;
-    let mut window = Window {
-        file,
-        version: segment::KIND.written,
-        path: path.clone(),
-        end: end.unwrap_or(len).min(len),
-        start: 0,
-        bytes: Vec::new(),
-    };
+    let stat = || file.len().map_err(|error| Error::io("stat", &path, error));
+    loop {
+        let len = stat()?;
+        let window = Window {
+            file: Arc::clone(&file),
+            version: segment::KIND.written,
+            path: path.clone(),
+            end: end.unwrap_or(len).min(len),
+            start: 0,
+            bytes: Vec::new(),
+        };
+        match scan_window(window, of, end) {
+            // Who writes it has cut off the room that was prepared: it is being sealed.
+            Err(error) if error.is_damage() && stat()? < len => {}
+            scanned => return scanned,
+        }
+    }
+}
+
+fn scan_window(
+    mut window: Window,
+    (id, store, hash_key): (u32, StoreId, &[u8; 16]),
+    end: Option<u64>,
+) -> Result<Scan> {
+    let path = window.path.clone();
     let header = window.at(0, segment::HEADER_BYTES)?;
     window.version = segment::check_header(&path, header, segment::KIND, id, store)?;
     let mut scan = Scan {
@@ -309,5 +323,98 @@ impl Scan {
             }
         }
         summary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::fs::Disk;
+    use crate::log::manifest::Manifest;
+    use crate::{Config, Engine, WriteOptions};
+
+    /// A file that is cut once its length was asked for.
+    struct Cut {
+        file: Arc<dyn File>,
+        is_asked: AtomicBool,
+    }
+
+    impl File for Cut {
+        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            self.file.read_exact_at(buffer, offset)
+        }
+
+        fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.file.write_all_at(bytes, offset)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.file.sync()
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.file.set_len(len)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            let was_asked = self.is_asked.swap(true, Ordering::Relaxed);
+            Ok(self.file.len()? + if was_asked { 0 } else { 4096 })
+        }
+    }
+
+    struct Cutting;
+
+    impl Fs for Cutting {
+        fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            Ok(Arc::new(Cut {
+                file: Disk.open(path)?,
+                is_asked: AtomicBool::new(false),
+            }))
+        }
+
+        fn open_for_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            Disk.open_for_write(path)
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            Disk.create(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            Disk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            Disk.remove(path)
+        }
+
+        fn create_dir(&self, path: &Path) -> io::Result<()> {
+            Disk.create_dir(path)
+        }
+
+        fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            Disk.sync_dir(path)
+        }
+
+        fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+            Disk.list(path)
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_sealed_meanwhile_is_scanned_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Config::new(dir.path())).unwrap();
+        let namespace = engine.namespace("u", "c").unwrap();
+        namespace.put(b"{}", WriteOptions::default()).unwrap();
+        engine.close().unwrap();
+        let log = dir.path().join("log");
+        let manifest = Manifest::read(&Disk, &log).unwrap().unwrap();
+        let of = (manifest.segments[0].id, manifest.store, &manifest.hash_key);
+        let scanned = scan(&Cutting, &log, of, None).unwrap();
+        assert_eq!(scanned.items.len(), 1);
     }
 }
