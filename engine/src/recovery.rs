@@ -278,7 +278,9 @@ impl Place {
             *manifest = listed;
         }
         self.trim(record.id, watermark, sealed.len() > 0);
-        documents.load(record.id, sealed.entries(), sealed.blobs());
+        if sealed.len() > 0 {
+            documents.load(record.id, sealed.entries(), sealed.blobs());
+        }
         if let Some(Active { id, summary, .. }) = &active {
             documents.load(*id, summary.entries(), summary.blobs());
         }

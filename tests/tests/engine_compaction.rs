@@ -106,6 +106,20 @@ fn counts_are_the_same_after_a_reopen() {
 }
 
 #[test]
+fn a_segment_of_which_recovery_has_kept_nothing_is_not_counted() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    // All of it is the last batch, which goes to a segment of the next life.
+    put(&engine, "c1", "{}").unwrap();
+    let store = store.crashed(Unsynced::Kept);
+    let engine = store.open().unwrap();
+    assert_eq!(store.files("log", ".seg").len(), 1);
+    assert_eq!(engine.usage_on_disk().segments, 1);
+    engine.compact().unwrap();
+    assert_eq!(engine.usage_on_disk().damaged_frames, 0);
+}
+
+#[test]
 fn a_delete_is_kept_for_as_long_as_it_hides_an_older_frame() {
     let store = Store::new();
     let engine = store.open().unwrap();
