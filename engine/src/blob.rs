@@ -20,6 +20,7 @@ use crate::alignment::Gathered;
 use crate::compaction::Bell;
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
+use crate::log::place::remove;
 use crate::log::reader::{missing_is_corrupt, read_at};
 use crate::log::segment::{self, FileKind, StoreId, Version};
 use crate::names::NamespaceHash;
@@ -192,18 +193,37 @@ impl Blobs {
         self.doomed().len() as u64
     }
 
-    /// Removes what is to go, unless a snapshot holds it: then a later sweep does. What
-    /// cannot be removed now is at the next open.
-    pub(crate) fn sweep(&self, pins: &Pins) {
+    /// Removes what is to go, unless a snapshot holds it. What cannot be removed now is by
+    /// a later sweep, or at the next open; the error tells why.
+    pub(crate) fn sweep(&self, pins: &Pins) -> Result<()> {
         // A pin on any of these was made before it was doomed.
         let doomed = std::mem::take(&mut *self.doomed());
+        let mut outcome = Ok(());
         for id in doomed {
-            if pins.holds_blob(id) {
-                self.doomed().push(id);
+            let removed = if pins.holds_blob(id) {
+                Ok(false)
             } else {
-                let _ = self.fs.remove(&self.path(id));
+                remove(&*self.fs, &self.path(id)).map(|()| true)
+            };
+            if !matches!(removed, Ok(true)) {
+                self.doomed().push(id);
             }
+            outcome = outcome.and(removed.map(drop));
         }
+        outcome
+    }
+
+    /// Files that would go, and that a snapshot holds.
+    pub(crate) fn held_count(&self, pins: &Pins) -> u64 {
+        let doomed = self.doomed();
+        doomed.iter().filter(|id| pins.holds_blob(**id)).count() as u64
+    }
+
+    /// Puts on stable storage that files are gone.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        self.fs
+            .sync_dir(&self.dir)
+            .map_err(|error| Error::io("sync", &self.dir, error))
     }
 
     /// The blobs that current frames name, in the order of their ids, once `later` is
@@ -353,12 +373,7 @@ impl BlobWriter {
         self.file
             .sync()
             .map_err(|error| Error::io("sync", &self.path, error))?;
-        let dir = &self.draft.blobs.dir;
-        self.draft
-            .blobs
-            .fs
-            .sync_dir(dir)
-            .map_err(|error| Error::io("sync", dir, error))?;
+        self.draft.blobs.sync_names()?;
         Ok(self.draft)
     }
 }

@@ -7,7 +7,7 @@
 //! are read often (as in S3-FIFO, Yang et al., SOSP 2023), and a read changes nothing
 //! here: it marks the document.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use crate::document::Document;
@@ -93,6 +93,27 @@ impl DocumentCache {
         Self {
             max_bytes,
             queues: Mutex::default(),
+        }
+    }
+
+    /// Holds nothing of these namespaces any longer. Walks all that it has.
+    pub(crate) fn forget(&self, table: &Table, hashes: &HashSet<NamespaceHash>) {
+        let mut gone = Vec::new();
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let Queues { new, proven } = &mut *queues;
+        for queue in [new, proven] {
+            let documents = std::mem::take(queue).documents;
+            for (hash, document) in documents {
+                if hashes.contains(&hash) {
+                    gone.push((hash, document));
+                } else {
+                    queue.push(hash, document);
+                }
+            }
+        }
+        drop(queues);
+        for (hash, document) in gone {
+            table.let_go(hash, &document);
         }
     }
 
@@ -235,6 +256,21 @@ mod tests {
             assert!(store.get(n, 100 + n), "there is room where {n} was");
         }
         assert_eq!(store.held(), 10);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_in_memory_no_more() {
+        let store = Store::with_room_for(10);
+        for n in 0..10 {
+            store.put(n, n + 1);
+            store.get(n, n + 1);
+        }
+        // Replaced, so that only the cache has it.
+        store.put(3, 100);
+        let forgotten = [3, 5].map(hash).into_iter().collect();
+        store.cache.forget(&store.table, &forgotten);
+        assert_eq!(store.held(), 8);
+        assert!(store.get(4, 5) && !store.get(5, 6));
     }
 
     #[test]

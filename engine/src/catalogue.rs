@@ -124,6 +124,9 @@ struct State {
     listings: usize,
     /// What a listing failed on: the catalogue must be built again.
     read_failure: Option<String>,
+    /// How often the folder was to be removed, and how many of these times it was.
+    removals_asked: u64,
+    removals_done: u64,
     closing: Option<Closing>,
 }
 
@@ -143,11 +146,12 @@ struct Closing {
 }
 
 impl Catalogue {
-    /// None: listings fail, and nothing is recorded.
-    pub(crate) fn none() -> Self {
+    /// None: listings fail, and nothing is recorded. In the folder may be what an earlier
+    /// life left.
+    pub(crate) fn none(dir: &Path) -> Self {
         let phase = Phase::Failed("it is switched off".to_owned());
         Self {
-            shared: Arc::new(Shared::new(Path::new(""), 0, 0, phase)),
+            shared: Arc::new(Shared::new(dir, 0, 0, phase)),
             thread: Mutex::default(),
         }
     }
@@ -338,6 +342,36 @@ impl Catalogue {
         Ok(state.pending.range(prefix, first))
     }
 
+    /// Has the folder removed, with all that sled keeps of what was deleted. It is built
+    /// again in the background, and listings wait for that. Blocks until the old one is
+    /// gone.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be removed; [`Error::Closed`].
+    pub(crate) fn start_over(&self) -> Result<()> {
+        let mut state = self.shared.lock();
+        state.removals_asked += 1;
+        let asked = state.removals_asked;
+        self.shared.changed.notify_all();
+        let is_open =
+            |state: &State| !matches!(state.phase, Phase::Failed(_)) && state.closing.is_none();
+        let state = self
+            .shared
+            .wait_while(state, |state| state.removals_done < asked && is_open(state));
+        if state.removals_done >= asked {
+            return Ok(());
+        }
+        drop(state);
+        // Nobody keeps it any more. A close, behind which others may open it, waits.
+        let _thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.lock().closing.is_some() {
+            return Err(Error::Closed);
+        }
+        self.shared.replace_tree(None);
+        let dir = &self.shared.dir;
+        keeper::remove_dir(dir).map_err(|error| Error::io("remove", dir, error))
+    }
+
     /// Ends the thread. With an identity, what is pending is put into sled, and the
     /// catalogue is marked as whole.
     pub(crate) fn close(&self, clean: Option<Identity>) {
@@ -364,6 +398,8 @@ impl Shared {
                 pending: Pending::new(max_pending_bytes),
                 listings: 0,
                 read_failure: None,
+                removals_asked: 0,
+                removals_done: 0,
                 closing: None,
             }),
             changed: Condvar::new(),

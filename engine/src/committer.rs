@@ -10,6 +10,7 @@
 //! Invariant: nothing is visible or answered before what it rests on is synced.
 
 mod batch;
+mod jobs;
 mod turns;
 
 use std::sync::Arc;
@@ -20,12 +21,11 @@ use crate::commit::{Acknowledgement, Change, Request, Work};
 use crate::compaction::{Job, MAX_STEP_FRAMES, Task};
 use crate::error::{Error, Result};
 use crate::log::frame::Kind;
-use crate::log::{Failure, Log, MAX_BATCH_FRAMES, segment};
+use crate::log::{Failure, Log, MAX_BATCH_FRAMES};
 use crate::names::NamespaceHash;
 use crate::reserve::Reserve;
 use crate::revision::Revision;
 use crate::shared::Shared;
-use crate::snapshot::Cut;
 use crate::table;
 use batch::{Decision, Written};
 pub(crate) use turns::Turns;
@@ -113,22 +113,6 @@ impl Committer {
         writes
     }
 
-    /// The store as it is now. Nothing that is in it can leave it before it is pinned: that
-    /// takes a turn to commit.
-    fn cut(&self) -> Cut {
-        let image = self.log.image();
-        let blobs = &self.shared.intake.blobs;
-        let blobs = blobs.named_with(&self.unsynced_names);
-        let segments = image.manifest.segments.iter();
-        let segments = segments.map(|record| record.id).collect();
-        Cut {
-            documents: self.shared.space.lock().sum().documents.into(),
-            pin: self.shared.pins.pin(segments, blobs.clone()),
-            image,
-            blobs,
-        }
-    }
-
     fn end_step(&mut self) {
         let has_reserve = self.reserve.is_held();
         // Others read it: it is not written needlessly.
@@ -182,31 +166,6 @@ impl Committer {
         if let Some(job) = job {
             self.finish(&job, outcome);
         }
-    }
-
-    /// Ends a job, whose copies, if it has any, were written or not.
-    fn finish(&mut self, job: &Job, outcome_of_copies: Result<()>) {
-        let attempt = |committer: &mut Self| match &job.task {
-            Task::Copy(copies) => {
-                let written = committer.write(&mut [], copies)?;
-                let outcome = written.copies_refused.clone().map_or(Ok(()), Err);
-                committer.publish(Vec::new(), written, Vec::new());
-                outcome
-            }
-            Task::Retire { segment, deletes } => committer.retire(*segment, deletes),
-        };
-        let mut outcome = match &job.task {
-            Task::Copy(_) => outcome_of_copies,
-            Task::Retire { .. } => attempt(self),
-        };
-        if matches!(outcome, Err(Error::StorageFull { .. }))
-            && job.may_use_reserve
-            && self.reserve.release()
-        {
-            outcome = attempt(self);
-        }
-        // Compaction may have stopped waiting.
-        let _ = job.done.send(outcome);
     }
 
     /// Space for deletes and compaction comes first: without it, puts are refused.
@@ -302,6 +261,11 @@ impl Committer {
                 }
             }
         }
+        self.name_synced();
+    }
+
+    /// Lets go of the blobs that were replaced, once what replaced them is synced.
+    fn name_synced(&mut self) {
         if self.log.is_synced() {
             for (hash, blobs) in self.unsynced_names.drain(..) {
                 self.shared.intake.blobs.name(hash, &blobs);
@@ -338,34 +302,6 @@ impl Committer {
             drop(segments);
             self.shared.bell.ring();
         }
-    }
-
-    /// Takes a segment out of the log, once nothing but these deletes is current in it.
-    fn retire(&mut self, segment: u32, deletes: &[(NamespaceHash, table::Entry)]) -> Result<()> {
-        let table = &self.shared.table;
-        let needless = deletes
-            .iter()
-            .filter(|(hash, entry)| table.entry(*hash) == Some(*entry))
-            .count();
-        let held = self.shared.space.lock().get(segment).unwrap_or_default();
-        let current = held.documents as usize + held.tombstones as usize;
-        if current != needless || held.damaged > 0 {
-            let path = segment::path(&self.shared.place.dir, segment);
-            let what = "its summary does not name every current frame";
-            return Err(Error::corrupt(&path, 0, what));
-        }
-        self.log.retire(segment).map_err(|failure| match failure {
-            Failure::Refused(error) => error,
-            Failure::Poisoned(error) => {
-                self.shared.set_poison(error.clone());
-                error
-            }
-        })?;
-        for (hash, entry) in deletes {
-            table.forget_delete(*hash, entry);
-        }
-        self.shared.space.lock().retired(segment);
-        Ok(())
     }
 
     /// Seals the log, and lets the catalogue know what it then stands for.

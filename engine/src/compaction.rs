@@ -51,6 +51,10 @@ pub(crate) enum Task {
         segment: u32,
         deletes: Vec<(NamespaceHash, Entry)>,
     },
+    /// End the segment that is being written.
+    Seal,
+    /// Remove what is in the folder of the log and no part of it.
+    Tidy,
 }
 
 /// A frame that is to be copied.
@@ -118,11 +122,11 @@ impl Bell {
 /// open.
 pub(crate) fn run(shared: &Shared) {
     // Blobs of an earlier life that no document lies in wait already.
-    sweep(shared);
+    let _ = sweep(shared);
     loop {
         while let Some(victim) = next_victim(shared) {
             let outcome = rewrite(shared, victim, Pace::Polite);
-            sweep(shared);
+            let _ = sweep(shared);
             match outcome {
                 Ok(()) => {}
                 Err(error) if is_lasting(&error) => leave(shared, victim.id, &error),
@@ -133,17 +137,17 @@ pub(crate) fn run(shared: &Shared) {
         if !shared.bell.wait() {
             return;
         }
-        sweep(shared);
+        let _ = sweep(shared);
     }
 }
 
 /// Whether a segment cannot be read, and is to stay as it is for that.
-fn is_lasting(error: &Error) -> bool {
+pub(crate) fn is_lasting(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
 }
 
 /// Leaves a segment as it is, so that the others are not kept waiting for it.
-fn leave(shared: &Shared, segment: u32, error: &Error) {
+pub(crate) fn leave(shared: &Shared, segment: u32, error: &Error) {
     let mut segments = shared.space.lock();
     match error {
         // The disk may give it back another time.
@@ -166,7 +170,7 @@ fn next_victim(shared: &Shared) -> Option<Victim> {
 
 /// How much of the disk is left to others.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
+pub(crate) enum Pace {
     /// Half of the time, and little at once, unless the log has outgrown its bound.
     Polite,
     Hurried,
@@ -217,13 +221,18 @@ pub(crate) fn compact(shared: &Shared, progress: &mut dyn FnMut(Progress)) -> Re
             Err(error) => return Err(error),
         }
     }
-    sweep(shared);
+    let _ = sweep_all(shared);
     damage.map_or(Ok(()), Err)
 }
 
 /// Copies what is current in a segment to the end of the log, and removes it.
 fn rewrite(shared: &Shared, victim: Victim, pace: Pace) -> Result<()> {
     let _turn = shared.turn_to_compact();
+    rewrite_in_turn(shared, victim, pace)
+}
+
+/// The same, by who has the turn.
+pub(crate) fn rewrite_in_turn(shared: &Shared, victim: Victim, pace: Pace) -> Result<()> {
     let segment = victim.id;
     let Some(held) = shared.space.lock().get(segment) else {
         // Whoever had the turn before has done it.
@@ -295,20 +304,45 @@ fn read_copy(shared: &Shared, hash: NamespaceHash, from: Entry) -> Result<Copy> 
     })
 }
 
-/// Removes the files of what is no part of the store any more, and of no snapshot.
-pub(crate) fn sweep(shared: &Shared) {
-    shared.intake.blobs.sweep(&shared.pins);
+/// Removes the files of what is no part of the store any more, and of no snapshot. What
+/// cannot be removed is tried again by the next sweep; the error tells why.
+pub(crate) fn sweep(shared: &Shared) -> Result<()> {
+    let _turn = shared.turn_to_sweep();
+    let mut outcome = shared.intake.blobs.sweep(&shared.pins);
     shared.doomed_segments().retain(|segment| {
-        let is_gone = !shared.pins.holds_segment(*segment) && shared.place.remove(*segment);
-        if is_gone {
-            shared.reader.forget(*segment);
+        if shared.pins.holds_segment(*segment) {
+            return true;
         }
-        !is_gone
+        match shared.place.remove(*segment) {
+            Ok(true) => {
+                shared.reader.forget(*segment);
+                false
+            }
+            Ok(false) => true,
+            Err(error) => {
+                outcome = std::mem::replace(&mut outcome, Ok(())).and(Err(error));
+                true
+            }
+        }
     });
+    outcome
+}
+
+/// The same, once nobody walks the files. How many segments a snapshot holds.
+pub(crate) fn sweep_all(shared: &Shared) -> Result<u64> {
+    loop {
+        sweep(shared)?;
+        let doomed = shared.doomed_segments().clone();
+        if doomed.iter().all(|id| shared.pins.holds_segment(*id)) {
+            return Ok(doomed.len() as u64);
+        }
+        // The catalogue is being built from them.
+        shared.place.wait_for_walks();
+    }
 }
 
 /// Hands the committer a task and waits until it is done.
-fn submit(shared: &Shared, task: Task, may_use_reserve: bool) -> Result<()> {
+pub(crate) fn submit(shared: &Shared, task: Task, may_use_reserve: bool) -> Result<()> {
     if matches!(&task, Task::Copy(copies) if copies.is_empty()) {
         return Ok(());
     }

@@ -147,12 +147,12 @@ mod tests {
         let walked = visit(&place, |_, _| true, &mut |user, client, _| {
             visited += 1;
             assert_eq!((user, client), ("u", "c"));
-            assert!(!place.remove(id));
+            assert!(!place.remove(id).unwrap());
             Ok(())
         });
         walked.unwrap();
         assert_eq!((visited, place.segments().unwrap()), (1, vec![id]));
-        assert!(place.remove(id));
+        assert!(place.remove(id).unwrap());
         assert_eq!(place.segments().unwrap(), Vec::<u32>::new());
     }
 }

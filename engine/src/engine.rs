@@ -1,5 +1,7 @@
 //! The engine: what opens, ties together and closes everything else.
 
+mod upkeep;
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +27,7 @@ use crate::pins::Pins;
 use crate::recovery::{Recovered, recover};
 use crate::reserve::{self, Reserve};
 use crate::shared::{Shared, State};
-use crate::snapshot::Snapshot;
-use crate::space::SpaceUsage;
 use crate::table::Table;
-use crate::verify::Progress;
 use crate::writer::{Intake, Permits, Prepared, Writer};
 
 /// An open data directory. A cheap handle: clones are the same engine.
@@ -99,7 +98,11 @@ impl Engine {
             store: recovered.place.store,
             next_revision: recovered.log.next_revision(),
         };
-        let documents = source(recovered.place.clone(), Arc::clone(&table));
+        let documents = source(
+            recovered.place.clone(),
+            Arc::clone(&table),
+            Arc::clone(&bell),
+        );
         let catalogue = open_catalogue(&config, identity, documents)?;
         let shared = Arc::new(Shared {
             place: recovered.place,
@@ -237,62 +240,6 @@ impl Engine {
         self.shared().poison().map_or(Ok(()), Err)
     }
 
-    /// What the store takes on the disk, and what of it is needed.
-    pub fn usage_on_disk(&self) -> SpaceUsage {
-        let shared = self.shared();
-        let segments = shared.space.lock();
-        let sum = segments.sum();
-        let count = segments.count();
-        drop(segments);
-        let (_, blobs) = shared.intake.blobs.count();
-        SpaceUsage {
-            documents: sum.documents.into(),
-            tombstones: sum.tombstones.into(),
-            live_bytes: sum.document_bytes,
-            dead_bytes: sum.bytes.saturating_sub(sum.document_bytes),
-            segments: count as u64,
-            damaged_frames: sum.damaged.into(),
-            blobs,
-        }
-    }
-
-    /// Everything that is acknowledged, at one moment between this call and its return, to
-    /// be copied while reads and writes go on: a backup.
-    ///
-    /// Blocks until the batch that is being committed is synced, and for a look at each
-    /// file. Writes wait no longer than it takes to copy the summary of one segment in
-    /// memory, a few milliseconds at most. Nothing is written, so it is possible on a full
-    /// disk, and once writing has stopped ([`Error::Poisoned`]): a write of which the
-    /// outcome is unknown is not in it then. Of a damaged segment it has the bytes as they
-    /// are, and the copy is damaged there as the store is.
-    ///
-    /// # Errors
-    /// [`Error::Closed`]; [`Error::Io`] where a file cannot be looked at.
-    pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::take(self.shared())
-    }
-
-    /// Rewrites every segment of the log that holds anything stale, the one that is
-    /// being written excepted, and removes what nothing needs any more. Blocks until
-    /// that is done; reads and writes go on meanwhile. A thread of the engine does so
-    /// too, for what is mostly stale, unless [`Config::background_compaction`] is off.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] where a segment could not be read: it stays as it is, and
-    /// the others are rewritten; [`Error::StorageFull`], since copies need room before
-    /// they give any; those of [`crate::Commit::wait`].
-    pub fn compact(&self) -> Result<()> {
-        self.compact_with(&mut |_| {})
-    }
-
-    /// The same, telling how far it has come before each segment.
-    ///
-    /// # Errors
-    /// As [`Self::compact`].
-    pub fn compact_with(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
-        compaction::compact(self.shared(), progress)
-    }
-
     /// Commits what is queued, refuses everything after it, and closes the store so
     /// that the next open is quick. Blocks. A second call does nothing.
     ///
@@ -345,7 +292,7 @@ impl Owner {
             .take();
         let _ = compactor.map(JoinHandle::join);
         if lock.is_some() {
-            compaction::sweep(&self.shared);
+            let _ = compaction::sweep(&self.shared);
         }
         *lock = None;
         outcome
@@ -369,11 +316,12 @@ fn recover_with_reserve(config: &Config, log: &Path) -> Result<Recovered> {
 }
 
 fn open_catalogue(config: &Config, identity: Identity, documents: Source) -> Result<Catalogue> {
+    let dir = config.data_dir.join("catalogue");
     if !config.catalogue {
-        return Ok(Catalogue::none());
+        return Ok(Catalogue::none(&dir));
     }
     Catalogue::open(
-        &config.data_dir.join("catalogue"),
+        &dir,
         config.catalogue_cache_bytes,
         config.catalogue_pending_bytes,
         identity,
@@ -410,11 +358,14 @@ fn sync_names(config: &Config, dir: &Path) -> Result<()> {
 
 /// Every current document, to build the catalogue from. One that compaction moves
 /// meanwhile is found where it was, whose file is held, or where it went: by revision.
-fn source(place: Place, table: Arc<Table>) -> Source {
+fn source(place: Place, table: Arc<Table>, bell: Arc<Bell>) -> Source {
     Box::new(move |after, visit| {
         let is_current = |_, entry: &summary::Entry| {
             entry.revision > after && table.is_current(entry.hash, entry.revision)
         };
-        documents::visit(&place, is_current, visit)
+        let walked = documents::visit(&place, is_current, visit);
+        // Files that were to go meanwhile can go now.
+        bell.ring();
+        walked
     })
 }

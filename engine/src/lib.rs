@@ -19,6 +19,7 @@
 //!   structures are laid out in it.
 //! - `table` finds: in memory, where the newest frame of each namespace is.
 //! - `catalogue` lists: sled, derived, thrown away when in doubt.
+//! - `erasure` rewrites whatever holds a byte of one user.
 //! - `space` counts what is current in each segment of the log, `compaction` rewrites
 //!   those that are mostly stale, and `reserve` keeps room for that on a full disk.
 //! - [`Snapshot`] is the store at one moment, to be copied while it is written; `pins` has
@@ -62,6 +63,7 @@ mod config;
 mod document;
 mod documents;
 mod engine;
+mod erasure;
 mod error;
 mod fields;
 pub mod fs;
@@ -95,6 +97,7 @@ pub use commit::Commit;
 pub use config::{Config, Durability};
 pub use document::{Chunks, Document, Stat};
 pub use engine::Engine;
+pub use erasure::Erased;
 pub use error::{Error, Result};
 pub use judge::check;
 pub use limits::{Limits, Position, Usage, Violation};

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 pub(crate) use crate::log::active::{Active, Appending, Mark};
 use crate::log::manifest::{Manifest, Record, Sealed};
+use crate::log::place::Place;
 use crate::log::summary::{Builder, Entry};
 
 /// Frames of one segment, at most. It bounds the memory of a summary (some 7 MiB),
@@ -233,6 +234,58 @@ impl Log {
         })?;
         self.active = Some(active);
         Ok(())
+    }
+
+    /// The segment that is being written.
+    pub(crate) fn active(&self) -> Option<u32> {
+        self.active.as_ref().map(|active| active.id)
+    }
+
+    /// Seals the segment, if there is anything in it, and begins the next.
+    pub(crate) fn seal(&mut self) -> Result<(), Failure> {
+        let holds_frames = |active: &Active| active.summary.len() > 0;
+        if self.active.as_ref().is_some_and(holds_frames) {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of segments that are not listed, those excepted that are held,
+    /// and what was begun of others; cuts off what a crash left behind the frames of a
+    /// sealed one. Durably.
+    pub(crate) fn tidy(&self, place: &Place, is_held: &dyn Fn(u32) -> bool) -> Result<()> {
+        for (id, path) in place.files()? {
+            let record = self.manifest.segments.iter().find(|r| r.id == id);
+            let is_whole = path == segment::path(&self.dir, id);
+            match record {
+                Some(Record { sealed, .. }) if is_whole => {
+                    if let Some(sealed) = sealed {
+                        self.cut_off(&path, sealed.bytes)?;
+                    }
+                }
+                Some(_) if path == summary::path(&self.dir, id) => {}
+                None if is_held(id) => {}
+                _ => self
+                    .fs
+                    .remove(&path)
+                    .map_err(|error| Error::io("remove", &path, error))?,
+            }
+        }
+        self.fs
+            .sync_dir(&self.dir)
+            .map_err(|error| Error::io("sync", &self.dir, error))
+    }
+
+    fn cut_off(&self, path: &Path, bytes: u64) -> Result<()> {
+        let open = self.fs.open(path).and_then(|file| file.len());
+        if open.map_err(|error| Error::io("stat", path, error))? <= bytes {
+            return Ok(());
+        }
+        let cut = self.fs.open_for_write(path).and_then(|file| {
+            file.set_len(bytes)?;
+            file.sync()
+        });
+        cut.map_err(|error| Error::io("truncate", path, error))
     }
 
     /// Takes a segment, none of whose frames is current, out of the log. Its files may

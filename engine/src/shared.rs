@@ -42,6 +42,8 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     /// Whose turn it is to compact.
     compacting: Mutex<()>,
+    /// Whose turn it is to remove files: who comes second finds them gone.
+    sweeping: Mutex<()>,
     /// Segments that are out of the log, and whose files are to go.
     doomed_segments: Mutex<Vec<u32>>,
     poison: OnceLock<Error>,
@@ -57,6 +59,14 @@ impl Shared {
     pub(crate) fn turn_to_compact(&self) -> MutexGuard<'_, ()> {
         self.state
             .compacting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by whoever removes files.
+    pub(crate) fn turn_to_sweep(&self) -> MutexGuard<'_, ()> {
+        self.state
+            .sweeping
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

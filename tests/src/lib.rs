@@ -14,7 +14,7 @@
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`copies`] those of a store that
-//!   snapshots make, [`random`] a generator whose seed replays a run.
+//!   snapshots make, [`traces`] what is left of a user, [`random`] a generator whose seed replays a run.
 
 pub mod api_error;
 pub mod copies;
@@ -37,3 +37,4 @@ pub mod sim_model;
 pub mod sim_store;
 pub mod strace;
 pub mod token;
+pub mod traces;

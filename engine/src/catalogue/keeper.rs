@@ -1,12 +1,14 @@
 //! The thread that alone writes to the tree: opens it, builds it, keeps it current,
 //! and marks it as whole at the end.
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::catalogue::pace::Pace;
-use crate::catalogue::tree::{Tree, TreeFailure};
+use crate::catalogue::tree::{self, Tree, TreeFailure};
 use crate::catalogue::{Closing, Identity, Phase, Shared, Source, State, key, marker};
 use crate::error::Error;
 
@@ -28,7 +30,14 @@ pub(crate) struct Keeper {
 enum Step {
     Apply,
     CatchUp,
+    End(End),
+}
+
+/// Why it lets go of a tree.
+enum End {
     Close(Closing),
+    /// The folder is to be removed.
+    StartOver,
 }
 
 impl State {
@@ -38,6 +47,11 @@ impl State {
             || self.pending.is_over_budget()
             || self.closing.is_some()
             || self.read_failure.is_some()
+            || self.is_to_be_removed()
+    }
+
+    fn is_to_be_removed(&self) -> bool {
+        self.removals_done < self.removals_asked
     }
 }
 
@@ -47,7 +61,12 @@ impl Keeper {
         let mut failures = 0;
         loop {
             match self.live(trusted) {
-                Ok(closing) => return self.end(closing),
+                Ok(End::Close(closing)) => return self.end(closing),
+                Ok(End::StartOver) => {
+                    self.back_to_building();
+                    self.shared.replace_tree(None);
+                    trusted = false;
+                }
                 Err(TreeFailure(reason)) => {
                     failures = if self.back_to_building() {
                         1
@@ -64,23 +83,32 @@ impl Keeper {
         }
     }
 
-    /// From opening to closing. `trusted`: what is there need not be rebuilt.
-    fn live(&self, trusted: bool) -> Result<Closing, TreeFailure> {
+    /// From opening to letting go of it. `trusted`: what is there need not be rebuilt.
+    fn live(&self, trusted: bool) -> Result<End, TreeFailure> {
         if !trusted {
-            remove_dir(&self.shared.dir)?;
-            self.shared.lock().pending.restart();
+            let asked = self.shared.lock().removals_asked;
+            remove_dir(&self.shared.dir).map_err(|error| {
+                let dir = self.shared.dir.display();
+                TreeFailure(format!("{dir} cannot be removed: {error}"))
+            })?;
+            let mut state = self.shared.lock();
+            state.removals_done = asked;
+            state.pending.restart();
+            drop(state);
+            self.shared.changed.notify_all();
         }
-        let tree = Tree::open(&self.shared.dir.join("sled"), self.shared.cache_bytes)?;
+        let tree = Tree::open(&sled_dir(&self.shared.dir), self.shared.cache_bytes)?;
         self.shared.replace_tree(Some(tree.clone()));
         self.show();
         loop {
             match self.next()? {
                 Step::Apply => self.apply(&tree)?,
                 Step::CatchUp => self.catch_up(&tree)?,
-                Step::Close(closing) => {
+                Step::End(End::Close(closing)) => {
                     tree.flush()?;
-                    return Ok(closing);
+                    return Ok(End::Close(closing));
                 }
+                Step::End(End::StartOver) => return Ok(End::StartOver),
             }
         }
     }
@@ -104,13 +132,16 @@ impl Keeper {
             }
             let is_behind = state.pending.is_behind();
             if let Some(closing) = state.closing {
-                if is_behind {
-                    return Ok(Step::Close(Closing { clean: None }));
+                if is_behind || state.is_to_be_removed() {
+                    return Ok(Step::End(End::Close(Closing { clean: None })));
                 }
                 if state.pending.is_empty() {
-                    return Ok(Step::Close(closing));
+                    return Ok(Step::End(End::Close(closing)));
                 }
                 return Ok(Step::Apply);
+            }
+            if state.is_to_be_removed() {
+                return Ok(Step::End(End::StartOver));
             }
             // Deletes, which are not let go, or puts that a listing waits for.
             if state.pending.is_over_budget() {
@@ -206,7 +237,7 @@ impl Keeper {
 
     fn is_in_vain(&self) -> bool {
         let state = self.shared.lock();
-        state.closing.is_some() || state.pending.has_let_go()
+        state.closing.is_some() || state.is_to_be_removed() || state.pending.has_let_go()
     }
 
     /// Makes listings wait again, and what was being applied pending again. Returns
@@ -229,15 +260,22 @@ impl Keeper {
     }
 }
 
-/// Removes the catalogue's folder and what is in it.
-fn remove_dir(dir: &Path) -> Result<(), TreeFailure> {
+/// Removes the catalogue's folder and what is in it, once nobody has its tree any more.
+pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
+    tree::wait_for_release(&sled_dir(dir));
     match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TreeFailure(format!(
-            "{} cannot be removed: {error}",
-            dir.display()
-        ))),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
     }
+    // What was erased must not come back by a crash.
+    match dir.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn sled_dir(dir: &Path) -> PathBuf {
+    dir.join("sled")
 }
 
 #[cfg(test)]

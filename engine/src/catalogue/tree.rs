@@ -38,7 +38,7 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, TreeFailure>) -> Result<T, TreeFa
 impl Tree {
     /// Opens the tree in a directory, or makes one there.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeFailure> {
-        wait_for_release(&path.join("db"));
+        wait_for_release(path);
         guarded(|| {
             let config = sled::Config::new()
                 .path(path)
@@ -112,10 +112,10 @@ impl Tree {
     }
 }
 
-/// Waits until nobody has the lock of this file any more. What else is wrong with it is for
-/// sled to say.
-fn wait_for_release(locked: &Path) {
-    let Ok(file) = File::open(locked) else {
+/// Waits until nobody has the tree in this directory any more. What else is wrong with it
+/// is for sled to say.
+pub(super) fn wait_for_release(path: &Path) {
+    let Ok(file) = File::open(path.join("db")) else {
         return;
     };
     let began = Instant::now();
@@ -135,7 +135,7 @@ mod tests {
         let tree = Tree::open(dir.path(), 1 << 20).unwrap();
         tree.flush().unwrap();
         drop(tree);
-        wait_for_release(&dir.path().join("db"));
+        wait_for_release(dir.path());
         let held = File::open(dir.path().join("db")).unwrap();
         held.try_lock().unwrap();
         std::thread::scope(|scope| {

@@ -3,6 +3,7 @@
 //!
 //! It knows files and what is in them, and nothing of what is current.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
@@ -67,17 +68,24 @@ impl Place {
     }
 
     /// Removes the files of a segment, unless somebody walks them; returns whether
-    /// they are gone.
-    pub(crate) fn remove(&self, id: u32) -> bool {
+    /// they are gone. What cannot be removed ever is at the next open, since it is not
+    /// listed.
+    pub(crate) fn remove(&self, id: u32) -> Result<bool> {
         let _alone = match self.walking.try_write() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::WouldBlock) => return Ok(false),
         };
-        // What cannot be removed now is at the next open, since it is not listed.
-        let _ = self.fs.remove(&segment::path(&self.dir, id));
-        let _ = self.fs.remove(&summary::path(&self.dir, id));
-        true
+        for path in [segment::path(&self.dir, id), summary::path(&self.dir, id)] {
+            remove(&*self.fs, &path)?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until nobody walks the files who does so now.
+    pub(crate) fn wait_for_walks(&self) {
+        let alone = self.walking.write();
+        drop(alone.unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn scan(&self, id: u32, end: Option<u64>) -> Result<Scan> {
@@ -169,6 +177,16 @@ impl Place {
             },
         };
         Ok(entries.into_iter().zip(details).collect())
+    }
+}
+
+/// Removes a file, if it is there.
+pub(crate) fn remove(fs: &dyn Fs, path: &Path) -> Result<()> {
+    match fs.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,96 @@
+//! What an operator asks of an open store: how it is, to be copied, to take less room, to
+//! forget somebody.
+
+use super::Engine;
+use crate::compaction;
+use crate::erasure::{self, Erased};
+use crate::error::Result;
+use crate::snapshot::Snapshot;
+use crate::space::SpaceUsage;
+use crate::verify::Progress;
+
+impl Engine {
+    /// What the store takes on the disk, and what of it is needed.
+    pub fn usage_on_disk(&self) -> SpaceUsage {
+        let shared = self.shared();
+        let segments = shared.space.lock();
+        let sum = segments.sum();
+        let count = segments.count();
+        drop(segments);
+        let (_, blobs) = shared.intake.blobs.count();
+        SpaceUsage {
+            documents: sum.documents.into(),
+            tombstones: sum.tombstones.into(),
+            live_bytes: sum.document_bytes,
+            dead_bytes: sum.bytes.saturating_sub(sum.document_bytes),
+            segments: count as u64,
+            damaged_frames: sum.damaged.into(),
+            blobs,
+        }
+    }
+
+    /// Everything that is acknowledged, at one moment between this call and its return, to
+    /// be copied while reads and writes go on: a backup.
+    ///
+    /// Blocks until the batch that is being committed is synced, and for a look at each
+    /// file. Writes wait no longer than it takes to copy the summary of one segment in
+    /// memory, a few milliseconds at most. Nothing is written, so it is possible on a full
+    /// disk, and once writing has stopped ([`crate::Error::Poisoned`]): a write of which the
+    /// outcome is unknown is not in it then. Of a damaged segment it has the bytes as they
+    /// are, and the copy is damaged there as the store is.
+    ///
+    /// # Errors
+    /// [`crate::Error::Closed`]; [`crate::Error::Io`] where a file cannot be looked at.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::take(self.shared())
+    }
+
+    /// Rewrites every segment of the log that holds anything stale, the one that is
+    /// being written excepted, and removes what nothing needs any more. Blocks until
+    /// that is done; reads and writes go on meanwhile. A thread of the engine does so
+    /// too, for what is mostly stale, unless [`crate::Config::background_compaction`] is off.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] where a segment could not be read: it stays as it is, and
+    /// the others are rewritten; [`crate::Error::StorageFull`], since copies need room before
+    /// they give any; those of [`crate::Commit::wait`].
+    pub fn compact(&self) -> Result<()> {
+        self.compact_with(&mut |_| {})
+    }
+
+    /// The same, telling how far it has come before each segment.
+    ///
+    /// # Errors
+    /// As [`Self::compact`].
+    pub fn compact_with(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        compaction::compact(self.shared(), progress)
+    }
+
+    /// Deletes everything of a user, and leaves no byte of it in the data directory: nor of
+    /// what was deleted or replaced before, nor the user's and the clients' names. Not
+    /// even where nothing is stored of the user any more. What the file system and the
+    /// disk keep of removed files is not in its reach.
+    ///
+    /// The documents are deleted durably, one by one. Then the segments of the log that
+    /// hold anything of the user are written anew without it, as [`Self::compact`] does
+    /// with all, and the catalogue is built again: listings wait for that, as after a
+    /// crash. After an error, or a crash, what was deleted stays deleted, and another call
+    /// completes it. What is put for the user during the call is either deleted or a
+    /// document like any other, left with all that belongs to it.
+    ///
+    /// What could not be removed is told by [`Erased`], which is to be looked at: files
+    /// that a [`Snapshot`] holds, segments that are damaged, and, because of these,
+    /// deletes.
+    ///
+    /// Blocks until that is done; reads and writes go on meanwhile, and compaction waits.
+    /// It reads the summaries of all segments. Memory: the names of the user's clients,
+    /// and what is known of one segment's frames.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidName`]; [`crate::Error::StorageFull`], since what else is in a segment
+    /// needs room before that gives any; [`crate::Error::Io`] where a file cannot be removed;
+    /// those of [`crate::Commit::wait`].
+    pub fn erase(&self, user: &str, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
+        erasure::erase(self, user, progress)
+    }
+}
