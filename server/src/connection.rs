@@ -19,9 +19,15 @@ use tokio::time::{Sleep, sleep};
 
 use crate::auth::LastToken;
 use crate::handler::Handler;
+use crate::pace::Paced;
+use crate::places::Standing;
 
 /// Time for a client whose upload was refused to stop sending and take its answer.
 const LINGER: Duration = Duration::from_secs(10);
+/// What hyper may hold of a head, of a body that comes, or of an answer that is not
+/// taken. So a head may be that long; the longest target that hyper tells from one that
+/// is too long (65,534 bytes; else 414) has room in it.
+pub(crate) const BUFFER_BYTES: usize = 80 * 1024;
 /// Bytes discarded at once.
 const DISCARD_BYTES: usize = 64 * 1024;
 
@@ -43,22 +49,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Gives the socket up. Closed while bytes of the client are unread or on their
-    /// way, the kernel would answer them with a reset, which can overtake and destroy
-    /// what the client has not read yet (RFC 9112 section 9.6). So only the sending
-    /// side is closed, and what still comes is discarded.
-    pub(crate) async fn linger(self) {
-        let mut stream = self.io.into_inner();
-        let discard = async {
-            stream.shutdown().await?;
-            let mut buffer = vec![0; DISCARD_BYTES];
-            while stream.read(&mut buffer).await? > 0 {}
-            io::Result::Ok(())
-        };
-        // Whether it ends by itself, by an error or by the clock: it is over.
-        let _ = tokio::time::timeout(LINGER, discard).await;
-    }
-
     fn watch<T>(
         &mut self,
         outcome: Poll<io::Result<T>>,
@@ -73,6 +63,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         ready!(stalled.as_mut().poll(context));
         tracing::debug!("a client takes nothing of its answer");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<Paced<'_, S>> {
+    /// Gives the socket up. Closed while bytes of the client are unread or on their
+    /// way, the kernel would answer them with a reset, which can overtake and destroy
+    /// what the client has not read yet (RFC 9112 section 9.6). So only the sending
+    /// side is closed, and what still comes is discarded.
+    pub(crate) async fn linger(self) {
+        let mut stream = self.io.into_inner().into_leaving();
+        let discard = async {
+            stream.shutdown().await?;
+            let mut buffer = vec![0; DISCARD_BYTES];
+            while stream.read(&mut buffer).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Whether it ends by itself, by an error or by the clock: it is over.
+        let _ = tokio::time::timeout(LINGER, discard).await;
     }
 }
 
@@ -129,16 +137,22 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     /// Serves one connection to its end.
-    pub(crate) async fn carry<S>(&self, stream: S, mut stopping: watch::Receiver<()>)
-    where
+    pub(crate) async fn carry<S>(
+        &self,
+        stream: S,
+        standing: &Standing,
+        mut stopping: watch::Receiver<()>,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let socket = Socket::new(stream, self.write_timeout);
+        let socket = Socket::new(Paced::new(stream, standing), self.write_timeout);
         let is_cut_short = AtomicBool::new(false);
         let last_token = LastToken::default();
         // Boxed, because a connection that outlives hyper's part in it must be movable.
         let service = service_fn(|request| {
+            standing.set_guest(true);
             Box::pin(self.handler.answer(request, &last_token, |response| {
+                standing.set_guest(!response.status().is_client_error());
                 if response.headers().contains_key(CONNECTION) {
                     is_cut_short.store(true, Ordering::Relaxed);
                 }
@@ -147,7 +161,10 @@ impl Carrier {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout)
+            // Without it hyper would read while a request is carried out, and what is
+            // read then is taken for waiting (`pace`).
             .half_close(true)
+            .max_buf_size(BUFFER_BYTES)
             .serve_connection(socket, service);
         let outcome = {
             let mut told = false;

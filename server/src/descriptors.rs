@@ -9,8 +9,8 @@ use prefd_engine::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What the process has open besides connections and the store: its three standard
-/// streams, the listener, the runtime's polling and signals, a key file that is read;
-/// the rest may have been inherited.
+/// streams, the listener, the connection that waits for a place, the runtime's polling
+/// and signals, a key file that is read; the rest may have been inherited.
 const PROCESS: u64 = 16;
 /// A connection's socket, the blob of the large document that it sends or receives, and
 /// one more for a moment: the folder whose names are synced, or the segment that the

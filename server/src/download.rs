@@ -4,18 +4,32 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prefd_engine::{Chunks, Document};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 /// What is read in one go: little enough that a slow client costs little memory, enough
 /// that handing over to a blocking thread is not what takes the time.
 const READ_BYTES: usize = 256 * 1024;
 /// The pieces that this comes in.
-const CHUNKS_AT_ONCE: usize = READ_BYTES / (64 * 1024);
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Downloads at a time that read as much at once; further ones read piece by piece. So
+/// clients that take nothing, however many, have little memory in their hands.
+const READ_AHEAD_DOWNLOADS: usize = 128;
+
+/// The memory for what is read ahead, in downloads.
+pub(crate) struct ReadAhead(Arc<Semaphore>);
+
+impl Default for ReadAhead {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(READ_AHEAD_DOWNLOADS)))
+    }
+}
 
 /// The body of an answer.
 pub(crate) struct Body(Kind);
@@ -30,6 +44,8 @@ struct Download {
     remaining: u64,
     read: VecDeque<Bytes>,
     source: Source,
+    /// Where it may read ahead.
+    ahead: Option<OwnedSemaphorePermit>,
 }
 
 enum Source {
@@ -64,22 +80,25 @@ impl Body {
         }
     }
 
-    pub(crate) fn document(document: &Document) -> Self {
-        match document.to_bytes() {
-            Some(body) => Self::whole(body),
-            None => Self(Kind::Document(Box::new(Download {
-                remaining: document.stat().usage.bytes,
-                read: VecDeque::new(),
-                source: Source::Ready(document.chunks_within(READ_BYTES)),
-            }))),
+    pub(crate) fn document(document: &Document, read_ahead: &ReadAhead) -> Self {
+        if let Some(body) = document.to_bytes() {
+            return Self::whole(body);
         }
+        let ahead = Arc::clone(&read_ahead.0).try_acquire_owned().ok();
+        let bytes = ahead.as_ref().map_or(CHUNK_BYTES, |_| READ_BYTES);
+        Self(Kind::Document(Box::new(Download {
+            remaining: document.stat().usage.bytes,
+            read: VecDeque::new(),
+            source: Source::Ready(document.chunks_within(bytes)),
+            ahead,
+        })))
     }
 }
 
-fn read(mut chunks: Chunks) -> Piece {
-    let mut read = VecDeque::with_capacity(CHUNKS_AT_ONCE);
+fn read(mut chunks: Chunks, at_once: usize) -> Piece {
+    let mut read = VecDeque::with_capacity(at_once);
     let mut failed = None;
-    for chunk in chunks.by_ref().take(CHUNKS_AT_ONCE) {
+    for chunk in chunks.by_ref().take(at_once) {
         match chunk {
             Ok(chunk) => read.push_back(chunk),
             Err(error) => {
@@ -104,8 +123,9 @@ impl Download {
             }
             match std::mem::replace(&mut self.source, Source::Done) {
                 Source::Ready(chunks) if self.remaining > 0 => {
-                    self.source =
-                        Source::Reading(tokio::task::spawn_blocking(move || read(chunks)));
+                    let bytes = self.ahead.as_ref().map_or(CHUNK_BYTES, |_| READ_BYTES);
+                    let read = move || read(chunks, bytes / CHUNK_BYTES);
+                    self.source = Source::Reading(tokio::task::spawn_blocking(read));
                 }
                 Source::Ready(_) | Source::Done => return Poll::Ready(None),
                 Source::Reading(mut reading) => {

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use prefd_engine::Engine;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use crate::auth::Authenticator;
 use crate::connection::Carrier;
 use crate::identity::{IdentityError, authenticator, local_keys};
+use crate::places::Standing;
 use crate::serve::{ServeError, carrier, handler};
 use crate::settings::Settings;
 
@@ -70,7 +72,9 @@ impl Server {
 
     /// Serves one connection to its end.
     pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) {
-        self.carrier.carry(stream, self.stopping.clone()).await;
+        let standing = Standing::new(Instant::now());
+        let stopping = self.stopping.clone();
+        self.carrier.carry(stream, &standing, stopping).await;
     }
 }
 

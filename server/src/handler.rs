@@ -19,8 +19,9 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
 use crate::auth::{Authenticator, LastToken};
+use crate::budget::Budget;
 use crate::cors::Cors;
-use crate::download::Body;
+use crate::download::{Body, ReadAhead};
 use crate::error::{Code, REQUEST_ID, Refusal};
 use crate::header::header_value;
 use crate::id::RequestId;
@@ -28,7 +29,7 @@ use crate::media_type;
 use crate::precondition::{Conditions, Verdict, etag, unmodified};
 use crate::route::Route;
 use crate::scope::Access;
-use crate::upload::{Budget, blocking, receive};
+use crate::upload::{blocking, receive};
 
 const METHODS: &str = "GET, HEAD, PUT, DELETE";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -52,6 +53,7 @@ pub(crate) struct Handler {
     pub(crate) versions: Vec<String>,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Budget,
+    pub(crate) read_ahead: ReadAhead,
     /// How long a body may stall.
     pub(crate) body_timeout: Duration,
 }
@@ -186,7 +188,7 @@ impl Handler {
         let length = self.check_length(body)?;
         let conditions = Conditions::of(&parts.headers)?;
         let _room = self.budget.take(length).await?;
-        let document = receive(&self.engine, body, self.body_timeout).await?;
+        let document = receive(&self.engine, body, self.body_timeout, &self.budget).await?;
         let options = self.write_options(names, conditions).await?;
         let revision = self.namespace(names)?.submit_put(document, options).await?;
         let mut response = no_content();
@@ -267,7 +269,10 @@ impl Handler {
             }
         };
         Ok(match document {
-            Some(document) => (Some(*document.stat()), Some(Body::document(&document))),
+            Some(document) => (
+                Some(*document.stat()),
+                Some(Body::document(&document, &self.read_ahead)),
+            ),
             None => (None, Some(Body::whole(NO_DOCUMENT.into()))),
         })
     }

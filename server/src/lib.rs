@@ -27,6 +27,7 @@
 mod address;
 mod auth;
 mod bench;
+mod budget;
 mod cli;
 mod connection;
 mod cors;
@@ -45,6 +46,8 @@ mod listen;
 mod log;
 mod media_type;
 mod outgoing;
+mod pace;
+mod places;
 mod precondition;
 mod route;
 mod scope;

@@ -12,11 +12,12 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::address::Address;
 use crate::connection::Carrier;
+use crate::places::Places;
 
 /// How long to wait where the system has no file descriptor for a connection: they
 /// come back as connections end, and asking at once again would spin.
@@ -188,8 +189,7 @@ fn is_abandoned(path: &Path) -> bool {
 pub(crate) struct Door {
     pub(crate) carrier: Arc<Carrier>,
     pub(crate) tls: Option<TlsAcceptor>,
-    /// One for each connection at a time.
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) places: Places,
     /// Time for a TLS handshake.
     pub(crate) handshake_timeout: Duration,
 }
@@ -198,11 +198,9 @@ impl Door {
     /// Accepts connections, each carried by a task of its own, for as long as it is polled.
     pub(crate) async fn keep(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
         loop {
-            // Never closed, so it always gives a place.
-            let place = Arc::clone(&self.places).acquire_owned().await.ok();
             match listener.accept().await {
-                Ok(Stream::Tcp(stream)) => self.let_in(stream, place, stopping),
-                Ok(Stream::Unix(stream)) => self.let_in(stream, place, stopping),
+                Ok(Stream::Tcp(stream)) => self.let_in(stream, stopping).await,
+                Ok(Stream::Unix(stream)) => self.let_in(stream, stopping).await,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -211,31 +209,35 @@ impl Door {
         }
     }
 
-    fn let_in<S, P>(&self, stream: S, place: P, stopping: &watch::Receiver<()>)
+    async fn let_in<S>(&self, stream: S, stopping: &watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        P: Send + 'static,
     {
+        let place = self.places.take().await;
+        let standing = Arc::clone(place.standing());
         let (carrier, mut stopping) = (Arc::clone(&self.carrier), stopping.clone());
-        let Some(tls) = self.tls.clone() else {
-            tokio::spawn(async move {
-                carrier.carry(stream, stopping).await;
-                drop(place);
-            });
-            return;
-        };
-        let timeout = self.handshake_timeout;
-        tokio::spawn(async move {
-            let shaken = tokio::select! {
-                shaken = tokio::time::timeout(timeout, tls.accept(stream)) => shaken,
-                _ = stopping.changed() => return,
-            };
-            match shaken {
-                Ok(Ok(stream)) => carrier.carry(stream, stopping).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!("a TLS handshake did not end in time"),
+        // Boxed, so that of one that has ended little is kept.
+        let task = match self.tls.clone() {
+            None => tokio::spawn(Box::pin(async move {
+                carrier.carry(stream, place.standing(), stopping).await;
+            })),
+            Some(tls) => {
+                let timeout = self.handshake_timeout;
+                tokio::spawn(Box::pin(async move {
+                    let shaken = tokio::select! {
+                        shaken = tokio::time::timeout(timeout, tls.accept(stream)) => shaken,
+                        _ = stopping.changed() => return,
+                    };
+                    match shaken {
+                        Ok(Ok(stream)) => {
+                            carrier.carry(stream, place.standing(), stopping).await;
+                        }
+                        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                        Err(_) => tracing::debug!("a TLS handshake did not end in time"),
+                    }
+                }))
             }
-            drop(place);
-        });
+        };
+        self.places.carried_by(standing, task.abort_handle());
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::address::Address;
 use crate::auth::keys::KeySet;
@@ -20,6 +20,7 @@ use crate::handler::Handler;
 use crate::identity::{self, IdentityError};
 use crate::listen::{Door, Listener};
 use crate::log::{self, Log};
+use crate::places::Places;
 use crate::settings::{Given, Settings, span};
 use crate::systemd;
 use crate::tls::Certificate;
@@ -134,7 +135,6 @@ impl Server {
             tokio::spawn(async move { provider.run().await });
         }
         let (stop, stopping) = watch::channel(());
-        let connections = self.shares.connections.min(Semaphore::MAX_PERMITS);
         let door = Door {
             carrier: Arc::new(carrier(&self.settings, Arc::clone(&self.handler))),
             tls: self
@@ -142,7 +142,7 @@ impl Server {
                 .as_ref()
                 .map(Certificate::acceptor)
                 .transpose()?,
-            places: Arc::new(Semaphore::new(connections)),
+            places: Places::new(self.shares.connections),
             handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
         self.announce(listener.address())?;

@@ -1,82 +1,46 @@
 //! A document on its way in: from the connection, chunk by chunk, to the engine's
-//! writer, within a budget of memory for all uploads together.
+//! writer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use prefd_engine::{Engine, Prepared, Writer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 
+use crate::budget::Budget;
+use crate::connection::BUFFER_BYTES;
 use crate::error::{Code, Refusal};
 
 /// Chunks of a document that goes to a file are gathered up to this, so that handing
 /// them to a blocking thread is not what takes the time.
 const GATHER_BYTES: usize = 256 * 1024;
-/// What hyper may hold of a connection's body in its read buffer.
-const CONNECTION_BUFFER_BYTES: u64 = 512 * 1024;
-/// The budget is counted in these, since a semaphore counts in 32 bits.
-const BUDGET_UNIT_BYTES: u64 = 1024;
-
-/// The memory for bodies in flight.
-pub(crate) struct Budget {
-    units: Arc<Semaphore>,
-    all_units: u32,
-    /// What one upload takes at most, however large it is.
-    max_upload_bytes: u64,
-    wait: Duration,
-}
-
-impl Budget {
-    pub(crate) fn new(bytes: u64, inline_bytes: u64, wait: Duration) -> Self {
-        let all_units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES))
-            .unwrap_or(u32::MAX)
-            .clamp(1, u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
-        Self {
-            units: Arc::new(Semaphore::new(all_units as usize)),
-            all_units,
-            max_upload_bytes: inline_bytes + GATHER_BYTES as u64 + CONNECTION_BUFFER_BYTES,
-            wait,
-        }
-    }
-
-    /// Waits for the memory that a body takes; `bytes` is its length, where known.
-    pub(crate) async fn take(
-        &self,
-        bytes: Option<u64>,
-    ) -> Result<OwnedSemaphorePermit, Box<Refusal>> {
-        let bytes = bytes
-            .unwrap_or(self.max_upload_bytes)
-            .min(self.max_upload_bytes);
-        let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES))
-            .unwrap_or(u32::MAX)
-            .min(self.all_units);
-        let permit = Arc::clone(&self.units).acquire_many_owned(units);
-        match tokio::time::timeout(self.wait, permit).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Refusal::new(
-                Code::Overloaded,
-                "Too many documents are being received; try again later.",
-            )),
-        }
-    }
-}
-
-/// Receives a document. `idle`: how long the client may send nothing.
+/// What counts as going on: a client that sends less keeps others from the memory.
+const PROGRESS_BYTES: usize = 16 * 1024;
+/// What one upload takes beside its document at most.
+pub(crate) const BUFFERS_BYTES: u64 = (GATHER_BYTES + 2 * BUFFER_BYTES) as u64;
+/// Receives a document, under the `budget` that it has room in. `idle`: how long the
+/// client may send nothing.
 ///
 /// Reading the body is what asks for it, where the client waits for that.
 pub(crate) async fn receive(
     engine: &Engine,
     body: &mut Incoming,
     idle: Duration,
+    budget: &Budget,
 ) -> Result<Prepared, Box<Refusal>> {
     let mut writer = engine.writer();
     let mut gathered = Gathered::default();
+    let mut waits_since = Instant::now();
+    let mut moved_bytes = 0;
     while !body.is_end_stream() {
-        let frame = match tokio::time::timeout(idle, body.frame()).await {
+        let next = tokio::select! {
+            biased;
+            next = timeout(idle, body.frame()) => next.map_err(|_| Stalled::TooLong),
+            () = budget.is_wanted_from(waits_since) => Err(Stalled::WhileOthersWait),
+        };
+        let frame = match next {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             cut => {
@@ -88,6 +52,10 @@ pub(crate) async fn receive(
         let Ok(chunk) = frame.into_data() else {
             continue;
         };
+        moved_bytes += chunk.len();
+        if moved_bytes >= PROGRESS_BYTES {
+            (waits_since, moved_bytes) = (Instant::now(), 0);
+        }
         if gathered.chunks.is_empty() && writer.stays_in_memory(chunk.len()) {
             if writer.is_empty() && body.is_end_stream() {
                 return Ok(engine.prepare(&chunk)?);
@@ -111,18 +79,28 @@ pub(crate) async fn receive(
     Ok(blocking(finish).await?)
 }
 
+/// How a body stalled.
+enum Stalled {
+    TooLong,
+    WhileOthersWait,
+}
+
 /// Why a body that does not go on is refused.
-fn cut_short<T>(next: Result<Option<hyper::Result<T>>, Elapsed>) -> Box<Refusal> {
-    if next.is_err() {
-        return Refusal::new(Code::RequestTimeout, "The body did not go on in time.");
-    }
-    if let Ok(Some(Err(error))) = next {
-        tracing::debug!(%error, "a body broke off");
-    }
-    Refusal::new(
-        Code::InvalidRequest,
-        "The body is not framed correctly, or it broke off.",
-    )
+fn cut_short<T>(next: Result<Option<hyper::Result<T>>, Stalled>) -> Box<Refusal> {
+    let detail = match next {
+        Err(Stalled::TooLong) => "The body did not go on in time.",
+        Err(Stalled::WhileOthersWait) => "The body came too slowly while others waited.",
+        Ok(cut) => {
+            if let Some(Err(error)) = cut {
+                tracing::debug!(%error, "a body broke off");
+            }
+            return Refusal::new(
+                Code::InvalidRequest,
+                "The body is not framed correctly, or it broke off.",
+            );
+        }
+    };
+    Refusal::new(Code::RequestTimeout, detail)
 }
 
 #[derive(Default)]

@@ -10,15 +10,17 @@ use prefd_engine::{Config, Engine};
 
 use crate::address::Address;
 use crate::auth::keys::KeySet;
+use crate::budget::Budget;
 use crate::connection::Carrier;
 use crate::cors::{Cors, CorsError};
 use crate::descriptors::Shares;
+use crate::download::ReadAhead;
 use crate::handler::Handler;
 use crate::identity;
 use crate::serve::{ServeError, is_dev};
 use crate::settings::{Settings, span};
 use crate::tls::Certificate;
-use crate::upload::Budget;
+use crate::upload;
 
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
@@ -105,9 +107,10 @@ pub(crate) fn handler(
         max_body_bytes: settings.limits().max_body_bytes,
         budget: Budget::new(
             settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
-            Config::new("").inline_bytes.into(),
+            u64::from(Config::new("").inline_bytes) + upload::BUFFERS_BYTES,
             span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
         ),
+        read_ahead: ReadAhead::default(),
         body_timeout: span(settings.body_timeout, DEFAULT_TIMEOUT),
     })
 }
