@@ -227,6 +227,14 @@ impl Engine {
         self.shared().catalogue.usage(user)
     }
 
+    /// A number that stands for a user where the name must not be seen, as in a log: the
+    /// same for as long as the store lives, and in its copies. Keyed with a secret of the
+    /// store, so that nobody who knows only it can try names.
+    pub fn pseudonym(&self, user: &str) -> u64 {
+        // No namespace has an empty client.
+        self.shared().place.hash(user, "").halves().0
+    }
+
     /// Documents stored. Walks the whole table.
     pub fn documents(&self) -> u64 {
         self.shared().table.documents()

@@ -67,6 +67,42 @@ impl From<Address> for String {
     }
 }
 
+/// An address, or none: `off`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum MaybeAddress {
+    Off,
+    At(Address),
+}
+
+impl FromStr for MaybeAddress {
+    type Err = NoAddress;
+
+    fn from_str(text: &str) -> Result<Self, NoAddress> {
+        match text {
+            "off" => Ok(Self::Off),
+            text => text.parse().map(Self::At),
+        }
+    }
+}
+
+impl TryFrom<String> for MaybeAddress {
+    type Error = NoAddress;
+
+    fn try_from(text: String) -> Result<Self, NoAddress> {
+        text.parse()
+    }
+}
+
+impl From<MaybeAddress> for String {
+    fn from(address: MaybeAddress) -> Self {
+        match address {
+            MaybeAddress::Off => "off".to_owned(),
+            MaybeAddress::At(address) => address.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::error::{Code, Refusal};
+use crate::metrics::Count;
 use cache::TokenCache;
 pub(crate) use claims::ClaimNames;
 pub(crate) use claims::Claims;
@@ -64,6 +65,14 @@ pub(crate) struct Authenticator {
     /// Whether a token is verified once, and not each time that it comes.
     remembers: bool,
     challenges: Challenges,
+    counts: Counts,
+}
+
+/// How tokens came to be believed, or not.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) remembered: Count,
+    pub(crate) judged: Count,
 }
 
 /// What a token says that a key has signed.
@@ -115,6 +124,7 @@ impl Authenticator {
             rules,
             cache: TokenCache::new(cache_entries),
             remembers: cache_entries > 0,
+            counts: Counts::default(),
             challenges: Challenges {
                 plain: HeaderValue::try_from(&realm).ok()?,
                 invalid_token: HeaderValue::try_from(format!("{realm}, error=\"invalid_token\""))
@@ -134,13 +144,14 @@ impl Authenticator {
     ) -> Result<Arc<Claims>, Box<Refusal>> {
         let token = self.token(headers)?;
         let now = seconds(now);
-        let claims = match self.remembered(token, last) {
-            Some(claims) => claims
-                .check_time(now)
-                .map(|()| claims)
-                .map_err(Denial::Refused),
+        let claims = if let Some(claims) = self.remembered(token, last) {
+            self.counts.remembered.add_one();
+            let judged = claims.check_time(now).map_err(Denial::Refused);
+            judged.map(|()| claims)
+        } else {
+            self.counts.judged.add_one();
             // On its own, so that what it waits with is no part of every request.
-            None => Box::pin(self.judge(token, last, now)).await,
+            Box::pin(self.judge(token, last, now)).await
         };
         let claims = claims.map_err(|denial| self.denied(denial))?;
         if !claims.has_linked_identity {
@@ -339,7 +350,16 @@ impl Authenticator {
         }
     }
 
-    /// What tokens are asked about, if somebody is.
+    /// Whether each provider was reached once.
+    pub(crate) fn knows_its_providers(&self) -> bool {
+        self.providers.iter().all(|provider| provider.is_known())
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Who is asked about tokens, if somebody is.
     pub(crate) fn introspection(&self) -> Option<&Introspection> {
         self.introspection.as_ref()
     }
@@ -361,7 +381,7 @@ fn reason(distrust: Distrust) -> &'static str {
 
 /// The token of a `Bearer` header (RFC 6750 section 2.1; the scheme's case does not
 /// matter, RFC 9110 section 11.1).
-fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = header.as_bytes().split_at_checked("Bearer".len())?;
     if !scheme.eq_ignore_ascii_case(b"Bearer") {
         return None;

@@ -13,8 +13,8 @@ use clap::Args;
 use prefd_engine::{Config, Engine, Error};
 use serde_json::{Value, json};
 
+use crate::console;
 use crate::serve::cause;
-use crate::store::{self, StoreError};
 use phase::{Act, Figures, Phase};
 
 /// What is to be measured, and where.
@@ -91,8 +91,8 @@ pub(crate) enum BenchError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{0}")]
-    Output(#[from] StoreError),
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
     #[error("latencies cannot be counted: {0}")]
     Creation(#[from] hdrhistogram::CreationError),
     #[error("latencies cannot be added up: {0}")]
@@ -124,9 +124,9 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), BenchError> {
             "dir": options.dir,
             "rows": rows,
         });
-        Ok(store::print(&report)?)
+        Ok(console::print(&report)?)
     } else {
-        Ok(store::write(&table(&rows))?)
+        Ok(console::write(&table(&rows))?)
     }
 }
 
@@ -210,7 +210,7 @@ fn table(rows: &[Row]) -> String {
     for (phase, figures) in rows {
         lines.push([
             phase.name.to_owned(),
-            store::bytes(phase.bytes as u64),
+            console::bytes(phase.bytes as u64),
             phase.threads.to_string(),
             format!("{:.0}", figures.per_second()),
             format!("{:.1}", figures.per_second() * phase.megabytes()),

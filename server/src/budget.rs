@@ -93,6 +93,17 @@ impl Budget {
         }
     }
 
+    /// Bytes that bodies have been given.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        let free = self.units.available_permits() as u64;
+        u64::from(self.all_units).saturating_sub(free) * UNIT_BYTES
+    }
+
+    /// Bytes that there are.
+    pub(crate) fn all_bytes(&self) -> u64 {
+        u64::from(self.all_units) * UNIT_BYTES
+    }
+
     /// Asks uploads that have stalled for their room, without end.
     async fn ask(&self) {
         loop {

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
+use crate::backup::{self, BackupOptions};
 use crate::bench::{self, BenchOptions};
+use crate::restore::{self, RestoreOptions};
 use crate::serve;
 use crate::settings::{Given, Settings};
 use crate::store::{self, StoreOptions};
@@ -45,6 +47,11 @@ enum Command {
     /// Give back what replaced and deleted documents take in a data directory that no
     /// server has open. A server does so by itself, for what is mostly stale
     Compact(StoreOptions),
+    /// Back up the documents of a running server, or of a data directory that no server has
+    /// open: all of them as they are at one moment, in one file
+    Backup(BackupOptions),
+    /// Make a data directory of a backup, and check all of it before it can be used
+    Restore(RestoreOptions),
     /// Measure what the store gives on a disk of this machine, beside a bare file, in a
     /// folder of its own: no data directory is touched
     Bench(BenchOptions),
@@ -82,6 +89,12 @@ pub fn main() -> ExitCode {
         }
         Command::Compact(options) => {
             store::compact(&options).map_err(|error| (false, error.to_string()))
+        }
+        Command::Backup(options) => {
+            backup::run(&options).map_err(|error| (false, error.to_string()))
+        }
+        Command::Restore(options) => {
+            restore::run(&options).map_err(|error| (false, error.to_string()))
         }
         Command::Bench(options) => bench::run(&options).map_err(|error| (false, error.to_string())),
     };

@@ -1,6 +1,7 @@
 //! One connection: what hyper leaves to us. A client that takes nothing is given up,
 //! and one that is still sending gets its answer before the socket goes.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -8,17 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::header::CONNECTION;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use crate::auth::LastToken;
-use crate::handler::Handler;
+use crate::download::Body;
 use crate::pace::Paced;
 use crate::places::Standing;
 
@@ -127,15 +130,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
     }
 }
 
+/// Who answers the requests of a connection.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// Answers a request, whatever happens; `see` is shown what is answered.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        last_token: &LastToken,
+        see: impl FnOnce(&Response<Body>) + Send,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send;
+}
+
 /// What carrying a connection needs.
-pub(crate) struct Carrier {
-    pub(crate) handler: Arc<Handler>,
+pub(crate) struct Carrier<H> {
+    pub(crate) handler: Arc<H>,
     /// Time for a head to come, and for the next one to begin.
     pub(crate) head_timeout: Duration,
     pub(crate) write_timeout: Duration,
 }
 
-impl Carrier {
+impl<H: Answers> Carrier<H> {
     /// Serves one connection to its end.
     pub(crate) async fn carry<S>(
         &self,

@@ -39,11 +39,22 @@ pub(crate) struct TooFew {
     needed: u64,
 }
 
+impl TooFew {
+    fn with(self, besides: u64) -> Self {
+        Self {
+            limit: self.limit + besides,
+            needed: self.needed + besides,
+        }
+    }
+}
+
 impl Shares {
     /// Shares out what the process may open, and says so where that leaves fewer
     /// connections than `wanted`. A limit that is too low is raised, if it may be.
-    pub(crate) fn of_process(wanted: usize) -> Result<Self, TooFew> {
-        let shares = Self::of(raised_for(wanted), wanted)?;
+    /// `besides`: descriptors that others need, such as the operator's connections.
+    pub(crate) fn of_process(wanted: usize, besides: u64) -> Result<Self, TooFew> {
+        let limit = raised_for(wanted, besides).saturating_sub(besides);
+        let shares = Self::of(limit, wanted).map_err(|few| few.with(besides))?;
         if shares.connections < wanted {
             tracing::warn!(
                 connections = shares.connections,
@@ -73,9 +84,9 @@ impl Shares {
 }
 
 /// The limit on open files, raised as far as `connections` need it and it may be.
-fn raised_for(connections: usize) -> u64 {
+fn raised_for(connections: usize, besides: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let enough = enough_for(connections);
+    let enough = enough_for(connections).saturating_add(besides);
     // `None` is no limit.
     let current = limit.current.unwrap_or(u64::MAX);
     let raised = limit.maximum.map_or(enough, |maximum| maximum.min(enough));

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prefd_engine::{Chunks, Document};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 /// What is read in one go: little enough that a slow client costs little memory, enough
@@ -36,6 +36,8 @@ pub(crate) struct Body(Kind);
 
 enum Kind {
     Whole(Bytes),
+    /// From a thread that writes; an error where that cannot go on.
+    Piped(mpsc::Receiver<io::Result<Bytes>>),
     Document(Box<Download>),
 }
 
@@ -71,12 +73,17 @@ impl Body {
         Self(Kind::Whole(bytes))
     }
 
+    /// What another thread writes, to its end, whose length is not known.
+    pub(crate) fn piped(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self(Kind::Piped(pieces))
+    }
+
     /// What is sent, if that is in memory.
     #[cfg(test)]
     pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0 {
             Kind::Whole(bytes) => Some(bytes),
-            Kind::Document(_) => None,
+            Kind::Document(_) | Kind::Piped(_) => None,
         }
     }
 
@@ -163,6 +170,10 @@ impl HttpBody for Body {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Document(download) => Poll::Ready(ready!(download.poll(context))),
+            Kind::Piped(pieces) => {
+                let piece = ready!(pieces.poll_recv(context));
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
@@ -170,13 +181,15 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Document(download) => download.remaining == 0,
+            Kind::Piped(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.0 {
-            Kind::Whole(bytes) => bytes.len() as u64,
-            Kind::Document(download) => download.remaining,
-        })
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Document(download) => SizeHint::with_exact(download.remaining),
+            Kind::Piped(_) => SizeHint::default(),
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::auth::Authenticator;
 use crate::connection::Carrier;
+use crate::handler::Handler;
 use crate::identity::{IdentityError, authenticator, local_keys};
 use crate::places::Standing;
 use crate::serve::{ServeError, carrier, handler};
@@ -40,7 +41,7 @@ impl KeyFiles<'_> {
 
 /// A server without a listener.
 pub struct Server {
-    carrier: Carrier,
+    carrier: Carrier<Handler>,
     /// Held, since its end tells connections to stop.
     _stop: watch::Sender<()>,
     stopping: watch::Receiver<()>,

@@ -4,10 +4,10 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::time::{Duration, Instant, SystemTime};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use httpdate::HttpDate;
 use hyper::body::{Body as _, Incoming};
@@ -20,12 +20,15 @@ use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
 use crate::auth::{Authenticator, LastToken};
 use crate::budget::Budget;
+use crate::connection::Answers;
 use crate::cors::Cors;
 use crate::download::{Body, ReadAhead};
-use crate::error::{Code, REQUEST_ID, Refusal};
+use crate::error::{Code, Refusal};
+use crate::exchange::{Answer, Exchange, NOBODY, unpanicked};
 use crate::header::header_value;
-use crate::id::RequestId;
+use crate::health::{Health, Probe};
 use crate::media_type;
+use crate::metrics::{Counters, Kind};
 use crate::precondition::{Conditions, Verdict, etag, unmodified};
 use crate::route::Route;
 use crate::scope::Access;
@@ -45,14 +48,16 @@ const NO_DOCUMENT: &[u8] = b"{}";
 /// Everything that answering needs.
 pub(crate) struct Handler {
     pub(crate) engine: Engine,
-    pub(crate) authenticator: Authenticator,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) counters: Arc<Counters>,
     /// The clients that there are; `None` where any may be.
     pub(crate) known_clients: Option<HashSet<String>>,
     /// Which pages of other origins may ask; `None` where none may.
     pub(crate) cors: Option<Cors>,
     pub(crate) versions: Vec<String>,
     pub(crate) max_body_bytes: u64,
-    pub(crate) budget: Budget,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) read_ahead: ReadAhead,
     /// How long a body may stall.
     pub(crate) body_timeout: Duration,
@@ -93,46 +98,51 @@ struct Names<'a> {
     client: &'a str,
 }
 
-type Answer = Result<Response<Body>, Box<Refusal>>;
-
-impl Handler {
-    /// Answers a request, whatever happens; `see` is shown what is answered. What this
-    /// returns is as small as it can be, since each request has memory allocated for it.
-    pub(crate) fn answer(
+impl Answers for Handler {
+    /// What this returns is as small as it can be, since each request has memory allocated
+    /// for it.
+    fn answer(
         &self,
         request: Request<Incoming>,
         last_token: &LastToken,
-        see: impl FnOnce(&Response<Body>),
-    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
-        let begun = Instant::now();
-        let now = SystemTime::now();
-        let id = RequestId::new(now);
+        see: impl FnOnce(&Response<Body>) + Send,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+        let exchange = Exchange::begin();
         // Outside, so that there is no room for the request as well.
         let (parts, mut body) = request.into_parts();
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
-            let preflight = self.cors.as_ref().and_then(|cors| cors.preflight(&parts));
-            let outcome = match preflight {
-                Some(response) => Ok(response),
-                None => {
-                    unpanicked(pin!(
-                        self.operate(&parts, route, &mut body, last_token, now)
-                    ))
-                    .await
-                }
+            let user = AtomicU64::new(NOBODY);
+            let operation = self.operate(&parts, route, &mut body, last_token, &exchange, &user);
+            let outcome = unpanicked(pin!(operation)).await;
+            let (kind, name) = match route {
+                Some(_) => (Kind::Preferences, Route::TEMPLATE),
+                None => page(parts.uri.path()),
             };
-            let mut response = told(outcome, &parts, route, &id, begun, &body);
+            let user = user.into_inner();
+            let is_read = body.is_end_stream();
+            let (mut response, took) = exchange.end(outcome, &parts.method, name, user, is_read);
             if let Some(cors) = &self.cors {
                 cors.expose(&parts.headers, response.headers_mut());
             }
-            if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
-                response.headers_mut().insert(REQUEST_ID, id);
-            }
+            let status = response.status();
+            let requests = &self.counters.requests;
+            requests.count(kind, &parts.method, status, took);
             see(&response);
             Ok(response)
         }
     }
+}
 
+/// What a path is of that is not that of a document, as metrics and the log call it.
+fn page(path: &str) -> (Kind, &'static str) {
+    match Probe::of(path) {
+        Some(probe) => (Kind::Page, probe.path()),
+        None => (Kind::None, "none"),
+    }
+}
+
+impl Handler {
     /// Judges the request in the order that clients can rely on, and carries it out.
     async fn operate(
         &self,
@@ -140,11 +150,18 @@ impl Handler {
         route: Option<Route<'_>>,
         body: &mut Incoming,
         last_token: &LastToken,
-        now: SystemTime,
+        exchange: &Exchange,
+        user: &AtomicU64,
     ) -> Answer {
+        if let Some(cors) = &self.cors
+            && let Some(response) = cors.preflight(parts)
+        {
+            return Ok(response);
+        }
         check_host(parts)?;
-        let route =
-            route.ok_or_else(|| Refusal::new(Code::NotFound, "There is no such resource."))?;
+        let Some(route) = route else {
+            return self.page(parts);
+        };
         let operation = Operation::of(&parts.method).ok_or_else(|| {
             Refusal::new(
                 Code::MethodNotAllowed,
@@ -154,8 +171,11 @@ impl Handler {
         })?;
         let claims = self
             .authenticator
-            .authenticate(&parts.headers, last_token, now)
+            .authenticate(&parts.headers, last_token, exchange.now())
             .await?;
+        if tracing::enabled!(tracing::Level::INFO) {
+            user.store(self.engine.pseudonym(&claims.user), Ordering::Relaxed);
+        }
         let client_id = route
             .client_id()
             .map_err(|reason| Refusal::new(Code::InvalidClientId, reason.0))?;
@@ -181,6 +201,18 @@ impl Handler {
             Operation::Put => Box::pin(self.put(parts, names, body)).await,
             Operation::Delete => Box::pin(self.delete(parts, names)).await,
         }
+    }
+
+    /// What there is besides documents, for anybody.
+    fn page(&self, parts: &Parts) -> Answer {
+        let Some(probe) = Probe::of(parts.uri.path()) else {
+            return Err(Refusal::new(Code::NotFound, "There is no such resource."));
+        };
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            let refusal = Refusal::new(Code::MethodNotAllowed, "This can be read only.");
+            return Err(refusal.allow("GET, HEAD"));
+        }
+        Ok(self.health.answer(probe))
     }
 
     async fn put(&self, parts: &Parts, names: Names<'_>, body: &mut Incoming) -> Answer {
@@ -321,37 +353,6 @@ impl Handler {
     }
 }
 
-/// What is answered, once the log was told of it.
-fn told(
-    outcome: Answer,
-    parts: &Parts,
-    route: Option<Route<'_>>,
-    id: &RequestId,
-    begun: Instant,
-    body: &Incoming,
-) -> Response<Body> {
-    let method = shown(&parts.method);
-    let route = route.map_or("none", |_| Route::TEMPLATE);
-    let micros = || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    match outcome {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            tracing::info!(%id, method, route, status, micros = micros(), "answered");
-            response
-        }
-        Err(refusal) => {
-            let code = refusal.code().as_str();
-            if let Some(cause) = refusal.cause() {
-                tracing::error!(%id, cause, "a request failed");
-            }
-            let response = refusal.response(id, !body.is_end_stream());
-            let status = response.status().as_u16();
-            tracing::info!(%id, method, route, status, code, micros = micros(), "refused");
-            response
-        }
-    }
-}
-
 fn precondition_failed(current: Option<prefd_engine::Revision>) -> Box<Refusal> {
     prefd_engine::Error::PreconditionFailed { current }.into()
 }
@@ -416,25 +417,4 @@ fn check_host(parts: &Parts) -> Result<(), Box<Refusal>> {
         "The request does not have exactly one Host header.",
     )
     .at_header("Host"))
-}
-
-/// A method as the log shows it: a client can send any word, of any length.
-fn shown(method: &Method) -> &str {
-    const ORDINARY_BYTES: usize = 16;
-    match method.as_str() {
-        method if method.len() <= ORDINARY_BYTES => method,
-        _ => "other",
-    }
-}
-
-/// Carries an operation out; a panic in it becomes an internal error, so that the
-/// request is answered and the connection's task goes on.
-fn unpanicked(
-    mut operation: Pin<&mut impl Future<Output = Answer>>,
-) -> impl Future<Output = Answer> {
-    poll_fn(move |context| {
-        catch_unwind(AssertUnwindSafe(|| operation.as_mut().poll(context))).unwrap_or_else(|_| {
-            std::task::Poll::Ready(Err(Refusal::internal("a panic, told above")))
-        })
-    })
 }

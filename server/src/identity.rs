@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crate::auth::introspection::{Belief, Credentials, CredentialsError, Introspection, Place};
+use crate::auth::introspection::{
+    Belief, Credentials, CredentialsError, Introspection, MAX_QUESTIONS, Place,
+};
 use crate::auth::keys::{KeyError, KeySet};
 use crate::auth::provider::{Provider, Source};
 use crate::auth::{Authenticator, ClaimNames, Rules, Trust};
@@ -145,6 +147,13 @@ fn introspection_place(settings: &Settings) -> Result<Asked<'_>, IdentityError> 
         (None, Some(file)) if issuers(settings).count() == 1 => Ok(Asked::Issuer(file)),
         (None, Some(_)) => Err(IdentityError::NoIntrospectionPlace),
     }
+}
+
+/// File descriptors that asking may take.
+pub(crate) fn descriptors(settings: &Settings) -> u64 {
+    let providers = issuers(settings).chain(key_urls(settings)).count();
+    let asks = settings.introspection_credentials_file.is_some();
+    providers as u64 + if asks { MAX_QUESTIONS as u64 } else { 0 }
 }
 
 /// The keys in files.

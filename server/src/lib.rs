@@ -25,30 +25,40 @@
 )]
 
 mod address;
+mod admin;
+mod admin_client;
+mod archive;
 mod auth;
+mod backup;
 mod bench;
 mod budget;
 mod cli;
 mod connection;
+mod console;
 mod cors;
 mod descriptors;
 mod dev;
 mod download;
 mod error;
+mod exchange;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
 mod header;
+mod health;
 mod id;
 mod identity;
 mod listen;
 mod log;
 mod media_type;
+mod metrics;
 mod outgoing;
 mod pace;
+mod pipe;
 mod places;
 mod precondition;
+mod restore;
 mod route;
 mod scope;
 mod serve;

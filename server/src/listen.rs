@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::address::Address;
-use crate::connection::Carrier;
+use crate::connection::{Answers, Carrier};
+use crate::metrics::Counters;
 use crate::places::Places;
 
 /// How long to wait where the system has no file descriptor for a connection: they
@@ -186,15 +187,16 @@ fn is_abandoned(path: &Path) -> bool {
 }
 
 /// What is done with those who come.
-pub(crate) struct Door {
-    pub(crate) carrier: Arc<Carrier>,
+pub(crate) struct Door<H> {
+    pub(crate) carrier: Arc<Carrier<H>>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) places: Places,
     /// Time for a TLS handshake.
     pub(crate) handshake_timeout: Duration,
 }
 
-impl Door {
+impl<H: Answers> Door<H> {
     /// Accepts connections, each carried by a task of its own, for as long as it is polled.
     pub(crate) async fn keep(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
         loop {
@@ -216,14 +218,17 @@ impl Door {
         let place = self.places.take().await;
         let standing = Arc::clone(place.standing());
         let (carrier, mut stopping) = (Arc::clone(&self.carrier), stopping.clone());
+        let counters = Arc::clone(&self.counters);
         // Boxed, so that of one that has ended little is kept.
         let task = match self.tls.clone() {
             None => tokio::spawn(Box::pin(async move {
+                let _counted = counters.connections.count();
                 carrier.carry(stream, place.standing(), stopping).await;
             })),
             Some(tls) => {
                 let timeout = self.handshake_timeout;
                 tokio::spawn(Box::pin(async move {
+                    let _counted = counters.connections.count();
                     let shaken = tokio::select! {
                         shaken = tokio::time::timeout(timeout, tls.accept(stream)) => shaken,
                         _ = stopping.changed() => return,
@@ -232,8 +237,14 @@ impl Door {
                         Ok(Ok(stream)) => {
                             carrier.carry(stream, place.standing(), stopping).await;
                         }
-                        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                        Err(_) => tracing::debug!("a TLS handshake did not end in time"),
+                        Ok(Err(error)) => {
+                            counters.failed_handshakes.add_one();
+                            tracing::debug!(%error, "a TLS handshake failed");
+                        }
+                        Err(_) => {
+                            counters.failed_handshakes.add_one();
+                            tracing::debug!("a TLS handshake did not end in time");
+                        }
                     }
                 }))
             }

@@ -76,7 +76,7 @@ impl FromStr for Endpoint {
     }
 }
 
-fn is_of_this_machine(host: &str) -> bool {
+pub(crate) fn is_of_this_machine(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     match address.parse::<IpAddr>() {
         Ok(address) => address.is_loopback(),
@@ -184,7 +184,8 @@ impl Outgoing {
     }
 }
 
-fn tls() -> Result<ClientConfig, rustls::Error> {
+/// Trusts the certificates that the system trusts.
+pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);

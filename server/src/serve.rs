@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::address::Address;
+use crate::admin::Admin;
 use crate::auth::keys::KeySet;
 use crate::descriptors::Shares;
 use crate::dev;
@@ -28,11 +29,14 @@ use crate::token;
 use error::system;
 pub(crate) use error::{ServeError, cause};
 use parts::{
-    DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT, certificate, check, listen_address, open, versions,
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT, admin, admin_address, certificate, check,
+    listen_address, open, versions,
 };
 pub(crate) use parts::{carrier, handler};
 
 const DEFAULT_DATA_DIR: &str = "prefd-data";
+/// Connections of the operator's listener.
+const ADMIN_CONNECTIONS: usize = 16;
 
 /// A server that is about to serve.
 struct Server {
@@ -63,7 +67,8 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
     // directory, which must be ours before it is written to.
     let mut keys = identity::local_keys(&settings)?;
     let certificate = certificate(&settings)?;
-    let shares = Shares::of_process(settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS))?;
+    let connections = settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let shares = Shares::of_process(connections, other_descriptors(&settings))?;
     let engine = open(&settings, &data_dir, shares)?;
     if is_dev(&settings) {
         dev::ensure_key(&data_dir).map_err(system("cannot make the key of --dev"))?;
@@ -96,6 +101,13 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
 
 fn is_dev(settings: &Settings) -> bool {
     settings.dev.unwrap_or(false)
+}
+
+/// File descriptors beside those of connections and the store: the operator's, each with
+/// a file that is read, and those to identity providers.
+fn other_descriptors(settings: &Settings) -> u64 {
+    let admin = admin_address(settings).map_or(0, |_| 2 * ADMIN_CONNECTIONS as u64);
+    admin + identity::descriptors(settings)
 }
 
 fn add_dev_key(keys: &mut KeySet, data_dir: &Path) -> Result<(), IdentityError> {
@@ -137,6 +149,7 @@ impl Server {
         let (stop, stopping) = watch::channel(());
         let door = Door {
             carrier: Arc::new(carrier(&self.settings, Arc::clone(&self.handler))),
+            counters: Arc::clone(&self.handler.counters),
             tls: self
                 .certificate
                 .as_ref()
@@ -145,6 +158,11 @@ impl Server {
             places: Places::new(self.shares.connections),
             handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
+        // Until the process ends, so that somebody can look at how it stops.
+        let (_admin_stop, admin_stopping) = watch::channel(());
+        if let Some((listener, door)) = self.admin()? {
+            tokio::spawn(async move { door.keep(&listener, &admin_stopping).await });
+        }
         self.announce(listener.address())?;
         systemd::ready();
         tokio::spawn(systemd::keep_watched());
@@ -159,6 +177,7 @@ impl Server {
                 }
             }
         }
+        self.handler.health.stop();
         drop(listener);
         drop(stopping);
         systemd::stopping();
@@ -170,6 +189,38 @@ impl Server {
             tracing::warn!("not everything in flight has ended in time");
         }
         Ok(())
+    }
+
+    /// The operator's listener, if there is to be one.
+    fn admin(&self) -> Result<Option<(Listener, Door<Admin>)>, ServeError> {
+        let Some((address, is_asked_for)) = admin_address(&self.settings) else {
+            return Ok(None);
+        };
+        let listener = match Listener::bind(&address) {
+            Ok(listener) => listener,
+            Err(error) if is_asked_for => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "there is no operator's listener: see --admin-listen");
+                return Ok(None);
+            }
+        };
+        // In the clear on this machine: whoever asks there need not trust a certificate.
+        let certificate = self.certificate.as_ref().filter(|_| !address.is_local());
+        let admin = admin(&self.settings, &self.handler, self.shares.connections)?;
+        let door = Door {
+            carrier: Arc::new(carrier(&self.settings, Arc::new(admin))),
+            counters: Arc::default(),
+            tls: certificate.map(Certificate::acceptor).transpose()?,
+            places: Places::new(ADMIN_CONNECTIONS),
+            handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
+        };
+        if door.tls.is_none() && !address.is_local() {
+            tracing::warn!(
+                "the operator's token passes the network in the clear: see --tls-cert-file"
+            );
+        }
+        tracing::info!(address = %listener.address(), "the operator's listener");
+        Ok(Some((listener, door)))
     }
 
     /// Reads certificate, keys and the log's filter anew. What cannot be used stays as it

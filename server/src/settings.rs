@@ -12,7 +12,7 @@ use clap::builder::BoolishValueParser;
 use prefd_engine::Limits;
 use serde::{Deserialize, Serialize};
 
-use crate::address::Address;
+use crate::address::{Address, MaybeAddress};
 use crate::log::Format;
 
 /// Every setting of `serve`, each given or not.
@@ -36,6 +36,17 @@ pub(crate) struct Settings {
     /// A PEM file with the private key of the certificate
     #[arg(long, value_name = "FILE", env = "PREFD_TLS_KEY_FILE")]
     pub(crate) tls_key_file: Option<PathBuf>,
+
+    /// Where the operator's listener is, with metrics, health, backup and erase: an address,
+    /// unix:PATH or off. Where the default is taken, prefd goes on without
+    /// [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR", env = "PREFD_ADMIN_LISTEN")]
+    pub(crate) admin_listen: Option<MaybeAddress>,
+
+    /// A file with the token that the operator's listener takes; off this machine it must
+    /// have one
+    #[arg(long, value_name = "FILE", env = "PREFD_ADMIN_TOKEN_FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
 
     /// An origin whose pages may ask, such as https://app.example, or * for all of them; can
     /// be repeated [default: none]
@@ -261,7 +272,7 @@ pub(crate) struct Settings {
     pub(crate) token_cache_entries: Option<usize>,
 
     /// What is logged: error, warn, info (a line for each request), debug, trace, or a
-    /// filter such as warn,prefd::handler=info [default: info]
+    /// filter such as warn,prefd::exchange=info [default: info]
     #[arg(long, value_name = "FILTER", env = "PREFD_LOG")]
     pub(crate) log: Option<String>,
 

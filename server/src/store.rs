@@ -1,13 +1,14 @@
 //! `prefd verify`, `stats` and `compact`: what an operator asks of a data directory that
 //! no server has open. The engine does it; this prints it, for people or as JSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use prefd_engine::{Catalogue, Config, Engine, Error, Harm, Problem, Progress, Stats};
+use prefd_engine::{Catalogue, Config, Engine, Error, Harm, Problem, Stats};
 use serde_json::{Value, json};
 
+use crate::console::{Bar, bytes, print, table, write};
 use crate::serve::cause;
 
 /// Which directory, and how to say what was found.
@@ -123,9 +124,9 @@ fn problem_text(problem: &Problem, dir: &Path) -> String {
 pub(crate) fn stats(options: &StoreOptions) -> Result<(), StoreError> {
     let stats = prefd_engine::stats(&Config::new(&options.data_dir))?;
     if options.json {
-        return print(&stats_json(&stats));
+        return Ok(print(&stats_json(&stats))?);
     }
-    write(&table(&[
+    Ok(write(&table(&[
         ("documents", stats.documents.to_string()),
         ("users", stats.users.to_string()),
         ("bytes of documents", bytes(stats.document_bytes)),
@@ -139,7 +140,7 @@ pub(crate) fn stats(options: &StoreOptions) -> Result<(), StoreError> {
         ("  files", stats.blobs.to_string()),
         ("catalogue", bytes(stats.catalogue_bytes)),
         ("memory of the table", bytes(stats.table_bytes)),
-    ]))
+    ]))?)
 }
 
 fn stats_json(stats: &Stats) -> Value {
@@ -185,75 +186,4 @@ pub(crate) fn compact(options: &StoreOptions) -> Result<(), StoreError> {
         ]))?;
     }
     Ok(outcome?)
-}
-
-/// How far a command has come, on a terminal and nowhere else.
-struct Bar {
-    what: &'static str,
-    shown: Option<u64>,
-    is_terminal: bool,
-}
-
-impl Bar {
-    fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            shown: None,
-            is_terminal: io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&mut self, progress: Progress) {
-        let percent = progress.done_bytes.saturating_mul(100) / progress.total_bytes.max(1);
-        if self.is_terminal && self.shown != Some(percent) {
-            self.shown = Some(percent);
-            let total = bytes(progress.total_bytes);
-            // Nobody is served by a command that stops because its progress is not shown.
-            let _ = write!(io::stderr(), "\r{} {percent:3} % of {total} ", self.what);
-        }
-    }
-
-    fn clear(&self) {
-        if self.shown.is_some() {
-            // To the start of the line, and erase it (ECMA-48, EL).
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-pub(crate) fn print(value: &Value) -> Result<(), StoreError> {
-    write(&format!("{value:#}\n"))
-}
-
-pub(crate) fn write(text: &str) -> Result<(), StoreError> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
-}
-
-fn table(rows: &[(&str, String)]) -> String {
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines = rows
-        .iter()
-        .map(|(name, value)| format!("{name:width$}  {value}"));
-    lines.collect::<Vec<_>>().join("\n") + "\n"
-}
-
-/// A count of bytes for people.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut whole = count;
-    let mut tenths = 0;
-    while whole >= 1024 && unit + 1 < UNITS.len() {
-        tenths = whole % 1024 * 10 / 1024;
-        whole /= 1024;
-        unit += 1;
-    }
-    let name = UNITS.get(unit).copied().unwrap_or_default();
-    if unit == 0 {
-        format!("{whole} {name}")
-    } else {
-        format!("{whole}.{tenths} {name}")
-    }
 }

@@ -94,10 +94,15 @@ pub struct Request {
 impl Request {
     /// A request without headers, but for `Host`.
     pub fn new(method: &str, target: &str) -> Self {
+        Self::to("prefd.test", method, target)
+    }
+
+    /// The same to this host.
+    pub fn to(host: &str, method: &str, target: &str) -> Self {
         Self {
             method: method.to_owned(),
             target: target.to_owned(),
-            headers: vec![("Host".to_owned(), "prefd.test".to_owned())],
+            headers: vec![("Host".to_owned(), host.to_owned())],
             body: Vec::new(),
         }
     }

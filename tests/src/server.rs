@@ -141,6 +141,9 @@ impl Launch {
         {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        if !self.arguments.iter().any(|a| a == "--admin-listen") {
+            command.args(["--admin-listen", "off"]);
+        }
         if self.has_default_key {
             command
                 .arg("--jwt-hs256-secret-file")
@@ -280,6 +283,22 @@ impl Server {
     /// A connection to it.
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// A connection to its operator's listener: started with
+    /// `--admin-listen 127.0.0.1:0`.
+    pub fn connect_admin(&self) -> Client {
+        Client::connect(self.admin_address())
+    }
+
+    /// Where the operator's listener is.
+    pub fn admin_address(&self) -> SocketAddr {
+        let words = "the operator's listener address=";
+        self.wait_for_log(words);
+        let logged = self.logged();
+        let (_, behind) = logged.split_once(words).expect("it was logged");
+        let address = behind.split_whitespace().next().unwrap_or_default();
+        address.parse().expect("an address")
     }
 
     /// The process.

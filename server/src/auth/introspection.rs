@@ -20,10 +20,11 @@ use tokio::time::Instant;
 use crate::auth::cache::TokenCache;
 use crate::auth::provider::Provider;
 use crate::auth::{Claims, Denial, Rules};
+use crate::metrics::Count;
 use crate::outgoing::{Endpoint, Outgoing, OutgoingError};
 
 /// Questions at a time.
-const MAX_QUESTIONS: usize = 64;
+pub(crate) const MAX_QUESTIONS: usize = 64;
 /// How long a request waits for an answer, and for its turn to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After the issuer could not be reached, it is asked again so much later: else each
@@ -131,6 +132,8 @@ pub(crate) struct Introspection {
     turns: [Mutex<()>; MAX_QUESTIONS],
     /// When the issuer could not be reached.
     failed: Lock<Option<Instant>>,
+    asked: Count,
+    unanswered: Count,
 }
 
 impl Introspection {
@@ -153,6 +156,8 @@ impl Introspection {
             bad: TokenCache::new(entries),
             turns: [const { Mutex::const_new(()) }; MAX_QUESTIONS],
             failed: Lock::default(),
+            asked: Count::default(),
+            unanswered: Count::default(),
         }
     }
 
@@ -211,9 +216,11 @@ impl Introspection {
             return self.stale(token.as_bytes(), now);
         }
         let asked = Instant::now();
+        self.asked.add_one();
         let answer = match self.question(token).await {
             Ok(answer) => answer,
             Err(error) => {
+                self.unanswered.add_one();
                 tracing::warn!(%error, "an identity provider cannot be asked about a token");
                 if let AskError::Outgoing(OutgoingError::Connection(_) | OutgoingError::Timeout) =
                     error
@@ -245,6 +252,16 @@ impl Introspection {
                 Err(Denial::Refused(reason))
             }
         }
+    }
+
+    /// Questions.
+    pub(crate) fn asked(&self) -> &Count {
+        &self.asked
+    }
+
+    /// Those that were not answered.
+    pub(crate) fn unanswered(&self) -> &Count {
+        &self.unanswered
     }
 
     /// Asks with these from now on.

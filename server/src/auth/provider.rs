@@ -236,8 +236,23 @@ impl Provider {
         })
     }
 
-    /// What the log calls it.
-    fn name(&self) -> String {
+    /// Whether it was reached once.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.borrow().keys.is_some()
+    }
+
+    /// Whether the last fetch went well.
+    pub(crate) fn is_up(&self) -> bool {
+        self.known.borrow().is_up_to_date
+    }
+
+    /// Fetches that have ended, well or not.
+    pub(crate) fn fetches(&self) -> u64 {
+        self.known.borrow().fetches
+    }
+
+    /// What the log and metrics call it.
+    pub(crate) fn name(&self) -> String {
         match &self.source {
             Source::Issuer(issuer) => issuer.clone(),
             Source::KeySet(url) => url.to_string(),

@@ -4,10 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::address::Address;
+use crate::admin::AdminTokenError;
 use crate::cors::CorsError;
 use crate::descriptors::TooFew;
 use crate::identity::IdentityError;
 use crate::listen::ListenError;
+use crate::restore::RestoreError;
 use crate::settings::SettingsError;
 use crate::tls::TlsError;
 use crate::token::TokenError;
@@ -20,6 +22,10 @@ pub(crate) enum ServeError {
     Settings(#[from] SettingsError),
     #[error("--dev listens on loopback addresses only, and {0} is none: its key is for trying out")]
     DevOffLoopback(Address),
+    #[error("--admin-listen {0} can be reached from elsewhere, and takes --admin-token-file")]
+    AdminWithoutToken(Address),
+    #[error(transparent)]
+    AdminToken(#[from] AdminTokenError),
     #[error("{0} must be at least 1")]
     Zero(&'static str),
     #[error("--api-version {0:?} cannot be a part of a path")]
@@ -33,6 +39,8 @@ pub(crate) enum ServeError {
         path: PathBuf,
         source: prefd_engine::Error,
     },
+    #[error(transparent)]
+    Unfinished(#[from] RestoreError),
     #[error("the store was not closed cleanly: {0}")]
     Close(prefd_engine::Error),
     #[error(transparent)]
@@ -60,6 +68,7 @@ impl ServeError {
         match self {
             Self::Settings(_)
             | Self::DevOffLoopback(_)
+            | Self::AdminWithoutToken(_)
             | Self::Zero(_)
             | Self::Version(_)
             | Self::Log(_)

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prefd_engine::{Config, Engine};
+use tokio::sync::Semaphore;
 
-use crate::address::Address;
+use crate::address::{Address, MaybeAddress};
+use crate::admin::{Admin, AdminToken};
 use crate::auth::keys::KeySet;
 use crate::budget::Budget;
 use crate::connection::Carrier;
@@ -16,12 +18,17 @@ use crate::cors::{Cors, CorsError};
 use crate::descriptors::Shares;
 use crate::download::ReadAhead;
 use crate::handler::Handler;
+use crate::health::Health;
 use crate::identity;
+use crate::metrics::{Metrics, Sources};
+use crate::restore;
 use crate::serve::{ServeError, is_dev};
 use crate::settings::{Settings, span};
 use crate::tls::Certificate;
 use crate::upload;
 
+pub(crate) const DEFAULT_ADMIN_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The page says 2025-1; the newest public client library calls 2024-2.
@@ -43,6 +50,12 @@ pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     let address = listen_address(settings);
     if is_dev(settings) && !address.is_local() {
         return Err(ServeError::DevOffLoopback(address));
+    }
+    if let Some((address, true)) = admin_address(settings)
+        && !address.is_local()
+        && settings.admin_token_file.is_none()
+    {
+        return Err(ServeError::AdminWithoutToken(address));
     }
     if settings.workers == Some(0) {
         return Err(ServeError::Zero("--workers"));
@@ -70,6 +83,7 @@ pub(super) fn open(
     data_dir: &Path,
     shares: Shares,
 ) -> Result<Engine, ServeError> {
+    restore::refuse_unfinished(data_dir)?;
     let mut config = Config::new(data_dir);
     config.open_segments = shares.open_segments;
     config.limits = settings.limits();
@@ -98,21 +112,58 @@ pub(crate) fn handler(
     engine: Engine,
     keys: KeySet,
 ) -> Result<Handler, ServeError> {
+    let authenticator = Arc::new(identity::authenticator(settings, keys)?);
+    let budget = Budget::new(
+        settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
+        u64::from(Config::new("").inline_bytes) + upload::BUFFERS_BYTES,
+        span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
+    );
     Ok(Handler {
+        health: Arc::new(Health::new(engine.clone(), Arc::clone(&authenticator))),
         engine,
-        authenticator: identity::authenticator(settings, keys)?,
+        authenticator,
+        counters: Arc::default(),
         known_clients: known_clients(settings),
         cors: cors(settings)?,
         versions: versions(settings),
         max_body_bytes: settings.limits().max_body_bytes,
-        budget: Budget::new(
-            settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
-            u64::from(Config::new("").inline_bytes) + upload::BUFFERS_BYTES,
-            span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
-        ),
+        budget: Arc::new(budget),
         read_ahead: ReadAhead::default(),
         body_timeout: span(settings.body_timeout, DEFAULT_TIMEOUT),
     })
+}
+
+/// What answers the operator beside `handler`.
+pub(super) fn admin(
+    settings: &Settings,
+    handler: &Handler,
+    max_connections: usize,
+) -> Result<Admin, ServeError> {
+    let token = settings.admin_token_file.as_deref().map(AdminToken::read);
+    let metrics = Metrics::new(Sources {
+        engine: handler.engine.clone(),
+        counters: Arc::clone(&handler.counters),
+        authenticator: Arc::clone(&handler.authenticator),
+        health: Arc::clone(&handler.health),
+        budget: Arc::clone(&handler.budget),
+        max_connections,
+    });
+    Ok(Admin {
+        token: token.transpose()?,
+        health: Arc::clone(&handler.health),
+        metrics: Arc::new(metrics),
+        engine: handler.engine.clone(),
+        backups: Arc::new(Semaphore::new(1)),
+    })
+}
+
+/// Where the operator's listener is to be, and whether somebody has said so.
+pub(super) fn admin_address(settings: &Settings) -> Option<(Address, bool)> {
+    match &settings.admin_listen {
+        Some(MaybeAddress::Off) => None,
+        Some(MaybeAddress::At(address)) => Some((address.clone(), true)),
+        None => Some((Address::Tcp(DEFAULT_ADMIN_LISTEN), false)),
+    }
 }
 
 pub(super) fn versions(settings: &Settings) -> Vec<String> {
@@ -137,7 +188,7 @@ fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
         .transpose()
 }
 
-pub(crate) fn carrier(settings: &Settings, handler: Arc<Handler>) -> Carrier {
+pub(crate) fn carrier<H>(settings: &Settings, handler: Arc<H>) -> Carrier<H> {
     Carrier {
         handler,
         head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),

@@ -1,0 +1,221 @@
+//! What an operator asks of a running server, on a listener of its own: metrics, health,
+//! and what is done with the store while it serves.
+//!
+//! On this machine it can be asked without a token, but not by a page in a browser: one of
+//! any site can send requests to this machine. Elsewhere it takes the token.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response};
+use prefd_engine::Engine;
+use tokio::sync::Semaphore;
+
+use crate::archive;
+use crate::auth::{LastToken, bearer};
+use crate::connection::Answers;
+use crate::download::Body;
+use crate::error::{Code, Refusal};
+use crate::exchange::{Answer, Exchange, NOBODY, unpanicked};
+use crate::health::{Health, Probe};
+use crate::metrics::{self, Metrics};
+use crate::outgoing::is_of_this_machine;
+use crate::pipe::Pipe;
+use crate::upload::blocking;
+
+/// Bytes of a token, at least: it must not be guessed.
+const MIN_TOKEN_BYTES: usize = 16;
+const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
+/// How much a backup will have in its files, for whoever shows how far it has come.
+pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
+const TEXT: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
+
+/// Why the token cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum AdminTokenError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}: not one line of {MIN_TOKEN_BYTES} bytes at least, without spaces", path.display())]
+    Unfit { path: PathBuf },
+}
+
+/// What whoever asks must know.
+pub(crate) struct AdminToken(Vec<u8>);
+
+impl AdminToken {
+    /// The one line of a file.
+    pub(crate) fn read(path: &Path) -> Result<Self, AdminTokenError> {
+        let text = std::fs::read(path).map_err(|source| AdminTokenError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let token = text.trim_ascii_end();
+        let is_plain = token.iter().all(u8::is_ascii_graphic);
+        if token.len() < MIN_TOKEN_BYTES || !is_plain {
+            return Err(AdminTokenError::Unfit {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self(token.to_vec()))
+    }
+
+    /// For a request.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        let value = [b"Bearer ", self.0.as_slice()].concat();
+        let mut value = HeaderValue::from_bytes(&value).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// Everything that answering needs.
+pub(crate) struct Admin {
+    pub(crate) token: Option<AdminToken>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) engine: Engine,
+    /// One at a time: a snapshot keeps what is replaced from being removed.
+    pub(crate) backups: Arc<Semaphore>,
+}
+
+impl Answers for Admin {
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        _: &LastToken,
+        see: impl FnOnce(&Response<Body>) + Send,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+        let exchange = Exchange::begin();
+        let (parts, body) = request.into_parts();
+        async move {
+            let outcome = unpanicked(pin!(self.operate(&parts))).await;
+            let is_read = body.is_end_stream();
+            let (response, _) = exchange.end(outcome, &parts.method, "admin", NOBODY, is_read);
+            see(&response);
+            Ok(response)
+        }
+    }
+}
+
+impl Admin {
+    /// Judges the request, and carries it out.
+    async fn operate(&self, parts: &Parts) -> Answer {
+        let path = parts.uri.path();
+        if let Some(probe) = Probe::of(path) {
+            only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+            return Ok(self.health.answer(probe));
+        }
+        self.authorize(&parts.headers)?;
+        match path {
+            "/metrics" => {
+                only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+                self.metrics().await
+            }
+            "/backup" => {
+                only(parts, &[Method::GET], "GET")?;
+                self.backup().await
+            }
+            _ => Err(Refusal::new(Code::NotFound, "There is no such resource.")),
+        }
+    }
+
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+        let Some(AdminToken(token)) = &self.token else {
+            return refuse_pages(headers);
+        };
+        let challenge = HeaderValue::from_static("Bearer realm=\"prefd admin\"");
+        let given = headers.get(AUTHORIZATION).and_then(bearer);
+        let given = given.ok_or_else(|| {
+            Refusal::new(
+                Code::MissingToken,
+                "The request has no administrator's token.",
+            )
+            .challenge(challenge.clone())
+        })?;
+        verify_slices_are_equal(given, token).map_err(|_| {
+            Refusal::new(Code::InvalidToken, "This is not the administrator's token.")
+                .at_header("Authorization")
+                .challenge(challenge)
+        })
+    }
+
+    async fn metrics(&self) -> Answer {
+        let metrics = Arc::clone(&self.metrics);
+        let text = tokio::task::spawn_blocking(move || metrics.text()).await;
+        let Ok(Ok(text)) = text else {
+            return Err(Refusal::internal("the metrics cannot be written"));
+        };
+        let mut response = Response::new(Body::whole(text.into()));
+        response.headers_mut().insert(CONTENT_TYPE, TEXT);
+        Ok(response)
+    }
+}
+
+impl Admin {
+    /// The store at one moment, as an archive.
+    async fn backup(&self) -> Answer {
+        let Ok(turn) = Arc::clone(&self.backups).try_acquire_owned() else {
+            let detail = "Another backup is being taken.";
+            return Err(Refusal::new(Code::Overloaded, detail));
+        };
+        let engine = self.engine.clone();
+        let snapshot = blocking(move || engine.snapshot()).await?;
+        let total = snapshot.bytes();
+        let (pipe, pieces) = Pipe::new();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let outcome = pipe.write(|out| archive::write(&snapshot, out, &mut |_| {}));
+            match outcome {
+                Ok(()) => tracing::info!(bytes = total, "a backup was taken"),
+                Err(error) => tracing::error!(%error, "a backup broke off"),
+            }
+        });
+        let mut response = Response::new(Body::piped(pieces));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, TAR);
+        headers.insert(TOTAL_BYTES, total.into());
+        Ok(response)
+    }
+}
+
+/// Refuses what a browser sends for a page: it names an origin, or a host that a page's
+/// owner has made an address of this machine.
+fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    let forbidden =
+        |header, detail| Err(Refusal::new(Code::InsufficientScope, detail).at_header(header));
+    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return forbidden(
+            "Origin",
+            "A page in a browser takes the administrator's token.",
+        );
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host: Option<hyper::http::uri::Authority> = host.and_then(|host| host.parse().ok());
+    match host {
+        Some(host) if !is_of_this_machine(host.host()) => forbidden(
+            "Host",
+            "Under this name it takes the administrator's token.",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn only(parts: &Parts, methods: &[Method], named: &'static str) -> Result<(), Box<Refusal>> {
+    if methods.contains(&parts.method) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(Code::MethodNotAllowed, "This resource has other methods.");
+    Err(refusal.allow(named))
+}

@@ -1,0 +1,213 @@
+//! `prefd backup`: the store at one moment, in a file. Of a running server, or of a data
+//! directory that no server has open.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::Incoming;
+use prefd_engine::{Config, Engine, Progress};
+use serde_json::json;
+
+use crate::admin::TOTAL_BYTES;
+use crate::admin_client::{AdminError, AdminOptions};
+use crate::archive::{self, ArchiveError, Contents};
+use crate::console::{self, Bar};
+use crate::serve::cause;
+
+/// The path that stands for standard output.
+const STANDARD_OUTPUT: &str = "-";
+
+/// What to back up, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct BackupOptions {
+    /// The file to write, which must not be there; in a folder, a new one named after the
+    /// time; - for standard output
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+    /// A data directory that no server has open, instead of a running server's
+    #[arg(long, value_name = "DIR", conflicts_with = "admin")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminOptions,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum BackupError {
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("cannot open the data directory: {0}{cause}{hint}", cause = cause(.0), hint = hint(.0))]
+    Open(prefd_engine::Error),
+    #[error("{} is there already", .0.display())]
+    Exists(PathBuf),
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+/// What to do instead.
+fn hint(error: &prefd_engine::Error) -> &'static str {
+    match error {
+        prefd_engine::Error::Locked { .. } => {
+            "; a server that has it open gives the backup where --data-dir is left out"
+        }
+        _ => "",
+    }
+}
+
+/// Takes a backup.
+pub(crate) fn run(options: &BackupOptions) -> Result<(), BackupError> {
+    if options.to.as_os_str() == STANDARD_OUTPUT {
+        let mut out = io::stdout().lock();
+        take(options, &mut out)?;
+        return out.flush().map_err(standard_output);
+    }
+    let path = if options.to.is_dir() {
+        options.to.join(name_of_now())
+    } else {
+        options.to.clone()
+    };
+    if path.exists() {
+        return Err(BackupError::Exists(path));
+    }
+    // Under another name until it is whole, so that what has the name is one.
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let fail = |source| BackupError::Write {
+        path: path.clone(),
+        source,
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".prefd-backup-")
+        .tempfile_in(folder)
+        .map_err(fail)?;
+    take(options, file.as_file_mut())?;
+    file.as_file().sync_all().map_err(fail)?;
+    let mut written = BufReader::new(File::open(file.path()).map_err(fail)?);
+    let contents = archive::check(&mut written)?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => {}
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(BackupError::Exists(path));
+        }
+        Err(error) => return Err(fail(error.error)),
+    }
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(fail)?;
+    tell(options, &path, &contents)
+}
+
+fn standard_output(source: io::Error) -> BackupError {
+    BackupError::System {
+        what: "cannot write to standard output",
+        source,
+    }
+}
+
+fn tell(options: &BackupOptions, path: &Path, contents: &Contents) -> Result<(), BackupError> {
+    let bytes = fs::metadata(path).map_or(0, |file| file.len());
+    let told = if options.json {
+        console::print(&json!({
+            "path": path,
+            "bytes": bytes,
+            "documents": contents.documents,
+            "revision": contents.revision,
+            "created_ms": contents.created_ms,
+        }))
+    } else {
+        console::write(&console::table(&[
+            ("backup", path.display().to_string()),
+            ("bytes", console::bytes(bytes)),
+            ("documents", contents.documents.to_string()),
+            ("revision", contents.revision.to_string()),
+        ]))
+    };
+    told.map_err(standard_output)
+}
+
+fn take(options: &BackupOptions, out: &mut dyn Write) -> Result<(), BackupError> {
+    let mut bar = Bar::new("backing up");
+    let outcome = match &options.data_dir {
+        Some(data_dir) => take_offline(data_dir, out, &mut bar),
+        None => take_online(&options.admin, out, &mut bar),
+    };
+    bar.clear();
+    outcome
+}
+
+fn take_offline(data_dir: &Path, out: &mut dyn Write, bar: &mut Bar) -> Result<(), BackupError> {
+    let mut config = Config::new(data_dir);
+    // A directory that is none is refused here, and not made.
+    prefd_engine::stats(&config).map_err(BackupError::Open)?;
+    config.background_compaction = false;
+    let engine = Engine::open(config).map_err(BackupError::Open)?;
+    let snapshot = engine.snapshot().map_err(BackupError::Open)?;
+    archive::write(&snapshot, out, &mut |progress| bar.show(progress))?;
+    drop(snapshot);
+    engine.close().map_err(BackupError::Open)
+}
+
+fn take_online(
+    admin: &AdminOptions,
+    out: &mut dyn Write,
+    bar: &mut Bar,
+) -> Result<(), BackupError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| BackupError::System {
+            what: "cannot start",
+            source,
+        })?;
+    runtime.block_on(async {
+        let response = admin.ask(Method::GET, "/backup").await?;
+        let total_bytes = response.headers().get(TOTAL_BYTES);
+        let total_bytes = total_bytes.and_then(|total| total.to_str().ok()?.parse().ok());
+        receive(response.into_body(), out, total_bytes.unwrap_or(0), bar).await
+    })
+}
+
+async fn receive(
+    mut body: Incoming,
+    out: &mut dyn Write,
+    total_bytes: u64,
+    bar: &mut Bar,
+) -> Result<(), BackupError> {
+    let mut done_bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(AdminError::from)?.into_data() else {
+            continue;
+        };
+        out.write_all(&piece).map_err(ArchiveError::Send)?;
+        done_bytes += piece.len() as u64;
+        bar.show(Progress {
+            // What an archive adds comes on top.
+            done_bytes: done_bytes.min(total_bytes),
+            total_bytes,
+        });
+    }
+    Ok(())
+}
+
+/// `prefd-1795645000.tar`: seconds since 1970, so that names go up with the time.
+fn name_of_now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    format!("prefd-{}.tar", now.map_or(0, |since| since.as_secs()))
+}

@@ -1,0 +1,187 @@
+//! `prefd restore`: a data directory of a backup, verified before it can be used.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use prefd_engine::Config;
+use serde_json::json;
+
+use crate::archive::{self, ArchiveError, Contents};
+use crate::console::{self, Bar};
+use crate::serve::cause;
+
+/// Where a directory is made before it is used. While it is there, no server starts.
+const UNFINISHED: &str = "restoring";
+/// The path that stands for standard input.
+const STANDARD_INPUT: &str = "-";
+/// What a backup has, the manifest's folder last: a directory without a log is no store.
+const FOLDERS: [&str; 2] = ["blobs", "log"];
+
+/// What to restore, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreOptions {
+    /// The backup; of a folder, the newest in it by name; - for standard input
+    #[arg(long, value_name = "PATH")]
+    from: PathBuf,
+    /// The data directory to make: it must be empty, or not there
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing was restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum RestoreError {
+    #[error("{} is not empty: {}", data_dir.display(), found.display())]
+    NotEmpty { data_dir: PathBuf, found: PathBuf },
+    #[error("no backup (prefd-*.tar) in {}", .0.display())]
+    NoBackup(PathBuf),
+    #[error("cannot {what} {}: {source}", path.display())]
+    System {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("the backup is whole, and what is in it cannot be checked: {0}{cause}", cause = cause(.0))]
+    Verify(#[from] prefd_engine::Error),
+    #[error(
+        "the backup is whole, and what is in it is damaged, as the store was: {count} problems, the first is {first}"
+    )]
+    Problems { count: usize, first: String },
+    #[error("{} is a restore that did not end: run it again, or remove the folder", .0.display())]
+    Unfinished(PathBuf),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+}
+
+fn system(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+    let path = path.to_owned();
+    move |source| RestoreError::System { what, path, source }
+}
+
+/// Refuses a directory in which a restore did not end: to open it would make an empty
+/// store of it.
+pub(crate) fn refuse_unfinished(data_dir: &Path) -> Result<(), RestoreError> {
+    let unfinished = data_dir.join(UNFINISHED);
+    if unfinished.exists() {
+        return Err(RestoreError::Unfinished(unfinished));
+    }
+    Ok(())
+}
+
+/// Restores a backup.
+pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
+    let data_dir = &options.data_dir;
+    fs::create_dir_all(data_dir).map_err(system("make", data_dir))?;
+    let unfinished = data_dir.join(UNFINISHED);
+    for found in fs::read_dir(data_dir).map_err(system("list", data_dir))? {
+        let found = found.map_err(system("list", data_dir))?.path();
+        if found != unfinished {
+            return Err(RestoreError::NotEmpty {
+                data_dir: data_dir.clone(),
+                found,
+            });
+        }
+    }
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(system("remove", &unfinished))?;
+    }
+    let mut from = open(&options.from)?;
+    fs::create_dir(&unfinished).map_err(system("make", &unfinished))?;
+    let restored = unpack(&mut from, &unfinished);
+    let Ok(contents) = restored else {
+        // What is not right is of no use. Where even this fails, the folder says so.
+        let _ = fs::remove_dir_all(&unfinished);
+        return restored.map(|_| ());
+    };
+    put_in_place(&unfinished, data_dir)?;
+    tell(options, &contents)
+}
+
+fn open(from: &Path) -> Result<Box<dyn Read>, RestoreError> {
+    if from.as_os_str() == STANDARD_INPUT {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let path = if from.is_dir() {
+        newest(from)?
+    } else {
+        from.to_owned()
+    };
+    let file = File::open(&path).map_err(system("open", &path))?;
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// The newest backup in a folder: names go up with the time.
+fn newest(folder: &Path) -> Result<PathBuf, RestoreError> {
+    let mut newest = None;
+    for found in fs::read_dir(folder).map_err(system("list", folder))? {
+        let path = found.map_err(system("list", folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let time = name.and_then(|name| name.strip_prefix("prefd-")?.strip_suffix(".tar"));
+        if time.is_some() {
+            newest = newest.max(Some(path));
+        }
+    }
+    newest.ok_or_else(|| RestoreError::NoBackup(folder.to_owned()))
+}
+
+/// Lays the files, and has the engine check every byte of them.
+fn unpack(from: &mut dyn Read, folder: &Path) -> Result<Contents, RestoreError> {
+    let contents = archive::unpack(from, folder, &mut |_| {})?;
+    let mut bar = Bar::new("verifying");
+    let found = prefd_engine::verify(&Config::new(folder), &mut |progress| bar.show(progress));
+    bar.clear();
+    let found = found?;
+    if let Some(first) = found.problems.first() {
+        return Err(RestoreError::Problems {
+            count: found.problems.len(),
+            first: format!("{}: {}", first.path.display(), first.what),
+        });
+    }
+    Ok(contents)
+}
+
+/// Moves what was checked to where a server looks for it. Until the last step there is no
+/// log, and the folder that says why.
+fn put_in_place(unfinished: &Path, data_dir: &Path) -> Result<(), RestoreError> {
+    for folder in FOLDERS {
+        let from = unfinished.join(folder);
+        if from.exists() {
+            fs::rename(&from, data_dir.join(folder)).map_err(system("move", &from))?;
+        }
+    }
+    sync(data_dir)?;
+    fs::remove_dir_all(unfinished).map_err(system("remove", unfinished))?;
+    sync(data_dir)
+}
+
+fn sync(folder: &Path) -> Result<(), RestoreError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(system("sync", folder))
+}
+
+fn tell(options: &RestoreOptions, contents: &Contents) -> Result<(), RestoreError> {
+    let told = if options.json {
+        console::print(&json!({
+            "data_dir": options.data_dir,
+            "documents": contents.documents,
+            "revision": contents.revision,
+            "created_ms": contents.created_ms,
+            "prefd": contents.prefd,
+        }))
+    } else {
+        console::write(&console::table(&[
+            ("restored", options.data_dir.display().to_string()),
+            ("documents", contents.documents.to_string()),
+            ("revision", contents.revision.to_string()),
+        ]))
+    };
+    told.map_err(RestoreError::Output)
+}

@@ -1,0 +1,378 @@
+//! The operator's listener: who may ask, health, metrics.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{BINARY, fresh, put, status};
+use prefd_tests::api_error::Expected;
+use prefd_tests::http::{Client, Request, Response};
+use prefd_tests::issuer::{Issuer, Signer};
+use prefd_tests::server::{Launch, Server};
+use prefd_tests::token;
+use serde_json::{Value, json};
+
+const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
+const TOKEN: &str = "an-administrator-s-token";
+
+fn local(method: &str, path: &str) -> Request {
+    // With the host that a client on this machine names.
+    Request::to("127.0.0.1:8081", method, path)
+}
+
+fn ask(server: &Server, request: &Request) -> Response {
+    server.connect_admin().request(request)
+}
+
+#[test]
+fn health_is_told_to_anybody_on_both_listeners() {
+    let (server, _dir) = fresh(&ADMIN);
+    for path in ["/livez", "/readyz"] {
+        for mut client in [server.connect(), server.connect_admin()] {
+            let response = client.request(&Request::new("GET", path));
+            assert_eq!((response.status, response.text()), (200, "ok\n"), "{path}");
+            assert_eq!(
+                response.header("content-type"),
+                Some("text/plain; charset=utf-8")
+            );
+            assert_eq!(response.header("cache-control"), Some("no-store"));
+            assert!(response.header("request-id").is_some());
+            let head = client.request(&Request::new("HEAD", path));
+            assert_eq!(
+                (head.status, head.header("content-length")),
+                (200, Some("3"))
+            );
+            let refused = client.request(&Request::new("POST", path));
+            Expected::code("method-not-allowed").check(&refused, path);
+        }
+    }
+    let response = server.connect().request(&Request::new("GET", "/livez/"));
+    Expected::code("not-found").check(&response, "no such page");
+}
+
+#[test]
+fn it_is_not_ready_while_it_stops() {
+    let (server, _dir) = fresh(&[&ADMIN[..], &["--drain-timeout", "20s"]].concat());
+    let mut admin = server.connect_admin();
+    // A request that is in flight.
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    let put = Request::of("PUT", "xyz", &token)
+        .header("Expect", "100-continue")
+        .body("{}");
+    client.send(&put.head()).unwrap();
+    assert_eq!(client.read_response(false).unwrap().status, 100);
+    server.terminate();
+    server.wait_for_log("stopping");
+    let response = admin.request(&Request::new("GET", "/readyz"));
+    assert_eq!(response.status, 503);
+    let told: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(told, json!({"ready": false, "reasons": ["stopping"]}));
+    assert_eq!(admin.request(&Request::new("GET", "/livez")).status, 200);
+    client.send(b"{}").unwrap();
+    assert_eq!(client.read_response(false).unwrap().status, 204);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn it_is_not_ready_before_its_providers_were_reached() {
+    let key = Signer::new("ec256", "a");
+    let issuer = Issuer::start(&key);
+    let (address, url) = (issuer.address(), issuer.url());
+    drop(issuer);
+    let (server, _dir) = fresh(&["--oidc-issuer", &url, "--require-audience=false"]);
+    let ready = || server.connect().request(&Request::new("GET", "/readyz"));
+    let response = ready();
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("identity-provider-never-reached"));
+    let _issuer = Issuer::start_at(address, &key);
+    let began = std::time::Instant::now();
+    while ready().status != 200 {
+        assert!(began.elapsed().as_secs() < 30, "not ready in time");
+    }
+}
+
+#[test]
+fn off_this_machine_it_takes_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let launch = Launch::new(BINARY, &dir.path().join("data"));
+    let ended = launch.clone().with(&["--admin-listen", "0.0.0.0:0"]).run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    assert!(ended.err.contains("--admin-token-file"), "{}", ended.err);
+    let with_token = ["--admin-token-file", file.to_str().unwrap()];
+    let server = launch
+        .clone()
+        .with(&["--admin-listen", "0.0.0.0:0"])
+        .with(&with_token)
+        .start();
+    server.wait_for_log("in the clear");
+    let port = server.admin_address().port();
+    let mut client = Client::connect(([127, 0, 0, 1], port).into());
+    let metrics = || local("GET", "/metrics");
+    let challenge = "Bearer realm=\"prefd admin\"";
+    for (request, code) in [
+        (metrics(), "missing-token"),
+        (
+            metrics().bearer("another-token-of-this-length"),
+            "invalid-token",
+        ),
+        (metrics().bearer(&TOKEN[1..]), "invalid-token"),
+        (metrics().bearer(""), "invalid-token"),
+        // A user's token is none of the administrator's.
+        (
+            metrics().bearer(&token::of("alice", "xyz")),
+            "invalid-token",
+        ),
+        (local("GET", "/other"), "missing-token"),
+    ] {
+        let response = client.request(&request);
+        assert_eq!(response.status, 401, "{request:?}");
+        assert_eq!(response.header("www-authenticate"), Some(challenge));
+        assert!(response.text().contains(code), "{response:?}");
+    }
+    let response = client.request(&metrics().bearer(TOKEN));
+    assert_eq!(response.status, 200);
+    // By its token a page is allowed as well, and a name of the machine.
+    let named = Request::new("GET", "/metrics")
+        .header("Origin", "https://x")
+        .bearer(TOKEN);
+    assert_eq!(client.request(&named).status, 200);
+    assert_eq!(client.request(&Request::new("GET", "/readyz")).status, 200);
+    for unfit in ["", "short\n", "two lines of\na token that is long"] {
+        std::fs::write(&file, unfit).unwrap();
+        let ended = launch.clone().with(&ADMIN).with(&with_token).run();
+        assert_eq!(ended.status.code(), Some(1), "{unfit:?}: {ended:?}");
+    }
+}
+
+/// Any site's page can send requests to this machine, under a name that its owner chose.
+#[test]
+fn a_page_in_a_browser_may_not_ask() {
+    let (server, _dir) = fresh(&ADMIN);
+    for request in [
+        local("GET", "/metrics").header("Origin", "https://evil.example"),
+        local("GET", "/metrics").header("Sec-Fetch-Site", "cross-site"),
+        Request::to("evil.example", "GET", "/metrics"),
+        Request::to("127.0.0.1.evil.example:8081", "GET", "/metrics"),
+    ] {
+        assert_eq!(ask(&server, &request).status, 403, "{request:?}");
+    }
+    for host in ["127.0.0.1:8081", "localhost", "[::1]:8081"] {
+        assert_eq!(
+            ask(&server, &Request::to(host, "GET", "/metrics")).status,
+            200,
+            "{host}"
+        );
+    }
+    let not_there = ask(&server, &local("GET", "/user/2025-1/preferences/xyz"));
+    Expected::code("not-found").check(&not_there, "no document is there");
+    let metrics = server.connect().request(&Request::new("GET", "/metrics"));
+    Expected::code("not-found").check(&metrics, "and here are no metrics");
+}
+
+#[test]
+fn where_the_usual_port_is_taken_it_goes_on_without() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let ended = Launch::new(BINARY, dir.path())
+        .with(&["--admin-listen", &address])
+        .run();
+    assert_eq!(
+        ended.status.code(),
+        Some(1),
+        "one that was asked for: {ended:?}"
+    );
+    let (server, _dir) = fresh(&["--admin-listen", "off"]);
+    assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
+    assert!(!server.has_logged("the operator's listener"));
+}
+
+/// A sample's name and labels, and its value.
+fn samples(server: &Server) -> (BTreeMap<String, f64>, String) {
+    let response = ask(server, &local("GET", "/metrics"));
+    assert_eq!(response.status, 200, "{response:?}");
+    let media_type = response.header("content-type").unwrap();
+    assert_eq!(media_type, "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.text().to_owned();
+    let samples = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').expect("a sample");
+            (name.to_owned(), value.parse().expect("a number"))
+        })
+        .collect();
+    (samples, text)
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let (server, _dir) = fresh(&ADMIN);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    for _ in 0..3 {
+        put(&mut client, "xyz", &token, "{\"a\":1}");
+    }
+    for _ in 0..5 {
+        assert_eq!(
+            client.request(&Request::of("GET", "xyz", &token)).status,
+            200
+        );
+    }
+    assert_eq!(
+        client.request(&Request::of("GET", "xyz", "bad")).status,
+        401
+    );
+    assert_eq!(client.request(&Request::new("GET", "/nowhere")).status, 404);
+    assert_eq!(client.request(&Request::new("GET", "/livez")).status, 200);
+    let (samples, text) = samples(&server);
+    let route = "route=\"/user/{version}/preferences/{clientId}\"";
+    for (name, expected) in [
+        (
+            format!("prefd_http_requests_total{{{route},method=\"PUT\",status=\"204\"}}"),
+            3.0,
+        ),
+        (
+            format!("prefd_http_requests_total{{{route},method=\"GET\",status=\"200\"}}"),
+            5.0,
+        ),
+        (
+            format!("prefd_http_requests_total{{{route},method=\"GET\",status=\"401\"}}"),
+            1.0,
+        ),
+        (
+            "prefd_http_requests_total{route=\"none\",method=\"GET\",status=\"404\"}".into(),
+            1.0,
+        ),
+        (
+            "prefd_http_requests_total{route=\"page\",method=\"GET\",status=\"200\"}".into(),
+            1.0,
+        ),
+        (
+            "prefd_http_request_duration_seconds_count{method=\"PUT\"}".into(),
+            3.0,
+        ),
+        (
+            "prefd_http_request_duration_seconds_bucket{method=\"GET\",le=\"+Inf\"}".into(),
+            8.0,
+        ),
+        ("prefd_http_connections".into(), 1.0),
+        ("prefd_http_bodies_bytes".into(), 0.0),
+        ("prefd_http_bodies_max_bytes".into(), 67_108_864.0),
+        ("prefd_tokens_remembered_total".into(), 7.0),
+        ("prefd_tokens_judged_total".into(), 2.0),
+        ("prefd_documents".into(), 1.0),
+        ("prefd_writable".into(), 1.0),
+        ("prefd_ready".into(), 1.0),
+        (
+            format!(
+                "prefd_build_info{{version=\"{}\"}}",
+                env!("CARGO_PKG_VERSION")
+            ),
+            1.0,
+        ),
+    ] {
+        assert_eq!(samples.get(&name), Some(&expected), "{name} in {text}");
+    }
+    assert!(samples["process_open_fds"] > 3.0 && samples["process_resident_memory_bytes"] > 1e6);
+    for secret in ["alice", "xyz", token.as_str()] {
+        assert!(!text.contains(secret), "{secret} in the metrics");
+    }
+}
+
+#[test]
+fn metrics_are_named_as_they_should_be_and_documented() {
+    let key = Signer::new("ec256", "a");
+    let issuer = Issuer::start(&key);
+    let dir = tempfile::tempdir().unwrap();
+    let credentials = dir.path().join("credentials");
+    std::fs::write(&credentials, "prefd:secret").unwrap();
+    let server = Launch::new(BINARY, &dir.path().join("data"))
+        .with(&ADMIN)
+        .with(&["--oidc-issuer", &issuer.url(), "--require-audience=false"])
+        .with(&[
+            "--introspection-credentials-file",
+            credentials.to_str().unwrap(),
+        ])
+        .start();
+    assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
+    let (samples, text) = samples(&server);
+    // What `promtool check metrics` looks at.
+    let mut kinds = BTreeMap::new();
+    let mut helped = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(kinds.insert(name, kind).is_none(), "{name} is there twice");
+        } else if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a help text");
+            helped.insert(name, help);
+        }
+    }
+    for (name, kind) in &kinds {
+        assert!(helped.contains_key(name), "{name} has no help");
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        assert!(name.bytes().all(is_plain) && !name.contains("__"), "{name}");
+        assert!(
+            name.starts_with("prefd_") || name.starts_with("process_"),
+            "{name}"
+        );
+        let is_total = name.ends_with("_total");
+        assert_eq!(*kind == "counter", is_total, "{name}: {kind}");
+        for bad in [
+            "_milliseconds",
+            "_ms",
+            "_micros",
+            "_kb",
+            "_mb",
+            "_percent",
+            "_minutes",
+            "gauge",
+            "counter",
+        ] {
+            assert!(!name.contains(bad), "{name} has {bad}");
+        }
+        if name.contains("duration") {
+            assert!(name.contains("_seconds"), "{name}");
+        }
+        for reserved in ["_count", "_sum", "_bucket"] {
+            assert!(!name.ends_with(reserved), "{name}");
+        }
+    }
+    for sample in samples.keys() {
+        let name = sample.split('{').next().unwrap();
+        let base = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end));
+        let is_known = kinds.contains_key(name)
+            || base.is_some_and(|base| kinds.get(base) == Some(&"histogram"));
+        assert!(is_known, "{sample} has no type");
+    }
+    // Each is documented, and no other.
+    let page = include_str!("../../docs/operations.md");
+    let documented: Vec<&str> = page
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("| `")?
+                .split_once('`')
+                .map(|(name, _)| name)
+        })
+        .filter(|name| name.starts_with("prefd_") || name.starts_with("process_"))
+        .map(|name| name.split('{').next().unwrap_or(name))
+        .collect();
+    for name in kinds.keys() {
+        assert!(
+            documented.contains(name),
+            "docs/operations.md does not tell of {name}"
+        );
+    }
+    for name in &documented {
+        assert!(
+            kinds.contains_key(name),
+            "docs/operations.md tells of {name}"
+        );
+    }
+}
