@@ -237,11 +237,30 @@ impl Catalogue {
     pub(crate) fn list(&self, user: &str, after: Option<&str>, limit: usize) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         if limit > 0 {
-            self.scan(user, after, |client, value| {
-                entries.push(Entry {
-                    client: client.to_owned(),
-                    stat: Stat::new(value.revision, value.modified_ms, value.usage),
-                });
+            self.scan_user(user, after, |entry| {
+                entries.push(entry);
+                entries.len() < limit
+            })?;
+        }
+        Ok(entries)
+    }
+
+    /// Up to `limit` namespaces that come after the namespace `after`, in the order of the
+    /// users' bytes, then the clients'. Waits for a rebuild.
+    pub(crate) fn list_all(
+        &self,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Result<Vec<(String, Entry)>> {
+        let mut entries = Vec::new();
+        if limit > 0 {
+            let first = match after {
+                Some((user, client)) => Bound::Excluded(key(user, client)),
+                None => Bound::Included(Key::new()),
+            };
+            self.scan(&[], first, |key, value| {
+                let (user, client) = parts(key);
+                entries.push((text(user), entry(client, value)));
                 entries.len() < limit
             })?;
         }
@@ -251,30 +270,43 @@ impl Catalogue {
     /// The sums over all namespaces of `user`. Waits for a rebuild.
     pub(crate) fn usage(&self, user: &str) -> Result<UserUsage> {
         let mut sum = UserUsage::default();
-        self.scan(user, None, |_, value| {
+        self.scan_user(user, None, |Entry { stat, .. }| {
             sum.namespaces += 1;
-            sum.keys += u64::from(value.usage.keys);
-            sum.bytes += value.usage.bytes;
+            sum.keys += u64::from(stat.usage.keys);
+            sum.bytes += stat.usage.bytes;
             true
         })?;
         Ok(sum)
     }
 
     /// Visits a user's namespaces in order until `visit` says that it has enough.
-    fn scan(
+    fn scan_user(
         &self,
         user: &str,
         after: Option<&str>,
-        mut visit: impl FnMut(&str, Value) -> bool,
+        mut visit: impl FnMut(Entry) -> bool,
     ) -> Result<()> {
         let prefix = key(user, "");
         let first = match after {
             Some(client) => Bound::Excluded(key(user, client)),
             None => Bound::Included(prefix.clone()),
         };
+        self.scan(&prefix, first, |key, value| {
+            visit(entry(parts(key).1, value))
+        })
+    }
+
+    /// Visits the namespaces from `first` on whose keys begin with `prefix`, in order, until
+    /// `visit` says that it has enough.
+    fn scan(
+        &self,
+        prefix: &[u8],
+        first: Bound<Key>,
+        mut visit: impl FnMut(&[u8], Value) -> bool,
+    ) -> Result<()> {
         // Before the tree is looked at: what leaves the pending changes meanwhile is
         // in the tree by then.
-        let pending = self.pending(&prefix, &first)?;
+        let pending = self.pending(prefix, &first)?;
         let tree = self
             .shared
             .tree
@@ -283,12 +315,8 @@ impl Catalogue {
         let Some(tree) = &*tree else {
             return Err(unavailable("it is being rebuilt"));
         };
-        let client = |key: &[u8]| {
-            let client = key.get(prefix.len()..).unwrap_or_default();
-            String::from_utf8_lossy(client).into_owned()
-        };
         let mut pending = pending.into_iter().peekable();
-        let mut stored = tree.range(first, &prefix);
+        let mut stored = tree.range(first, prefix);
         loop {
             let next = stored
                 .next()
@@ -299,7 +327,7 @@ impl Catalogue {
             while let Some((key, change)) =
                 pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| key < at))
             {
-                if change.is_some_and(|value| !visit(&client(&key), value)) {
+                if change.is_some_and(|value| !visit(&key, value)) {
                     return Ok(());
                 }
             }
@@ -310,7 +338,7 @@ impl Catalogue {
                 Some((_, change)) => change,
                 None => Some(value),
             };
-            if change.is_some_and(|value| !visit(&client(&key), value)) {
+            if change.is_some_and(|value| !visit(&key, value)) {
                 return Ok(());
             }
         }
@@ -438,6 +466,24 @@ impl Shared {
 fn unavailable(reason: &str) -> Error {
     Error::CatalogueUnavailable {
         reason: reason.to_owned(),
+    }
+}
+
+/// The user and the client of a key.
+fn parts(key: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = key.splitn(2, |byte| *byte == 0);
+    let user = parts.next().unwrap_or_default();
+    (user, parts.next().unwrap_or_default())
+}
+
+fn text(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+fn entry(client: &[u8], value: Value) -> Entry {
+    Entry {
+        client: text(client),
+        stat: Stat::new(value.revision, value.modified_ms, value.usage),
     }
 }
 

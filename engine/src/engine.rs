@@ -220,6 +220,18 @@ impl Engine {
         self.shared().catalogue.list(user, after, limit)
     }
 
+    /// Up to `limit` namespaces of the whole store that come after `after`, a user and a
+    /// client, in the order of the users' bytes, then the clients': each user and what
+    /// [`Self::list`] has of it. Blocks and fails as that does.
+    pub fn list_all(
+        &self,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Result<Vec<(String, catalogue::Entry)>> {
+        self.shared().refuse_partial()?;
+        self.shared().catalogue.list_all(after, limit)
+    }
+
     /// What the documents of `user` take together. Blocks and fails as [`Self::list`].
     pub fn usage(&self, user: &str) -> Result<UserUsage> {
         valid("user", user)?;

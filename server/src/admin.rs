@@ -4,6 +4,8 @@
 //! On this machine it can be asked without a token, but not by a page in a browser: one of
 //! any site can send requests to this machine. Elsewhere it takes the token.
 
+mod desk;
+
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -11,15 +13,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
-use prefd_engine::Engine;
-use tokio::sync::Semaphore;
+use percent_encoding::percent_decode_str;
 
-use crate::archive;
 use crate::auth::{LastToken, bearer};
 use crate::connection::Answers;
 use crate::download::Body;
@@ -28,14 +26,10 @@ use crate::exchange::{Answer, Exchange, NOBODY, unpanicked};
 use crate::health::{Health, Probe};
 use crate::metrics::{self, Metrics};
 use crate::outgoing::is_of_this_machine;
-use crate::pipe::Pipe;
-use crate::upload::blocking;
+pub(crate) use desk::{StoreDesk, TOTAL_BYTES};
 
 /// Bytes of a token, at least: it must not be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
-const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
-/// How much a backup will have in its files, for whoever shows how far it has come.
-pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
 const TEXT: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
 
 /// Why the token cannot be used.
@@ -85,9 +79,7 @@ pub(crate) struct Admin {
     pub(crate) token: Option<AdminToken>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) engine: Engine,
-    /// One at a time: a snapshot keeps what is replaced from being removed.
-    pub(crate) backups: Arc<Semaphore>,
+    pub(crate) store: StoreDesk,
 }
 
 impl Answers for Admin {
@@ -98,9 +90,9 @@ impl Answers for Admin {
         see: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let exchange = Exchange::begin();
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         async move {
-            let outcome = unpanicked(pin!(self.operate(&parts))).await;
+            let outcome = unpanicked(pin!(self.operate(&parts, &mut body))).await;
             let is_read = body.is_end_stream();
             let (response, _) = exchange.end(outcome, &parts.method, "admin", NOBODY, is_read);
             see(&response);
@@ -111,7 +103,7 @@ impl Answers for Admin {
 
 impl Admin {
     /// Judges the request, and carries it out.
-    async fn operate(&self, parts: &Parts) -> Answer {
+    async fn operate(&self, parts: &Parts, body: &mut Incoming) -> Answer {
         let path = parts.uri.path();
         if let Some(probe) = Probe::of(path) {
             only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
@@ -125,9 +117,40 @@ impl Admin {
             }
             "/backup" => {
                 only(parts, &[Method::GET], "GET")?;
-                self.backup().await
+                self.store.backup().await
             }
-            _ => Err(Refusal::new(Code::NotFound, "There is no such resource.")),
+            "/documents" if parts.method == Method::POST => {
+                self.store.import(parts.uri.query(), body).await
+            }
+            "/documents" => {
+                only(parts, &[Method::GET], "GET, POST")?;
+                Ok(self.store.export(None))
+            }
+            _ => self.of_user(parts).await,
+        }
+    }
+
+    /// `/users/{user}` and `/users/{user}/documents`.
+    async fn of_user(&self, parts: &Parts) -> Answer {
+        let not_found = || Refusal::new(Code::NotFound, "There is no such resource.");
+        let path = parts
+            .uri
+            .path()
+            .strip_prefix("/users/")
+            .ok_or_else(not_found)?;
+        let (user, what) = path.split_once('/').unwrap_or((path, ""));
+        let user = percent_decode_str(user).decode_utf8();
+        let user = user.map_err(|_| not_found())?.into_owned();
+        match what {
+            "" if !user.is_empty() && !path.ends_with('/') => {
+                only(parts, &[Method::DELETE], "DELETE")?;
+                self.store.erase(user).await
+            }
+            "documents" => {
+                only(parts, &[Method::GET], "GET")?;
+                Ok(self.store.export(Some(user)))
+            }
+            _ => Err(not_found()),
         }
     }
 
@@ -159,33 +182,6 @@ impl Admin {
         };
         let mut response = Response::new(Body::whole(text.into()));
         response.headers_mut().insert(CONTENT_TYPE, TEXT);
-        Ok(response)
-    }
-}
-
-impl Admin {
-    /// The store at one moment, as an archive.
-    async fn backup(&self) -> Answer {
-        let Ok(turn) = Arc::clone(&self.backups).try_acquire_owned() else {
-            let detail = "Another backup is being taken.";
-            return Err(Refusal::new(Code::Overloaded, detail));
-        };
-        let engine = self.engine.clone();
-        let snapshot = blocking(move || engine.snapshot()).await?;
-        let total = snapshot.bytes();
-        let (pipe, pieces) = Pipe::new();
-        tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            let outcome = pipe.write(|out| archive::write(&snapshot, out, &mut |_| {}));
-            match outcome {
-                Ok(()) => tracing::info!(bytes = total, "a backup was taken"),
-                Err(error) => tracing::error!(%error, "a backup broke off"),
-            }
-        });
-        let mut response = Response::new(Body::piped(pieces));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, TAR);
-        headers.insert(TOTAL_BYTES, total.into());
         Ok(response)
     }
 }

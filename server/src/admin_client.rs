@@ -4,9 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
@@ -17,6 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::admin::{AdminToken, AdminTokenError};
+use crate::download::Body;
 use crate::outgoing;
 
 const UNIX: &str = "unix:";
@@ -121,12 +121,22 @@ impl AdminOptions {
         method: Method,
         path: &str,
     ) -> Result<Response<Incoming>, AdminError> {
+        self.send(method, path, Body::empty()).await
+    }
+
+    /// The same of a request with a body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<Response<Incoming>, AdminError> {
         let token = self
             .admin_token_file
             .as_deref()
             .map(token_header)
             .transpose()?;
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().unwrap_or_default();
         let host = match &self.admin {
@@ -141,7 +151,7 @@ impl AdminOptions {
         if let Some(token) = token.flatten() {
             headers.insert(AUTHORIZATION, token);
         }
-        let response = self.send(request).await?;
+        let response = self.exchange(request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -154,7 +164,7 @@ impl AdminOptions {
         })
     }
 
-    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, AdminError> {
+    async fn exchange(&self, request: Request<Body>) -> Result<Response<Incoming>, AdminError> {
         let unreachable = |source| AdminError::Connect {
             place: self.admin.to_string(),
             source,
@@ -186,10 +196,7 @@ fn token_header(file: &Path) -> Result<Option<HeaderValue>, AdminTokenError> {
     Ok(AdminToken::read(file)?.header())
 }
 
-async fn exchange<S>(
-    stream: S,
-    request: Request<Empty<Bytes>>,
-) -> Result<Response<Incoming>, AdminError>
+async fn exchange<S>(stream: S, request: Request<Body>) -> Result<Response<Incoming>, AdminError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -14,6 +14,7 @@ use crate::serve;
 use crate::settings::{Given, Settings};
 use crate::store::{self, StoreOptions};
 use crate::token::{self, TokenOptions};
+use crate::transfer::{self, EraseOptions, ExportOptions, ImportOptions};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -52,9 +53,49 @@ enum Command {
     Backup(BackupOptions),
     /// Make a data directory of a backup, and check all of it before it can be used
     Restore(RestoreOptions),
+    /// Write documents as lines of JSON: of the whole store, or of one user
+    Export(ExportOptions),
+    /// Put documents that are lines of JSON. A line that is refused ends it; those before
+    /// stay
+    Import(ImportOptions),
+    /// Delete everything of a user, and rewrite every file that holds a byte of it
+    Erase(EraseOptions),
     /// Measure what the store gives on a disk of this machine, beside a bare file, in a
     /// folder of its own: no data directory is touched
     Bench(BenchOptions),
+}
+
+/// What a command that failed says, and whether it was asked for in a way that cannot
+/// work.
+type Failure = (bool, String);
+
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Serve { config, settings } => serve::run(Given {
+                flags: *settings,
+                file: config,
+            })
+            .map_err(|error| (error.is_usage(), error.to_string())),
+            Self::Token(options) => {
+                token::run(&options).map_err(|error| (error.is_usage(), error.to_string()))
+            }
+            Self::Verify(options) => store::verify(&options).map_err(failed),
+            Self::Stats(options) => store::stats(&options).map_err(failed),
+            Self::Compact(options) => store::compact(&options).map_err(failed),
+            Self::Backup(options) => backup::run(&options).map_err(failed),
+            Self::Restore(options) => restore::run(&options).map_err(failed),
+            Self::Export(options) => transfer::export(&options).map_err(failed),
+            Self::Import(options) => transfer::import(&options).map_err(failed),
+            Self::Erase(options) => transfer::erase(&options).map_err(failed),
+            Self::Bench(options) => bench::run(&options).map_err(failed),
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn failed(error: impl std::error::Error) -> Failure {
+    (false, error.to_string())
 }
 
 /// Runs `prefd` with the arguments of the process.
@@ -72,32 +113,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    let outcome = match cli.command {
-        Command::Serve { config, settings } => serve::run(Given {
-            flags: *settings,
-            file: config,
-        })
-        .map_err(|error| (error.is_usage(), error.to_string())),
-        Command::Token(options) => {
-            token::run(&options).map_err(|error| (error.is_usage(), error.to_string()))
-        }
-        Command::Verify(options) => {
-            store::verify(&options).map_err(|error| (false, error.to_string()))
-        }
-        Command::Stats(options) => {
-            store::stats(&options).map_err(|error| (false, error.to_string()))
-        }
-        Command::Compact(options) => {
-            store::compact(&options).map_err(|error| (false, error.to_string()))
-        }
-        Command::Backup(options) => {
-            backup::run(&options).map_err(|error| (false, error.to_string()))
-        }
-        Command::Restore(options) => {
-            restore::run(&options).map_err(|error| (false, error.to_string()))
-        }
-        Command::Bench(options) => bench::run(&options).map_err(|error| (false, error.to_string())),
-    };
+    let outcome = cli.command.run();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err((is_usage, message)) => {

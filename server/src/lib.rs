@@ -49,6 +49,7 @@ mod header;
 mod health;
 mod id;
 mod identity;
+mod lines;
 mod listen;
 mod log;
 mod media_type;
@@ -67,6 +68,7 @@ mod store;
 mod systemd;
 mod tls;
 mod token;
+mod transfer;
 mod upload;
 
 pub use cli::main;

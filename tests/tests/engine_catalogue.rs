@@ -57,6 +57,32 @@ fn verify(engine: &Engine, model: &Model, context: &str) {
         };
         assert_eq!(engine.usage(user).unwrap(), sum, "{context}: {user}");
     }
+    assert_eq!(everything(engine, 7), *model, "{context}: the whole store");
+}
+
+/// The whole store, listed in pages.
+fn everything(engine: &Engine, page: usize) -> Model {
+    let mut found = Model::new();
+    let mut after: Option<(String, String)> = None;
+    loop {
+        let names = after
+            .as_ref()
+            .map(|(user, client)| (user.as_str(), client.as_str()));
+        let listed = engine.list_all(names, page).unwrap();
+        assert!(listed.len() <= page);
+        let Some((user, last)) = listed.last() else {
+            return found;
+        };
+        after = Some((user.clone(), last.client.clone()));
+        for (user, entry) in listed {
+            let clients = found.entry(user).or_default();
+            assert!(
+                clients
+                    .insert(entry.client, entry.stat.usage.bytes)
+                    .is_none()
+            );
+        }
+    }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

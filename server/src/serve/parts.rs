@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prefd_engine::{Config, Engine};
-use tokio::sync::Semaphore;
 
 use crate::address::{Address, MaybeAddress};
-use crate::admin::{Admin, AdminToken};
+use crate::admin::{Admin, AdminToken, StoreDesk};
 use crate::auth::keys::KeySet;
 use crate::budget::Budget;
 use crate::connection::Carrier;
@@ -152,8 +151,7 @@ pub(super) fn admin(
         token: token.transpose()?,
         health: Arc::clone(&handler.health),
         metrics: Arc::new(metrics),
-        engine: handler.engine.clone(),
-        backups: Arc::new(Semaphore::new(1)),
+        store: StoreDesk::new(handler.engine.clone(), handler.max_body_bytes),
     })
 }
 

@@ -1,0 +1,161 @@
+//! What an operator does with the store while it serves.
+
+use std::io::BufReader;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use prefd_engine::Engine;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::archive;
+use crate::download::Body;
+use crate::error::{Code, Refusal};
+use crate::exchange::Answer;
+use crate::pipe::Pipe;
+use crate::transfer::{self, Received, TransferError};
+use crate::upload::blocking;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
+/// How much a backup will have in its files, for whoever shows how far it has come.
+pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
+/// Pieces of an import that may wait to be read.
+const WAITING_PIECES: usize = 4;
+/// How long an import may stall.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What a query says where documents that are there are to stay.
+const KEEP_EXISTING: &str = "keep-existing";
+
+pub(crate) struct StoreDesk {
+    engine: Engine,
+    max_body_bytes: u64,
+    /// One at a time: a snapshot keeps what is replaced from being removed.
+    backups: Arc<Semaphore>,
+}
+
+impl StoreDesk {
+    pub(crate) fn new(engine: Engine, max_body_bytes: u64) -> Self {
+        Self {
+            engine,
+            max_body_bytes,
+            backups: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// The store at one moment, as an archive.
+    pub(super) async fn backup(&self) -> Answer {
+        let Ok(turn) = Arc::clone(&self.backups).try_acquire_owned() else {
+            let detail = "Another backup is being taken.";
+            return Err(Refusal::new(Code::Overloaded, detail));
+        };
+        let engine = self.engine.clone();
+        let snapshot = blocking(move || engine.snapshot()).await?;
+        let total = snapshot.bytes();
+        let (pipe, pieces) = Pipe::new();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let outcome = pipe.write(|out| archive::write(&snapshot, out, &mut |_| {}));
+            match outcome {
+                Ok(()) => tracing::info!(bytes = total, "a backup was taken"),
+                Err(error) => tracing::error!(%error, "a backup broke off"),
+            }
+        });
+        let mut response = Response::new(Body::piped(pieces));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, TAR);
+        headers.insert(TOTAL_BYTES, total.into());
+        Ok(response)
+    }
+
+    /// The documents of a user, or of everybody, as lines.
+    pub(super) fn export(&self, user: Option<String>) -> Response<Body> {
+        let engine = self.engine.clone();
+        let (pipe, pieces) = Pipe::new();
+        tokio::task::spawn_blocking(move || {
+            let user = user.as_deref();
+            let outcome = pipe.write(|out| transfer::write_lines(&engine, user, out).map(drop));
+            if let Err(error) = outcome {
+                tracing::error!(%error, "an export broke off");
+            }
+        });
+        let mut response = Response::new(Body::piped(pieces));
+        response.headers_mut().insert(CONTENT_TYPE, LINES);
+        response
+    }
+
+    /// Puts the documents of the lines that come.
+    pub(super) async fn import(&self, query: Option<&str>, body: &mut Incoming) -> Answer {
+        let keep_existing = match query {
+            None => false,
+            Some(KEEP_EXISTING) => true,
+            Some(_) => {
+                let detail = "The query can be keep-existing, and nothing else.";
+                return Err(Refusal::new(Code::InvalidRequest, detail));
+            }
+        };
+        let (engine, max_body_bytes) = (self.engine.clone(), self.max_body_bytes);
+        let (sender, pieces) = mpsc::channel(WAITING_PIECES);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut lines = BufReader::new(Received::new(pieces));
+            transfer::read_lines(&engine, max_body_bytes, keep_existing, &mut lines)
+        });
+        let broken = loop {
+            match tokio::time::timeout(PATIENCE, body.frame()).await {
+                Ok(None) => break false,
+                Ok(Some(Ok(frame))) => {
+                    let Ok(piece) = frame.into_data() else {
+                        continue;
+                    };
+                    // What reads has found a line that it does not take.
+                    if sender.send(Ok(piece)).await.is_err() {
+                        break false;
+                    }
+                }
+                Ok(Some(Err(_))) | Err(_) => {
+                    // The line that breaks off is none.
+                    let _ = sender
+                        .send(Err(std::io::ErrorKind::UnexpectedEof.into()))
+                        .await;
+                    break true;
+                }
+            }
+        };
+        drop(sender);
+        let read = reading
+            .await
+            .map_err(|_| Refusal::internal("a panic, told above"))?;
+        match read {
+            Ok((documents, kept)) => Ok(told(&json!({"documents": documents, "kept": kept}))),
+            Err(_) if broken => {
+                let detail = "The lines break off; those before are imported.";
+                Err(Refusal::new(Code::InvalidRequest, detail))
+            }
+            Err(TransferError::Store(error)) => Err(error.into()),
+            Err(error) => {
+                let detail = format!("The import ended: {error}. The lines before are imported.");
+                Err(Refusal::new(Code::InvalidRequest, detail))
+            }
+        }
+    }
+
+    /// Erases a user.
+    pub(super) async fn erase(&self, user: String) -> Answer {
+        let engine = self.engine.clone();
+        let erased = blocking(move || engine.erase(&user, &mut |_| {})).await?;
+        let (complete, documents) = (erased.is_complete(), erased.documents);
+        tracing::info!(complete, documents, "a user was erased");
+        Ok(told(&transfer::erased_json(&erased)))
+    }
+}
+
+fn told(what: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::whole(what.to_string().into()));
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}

@@ -1,0 +1,158 @@
+//! Documents as lines of JSON, to be moved from one store to another or given to the user
+//! whose they are: `{"user":…,"client":…,"modified_ms":…,"document":…}`.
+//!
+//! The document stands there with its own text, so that nothing of it changes. Where that
+//! has line breaks, or is not in memory, it stands in a JSON string, so that a line is one.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::time::UNIX_EPOCH;
+
+use prefd_engine::Document;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A line that was read. What else it has is not looked at.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Line<'a> {
+    #[serde(borrow)]
+    pub(crate) user: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) client: Cow<'a, str>,
+    #[serde(borrow)]
+    document: &'a RawValue,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn parse(text: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    /// The document's own text.
+    pub(crate) fn document(&self) -> Result<Cow<'a, str>, serde_json::Error> {
+        let text = self.document.get();
+        if text.starts_with('"') {
+            return serde_json::from_str::<String>(text).map(Cow::Owned);
+        }
+        Ok(Cow::Borrowed(text))
+    }
+}
+
+/// Why a line was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum LineError {
+    #[error("cannot read a document: {0}")]
+    Store(#[from] prefd_engine::Error),
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// Writes a document's line.
+pub(crate) fn write(
+    out: &mut dyn Write,
+    user: &str,
+    client: &str,
+    document: &Document,
+) -> Result<(), LineError> {
+    let modified = document.stat().modified.duration_since(UNIX_EPOCH);
+    let modified_ms = modified.map_or(0, |since| since.as_millis());
+    let (user, client) = (quoted(user), quoted(client));
+    write!(
+        out,
+        "{{\"user\":{user},\"client\":{client},\"modified_ms\":{modified_ms},\"document\":"
+    )?;
+    match document.in_memory() {
+        Some(text) if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) => {
+            out.write_all(text)?;
+        }
+        _ => {
+            out.write_all(b"\"")?;
+            for chunk in document.chunks() {
+                escape(out, &chunk?)?;
+            }
+            out.write_all(b"\"")?;
+        }
+    }
+    Ok(out.write_all(b"}\n")?)
+}
+
+fn quoted(text: &str) -> serde_json::Value {
+    serde_json::Value::String(text.to_owned())
+}
+
+/// Writes a piece of a text as it stands in a JSON string.
+fn escape(out: &mut dyn Write, piece: &[u8]) -> io::Result<()> {
+    let must_not_stand = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    let mut rest = piece;
+    while let Some(at) = rest.iter().position(must_not_stand) {
+        let (plain, behind) = rest.split_at(at);
+        out.write_all(plain)?;
+        if let Some((byte, behind)) = behind.split_first() {
+            match byte {
+                b'"' | b'\\' => out.write_all(&[b'\\', *byte])?,
+                byte => write!(out, "\\u{byte:04x}")?,
+            }
+            rest = behind;
+        }
+    }
+    out.write_all(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use prefd_engine::{Config, Engine, WriteOptions};
+
+    use super::*;
+
+    #[test]
+    fn a_document_comes_back_with_its_own_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Config::new(dir.path())).unwrap();
+        let large = format!(
+            "{{\"a\":\"\\\"{}é\\\\\",\"b\":[1,\n2]}}",
+            "x".repeat(300_000)
+        );
+        for body in [
+            "{}",
+            "{\"a\":1.50e+1}",
+            "{\"a\": [1,\n 2,\r\n\t3]}",
+            "{\"\\u0041\":\"\\n\\\"\"}",
+            &large,
+        ] {
+            let (user, client) = ("us\"er", "cli\\ent");
+            let namespace = engine.namespace(user, client).unwrap();
+            namespace
+                .put(body.as_bytes(), WriteOptions::default())
+                .unwrap();
+            let document = namespace.get().unwrap().unwrap();
+            let mut line = Vec::new();
+            write(&mut line, user, client, &document).unwrap();
+            assert_eq!(
+                line.iter().position(|byte| *byte == b'\n'),
+                Some(line.len() - 1)
+            );
+            let line = Line::parse(&line).unwrap();
+            assert_eq!((&*line.user, &*line.client), (user, client));
+            let kept = String::from_utf8(document.read().unwrap()).unwrap();
+            assert_eq!(line.document().unwrap(), kept);
+        }
+    }
+
+    #[test]
+    fn a_line_must_have_what_it_is_for() {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            "{\"user\":\"u\",\"client\":\"c\"}",
+            "{\"user\":1,\"client\":\"c\",\"document\":{}}",
+            "{\"user\":\"u\",\"client\":\"c\",\"document\":{}} x",
+        ] {
+            assert!(Line::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let line =
+            Line::parse(br#"{"document":{"a":1},"client":"c","more":[],"user":"u"}"#).unwrap();
+        assert_eq!(line.document().unwrap(), "{\"a\":1}");
+    }
+}

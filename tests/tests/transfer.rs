@@ -1,0 +1,346 @@
+//! `prefd export`, `import` and `erase`, of a running server and of a closed directory.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{BINARY, get, put};
+use prefd_tests::http::Request;
+use prefd_tests::server::{Ended, Launch, Server, prefd};
+use prefd_tests::token;
+use serde_json::Value;
+
+const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// `prefd` with these arguments, on a running server or a directory.
+fn on(store: &Store<'_>, arguments: &[&str]) -> Ended {
+    let (flag, value) = match store {
+        Store::Running(server) => ("--admin", format!("http://{}", server.admin_address())),
+        Store::Closed(dir) => ("--data-dir", text(dir).to_owned()),
+    };
+    prefd(BINARY, &[arguments, &[flag, &value]].concat())
+}
+
+enum Store<'a> {
+    Running(&'a Server),
+    Closed(&'a Path),
+}
+
+fn succeeds(ended: &Ended) -> &str {
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    &ended.out
+}
+
+/// Documents of every shape that a line must hold.
+fn documents() -> Vec<(&'static str, &'static str, String)> {
+    let large = format!(
+        "{{\"large\":\"{}\\\"\",\"list\":[1,\n2]}}",
+        "z".repeat(400_000)
+    );
+    vec![
+        (
+            "alice",
+            "xyz",
+            "{\"a\":1.50,\"b\":\"\\u0041\\n\"}".to_owned(),
+        ),
+        ("alice", "lines", "{\"a\":[1,\n  2,\r\n  3]}".to_owned()),
+        ("alice", "empty", "{}".to_owned()),
+        ("bob", "xyz", large),
+        ("zo\u{eb} \"q\"", "a/b", "{\"\u{1f600}\":null}".to_owned()),
+    ]
+}
+
+fn fill(server: &Server) {
+    for (user, client, body) in documents() {
+        put(
+            &mut server.connect(),
+            &encoded(client),
+            &token::of(user, client),
+            &body,
+        );
+    }
+}
+
+fn encoded(client: &str) -> String {
+    client.replace('/', "%2F")
+}
+
+fn has_all(server: &Server) {
+    for (user, client, body) in documents() {
+        let found = get(
+            &mut server.connect(),
+            &encoded(client),
+            &token::of(user, client),
+        );
+        assert_eq!(found, body, "{user} {client}");
+    }
+}
+
+#[test]
+fn documents_go_from_store_to_store_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let third = folder.path().join("third");
+    let server = Launch::new(BINARY, &first).with(&ADMIN).start();
+    fill(&server);
+    let lines = succeeds(&on(&Store::Running(&server), &["export"])).to_owned();
+    assert_eq!(lines.lines().count(), 5);
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert!(
+            line["modified_ms"].as_u64().unwrap() > 1_600_000_000_000,
+            "{line}"
+        );
+    }
+    // Into a running server.
+    let file = folder.path().join("lines.jsonl");
+    fs::write(&file, &lines).unwrap();
+    let other = Launch::new(BINARY, &second).with(&ADMIN).start();
+    let import = ["import", "--json", "--from", text(&file)];
+    let told = succeeds(&on(&Store::Running(&other), &import)).to_owned();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (told["documents"].as_u64(), told["kept"].as_u64()),
+        (Some(5), Some(0))
+    );
+    has_all(&other);
+    // Into a directory, made for it; and out of a closed one.
+    assert_eq!(other.stop().code(), Some(0));
+    let again = succeeds(&on(&Store::Closed(&second), &["export"])).to_owned();
+    let without_times = |lines: &str| {
+        let line = |line: &str| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line["modified_ms"] = Value::Null;
+            line.to_string()
+        };
+        lines.lines().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(without_times(&again), without_times(&lines));
+    succeeds(&on(&Store::Closed(&third), &import));
+    let server = Launch::new(BINARY, &third).start();
+    has_all(&server);
+}
+
+#[test]
+fn one_user_can_be_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    fill(&server);
+    let file = folder.path().join("user.jsonl");
+    for (user, count) in [("alice", 3), ("zo\u{eb} \"q\"", 1), ("nobody", 0)] {
+        let _ = fs::remove_file(&file);
+        let arguments = ["export", "--user", user, "--to", text(&file)];
+        succeeds(&on(&Store::Running(&server), &arguments));
+        let lines = fs::read_to_string(&file).unwrap();
+        assert_eq!(lines.lines().count(), count, "{user}");
+        for line in lines.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["user"], user);
+        }
+        // It is not written over.
+        let again = on(&Store::Running(&server), &arguments);
+        assert_eq!(again.status.code(), Some(1), "{again:?}");
+    }
+}
+
+#[test]
+fn a_line_that_is_refused_ends_an_import() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    let file = folder.path().join("lines.jsonl");
+    let good = "{\"user\":\"u\",\"client\":\"first\",\"document\":{\"n\":1}}\n\n";
+    for (bad, word) in [
+        ("not JSON", "line 3"),
+        ("{\"user\":\"u\",\"client\":\"c\"}", "document"),
+        ("{\"user\":\"\",\"client\":\"c\",\"document\":{}}", "user"),
+        (
+            "{\"user\":\"u\",\"client\":\"c\",\"document\":[1]}",
+            "not a JSON object",
+        ),
+        (
+            "{\"user\":\"u\",\"client\":\"c\",\"document\":\"{\\\"a\\\":1\"}",
+            "line 3",
+        ),
+        (
+            "{\"user\":\"u\",\"client\":\"c\",\"document\":{\"a\":1,\"a\":2}}",
+            "line 3",
+        ),
+    ] {
+        fs::write(&file, format!("{good}{bad}")).unwrap();
+        let closed = folder.path().join("closed");
+        for store in [Store::Running(&server), Store::Closed(&closed)] {
+            let ended = on(&store, &["import", "--from", text(&file)]);
+            assert_eq!(ended.status.code(), Some(1), "{bad}: {ended:?}");
+            assert!(ended.err.contains(word), "{bad}: {}", ended.err);
+        }
+    }
+    let first = get(&mut server.connect(), "first", &token::of("u", "first"));
+    assert_eq!(first, "{\"n\":1}", "the lines before stay");
+}
+
+#[test]
+fn what_is_there_can_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    let token = token::of("u", "c");
+    put(&mut server.connect(), "c", &token, "{\"old\":1}");
+    let file = folder.path().join("lines.jsonl");
+    let line = |client: &str| {
+        format!("{{\"user\":\"u\",\"client\":\"{client}\",\"document\":{{\"new\":1}}}}\n")
+    };
+    fs::write(&file, line("c") + &line("d")).unwrap();
+    let arguments = ["import", "--json", "--keep-existing", "--from", text(&file)];
+    let told: Value =
+        serde_json::from_str(succeeds(&on(&Store::Running(&server), &arguments))).unwrap();
+    assert_eq!(
+        (told["documents"].as_u64(), told["kept"].as_u64()),
+        (Some(1), Some(1))
+    );
+    assert_eq!(get(&mut server.connect(), "c", &token), "{\"old\":1}");
+    succeeds(&on(
+        &Store::Running(&server),
+        &["import", "--from", text(&file)],
+    ));
+    assert_eq!(get(&mut server.connect(), "c", &token), "{\"new\":1}");
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Whether any file of the directory has these bytes.
+fn is_in_a_file(folder: &Path, needle: &str) -> Option<PathBuf> {
+    files(folder).into_iter().find(|path| {
+        let bytes = fs::read(path).unwrap_or_default();
+        bytes
+            .windows(needle.len())
+            .any(|window| window == needle.as_bytes())
+    })
+}
+
+#[test]
+fn erased_is_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let launch = Launch::new(BINARY, &data_dir).with(&ADMIN);
+    let mut server = launch.start();
+    let needles = [
+        "NEEDLE-OF-THE-USER",
+        "NEEDLE-OF-A-KEY",
+        "NEEDLE-OF-A-VALUE",
+        "NEEDLE-IN-A-BLOB",
+    ];
+    let [user, key, value, blob] = needles;
+    for is_running in [true, false] {
+        let large = format!("{{\"{key}\":\"{}{blob}\"}}", "b".repeat(400_000));
+        for number in 0..20 {
+            let client = format!("client-{}", number % 3);
+            let body = format!("{{\"{key}\":\"{value}-{number}\"}}");
+            put(
+                &mut server.connect(),
+                &client,
+                &token::of(user, &client),
+                &body,
+            );
+            put(
+                &mut server.connect(),
+                &client,
+                &token::of("other", &client),
+                "{\"kept\":1}",
+            );
+        }
+        put(
+            &mut server.connect(),
+            "blob",
+            &token::of(user, "blob"),
+            &large,
+        );
+        for needle in needles {
+            assert!(is_in_a_file(&data_dir, needle).is_some(), "{needle}");
+        }
+        let erase = ["erase", "--json", "--user", user];
+        let told = if is_running {
+            succeeds(&on(&Store::Running(&server), &erase)).to_owned()
+        } else {
+            assert_eq!(server.stop().code(), Some(0));
+            let told = succeeds(&on(&Store::Closed(&data_dir), &erase)).to_owned();
+            server = launch.start();
+            told
+        };
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(
+            (&told["complete"], told["documents"].as_u64()),
+            (&Value::Bool(true), Some(4))
+        );
+        for needle in needles {
+            assert_eq!(is_in_a_file(&data_dir, needle), None, "{needle}");
+        }
+        for client in ["client-0", "client-1", "client-2"] {
+            assert_eq!(
+                get(&mut server.connect(), client, &token::of(user, client)),
+                "{}"
+            );
+            let kept = get(&mut server.connect(), client, &token::of("other", client));
+            assert_eq!(kept, "{\"kept\":1}");
+        }
+        assert!(!server.has_logged(user));
+    }
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(
+        prefd(BINARY, &["verify", "--data-dir", text(&data_dir)])
+            .status
+            .success()
+    );
+    for needle in needles {
+        assert_eq!(is_in_a_file(&data_dir, needle), None, "{needle}");
+    }
+}
+
+#[test]
+fn what_a_backup_holds_is_told_and_can_be_erased_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let server = Launch::new(BINARY, &data_dir).with(&ADMIN).start();
+    // More than sockets hold.
+    let value = format!("\"{}NEEDLE-IN-A-BLOB\"", "b".repeat(10_000_000));
+    let body = format!("{{\"a\":{value},\"b\":{value},\"c\":{value}}}");
+    put(&mut server.connect(), "c", &token::of("user", "c"), &body);
+    // A backup whose client does not take it: the snapshot lives.
+    let mut reader = server.connect_admin();
+    reader
+        .send(&Request::to("localhost", "GET", "/backup").bytes())
+        .unwrap();
+    let mut status = [0; 12];
+    reader.read_body(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    let erase = ["erase", "--user", "user"];
+    let held = on(&Store::Running(&server), &erase);
+    assert_eq!(held.status.code(), Some(1), "{held:?}");
+    assert!(held.err.contains("held_by_snapshots"), "{}", held.err);
+    drop(reader);
+    let began = std::time::Instant::now();
+    while on(&Store::Running(&server), &erase).status.code() != Some(0) {
+        assert!(began.elapsed().as_secs() < 30, "still held");
+    }
+    assert_eq!(is_in_a_file(&data_dir, "NEEDLE-IN-A-BLOB"), None);
+}
