@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use http_body_util::{BodyExt, Limited};
@@ -17,12 +18,15 @@ use tokio_rustls::TlsConnector;
 
 use crate::admin::{AdminToken, AdminTokenError};
 use crate::download::Body;
+use crate::health::Probe;
 use crate::outgoing;
 
 const UNIX: &str = "unix:";
 const DEFAULT_PLACE: &str = "http://127.0.0.1:8081";
 /// Bytes of a refusal that are read.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+/// How long a server may take to say how it is.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a server is asked.
 #[derive(Debug, Clone, Args)]
@@ -192,6 +196,42 @@ impl AdminOptions {
     }
 }
 
+/// Which server, and what to ask it.
+#[derive(Debug, Args)]
+pub(crate) struct HealthOptions {
+    #[command(flatten)]
+    admin: AdminOptions,
+    /// Ask whether it lives (/livez), and not whether it is ready (/readyz)
+    #[arg(long)]
+    live: bool,
+}
+
+/// Asks a server how it is.
+pub(crate) fn healthcheck(options: &HealthOptions) -> Result<(), AdminError> {
+    let path = if options.live {
+        Probe::Live
+    } else {
+        Probe::Ready
+    }
+    .path();
+    let ask = async {
+        let asked = options.admin.ask(Method::GET, path);
+        let answer = tokio::time::timeout(HEALTH_TIMEOUT, asked).await;
+        answer.unwrap_or_else(|_| Err(AdminError::Answer("it did not come in time".into())))
+    };
+    run(ask).map(drop)
+}
+
+/// Runs what a command asks.
+pub(crate) fn run<T>(work: impl Future<Output = Result<T, AdminError>>) -> Result<T, AdminError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| AdminError::Answer(error.into()))?
+        .block_on(work)
+}
+
 fn token_header(file: &Path) -> Result<Option<HeaderValue>, AdminTokenError> {
     Ok(AdminToken::read(file)?.header())
 }
@@ -209,8 +249,14 @@ where
 fn detail(body: &[u8]) -> String {
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let detail = document.pointer("/errors/0/detail");
-    let detail = detail.and_then(serde_json::Value::as_str);
-    detail.unwrap_or("it did not say why").to_owned()
+    match (
+        detail.and_then(serde_json::Value::as_str),
+        document.get("reasons"),
+    ) {
+        (Some(detail), _) => detail.to_owned(),
+        (None, Some(reasons)) => reasons.to_string(),
+        (None, None) => "it did not say why".to_owned(),
+    }
 }
 
 #[cfg(test)]

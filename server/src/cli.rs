@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::admin_client::{self, HealthOptions};
 use crate::backup::{self, BackupOptions};
 use crate::bench::{self, BenchOptions};
+use crate::config::{self, ConfigCommand};
+use crate::manual::{self, CompletionsOptions, ManOptions};
 use crate::restore::{self, RestoreOptions};
 use crate::serve;
 use crate::settings::{Given, Settings};
@@ -60,6 +63,16 @@ enum Command {
     Import(ImportOptions),
     /// Delete everything of a user, and rewrite every file that holds a byte of it
     Erase(EraseOptions),
+    /// Look at settings without serving
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Ask a running server whether it is ready for requests. Exit code 1 where it is not,
+    /// or is not there
+    Healthcheck(HealthOptions),
+    /// Print what completes commands in a shell
+    Completions(CompletionsOptions),
+    /// Print the manual page, or write one for each command
+    Man(ManOptions),
     /// Measure what the store gives on a disk of this machine, beside a bare file, in a
     /// folder of its own: no data directory is touched
     Bench(BenchOptions),
@@ -70,7 +83,8 @@ enum Command {
 type Failure = (bool, String);
 
 impl Command {
-    fn run(self) -> Result<(), Failure> {
+    /// `matches` are those that it was read from.
+    fn run(self, matches: &ArgMatches) -> Result<(), Failure> {
         match self {
             Self::Serve { config, settings } => serve::run(Given {
                 flags: *settings,
@@ -88,8 +102,29 @@ impl Command {
             Self::Export(options) => transfer::export(&options).map_err(failed),
             Self::Import(options) => transfer::import(&options).map_err(failed),
             Self::Erase(options) => transfer::erase(&options).map_err(failed),
+            Self::Config(command) => {
+                let mut prefd = Cli::command();
+                prefd.build();
+                let serve = prefd.find_subcommand("serve");
+                let matches = innermost(matches);
+                config::run(command, matches, serve.unwrap_or(&prefd))
+                    .map_err(|error| (error.is_usage(), error.to_string()))
+            }
+            Self::Healthcheck(options) => admin_client::healthcheck(&options).map_err(failed),
+            Self::Completions(options) => {
+                manual::completions(&options, Cli::command()).map_err(failed)
+            }
+            Self::Man(options) => manual::man(&options, Cli::command()).map_err(failed),
             Self::Bench(options) => bench::run(&options).map_err(failed),
         }
+    }
+}
+
+/// Those of the subcommand that was asked for.
+fn innermost(matches: &ArgMatches) -> &ArgMatches {
+    match matches.subcommand() {
+        Some((_, matches)) => innermost(matches),
+        None => matches,
     }
 }
 
@@ -100,8 +135,13 @@ fn failed(error: impl std::error::Error) -> Failure {
 
 /// Runs `prefd` with the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches);
+        cli.map(|cli| (cli, matches))
+            .map_err(|error| error.format(&mut Cli::command()))
+    });
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         // Help is an error too, of exit code 0.
         Err(error) => {
             let _ = error.print();
@@ -113,7 +153,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    let outcome = cli.command.run();
+    let outcome = cli.command.run(&matches);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err((is_usage, message)) => {
@@ -155,8 +195,6 @@ fn variable_of(flag: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -81,6 +81,13 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
     for url in key_urls(settings) {
         endpoint("--jwks-url", url)?;
     }
+    let has_local = settings.jwt_hs256_secret_file.is_some()
+        || settings.jwt_public_key_file.is_some()
+        || settings.jwks_file.is_some();
+    let has_introspection = settings.introspection_credentials_file.is_some();
+    if !has_local && !is_remote && !is_dev && !has_introspection {
+        return Err(IdentityError::NoKeys);
+    }
     // A provider makes tokens for many services; a local key is this one's own, as a rule.
     let requires_audience = settings.require_audience.unwrap_or(is_remote && !is_dev);
     if settings.jwt_audience.is_none() {
@@ -94,16 +101,9 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
             );
         }
     }
-    let has_local = settings.jwt_hs256_secret_file.is_some()
-        || settings.jwt_public_key_file.is_some()
-        || settings.jwks_file.is_some();
     let needs_issuer = has_local || key_urls(settings).next().is_some();
     if settings.jwt_issuer.is_none() && needs_issuer && !is_dev {
         tracing::warn!("--jwt-issuer is not set: a token may name any issuer, or none");
-    }
-    let has_introspection = settings.introspection_credentials_file.is_some();
-    if !has_local && !is_remote && !is_dev && !has_introspection {
-        return Err(IdentityError::NoKeys);
     }
     introspection_place(settings).map(|_| ())
 }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::address::Address;
-use crate::admin::Admin;
+use crate::admin::{Admin, AdminToken};
 use crate::auth::keys::KeySet;
 use crate::descriptors::Shares;
 use crate::dev;
@@ -29,7 +29,7 @@ use crate::token;
 use error::system;
 pub(crate) use error::{ServeError, cause};
 use parts::{
-    DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT, admin, admin_address, certificate, check,
+    DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT, admin, admin_address, certificate, check, cors,
     listen_address, open, versions,
 };
 pub(crate) use parts::{carrier, handler};
@@ -97,6 +97,20 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     engine.close().map_err(ServeError::Close)?;
     outcome
+}
+
+/// Judges settings, and reads every file that they name: what a start does before it opens
+/// the data directory.
+pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
+    check(settings)?;
+    log::parse(settings.log.as_deref())?;
+    identity::check(settings)?;
+    identity::authenticator(settings, identity::local_keys(settings)?)?;
+    cors(settings)?;
+    if let Some(file) = &settings.admin_token_file {
+        AdminToken::read(file)?;
+    }
+    certificate(settings).map(drop)
 }
 
 fn is_dev(settings: &Settings) -> bool {

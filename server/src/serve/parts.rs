@@ -178,7 +178,7 @@ fn known_clients(settings: &Settings) -> Option<HashSet<String>> {
 }
 
 /// Which pages of other origins may ask.
-fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
+pub(super) fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
     let headers = settings.cors_header.as_deref().unwrap_or_default();
     let origins = settings.cors_origin.as_deref();
     origins

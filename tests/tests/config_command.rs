@@ -1,0 +1,224 @@
+//! `prefd config`, `healthcheck`, `completions` and `man`.
+
+mod common;
+
+use std::process::Command;
+
+use common::BINARY;
+use prefd_tests::issuer::{Issuer, Signer};
+use prefd_tests::server::{Ended, Launch, prefd};
+use prefd_tests::token;
+
+/// `prefd config` with variables of the environment.
+fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+    let mut command = Command::new(BINARY);
+    command.arg("config").args(arguments).env_clear();
+    command.envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    Ended {
+        status: output.status,
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+#[test]
+fn each_setting_is_shown_with_who_has_set_it() {
+    let file =
+        file("max-keys = 5\nrealm = \"of the file\"\ncors-origin = [\"*\"]\nbody-timeout = \"2s\"");
+    let path = file.path().to_str().unwrap();
+    let arguments = ["show", "--config", path, "--realm", "of the flag"];
+    let shown = config(
+        &arguments,
+        &[("PREFD_MAX_KEYS", "7"), ("PREFD_LOG", "warn")],
+    );
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    for line in [
+        "max-keys = 7 # PREFD_MAX_KEYS".to_owned(),
+        "log = \"warn\" # PREFD_LOG".to_owned(),
+        "realm = \"of the flag\" # --realm".to_owned(),
+        format!("cors-origin = [\"*\"] # {path}"),
+        format!("body-timeout = \"2000ms\" # {path}"),
+        "# listen = 127.0.0.1:8080 # default".to_owned(),
+        "# max-value-bytes = 10485760 # default".to_owned(),
+    ] {
+        assert!(
+            shown.out.lines().any(|found| found == line),
+            "{line} in {}",
+            shown.out
+        );
+    }
+    // It is a file that does the same.
+    let again = self::file(&shown.out);
+    let again = config(&["show", "--config", again.path().to_str().unwrap()], &[]);
+    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    let value = |line: &str| line.split(" # ").next().unwrap_or_default().to_owned();
+    let values = |text: &str| {
+        let is_set = |line: &&str| !line.starts_with('#');
+        text.lines().filter(is_set).map(value).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&again.out), values(&shown.out));
+}
+
+#[test]
+fn settings_are_judged_without_a_server() {
+    let secret = token::secret_file();
+    let key = ["--jwt-hs256-secret-file", secret.to_str().unwrap()];
+    let check = |arguments: &[&str]| config(&[&["check"], arguments].concat(), &[]);
+    let good = check(&key);
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
+    assert!(good.out.contains("could start"), "{}", good.out);
+    // A provider is not asked.
+    let issuer = Issuer::start(&Signer::new("ec256", "a"));
+    let good = check(&["--oidc-issuer", &issuer.url(), "--jwt-audience", "a"]);
+    assert_eq!((good.status.code(), issuer.questions().len()), (Some(0), 0));
+    let unknown = file("max_keys = 5");
+    let unfit = file("short");
+    let unfit = unfit.path().to_str().unwrap();
+    for (arguments, code, word) in [
+        (&[][..], 2, "no way to verify tokens"),
+        (&[key[0], key[1], "--require-audience"], 2, "--jwt-audience"),
+        (
+            &[key[0], key[1], "--config", unknown.path().to_str().unwrap()],
+            2,
+            "max_keys",
+        ),
+        (
+            &[key[0], key[1], "--config", "/nowhere.toml"],
+            2,
+            "/nowhere.toml",
+        ),
+        (
+            &[key[0], key[1], "--tls-cert-file", "/nowhere.pem"],
+            2,
+            "--tls-key-file",
+        ),
+        (
+            &[
+                key[0],
+                key[1],
+                "--tls-cert-file",
+                "/nowhere.pem",
+                "--tls-key-file",
+                "/x",
+            ],
+            1,
+            "/nowhere.pem",
+        ),
+        (&[key[0], key[1], "--admin-token-file", unfit], 1, unfit),
+        (&[key[0], key[1], "--cors-origin", "x"], 2, "--cors-origin"),
+        (&[key[0], key[1], "--log", "="], 2, "--log"),
+        (&["--jwt-hs256-secret-file", unfit], 1, "32"),
+        (&["--max-keys", "x"], 2, "--max-keys"),
+    ] {
+        let bad = check(arguments);
+        assert_eq!(bad.status.code(), Some(code), "{arguments:?}: {bad:?}");
+        assert!(bad.err.contains(word), "{arguments:?}: {}", bad.err);
+        assert!(bad.out.is_empty());
+    }
+    let told = check(&key);
+    assert!(
+        told.err.contains("--jwt-audience is not set"),
+        "{}",
+        told.err
+    );
+}
+
+#[test]
+fn the_example_explains_every_setting_and_is_a_configuration() {
+    let example = config(&["example"], &[]);
+    assert_eq!(example.status.code(), Some(0));
+    let kept = include_str!("../../docs/deploy/prefd.toml");
+    assert!(
+        kept == example.out,
+        "docs/deploy/prefd.toml is not what `prefd config example` prints: write it again"
+    );
+    let shown = config(&["show"], &[]);
+    let names: Vec<&str> = shown
+        .out
+        .lines()
+        .filter_map(|line| line.strip_prefix("# ")?.split(' ').next())
+        .collect();
+    assert!(names.len() > 40);
+    for name in &names {
+        assert!(
+            example.out.contains(&format!("\n#{name} = ")),
+            "{name} is not explained"
+        );
+    }
+    // With every line that it proposes it is one still, each of the right kind.
+    let all: String = example
+        .out
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
+        .map(|line| match line.split_once(" = ").unwrap().0 {
+            "listen" | "admin-listen" => line.replace("ADDR", "127.0.0.1:0"),
+            "log-format" => line.replace("FORMAT", "json"),
+            _ => line.to_owned(),
+        } + "\n")
+        .collect();
+    let all = file(&all);
+    let shown = config(&["show", "--config", all.path().to_str().unwrap()], &[]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    assert!(!shown.out.contains("# default"), "{}", shown.out);
+}
+
+#[test]
+fn a_server_is_asked_how_it_is() {
+    let key = Signer::new("ec256", "a");
+    let issuer = Issuer::start(&key);
+    let (address, url) = (issuer.address(), issuer.url());
+    drop(issuer);
+    let dir = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, dir.path())
+        .with(&["--admin-listen", "127.0.0.1:0", "--oidc-issuer", &url])
+        .with(&["--require-audience=false"])
+        .start();
+    let admin = format!("http://{}", server.admin_address());
+    let ask = |arguments: &[&str]| {
+        prefd(
+            BINARY,
+            &[&["healthcheck", "--admin", &admin], arguments].concat(),
+        )
+    };
+    let not_ready = ask(&[]);
+    assert_eq!(not_ready.status.code(), Some(1), "{not_ready:?}");
+    assert!(
+        not_ready.err.contains("identity-provider-never-reached"),
+        "{}",
+        not_ready.err
+    );
+    assert_eq!(ask(&["--live"]).status.code(), Some(0));
+    let _issuer = Issuer::start_at(address, &key);
+    let began = std::time::Instant::now();
+    while ask(&[]).status.code() != Some(0) {
+        assert!(began.elapsed().as_secs() < 30, "not ready in time");
+    }
+    drop(server);
+    let gone = ask(&["--live"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(gone.err.contains("cannot reach"), "{}", gone.err);
+}
+
+#[test]
+fn shells_and_manuals_are_served() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = prefd(BINARY, &["completions", shell]);
+        assert_eq!(script.status.code(), Some(0), "{shell}");
+        assert!(script.out.contains("oidc-issuer") && script.out.contains("healthcheck"));
+    }
+    assert!(prefd(BINARY, &["man"]).out.starts_with(".ie"));
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    let written = prefd(BINARY, &["man", "--to", pages.to_str().unwrap()]);
+    assert_eq!(written.status.code(), Some(0), "{written:?}");
+    let serve = std::fs::read_to_string(pages.join("prefd-serve.1")).unwrap();
+    assert!(serve.contains("oidc\\-issuer"), "{serve}");
+    assert!(pages.join("prefd-config-check.1").exists());
+}
