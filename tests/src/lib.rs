@@ -11,6 +11,7 @@
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
 //!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
 //!   fail.
+//! - [`raised`] ends the threads of a test.
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`copies`] those of a store that
@@ -30,6 +31,7 @@ pub mod loop_mount;
 pub mod machine;
 pub mod oidc_provider;
 pub mod oracle;
+pub mod raised;
 pub mod random;
 pub mod server;
 pub mod sim_disk;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prefd_engine::{Config, Engine, Erased, Error, Harm, Problem, WriteOptions, verify};
+use prefd_tests::raised::RaisedAtEnd;
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_model::{fail_once_at, unsynced};
 use prefd_tests::sim_store::Store;
@@ -214,6 +215,7 @@ fn others_write_meanwhile_and_so_may_the_user() {
                 busy.write(&engine).unwrap();
             }
         });
+        let _end = RaisedAtEnd(&is_over);
         for _ in 0..5 {
             lived.users[1].write(&engine, &mut lived.random).unwrap();
             let others = lived.others(&engine);
@@ -228,7 +230,6 @@ fn others_write_meanwhile_and_so_may_the_user() {
         namespace
             .put(returned.as_bytes(), WriteOptions::default())
             .unwrap();
-        is_over.store(true, Ordering::Relaxed);
     });
     assert_eq!(
         listed(&engine, lived.gone()),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use prefd_engine::{Config, Durability, Engine, Revision, Snapshot, WriteOptions};
 use prefd_tests::copies::{files, lay, verified};
+use prefd_tests::raised::RaisedAtEnd;
 use prefd_tests::random::{Random, seeds};
 use prefd_tests::sim_store::{body, read};
 
@@ -116,8 +117,9 @@ fn under_load(seed: u64) {
                 engine.compact().unwrap();
             }
         });
+        let end = RaisedAtEnd(&is_over);
         let revisions: Vec<_> = writers.into_iter().map(|w| w.join().unwrap()).collect();
-        is_over.store(true, Ordering::SeqCst);
+        drop(end);
         (snapshots.join().unwrap(), revisions)
     });
     assert!(taken.len() > 5, "{}", taken.len());
