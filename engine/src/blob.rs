@@ -57,6 +57,8 @@ pub(crate) struct Blobs {
     /// How many those are. Where there are none, committing threads need not hand the lock
     /// to each other. Who names is who asks, one at a time (`committer/turns.rs`).
     named_count: AtomicUsize,
+    /// Of blobs, since the start.
+    syncs: AtomicU64,
     /// Files that are to go.
     doomed: Mutex<Vec<u64>>,
     /// Rung when there are any.
@@ -94,6 +96,7 @@ impl Blobs {
             next: AtomicU64::new(highest.saturating_add(1)),
             named_count: AtomicUsize::new(named.len()),
             named: Mutex::new(named),
+            syncs: AtomicU64::new(0),
             doomed: Mutex::new(present),
             bell,
         }))
@@ -246,6 +249,16 @@ impl Blobs {
         blobs
     }
 
+    fn sync(&self, file: &dyn File) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        file.sync()
+    }
+
+    /// Syncs of blobs since the start.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
     /// Documents that lie in blobs, and the blobs that they lie in.
     pub(crate) fn count(&self) -> (u64, u64) {
         let named = self.named();
@@ -357,7 +370,8 @@ impl BlobWriter {
         let file = &self.file;
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("prefd-sync".to_owned());
-            let sync = thread.spawn_scoped(scope, || file.sync());
+            let blobs = &self.draft.blobs;
+            let sync = thread.spawn_scoped(scope, || blobs.sync(&**file));
             let done = work();
             // Without a thread, or with one that fails otherwise, it is for the end.
             match sync.map(std::thread::ScopedJoinHandle::join) {
@@ -370,8 +384,9 @@ impl BlobWriter {
     /// Puts the blob, and its name, on stable storage.
     pub(crate) fn finish(mut self) -> Result<BlobDraft> {
         self.flush()?;
-        self.file
-            .sync()
+        self.draft
+            .blobs
+            .sync(&*self.file)
             .map_err(|error| Error::io("sync", &self.path, error))?;
         self.draft.blobs.sync_names()?;
         Ok(self.draft)

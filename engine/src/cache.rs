@@ -96,6 +96,12 @@ impl DocumentCache {
         }
     }
 
+    /// Memory that the documents take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.bytes()
+    }
+
     /// Holds nothing of these namespaces any longer. Walks all that it has.
     pub(crate) fn forget(&self, table: &Table, hashes: &HashSet<NamespaceHash>) {
         let mut gone = Vec::new();

@@ -221,6 +221,11 @@ impl Catalogue {
         is_over_budget
     }
 
+    /// Memory that pending changes take.
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        self.shared.lock().pending.bytes()
+    }
+
     /// Waits until the pending changes are within their budget: where puts are let go,
     /// there are too many deletes, or a listing waits.
     pub(crate) fn wait_for_room(&self) {

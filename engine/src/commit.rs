@@ -327,6 +327,12 @@ impl Queue {
         state.has_work()
     }
 
+    /// Writes that wait, and the memory that they take.
+    pub(crate) fn waiting(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.requests.len() as u64, state.bytes)
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }

@@ -21,6 +21,7 @@ use crate::commit::{Acknowledgement, Change, Request, Work};
 use crate::compaction::{Job, MAX_STEP_FRAMES, Task};
 use crate::error::{Error, Result};
 use crate::log::frame::Kind;
+use crate::log::summary::Entry;
 use crate::log::{Failure, Log, MAX_BATCH_FRAMES};
 use crate::names::NamespaceHash;
 use crate::reserve::Reserve;
@@ -286,6 +287,7 @@ impl Committer {
             .copied
             .iter()
             .map(|(segment, entry)| (*segment, entry));
+        self.count(appended.clone(), &written.copied);
         let mut segments = self.shared.space.lock();
         let began = segments.active();
         for (segment, entry) in appended.chain(copied) {
@@ -302,6 +304,16 @@ impl Committer {
             drop(segments);
             self.shared.bell.ring();
         }
+    }
+
+    fn count<'a>(&self, appended: impl Iterator<Item = (u32, &'a Entry)>, copied: &[(u32, Entry)]) {
+        let add = |(frames, bytes), entry: &Entry| (frames + 1, bytes + u64::from(entry.bytes));
+        let (writes, bytes) = appended.fold((0, 0), |sum, (_, entry)| add(sum, entry));
+        self.shared.meters.committed(writes, bytes);
+        let (frames, bytes) = copied
+            .iter()
+            .fold((0, 0), |sum, (_, entry)| add(sum, entry));
+        self.shared.meters.copied(frames, bytes);
     }
 
     /// Seals the log, and lets the catalogue know what it then stands for.

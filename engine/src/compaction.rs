@@ -275,6 +275,7 @@ pub(crate) fn rewrite_in_turn(shared: &Shared, victim: Victim, pace: Pace) -> Re
     let retire = Task::Retire { segment, deletes };
     submit(shared, retire, may_use_reserve)?;
     shared.doomed_segments().push(segment);
+    shared.meters.rewritten();
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use crate::lock::DirectoryLock;
 use crate::log::place::Place;
 use crate::log::summary;
 use crate::lookup::Lookup;
+use crate::metrics::Meters;
 use crate::names::{Names, valid};
 use crate::namespace::{Namespace, Peek};
 use crate::pins::Pins;
@@ -116,6 +117,7 @@ impl Engine {
             queue: Queue::new(config.queue_bytes),
             pins: Arc::new(Pins::new(Arc::clone(&bell))),
             bell,
+            meters: Meters::new(Arc::clone(recovered.log.sync_times())),
             catalogue,
             intake: Arc::new(Intake {
                 limits: config.limits,

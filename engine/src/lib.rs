@@ -24,6 +24,7 @@
 //!   those that are mostly stale, and `reserve` keeps room for that on a full disk.
 //! - [`Snapshot`] is the store at one moment, to be copied while it is written; `pins` has
 //!   its files stay.
+//! - [`Metrics`] is what an open store has done, counted where it does it.
 //! - `recovery` makes the table and the log from what is on the disk.
 //! - [`verify()`] and [`stats`] look at a closed directory, by a `survey` that changes
 //!   nothing.
@@ -76,6 +77,7 @@ mod limits;
 mod lock;
 mod log;
 mod lookup;
+mod metrics;
 mod names;
 mod namespace;
 mod pins;
@@ -101,6 +103,7 @@ pub use erasure::Erased;
 pub use error::{Error, Result};
 pub use judge::check;
 pub use limits::{Limits, Position, Usage, Violation};
+pub use metrics::{BATCH_WRITES_BOUNDS, Histogram, LOG_SYNC_BOUNDS_US, Metrics};
 pub use namespace::{Namespace, Peek, WriteOptions};
 pub use revision::{Precondition, Revision, Revisions};
 pub use snapshot::{Snapshot, SnapshotFile, SnapshotReader};

@@ -26,6 +26,7 @@ pub(crate) use crate::log::active::{Active, Appending, Mark};
 use crate::log::manifest::{Manifest, Record, Sealed};
 use crate::log::place::Place;
 use crate::log::summary::{Builder, Entry};
+use crate::metrics::SyncTimes;
 
 /// Frames of one segment, at most. It bounds the memory of a summary (some 7 MiB),
 /// and how far the revisions of a crashed life can have come.
@@ -58,6 +59,7 @@ pub(crate) struct Log {
     manifest: Manifest,
     active: Option<Active>,
     next_revision: u64,
+    sync_times: Arc<SyncTimes>,
 }
 
 impl Log {
@@ -66,9 +68,13 @@ impl Log {
         dir: &Path,
         segment_bytes: u64,
         manifest: Manifest,
-        active: Option<Active>,
+        mut active: Option<Active>,
         next_revision: u64,
     ) -> Self {
+        let sync_times = Arc::<SyncTimes>::default();
+        if let Some(active) = &mut active {
+            active.time_syncs(&sync_times);
+        }
         Self {
             fs,
             dir: dir.to_owned(),
@@ -76,7 +82,13 @@ impl Log {
             manifest,
             active,
             next_revision,
+            sync_times,
         }
+    }
+
+    /// How long its syncs took.
+    pub(crate) fn sync_times(&self) -> &Arc<SyncTimes> {
+        &self.sync_times
     }
 
     /// The revision that the next frame gets.
@@ -222,8 +234,9 @@ impl Log {
             .take_segment_id(&self.dir)
             .map_err(Failure::Refused)?;
         self.manifest.next_segment = manifest.next_segment;
-        let active = Active::create(&*self.fs, &self.dir, id, self.manifest.store)
+        let mut active = Active::create(&*self.fs, &self.dir, id, self.manifest.store)
             .map_err(Failure::Refused)?;
+        active.time_syncs(&self.sync_times);
         manifest.segments.push(Record { id, sealed: None });
         manifest.reserved_revision = self.next_revision + MAX_SEGMENT_FRAMES as u64;
         self.replace_manifest(manifest).inspect_err(|failure| {

@@ -29,6 +29,7 @@ impl Lookup<'_> {
         let (newest, document) = self.shared.table.newest_held(self.hash);
         if let Some(document) = &document {
             document.mark();
+            self.shared.meters.read_from_memory();
         }
         Ok(self.found(newest)?.map(|entry| (entry, document)))
     }
@@ -84,6 +85,7 @@ impl Lookup<'_> {
                 Some((_, Some(document))) => return Ok(Some(held(&document))),
                 Some((entry, None)) => entry,
             };
+            self.shared.meters.read_from_disk();
             match read(&entry) {
                 Ok(found) => return Ok(Some(found)),
                 Err(error) => {

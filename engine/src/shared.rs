@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::log::place::Place;
 use crate::log::reader::Reader;
 use crate::log::segment;
+use crate::metrics::Meters;
 use crate::names::NamespaceHash;
 use crate::pins::Pins;
 use crate::space::Space;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) bell: Arc<Bell>,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) meters: Meters,
     pub(crate) catalogue: Catalogue,
     pub(crate) intake: Arc<Intake>,
     pub(crate) cache: DocumentCache,

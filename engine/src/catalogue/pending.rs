@@ -78,6 +78,11 @@ impl Pending {
         }
     }
 
+    /// Memory that is taken by what was not handed to the thread yet.
+    pub(super) fn bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
     pub(super) fn is_over_budget(&self) -> bool {
         self.queued_bytes > self.max_bytes
     }

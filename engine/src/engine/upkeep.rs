@@ -5,6 +5,7 @@ use super::Engine;
 use crate::compaction;
 use crate::erasure::{self, Erased};
 use crate::error::Result;
+use crate::metrics::{self, Metrics};
 use crate::snapshot::Snapshot;
 use crate::space::SpaceUsage;
 use crate::verify::Progress;
@@ -43,6 +44,13 @@ impl Engine {
     /// [`crate::Error::Closed`]; [`crate::Error::Io`] where a file cannot be looked at.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(self.shared())
+    }
+
+    /// What the engine has done since it was opened, and how it is. Takes a few locks for a
+    /// moment each, and looks at every segment's counts: cheap enough for once a second. No
+    /// I/O.
+    pub fn metrics(&self) -> Metrics {
+        metrics::metrics(self.shared(), self.usage_on_disk())
     }
 
     /// Rewrites every segment of the log that holds anything stale, the one that is

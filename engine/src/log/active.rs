@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::write_behind::WriteBehind;
 use super::{Failure, poisoned};
@@ -17,6 +18,7 @@ use crate::log::frame::{Draft, Stamp};
 use crate::log::manifest::Sealed;
 use crate::log::segment;
 use crate::log::summary::{Builder, Entry};
+use crate::metrics::SyncTimes;
 use crate::names::Names;
 
 /// Frames up to this size are gathered into one write.
@@ -47,6 +49,7 @@ pub(crate) struct Active {
     /// The end of the batch, not yet written.
     gathered: Gathered,
     write_behind: WriteBehind,
+    sync_times: Arc<SyncTimes>,
 }
 
 /// What was appended since the last flush.
@@ -108,7 +111,13 @@ impl Active {
             batch: Batch::default(),
             gathered: Gathered::with_capacity(GATHER_BYTES),
             write_behind: WriteBehind::default(),
+            sync_times: Arc::default(),
         })
+    }
+
+    /// Its syncs count there from now on.
+    pub(super) fn time_syncs(&mut self, times: &Arc<SyncTimes>) {
+        self.sync_times = Arc::clone(times);
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -315,9 +324,11 @@ impl Active {
     }
 
     pub(super) fn force_sync(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
         self.file
             .sync()
             .map_err(|error| poisoned("sync", &self.path, error))?;
+        self.sync_times.add(began.elapsed());
         self.synced_bytes = self.bytes;
         Ok(())
     }
