@@ -6,8 +6,8 @@
 //! go from processor to processor with every read.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::alignment::Apart;
@@ -246,34 +246,83 @@ pub(crate) fn metrics(shared: &Shared, space: SpaceUsage) -> Metrics {
     }
 }
 
-/// Places of [`Sharded`]: more than there are processors, mostly. 128 bytes each.
-const SHARDS: usize = 32;
-/// The place of the next thread that counts.
-static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
+/// Threads that have a place in each [`Sharded`] to themselves, at most; 128 bytes each.
+const OWN_PLACES: usize = 64;
+/// The place of a thread that has not asked for one yet, and of one that got none.
+const UNKNOWN_PLACE: usize = usize::MAX;
+const SHARED_PLACE: usize = usize::MAX - 1;
+
+/// Places that threads have given back.
+static FREE_PLACES: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// Those from here on nobody ever had.
+static NEXT_PLACE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
+    static PLACE: Cell<usize> = const { Cell::new(UNKNOWN_PLACE) };
+    static LEASE: Lease = Lease::take();
 }
 
-/// A number that many threads add to, each in a place that it shares with few others.
-#[derive(Default)]
-struct Sharded([Apart<AtomicU64>; SHARDS]);
+/// A thread's place, which the next one gets when it ends.
+struct Lease(usize);
+
+impl Lease {
+    fn take() -> Self {
+        let mut free = FREE_PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = free.pop();
+        Self(place.unwrap_or_else(|| NEXT_PLACE.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        PLACE.set(SHARED_PLACE);
+        let mut free = FREE_PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(self.0);
+    }
+}
+
+/// A number that many threads add to, each in a place of its own, so that no processor
+/// waits for another, nor for an atomic operation; those that come when there are many
+/// already, in one.
+struct Sharded {
+    own: [Apart<Single>; OWN_PLACES],
+    shared: Apart<AtomicU64>,
+}
+
+impl Default for Sharded {
+    fn default() -> Self {
+        Self {
+            own: std::array::from_fn(|_| Apart::default()),
+            shared: Apart::default(),
+        }
+    }
+}
 
 impl Sharded {
     fn add_one(&self) {
-        let shard = SHARD.get().unwrap_or_else(|| {
-            let shard = NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            SHARD.set(Some(shard));
-            shard
-        });
-        if let Some(Apart(count)) = self.0.get(shard) {
-            count.fetch_add(1, Ordering::Relaxed);
+        match self.own.get(PLACE.get()) {
+            Some(Apart(count)) => count.add(1),
+            None => self.add_one_slowly(),
+        }
+    }
+
+    #[cold]
+    fn add_one_slowly(&self) {
+        if PLACE.get() == UNKNOWN_PLACE {
+            // A thread that is ending can have none any more.
+            let place = LEASE.try_with(|lease| lease.0);
+            let own = place.ok().filter(|place| *place < OWN_PLACES);
+            PLACE.set(own.unwrap_or(SHARED_PLACE));
+        }
+        match self.own.get(PLACE.get()) {
+            Some(Apart(count)) => count.add(1),
+            None => drop(self.shared.0.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
     fn sum(&self) -> u64 {
-        let counts = self.0.iter();
-        counts.map(|Apart(n)| n.load(Ordering::Relaxed)).sum()
+        let own: u64 = self.own.iter().map(|Apart(count)| count.get()).sum();
+        own + self.shared.0.load(Ordering::Relaxed)
     }
 }
 
@@ -297,11 +346,21 @@ mod tests {
     #[test]
     fn what_many_threads_count_is_exact() {
         let count = Sharded::default();
-        std::thread::scope(|scope| {
-            for _ in 0..2 * SHARDS {
-                scope.spawn(|| (0..1000).for_each(|_| count.add_one()));
-            }
-        });
-        assert_eq!(count.sum(), 2000 * SHARDS as u64);
+        // More at once than there are places, and others after them.
+        let barrier = std::sync::Barrier::new(OWN_PLACES + 10);
+        for _ in 0..3 {
+            std::thread::scope(|scope| {
+                for _ in 0..OWN_PLACES + 10 {
+                    scope.spawn(|| {
+                        count.add_one();
+                        barrier.wait();
+                        (0..1000).for_each(|_| count.add_one());
+                    });
+                }
+            });
+        }
+        assert_eq!(count.sum(), 3 * 1001 * (OWN_PLACES as u64 + 10));
+        assert!(count.shared.0.load(Ordering::Relaxed) >= 3 * 10_000);
+        assert!(count.own.iter().filter(|Apart(n)| n.get() > 0).count() > OWN_PLACES / 2);
     }
 }
