@@ -1,12 +1,13 @@
 //! Erasure: no byte of a user's documents and names is left in any file, and nothing of
 //! anybody else's is touched.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prefd_engine::{Config, Engine, Erased, Error, Harm, Problem, WriteOptions, verify};
 use prefd_tests::raised::RaisedAtEnd;
-use prefd_tests::sim_disk::Unsynced;
+use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_model::{fail_once_at, unsynced};
 use prefd_tests::sim_store::Store;
 use prefd_tests::traces::{Contents, Lived, User, all_files, contents, needle, traces};
@@ -282,6 +283,36 @@ fn completes(store: &Store, lived: &Lived, others: &[Contents], context: &str) {
 }
 
 #[test]
+fn where_it_cannot_go_on_it_says_why_and_another_one_completes_it() {
+    let (store, engine, lived, others) = lived_in(false);
+    store.disk.set_capacity(store.disk.used_bytes());
+    match erase(&engine, lived.gone()) {
+        Ok(erased) => assert!(erased.is_complete(), "{erased:?}"),
+        Err(error) => assert!(matches!(error, Error::StorageFull { .. }), "{error}"),
+    }
+    store.disk.set_capacity(u64::MAX);
+    engine.close().unwrap();
+    assert!(matches!(erase(&engine, lived.gone()), Err(Error::Closed)));
+    completes(&store, &lived, &others, "with more room");
+
+    let (store, engine, lived, others) = lived_in(false);
+    store.disk.set_fault(Box::new(|operation, _| {
+        (operation == Operation::Sync).then_some(ErrorKind::Other)
+    }));
+    for _ in 0..2 {
+        let outcome = erase(&engine, lived.gone());
+        assert!(matches!(outcome, Err(Error::Poisoned { .. })));
+    }
+    store.disk.clear_fault();
+    drop(engine);
+    completes(&store, &lived, &others, "opened again");
+    assert!(matches!(
+        store.open().unwrap().erase("", &mut |_| {}),
+        Err(Error::InvalidName { .. })
+    ));
+}
+
+#[test]
 fn a_crash_at_every_single_operation_of_it_leaves_what_another_one_completes() {
     for operation in 0.. {
         let (store, engine, lived, others) = lived_in(operation % 16 == 0);
@@ -309,7 +340,7 @@ fn a_crash_at_every_single_operation_of_it_leaves_what_another_one_completes() {
 fn where_an_operation_fails_it_says_so_or_is_complete() {
     for operation in 0.. {
         let (store, engine, lived, others) = lived_in(false);
-        let count = fail_once_at(&store.disk, operation, std::io::ErrorKind::Other);
+        let count = fail_once_at(&store.disk, operation, ErrorKind::Other);
         let outcome = erase(&engine, lived.gone());
         let context = format!("operation {operation}: {outcome:?}");
         let is_over = count.load(Ordering::Relaxed) <= operation;
