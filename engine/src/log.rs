@@ -97,11 +97,11 @@ impl Log {
     }
 
     /// Makes room for a batch: sees to it that there is a segment, and that it is not
-    /// full. A segment that is full stays so, whatever the batch: once its summary is
-    /// written, no frame may follow.
+    /// full, nor was to end already: once its summary is written, no frame may follow.
     pub(crate) fn begin(&mut self) -> Result<(), Failure> {
         let fits = self.active.as_ref().is_some_and(|active| {
-            active.bytes() < self.segment_bytes
+            !active.is_ended
+                && active.bytes() < self.segment_bytes
                 && active.summary.len() + MAX_BATCH_FRAMES <= MAX_SEGMENT_FRAMES
         });
         if !fits {
@@ -340,6 +340,7 @@ impl Log {
             manifest.segments.retain(|record| record.id != active.id);
             return Ok(manifest);
         }
+        active.is_ended = true;
         write_summary(
             &*self.fs,
             &self.dir,

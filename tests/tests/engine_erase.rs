@@ -9,7 +9,7 @@ use prefd_engine::{Config, Engine, Erased, Error, Harm, Problem, WriteOptions, v
 use prefd_tests::raised::RaisedAtEnd;
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_model::{fail_once_at, unsynced};
-use prefd_tests::sim_store::Store;
+use prefd_tests::sim_store::{Store, put};
 use prefd_tests::traces::{Contents, Lived, User, all_files, contents, needle, traces};
 
 const NOTHING: [&str; 0] = [];
@@ -310,6 +310,28 @@ fn where_it_cannot_go_on_it_says_why_and_another_one_completes_it() {
         store.open().unwrap().erase("", &mut |_| {}),
         Err(Error::InvalidName { .. })
     ));
+}
+
+#[test]
+fn a_segment_that_was_to_end_gets_no_frame_any_more() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    put(&engine, "before", "{}").unwrap();
+    store.disk.set_fault(Box::new(|operation, path| {
+        let is_segment = path.extension().is_some_and(|e| e == "seg");
+        (operation == Operation::Create && is_segment).then_some(ErrorKind::Other)
+    }));
+    // Its summary is written by then.
+    let outcome = engine.erase("nobody", &mut |_| {});
+    assert!(matches!(outcome, Err(Error::Io { .. })), "{outcome:?}");
+    store.disk.clear_fault();
+    put(&engine, "behind", "{}").unwrap();
+    assert_eq!(store.files("log", ".seg").len(), 2);
+    // And so the catalogue, which is built from the summaries, has all of them.
+    engine.erase("nobody", &mut |_| {}).unwrap();
+    let entries = engine.list("u", None, usize::MAX).unwrap();
+    let clients: Vec<_> = entries.iter().map(|entry| &*entry.client).collect();
+    assert_eq!(clients, ["before", "behind"]);
 }
 
 #[test]

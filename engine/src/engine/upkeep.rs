@@ -35,7 +35,7 @@ impl Engine {
     ///
     /// Blocks until the batch that is being committed is synced, and for a look at each
     /// file. Writes wait no longer than it takes to copy the summary of one segment in
-    /// memory, a few milliseconds at most. Nothing is written, so it is possible on a full
+    /// memory, some milliseconds at most. Nothing is written, so it is possible on a full
     /// disk, and once writing has stopped ([`crate::Error::Poisoned`]): a write of which the
     /// outcome is unknown is not in it then. Of a damaged segment it has the bytes as they
     /// are, and the copy is damaged there as the store is.

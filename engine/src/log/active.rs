@@ -44,6 +44,9 @@ pub(crate) struct Active {
     /// Up to here frames go to where zeros were written before.
     prepared_bytes: u64,
     pub(crate) summary: Builder,
+    /// Its summary may be on the disk: no frame may follow, whether its successor could be
+    /// begun or not.
+    pub(super) is_ended: bool,
     last_revision: u64,
     batch: Batch,
     /// The end of the batch, not yet written.
@@ -107,6 +110,7 @@ impl Active {
             synced_bytes: segment::HEADER_BYTES,
             prepared_bytes: segment::HEADER_BYTES,
             summary: Builder::default(),
+            is_ended: false,
             last_revision: 0,
             batch: Batch::default(),
             gathered: Gathered::with_capacity(GATHER_BYTES),
