@@ -31,6 +31,9 @@ use crate::metrics::SyncTimes;
 /// Frames of one segment, at most. It bounds the memory of a summary (some 7 MiB),
 /// and how far the revisions of a crashed life can have come.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
+/// Revisions that a copy leaves to its original: at a million a second, those of 12 days;
+/// and a store can be copied from copy to copy eight million times.
+const COPY_GAP: u64 = 1 << 40;
 /// Frames of one batch, at most.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
 
@@ -220,8 +223,10 @@ impl Log {
             });
             unsealed = Some((active.id, summary));
         }
-        // What was reserved stays so: the original may use it.
-        manifest.reserved_revision = manifest.reserved_revision.max(self.next_revision);
+        // What was reserved stays so: the original may use it. It goes on as well, and tags
+        // that it gives out from here on must not be those of other documents in the copy.
+        let reserved = manifest.reserved_revision.max(self.next_revision);
+        manifest.reserved_revision = reserved.saturating_add(COPY_GAP);
         Image { manifest, unsealed }
     }
 

@@ -41,8 +41,8 @@ pub(crate) type CutRequest = SyncSender<Cut>;
 /// [`crate::Engine::snapshot`] was called, with none that was begun after it returned, and
 /// with the state of one moment in between. The catalogue is not a part of it, and is built
 /// when the copy is opened first. The manifest comes last, so that a copy that was cut
-/// short is none. The copy is the same store, by its id, and goes on with revisions that
-/// the original may use as well.
+/// short is none. The copy is the same store, by its id, and goes on with revisions a
+/// trillion ahead, so that they are none that the original has given out meanwhile.
 ///
 /// While it lives, what it holds stays on the disk, compacted, replaced and erased or not;
 /// it goes once the last snapshot of it is dropped ([`crate::Config::background_compaction`]

@@ -265,6 +265,11 @@ fn what_happens_is_counted() {
         ("prefd_tokens_remembered_total".into(), 7.0),
         ("prefd_tokens_judged_total".into(), 2.0),
         ("prefd_documents".into(), 1.0),
+        ("prefd_commit_writes_count".into(), 3.0),
+        ("prefd_commit_writes_bucket{le=\"1\"}".into(), 3.0),
+        ("prefd_log_sync_duration_seconds_count".into(), 3.0),
+        ("prefd_document_reads_total{from=\"memory\"}".into(), 4.0),
+        ("prefd_document_reads_total{from=\"disk\"}".into(), 1.0),
         ("prefd_writable".into(), 1.0),
         ("prefd_ready".into(), 1.0),
         (

@@ -76,11 +76,24 @@ fn a_copy_is_the_store_as_it_was_whatever_is_written_before_it_is_read() {
     fill(&engine, 4);
     let (_dir, copy) = copied(&snapshot);
     assert_eq!(contents(&copy), expected);
-    // It goes on by itself, with revisions of its own.
+    // It goes on by itself, with revisions of its own: none that the original gives out.
     put(&copy, "c1", "{}").unwrap();
-    let next = copy.namespace("u", "c1").unwrap().revision().unwrap();
-    assert!(next > newest);
+    let revision = |engine: &Engine| {
+        let revision = engine.namespace("u", "c1").unwrap().revision();
+        revision.unwrap().expect("it is set").get()
+    };
+    let next = revision(&copy);
+    assert!(next > newest.unwrap().get() + (1 << 40));
     fill(&copy, 5);
+    // So does a copy of the copy, and each of them opens again.
+    let (again_dir, again) = copied(&copy.snapshot().unwrap());
+    put(&again, "c1", "{}").unwrap();
+    let third = revision(&again);
+    assert!(third > next + (1 << 40));
+    again.close().unwrap();
+    assert_eq!(verified(again_dir.path()).problems, []);
+    let again = Engine::open(Config::new(again_dir.path())).unwrap();
+    assert_eq!(revision(&again), third);
     copy.close().unwrap();
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use prefd_engine::{Histogram, Metrics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -49,6 +50,29 @@ impl Out<'_> {
 
     fn decimal(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.one(name, help, &ConstGauge::new(value), MetricType::Gauge)
+    }
+
+    /// `units`: how many of a value's units make one of the metric's.
+    #[allow(clippy::cast_precision_loss, reason = "shown, and never so large")]
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: &Histogram,
+        units: f64,
+    ) -> fmt::Result {
+        let bounds = values.bounds.iter().map(|bound| *bound as f64 / units);
+        let bounds = bounds.chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(values.counts.iter().copied()).collect();
+        self.0
+            .encode_descriptor(name, help, unit, MetricType::Histogram)?
+            .encode_histogram::<[(&str, &str); 0]>(
+                values.sum as f64 / units,
+                values.count(),
+                &buckets,
+                None,
+            )
     }
 
     fn one(
@@ -209,40 +233,112 @@ impl Exposition {
     }
 
     fn store(&self, out: &mut Out<'_>) -> fmt::Result {
-        let engine = &self.0.engine;
-        let usage = engine.usage_on_disk();
-        out.gauge(
-            "prefd_documents",
-            "Documents in the store",
-            engine.documents(),
-        )?;
-        out.gauge("prefd_log_segments", "Files of the log", usage.segments)?;
+        let metrics = self.0.engine.metrics();
+        let space = &metrics.space;
+        out.gauge("prefd_documents", "Documents in the store", space.documents)?;
+        out.gauge("prefd_log_segments", "Files of the log", space.segments)?;
         out.gauge(
             "prefd_log_live_bytes",
             "Bytes of current documents in the log",
-            usage.live_bytes,
+            space.live_bytes,
         )?;
         out.gauge(
             "prefd_log_dead_bytes",
             "Bytes of the log that are replaced, deleted, or not documents",
-            usage.dead_bytes,
+            space.dead_bytes,
         )?;
         out.gauge(
             "prefd_blobs",
             "Large documents, each in a file of its own",
-            usage.blobs,
+            space.blobs,
         )?;
         out.gauge(
             "prefd_damaged_frames",
             "Frames of the log that cannot be read",
-            usage.damaged_frames,
+            space.damaged_frames,
         )?;
         out.gauge(
             "prefd_writable",
             "Whether writes are possible: 0 after a failed sync, until prefd is started anew",
-            u64::from(engine.writable().is_ok()),
-        )
+            metrics.is_writable.into(),
+        )?;
+        reads(out, &metrics)?;
+        writes(out, &metrics)?;
+        compaction(out, &metrics)
     }
+}
+
+fn reads(out: &mut Out<'_>, metrics: &Metrics) -> fmt::Result {
+    out.family(
+        "prefd_document_reads",
+        "Reads of a document or of what is known of it, by where that was",
+        MetricType::Counter,
+        [
+            ([("from", "memory")], metrics.reads_from_memory),
+            ([("from", "disk")], metrics.reads_from_disk),
+        ]
+        .into_iter(),
+    )?;
+    out.gauge(
+        "prefd_document_cache_bytes",
+        "Memory of documents that were read lately",
+        metrics.cache_bytes,
+    )
+}
+
+fn writes(out: &mut Out<'_>, metrics: &Metrics) -> fmt::Result {
+    out.histogram(
+        "prefd_commit_writes",
+        "Puts and deletes that were committed together",
+        None,
+        &metrics.batch_writes,
+        1.0,
+    )?;
+    out.histogram(
+        "prefd_log_sync_duration",
+        "Time that syncs of the log took (fdatasync)",
+        Some(&Unit::Seconds),
+        &metrics.log_sync_us,
+        1e6,
+    )?;
+    out.counter(
+        "prefd_log_written_bytes",
+        "Bytes that puts and deletes have added to the log",
+        metrics.log_bytes,
+    )?;
+    out.counter(
+        "prefd_blob_syncs",
+        "Syncs of large documents' files",
+        metrics.blob_syncs,
+    )?;
+    out.gauge(
+        "prefd_queued_writes",
+        "Writes that wait to be committed",
+        metrics.queued_writes,
+    )?;
+    out.gauge(
+        "prefd_queued_writes_bytes",
+        "Memory of writes that wait to be committed",
+        metrics.queued_bytes,
+    )?;
+    out.gauge(
+        "prefd_catalogue_pending_bytes",
+        "Memory of changes that wait for the catalogue",
+        metrics.catalogue_pending_bytes,
+    )
+}
+
+fn compaction(out: &mut Out<'_>, metrics: &Metrics) -> fmt::Result {
+    out.counter(
+        "prefd_compacted_segments",
+        "Files of the log that were written anew and removed",
+        metrics.segments_rewritten,
+    )?;
+    out.counter(
+        "prefd_compaction_copied_bytes",
+        "Bytes of documents that compaction has copied",
+        metrics.copied_bytes,
+    )
 }
 
 fn process(out: &mut Out<'_>) -> fmt::Result {
