@@ -1,8 +1,9 @@
 //! The memory for documents on their way in, all uploads together.
 //!
-//! An upload takes its room at the beginning and keeps it to its end. So that clients
-//! that send next to nothing do not keep it from the others, an upload that has stalled
-//! gives its room back where somebody waits for it, one at a time.
+//! An upload takes its room once it has brought more than a little, all at once, and
+//! keeps it to its end. So that clients that then send next to nothing do not keep it
+//! from the others, an upload that has stalled gives its room back where somebody waits
+//! for that, one at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

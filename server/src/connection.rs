@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::CONNECTION;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -164,9 +165,13 @@ impl<H: Answers> Carrier<H> {
         let last_token = LastToken::default();
         // Boxed, because a connection that outlives hyper's part in it must be movable.
         let service = service_fn(|request| {
-            standing.set_guest(true);
+            standing.asks();
             Box::pin(self.handler.answer(request, &last_token, |response| {
-                standing.set_guest(!response.status().is_client_error());
+                // A condition that does not hold is no refusal.
+                let status = response.status();
+                if status.is_client_error() && status != StatusCode::PRECONDITION_FAILED {
+                    standing.is_refused();
+                }
                 if response.headers().contains_key(CONNECTION) {
                     is_cut_short.store(true, Ordering::Relaxed);
                 }
@@ -197,14 +202,17 @@ impl<H: Answers> Carrier<H> {
         // Only a client whose upload was cut short could lose its answer if the process
         // ended now: that one is waited for, and not one that keeps its side open.
         let _held = is_cut_short.load(Ordering::Relaxed).then_some(stopping);
-        match outcome {
-            Ok(()) => connection.into_parts().io.linger().await,
+        let is_over = match outcome {
+            Ok(()) => true,
             Err(error) => {
                 tracing::debug!(%error, "a connection broke off");
-                if error.is_parse() {
-                    connection.into_parts().io.linger().await;
-                }
+                error.is_parse()
             }
+        };
+        if is_over {
+            // On its own, so that what hyper has read of it goes before it lingers.
+            let socket = connection.into_parts().io;
+            socket.linger().await;
         }
     }
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use httpdate::HttpDate;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderValue, LAST_MODIFIED, VARY,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderValue, LAST_MODIFIED,
+    TRANSFER_ENCODING, VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -32,7 +33,7 @@ use crate::metrics::{Counters, Kind};
 use crate::precondition::{Conditions, Verdict, etag, unmodified};
 use crate::route::Route;
 use crate::scope::Access;
-use crate::upload::{blocking, receive};
+use crate::upload::{Received, blocking, receive};
 
 const METHODS: &str = "GET, HEAD, PUT, DELETE";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -159,6 +160,7 @@ impl Handler {
             return Ok(response);
         }
         check_host(parts)?;
+        check_coding(parts)?;
         let Some(route) = route else {
             return self.page(parts);
         };
@@ -217,10 +219,13 @@ impl Handler {
 
     async fn put(&self, parts: &Parts, names: Names<'_>, body: &mut Incoming) -> Answer {
         media_type::check(&parts.headers)?;
-        let length = self.check_length(body)?;
+        self.check_length(body)?;
         let conditions = Conditions::of(&parts.headers)?;
-        let _room = self.budget.take(length).await?;
-        let document = receive(&self.engine, body, self.body_timeout, &self.budget).await?;
+        // Its room in the budget is kept to the end.
+        let Received {
+            document,
+            room: _room,
+        } = receive(&self.engine, body, self.body_timeout, &self.budget).await?;
         let options = self.write_options(names, conditions).await?;
         let revision = self.namespace(names)?.submit_put(document, options).await?;
         let mut response = no_content();
@@ -237,9 +242,8 @@ impl Handler {
         Ok(no_content())
     }
 
-    fn check_length(&self, body: &Incoming) -> Result<Option<u64>, Box<Refusal>> {
-        let length = body.size_hint().exact();
-        match length {
+    fn check_length(&self, body: &Incoming) -> Result<(), Box<Refusal>> {
+        match body.size_hint().exact() {
             Some(actual) if actual > self.max_body_bytes => {
                 let limit = self.max_body_bytes;
                 Err(Refusal::new(
@@ -248,7 +252,7 @@ impl Handler {
                 )
                 .limit(limit, actual))
             }
-            length => Ok(length),
+            _ => Ok(()),
         }
     }
 
@@ -417,4 +421,21 @@ fn check_host(parts: &Parts) -> Result<(), Box<Refusal>> {
         "The request does not have exactly one Host header.",
     )
     .at_header("Host"))
+}
+
+/// A body in chunks, and nothing else. hyper takes any list that ends in `chunked`, but
+/// nobody here undoes what else there is in it, and an intermediary could read it another
+/// way (RFC 9112 section 6.1).
+fn check_coding(parts: &Parts) -> Result<(), Box<Refusal>> {
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if is_chunked(coding) => Ok(()),
+        _ => Err(Refusal::new(
+            Code::InvalidRequest,
+            "A transfer coding other than chunked is not understood.",
+        )
+        .at_header("Transfer-Encoding")),
+    }
 }

@@ -2,17 +2,18 @@
 //! places are taken and another client waits for one.
 //!
 //! A connection that waits for its client can be closed, one whose request is being
-//! carried out never is. First go strangers: connections on which nothing was granted
-//! yet, or whose last request was refused. Anybody can open those, by the thousand. Then
-//! go guests, whose last request was granted. Of either kind it is those that have
-//! waited for their client longest, whatever for: for a head, for more of a body, or
-//! until an answer is taken. One that drips waits all the while (see `pace`).
+//! carried out never is. First go strangers, on which nothing was granted yet, or whose
+//! last request was refused: anybody can open those, by the thousand. Then newcomers,
+//! whose first request that is granted has come, and then regulars, of which the next one
+//! came, too. Among equals it is those that have waited for their client longest, whatever
+//! for: for a head, for more of a body, or until an answer is taken. One that drips waits
+//! all the while (see `pace`).
 //!
 //! What a request adds to are its connection's own two words. Only who comes and goes
 //! passes the lock, and only where places are short are all of them looked at: the same
 //! that nginx does with its reusable connections (`ngx_drain_connections`).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,9 @@ use tokio::time::timeout;
 /// For so long a stranger may keep the server waiting although others want its place:
 /// a client sends its head along with what completes the connection.
 const STRANGER_PATIENCE: Duration = Duration::from_millis(100);
-/// The same of a guest: longer than a round trip to anywhere, and than a client that is
-/// busy with its last answer thinks.
-const GUEST_PATIENCE: Duration = Duration::from_secs(1);
+/// The same of anybody else: longer than a round trip to anywhere, and than a client that
+/// is busy with its last answer thinks.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Until those who wait are looked at again, where nobody could be closed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Of those that can be closed so many go at once, so that not all are looked at for
@@ -40,6 +41,11 @@ const NOT_WAITING: u64 = u64::MAX;
 /// The place was taken away.
 const CLOSED: u64 = u64::MAX - 1;
 
+/// The classes of connections, in the order in which they go.
+const STRANGER: u8 = 0;
+const NEWCOMER: u8 = 1;
+const REGULAR: u8 = 2;
+
 /// What decides whether a connection may be closed. Written by the connection, read
 /// where places are short.
 #[derive(Debug)]
@@ -48,7 +54,7 @@ pub(crate) struct Standing {
     epoch: Instant,
     /// Since when it waits for its client, in milliseconds; or one of the two above.
     waits_since_ms: AtomicU64,
-    is_guest: AtomicBool,
+    class: AtomicU8,
 }
 
 /// The connection was closed, since others want its place.
@@ -61,7 +67,7 @@ impl Standing {
         let standing = Self {
             epoch,
             waits_since_ms: AtomicU64::new(NOT_WAITING),
-            is_guest: AtomicBool::new(false),
+            class: AtomicU8::new(STRANGER),
         };
         standing.waits(standing.now_ms());
         standing
@@ -92,12 +98,18 @@ impl Standing {
         Ok(())
     }
 
-    /// A request is granted for all that is known of it yet, or it is refused.
-    pub(crate) fn set_guest(&self, is_guest: bool) {
-        // Read first: it seldom changes, and reading is cheaper.
-        if self.is_guest.load(Ordering::Relaxed) != is_guest {
-            self.is_guest.store(is_guest, Ordering::Relaxed);
+    /// A head has come, and its request is granted for all that is known of it yet.
+    pub(crate) fn asks(&self) {
+        match self.class.load(Ordering::Relaxed) {
+            STRANGER => self.class.store(NEWCOMER, Ordering::Relaxed),
+            NEWCOMER => self.class.store(REGULAR, Ordering::Relaxed),
+            _ => {}
         }
+    }
+
+    /// Its request was refused.
+    pub(crate) fn is_refused(&self) {
+        self.class.store(STRANGER, Ordering::Relaxed);
     }
 
     /// Closes it, unless it has gone on since.
@@ -107,28 +119,30 @@ impl Standing {
             .is_ok()
     }
 
-    /// How it stands among those that can be closed; `None` where it cannot be.
-    fn rank(&self, now_ms: u64) -> Option<Rank> {
+    /// How it stands among those that wait for their client; `None` where it does not.
+    fn rank(&self) -> Option<Rank> {
         let since_ms = self.waits_since_ms.load(Ordering::Relaxed);
-        if since_ms >= CLOSED {
-            return None;
-        }
-        let is_guest = self.is_guest.load(Ordering::Relaxed);
-        let patience = if is_guest {
-            GUEST_PATIENCE
-        } else {
-            STRANGER_PATIENCE
-        };
-        let waited = Duration::from_millis(now_ms.saturating_sub(since_ms));
-        (waited >= patience).then_some(Rank { is_guest, since_ms })
+        let class = self.class.load(Ordering::Relaxed);
+        (since_ms < CLOSED).then_some(Rank { class, since_ms })
     }
 }
 
 /// Who goes first is less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    is_guest: bool,
+    class: u8,
     since_ms: u64,
+}
+
+impl Rank {
+    fn is_beyond_patience(self, now_ms: u64) -> bool {
+        let patience = if self.class == STRANGER {
+            STRANGER_PATIENCE
+        } else {
+            PATIENCE
+        };
+        Duration::from_millis(now_ms.saturating_sub(self.since_ms)) >= patience
+    }
 }
 
 /// A place, for as long as this is held.
@@ -210,8 +224,13 @@ impl Places {
         let mut taken = self.lock();
         taken.connections.retain(|c| !c.task.is_finished());
         let now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(CLOSED - 1);
-        let ranked = |c: &Connection| Some((c.standing.rank(now_ms)?, c.clone()));
+        let ranked = |c: &Connection| Some((c.standing.rank()?, c.clone()));
         let mut idle: Vec<_> = taken.connections.iter().filter_map(ranked).collect();
+        // While there are strangers, nobody else goes: one will go soon.
+        let has_stranger = idle.iter().any(|(rank, _)| rank.class == STRANGER);
+        idle.retain(|(rank, _)| {
+            rank.is_beyond_patience(now_ms) && (rank.class == STRANGER || !has_stranger)
+        });
         idle.sort_unstable_by_key(|(rank, _)| *rank);
         idle.truncate((idle.len() / CLOSED_PART).clamp(1, CLOSED_AT_ONCE));
         let mut closed = 0;
@@ -235,5 +254,58 @@ impl Places {
     fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
         // Nothing in it is ever half done.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that never ends by itself.
+    async fn opened(places: &Places) -> Arc<Standing> {
+        let place = places.take().await;
+        let standing = Arc::clone(place.standing());
+        let task = tokio::spawn(async move {
+            let _held = place;
+            std::future::pending::<()>().await;
+        });
+        places.carried_by(Arc::clone(&standing), task.abort_handle());
+        standing
+    }
+
+    #[tokio::test]
+    async fn what_is_carried_out_is_not_closed() {
+        let places = Places::new(1);
+        let standing = opened(&places).await;
+        standing.asks();
+        assert!(standing.goes_on().is_ok());
+        let too_long = PATIENCE + STRANGER_PATIENCE;
+        assert!(timeout(too_long, places.take()).await.is_err());
+        standing.waits(standing.now_ms());
+        let _place = places.take().await;
+        assert!(standing.goes_on().is_err(), "it was closed");
+        assert!(standing.goes_on().is_err(), "and stays so");
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_at_the_last_moment_is_not_closed() {
+        let standing = Standing::new(Instant::now());
+        let seen = standing.rank().map(|rank| rank.since_ms);
+        assert!(standing.goes_on().is_ok());
+        assert!(!standing.close(seen.unwrap_or_default()));
+        assert!(standing.goes_on().is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_forgotten() {
+        let places = Places::new(2);
+        for _ in 0..100 {
+            let place = places.take().await;
+            let standing = Arc::clone(place.standing());
+            let task = tokio::spawn(async move { drop(place) });
+            places.carried_by(standing, task.abort_handle());
+            assert!(task.await.is_ok());
+        }
+        assert!(places.lock().connections.len() <= 4);
     }
 }

@@ -228,8 +228,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", env = "PREFD_WORKERS")]
     pub(crate) workers: Option<usize>,
 
-    /// Connections at a time; further ones wait to be accepted. Fewer, where the limit
-    /// on open files (ulimit -n) does not suffice [default: 1024]
+    /// Connections at a time; for further ones those that keep the server waiting are
+    /// closed. Fewer, where the limit on open files (ulimit -n) does not suffice
+    /// [default: 1024]
     #[arg(long, value_name = "N", env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 

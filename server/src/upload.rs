@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use prefd_engine::{Engine, Prepared, Writer};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::budget::Budget;
@@ -16,12 +17,20 @@ use crate::error::{Code, Refusal};
 /// Chunks of a document that goes to a file are gathered up to this, so that handing
 /// them to a blocking thread is not what takes the time.
 const GATHER_BYTES: usize = 256 * 1024;
+/// What an upload may bring before it takes room in the budget. So one that brings next
+/// to nothing keeps no others from it, and most documents need none.
+pub(crate) const FREE_BYTES: usize = 16 * 1024;
 /// What counts as going on: a client that sends less keeps others from the memory.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// What one upload takes beside its document at most.
 pub(crate) const BUFFERS_BYTES: u64 = (GATHER_BYTES + 2 * BUFFER_BYTES) as u64;
-/// Receives a document, under the `budget` that it has room in. `idle`: how long the
-/// client may send nothing.
+/// A document that was received, and its room in the budget.
+pub(crate) struct Received {
+    pub(crate) document: Prepared,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Receives a document. `idle`: how long the client may send nothing.
 ///
 /// Reading the body is what asks for it, where the client waits for that.
 pub(crate) async fn receive(
@@ -29,7 +38,10 @@ pub(crate) async fn receive(
     body: &mut Incoming,
     idle: Duration,
     budget: &Budget,
-) -> Result<Prepared, Box<Refusal>> {
+) -> Result<Received, Box<Refusal>> {
+    let length = body.size_hint().exact();
+    let mut room = None;
+    let mut bytes = 0;
     let mut writer = engine.writer();
     let mut gathered = Gathered::default();
     let mut waits_since = Instant::now();
@@ -52,13 +64,18 @@ pub(crate) async fn receive(
         let Ok(chunk) = frame.into_data() else {
             continue;
         };
+        bytes += chunk.len();
+        if bytes > FREE_BYTES && room.is_none() {
+            room = Some(budget.take(length).await?);
+        }
         moved_bytes += chunk.len();
         if moved_bytes >= PROGRESS_BYTES {
             (waits_since, moved_bytes) = (Instant::now(), 0);
         }
         if gathered.chunks.is_empty() && writer.stays_in_memory(chunk.len()) {
             if writer.is_empty() && body.is_end_stream() {
-                return Ok(engine.prepare(&chunk)?);
+                let document = engine.prepare(&chunk)?;
+                return Ok(Received { document, room });
             }
             writer.write(&chunk)?;
             continue;
@@ -69,14 +86,16 @@ pub(crate) async fn receive(
         }
     }
     if gathered.chunks.is_empty() && writer.stays_in_memory(0) {
-        return Ok(writer.finish()?);
+        let document = writer.finish()?;
+        return Ok(Received { document, room });
     }
     let finish = move || {
         let mut writer = writer;
         gathered.write_to(&mut writer)?;
         writer.finish()
     };
-    Ok(blocking(finish).await?)
+    let document = blocking(finish).await?;
+    Ok(Received { document, room })
 }
 
 /// How a body stalled.

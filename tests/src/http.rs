@@ -193,6 +193,17 @@ impl Client {
         Response::read(&mut self.reader, is_head)
     }
 
+    /// Whether something of an answer, or the end of the connection, is there in time.
+    pub fn is_answered_within(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let is_answered = match self.reader.fill_buf() {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        is_answered
+    }
+
     /// Reads an answer's head, and what it says of the body's length.
     pub fn read_head(&mut self) -> io::Result<(Response, Option<u64>)> {
         Response::read_head(&mut self.reader)

@@ -8,6 +8,8 @@
 //! - [`history`] judges whether what clients saw of a namespace can be true.
 //! - [`crash_model`] is what a namespace may hold after a crash, [`load`] writes to a
 //!   server with many connections.
+//! - [`crowd`] is many hostile clients, [`bystander`] a good one beside them that says how
+//!   long it waits.
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
 //!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
 //!   fail.
@@ -18,8 +20,10 @@
 //!   snapshots make, [`traces`] what is left of a user, [`random`] a generator whose seed replays a run.
 
 pub mod api_error;
+pub mod bystander;
 pub mod copies;
 pub mod crash_model;
+pub mod crowd;
 pub mod described;
 pub mod golden;
 pub mod history;

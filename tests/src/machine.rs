@@ -59,6 +59,15 @@ pub fn has_socket_activation() -> bool {
     has
 }
 
+/// Whether slowhttptest is there; where not, the test is skipped.
+pub fn has_slowhttptest() -> bool {
+    let has = succeeds("sh", &["-c", "command -v slowhttptest"]);
+    if !has {
+        skip("slowhttptest is not installed");
+    }
+    has
+}
+
 /// Whether the real identity provider is there; where not, the test is skipped.
 pub fn has_oidc_provider() -> bool {
     let module = oidc_provider::folder().join("node_modules/oidc-provider/package.json");

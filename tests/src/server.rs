@@ -348,6 +348,28 @@ impl Server {
         kib * 1024
     }
 
+    /// What it has open: sockets, files and pipes, by what the links in `/proc` say.
+    pub fn open_files(&self) -> Vec<PathBuf> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .collect()
+    }
+
+    /// What the system has of its answers that the clients' side has not taken, in bytes
+    /// (proc(5), `/proc/net/tcp`).
+    pub fn unsent_bytes(&self) -> u64 {
+        let port = format!(":{:04X}", self.address.port());
+        let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+        let queued = sockets.lines().filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let is_ours = fields.next()?.ends_with(&port);
+            let (sending, _) = fields.nth(2)?.split_once(':')?;
+            let bytes = u64::from_str_radix(sending, 16).ok()?;
+            is_ours.then_some(bytes)
+        });
+        queued.sum()
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal("-TERM");

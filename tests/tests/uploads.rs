@@ -4,12 +4,12 @@ mod common;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{BINARY, Kept, fresh, get, put};
+use common::{Kept, fresh, get, put};
 use prefd_tests::api_error::Expected;
 use prefd_tests::http::{Client, Request};
-use prefd_tests::server::{Launch, Server};
+use prefd_tests::server::Server;
 use prefd_tests::token;
 use serde_json::json;
 
@@ -327,30 +327,62 @@ fn connections_beyond_the_cap_wait_for_a_place() {
     assert_eq!(std::io::Read::read(&mut third, &mut byte).unwrap(), 1);
 }
 
+/// More than an upload may bring without room in the budget.
+const NEEDS_ROOM: usize = 20_000;
+
+/// A document of so many bytes.
+fn document(bytes: usize) -> String {
+    format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8))
+}
+
+/// An upload that has taken the whole budget, and the rest of its body.
+fn holder(server: &Server, token: &str) -> (Client, Vec<u8>) {
+    let mut holder = server.connect();
+    let request = Request::of("PUT", "xyz", token).body(document(2 * NEEDS_ROOM));
+    let bytes = request.bytes();
+    let (begun, rest) = bytes.split_at(bytes.len() - NEEDS_ROOM / 2);
+    holder.send(begun).unwrap();
+    (holder, rest.to_vec())
+}
+
 #[test]
 fn a_body_beyond_the_budget_waits_and_is_then_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let launch = Launch::new(BINARY, dir.path());
-    let server = launch
-        .with(&["--body-budget-bytes", "4096", "--body-budget-wait", "300ms"])
-        .start();
+    let budget = ["--body-budget-bytes", "4096", "--body-budget-wait", "100ms"];
+    let (server, _dir) = fresh(&budget);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
-    let mut holder = server.connect();
-    let head = Request::of("PUT", "xyz", &token)
-        .header("Expect", "100-continue")
-        .header("Content-Length", "4096");
-    holder.send(&head.head()).unwrap();
-    // Asked to go on: it has the whole budget now.
-    assert_eq!(holder.read_response(false).unwrap().status, 100);
-    let response = kept.refuses_body(
-        b"{\"a\":1}",
-        &Expected::code("overloaded"),
-        "beyond the budget",
-    );
+    let (mut holder, rest) = holder(&server, &token);
+    let request = Request::of("PUT", "xyz", &token).body(document(NEEDS_ROOM));
+    // Until the holder has it.
+    let response = loop {
+        let response = server.connect().request(&request);
+        if response.status != 204 {
+            break response;
+        }
+    };
+    Expected::code("overloaded").check(&response, "beyond the budget");
     assert_eq!(response.header("retry-after"), Some("1"));
-    let body = format!("{{\"a\":\"{}\"}}", "x".repeat(4096 - 8));
-    holder.send(body.as_bytes()).unwrap();
+    // What is small needs no room.
+    kept.accepts_body(b"{\"a\":1}", b"{\"a\":1}", "small");
+    holder.send(&rest).unwrap();
     assert_eq!(holder.read_response(false).unwrap().status, 204);
-    put(&mut server.connect(), "xyz", &token, "{\"b\":1}");
+    put(&mut server.connect(), "xyz", &token, &document(NEEDS_ROOM));
+}
+
+#[test]
+fn an_upload_that_stalls_gives_its_room_to_one_that_waits() {
+    let budget = ["--body-budget-bytes", "4096", "--body-budget-wait", "20s"];
+    let (server, _dir) = fresh(&budget);
+    let token = token::of("alice", "xyz");
+    let (mut holder, _) = holder(&server, &token);
+    // Whoever comes is served, at first because it is quicker than the holder.
+    let mut connection = server.connect();
+    let began = Instant::now();
+    while !holder.is_answered_within(Duration::from_millis(1)) {
+        put(&mut connection, "xyz", &token, &document(NEEDS_ROOM));
+        assert!(began.elapsed().as_secs() < 20, "it keeps its room");
+    }
+    let response = holder.read_response(false).unwrap();
+    Expected::code("request-timeout").check(&response, "stalled");
+    assert_eq!(get(&mut connection, "xyz", &token), document(NEEDS_ROOM));
 }

@@ -1,6 +1,8 @@
 //! What the tests over HTTP begin with.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use prefd_tests::api_error::Expected;
 use prefd_tests::http::{Client, Request, Response};
 use prefd_tests::server::{Launch, Server};
@@ -133,4 +135,10 @@ pub(crate) fn wait_for_status(server: &Server, token: &str, expected: u16) {
         assert!(began.elapsed().as_secs() < 30, "not {expected} in time");
         std::thread::yield_now();
     }
+}
+
+/// Tests that measure take turns.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
