@@ -178,6 +178,20 @@ fn once_writing_has_stopped_it_has_what_was_acknowledged_and_nothing_else() {
 }
 
 #[test]
+fn a_failed_sync_of_earlier_writes_takes_none_of_them_out() {
+    let (store, engine) = lived_in();
+    let expected = contents(&engine);
+    store.disk.set_fault(Box::new(|operation, _| {
+        (operation == Operation::Sync).then_some(ErrorKind::Other)
+    }));
+    // Nothing is there to be deleted, but the answer waits for what is not synced.
+    let outcome = delete(&engine, "absent");
+    assert!(matches!(outcome, Err(Error::Poisoned { .. })));
+    let (_dir, copy) = copied(&engine.snapshot().unwrap());
+    assert_eq!(contents(&copy), expected);
+}
+
+#[test]
 fn a_damaged_store_is_copied_with_its_damage() {
     let (store, engine) = lived_in();
     engine.close().unwrap();

@@ -162,6 +162,10 @@ impl Active {
     /// The batch that was ended last is no part of the segment after all: it could not be
     /// synced. Nothing is written after that, and what is on the disk is not known.
     pub(super) fn take_back(&mut self, batch: &Batch) {
+        // It was not even begun: earlier ones, which were acknowledged, were to be synced.
+        if batch.bytes == 0 {
+            return;
+        }
         self.bytes -= batch.bytes;
         self.last_revision = batch.start.last_revision;
         let start = batch.start;
