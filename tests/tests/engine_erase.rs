@@ -199,6 +199,26 @@ fn what_cannot_be_read_is_told_and_the_rest_is_erased() {
 }
 
 #[test]
+fn a_segment_of_which_nothing_can_be_read_is_told() {
+    let (store, engine, lived, _) = lived_in(true);
+    engine.close().unwrap();
+    let first = store.files("log", ".seg").remove(0);
+    for file in [first.clone(), first.with_extension("sum")] {
+        let zeros = vec![0; store.disk.bytes(&file).len()];
+        store.disk.overwrite(&file, zeros);
+    }
+    let engine = store.open().unwrap();
+    let erased = erase(&engine, lived.gone()).unwrap();
+    assert_eq!(erased.unreadable, [first]);
+    // Whatever is left, no delete may go: it could hide something.
+    assert!(erased.deletes_kept > 0 && !erased.is_complete());
+    for client in &lived.gone().clients {
+        let document = engine.get(&lived.gone().name, client);
+        assert!(matches!(document, Ok(None) | Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
 fn others_write_meanwhile_and_so_may_the_user() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
