@@ -31,6 +31,9 @@ use provider::Provider;
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Seconds that clocks may differ.
 const LEEWAY_SECONDS: f64 = 30.0;
+/// The page's own words.
+pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \
+     please check why the user does not have a linked identity";
 
 /// What a token must say to be believed, besides its signature and its issuer.
 #[derive(Debug, Clone, Default)]
@@ -155,12 +158,10 @@ impl Authenticator {
         };
         let claims = claims.map_err(|denial| self.denied(denial))?;
         if !claims.has_linked_identity {
-            return Err(Refusal::new(
-                Code::MissingLinkedIdentity,
-                "Linked identity is needed to access this resource, please check why the \
-                 user does not have a linked identity",
-            )
-            .challenge(self.challenges.plain.clone()));
+            return Err(
+                Refusal::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY)
+                    .challenge(self.challenges.plain.clone()),
+            );
         }
         Ok(claims)
     }

@@ -21,7 +21,9 @@ use crate::download::Body;
 use crate::id::RequestId;
 pub(crate) use code::Code;
 
-const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.api+json");
+/// The media type of every error.
+pub(crate) const JSON_API: &str = "application/vnd.api+json";
+const MEDIA_TYPE: HeaderValue = HeaderValue::from_static(JSON_API);
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Seconds after which an overloaded or stopping server is worth another try.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -131,19 +133,18 @@ impl Refusal {
         self.cause.as_deref()
     }
 
-    /// The answer. `close`: the request's body was not read to its end, so nothing
-    /// that follows on the connection can be understood.
-    pub(crate) fn response(self, id: &RequestId, close: bool) -> Response<Body> {
+    /// The body of the answer.
+    pub(crate) fn document(&self, id: &str) -> Value {
         let (status, code, title) = self.code.row();
         let mut error = json!({
-            "id": id.as_str(),
+            "id": id,
             "status": status.as_str(),
             "code": code,
             "title": title,
             "detail": self.detail,
         });
         if let Some(members) = error.as_object_mut() {
-            match self.source {
+            match &self.source {
                 Some(Source::Header(name)) => {
                     members.insert("source".to_owned(), json!({ "header": name }));
                 }
@@ -152,11 +153,18 @@ impl Refusal {
                 }
                 None => {}
             }
-            if let Some(meta) = self.meta {
-                members.insert("meta".to_owned(), meta);
+            if let Some(meta) = &self.meta {
+                members.insert("meta".to_owned(), meta.clone());
             }
         }
-        let body = json!({ "errors": [error] }).to_string();
+        json!({ "errors": [error] })
+    }
+
+    /// The answer. `close`: the request's body was not read to its end, so nothing
+    /// that follows on the connection can be understood.
+    pub(crate) fn response(self, id: &RequestId, close: bool) -> Response<Body> {
+        let body = self.document(id.as_str()).to_string();
+        let (status, ..) = self.code.row();
         let mut response = Response::new(Body::whole(Bytes::from(body)));
         *response.status_mut() = status;
         *response.headers_mut() = self.headers;

@@ -30,12 +30,14 @@ use crate::header::header_value;
 use crate::health::{Health, Probe};
 use crate::media_type;
 use crate::metrics::{Counters, Kind};
+use crate::openapi::{self, OpenApi};
 use crate::precondition::{Conditions, Verdict, etag, unmodified};
 use crate::route::Route;
 use crate::scope::Access;
 use crate::upload::{Received, blocking, receive};
 
-const METHODS: &str = "GET, HEAD, PUT, DELETE";
+/// The methods of a document.
+pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// A user's document is that user's only, and must be asked for again: its ETag makes
 /// that cheap.
@@ -57,6 +59,7 @@ pub(crate) struct Handler {
     /// Which pages of other origins may ask; `None` where none may.
     pub(crate) cors: Option<Cors>,
     pub(crate) versions: Vec<String>,
+    pub(crate) openapi: OpenApi,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Arc<Budget>,
     pub(crate) read_ahead: ReadAhead,
@@ -139,6 +142,7 @@ impl Answers for Handler {
 fn page(path: &str) -> (Kind, &'static str) {
     match Probe::of(path) {
         Some(probe) => (Kind::Page, probe.path()),
+        None if path == openapi::PATH => (Kind::Page, openapi::PATH),
         None => (Kind::None, "none"),
     }
 }
@@ -207,6 +211,9 @@ impl Handler {
 
     /// What there is besides documents, for anybody.
     fn page(&self, parts: &Parts) -> Answer {
+        if parts.uri.path() == openapi::PATH {
+            return self.openapi.answer(parts);
+        }
         let Some(probe) = Probe::of(parts.uri.path()) else {
             return Err(Refusal::new(Code::NotFound, "There is no such resource."));
         };

@@ -6,9 +6,9 @@
 //! `descriptors` leaves room for, and `connection` carries; `handler` judges and
 //! answers, with `route`, `auth`, `scope`, `media_type`, `precondition` each judging one
 //! thing; `upload` and `download` move documents; `error` is every answer that is not a
-//! success, `id` names the request. Around them, `cli` and `settings` say how to run,
-//! `dev` and `token` make tokens, and `store` looks after a data directory that is not
-//! being served.
+//! success, `id` names the request, `openapi` says what can be asked and answered. Around
+//! them, `cli` and `settings` say how to run, `dev` and `token` make tokens, and `store`
+//! looks after a data directory that is not being served.
 //!
 //! The store is [`prefd_engine`]: the server never opens a data file. Async workers
 //! never block; what touches the disk runs on blocking threads, a bounded piece at a
@@ -56,6 +56,7 @@ mod log;
 mod manual;
 mod media_type;
 mod metrics;
+mod openapi;
 mod outgoing;
 mod pace;
 mod pipe;

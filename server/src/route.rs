@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 /// Bytes of a clientId, at most, after percent-decoding.
-const MAX_CLIENT_ID_BYTES: usize = 255;
+pub(crate) const MAX_CLIENT_ID_BYTES: usize = 255;
 
 /// The clientId of a path, still encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,6 +34,11 @@ pub fn check_any(response: &Response, context: &str) -> &'static str {
     code
 }
 
+/// Every code.
+pub fn codes() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(code, ..)| *code)
+}
+
 /// Every code, its status and its title.
 const TABLE: [(&str, u16, &str); 22] = [
     ("invalid-json", 400, "Invalid JSON"),

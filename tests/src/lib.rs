@@ -2,7 +2,8 @@
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
 //!   makes good and bad tokens, [`issuer`] is an identity provider and [`oidc_provider`]
-//!   a real one, [`api_error`] checks an error whole.
+//!   a real one, [`api_error`] checks an error whole, [`openapi`] whether an answer is as
+//!   the OpenAPI document says, for which [`schemathesis`] has programs.
 //! - [`layout`] finds its way in what is on the disk, [`described`] reads it as
 //!   docs/format.md says, [`golden`] are data directories that were written once.
 //! - [`history`] judges whether what clients saw of a namespace can be true.
@@ -34,9 +35,11 @@ pub mod load;
 pub mod loop_mount;
 pub mod machine;
 pub mod oidc_provider;
+pub mod openapi;
 pub mod oracle;
 pub mod raised;
 pub mod random;
+pub mod schemathesis;
 pub mod server;
 pub mod sim_disk;
 pub mod sim_model;

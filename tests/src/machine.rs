@@ -5,10 +5,11 @@
 //! `PREFD_TEST_REQUIRE_ALL=1` it fails instead: `.ci/run` sets that where it has seen
 //! that the machine has everything.
 
+use std::ffi::OsStr;
 use std::io::{Write, stderr};
 use std::process::{Command, Stdio};
 
-use crate::oidc_provider;
+use crate::{oidc_provider, schemathesis};
 
 const REQUIRE_ALL: &str = "PREFD_TEST_REQUIRE_ALL";
 /// Set for a test that was started again in namespaces of its own.
@@ -34,7 +35,7 @@ pub fn report(figure: &str) {
     let _ = writeln!(stderr(), "{figure}");
 }
 
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+fn succeeds(program: impl AsRef<OsStr>, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -74,6 +75,18 @@ pub fn has_oidc_provider() -> bool {
     let has = succeeds("node", &["--version"]) && module.is_file();
     if !has {
         skip("oidc-provider is not installed: npm ci --prefix tests/issuer");
+    }
+    has
+}
+
+/// Whether the programs for OpenAPI are there; where not, the test is skipped.
+pub fn has_schemathesis() -> bool {
+    let has = succeeds(schemathesis::program("schemathesis"), &["--version"]);
+    if !has {
+        skip(
+            "schemathesis is not installed: python3 -m venv tests/schemathesis/venv && \
+             tests/schemathesis/venv/bin/pip install -r tests/schemathesis/requirements.txt",
+        );
     }
     has
 }

@@ -338,14 +338,7 @@ fn corruption_is_501_without_internals_and_a_put_mends_it() {
         "{\"secret\":\"text\"}",
     );
     assert!(server.stop().success());
-    let segment = std::fs::read_dir(dir.path().join("log"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|e| e == "seg"))
-        .unwrap();
-    let mut bytes = std::fs::read(&segment).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    common::damage_last_document(dir.path());
     let server = launch.start();
     let mut connection = server.connect();
     let response = connection.request(&Request::of("GET", "xyz", &token));
@@ -361,11 +354,7 @@ fn a_full_disk_is_507_changes_nothing_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let token = token::of("alice", "xyz");
     let launch = prefd_tests::server::Launch::new(common::BINARY, dir.path());
-    // No file may grow beyond 64 KiB, which is a full disk for all that a file sees.
-    let server = launch
-        .clone()
-        .after_shell("trap '' XFSZ; ulimit -f 128")
-        .start();
+    let server = launch.clone().after_shell(common::FULL_DISK).start();
     let mut connection = server.connect();
     let document = |n: u32| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "p".repeat(5_000));
     let mut kept = String::from("{}");

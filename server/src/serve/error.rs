@@ -9,6 +9,7 @@ use crate::cors::CorsError;
 use crate::descriptors::TooFew;
 use crate::identity::IdentityError;
 use crate::listen::ListenError;
+use crate::openapi::OpenApiError;
 use crate::restore::RestoreError;
 use crate::settings::SettingsError;
 use crate::tls::TlsError;
@@ -51,6 +52,8 @@ pub(crate) enum ServeError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Cors(#[from] CorsError),
+    #[error(transparent)]
+    OpenApi(#[from] OpenApiError),
     #[error("{what}: {source}")]
     System {
         what: &'static str,

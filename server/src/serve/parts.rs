@@ -20,6 +20,7 @@ use crate::handler::Handler;
 use crate::health::Health;
 use crate::identity;
 use crate::metrics::{Metrics, Sources};
+use crate::openapi::OpenApi;
 use crate::restore;
 use crate::serve::{ServeError, is_dev};
 use crate::settings::{Settings, span};
@@ -125,6 +126,7 @@ pub(crate) fn handler(
         known_clients: known_clients(settings),
         cors: cors(settings)?,
         versions: versions(settings),
+        openapi: OpenApi::new(&versions(settings), &settings.limits())?,
         max_body_bytes: settings.limits().max_body_bytes,
         budget: Arc::new(budget),
         read_ahead: ReadAhead::default(),

@@ -1,6 +1,7 @@
 //! What the tests over HTTP begin with.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prefd_tests::api_error::Expected;
@@ -112,6 +113,23 @@ impl<'a> Kept<'a> {
         put(&mut connection, self.client, self.token, &self.document);
     }
 }
+
+/// Changes the last byte of a closed store's log, which is one of the document that was put
+/// last.
+pub(crate) fn damage_last_document(data_dir: &Path) {
+    let segment = std::fs::read_dir(data_dir.join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "seg"))
+        .unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+/// For [`Launch::after_shell`]: no file may grow beyond 64 KiB, which is a full disk for all
+/// that a file sees.
+pub(crate) const FULL_DISK: &str = "trap '' XFSZ; ulimit -f 128";
 
 /// The status of a GET with this token.
 pub(crate) fn status(server: &Server, token: &str) -> u16 {
