@@ -13,9 +13,17 @@ pub fn program(name: &str) -> PathBuf {
     folder().join("venv/bin").join(name)
 }
 
-/// A command of it, which reads nothing of the account that it runs in.
+/// A command of it, which writes nothing beside the environment.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
-    command.current_dir(folder()).env("PYTHONUTF8", "1");
+    command
+        .current_dir(folder())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        // The order of sets is a part of what a seed replays.
+        .env("PYTHONHASHSEED", "0")
+        .env(
+            "HYPOTHESIS_STORAGE_DIRECTORY",
+            folder().join("venv/hypothesis"),
+        );
     command
 }
