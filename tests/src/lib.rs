@@ -3,7 +3,8 @@
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
 //!   makes good and bad tokens, [`issuer`] is an identity provider and [`oidc_provider`]
 //!   a real one, [`api_error`] checks an error whole, [`openapi`] whether an answer is as
-//!   the OpenAPI document says, for which [`schemathesis`] has programs.
+//!   the OpenAPI document says, for which [`schemathesis`] has programs, [`browser`] what
+//!   pages see.
 //! - [`layout`] finds its way in what is on the disk, [`described`] reads it as
 //!   docs/format.md says, [`golden`] are data directories that were written once.
 //! - [`history`] judges whether what clients saw of a namespace can be true.
@@ -21,6 +22,7 @@
 //!   snapshots make, [`traces`] what is left of a user, [`random`] a generator whose seed replays a run.
 
 pub mod api_error;
+pub mod browser;
 pub mod bystander;
 pub mod copies;
 pub mod crash_model;

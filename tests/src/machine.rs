@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::io::{Write, stderr};
 use std::process::{Command, Stdio};
 
-use crate::{oidc_provider, schemathesis};
+use crate::{browser, oidc_provider, schemathesis};
 
 const REQUIRE_ALL: &str = "PREFD_TEST_REQUIRE_ALL";
 /// Set for a test that was started again in namespaces of its own.
@@ -75,6 +75,15 @@ pub fn has_oidc_provider() -> bool {
     let has = succeeds("node", &["--version"]) && module.is_file();
     if !has {
         skip("oidc-provider is not installed: npm ci --prefix tests/issuer");
+    }
+    has
+}
+
+/// Whether there is a browser; where not, the test is skipped.
+pub fn has_browser() -> bool {
+    let has = succeeds(browser::PROGRAM, &["--version"]);
+    if !has {
+        skip("chromium is not installed");
     }
     has
 }
