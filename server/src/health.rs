@@ -26,7 +26,7 @@ pub(crate) enum Probe {
 }
 
 impl Probe {
-    pub(crate) fn path(self) -> &'static str {
+    pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::Live => "/livez",
             Self::Ready => "/readyz",

@@ -22,6 +22,7 @@ use siphasher::sip::SipHasher13;
 use crate::download::Body;
 use crate::error::{Code, Refusal};
 use crate::handler;
+use crate::health::Probe;
 use crate::precondition::{Conditions, Verdict, etag};
 use crate::route::{MAX_CLIENT_ID_BYTES, Route};
 
@@ -130,6 +131,10 @@ const OPERATIONS: &[Operation] = &[
     (Route::TEMPLATE, "delete", failure::is_of_deleting),
     (PATH, "get", failure::is_of_this_document),
     (PATH, "head", failure::is_of_this_document),
+    (Probe::Live.path(), "get", failure::is_of_health),
+    (Probe::Live.path(), "head", failure::is_of_health),
+    (Probe::Ready.path(), "get", failure::is_of_health),
+    (Probe::Ready.path(), "head", failure::is_of_health),
 ];
 
 /// The members of the object at the end of this path.

@@ -12,6 +12,7 @@ use crate::server::Server;
 pub const TARGET: &str = "/openapi.json";
 /// The path of the documents, as the document writes it.
 pub const PREFERENCES: &str = "/user/{version}/preferences/{clientId}";
+const JSON_API: &str = "application/vnd.api+json";
 /// Headers that say how an answer is sent, and not what it is.
 const OF_THE_TRANSFER: [&str; 4] = ["connection", "content-length", "content-type", "date"];
 
@@ -103,10 +104,11 @@ impl OpenApi {
             return None;
         };
         let media_type = answer.header("content-type").unwrap_or_default();
+        let essence = media_type.split(';').next().unwrap_or_default();
         let content = content
-            .get(media_type)
+            .get(essence)
             .unwrap_or_else(|| panic!("{context}: no such media type: {answer:?}"));
-        if answer.status < 300 {
+        if media_type != JSON_API {
             return None;
         }
         let code = api_error::check_any(answer, context);

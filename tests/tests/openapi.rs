@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use common::{BINARY, FULL_DISK, damage_last_document, fresh, put, target};
 use prefd_tests::api_error::{self, Expected};
 use prefd_tests::http::{Request, Response};
+use prefd_tests::issuer::{Issuer, Signer};
 use prefd_tests::openapi::{OpenApi, PREFERENCES, TARGET};
 use prefd_tests::server::{Launch, Server};
 use prefd_tests::{machine, schemathesis, token};
@@ -102,6 +103,29 @@ fn it_is_read_without_a_token_and_by_its_tag() {
     let other = fresh(&["--max-keys", "3"]);
     let other = other.0.connect().request(&Request::new("HEAD", TARGET));
     assert_ne!(other.header("etag"), Some(tag));
+}
+
+#[test]
+fn health_is_as_it_says() {
+    let issuer = Issuer::start(&Signer::new("ec256", "a"));
+    let url = issuer.url();
+    drop(issuer);
+    let (ready, _dir) = fresh(&[]);
+    let (unready, _other) = fresh(&["--oidc-issuer", &url, "--require-audience=false"]);
+    for (server, path, status) in [
+        (&ready, "/livez", 200),
+        (&ready, "/readyz", 200),
+        (&unready, "/livez", 200),
+        (&unready, "/readyz", 503),
+    ] {
+        let document = OpenApi::of(server);
+        for method in ["GET", "HEAD", "POST"] {
+            let response = server.connect().request(&Request::new(method, path));
+            let expected = if method == "POST" { 405 } else { status };
+            assert_eq!(response.status, expected, "{method} {path}");
+            document.check(path, method, &response, path);
+        }
+    }
 }
 
 #[test]

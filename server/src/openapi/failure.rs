@@ -50,6 +50,11 @@ pub(super) fn is_of_this_document(code: Code) -> bool {
     matches!(code, Code::InvalidRequest | Code::PreconditionFailed)
 }
 
+/// The same of a probe.
+pub(super) fn is_of_health(code: Code) -> bool {
+    code == Code::InvalidRequest
+}
+
 /// The answers with an error of an operation, by status. Those that may have any code of
 /// their status are components. `is_head`: they have no body.
 pub(super) fn responses(is_answered: fn(Code) -> bool, is_head: bool) -> Map<String, Value> {
