@@ -41,7 +41,8 @@ pub(crate) fn start(filter: Option<&str>, format: Format) -> Result<Log, ParseEr
     let (behind, writing) = NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING_LINES)
         .thread_name("prefd-log")
-        .finish(io::stderr());
+        // As many lines at once as there are: flushed when none is left.
+        .finish(io::BufWriter::new(io::stderr()));
     // What is wrong must be told even where the process dies of it.
     let writer = io::stderr.with_max_level(Level::WARN).or_else(behind);
     let lines = fmt::layer().with_writer(writer).with_ansi(false);

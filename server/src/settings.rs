@@ -48,7 +48,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", env = "PREFD_ADMIN_TOKEN_FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
 
-    /// An origin whose pages may ask, such as https://app.example, or * for all of them; can
+    /// An origin whose pages may ask, such as `https://app.example`, or * for all of them; can
     /// be repeated [default: none]
     #[arg(
         long,

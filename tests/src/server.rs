@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -411,7 +411,8 @@ impl Drop for Running {
             let _ = logging.join();
         }
         if std::thread::panicking() {
-            let mut log = self.log.text.lock().unwrap().clone();
+            let text = self.log.text.lock();
+            let mut log = text.unwrap_or_else(PoisonError::into_inner).clone();
             log.truncate(20_000);
             let _ = std::io::Write::write_all(&mut std::io::stderr(), log.as_bytes());
         }
