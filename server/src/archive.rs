@@ -6,8 +6,9 @@
 //! believed of an archive, its paths least of all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,7 @@ const MAX_CONTENTS_BYTES: u64 = 256 * 1024 * 1024;
 const COPY_BYTES: usize = 256 * 1024;
 /// Nobody but the owner reads what users keep.
 const MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
 
 /// What an archive says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +181,18 @@ impl<R: Read> Read for Counting<R> {
     }
 }
 
+/// Makes a folder, and those above it, where they are missing, for the owner only.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    let mut folder = DirBuilder::new();
+    folder.recursive(true).mode(FOLDER_MODE).create(path)
+}
+
+/// Makes a file that must not be there, for the owner only.
+pub(crate) fn private_file(path: &Path) -> io::Result<File> {
+    let mut file = File::options();
+    file.write(true).create_new(true).mode(MODE).open(path)
+}
+
 /// Checks an archive to its end.
 pub(crate) fn check(from: &mut dyn Read) -> Result<Contents, ArchiveError> {
     each_member(from, &mut |_, reader| {
@@ -205,10 +219,10 @@ pub(crate) fn unpack(
         if let Some(parent) = path.parent()
             && !folders.iter().any(|folder| folder == parent)
         {
-            fs::create_dir(parent).map_err(fail)?;
+            private_folder(parent).map_err(fail)?;
             folders.push(parent.to_owned());
         }
-        let mut file = File::create_new(&path).map_err(fail)?;
+        let mut file = private_file(&path).map_err(fail)?;
         let mut buffer = vec![0; COPY_BYTES];
         loop {
             let read = reader.read(&mut buffer).map_err(ArchiveError::Read)?;
@@ -318,6 +332,8 @@ fn is_of_a_store(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use prefd_engine::{Config, Engine, WriteOptions};
+
+    use std::fs;
 
     use super::*;
 

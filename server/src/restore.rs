@@ -79,7 +79,7 @@ pub(crate) fn refuse_unfinished(data_dir: &Path) -> Result<(), RestoreError> {
 /// Restores a backup.
 pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
     let data_dir = &options.data_dir;
-    fs::create_dir_all(data_dir).map_err(system("make", data_dir))?;
+    archive::private_folder(data_dir).map_err(system("make", data_dir))?;
     let unfinished = data_dir.join(UNFINISHED);
     for found in fs::read_dir(data_dir).map_err(system("list", data_dir))? {
         let found = found.map_err(system("list", data_dir))?.path();
@@ -94,7 +94,7 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
         fs::remove_dir_all(&unfinished).map_err(system("remove", &unfinished))?;
     }
     let mut from = open(&options.from)?;
-    fs::create_dir(&unfinished).map_err(system("make", &unfinished))?;
+    archive::private_folder(&unfinished).map_err(system("make", &unfinished))?;
     let restored = unpack(&mut from, &unfinished);
     let Ok(contents) = restored else {
         // What is not right is of no use. Where even this fails, the folder says so.

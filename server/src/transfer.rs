@@ -14,6 +14,7 @@ use prefd_engine::{Commit, Config, Durability, Engine, Erased, Error, Preconditi
 use serde_json::{Value, json};
 
 use crate::admin_client::{AdminError, AdminOptions};
+use crate::archive;
 use crate::console::{self, Bar};
 use crate::download::Body;
 use crate::lines::{self, Line, LineError};
@@ -242,7 +243,7 @@ pub(crate) fn export(options: &ExportOptions) -> Result<(), TransferError> {
     if options.to.as_os_str() == STANDARD {
         return export_to(options, &mut io::stdout().lock());
     }
-    let file = File::create_new(&options.to).map_err(system("make the file"))?;
+    let file = archive::private_file(&options.to).map_err(system("make the file"))?;
     export_to(options, &mut &file)?;
     file.sync_all().map_err(system("sync the file"))
 }
