@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::token;
@@ -27,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Issuer {
     address: SocketAddr,
+    is_tls: bool,
     shared: Arc<Shared>,
     is_stopped: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
@@ -98,6 +100,17 @@ impl Issuer {
 
     /// The same where one was before.
     pub fn start_at(address: SocketAddr, key: &Signer) -> Self {
+        Self::listen(address, key, None)
+    }
+
+    /// One that is asked over TLS, and shows this certificate, of `localhost`.
+    pub fn start_tls(key: &Signer, tls: ServerConfig) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        Self::listen(address, key, Some(Arc::new(tls)))
+    }
+
+    fn listen(address: SocketAddr, key: &Signer, tls: Option<Arc<ServerConfig>>) -> Self {
+        let is_tls = tls.is_some();
         let listener = TcpListener::bind(address).expect("the address is free");
         let address = listener.local_addr().unwrap();
         let shared = Arc::<Shared>::default();
@@ -108,16 +121,23 @@ impl Issuer {
                 if stop.load(Ordering::SeqCst) {
                     break;
                 }
-                let shared = Arc::clone(&ours);
+                let (shared, tls) = (Arc::clone(&ours), tls.clone());
                 let stream = stream.expect("a connection");
                 std::thread::spawn(move || {
-                    // Whoever asks may be killed.
-                    let _ = shared.serve(&stream);
+                    // Whoever asks may be killed, or not like the certificate.
+                    let _ = match tls {
+                        None => shared.serve(&stream),
+                        Some(tls) => {
+                            let connection = ServerConnection::new(tls).expect("TLS");
+                            shared.serve(StreamOwned::new(connection, stream))
+                        }
+                    };
                 });
             }
         });
         let issuer = Self {
             address,
+            is_tls,
             shared,
             is_stopped,
             accepting: Some(accepting),
@@ -144,6 +164,9 @@ impl Issuer {
 
     /// What its tokens name as the issuer.
     pub fn url(&self) -> String {
+        if self.is_tls {
+            return format!("https://localhost:{}", self.address.port());
+        }
         format!("http://{}", self.address)
     }
 
@@ -209,8 +232,8 @@ impl Asked {
 }
 
 impl Shared {
-    fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
+    fn serve(&self, stream: impl Read + Write) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -243,6 +266,7 @@ impl Shared {
                 .wait_while(asked, |asked| asked.is_held)
                 .unwrap(),
         );
+        let stream = reader.get_mut();
         write!(
             stream,
             "HTTP/1.1 {} -\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n{}",
@@ -250,7 +274,8 @@ impl Shared {
             answer.body.len(),
             answer.headers,
             answer.body
-        )
+        )?;
+        stream.flush()
     }
 
     fn answer_to(&self, question: &Question) -> Answer {

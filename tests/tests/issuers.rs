@@ -9,6 +9,7 @@ use prefd_tests::http::Request;
 use prefd_tests::issuer::{Answer, INTROSPECTION, Issuer, KEYS, METADATA, Signer};
 use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
 /// A server that takes tokens of this issuer only.
@@ -242,6 +243,37 @@ fn a_provider_that_comes_later_is_found() {
     unavailable(&server, &token);
     let _issuer = Issuer::start_at(address, &key);
     wait_for_status(&server, &token, 200);
+}
+
+/// As of an authority of the operator's own.
+#[test]
+fn keys_come_over_tls_from_whom_the_system_trusts() {
+    let names = vec!["localhost".to_owned()];
+    let identity = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der()).into();
+    let tls = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.cert.der().clone()], key)
+        .unwrap();
+    let signer = Signer::new("ec256", "a");
+    let issuer = Issuer::start_tls(&signer, tls);
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = dir.path().join("authority.pem");
+    std::fs::write(&trusted, identity.cert.pem()).unwrap();
+    let launch = Launch::new(BINARY, &dir.path().join("data"))
+        .without_key()
+        .with(&["--oidc-issuer", &issuer.url(), "--require-audience=false"]);
+    let token = issuer.token(&signer, "alice", "xyz");
+    let server = launch.clone().start();
+    server.wait_for_log("certificate");
+    unavailable(&server, &token);
+    assert_eq!(issuer.count(METADATA), 0, "nothing is said to a stranger");
+    assert_eq!(server.stop().code(), Some(0));
+    let server = launch
+        .with_variable("SSL_CERT_FILE", trusted.to_str().unwrap())
+        .start();
+    assert_eq!(status(&server, &token), 200);
+    assert_eq!((issuer.count(METADATA), issuer.count(KEYS)), (1, 1));
 }
 
 #[test]
