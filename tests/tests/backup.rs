@@ -216,6 +216,18 @@ fn a_restored_directory_is_served_as_it_was() {
             .status
             .success()
     );
+    // Nobody but the owner reads what users keep.
+    for (path, mode) in [
+        ("", 0o700),
+        ("log", 0o700),
+        ("blobs", 0o700),
+        ("log/manifest", 0o600),
+    ] {
+        let found = fs::metadata(copy.join(path)).unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "{path}");
+    }
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     let server = Launch::new(BINARY, &copy).start();
     let response = server.connect().request(&Request::of("GET", "xyz", &token));
     assert_eq!(
