@@ -203,13 +203,8 @@ pub(crate) fn check(from: &mut dyn Read) -> Result<Contents, ArchiveError> {
 
 /// Lays an archive's files in a folder, which is there and empty, synced, and checks them.
 /// What is not right leaves files behind, which are not to be used.
-pub(crate) fn unpack(
-    from: &mut dyn Read,
-    folder: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Contents, ArchiveError> {
+pub(crate) fn unpack(from: &mut dyn Read, folder: &Path) -> Result<Contents, ArchiveError> {
     let mut folders = vec![folder.to_owned()];
-    let mut done_bytes = 0;
     let contents = each_member(from, &mut |path, reader| {
         let path = folder.join(path);
         let fail = |source| ArchiveError::Write {
@@ -231,12 +226,6 @@ pub(crate) fn unpack(
             }
             let chunk = buffer.get(..read).unwrap_or_default();
             file.write_all(chunk).map_err(fail)?;
-            done_bytes += read as u64;
-            // How much there is, the end alone says.
-            progress(Progress {
-                done_bytes,
-                total_bytes: done_bytes,
-            });
         }
         file.sync_all().map_err(fail)
     })?;
@@ -413,7 +402,7 @@ mod tests {
         builder.finish().unwrap();
         drop(builder);
         let dir = tempfile::tempdir().unwrap();
-        assert!(unpack(&mut out.as_slice(), dir.path(), &mut |_| {}).is_err());
+        assert!(unpack(&mut out.as_slice(), dir.path()).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -1,10 +1,13 @@
 //! What commands show: their progress on a terminal, and what they found, for people or as
 //! JSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 
 use prefd_engine::Progress;
 use serde_json::Value;
+
+/// How much is done from one time to the next that it is shown, where no total is known.
+const UNKNOWN_STEP_BYTES: u64 = 1024 * 1024;
 
 /// How far a command has come, on a terminal and nowhere else.
 pub(crate) struct Bar {
@@ -22,14 +25,31 @@ impl Bar {
         }
     }
 
+    /// Shows how far it has come; with a total of 0, which is not known, how much was done.
     pub(crate) fn show(&mut self, progress: Progress) {
-        let percent = progress.done_bytes.saturating_mul(100) / progress.total_bytes.max(1);
-        if self.is_terminal && self.shown != Some(percent) {
-            self.shown = Some(percent);
-            let total = bytes(progress.total_bytes);
-            // Nobody is served by a command that stops because its progress is not shown.
-            let _ = write!(io::stderr(), "\r{} {percent:3} % of {total} ", self.what);
+        let Progress {
+            done_bytes,
+            total_bytes,
+        } = progress;
+        let step = match total_bytes {
+            0 => done_bytes / UNKNOWN_STEP_BYTES,
+            total => done_bytes.saturating_mul(100) / total,
+        };
+        if !self.is_terminal || self.shown == Some(step) {
+            return;
         }
+        self.shown = Some(step);
+        let what = self.what;
+        // Nobody is served by a command that stops because its progress is not shown.
+        let _ = if total_bytes == 0 {
+            write!(io::stderr(), "\r{what} {} ", bytes(done_bytes))
+        } else {
+            write!(
+                io::stderr(),
+                "\r{what} {step:3} % of {} ",
+                bytes(total_bytes)
+            )
+        };
     }
 
     pub(crate) fn clear(&self) {
@@ -37,6 +57,59 @@ impl Bar {
             // To the start of the line, and erase it (ECMA-48, EL).
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+/// What passes, shown as it passes.
+pub(crate) struct Shown<T> {
+    inner: T,
+    bar: Bar,
+    progress: Progress,
+}
+
+impl<T> Shown<T> {
+    /// `total_bytes`: 0 where that is not known.
+    pub(crate) fn new(inner: T, what: &'static str, total_bytes: u64) -> Self {
+        let progress = Progress {
+            done_bytes: 0,
+            total_bytes,
+        };
+        Self {
+            inner,
+            bar: Bar::new(what),
+            progress,
+        }
+    }
+
+    fn pass(&mut self, bytes: usize) {
+        self.progress.done_bytes += bytes as u64;
+        self.bar.show(self.progress);
+    }
+}
+
+impl<T> Drop for Shown<T> {
+    fn drop(&mut self) {
+        self.bar.clear();
+    }
+}
+
+impl<T: Read> Read for Shown<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.pass(read);
+        Ok(read)
+    }
+}
+
+impl<T: Write> Write for Shown<T> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        self.pass(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

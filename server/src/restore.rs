@@ -9,7 +9,7 @@ use prefd_engine::Config;
 use serde_json::json;
 
 use crate::archive::{self, ArchiveError, Contents};
-use crate::console::{self, Bar};
+use crate::console::{self, Bar, Shown};
 use crate::serve::cause;
 
 /// Where a directory is made before it is used. While it is there, no server starts.
@@ -93,9 +93,9 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(system("remove", &unfinished))?;
     }
-    let mut from = open(&options.from)?;
+    let (from, total_bytes) = open(&options.from)?;
     archive::private_folder(&unfinished).map_err(system("make", &unfinished))?;
-    let restored = unpack(&mut from, &unfinished);
+    let restored = unpack(from, total_bytes, &unfinished);
     let Ok(contents) = restored else {
         // What is not right is of no use. Where even this fails, the folder says so.
         let _ = fs::remove_dir_all(&unfinished);
@@ -105,9 +105,10 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
     tell(options, &contents)
 }
 
-fn open(from: &Path) -> Result<Box<dyn Read>, RestoreError> {
+/// The backup, and its length, or 0 where that is not known.
+fn open(from: &Path) -> Result<(Box<dyn Read>, u64), RestoreError> {
     if from.as_os_str() == STANDARD_INPUT {
-        return Ok(Box::new(io::stdin().lock()));
+        return Ok((Box::new(io::stdin().lock()), 0));
     }
     let path = if from.is_dir() {
         newest(from)?
@@ -115,7 +116,8 @@ fn open(from: &Path) -> Result<Box<dyn Read>, RestoreError> {
         from.to_owned()
     };
     let file = File::open(&path).map_err(system("open", &path))?;
-    Ok(Box::new(BufReader::new(file)))
+    let bytes = file.metadata().map_or(0, |file| file.len());
+    Ok((Box::new(BufReader::new(file)), bytes))
 }
 
 /// The newest backup in a folder: names go up with the time.
@@ -133,8 +135,10 @@ fn newest(folder: &Path) -> Result<PathBuf, RestoreError> {
 }
 
 /// Lays the files, and has the engine check every byte of them.
-fn unpack(from: &mut dyn Read, folder: &Path) -> Result<Contents, RestoreError> {
-    let contents = archive::unpack(from, folder, &mut |_| {})?;
+fn unpack(from: impl Read, total_bytes: u64, folder: &Path) -> Result<Contents, RestoreError> {
+    let mut shown = Shown::new(from, "restoring", total_bytes);
+    let contents = archive::unpack(&mut shown, folder)?;
+    drop(shown);
     let mut bar = Bar::new("verifying");
     let found = prefd_engine::verify(&Config::new(folder), &mut |progress| bar.show(progress));
     bar.clear();

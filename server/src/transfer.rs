@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::admin_client::{AdminError, AdminOptions};
 use crate::archive;
-use crate::console::{self, Bar};
+use crate::console::{self, Bar, Shown};
 use crate::download::Body;
 use crate::lines::{self, Line, LineError};
 use crate::pipe::Pipe;
@@ -249,7 +249,7 @@ pub(crate) fn export(options: &ExportOptions) -> Result<(), TransferError> {
 }
 
 fn export_to(options: &ExportOptions, out: &mut dyn Write) -> Result<(), TransferError> {
-    let mut out = BufWriter::new(out);
+    let mut out = BufWriter::new(Shown::new(out, "exporting", 0));
     let user = options.user.as_deref();
     if let Some(data_dir) = &options.access.data_dir {
         let engine = open_store(data_dir)?;
@@ -275,23 +275,18 @@ fn export_to(options: &ExportOptions, out: &mut dyn Write) -> Result<(), Transfe
 
 /// Imports documents.
 pub(crate) fn import(options: &ImportOptions) -> Result<(), TransferError> {
-    let mut from: Box<dyn BufRead + Send> = if options.from.as_os_str() == STANDARD {
-        Box::new(BufReader::new(io::stdin()))
+    let (from, total_bytes): (Box<dyn Read + Send>, u64) = if options.from.as_os_str() == STANDARD {
+        (Box::new(io::stdin()), 0)
     } else {
         let file = File::open(&options.from).map_err(system("open the file"))?;
-        Box::new(BufReader::new(file))
+        let bytes = file.metadata().map_or(0, |file| file.len());
+        (Box::new(file), bytes)
     };
+    let from = Shown::new(from, "importing", total_bytes);
     let (documents, kept) = match &options.access.data_dir {
-        Some(data_dir) => {
-            // Closing it makes all of it durable.
-            let engine = open(data_dir, Durability::Buffered)?;
-            let max_body_bytes = Config::new("").limits.max_body_bytes;
-            let counts = read_lines(&engine, max_body_bytes, options.keep_existing, &mut *from);
-            engine.close()?;
-            counts?
-        }
-        None => import_online(options, from)?,
-    };
+        Some(data_dir) => import_closed(data_dir, options, from),
+        None => import_online(options, from),
+    }?;
     let told = if options.json {
         console::print(&json!({"documents": documents, "kept": kept}))
     } else {
@@ -304,9 +299,23 @@ pub(crate) fn import(options: &ImportOptions) -> Result<(), TransferError> {
     told.map_err(system("write to standard output"))
 }
 
+fn import_closed(
+    data_dir: &Path,
+    options: &ImportOptions,
+    from: impl Read,
+) -> Result<(u64, u64), TransferError> {
+    // Closing it makes all of it durable.
+    let engine = open(data_dir, Durability::Buffered)?;
+    let max_body_bytes = Config::new("").limits.max_body_bytes;
+    let mut lines = BufReader::new(from);
+    let counts = read_lines(&engine, max_body_bytes, options.keep_existing, &mut lines);
+    engine.close()?;
+    counts
+}
+
 fn import_online(
     options: &ImportOptions,
-    mut from: Box<dyn BufRead + Send>,
+    mut from: impl Read + Send + 'static,
 ) -> Result<(u64, u64), TransferError> {
     let path = if options.keep_existing {
         "/documents?keep-existing"
