@@ -5,6 +5,7 @@
 //! token chooses either. Tokens that are no JWTs are their issuer's to judge (RFC 7662).
 
 mod cache;
+mod challenge;
 mod claims;
 pub(crate) mod introspection;
 pub(crate) mod keys;
@@ -15,11 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use hyper::header::HeaderMap;
 
-use crate::error::{Code, Refusal};
+use crate::error::Refusal;
 use crate::metrics::Count;
 use cache::TokenCache;
+use challenge::Challenges;
+pub(crate) use challenge::{NO_LINKED_IDENTITY, bearer};
 pub(crate) use claims::ClaimNames;
 pub(crate) use claims::Claims;
 use introspection::Introspection;
@@ -31,9 +34,6 @@ use provider::Provider;
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Seconds that clocks may differ.
 const LEEWAY_SECONDS: f64 = 30.0;
-/// The page's own words.
-pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \
-     please check why the user does not have a linked identity";
 
 /// What a token must say to be believed, besides its signature and its issuer.
 #[derive(Debug, Clone, Default)]
@@ -100,13 +100,6 @@ impl From<&'static str> for Denial {
     }
 }
 
-/// The `WWW-Authenticate` headers, which differ only in the realm.
-struct Challenges {
-    realm: String,
-    plain: HeaderValue,
-    invalid_token: HeaderValue,
-}
-
 impl Authenticator {
     /// `None` where the realm cannot stand in a header.
     pub(crate) fn new(
@@ -115,10 +108,6 @@ impl Authenticator {
         realm: &str,
         cache_entries: usize,
     ) -> Option<Self> {
-        let realm = format!(
-            "Bearer realm=\"{}\"",
-            realm.replace('\\', "\\\\").replace('"', "\\\"")
-        );
         Some(Self {
             local: RwLock::new(Arc::new(trust.local)),
             providers: trust.providers,
@@ -128,12 +117,7 @@ impl Authenticator {
             cache: TokenCache::new(cache_entries),
             remembers: cache_entries > 0,
             counts: Counts::default(),
-            challenges: Challenges {
-                plain: HeaderValue::try_from(&realm).ok()?,
-                invalid_token: HeaderValue::try_from(format!("{realm}, error=\"invalid_token\""))
-                    .ok()?,
-                realm,
-            },
+            challenges: Challenges::new(realm)?,
         })
     }
 
@@ -145,7 +129,7 @@ impl Authenticator {
         last: &LastToken,
         now: SystemTime,
     ) -> Result<Arc<Claims>, Box<Refusal>> {
-        let token = self.token(headers)?;
+        let token = self.challenges.token(headers)?;
         let now = seconds(now);
         let claims = if let Some(claims) = self.remembered(token, last) {
             self.counts.remembered.add_one();
@@ -156,72 +140,16 @@ impl Authenticator {
             // On its own, so that what it waits with is no part of every request.
             Box::pin(self.judge(token, last, now)).await
         };
-        let claims = claims.map_err(|denial| self.denied(denial))?;
+        let claims = claims.map_err(|denial| self.challenges.denied(denial))?;
         if !claims.has_linked_identity {
-            return Err(
-                Refusal::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY)
-                    .challenge(self.challenges.plain.clone()),
-            );
+            return Err(self.challenges.not_linked());
         }
         Ok(claims)
     }
 
-    /// The token of a request.
-    fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<Refusal>> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let header = values.next();
-        if values.next().is_some() {
-            return Err(Refusal::new(
-                Code::InvalidRequest,
-                "There is more than one Authorization header.",
-            )
-            .at_header("Authorization"));
-        }
-        header.and_then(bearer).ok_or_else(|| {
-            Refusal::new(
-                Code::MissingToken,
-                "The request has no Authorization header with a Bearer token.",
-            )
-            .challenge(self.challenges.plain.clone())
-        })
-    }
-
-    fn denied(&self, denial: Denial) -> Box<Refusal> {
-        match denial {
-            Denial::Refused(reason) => Refusal::new(Code::InvalidToken, reason)
-                .at_header("Authorization")
-                .challenge(self.challenges.invalid_token.clone()),
-            // Not a refusal of the token: its client would throw it away.
-            Denial::Unavailable => Refusal::new(
-                Code::Overloaded,
-                "The token cannot be judged now, since its issuer does not answer; try again later.",
-            ),
-        }
-    }
-
     /// The refusal of a token that lacks `scope`.
     pub(crate) fn insufficient(&self, scope: &str) -> Box<Refusal> {
-        let refusal = Refusal::new(
-            Code::InsufficientScope,
-            format!("The token is not of this client and does not have the scope {scope}."),
-        );
-        // A scope token is visible ASCII without quote and backslash (RFC 6749,
-        // section 3.3); a clientId with anything else has no scope that could be told.
-        let tellable = scope
-            .bytes()
-            .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
-        let challenge = if tellable {
-            format!(
-                "{}, error=\"insufficient_scope\", scope=\"{scope}\"",
-                self.challenges.realm
-            )
-        } else {
-            format!("{}, error=\"insufficient_scope\"", self.challenges.realm)
-        };
-        match HeaderValue::try_from(challenge) {
-            Ok(challenge) => refusal.challenge(challenge),
-            Err(_) => refusal.challenge(self.challenges.plain.clone()),
-        }
+        self.challenges.insufficient(scope)
     }
 
     /// The claims of a token that a key has signed which is not withdrawn yet; their times
@@ -380,20 +308,6 @@ fn reason(distrust: Distrust) -> &'static str {
     }
 }
 
-/// The token of a `Bearer` header (RFC 6750 section 2.1; the scheme's case does not
-/// matter, RFC 9110 section 11.1).
-pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = header.as_bytes().split_at_checked("Bearer".len())?;
-    if !scheme.eq_ignore_ascii_case(b"Bearer") {
-        return None;
-    }
-    match token.first() {
-        None => Some(token),
-        Some(b' ') => Some(token.trim_ascii()),
-        Some(_) => None,
-    }
-}
-
 /// Seconds since 1970.
 fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH)
@@ -404,10 +318,12 @@ fn seconds(time: SystemTime) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use hyper::header::{AUTHORIZATION, HeaderValue};
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
 
     use super::*;
+    use crate::error::Code;
 
     /// Seconds since 1970. Where a signature is checked, times are held against the clock
     /// as well.

@@ -7,18 +7,15 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use httpdate::HttpDate;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderValue, LAST_MODIFIED,
-    TRANSFER_ENCODING, VARY,
-};
+use hyper::header::{ETAG, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
+use crate::answer::{NO_DOCUMENT, found, no_content, not_modified, precondition_failed};
 use crate::auth::{Authenticator, LastToken};
 use crate::budget::Budget;
 use crate::connection::Answers;
@@ -26,7 +23,6 @@ use crate::cors::Cors;
 use crate::download::{Body, ReadAhead};
 use crate::error::{Code, Refusal};
 use crate::exchange::{Answer, Exchange, NOBODY, unpanicked};
-use crate::header::header_value;
 use crate::health::{Health, Probe};
 use crate::media_type;
 use crate::metrics::{Counters, Kind};
@@ -38,15 +34,6 @@ use crate::upload::{Received, blocking, receive};
 
 /// The methods of a document.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// A user's document is that user's only, and must be asked for again: its ETag makes
-/// that cheap.
-const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
-const BY_AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
-/// Headers of an answer with a document, at most.
-const FOUND_HEADERS: usize = 7;
-/// What a namespace answers that holds nothing.
-const NO_DOCUMENT: &[u8] = b"{}";
 
 /// Everything that answering needs.
 pub(crate) struct Handler {
@@ -362,58 +349,6 @@ impl Handler {
     fn namespace(&self, names: Names<'_>) -> Result<Namespace, prefd_engine::Error> {
         self.engine.namespace(names.user, names.client)
     }
-}
-
-fn precondition_failed(current: Option<prefd_engine::Revision>) -> Box<Refusal> {
-    prefd_engine::Error::PreconditionFailed { current }.into()
-}
-
-fn no_content() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
-}
-
-fn not_modified(current: Option<prefd_engine::Revision>) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    // Section 15.4.5 of RFC 9110: what a 200 would have sent of these.
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, PRIVATE);
-    headers.insert(VARY, BY_AUTHORIZATION);
-    if let Some(etag) = current.and_then(etag) {
-        headers.insert(ETAG, etag);
-    }
-    response
-}
-
-/// A 200; without `body` the answer to a HEAD.
-fn found(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
-    let is_head = body.is_none();
-    let mut response = Response::new(body.unwrap_or_else(Body::empty));
-    let headers = response.headers_mut();
-    headers.reserve(FOUND_HEADERS);
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(CACHE_CONTROL, PRIVATE);
-    headers.insert(VARY, BY_AUTHORIZATION);
-    // Of a body that is sent hyper knows it.
-    if is_head {
-        let bytes = stat.map_or(NO_DOCUMENT.len() as u64, |stat| stat.usage.bytes);
-        headers.insert(CONTENT_LENGTH, bytes.into());
-    }
-    if let Some(stat) = stat {
-        if let Some(etag) = etag(stat.revision) {
-            headers.insert(ETAG, etag);
-        }
-        if let Some(modified) = http_date(stat.modified) {
-            headers.insert(LAST_MODIFIED, modified);
-        }
-    }
-    response
-}
-
-fn http_date(time: SystemTime) -> Option<HeaderValue> {
-    header_value(format_args!("{}", HttpDate::from(time)))
 }
 
 /// One host, since intermediaries that see two may each take another (RFC 9112 section

@@ -12,7 +12,8 @@ use crate::auth::keys::{KeyError, KeySet};
 use crate::auth::provider::{Provider, Source};
 use crate::auth::{Authenticator, ClaimNames, Rules, Trust};
 use crate::outgoing::{Endpoint, EndpointError, Outgoing};
-use crate::settings::{Settings, span};
+use crate::settings::Settings;
+use crate::span::span;
 
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;

@@ -2,13 +2,18 @@
 //!
 //! # Layout
 //!
-//! In the order in which a request passes them: `serve` accepts, as many as
-//! `descriptors` leaves room for, and `connection` carries; `handler` judges and
-//! answers, with `route`, `auth`, `scope`, `media_type`, `precondition` each judging one
-//! thing; `upload` and `download` move documents; `error` is every answer that is not a
-//! success, `id` names the request, `openapi` says what can be asked and answered. Around
-//! them, `cli` and `settings` say how to run, `dev` and `token` make tokens, and `store`
-//! looks after a data directory that is not being served.
+//! In the order in which a request passes them: `listen` accepts and `places` finds room,
+//! as much as `descriptors` leaves; `connection` carries, with `tls` and `pace`; `exchange`
+//! is what every request gets; `handler` judges and answers, with `route`, `auth`, `scope`,
+//! `media_type`, `precondition` each judging one thing; `upload` and `download` move
+//! documents; `answer` is what is a success and `error` what is not, `id` names the
+//! request, `openapi` says what can be asked and answered. Beside it, `admin` answers the
+//! operator, with `health`, `metrics` and `archive`.
+//!
+//! Around them, `cli`, `settings` and `config` say how to run, `serve` puts the parts
+//! together, `identity` says who is believed and `outgoing` asks them, `dev` and `token` make
+//! tokens. `store`, `backup`, `restore` and `transfer` are commands that look after
+//! documents, with a server (`admin_client`) or without.
 //!
 //! The store is [`prefd_engine`]: the server never opens a data file. Async workers
 //! never block; what touches the disk runs on blocking threads, a bounded piece at a
@@ -27,6 +32,7 @@
 mod address;
 mod admin;
 mod admin_client;
+mod answer;
 mod archive;
 mod auth;
 mod backup;
@@ -67,6 +73,7 @@ mod route;
 mod scope;
 mod serve;
 mod settings;
+mod span;
 mod store;
 mod systemd;
 mod tls;

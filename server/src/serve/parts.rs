@@ -23,7 +23,8 @@ use crate::metrics::{Metrics, Sources};
 use crate::openapi::OpenApi;
 use crate::restore;
 use crate::serve::{ServeError, is_dev};
-use crate::settings::{Settings, span};
+use crate::settings::Settings;
+use crate::span::span;
 use crate::tls::Certificate;
 use crate::upload;
 

@@ -1,0 +1,112 @@
+//! The token of a request, and what a client is told whose token is missing, bad or not
+//! enough (RFC 6750 sections 2.1 and 3).
+
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+
+use crate::auth::Denial;
+use crate::error::{Code, Refusal};
+
+/// The page's own words.
+pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \
+     please check why the user does not have a linked identity";
+
+/// The `WWW-Authenticate` headers, which differ only in the realm.
+pub(super) struct Challenges {
+    realm: String,
+    plain: HeaderValue,
+    invalid_token: HeaderValue,
+}
+
+impl Challenges {
+    /// `None` where the realm cannot stand in a header.
+    pub(super) fn new(realm: &str) -> Option<Self> {
+        let realm = format!(
+            "Bearer realm=\"{}\"",
+            realm.replace('\\', "\\\\").replace('"', "\\\"")
+        );
+        let invalid_token = format!("{realm}, error=\"invalid_token\"");
+        Some(Self {
+            plain: HeaderValue::try_from(&realm).ok()?,
+            invalid_token: HeaderValue::try_from(invalid_token).ok()?,
+            realm,
+        })
+    }
+
+    /// The token of a request.
+    pub(super) fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<Refusal>> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let header = values.next();
+        if values.next().is_some() {
+            return Err(Refusal::new(
+                Code::InvalidRequest,
+                "There is more than one Authorization header.",
+            )
+            .at_header("Authorization"));
+        }
+        header.and_then(bearer).ok_or_else(|| {
+            Refusal::new(
+                Code::MissingToken,
+                "The request has no Authorization header with a Bearer token.",
+            )
+            .challenge(self.plain.clone())
+        })
+    }
+
+    /// The refusal of a token that gives no access.
+    pub(super) fn denied(&self, denial: Denial) -> Box<Refusal> {
+        match denial {
+            Denial::Refused(reason) => Refusal::new(Code::InvalidToken, reason)
+                .at_header("Authorization")
+                .challenge(self.invalid_token.clone()),
+            // Not a refusal of the token: its client would throw it away.
+            Denial::Unavailable => Refusal::new(
+                Code::Overloaded,
+                "The token cannot be judged now, since its issuer does not answer; try again later.",
+            ),
+        }
+    }
+
+    /// The refusal of a user without the linked identity that is required.
+    pub(super) fn not_linked(&self) -> Box<Refusal> {
+        Refusal::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY).challenge(self.plain.clone())
+    }
+
+    /// The refusal of a token that lacks `scope`.
+    pub(super) fn insufficient(&self, scope: &str) -> Box<Refusal> {
+        let refusal = Refusal::new(
+            Code::InsufficientScope,
+            format!("The token is not of this client and does not have the scope {scope}."),
+        );
+        // A scope token is visible ASCII without quote and backslash (RFC 6749,
+        // section 3.3); a clientId with anything else has no scope that could be told.
+        let tellable = scope
+            .bytes()
+            .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        let challenge = if tellable {
+            format!(
+                "{}, error=\"insufficient_scope\", scope=\"{scope}\"",
+                self.realm
+            )
+        } else {
+            format!("{}, error=\"insufficient_scope\"", self.realm)
+        };
+        match HeaderValue::try_from(challenge) {
+            Ok(challenge) => refusal.challenge(challenge),
+            Err(_) => refusal.challenge(self.plain.clone()),
+        }
+    }
+}
+
+/// The token of a `Bearer` header (RFC 6750 section 2.1; the scheme's case does not
+/// matter, RFC 9110 section 11.1).
+pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = header.as_bytes().split_at_checked("Bearer".len())?;
+    if !scheme.eq_ignore_ascii_case(b"Bearer") {
+        return None;
+    }
+    match token.first() {
+        None => Some(token),
+        Some(b' ') => Some(token.trim_ascii()),
+        Some(_) => None,
+    }
+}
