@@ -1,0 +1,246 @@
+//! `prefd export`, `import` and `erase`, of a running server or of a directory that no
+//! server has open.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use http_body_util::BodyExt;
+use hyper::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use prefd_engine::{Config, Durability, Engine};
+use serde_json::{Value, json};
+
+use crate::admin_client::{AdminError, AdminOptions};
+use crate::archive;
+use crate::console::{self, Bar, Shown};
+use crate::download::Body;
+use crate::pipe::Pipe;
+use crate::transfer::{TransferError, erased_json, read_lines, system, write_lines};
+
+/// The path that stands for standard input or output.
+const STANDARD: &str = "-";
+
+/// Which store.
+#[derive(Debug, Args)]
+pub(crate) struct Access {
+    /// A data directory that no server has open, instead of a running server's
+    #[arg(long, value_name = "DIR", conflicts_with = "admin")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminOptions,
+}
+
+/// What to export.
+#[derive(Debug, Args)]
+pub(crate) struct ExportOptions {
+    #[command(flatten)]
+    access: Access,
+    /// Of this user only
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// The file to write, which must not be there; - for standard output
+    #[arg(long, value_name = "FILE", default_value = STANDARD)]
+    to: PathBuf,
+}
+
+/// What to import.
+#[derive(Debug, Args)]
+pub(crate) struct ImportOptions {
+    #[command(flatten)]
+    access: Access,
+    /// The file to read; - for standard input
+    #[arg(long, value_name = "FILE", default_value = STANDARD)]
+    from: PathBuf,
+    /// Leave documents as they are that are there
+    #[arg(long)]
+    keep_existing: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Whom to erase.
+#[derive(Debug, Args)]
+pub(crate) struct EraseOptions {
+    #[command(flatten)]
+    access: Access,
+    /// The user, as tokens name it
+    #[arg(long, value_name = "USER")]
+    user: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Exports documents.
+pub(crate) fn export(options: &ExportOptions) -> Result<(), TransferError> {
+    if options.to.as_os_str() == STANDARD {
+        return export_to(options, &mut io::stdout().lock());
+    }
+    let file = archive::private_file(&options.to).map_err(system("make the file"))?;
+    export_to(options, &mut &file)?;
+    file.sync_all().map_err(system("sync the file"))
+}
+
+fn export_to(options: &ExportOptions, out: &mut dyn Write) -> Result<(), TransferError> {
+    let mut out = BufWriter::new(Shown::new(out, "exporting", 0));
+    let user = options.user.as_deref();
+    if let Some(data_dir) = &options.access.data_dir {
+        let engine = open_store(data_dir)?;
+        write_lines(&engine, user, &mut out)?;
+        engine.close()?;
+    } else {
+        let path = user.map_or("/documents".to_owned(), |user| {
+            format!("{}/documents", path_of(user))
+        });
+        let admin = &options.access.admin;
+        wait_for(async {
+            let mut body = admin.ask(Method::GET, &path).await?.into_body();
+            while let Some(frame) = body.frame().await {
+                if let Ok(piece) = frame.map_err(AdminError::from)?.into_data() {
+                    out.write_all(&piece).map_err(system("write"))?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    out.flush().map_err(system("write"))
+}
+
+/// Imports documents.
+pub(crate) fn import(options: &ImportOptions) -> Result<(), TransferError> {
+    let (from, total_bytes): (Box<dyn Read + Send>, u64) = if options.from.as_os_str() == STANDARD {
+        (Box::new(io::stdin()), 0)
+    } else {
+        let file = File::open(&options.from).map_err(system("open the file"))?;
+        let bytes = file.metadata().map_or(0, |file| file.len());
+        (Box::new(file), bytes)
+    };
+    let from = Shown::new(from, "importing", total_bytes);
+    let (documents, kept) = match &options.access.data_dir {
+        Some(data_dir) => import_closed(data_dir, options, from),
+        None => import_online(options, from),
+    }?;
+    let told = if options.json {
+        console::print(&json!({"documents": documents, "kept": kept}))
+    } else {
+        let rows = [
+            ("imported", documents.to_string()),
+            ("left as they were", kept.to_string()),
+        ];
+        console::write(&console::table(&rows))
+    };
+    told.map_err(system("write to standard output"))
+}
+
+fn import_closed(
+    data_dir: &Path,
+    options: &ImportOptions,
+    from: impl Read,
+) -> Result<(u64, u64), TransferError> {
+    // Closing it makes all of it durable.
+    let engine = open(data_dir, Durability::Buffered)?;
+    let max_body_bytes = Config::new("").limits.max_body_bytes;
+    let mut lines = BufReader::new(from);
+    let counts = read_lines(&engine, max_body_bytes, options.keep_existing, &mut lines);
+    engine.close()?;
+    counts
+}
+
+fn import_online(
+    options: &ImportOptions,
+    mut from: impl Read + Send + 'static,
+) -> Result<(u64, u64), TransferError> {
+    let path = if options.keep_existing {
+        "/documents?keep-existing"
+    } else {
+        "/documents"
+    };
+    let (pipe, pieces) = Pipe::new();
+    wait_for(async {
+        let sending = tokio::task::spawn_blocking(move || {
+            pipe.write(|out| io::copy(&mut from, out).map(drop))
+        });
+        let asked = options
+            .access
+            .admin
+            .send(Method::POST, path, Body::piped(pieces));
+        let response = asked.await?;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(AdminError::from)?;
+        let told: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+        // What could not be read of the file is told, and not what came of that.
+        if let Ok(Err(error)) = sending.await {
+            return Err(system("read the file")(error));
+        }
+        let count = |name: &str| told.get(name).and_then(Value::as_u64).unwrap_or_default();
+        Ok((count("documents"), count("kept")))
+    })
+}
+
+/// Erases a user.
+pub(crate) fn erase(options: &EraseOptions) -> Result<(), TransferError> {
+    let told = if let Some(data_dir) = &options.access.data_dir {
+        let engine = open_store(data_dir)?;
+        let mut bar = Bar::new("erasing");
+        let erased = engine.erase(&options.user, &mut |progress| bar.show(progress));
+        bar.clear();
+        engine.close()?;
+        erased_json(&erased?)
+    } else {
+        let path = path_of(&options.user);
+        let admin = &options.access.admin;
+        wait_for(async {
+            let body = admin.ask(Method::DELETE, &path).await?.into_body();
+            let body = body.collect().await.map_err(AdminError::from)?;
+            Ok(serde_json::from_slice(&body.to_bytes()).unwrap_or_default())
+        })?
+    };
+    let shown = if options.json {
+        console::print(&told)
+    } else {
+        let documents = told
+            .get("documents")
+            .and_then(Value::as_u64)
+            .unwrap_or_default();
+        console::write(&console::table(&[(
+            "documents erased",
+            documents.to_string(),
+        )]))
+    };
+    shown.map_err(system("write to standard output"))?;
+    if told.get("complete") == Some(&Value::Bool(true)) {
+        return Ok(());
+    }
+    Err(TransferError::Incomplete(told.to_string()))
+}
+
+fn path_of(user: &str) -> String {
+    format!("/users/{}", utf8_percent_encode(user, NON_ALPHANUMERIC))
+}
+
+/// A directory that is a store, and that no server has open.
+fn open_store(data_dir: &Path) -> Result<Engine, TransferError> {
+    // One that is none is refused here, and not made.
+    prefd_engine::stats(&Config::new(data_dir))?;
+    open(data_dir, Durability::Sync)
+}
+
+fn open(data_dir: &Path, durability: Durability) -> Result<Engine, TransferError> {
+    let mut config = Config::new(data_dir);
+    config.durability = durability;
+    config.background_compaction = false;
+    Ok(Engine::open(config)?)
+}
+
+fn wait_for<T>(work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(system("start"))?.block_on(work)
+}
