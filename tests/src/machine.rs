@@ -7,6 +7,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Write, stderr};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::{browser, oidc_provider, schemathesis};
@@ -67,6 +68,26 @@ pub fn has_slowhttptest() -> bool {
         skip("slowhttptest is not installed");
     }
     has
+}
+
+/// Where to look for programs: a proxy may be where only root's shell looks.
+pub fn program_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:/usr/sbin:/sbin")
+}
+
+/// Whether all of these programs are there; where not, the test is skipped.
+pub fn has_programs(programs: &[&str]) -> bool {
+    let path = program_path();
+    let is_there = |program: &str| {
+        let mut folders = path.split(':');
+        folders.any(|folder| Path::new(folder).join(program).is_file())
+    };
+    let missing = programs.iter().find(|program| !is_there(program));
+    if let Some(missing) = missing {
+        skip(&format!("{missing} is not installed"));
+    }
+    missing.is_none()
 }
 
 /// Whether the real identity provider is there; where not, the test is skipped.
