@@ -14,7 +14,7 @@
 //!   long it waits.
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
 //!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
-//!   fail.
+//!   fail, [`service_manager`] is a systemd that runs units.
 //! - [`raised`] ends the threads of a test.
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
@@ -43,6 +43,7 @@ pub mod raised;
 pub mod random;
 pub mod schemathesis;
 pub mod server;
+pub mod service_manager;
 pub mod sim_disk;
 pub mod sim_model;
 pub mod sim_store;

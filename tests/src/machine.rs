@@ -10,7 +10,7 @@ use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::{browser, oidc_provider, schemathesis};
+use crate::{browser, oidc_provider, schemathesis, service_manager};
 
 const REQUIRE_ALL: &str = "PREFD_TEST_REQUIRE_ALL";
 /// Set for a test that was started again in namespaces of its own.
@@ -88,6 +88,16 @@ pub fn has_programs(programs: &[&str]) -> bool {
         skip(&format!("{missing} is not installed"));
     }
     missing.is_none()
+}
+
+/// Whether there is a systemd that a test can have as the first process of namespaces;
+/// where not, the test is skipped.
+pub fn has_service_manager() -> bool {
+    let has = service_manager::is_there();
+    if !has {
+        skip("systemd is not installed, or the kernel has no cgroup2");
+    }
+    has && has_programs(&["systemctl", "pivot_root", "nsenter", "curl"])
 }
 
 /// Whether the real identity provider is there; where not, the test is skipped.
