@@ -94,7 +94,7 @@ impl Answers for Admin {
         async move {
             let outcome = unpanicked(pin!(self.operate(&parts, &mut body))).await;
             let is_read = body.is_end_stream();
-            let (response, _) = exchange.end(outcome, &parts.method, "admin", NOBODY, is_read);
+            let (response, _) = exchange.end(outcome, &parts.method, name(&parts), NOBODY, is_read);
             see(&response);
             Ok(response)
         }
@@ -184,6 +184,18 @@ impl Admin {
         response.headers_mut().insert(CONTENT_TYPE, TEXT);
         Ok(response)
     }
+}
+
+/// What the log calls what was asked: a user's name is not for it.
+fn name(parts: &Parts) -> &'static str {
+    let path = parts.uri.path();
+    if path.starts_with("/users/") {
+        return "/users/{user}";
+    }
+    ["/metrics", "/backup", "/documents", "/livez", "/readyz"]
+        .into_iter()
+        .find(|name| *name == path)
+        .unwrap_or("none")
 }
 
 /// Refuses what a browser sends for a page: it names an origin, or a host that a page's

@@ -304,6 +304,9 @@ fn erased_is_erased() {
             assert_eq!(kept, "{\"kept\":1}");
         }
         assert!(!server.has_logged(user));
+        if is_running {
+            server.wait_for_log("method=\"DELETE\" route=\"/users/{user}\" status=200");
+        }
     }
     assert_eq!(server.stop().code(), Some(0));
     assert!(
