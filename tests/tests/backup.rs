@@ -405,3 +405,28 @@ fn a_server_that_gives_none_leaves_no_file() {
     assert_eq!(told.status.code(), Some(0), "{told:?}");
     assert!(told.out.contains("documents"), "{}", told.out);
 }
+
+#[test]
+fn a_backup_waits_for_one_whose_client_has_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    // More than sockets hold.
+    let value = format!("\"{}\"", "b".repeat(10_000_000));
+    let body = format!("{{\"a\":{value},\"b\":{value},\"c\":{value}}}");
+    put(&mut server.connect(), "c", &token::of("user", "c"), &body);
+    let mut reader = server.connect_admin();
+    reader
+        .send(&Request::to("localhost", "GET", "/backup").bytes())
+        .unwrap();
+    let mut status = [0; 12];
+    reader.read_body(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    let file = folder.path().join("backup.tar");
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| back_up(&server, &file));
+        drop(reader);
+        assert_eq!(second.join().unwrap()["documents"].as_u64(), Some(1));
+    });
+}

@@ -25,6 +25,8 @@ const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
 /// How much a backup will have in its files, for whoever shows how far it has come.
 pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
+/// How long a backup waits for one that is being taken.
+const BACKUP_WAIT: Duration = Duration::from_secs(30);
 /// Pieces of an import that may wait to be read.
 const WAITING_PIECES: usize = 4;
 /// How long an import may stall.
@@ -50,7 +52,9 @@ impl StoreDesk {
 
     /// The store at one moment, as an archive.
     pub(super) async fn backup(&self) -> Answer {
-        let Ok(turn) = Arc::clone(&self.backups).try_acquire_owned() else {
+        // One whose client has gone ends a moment later.
+        let turn = Arc::clone(&self.backups).acquire_owned();
+        let Ok(Ok(turn)) = tokio::time::timeout(BACKUP_WAIT, turn).await else {
             let detail = "Another backup is being taken.";
             return Err(Refusal::new(Code::Overloaded, detail));
         };
