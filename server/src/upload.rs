@@ -24,6 +24,7 @@ pub(crate) const FREE_BYTES: usize = 16 * 1024;
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// What one upload takes beside its document at most.
 pub(crate) const BUFFERS_BYTES: u64 = (GATHER_BYTES + 2 * BUFFER_BYTES) as u64;
+
 /// A document that was received, and its room in the budget.
 pub(crate) struct Received {
     pub(crate) document: Prepared,
@@ -50,7 +51,10 @@ pub(crate) async fn receive(
         let next = tokio::select! {
             biased;
             next = timeout(idle, body.frame()) => next.map_err(|_| Stalled::TooLong),
-            () = budget.is_wanted_from(waits_since) => Err(Stalled::WhileOthersWait),
+            // One that has no room cannot give any.
+            () = budget.is_wanted_from(waits_since), if room.is_some() => {
+                Err(Stalled::WhileOthersWait)
+            }
         };
         let frame = match next {
             Ok(None) => break,

@@ -374,6 +374,11 @@ fn an_upload_that_stalls_gives_its_room_to_one_that_waits() {
     let budget = ["--body-budget-bytes", "4096", "--body-budget-wait", "20s"];
     let (server, _dir) = fresh(&budget);
     let token = token::of("alice", "xyz");
+    // One that has no room to give is not asked for any, although it stalls as well.
+    let mut small = server.connect();
+    let bytes = Request::of("PUT", "xyz", &token).body("{\"a\":1}").bytes();
+    let (begun, last) = bytes.split_at(bytes.len() - 1);
+    small.send(begun).unwrap();
     let (mut holder, _) = holder(&server, &token);
     // Whoever comes is served, at first because it is quicker than the holder.
     let mut connection = server.connect();
@@ -385,4 +390,6 @@ fn an_upload_that_stalls_gives_its_room_to_one_that_waits() {
     let response = holder.read_response(false).unwrap();
     Expected::code("request-timeout").check(&response, "stalled");
     assert_eq!(get(&mut connection, "xyz", &token), document(NEEDS_ROOM));
+    small.send(last).unwrap();
+    assert_eq!(small.read_response(false).unwrap().status, 204);
 }

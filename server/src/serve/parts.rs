@@ -38,6 +38,7 @@ pub(super) const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
+
 pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, ServeError> {
     match (&settings.tls_cert_file, &settings.tls_key_file) {
         (None, None) => Ok(None),
