@@ -131,10 +131,9 @@ impl Authenticator {
     ) -> Result<Arc<Claims>, Box<Refusal>> {
         let token = self.challenges.token(headers)?;
         let now = seconds(now);
-        let claims = if let Some(claims) = self.remembered(token, last) {
+        let claims = if let Some(known) = self.known(token, last, now) {
             self.counts.remembered.add_one();
-            let judged = claims.check_time(now).map_err(Denial::Refused);
-            judged.map(|()| claims)
+            known
         } else {
             self.counts.judged.add_one();
             // On its own, so that what it waits with is no part of every request.
@@ -150,6 +149,26 @@ impl Authenticator {
     /// The refusal of a token that lacks `scope`.
     pub(crate) fn insufficient(&self, scope: &str) -> Box<Refusal> {
         self.challenges.insufficient(scope)
+    }
+
+    /// What is known of a token without judging it anew.
+    fn known(
+        &self,
+        token: &[u8],
+        last: &LastToken,
+        now: f64,
+    ) -> Option<Result<Arc<Claims>, Denial>> {
+        if let Some(claims) = self.remembered(token, last) {
+            let judged = claims.check_time(now).map_err(Denial::Refused);
+            return Some(judged.map(|()| claims));
+        }
+        self.asked_about(token)?.known(token, now)
+    }
+
+    /// Who is asked about a token, where that is not for keys to judge.
+    fn asked_about(&self, token: &[u8]) -> Option<&Introspection> {
+        let is_for_keys = || self.has_keys() && Token::is_jwt(token);
+        self.introspection.as_ref().filter(|_| !is_for_keys())
     }
 
     /// The claims of a token that a key has signed which is not withdrawn yet; their times
@@ -177,9 +196,7 @@ impl Authenticator {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(TOO_LONG.into());
         }
-        if let Some(introspection) = &self.introspection
-            && !(self.has_keys() && Token::is_jwt(text))
-        {
+        if let Some(introspection) = self.asked_about(text) {
             return introspection.claims(text, &self.rules, now).await;
         }
         let token = self.parse(text)?;

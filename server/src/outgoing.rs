@@ -22,9 +22,9 @@ use rustls::{ClientConfig, RootCertStore};
 
 /// Bytes of an answer, at most: a key set has a few thousand.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
-/// Time for a connection to be made, and for a request from beginning to end.
+/// Time for a connection to be made, and for a GET from beginning to end.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_secs(10);
+const GET_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that nobody uses are closed after so long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("prefd/", env!("CARGO_PKG_VERSION")));
@@ -94,8 +94,8 @@ impl fmt::Display for Endpoint {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum OutgoingError {
-    #[error("no answer within {} s", TIMEOUT.as_secs())]
-    Timeout,
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     #[error("{}", causes(.0))]
     Connection(#[source] hyper_util::client::legacy::Error),
     #[error("the answer breaks off: {}", causes(.0.as_ref()))]
@@ -144,24 +144,30 @@ impl Outgoing {
 
     /// The body of a 200 to a GET.
     pub(crate) async fn get(&self, from: &Endpoint) -> Result<Bytes, OutgoingError> {
-        self.send(request(Method::GET, from, Bytes::new())).await
+        let request = request(Method::GET, from, Bytes::new());
+        self.send(request, GET_TIMEOUT).await
     }
 
-    /// The body of a 200 to a POST of a form.
+    /// The body of a 200 to a POST of a form, within this time.
     pub(crate) async fn post(
         &self,
         to: &Endpoint,
         authorization: HeaderValue,
         form: String,
+        patience: Duration,
     ) -> Result<Bytes, OutgoingError> {
         let mut request = request(Method::POST, to, form.into());
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, FORM);
         headers.insert(AUTHORIZATION, authorization);
-        self.send(request).await
+        self.send(request, patience).await
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Bytes, OutgoingError> {
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        patience: Duration,
+    ) -> Result<Bytes, OutgoingError> {
         let exchange = async {
             let response = self.0.request(request).await;
             let response = response.map_err(OutgoingError::Connection)?;
@@ -178,9 +184,9 @@ impl Outgoing {
             })?;
             Ok(body.to_bytes())
         };
-        tokio::time::timeout(TIMEOUT, exchange)
+        tokio::time::timeout(patience, exchange)
             .await
-            .unwrap_or(Err(OutgoingError::Timeout))
+            .unwrap_or(Err(OutgoingError::Timeout(patience)))
     }
 }
 

@@ -304,7 +304,19 @@ fn metrics_are_named_as_they_should_be_and_documented() {
         ])
         .start();
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
+    let said = json!({"active": true, "sub": "alice", "client_id": "xyz"});
+    issuer.say_of("opaque", &said);
+    for _ in 0..3 {
+        assert_eq!(status(&server, "opaque"), 200);
+    }
     let (samples, text) = samples(&server);
+    for (name, expected) in [
+        ("prefd_introspections_total", 1.0),
+        ("prefd_tokens_judged_total", 2.0),
+        ("prefd_tokens_remembered_total", 2.0),
+    ] {
+        assert_eq!(samples.get(name), Some(&expected), "{name} in {text}");
+    }
     // What `promtool check metrics` looks at.
     let mut kinds = BTreeMap::new();
     let mut helped = BTreeMap::new();

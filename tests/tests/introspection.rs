@@ -225,6 +225,25 @@ fn an_issuer_that_is_gone_takes_no_known_token_down() {
 }
 
 #[test]
+fn an_issuer_that_hangs_holds_up_few_requests() {
+    let asking = asking(&[&AUDIENCE[..], &["--introspection-ttl", "1ms"]].concat());
+    let Asking { issuer, server, .. } = &asking;
+    issuer.say_of("good", &active("alice"));
+    assert_eq!(status(server, "good"), 200);
+    let before = issuer.count(INTROSPECTION);
+    issuer.hold(true);
+    // One waits in vain, and those after it are told so for a while.
+    for _ in 0..12 {
+        assert_eq!(status(server, "good"), 200);
+        assert_eq!(status(server, "new"), 503);
+    }
+    let asked = issuer.count(INTROSPECTION) - before;
+    assert!((1..=6).contains(&asked), "asked {asked} times");
+    issuer.hold(false);
+    wait_for_status(server, "good", 200);
+}
+
+#[test]
 fn what_is_stale_is_not_believed_for_ever() {
     let arguments = [
         "--introspection-ttl",

@@ -25,7 +25,10 @@ use crate::outgoing::{Endpoint, Outgoing, OutgoingError};
 
 /// Questions at a time.
 pub(crate) const MAX_QUESTIONS: usize = 64;
-/// How long a request waits for an answer, and for its turn to ask.
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits for an answer, and for its turn to ask. Longer than the other,
+/// so that whoever asks learns that there is no answer, and those after it need not wait.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After the issuer could not be reached, it is asked again so much later: else each
 /// request would wait for a connection that does not come.
@@ -161,7 +164,7 @@ impl Introspection {
         }
     }
 
-    /// What the token says at `now`, in seconds since 1970.
+    /// What the token says at `now`, in seconds since 1970. May wait for its issuer.
     pub(crate) async fn claims(
         &self,
         token: &[u8],
@@ -169,9 +172,6 @@ impl Introspection {
         now: f64,
     ) -> Result<Arc<Claims>, Denial> {
         let text = plain(token).ok_or(Denial::Refused("The token has a malformed form."))?;
-        if let Some(known) = self.known(token, now) {
-            return known;
-        }
         let asked = tokio::time::timeout(PATIENCE, async {
             let _turn = self.turn_of(token).lock().await;
             // Another request may have asked meanwhile.
@@ -193,7 +193,7 @@ impl Introspection {
     }
 
     /// What was answered lately.
-    fn known(&self, token: &[u8], now: f64) -> Option<Result<Arc<Claims>, Denial>> {
+    pub(crate) fn known(&self, token: &[u8], now: f64) -> Option<Result<Arc<Claims>, Denial>> {
         if let Some(answer) = self.good.get(token)
             && answer.asked.elapsed() < self.belief.fresh
         {
@@ -222,10 +222,11 @@ impl Introspection {
             Err(error) => {
                 self.unanswered.add_one();
                 tracing::warn!(%error, "an identity provider cannot be asked about a token");
-                if let AskError::Outgoing(OutgoingError::Connection(_) | OutgoingError::Timeout) =
-                    error
+                if let AskError::Outgoing(
+                    OutgoingError::Connection(_) | OutgoingError::Timeout(_),
+                ) = error
                 {
-                    *self.failure() = Some(asked);
+                    *self.failure() = Some(Instant::now());
                 }
                 return self.stale(token.as_bytes(), now);
             }
@@ -296,7 +297,10 @@ impl Introspection {
         };
         let form = format!("token={}&token_type_hint=access_token", encoded(token));
         let Credentials(credentials) = self.credentials().clone();
-        let text = self.outgoing.post(&place, credentials, form).await?;
+        let text = self
+            .outgoing
+            .post(&place, credentials, form, ANSWER_TIMEOUT);
+        let text = text.await?;
         let members: Map<String, Value> = serde_json::from_slice(&text)?;
         match members.get("active") {
             Some(Value::Bool(true)) => Ok(Some(members)),

@@ -191,7 +191,7 @@ impl Exposition {
         let counts = authenticator.counts();
         out.counter(
             "prefd_tokens_remembered",
-            "Tokens that were believed because they had been verified before",
+            "Tokens of which it was still known whether they are good",
             counts.remembered.get(),
         )?;
         out.counter(
