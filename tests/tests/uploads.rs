@@ -379,17 +379,19 @@ fn an_upload_that_stalls_gives_its_room_to_one_that_waits() {
     let bytes = Request::of("PUT", "xyz", &token).body("{\"a\":1}").bytes();
     let (begun, last) = bytes.split_at(bytes.len() - 1);
     small.send(begun).unwrap();
-    let (mut holder, _) = holder(&server, &token);
-    // Whoever comes is served, at first because it is quicker than the holder.
     let mut connection = server.connect();
-    let began = Instant::now();
-    while !holder.is_answered_within(Duration::from_millis(1)) {
-        put(&mut connection, "xyz", &token, &document(NEEDS_ROOM));
-        assert!(began.elapsed().as_secs() < 20, "it keeps its room");
+    for _ in 0..2 {
+        let (mut holder, _) = holder(&server, &token);
+        // Whoever comes is served, at first because it is quicker than the holder.
+        let began = Instant::now();
+        while !holder.is_answered_within(Duration::from_millis(1)) {
+            put(&mut connection, "xyz", &token, &document(NEEDS_ROOM));
+            assert!(began.elapsed().as_secs() < 20, "it keeps its room");
+        }
+        let response = holder.read_response(false).unwrap();
+        Expected::code("request-timeout").check(&response, "stalled");
+        assert_eq!(get(&mut connection, "xyz", &token), document(NEEDS_ROOM));
     }
-    let response = holder.read_response(false).unwrap();
-    Expected::code("request-timeout").check(&response, "stalled");
-    assert_eq!(get(&mut connection, "xyz", &token), document(NEEDS_ROOM));
     small.send(last).unwrap();
     assert_eq!(small.read_response(false).unwrap().status, 204);
 }
