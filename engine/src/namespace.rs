@@ -153,6 +153,15 @@ impl Namespace {
         }
     }
 
+    /// Queues a replacement of the document, as [`Self::submit_put`], but blocks while the
+    /// queue is full: for who has many, and takes all the time that they need.
+    pub fn queue_put(&self, document: Prepared, options: WriteOptions) -> Commit {
+        match self.replacement(document, options) {
+            Ok(change) => self.engine.shared().queue.submit_blocking(change),
+            Err(error) => Commit::decided(Err(error)),
+        }
+    }
+
     /// Queues a deletion. Never blocks, as [`Self::submit_put`].
     pub fn submit_delete(&self, options: WriteOptions) -> Commit {
         match self.deletion(options) {

@@ -17,6 +17,7 @@ use crate::admin::TOTAL_BYTES;
 use crate::admin_client::{AdminError, AdminOptions};
 use crate::archive::{self, ArchiveError, Contents};
 use crate::console::{self, Bar};
+use crate::restore::{self, RestoreError};
 use crate::serve::cause;
 
 /// The path that stands for standard output.
@@ -30,7 +31,7 @@ pub(crate) struct BackupOptions {
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
     /// A data directory that no server has open, instead of a running server's
-    #[arg(long, value_name = "DIR", conflicts_with = "admin")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     admin: AdminOptions,
@@ -47,6 +48,8 @@ pub(crate) enum BackupError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Unfinished(#[from] RestoreError),
     #[error("cannot open the data directory: {0}{cause}{hint}", cause = cause(.0), hint = hint(.0))]
     Open(prefd_engine::Error),
     #[error("{} is there already", .0.display())]
@@ -153,6 +156,7 @@ fn take(options: &BackupOptions, out: &mut dyn Write) -> Result<(), BackupError>
 }
 
 fn take_offline(data_dir: &Path, out: &mut dyn Write, bar: &mut Bar) -> Result<(), BackupError> {
+    restore::refuse_unfinished(data_dir)?;
     let mut config = Config::new(data_dir);
     // A directory that is none is refused here, and not made.
     prefd_engine::stats(&config).map_err(BackupError::Open)?;

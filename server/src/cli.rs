@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::admin_client::{self, HealthOptions};
@@ -21,6 +22,8 @@ use crate::transfer::{self, EraseOptions, ExportOptions, ImportOptions};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+const TWO_STORES: &str = "--data-dir names a directory that no server has open, and --admin a \
+     running server: give one of them";
 
 /// A preferences server: one JSON document for each user and client, kept durably.
 #[derive(Debug, Parser)]
@@ -85,13 +88,21 @@ type Failure = (bool, String);
 impl Command {
     /// `matches` are those that it was read from.
     fn run(self, matches: &ArgMatches) -> Result<(), Failure> {
+        let is_flag = |id| is_flag(innermost(matches), id);
+        // The environment may name a server for other commands: a flag outdoes it.
+        if is_flag("data_dir") && is_flag("admin") {
+            return Err((true, TWO_STORES.to_owned()));
+        }
         match self {
             Self::Serve { config, settings } => serve::run(Given {
                 flags: *settings,
                 file: config,
             })
             .map_err(|error| (error.is_usage(), error.to_string())),
-            Self::Token(options) => {
+            Self::Token(mut options) => {
+                if is_flag("data_dir") && !is_flag("jwt_hs256_secret_file") {
+                    options.by_key_of_data_dir();
+                }
                 token::run(&options).map_err(|error| (error.is_usage(), error.to_string()))
             }
             Self::Verify(options) => store::verify(&options).map_err(failed),
@@ -118,6 +129,12 @@ impl Command {
             Self::Bench(options) => bench::run(&options).map_err(failed),
         }
     }
+}
+
+/// Whether something is on the command line, and not in the environment alone.
+fn is_flag(matches: &ArgMatches, id: &str) -> bool {
+    matches.try_contains_id(id).is_ok_and(|is_there| is_there)
+        && matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
 /// Those of the subcommand that was asked for.

@@ -79,6 +79,12 @@ impl Refusal {
         self
     }
 
+    /// The same, in other words about this occurrence.
+    pub(crate) fn detailed(mut self: Box<Self>, detail: impl Into<Cow<'static, str>>) -> Box<Self> {
+        self.detail = detail.into();
+        self
+    }
+
     pub(crate) fn at_header(mut self: Box<Self>, name: &'static str) -> Box<Self> {
         self.source = Some(Source::Header(name));
         self

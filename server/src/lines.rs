@@ -4,39 +4,14 @@
 //! The document stands there with its own text, so that nothing of it changes. Where that
 //! has line breaks, or is not in memory, it stands in a JSON string, so that a line is one.
 
-use std::borrow::Cow;
+mod read;
+
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
 use prefd_engine::Document;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-/// A line that was read. What else it has is not looked at.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Line<'a> {
-    #[serde(borrow)]
-    pub(crate) user: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(crate) client: Cow<'a, str>,
-    #[serde(borrow)]
-    document: &'a RawValue,
-}
-
-impl<'a> Line<'a> {
-    pub(crate) fn parse(text: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text)
-    }
-
-    /// The document's own text.
-    pub(crate) fn document(&self) -> Result<Cow<'a, str>, serde_json::Error> {
-        let text = self.document.get();
-        if text.starts_with('"') {
-            return serde_json::from_str::<String>(text).map(Cow::Owned);
-        }
-        Ok(Cow::Borrowed(text))
-    }
-}
+pub(crate) use read::{Fault, Line, Lines};
 
 /// Why a line was not written.
 #[derive(Debug, thiserror::Error)]
@@ -132,27 +107,15 @@ mod tests {
                 line.iter().position(|byte| *byte == b'\n'),
                 Some(line.len() - 1)
             );
-            let line = Line::parse(&line).unwrap();
+            let kept = document.read().unwrap();
+            namespace.delete(WriteOptions::default()).unwrap();
+            let mut line = line.as_slice();
+            let line = Lines::new(&mut line).next(&engine).unwrap().unwrap();
             assert_eq!((&*line.user, &*line.client), (user, client));
-            let kept = String::from_utf8(document.read().unwrap()).unwrap();
-            assert_eq!(line.document().unwrap(), kept);
+            let put = namespace.put_prepared(line.document, WriteOptions::default());
+            put.unwrap();
+            let found = namespace.get().unwrap().unwrap().read().unwrap();
+            assert!(found == kept, "{body:.20}");
         }
-    }
-
-    #[test]
-    fn a_line_must_have_what_it_is_for() {
-        for bad in [
-            "",
-            "{}",
-            "[]",
-            "{\"user\":\"u\",\"client\":\"c\"}",
-            "{\"user\":1,\"client\":\"c\",\"document\":{}}",
-            "{\"user\":\"u\",\"client\":\"c\",\"document\":{}} x",
-        ] {
-            assert!(Line::parse(bad.as_bytes()).is_err(), "{bad}");
-        }
-        let line =
-            Line::parse(br#"{"document":{"a":1},"client":"c","more":[],"user":"u"}"#).unwrap();
-        assert_eq!(line.document().unwrap(), "{\"a\":1}");
     }
 }

@@ -55,7 +55,7 @@ pub(crate) enum RestoreError {
         "the backup is whole, and what is in it is damaged, as the store was: {count} problems, the first is {first}"
     )]
     Problems { count: usize, first: String },
-    #[error("{} is a restore that did not end: run it again, or remove the folder", .0.display())]
+    #[error("{} is of a restore that did not end: run prefd restore again", .0.display())]
     Unfinished(PathBuf),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -81,17 +81,19 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
     let data_dir = &options.data_dir;
     archive::private_folder(data_dir).map_err(system("make", data_dir))?;
     let unfinished = data_dir.join(UNFINISHED);
+    let leftovers = leftovers(data_dir)?;
     for found in fs::read_dir(data_dir).map_err(system("list", data_dir))? {
         let found = found.map_err(system("list", data_dir))?.path();
-        if found != unfinished {
+        if !leftovers.contains(&found) {
             return Err(RestoreError::NotEmpty {
                 data_dir: data_dir.clone(),
                 found,
             });
         }
     }
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).map_err(system("remove", &unfinished))?;
+    for folder in leftovers.iter().filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder).map_err(system("remove", folder))?;
+        sync(data_dir)?;
     }
     let (from, total_bytes) = open(&options.from)?;
     archive::private_folder(&unfinished).map_err(system("make", &unfinished))?;
@@ -103,6 +105,19 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
     };
     put_in_place(&unfinished, data_dir)?;
     tell(options, &contents)
+}
+
+/// What a restore that did not end may have left in a directory. The folder that tells of it
+/// goes last, so that until then nobody takes the rest for a store.
+fn leftovers(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreError> {
+    match refuse_unfinished(data_dir) {
+        Ok(()) => Ok(Vec::new()),
+        Err(RestoreError::Unfinished(unfinished)) => {
+            let moved = FOLDERS.iter().map(|folder| data_dir.join(folder));
+            Ok(moved.chain([unfinished]).collect())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The backup, and its length, or 0 where that is not known.

@@ -9,6 +9,7 @@ use prefd_engine::{Catalogue, Config, Engine, Error, Harm, Problem, Stats};
 use serde_json::{Value, json};
 
 use crate::console::{Bar, bytes, print, table, write};
+use crate::restore::{self, RestoreError};
 use crate::serve::cause;
 
 /// Which directory, and how to say what was found.
@@ -35,6 +36,8 @@ pub(crate) enum StoreError {
     Engine(#[from] Error),
     #[error("{count} found in {}", path.display())]
     Problems { path: PathBuf, count: String },
+    #[error(transparent)]
+    Unfinished(#[from] RestoreError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -163,6 +166,7 @@ fn stats_json(stats: &Stats) -> Value {
 
 /// Rewrites what holds anything stale.
 pub(crate) fn compact(options: &StoreOptions) -> Result<(), StoreError> {
+    restore::refuse_unfinished(&options.data_dir)?;
     let mut config = Config::new(&options.data_dir);
     // A directory that is none is refused here, and not made.
     let before = prefd_engine::stats(&config)?;

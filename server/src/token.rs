@@ -44,6 +44,13 @@ pub(crate) struct TokenOptions {
     audience: Option<String>,
 }
 
+impl TokenOptions {
+    /// Not by the secret that the environment names.
+    pub(crate) fn by_key_of_data_dir(&mut self) {
+        self.jwt_hs256_secret_file = None;
+    }
+}
+
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
 /// Why there is no token.

@@ -9,17 +9,18 @@ use prefd_engine::{Commit, Engine, Erased, Error, Precondition, WriteOptions};
 use serde_json::{Value, json};
 
 use crate::admin_client::AdminError;
-use crate::lines::{self, Line, LineError};
+use crate::lines::{self, Fault, Line, LineError, Lines};
+use crate::restore::RestoreError;
 use crate::serve::cause;
 pub(crate) use commands::{EraseOptions, ExportOptions, ImportOptions, erase, export, import};
 
 /// Namespaces that are listed at once.
 const PAGE: usize = 256;
+/// Bytes of lines that are read at once; a line that lies in them whole need not be put
+/// together.
+pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// Puts that are on their way at once.
 const WAITING_PUTS: usize = 256;
-/// What a line has besides its document, and what escapes make of that, at most.
-const LINE_FACTOR: u64 = 6;
-const LINE_BYTES: u64 = 64 * 1024;
 
 /// Why a command did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +31,11 @@ pub(crate) enum TransferError {
     #[error("{0}{cause}", cause = cause(.0))]
     Store(#[from] Error),
     #[error(transparent)]
+    Unfinished(#[from] RestoreError),
+    #[error(transparent)]
     Line(#[from] LineError),
     #[error("line {line}: {source}")]
-    Json {
-        line: u64,
-        source: serde_json::Error,
-    },
-    #[error("line {line}: {source}")]
-    Refused { line: u64, source: Error },
-    #[error("line {line} is longer than any document's")]
-    TooLong { line: u64 },
+    Refused { line: u64, source: Fault },
     #[error("cannot {what}: {source}")]
     System {
         what: &'static str,
@@ -94,58 +90,39 @@ pub(crate) fn write_lines(
 /// Puts the document of each line; how many were put, and how many left as they were.
 pub(crate) fn read_lines(
     engine: &Engine,
-    max_body_bytes: u64,
     keep_existing: bool,
     from: &mut dyn BufRead,
 ) -> Result<(u64, u64), TransferError> {
-    let limit = max_body_bytes
-        .saturating_mul(LINE_FACTOR)
-        .saturating_add(LINE_BYTES);
     let mut counts = (0, 0);
     let mut waiting = VecDeque::new();
-    let mut text = Vec::new();
-    for line in 1_u64.. {
-        text.clear();
-        let read = from.take(limit).read_until(b'\n', &mut text);
-        if read.map_err(system("read the lines"))? == 0 {
+    let mut lines = Lines::new(from);
+    loop {
+        let next = lines.next(engine);
+        let line = lines.number();
+        let refused = |source| TransferError::Refused { line, source };
+        let Some(Line {
+            user,
+            client,
+            document,
+        }) = next.map_err(refused)?
+        else {
             break;
-        }
-        if text.len() as u64 >= limit {
-            return Err(TransferError::TooLong { line });
-        }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
+        };
         if waiting.len() >= WAITING_PUTS {
             settle(&mut waiting, &mut counts)?;
         }
-        waiting.push_back((line, submit(engine, keep_existing, line, &text)?));
+        let namespace = engine.namespace(&user, &client);
+        let namespace = namespace.map_err(|error| refused(error.into()))?;
+        let mut options = WriteOptions::default();
+        if keep_existing {
+            options.precondition = Precondition::absent();
+        }
+        waiting.push_back((line, namespace.queue_put(document, options)));
     }
     while !waiting.is_empty() {
         settle(&mut waiting, &mut counts)?;
     }
     Ok(counts)
-}
-
-fn submit(
-    engine: &Engine,
-    keep_existing: bool,
-    line: u64,
-    text: &[u8],
-) -> Result<Commit, TransferError> {
-    let json = |source| TransferError::Json { line, source };
-    let refused = |source| TransferError::Refused { line, source };
-    let parsed = Line::parse(text).map_err(json)?;
-    let body = parsed.document().map_err(json)?;
-    let namespace = engine
-        .namespace(&parsed.user, &parsed.client)
-        .map_err(refused)?;
-    let document = engine.prepare(body.as_bytes()).map_err(refused)?;
-    let mut options = WriteOptions::default();
-    if keep_existing {
-        options.precondition = Precondition::absent();
-    }
-    Ok(namespace.submit_put(document, options))
 }
 
 /// Waits for the put that has waited longest.
@@ -159,7 +136,10 @@ fn settle(
     match commit.wait() {
         Ok(_) => *put += 1,
         Err(Error::PreconditionFailed { .. }) => *kept += 1,
-        Err(source) => return Err(TransferError::Refused { line, source }),
+        Err(error) => {
+            let source = error.into();
+            return Err(TransferError::Refused { line, source });
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What an operator does with the store while it serves.
 
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use prefd_engine::Engine;
+use prefd_engine::{Engine, Error};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -16,8 +16,9 @@ use crate::archive;
 use crate::download::Body;
 use crate::error::{Code, Refusal};
 use crate::exchange::Answer;
+use crate::lines::Fault;
 use crate::pipe::Pipe;
-use crate::transfer::{self, Received, TransferError};
+use crate::transfer::{self, READ_BYTES, Received, TransferError};
 use crate::upload::blocking;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -36,16 +37,14 @@ const KEEP_EXISTING: &str = "keep-existing";
 
 pub(crate) struct StoreDesk {
     engine: Engine,
-    max_body_bytes: u64,
     /// One at a time: a snapshot keeps what is replaced from being removed.
     backups: Arc<Semaphore>,
 }
 
 impl StoreDesk {
-    pub(crate) fn new(engine: Engine, max_body_bytes: u64) -> Self {
+    pub(crate) fn new(engine: Engine) -> Self {
         Self {
             engine,
-            max_body_bytes,
             backups: Arc::new(Semaphore::new(1)),
         }
     }
@@ -103,31 +102,30 @@ impl StoreDesk {
                 return Err(Refusal::new(Code::InvalidRequest, detail));
             }
         };
-        let (engine, max_body_bytes) = (self.engine.clone(), self.max_body_bytes);
+        let engine = self.engine.clone();
         let (sender, pieces) = mpsc::channel(WAITING_PIECES);
         let reading = tokio::task::spawn_blocking(move || {
-            let mut lines = BufReader::new(Received::new(pieces));
-            transfer::read_lines(&engine, max_body_bytes, keep_existing, &mut lines)
+            let mut lines = BufReader::with_capacity(READ_BYTES, Received::new(pieces));
+            transfer::read_lines(&engine, keep_existing, &mut lines)
         });
         let broken = loop {
-            match tokio::time::timeout(PATIENCE, body.frame()).await {
+            let frame = tokio::select! {
+                frame = tokio::time::timeout(PATIENCE, body.frame()) => frame,
+                // What reads has found a line that it does not take.
+                () = sender.closed() => break false,
+            };
+            let piece = match frame {
                 Ok(None) => break false,
-                Ok(Some(Ok(frame))) => {
-                    let Ok(piece) = frame.into_data() else {
-                        continue;
-                    };
-                    // What reads has found a line that it does not take.
-                    if sender.send(Ok(piece)).await.is_err() {
-                        break false;
-                    }
-                }
-                Ok(Some(Err(_))) | Err(_) => {
-                    // The line that breaks off is none.
-                    let _ = sender
-                        .send(Err(std::io::ErrorKind::UnexpectedEof.into()))
-                        .await;
-                    break true;
-                }
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(piece) => Ok(piece),
+                    Err(_) => continue,
+                },
+                // The line that breaks off is none.
+                Ok(Some(Err(_))) | Err(_) => Err(ErrorKind::UnexpectedEof.into()),
+            };
+            let is_broken = piece.is_err();
+            if sender.send(piece).await.is_err() || is_broken {
+                break is_broken;
             }
         };
         drop(sender);
@@ -140,10 +138,18 @@ impl StoreDesk {
                 let detail = "The lines break off; those before are imported.";
                 Err(Refusal::new(Code::InvalidRequest, detail))
             }
-            Err(TransferError::Store(error)) => Err(error.into()),
             Err(error) => {
                 let detail = format!("The import ended: {error}. The lines before are imported.");
-                Err(Refusal::new(Code::InvalidRequest, detail))
+                Err(match error {
+                    // Not the fault of the line, or one that HTTP has a status for.
+                    TransferError::Refused {
+                        source: Fault::Refused(error),
+                        ..
+                    } if !matches!(error, Error::InvalidName { .. }) => {
+                        Box::<Refusal>::from(error).detailed(detail)
+                    }
+                    _ => Refusal::new(Code::InvalidRequest, detail),
+                })
             }
         }
     }

@@ -155,7 +155,7 @@ pub(super) fn admin(
         token: token.transpose()?,
         health: Arc::clone(&handler.health),
         metrics: Arc::new(metrics),
-        store: StoreDesk::new(handler.engine.clone(), handler.max_body_bytes),
+        store: StoreDesk::new(handler.engine.clone()),
     })
 }
 

@@ -17,7 +17,8 @@ use crate::archive;
 use crate::console::{self, Bar, Shown};
 use crate::download::Body;
 use crate::pipe::Pipe;
-use crate::transfer::{TransferError, erased_json, read_lines, system, write_lines};
+use crate::restore;
+use crate::transfer::{READ_BYTES, TransferError, erased_json, read_lines, system, write_lines};
 
 /// The path that stands for standard input or output.
 const STANDARD: &str = "-";
@@ -26,7 +27,7 @@ const STANDARD: &str = "-";
 #[derive(Debug, Args)]
 pub(crate) struct Access {
     /// A data directory that no server has open, instead of a running server's
-    #[arg(long, value_name = "DIR", conflicts_with = "admin")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     admin: AdminOptions,
@@ -142,9 +143,8 @@ fn import_closed(
 ) -> Result<(u64, u64), TransferError> {
     // Closing it makes all of it durable.
     let engine = open(data_dir, Durability::Buffered)?;
-    let max_body_bytes = Config::new("").limits.max_body_bytes;
-    let mut lines = BufReader::new(from);
-    let counts = read_lines(&engine, max_body_bytes, options.keep_existing, &mut lines);
+    let mut lines = BufReader::with_capacity(READ_BYTES, from);
+    let counts = read_lines(&engine, options.keep_existing, &mut lines);
     engine.close()?;
     counts
 }
@@ -232,6 +232,7 @@ fn open_store(data_dir: &Path) -> Result<Engine, TransferError> {
 }
 
 fn open(data_dir: &Path, durability: Durability) -> Result<Engine, TransferError> {
+    restore::refuse_unfinished(data_dir)?;
     let mut config = Config::new(data_dir);
     config.durability = durability;
     config.background_compaction = false;
@@ -242,5 +243,9 @@ fn wait_for<T>(work: impl Future<Output = Result<T, TransferError>>) -> Result<T
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    runtime.map_err(system("start"))?.block_on(work)
+    let runtime = runtime.map_err(system("start"))?;
+    let outcome = runtime.block_on(work);
+    // What still waits for standard input ends with the process.
+    runtime.shutdown_background();
+    outcome
 }
