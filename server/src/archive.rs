@@ -188,7 +188,7 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a file that must not be there, for the owner only.
-pub(crate) fn private_file(path: &Path) -> io::Result<File> {
+fn private_file(path: &Path) -> io::Result<File> {
     let mut file = File::options();
     file.write(true).create_new(true).mode(MODE).open(path)
 }

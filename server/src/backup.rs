@@ -1,7 +1,7 @@
 //! `prefd backup`: the store at one moment, in a file. Of a running server, or of a data
 //! directory that no server has open.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,6 +19,7 @@ use crate::archive::{self, ArchiveError, Contents};
 use crate::console::{self, Bar};
 use crate::restore::{self, RestoreError};
 use crate::serve::cause;
+use crate::whole_file::WholeFile;
 
 /// The path that stands for standard output.
 const STANDARD_OUTPUT: &str = "-";
@@ -26,8 +27,9 @@ const STANDARD_OUTPUT: &str = "-";
 /// What to back up, and where to.
 #[derive(Debug, Args)]
 pub(crate) struct BackupOptions {
-    /// The file to write, which must not be there; in a folder, a new one named after the
-    /// time; - for standard output
+    /// The file to write, which must not be there; of a folder, a new one in it that is named
+    /// after the time (a folder/ with a slash is made where it is missing); - for standard
+    /// output
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
     /// A data directory that no server has open, instead of a running server's
@@ -80,41 +82,34 @@ pub(crate) fn run(options: &BackupOptions) -> Result<(), BackupError> {
         take(options, &mut out)?;
         return out.flush().map_err(standard_output);
     }
-    let path = if options.to.is_dir() {
-        options.to.join(name_of_now())
-    } else {
-        options.to.clone()
+    let path = place(&options.to)?;
+    let fail = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Exists(path.clone()),
+        _ => BackupError::Write {
+            path: path.clone(),
+            source,
+        },
     };
-    if path.exists() {
-        return Err(BackupError::Exists(path));
-    }
-    // Under another name until it is whole, so that what has the name is one.
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let fail = |source| BackupError::Write {
-        path: path.clone(),
-        source,
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".prefd-backup-")
-        .tempfile_in(folder)
-        .map_err(fail)?;
-    take(options, file.as_file_mut())?;
-    file.as_file().sync_all().map_err(fail)?;
-    let mut written = BufReader::new(File::open(file.path()).map_err(fail)?);
-    let contents = archive::check(&mut written)?;
-    match file.persist_noclobber(&path) {
-        Ok(_) => {}
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(BackupError::Exists(path));
-        }
-        Err(error) => return Err(fail(error.error)),
-    }
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(fail)?;
+    let mut file = WholeFile::begin(&path, ".prefd-backup-").map_err(fail)?;
+    take(options, file.file())?;
+    let contents = archive::check(&mut BufReader::new(file.reread().map_err(fail)?))?;
+    file.keep().map_err(fail)?;
     tell(options, &path, &contents)
+}
+
+/// The file to write. A name that ends with a slash is that of a folder, which is made where
+/// it is missing.
+fn place(to: &Path) -> Result<PathBuf, BackupError> {
+    if to.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        archive::private_folder(to).map_err(|source| BackupError::Write {
+            path: to.to_owned(),
+            source,
+        })?;
+    }
+    if to.is_dir() {
+        return Ok(to.join(name_of_now()));
+    }
+    Ok(to.to_owned())
 }
 
 fn standard_output(source: io::Error) -> BackupError {

@@ -80,5 +80,6 @@ mod tls;
 mod token;
 mod transfer;
 mod upload;
+mod whole_file;
 
 pub use cli::main;

@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 
 use prefd_engine::Document;
 
-pub(crate) use read::{Fault, Line, Lines};
+pub(crate) use read::{Fault, Lines};
 
 /// Why a line was not written.
 #[derive(Debug, thiserror::Error)]

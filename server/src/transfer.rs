@@ -9,7 +9,7 @@ use prefd_engine::{Commit, Engine, Erased, Error, Precondition, WriteOptions};
 use serde_json::{Value, json};
 
 use crate::admin_client::AdminError;
-use crate::lines::{self, Fault, Line, LineError, Lines};
+use crate::lines::{self, Fault, LineError, Lines};
 use crate::restore::RestoreError;
 use crate::serve::cause;
 pub(crate) use commands::{EraseOptions, ExportOptions, ImportOptions, erase, export, import};
@@ -88,6 +88,7 @@ pub(crate) fn write_lines(
 }
 
 /// Puts the document of each line; how many were put, and how many left as they were.
+/// Where a line is refused, those before it are put.
 pub(crate) fn read_lines(
     engine: &Engine,
     keep_existing: bool,
@@ -96,33 +97,40 @@ pub(crate) fn read_lines(
     let mut counts = (0, 0);
     let mut waiting = VecDeque::new();
     let mut lines = Lines::new(from);
-    loop {
-        let next = lines.next(engine);
-        let line = lines.number();
-        let refused = |source| TransferError::Refused { line, source };
-        let Some(Line {
-            user,
-            client,
-            document,
-        }) = next.map_err(refused)?
-        else {
-            break;
-        };
-        if waiting.len() >= WAITING_PUTS {
+    let outcome = loop {
+        match submit_next(engine, keep_existing, &mut lines) {
+            Ok(Some(commit)) => waiting.push_back((lines.number(), commit)),
+            Ok(None) => break Ok(()),
+            Err(source) => {
+                let line = lines.number();
+                break Err(TransferError::Refused { line, source });
+            }
+        }
+        if waiting.len() > WAITING_PUTS {
             settle(&mut waiting, &mut counts)?;
         }
-        let namespace = engine.namespace(&user, &client);
-        let namespace = namespace.map_err(|error| refused(error.into()))?;
-        let mut options = WriteOptions::default();
-        if keep_existing {
-            options.precondition = Precondition::absent();
-        }
-        waiting.push_back((line, namespace.queue_put(document, options)));
-    }
+    };
+    // What is wrong with an earlier line comes first.
     while !waiting.is_empty() {
         settle(&mut waiting, &mut counts)?;
     }
-    Ok(counts)
+    outcome.map(|()| counts)
+}
+
+fn submit_next(
+    engine: &Engine,
+    keep_existing: bool,
+    lines: &mut Lines<'_>,
+) -> Result<Option<Commit>, Fault> {
+    let Some(line) = lines.next(engine)? else {
+        return Ok(None);
+    };
+    let namespace = engine.namespace(&line.user, &line.client)?;
+    let mut options = WriteOptions::default();
+    if keep_existing {
+        options.precondition = Precondition::absent();
+    }
+    Ok(Some(namespace.queue_put(line.document, options)))
 }
 
 /// Waits for the put that has waited longest.

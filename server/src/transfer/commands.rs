@@ -13,12 +13,12 @@ use prefd_engine::{Config, Durability, Engine};
 use serde_json::{Value, json};
 
 use crate::admin_client::{AdminError, AdminOptions};
-use crate::archive;
 use crate::console::{self, Bar, Shown};
 use crate::download::Body;
 use crate::pipe::Pipe;
 use crate::restore;
 use crate::transfer::{READ_BYTES, TransferError, erased_json, read_lines, system, write_lines};
+use crate::whole_file::WholeFile;
 
 /// The path that stands for standard input or output.
 const STANDARD: &str = "-";
@@ -80,9 +80,10 @@ pub(crate) fn export(options: &ExportOptions) -> Result<(), TransferError> {
     if options.to.as_os_str() == STANDARD {
         return export_to(options, &mut io::stdout().lock());
     }
-    let file = archive::private_file(&options.to).map_err(system("make the file"))?;
-    export_to(options, &mut &file)?;
-    file.sync_all().map_err(system("sync the file"))
+    let mut file =
+        WholeFile::begin(&options.to, ".prefd-export-").map_err(system("make the file"))?;
+    export_to(options, file.file())?;
+    file.keep().map_err(system("keep the file"))
 }
 
 fn export_to(options: &ExportOptions, out: &mut dyn Write) -> Result<(), TransferError> {
@@ -141,6 +142,7 @@ fn import_closed(
     options: &ImportOptions,
     from: impl Read,
 ) -> Result<(u64, u64), TransferError> {
+    restore::refuse_unfinished(data_dir)?;
     // Closing it makes all of it durable.
     let engine = open(data_dir, Durability::Buffered)?;
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
@@ -226,13 +228,13 @@ fn path_of(user: &str) -> String {
 
 /// A directory that is a store, and that no server has open.
 fn open_store(data_dir: &Path) -> Result<Engine, TransferError> {
+    restore::refuse_unfinished(data_dir)?;
     // One that is none is refused here, and not made.
     prefd_engine::stats(&Config::new(data_dir))?;
     open(data_dir, Durability::Sync)
 }
 
 fn open(data_dir: &Path, durability: Durability) -> Result<Engine, TransferError> {
-    restore::refuse_unfinished(data_dir)?;
     let mut config = Config::new(data_dir);
     config.durability = durability;
     config.background_compaction = false;
