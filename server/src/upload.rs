@@ -17,6 +17,9 @@ use crate::error::{Code, Refusal};
 /// Chunks of a document that goes to a file are gathered up to this, so that handing
 /// them to a blocking thread is not what takes the time.
 const GATHER_BYTES: usize = 256 * 1024;
+/// Shorter chunks are copied together: each could keep the whole buffer alive that it was read
+/// into, and a client decides how short they are.
+const COPIED_BYTES: usize = 16 * 1024;
 /// What an upload may bring before it takes room in the budget. So one that brings next
 /// to nothing keeps no others from it, and most documents need none.
 pub(crate) const FREE_BYTES: usize = 16 * 1024;
@@ -76,7 +79,7 @@ pub(crate) async fn receive(
         if moved_bytes >= PROGRESS_BYTES {
             (waits_since, moved_bytes) = (Instant::now(), 0);
         }
-        if gathered.chunks.is_empty() && writer.stays_in_memory(chunk.len()) {
+        if gathered.is_empty() && writer.stays_in_memory(chunk.len()) {
             if writer.is_empty() && body.is_end_stream() {
                 let document = engine.prepare(&chunk)?;
                 return Ok(Received { document, room });
@@ -89,7 +92,7 @@ pub(crate) async fn receive(
             writer = write(writer, std::mem::take(&mut gathered)).await?;
         }
     }
-    if gathered.chunks.is_empty() && writer.stays_in_memory(0) {
+    if gathered.is_empty() && writer.stays_in_memory(0) {
         let document = writer.finish()?;
         return Ok(Received { document, room });
     }
@@ -126,20 +129,36 @@ fn cut_short<T>(next: Result<Option<hyper::Result<T>>, Stalled>) -> Box<Refusal>
     Refusal::new(Code::RequestTimeout, detail)
 }
 
+/// Chunks that are written together.
 #[derive(Default)]
 struct Gathered {
     chunks: Vec<Bytes>,
+    /// Short ones behind these.
+    short: Vec<u8>,
     bytes: usize,
 }
 
 impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
     fn push(&mut self, chunk: Bytes) {
         self.bytes += chunk.len();
+        if chunk.len() < COPIED_BYTES {
+            self.short.extend_from_slice(&chunk);
+            return;
+        }
+        if !self.short.is_empty() {
+            self.chunks.push(std::mem::take(&mut self.short).into());
+        }
         self.chunks.push(chunk);
     }
 
     fn write_to(&self, writer: &mut Writer) -> prefd_engine::Result<()> {
-        self.chunks.iter().try_for_each(|chunk| writer.write(chunk))
+        let chunks = self.chunks.iter().map(|chunk| &**chunk);
+        let mut chunks = chunks.chain([self.short.as_slice()]);
+        chunks.try_for_each(|chunk| writer.write(chunk))
     }
 }
 
@@ -163,5 +182,39 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             // does not start one, and this future goes away with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prefd_engine::Config;
+
+    use super::*;
+
+    #[test]
+    fn short_chunks_are_gathered_in_one_and_none_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Config::new(dir.path())).unwrap();
+        let body = format!("{{\"a\":\"{}\"}}", "xyz".repeat(50_000));
+        let mut rest = Bytes::from(body.clone());
+        let mut gathered = Gathered::default();
+        for index in 0.. {
+            let long = index % 1000 == 999;
+            let bytes = if long { COPIED_BYTES } else { 1 };
+            if rest.is_empty() {
+                break;
+            }
+            gathered.push(rest.split_to(bytes.min(rest.len())));
+        }
+        assert_eq!(gathered.bytes, body.len());
+        assert!(gathered.chunks.len() < 30, "{}", gathered.chunks.len());
+        let mut writer = engine.writer();
+        gathered.write_to(&mut writer).unwrap();
+        let namespace = engine.namespace("u", "c").unwrap();
+        let document = writer.finish().unwrap();
+        let options = prefd_engine::WriteOptions::default();
+        namespace.put_prepared(document, options).unwrap();
+        let found = namespace.get().unwrap().unwrap().read().unwrap();
+        assert!(found == body.as_bytes(), "it was changed");
     }
 }
