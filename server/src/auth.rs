@@ -25,6 +25,7 @@ use challenge::Challenges;
 pub(crate) use challenge::{NO_LINKED_IDENTITY, bearer};
 pub(crate) use claims::ClaimNames;
 pub(crate) use claims::Claims;
+use claims::UNTRUSTED_ISSUER;
 use introspection::Introspection;
 use keys::{Distrust, KeySet, Signed, Token};
 pub(crate) use last::LastToken;
@@ -201,7 +202,9 @@ impl Authenticator {
         }
         let token = self.parse(text)?;
         let verified = match self.verified(&token) {
-            Err(Distrust::NoKey) => self.verified_by_newer_keys(&token).await?,
+            Err(Distrust::NoKey | Distrust::OtherIssuer) => {
+                self.verified_by_newer_keys(&token).await?
+            }
             Err(Distrust::Because(reason)) => return Err(reason.into()),
             Ok(verified) => verified,
         };
@@ -237,22 +240,26 @@ impl Authenticator {
         // Before the keys: what is judged by keys that are withdrawn meanwhile is then
         // not remembered for longer than that.
         let generation = self.generation.load(Ordering::Acquire);
-        let Signed { claims, issuer } = self.signed(token)?;
-        let claims = Claims::read(&claims, issuer.as_deref(), &self.rules);
+        let claims = Claims::read(&self.signed(token)?.claims, &self.rules);
         Ok(Verified {
             claims: Arc::new(claims.map_err(Distrust::Because)?),
             generation,
         })
     }
 
+    /// By a key of whoever it names: providers may share keys.
     fn signed(&self, token: &Token<'_>) -> Result<Signed, Distrust> {
-        let mut outcome = self.local_keys().verify(token);
+        let mut outcome = self
+            .local_keys()
+            .verify(token)
+            .and_then(Signed::of_its_issuer);
         for provider in &self.providers {
-            match outcome {
+            let verify = || provider.verify(token).and_then(Signed::of_its_issuer);
+            outcome = match outcome {
                 Ok(signed) => return Ok(signed),
-                Err(Distrust::NoKey) => outcome = provider.verify(token),
-                Err(because) => outcome = provider.verify(token).map_err(|_| because),
-            }
+                Err(Distrust::NoKey) => verify(),
+                Err(earlier) => verify().map_err(|_| earlier),
+            };
         }
         outcome
     }
@@ -269,7 +276,7 @@ impl Authenticator {
             }
         }
         self.verified(token).map_err(|distrust| match distrust {
-            Distrust::NoKey if !is_up_to_date => Denial::Unavailable,
+            Distrust::NoKey | Distrust::OtherIssuer if !is_up_to_date => Denial::Unavailable,
             distrust => Denial::Refused(reason(distrust)),
         })
     }
@@ -321,6 +328,7 @@ const TOO_LONG: &str = "The token has more than 8 KiB.";
 fn reason(distrust: Distrust) -> &'static str {
     match distrust {
         Distrust::NoKey => "The token is not signed by a trusted key.",
+        Distrust::OtherIssuer => UNTRUSTED_ISSUER,
         Distrust::Because(reason) => reason,
     }
 }

@@ -219,8 +219,6 @@ fn a_key_set_that_says_nothing_changes_nothing() {
     let token = issuer.token(&key, "alice", "xyz");
     assert_eq!(status(&server, &token), 200);
     for answer in [
-        Answer::json(&json!({"keys": []})),
-        Answer::json(&json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]})),
         Answer::json(&json!({})),
         Answer::status(200),
         Answer::status(503),
@@ -243,6 +241,65 @@ fn a_provider_that_comes_later_is_found() {
     unavailable(&server, &token);
     let _issuer = Issuer::start_at(address, &key);
     wait_for_status(&server, &token, 200);
+}
+
+#[test]
+fn a_provider_that_publishes_no_key_has_withdrawn_them() {
+    let key = Signer::new("rsa", "a");
+    for nothing in [
+        json!({"keys": []}),
+        json!({"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}]}),
+    ] {
+        let issuer = Issuer::start(&key);
+        let (server, _dir) = trusting(&issuer, &["--jwks-refresh", "20ms"]);
+        let token = issuer.token(&key, "alice", "xyz");
+        assert_eq!(status(&server, &token), 200);
+        issuer.answer(KEYS, Answer::json(&nothing));
+        wait_for_status(&server, &token, 401);
+        refused(
+            &server,
+            &issuer.token(&key, "bob", "xyz"),
+            "not seen before",
+        );
+        server.wait_for_log("no key in it can verify a signature");
+        issuer.publish(&[&key]);
+        wait_for_status(&server, &token, 200);
+    }
+}
+
+#[test]
+fn issuers_can_share_their_keys() {
+    let (shared, own) = (Signer::new("rsa", "shared"), Signer::new("ec256", "own"));
+    let (one, two) = (Issuer::start(&shared), Issuer::start(&shared));
+    let (one_url, two_url) = (one.url(), two.url());
+    let arguments = ["--oidc-issuer", &one_url, "--oidc-issuer", &two_url];
+    let (server, _dir) = launched(&[&arguments[..], &["--require-audience=false"]].concat());
+    for issuer in [&one, &two] {
+        assert_eq!(status(&server, &issuer.token(&shared, "alice", "xyz")), 200);
+    }
+    // What is known of one does not keep the other from being asked.
+    one.publish(&[&shared, &own]);
+    assert_eq!(status(&server, &one.token(&own, "alice", "xyz")), 200);
+    two.publish(&[&shared, &own]);
+    assert_eq!(status(&server, &two.token(&own, "alice", "xyz")), 200);
+}
+
+#[test]
+fn metadata_of_what_is_not_used_need_not_be_right() {
+    let key = Signer::new("ec256", "a");
+    let issuer = Issuer::start(&key);
+    let mut metadata = issuer.metadata();
+    metadata["introspection_endpoint"] = json!("http://id.internal/introspection");
+    issuer.answer(METADATA, Answer::json(&metadata));
+    let (server, _dir) = trusting(&issuer, &[]);
+    assert_eq!(status(&server, &issuer.token(&key, "alice", "xyz")), 200);
+    // Where it is used, nobody is asked there, and the operator is told why.
+    let credentials = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(credentials.path(), "prefd:secret").unwrap();
+    let file = credentials.path().to_str().unwrap();
+    let (server, _dir) = trusting(&issuer, &["--introspection-credentials-file", file]);
+    unavailable(&server, "opaque");
+    server.wait_for_log("id.internal");
 }
 
 /// As of an authority of the operator's own.

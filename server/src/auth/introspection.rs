@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::auth::cache::TokenCache;
-use crate::auth::provider::Provider;
+use crate::auth::provider::{FetchError, Provider};
 use crate::auth::{Claims, Denial, Rules};
 use crate::metrics::Count;
 use crate::outgoing::{Endpoint, Outgoing, OutgoingError};
@@ -105,8 +105,10 @@ pub(crate) struct Belief {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error("the provider was not reached yet")]
+    #[error("the provider was not reached yet, or its metadata does not say where")]
     NoPlace,
+    #[error(transparent)]
+    Place(#[from] FetchError),
     #[error(transparent)]
     Outgoing(#[from] OutgoingError),
     #[error("not an answer about a token: {0}")]
@@ -292,7 +294,7 @@ impl Introspection {
                 if provider.introspection().is_none() {
                     provider.renew().await;
                 }
-                provider.introspection().ok_or(AskError::NoPlace)?
+                provider.introspection().ok_or(AskError::NoPlace)??
             }
         };
         let form = format!("token={}&token_type_hint=access_token", encoded(token));

@@ -59,6 +59,8 @@ pub(crate) enum KeyFault {
     SymmetricKey,
     #[error("no key in it can verify a signature")]
     NoUsableKey,
+    #[error("more than {MAX_PROVIDER_KEYS} keys: the others are passed over")]
+    TooManyKeys,
 }
 
 /// Why a token is not believed.
@@ -66,6 +68,8 @@ pub(crate) enum KeyFault {
 pub(crate) enum Distrust {
     /// None of these keys has signed it; one that is not known yet may have.
     NoKey,
+    /// One has, but it is of another issuer than the token names, which may have it too.
+    OtherIssuer,
     /// Whatever keys there are.
     Because(&'static str),
 }
@@ -91,7 +95,18 @@ pub(crate) struct KeySet {
 pub(crate) struct Signed {
     pub(crate) claims: Map<String, Value>,
     /// Whom the claims must name.
-    pub(crate) issuer: Option<Arc<str>>,
+    issuer: Option<Arc<str>>,
+}
+
+impl Signed {
+    /// The same, where it names the issuer that its key is of.
+    pub(crate) fn of_its_issuer(self) -> Result<Self, Distrust> {
+        let named = self.claims.get("iss").and_then(Value::as_str);
+        match &self.issuer {
+            Some(issuer) if named != Some(&**issuer) => Err(Distrust::OtherIssuer),
+            _ => Ok(self),
+        }
+    }
 }
 
 impl KeySet {
@@ -198,24 +213,28 @@ impl KeySet {
     }
 
     /// The signature keys of a provider's JSON Web Key Set, and what is wrong with those
-    /// that are passed over: one that is unfit must not take the others down.
+    /// that are passed over: one that is unfit must not take the others down. That there is
+    /// none is what the provider says: it has withdrawn what it had.
     pub(crate) fn of_jwks(
         issuer: Option<Arc<str>>,
         text: &[u8],
     ) -> Result<(Self, Vec<KeyFault>), KeyFault> {
-        let found = jwks::signature_keys(text)?;
+        let jwks::Found {
+            mut keys,
+            mut unfit,
+        } = jwks::signature_keys(text)?;
+        if keys.len() > MAX_PROVIDER_KEYS {
+            keys.truncate(MAX_PROVIDER_KEYS);
+            unfit.push(KeyFault::TooManyKeys);
+        }
+        if keys.is_empty() {
+            unfit.push(KeyFault::NoUsableKey);
+        }
         let mut set = Self::of(issuer);
-        for key in found.keys.into_iter().take(MAX_PROVIDER_KEYS) {
+        for key in keys {
             set.push(key);
         }
-        if set.is_empty() {
-            return Err(found
-                .unfit
-                .into_iter()
-                .next()
-                .unwrap_or(KeyFault::NoUsableKey));
-        }
-        Ok((set, found.unfit))
+        Ok((set, unfit))
     }
 
     /// The claims of a token that one of the keys has signed, or why there are none.
@@ -304,6 +323,29 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
             panic!("{short:?}");
         };
         assert!(matches!(fault, KeyFault::ShortSecret { found: 31 }));
+    }
+
+    #[test]
+    fn the_issuer_is_the_one_that_the_key_is_of() {
+        let named = |issuer: Option<&str>, iss: Value| {
+            let claims = json!({ "iss": iss });
+            let signed = Signed {
+                claims: claims.as_object().unwrap().clone(),
+                issuer: issuer.map(Arc::from),
+            };
+            signed.of_its_issuer().map(drop)
+        };
+        assert_eq!(named(Some("https://i"), json!("https://i")), Ok(()));
+        assert_eq!(named(None, json!("https://j")), Ok(()));
+        for iss in [
+            json!("https://i/"),
+            json!(["https://i"]),
+            json!(null),
+            json!("HTTPS://i"),
+        ] {
+            let refused = named(Some("https://i"), iss.clone());
+            assert_eq!(refused, Err(Distrust::OtherIssuer), "{iss}");
+        }
     }
 
     #[test]

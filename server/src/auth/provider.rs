@@ -68,7 +68,7 @@ struct Metadata {
 struct Known {
     /// `None` where it was never reached.
     keys: Option<Arc<KeySet>>,
-    introspection: Option<Endpoint>,
+    introspection: Option<Arc<str>>,
     /// Fetches that have ended, well or not.
     fetches: u64,
     is_fetching: bool,
@@ -79,7 +79,9 @@ struct Known {
 /// What a fetch brings.
 struct Fetched {
     keys: KeySet,
-    introspection: Option<Endpoint>,
+    /// As the metadata have it: most have no use for it, and one that cannot be used must
+    /// not take the keys down.
+    introspection: Option<Arc<str>>,
 }
 
 pub(crate) struct Provider {
@@ -184,7 +186,7 @@ impl Provider {
                 fault,
             })?;
         for fault in unfit {
-            tracing::warn!(from = %url, %fault, "a key of an identity provider is passed over");
+            tracing::warn!(from = %url, %fault, "keys of an identity provider are passed over");
         }
         Ok(Fetched {
             keys,
@@ -194,7 +196,7 @@ impl Provider {
 
     /// Where an issuer's keys are, and where it looks at tokens. OpenID Connect has the
     /// place of the metadata behind the issuer's path, RFC 8414 before it.
-    async fn discover(&self, issuer: &str) -> Result<(Endpoint, Option<Endpoint>), FetchError> {
+    async fn discover(&self, issuer: &str) -> Result<(Endpoint, Option<Arc<str>>), FetchError> {
         let base = issuer.strip_suffix('/').unwrap_or(issuer);
         let openid = endpoint(&format!("{base}/.well-known/openid-configuration"))?;
         let (from, text) = match self.get(&openid).await {
@@ -221,11 +223,8 @@ impl Provider {
                 expected: issuer.to_owned(),
             });
         }
-        let introspection = metadata.introspection_endpoint.as_deref();
-        Ok((
-            endpoint(&metadata.jwks_uri)?,
-            introspection.map(endpoint).transpose()?,
-        ))
+        let introspection = metadata.introspection_endpoint.map(Arc::from);
+        Ok((endpoint(&metadata.jwks_uri)?, introspection))
     }
 
     async fn get(&self, from: &Endpoint) -> Result<bytes::Bytes, FetchError> {
@@ -260,8 +259,9 @@ impl Provider {
     }
 
     /// Where it looks at tokens, as its metadata says.
-    pub(crate) fn introspection(&self) -> Option<Endpoint> {
-        self.known.borrow().introspection.clone()
+    pub(crate) fn introspection(&self) -> Option<Result<Endpoint, FetchError>> {
+        let url = self.known.borrow().introspection.clone()?;
+        Some(endpoint(&url))
     }
 
     /// The claims of a token that one of its keys has signed.

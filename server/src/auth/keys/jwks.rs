@@ -199,15 +199,21 @@ mod tests {
             KeySet::of_jwks(None, text(&[&oct, &rsa, &private, &json!(7)]).as_bytes()).unwrap();
         assert_eq!((set.len(), unfit.len()), (1, 2));
         assert!(set.has("k") && !set.has("s"));
-        for nothing in [text(&[]), text(&[&oct]), "{}".to_owned(), "[]".to_owned()] {
+        for nothing in [text(&[]), text(&[&oct])] {
+            let (set, unfit) = KeySet::of_jwks(None, nothing.as_bytes()).unwrap();
+            assert!(set.is_empty(), "{nothing}");
+            let told = unfit.last();
+            assert!(matches!(told, Some(KeyFault::NoUsableKey)), "{nothing}");
+        }
+        for no_set in ["{}", "[]", "", "{\"keys\":7}"] {
             assert!(
-                KeySet::of_jwks(None, nothing.as_bytes()).is_err(),
-                "{nothing}"
+                KeySet::of_jwks(None, no_set.as_bytes()).is_err(),
+                "{no_set}"
             );
         }
         let many = vec![&rsa; 200];
-        let (set, _) = KeySet::of_jwks(None, text(&many).as_bytes()).unwrap();
-        assert_eq!(set.len(), 64);
+        let (set, unfit) = KeySet::of_jwks(None, text(&many).as_bytes()).unwrap();
+        assert!(set.len() == 64 && matches!(unfit[..], [KeyFault::TooManyKeys]));
     }
 
     #[test]
