@@ -18,8 +18,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
 
-use crate::auth::{LastToken, bearer};
-use crate::connection::Answers;
+use crate::auth::bearer;
+use crate::connection::{Answers, Caller};
 use crate::download::Body;
 use crate::error::{Code, Refusal};
 use crate::exchange::{Answer, Exchange, NOBODY, unpanicked};
@@ -86,13 +86,13 @@ impl Answers for Admin {
     fn answer(
         &self,
         request: Request<Incoming>,
-        _: &LastToken,
+        caller: &Caller<'_>,
         see: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let exchange = Exchange::begin();
         let (parts, mut body) = request.into_parts();
         async move {
-            let outcome = unpanicked(pin!(self.operate(&parts, &mut body))).await;
+            let outcome = unpanicked(pin!(self.operate(&parts, &mut body, caller))).await;
             let is_read = body.is_end_stream();
             let (response, _) = exchange.end(outcome, &parts.method, name(&parts), NOBODY, is_read);
             see(&response);
@@ -103,13 +103,14 @@ impl Answers for Admin {
 
 impl Admin {
     /// Judges the request, and carries it out.
-    async fn operate(&self, parts: &Parts, body: &mut Incoming) -> Answer {
+    async fn operate(&self, parts: &Parts, body: &mut Incoming, caller: &Caller<'_>) -> Answer {
         let path = parts.uri.path();
         if let Some(probe) = Probe::of(path) {
             only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
             return Ok(self.health.answer(probe));
         }
         self.authorize(&parts.headers)?;
+        caller.standing.is_granted();
         match path {
             "/metrics" => {
                 only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
@@ -209,15 +210,18 @@ fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
             "A page in a browser takes the administrator's token.",
         );
     }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host: Option<hyper::http::uri::Authority> = host.and_then(|host| host.parse().ok());
-    match host {
-        Some(host) if !is_of_this_machine(host.host()) => forbidden(
-            "Host",
-            "Under this name it takes the administrator's token.",
-        ),
-        _ => Ok(()),
+    let mut hosts = headers.get_all(HOST).iter();
+    let host: Option<hyper::http::uri::Authority> = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse().ok()),
+        _ => None,
+    };
+    if host.is_some_and(|host| is_of_this_machine(host.host())) {
+        return Ok(());
     }
+    forbidden(
+        "Host",
+        "Under this name it takes the administrator's token.",
+    )
 }
 
 fn only(parts: &Parts, methods: &[Method], named: &'static str) -> Result<(), Box<Refusal>> {

@@ -131,13 +131,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
     }
 }
 
+/// What is known of a connection, for whoever answers its requests.
+pub(crate) struct Caller<'a> {
+    pub(crate) last_token: LastToken,
+    pub(crate) standing: &'a Standing,
+}
+
 /// Who answers the requests of a connection.
 pub(crate) trait Answers: Send + Sync + 'static {
-    /// Answers a request, whatever happens; `see` is shown what is answered.
+    /// Answers a request, whatever happens; `see` is shown what is answered. Tells the
+    /// caller's standing of a request that is granted.
     fn answer(
         &self,
         request: Request<Incoming>,
-        last_token: &LastToken,
+        caller: &Caller<'_>,
         see: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send;
 }
@@ -162,11 +169,13 @@ impl<H: Answers> Carrier<H> {
     {
         let socket = Socket::new(Paced::new(stream, standing), self.write_timeout);
         let is_cut_short = AtomicBool::new(false);
-        let last_token = LastToken::default();
+        let caller = Caller {
+            last_token: LastToken::default(),
+            standing,
+        };
         // Boxed, because a connection that outlives hyper's part in it must be movable.
         let service = service_fn(|request| {
-            standing.asks();
-            Box::pin(self.handler.answer(request, &last_token, |response| {
+            Box::pin(self.handler.answer(request, &caller, |response| {
                 // A condition that does not hold is no refusal.
                 let status = response.status();
                 if status.is_client_error() && status != StatusCode::PRECONDITION_FAILED {

@@ -16,9 +16,9 @@ use hyper::{Method, Request, Response, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
 use crate::answer::{NO_DOCUMENT, found, no_content, not_modified, precondition_failed};
-use crate::auth::{Authenticator, LastToken};
+use crate::auth::Authenticator;
 use crate::budget::Budget;
-use crate::connection::Answers;
+use crate::connection::{Answers, Caller};
 use crate::cors::Cors;
 use crate::download::{Body, ReadAhead};
 use crate::error::{Code, Refusal};
@@ -95,7 +95,7 @@ impl Answers for Handler {
     fn answer(
         &self,
         request: Request<Incoming>,
-        last_token: &LastToken,
+        caller: &Caller<'_>,
         see: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let exchange = Exchange::begin();
@@ -104,7 +104,7 @@ impl Answers for Handler {
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
             let user = AtomicU64::new(NOBODY);
-            let operation = self.operate(&parts, route, &mut body, last_token, &exchange, &user);
+            let operation = self.operate(&parts, route, &mut body, caller, &exchange, &user);
             let outcome = unpanicked(pin!(operation)).await;
             let (kind, name) = match route {
                 Some(_) => (Kind::Preferences, Route::TEMPLATE),
@@ -141,7 +141,7 @@ impl Handler {
         parts: &Parts,
         route: Option<Route<'_>>,
         body: &mut Incoming,
-        last_token: &LastToken,
+        caller: &Caller<'_>,
         exchange: &Exchange,
         user: &AtomicU64,
     ) -> Answer {
@@ -164,7 +164,7 @@ impl Handler {
         })?;
         let claims = self
             .authenticator
-            .authenticate(&parts.headers, last_token, exchange.now())
+            .authenticate(&parts.headers, &caller.last_token, exchange.now())
             .await?;
         if tracing::enabled!(tracing::Level::INFO) {
             user.store(self.engine.pseudonym(&claims.user), Ordering::Relaxed);
@@ -181,6 +181,7 @@ impl Handler {
         {
             return Err(Refusal::new(Code::NotFound, "There is no such client."));
         }
+        caller.standing.is_granted();
         let names = Names {
             user: &claims.user,
             client: &client_id,

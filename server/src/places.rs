@@ -3,9 +3,9 @@
 //!
 //! A connection that waits for its client can be closed, one whose request is being
 //! carried out never is. First go strangers, on which nothing was granted yet, or whose
-//! last request was refused: anybody can open those, by the thousand. Then newcomers,
-//! whose first request that is granted has come, and then regulars, of which the next one
-//! came, too. Among equals it is those that have waited for their client longest, whatever
+//! last request was refused: anybody can open those, by the thousand, and ask for what
+//! takes no token. Then newcomers, whose first request that is granted has come, and then
+//! regulars, of which the next one came, too. Among equals it is those that have waited for their client longest, whatever
 //! for: for a head, for more of a body, or until an answer is taken. One that drips waits
 //! all the while (see `pace`).
 //!
@@ -98,8 +98,8 @@ impl Standing {
         Ok(())
     }
 
-    /// A head has come, and its request is granted for all that is known of it yet.
-    pub(crate) fn asks(&self) {
+    /// A request of its was granted, whose body may be still to come.
+    pub(crate) fn is_granted(&self) {
         match self.class.load(Ordering::Relaxed) {
             STRANGER => self.class.store(NEWCOMER, Ordering::Relaxed),
             NEWCOMER => self.class.store(REGULAR, Ordering::Relaxed),
@@ -277,7 +277,7 @@ mod tests {
     async fn what_is_carried_out_is_not_closed() {
         let places = Places::new(1);
         let standing = opened(&places).await;
-        standing.asks();
+        standing.is_granted();
         assert!(standing.goes_on().is_ok());
         let too_long = PATIENCE + STRANGER_PATIENCE;
         assert!(timeout(too_long, places.take()).await.is_err());

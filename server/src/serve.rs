@@ -208,12 +208,12 @@ impl Server {
 
     /// The operator's listener, if there is to be one.
     fn admin(&self) -> Result<Option<(Listener, Door<Admin>)>, ServeError> {
-        let Some((address, is_asked_for)) = admin_address(&self.settings) else {
+        let Some((address, is_required)) = admin_address(&self.settings) else {
             return Ok(None);
         };
         let listener = match Listener::bind(&address) {
             Ok(listener) => listener,
-            Err(error) if is_asked_for => return Err(error.into()),
+            Err(error) if is_required => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "there is no operator's listener: see --admin-listen");
                 return Ok(None);

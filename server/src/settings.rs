@@ -38,8 +38,8 @@ pub(crate) struct Settings {
     pub(crate) tls_key_file: Option<PathBuf>,
 
     /// Where the operator's listener is, with metrics, health, backup and erase: an address,
-    /// unix:PATH or off. Where the default is taken, prefd goes on without
-    /// [default: 127.0.0.1:8081]
+    /// unix:PATH or off. Where the default is taken, prefd goes on without, unless there is
+    /// an --admin-token-file [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", env = "PREFD_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<MaybeAddress>,
 

@@ -190,6 +190,31 @@ fn where_the_usual_port_is_taken_it_goes_on_without() {
     assert!(!server.has_logged("the operator's listener"));
 }
 
+#[test]
+fn without_a_token_it_must_be_asked_under_a_name_of_this_machine() {
+    let (server, _dir) = fresh(&ADMIN);
+    for head in [
+        "GET /metrics HTTP/1.0\r\n",
+        "GET /metrics HTTP/1.1\r\n",
+        "GET /metrics HTTP/1.1\r\nHost:\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: a{b.example\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: \u{e9}.example\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: localhost.example\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: localhost@evil.example\r\n",
+    ] {
+        let mut client = server.connect_admin();
+        client.send(format!("{head}\r\n").as_bytes()).unwrap();
+        let response = client.read_response(false).unwrap();
+        let expected = Expected::code("insufficient-scope").source(json!({"header": "Host"}));
+        expected.check(&response, head);
+    }
+    for host in ["localhost", "LOCALHOST:1", "[::1]:8081", "127.9.9.9"] {
+        let request = Request::to(host, "GET", "/metrics");
+        assert_eq!(ask(&server, &request).status, 200, "{host}");
+    }
+}
+
 /// A sample's name and labels, and its value.
 fn samples(server: &Server) -> (BTreeMap<String, f64>, String) {
     let response = ask(server, &local("GET", "/metrics"));

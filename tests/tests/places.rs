@@ -72,6 +72,21 @@ fn who_was_refused_goes_before_who_was_served() {
 }
 
 #[test]
+fn who_asks_for_what_takes_no_token_goes_before_who_was_served() {
+    let (server, _dir) = with_two_places();
+    for page in ["/livez", "/readyz", "/openapi.json"] {
+        let mut regular = granted(&server, 2);
+        let mut asking = server.connect();
+        for _ in 0..3 {
+            assert_eq!(asking.request(&Request::new("GET", page)).status, 200);
+        }
+        let _newcomer = comes(&server);
+        assert!(is_closed(&mut asking), "{page}");
+        assert_eq!(get(&mut regular, "xyz", &token()), "{\"a\":1}", "{page}");
+    }
+}
+
+#[test]
 fn whose_refused_upload_is_still_read_goes_before_who_was_served() {
     let (server, _dir) = with_two_places();
     let mut regular = granted(&server, 2);

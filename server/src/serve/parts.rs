@@ -159,12 +159,16 @@ pub(super) fn admin(
     })
 }
 
-/// Where the operator's listener is to be, and whether somebody has said so.
+/// Where the operator's listener is to be, and whether there must be one.
 pub(super) fn admin_address(settings: &Settings) -> Option<(Address, bool)> {
     match &settings.admin_listen {
         Some(MaybeAddress::Off) => None,
         Some(MaybeAddress::At(address)) => Some((address.clone(), true)),
-        None => Some((Address::Tcp(DEFAULT_ADMIN_LISTEN), false)),
+        // Whoever has a token will send it there: to nobody else.
+        None => Some((
+            Address::Tcp(DEFAULT_ADMIN_LISTEN),
+            settings.admin_token_file.is_some(),
+        )),
     }
 }
 
