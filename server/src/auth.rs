@@ -17,6 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::header::HeaderMap;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Refusal;
 use crate::metrics::Count;
@@ -70,6 +71,9 @@ pub(crate) struct Authenticator {
     remembers: bool,
     challenges: Challenges,
     counts: Counts,
+    /// Requests that may wait for a provider at a time: each keeps a place meanwhile, and
+    /// anybody can send a token that nobody knows.
+    waiting: Semaphore,
 }
 
 /// How tokens came to be believed, or not.
@@ -102,12 +106,14 @@ impl From<&'static str> for Denial {
 }
 
 impl Authenticator {
-    /// `None` where the realm cannot stand in a header.
+    /// `None` where the realm cannot stand in a header. `max_waiting`: requests that wait for
+    /// a provider at a time.
     pub(crate) fn new(
         trust: Trust,
         rules: Rules,
         realm: &str,
         cache_entries: usize,
+        max_waiting: usize,
     ) -> Option<Self> {
         Some(Self {
             local: RwLock::new(Arc::new(trust.local)),
@@ -119,6 +125,7 @@ impl Authenticator {
             remembers: cache_entries > 0,
             counts: Counts::default(),
             challenges: Challenges::new(realm)?,
+            waiting: Semaphore::new(max_waiting),
         })
     }
 
@@ -198,6 +205,7 @@ impl Authenticator {
             return Err(TOO_LONG.into());
         }
         if let Some(introspection) = self.asked_about(text) {
+            let _waiting = self.wait()?;
             return introspection.claims(text, &self.rules, now).await;
         }
         let token = self.parse(text)?;
@@ -272,6 +280,7 @@ impl Authenticator {
             if token.may_be_of_a_provider()
                 && provider.may_have_key_of(token, claimed_issuer.as_deref())
             {
+                let _waiting = self.wait()?;
                 is_up_to_date &= provider.renew().await;
             }
         }
@@ -279,6 +288,11 @@ impl Authenticator {
             Distrust::NoKey | Distrust::OtherIssuer if !is_up_to_date => Denial::Unavailable,
             distrust => Denial::Refused(reason(distrust)),
         })
+    }
+
+    /// To be held while a request waits for a provider.
+    fn wait(&self) -> Result<SemaphorePermit<'_>, Denial> {
+        self.waiting.try_acquire().map_err(|_| Denial::Unavailable)
     }
 
     fn local_keys(&self) -> Arc<KeySet> {
@@ -361,7 +375,7 @@ mod tests {
         std::fs::write(file.path(), SECRET).unwrap();
         let mut trust = Trust::default();
         trust.local.add_secret_file(file.path()).unwrap();
-        Authenticator::new(trust, Rules::default(), "prefd", entries).unwrap()
+        Authenticator::new(trust, Rules::default(), "prefd", entries, 1).unwrap()
     }
 
     fn token(user: &str, expires: u64) -> String {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::auth::introspection::{
     Belief, Credentials, CredentialsError, Introspection, MAX_QUESTIONS, Place,
 };
@@ -12,11 +14,15 @@ use crate::auth::keys::{KeyError, KeySet};
 use crate::auth::provider::{Provider, Source};
 use crate::auth::{Authenticator, ClaimNames, Rules, Trust};
 use crate::outgoing::{Endpoint, EndpointError, Outgoing};
+use crate::serve::DEFAULT_MAX_CONNECTIONS;
 use crate::settings::Settings;
 use crate::span::span;
 
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
+/// Of the places so many may be taken by requests that wait for a provider: the others are
+/// for tokens that are known.
+const WAITING_PART: usize = 2;
 const DEFAULT_JWKS_REFRESH: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_INTROSPECTION_TTL: Duration = Duration::from_secs(30);
 const DEFAULT_INTROSPECTION_MAX_STALE: Duration = Duration::from_secs(60 * 60);
@@ -101,6 +107,16 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
                  believed, too"
             );
         }
+    }
+    let sources = issuers(settings).count()
+        + key_urls(settings).count()
+        + usize::from(has_local)
+        + usize::from(settings.introspection_url.is_some());
+    if sources > 1 && !is_dev {
+        tracing::warn!(
+            "tokens of several issuers are believed: a user of one is the user of the same name \
+             of another, with the same documents"
+        );
     }
     let needs_issuer = has_local || key_urls(settings).next().is_some();
     if settings.jwt_issuer.is_none() && needs_issuer && !is_dev {
@@ -210,7 +226,9 @@ pub(crate) fn authenticator(
         .token_cache_entries
         .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
     let trust = trust(settings, local, entries)?;
-    Authenticator::new(trust, rules, realm, entries).ok_or(IdentityError::Realm)
+    let places = settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let max_waiting = (places / WAITING_PART).clamp(1, Semaphore::MAX_PERMITS);
+    Authenticator::new(trust, rules, realm, entries, max_waiting).ok_or(IdentityError::Realm)
 }
 
 fn trust(settings: &Settings, local: KeySet, entries: usize) -> Result<Trust, IdentityError> {

@@ -29,9 +29,9 @@ use crate::tls::Certificate;
 use crate::token;
 use error::system;
 pub(crate) use error::{ServeError, cause};
+pub(crate) use parts::DEFAULT_MAX_CONNECTIONS;
 use parts::{
-    DEFAULT_MAX_CONNECTIONS, DEFAULT_TIMEOUT, admin, admin_address, certificate, check, cors,
-    listen_address, open, versions,
+    DEFAULT_TIMEOUT, admin, admin_address, certificate, check, cors, listen_address, open, versions,
 };
 pub(crate) use parts::{carrier, handler};
 

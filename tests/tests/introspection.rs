@@ -225,6 +225,30 @@ fn an_issuer_that_is_gone_takes_no_known_token_down() {
 }
 
 #[test]
+fn who_waits_for_an_issuer_leaves_places_to_others() {
+    let asking = asking(&[&AUDIENCE[..], &["--max-connections", "4"]].concat());
+    let Asking { issuer, server, .. } = &asking;
+    issuer.say_of("known", &active("alice"));
+    assert_eq!(status(server, "known"), 200);
+    let before = issuer.count(INTROSPECTION);
+    issuer.hold(true);
+    std::thread::scope(|scope| {
+        let waiting = ["one", "two"].map(|token| scope.spawn(move || status(server, token)));
+        issuer.wait_for(INTROSPECTION, before + 2);
+        let response = server
+            .connect()
+            .request(&Request::of("GET", "xyz", "three"));
+        Expected::code("overloaded").check(&response, "too many wait");
+        assert_eq!(status(server, "known"), 200);
+        issuer.hold(false);
+        for client in waiting {
+            assert_eq!(client.join().unwrap(), 401);
+        }
+    });
+    assert_eq!(issuer.count(INTROSPECTION), before + 2);
+}
+
+#[test]
 fn an_issuer_that_hangs_holds_up_few_requests() {
     let asking = asking(&[&AUDIENCE[..], &["--introspection-ttl", "1ms"]].concat());
     let Asking { issuer, server, .. } = &asking;

@@ -34,7 +34,7 @@ const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The page says 2025-1; the newest public client library calls 2024-2.
 const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
-pub(super) const DEFAULT_MAX_CONNECTIONS: usize = 1024;
+pub(crate) const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
