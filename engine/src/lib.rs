@@ -103,6 +103,7 @@ pub use erasure::Erased;
 pub use error::{Error, Result};
 pub use judge::check;
 pub use limits::{Limits, Position, Usage, Violation};
+pub use lock::DirectoryLock;
 pub use metrics::{BATCH_WRITES_BOUNDS, Histogram, LOG_SYNC_BOUNDS_US, Metrics};
 pub use namespace::{Namespace, Peek, WriteOptions};
 pub use revision::{Precondition, Revision, Revisions};

@@ -11,8 +11,10 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::fs::{Disk, Fs};
 
-/// Held as long as this lives.
-pub(crate) struct DirectoryLock(File);
+/// A data directory that is this process's own for as long as this lives: no engine opens
+/// it. [`crate::Engine::open`] has one of its own; others need one to lay out the files.
+#[derive(Debug)]
+pub struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
     /// Closing our descriptor would not do: a child that another thread is starting has
@@ -23,8 +25,12 @@ impl Drop for DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Makes the directory where it is missing, and locks it.
-    pub(crate) fn acquire(dir: &Path) -> Result<Self> {
+    /// Makes the directory where it is missing, and locks it. The file `lock` in it stays
+    /// when this is dropped. Never blocks.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where another process has it, or this one; [`Error::Io`].
+    pub fn acquire(dir: &Path) -> Result<Self> {
         Disk.create_dir(dir)
             .map_err(|error| Error::io("create", dir, error))?;
         let path = dir.join("lock");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ const BACKLOG: u32 = 4096;
 /// What the system may hold of an answer that a client does not take, for each
 /// connection. By itself it would go up to 4 MiB, and clients that take nothing could
 /// have gigabytes in their hands. It lets 20 Mbit/s pass over 100 ms.
-const SEND_BUFFER_BYTES: u32 = 256 * 1024;
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Whoever may look into its folder may connect to a socket, as to a port: what a request
 /// may do, its token says.
 const SOCKET_MODE: u32 = 0o666;
@@ -96,6 +97,8 @@ impl Listener {
 
     fn of_tcp(socket: std::net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        // Of the sockets that are accepted, too.
+        set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
         let address = Address::Tcp(socket.local_addr()?);
         let socket = Socket::Tcp(TcpListener::from_std(socket)?);
         Ok(Self {
@@ -155,17 +158,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     }?;
     // Else a restart could fail for a minute, on what is left of old connections.
     socket.set_reuseaddr(true)?;
-    // Of the sockets that are accepted, too.
-    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
-    let socket = socket.listen(BACKLOG)?;
-    let address = Address::Tcp(socket.local_addr()?);
-    let socket = Socket::Tcp(socket);
-    Ok(Listener {
-        socket,
-        address,
-        _file: None,
-    })
+    Listener::of_tcp(socket.listen(BACKLOG)?.into_std()?)
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use prefd_engine::Config;
+use prefd_engine::{Config, DirectoryLock};
 use serde_json::json;
 
 use crate::archive::{self, ArchiveError, Contents};
@@ -14,6 +14,8 @@ use crate::serve::cause;
 
 /// Where a directory is made before it is used. While it is there, no server starts.
 const UNFINISHED: &str = "restoring";
+/// The store's own lock, which holds nothing.
+const LOCK: &str = "lock";
 /// The path that stands for standard input.
 const STANDARD_INPUT: &str = "-";
 /// What a backup has, the manifest's folder last: a directory without a log is no store.
@@ -39,7 +41,7 @@ pub(crate) struct RestoreOptions {
 pub(crate) enum RestoreError {
     #[error("{} is not empty: {}", data_dir.display(), found.display())]
     NotEmpty { data_dir: PathBuf, found: PathBuf },
-    #[error("no backup (prefd-*.tar) in {}", .0.display())]
+    #[error("no backup (prefd-<seconds>.tar) in {}", .0.display())]
     NoBackup(PathBuf),
     #[error("cannot {what} {}: {source}", path.display())]
     System {
@@ -49,6 +51,8 @@ pub(crate) enum RestoreError {
     },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    #[error("{0}")]
+    Locked(prefd_engine::Error),
     #[error("the backup is whole, and what is in it cannot be checked: {0}{cause}", cause = cause(.0))]
     Verify(#[from] prefd_engine::Error),
     #[error(
@@ -80,22 +84,17 @@ pub(crate) fn refuse_unfinished(data_dir: &Path) -> Result<(), RestoreError> {
 pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
     let data_dir = &options.data_dir;
     archive::private_folder(data_dir).map_err(system("make", data_dir))?;
-    let unfinished = data_dir.join(UNFINISHED);
-    let leftovers = leftovers(data_dir)?;
-    for found in fs::read_dir(data_dir).map_err(system("list", data_dir))? {
-        let found = found.map_err(system("list", data_dir))?.path();
-        if !leftovers.contains(&found) {
-            return Err(RestoreError::NotEmpty {
-                data_dir: data_dir.clone(),
-                found,
-            });
-        }
-    }
-    for folder in leftovers.iter().filter(|folder| folder.exists()) {
+    // Before anything is made in it.
+    refuse_others(data_dir)?;
+    // Held to the end: nobody else restores there, and no server starts.
+    let _lock = DirectoryLock::acquire(data_dir).map_err(RestoreError::Locked)?;
+    for folder in refuse_others(data_dir)?.iter().filter(|f| f.exists()) {
         fs::remove_dir_all(folder).map_err(system("remove", folder))?;
         sync(data_dir)?;
     }
-    let (from, total_bytes) = open(&options.from)?;
+    let backup = find(&options.from)?;
+    let (from, total_bytes) = open(backup.as_deref())?;
+    let unfinished = data_dir.join(UNFINISHED);
     archive::private_folder(&unfinished).map_err(system("make", &unfinished))?;
     let restored = unpack(from, total_bytes, &unfinished);
     let Ok(contents) = restored else {
@@ -104,7 +103,24 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
         return restored.map(|_| ());
     };
     put_in_place(&unfinished, data_dir)?;
-    tell(options, &contents)
+    tell(options, backup.as_deref(), &contents)
+}
+
+/// Refuses a directory with anything in it but what a restore has left that did not end,
+/// which this returns.
+fn refuse_others(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreError> {
+    let leftovers = leftovers(data_dir)?;
+    for found in fs::read_dir(data_dir).map_err(system("list", data_dir))? {
+        let found = found.map_err(system("list", data_dir))?.path();
+        let is_lock = found.file_name().is_some_and(|name| name == LOCK);
+        if !is_lock && !leftovers.contains(&found) {
+            return Err(RestoreError::NotEmpty {
+                data_dir: data_dir.to_owned(),
+                found,
+            });
+        }
+    }
+    Ok(leftovers)
 }
 
 /// What a restore that did not end may have left in a directory. The folder that tells of it
@@ -120,32 +136,40 @@ fn leftovers(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreError> {
     }
 }
 
-/// The backup, and its length, or 0 where that is not known.
-fn open(from: &Path) -> Result<(Box<dyn Read>, u64), RestoreError> {
+/// The file that is meant; `None` for standard input.
+fn find(from: &Path) -> Result<Option<PathBuf>, RestoreError> {
     if from.as_os_str() == STANDARD_INPUT {
-        return Ok((Box::new(io::stdin().lock()), 0));
+        return Ok(None);
     }
-    let path = if from.is_dir() {
-        newest(from)?
-    } else {
-        from.to_owned()
+    if from.is_dir() {
+        return newest(from).map(Some);
+    }
+    Ok(Some(from.to_owned()))
+}
+
+/// The backup, and its length, or 0 where that is not known.
+fn open(backup: Option<&Path>) -> Result<(Box<dyn Read>, u64), RestoreError> {
+    let Some(path) = backup else {
+        return Ok((Box::new(io::stdin().lock()), 0));
     };
-    let file = File::open(&path).map_err(system("open", &path))?;
+    let file = File::open(path).map_err(system("open", path))?;
     let bytes = file.metadata().map_or(0, |file| file.len());
     Ok((Box::new(BufReader::new(file)), bytes))
 }
 
-/// The newest backup in a folder: names go up with the time.
+/// The newest backup in a folder, by the time in its name.
 fn newest(folder: &Path) -> Result<PathBuf, RestoreError> {
-    let mut newest = None;
+    let mut newest: Option<(u64, PathBuf)> = None;
     for found in fs::read_dir(folder).map_err(system("list", folder))? {
         let path = found.map_err(system("list", folder))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let time = name.and_then(|name| name.strip_prefix("prefd-")?.strip_suffix(".tar"));
-        if time.is_some() {
-            newest = newest.max(Some(path));
+        // Another name is somebody's own, for a backup that is not to be taken unasked.
+        if let Some(time) = time.and_then(|time| time.parse().ok()) {
+            newest = newest.max(Some((time, path)));
         }
     }
+    let newest = newest.map(|(_, path)| path);
     newest.ok_or_else(|| RestoreError::NoBackup(folder.to_owned()))
 }
 
@@ -186,9 +210,15 @@ fn sync(folder: &Path) -> Result<(), RestoreError> {
     synced.map_err(system("sync", folder))
 }
 
-fn tell(options: &RestoreOptions, contents: &Contents) -> Result<(), RestoreError> {
+fn tell(
+    options: &RestoreOptions,
+    backup: Option<&Path>,
+    contents: &Contents,
+) -> Result<(), RestoreError> {
+    let backup = backup.unwrap_or(&options.from);
     let told = if options.json {
         console::print(&json!({
+            "from": backup,
             "data_dir": options.data_dir,
             "documents": contents.documents,
             "revision": contents.revision,
@@ -198,6 +228,7 @@ fn tell(options: &RestoreOptions, contents: &Contents) -> Result<(), RestoreErro
     } else {
         console::write(&console::table(&[
             ("restored", options.data_dir.display().to_string()),
+            ("from", backup.display().to_string()),
             ("documents", contents.documents.to_string()),
             ("revision", contents.revision.to_string()),
         ]))
