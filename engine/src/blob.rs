@@ -216,10 +216,11 @@ impl Blobs {
         outcome
     }
 
-    /// Files that would go, and that a snapshot holds.
-    pub(crate) fn held_count(&self, pins: &Pins) -> u64 {
+    /// Files that would go, if snapshots hold every one of them.
+    pub(crate) fn held_only(&self, pins: &Pins) -> Option<u64> {
         let doomed = self.doomed();
-        doomed.iter().filter(|id| pins.holds_blob(**id)).count() as u64
+        let is_held = doomed.iter().all(|id| pins.holds_blob(*id));
+        is_held.then_some(doomed.len() as u64)
     }
 
     /// Puts on stable storage that files are gone.

@@ -329,17 +329,25 @@ pub(crate) fn sweep(shared: &Shared) -> Result<()> {
     outcome
 }
 
-/// The same, once nobody walks the files. How many segments a snapshot holds.
+/// The same, until nothing is left but what snapshots hold; how many files that is.
 pub(crate) fn sweep_all(shared: &Shared) -> Result<u64> {
     loop {
         sweep(shared)?;
-        let doomed = shared.doomed_segments().clone();
-        if doomed.iter().all(|id| shared.pins.holds_segment(*id)) {
-            return Ok(doomed.len() as u64);
+        if let Some(held) = held_only(shared) {
+            return Ok(held);
         }
         // The catalogue is being built from them.
         shared.place.wait_for_walks();
     }
+}
+
+/// How many files are to go and do not, if snapshots hold every one of them.
+fn held_only(shared: &Shared) -> Option<u64> {
+    let _turn = shared.turn_to_sweep();
+    let doomed = shared.doomed_segments().clone();
+    let is_held = doomed.iter().all(|id| shared.pins.holds_segment(*id));
+    let blobs = shared.intake.blobs.held_only(&shared.pins)?;
+    is_held.then_some(doomed.len() as u64 + blobs)
 }
 
 /// Hands the committer a task and waits until it is done.

@@ -209,9 +209,8 @@ fn rewrite(
 /// Removes the files of what is no part of the store any more, durably. How many a snapshot
 /// holds.
 fn remove(shared: &Shared) -> Result<u64> {
-    let segments = compaction::sweep_all(shared)?;
+    let held = compaction::sweep_all(shared)?;
     compaction::submit(shared, Task::Tidy, false)?;
-    let blobs = &shared.intake.blobs;
-    blobs.sync_names()?;
-    Ok(segments + blobs.held_count(&shared.pins))
+    shared.intake.blobs.sync_names()?;
+    Ok(held)
 }

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prefd_engine::{Durability, Engine, Error, WriteOptions};
@@ -148,6 +148,62 @@ fn a_failed_log_sync_stops_writing_for_good_and_reads_go_on() {
         read(&after.open().unwrap(), "c").unwrap().as_deref(),
         Some("{\"n\":1}")
     );
+}
+
+/// A sync that fails may have dropped what an earlier write has in the same files, so not
+/// even compaction's or erasure's part of the batch may be carried out.
+#[test]
+fn behind_a_failed_log_sync_nothing_is_written_whatever_came_with_it() {
+    let mut stopped = 0;
+    for _ in 0..20 {
+        let store = Store::without_catalogue();
+        let engine = store.open().unwrap();
+        put(&engine, "c", "{}").unwrap();
+        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let syncs = AtomicU64::new(0);
+        let later = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&later);
+        store.disk.set_fault(Box::new(move |operation, path| {
+            // Of the segment that has frames: one that cannot be begun is given up.
+            let is_sync = operation == Operation::Sync && path.ends_with("log/00000001.seg");
+            let is_read = matches!(
+                operation,
+                Operation::Read | Operation::Open | Operation::Other
+            );
+            match syncs.fetch_add(u64::from(is_sync), Ordering::SeqCst) {
+                0 if is_sync => {
+                    let _ = gate.lock().unwrap().recv();
+                    None
+                }
+                1 if is_sync => Some(io::ErrorKind::Other),
+                2.. if !is_read => {
+                    written.lock().unwrap().push((operation, path.to_owned()));
+                    None
+                }
+                _ => None,
+            }
+        }));
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| put(&engine, "c", "{\"n\":1}"));
+            let erasing = scope.spawn(|| engine.erase("nobody", &mut |_| {}));
+            let second = scope.spawn(|| put(&engine, "c", "{\"n\":2}"));
+            let begun = Instant::now();
+            while engine.metrics().queued_writes == 0 {
+                assert!(begun.elapsed() < PATIENCE, "nothing is queued");
+                std::thread::yield_now();
+            }
+            // That erasing has asked by now cannot be seen: mostly it has.
+            std::thread::sleep(Duration::from_millis(2));
+            open_gate.send(()).unwrap();
+            // Whom the failed sync is for is not the same each time, nor whether there is one.
+            let _ = (first.join().unwrap(), second.join().unwrap());
+            let _ = erasing.join().unwrap();
+        });
+        stopped += u32::from(engine.writable().is_err());
+        assert_eq!(*later.lock().unwrap(), []);
+    }
+    assert!(stopped > 0, "no sync failed");
 }
 
 /// Puts without sync until there was one more sync of the log than before.

@@ -25,9 +25,12 @@ impl Committer {
             Task::Seal => committer.seal(),
             Task::Tidy => committer.tidy(),
         };
-        let mut outcome = match &job.task {
-            Task::Copy(_) => outcome_of_copies,
-            Task::Retire { .. } | Task::Seal | Task::Tidy => attempt(self),
+        let mut outcome = match (&job.task, self.shared.poison()) {
+            // Not even a file may be written or removed once a sync has failed, and the
+            // writes that the job came with may have seen that.
+            (_, Some(error)) => Err(error),
+            (Task::Copy(_), None) => outcome_of_copies,
+            (Task::Retire { .. } | Task::Seal | Task::Tidy, None) => attempt(self),
         };
         if matches!(outcome, Err(Error::StorageFull { .. }))
             && job.may_use_reserve
