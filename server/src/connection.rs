@@ -113,8 +113,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
         self.watch(outcome, context)
     }
 
+    /// With TLS there is a last word to be written.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let outcome = Pin::new(&mut self.io).poll_shutdown(context);
+        self.watch(outcome, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,12 +1,13 @@
-//! The log, on standard error: lines of text or of JSON, from a thread of its own, so that
-//! whoever reads it slowly stops no request.
+//! The log, on standard error: lines of text or of JSON, from threads of their own, so that
+//! whoever reads it slowly stops no request. What is wrong has one to itself: the many lines
+//! of what is not must not push it out.
 
-use std::io;
+use std::io::{self, Write};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -32,19 +33,16 @@ pub(crate) enum Format {
 /// What is written still when it is dropped.
 pub(crate) struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
-    _writing: WorkerGuard,
+    _writing: [WorkerGuard; 2],
 }
 
 /// Starts to log what `filter` lets pass.
 pub(crate) fn start(filter: Option<&str>, format: Format) -> Result<Log, ParseError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    let (behind, writing) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING_LINES)
-        .thread_name("prefd-log")
-        // As many lines at once as there are: flushed when none is left.
-        .finish(io::BufWriter::new(io::stderr()));
-    // What is wrong must be told even where the process dies of it.
-    let writer = io::stderr.with_max_level(Level::WARN).or_else(behind);
+    // Many at once: flushed when no line is left.
+    let (lines, ordinary) = behind("prefd-log", io::BufWriter::new(io::stderr()));
+    let (alarms, alarming) = behind("prefd-alarm", io::stderr());
+    let writer = alarms.with_max_level(Level::WARN).or_else(lines);
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
     let lines = match format {
         Format::Text => lines.boxed(),
@@ -57,8 +55,15 @@ pub(crate) fn start(filter: Option<&str>, format: Format) -> Result<Log, ParseEr
         .try_init();
     Ok(Log {
         filter: handle,
-        _writing: writing,
+        _writing: [ordinary, alarming],
     })
+}
+
+fn behind(thread: &str, writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name(thread)
+        .finish(writer)
 }
 
 pub(crate) fn parse(filter: Option<&str>) -> Result<EnvFilter, ParseError> {

@@ -131,7 +131,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<'_, S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.note(Direction::Out, outcome, |()| 0)
     }
 
     fn is_write_vectored(&self) -> bool {
