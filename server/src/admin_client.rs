@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -14,6 +15,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::admin::{AdminToken, AdminTokenError};
@@ -27,6 +29,11 @@ const DEFAULT_PLACE: &str = "http://127.0.0.1:8081";
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// How long a server may take to say how it is.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to begin with what is long: a backup waits for another one, a list
+/// for the catalogue, which may have to be built.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// How long it may then take for the next piece.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Where a server is asked.
 #[derive(Debug, Clone, Args)]
@@ -114,6 +121,8 @@ pub(crate) enum AdminError {
     Http(#[from] hyper::Error),
     #[error("the server refused with {status}: {detail}")]
     Refused { status: StatusCode, detail: String },
+    #[error("the server did not answer in time")]
+    Late,
     #[error("the server's answer cannot be read: {0}")]
     Answer(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -126,6 +135,28 @@ impl AdminOptions {
         path: &str,
     ) -> Result<Response<Incoming>, AdminError> {
         self.send(method, path, Body::empty()).await
+    }
+
+    /// What a path gives, however long that is, handed on piece by piece.
+    pub(crate) async fn get<E: From<AdminError>>(
+        &self,
+        path: &str,
+        begin: impl FnOnce(&Response<Incoming>),
+        mut take: impl FnMut(Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let asked = timeout(BEGIN_TIMEOUT, self.ask(Method::GET, path)).await;
+        let response = asked.unwrap_or(Err(AdminError::Late))?;
+        begin(&response);
+        let mut body = response.into_body();
+        loop {
+            let frame = timeout(PIECE_TIMEOUT, body.frame()).await;
+            let Some(frame) = frame.map_err(|_| AdminError::Late)? else {
+                return Ok(());
+            };
+            if let Ok(piece) = frame.map_err(AdminError::from)?.into_data() {
+                take(piece)?;
+            }
+        }
     }
 
     /// The same of a request with a body.
@@ -216,8 +247,8 @@ pub(crate) fn healthcheck(options: &HealthOptions) -> Result<(), AdminError> {
     .path();
     let ask = async {
         let asked = options.admin.ask(Method::GET, path);
-        let answer = tokio::time::timeout(HEALTH_TIMEOUT, asked).await;
-        answer.unwrap_or_else(|_| Err(AdminError::Answer("it did not come in time".into())))
+        let answer = timeout(HEALTH_TIMEOUT, asked).await;
+        answer.unwrap_or(Err(AdminError::Late))
     };
     run(ask).map(drop)
 }

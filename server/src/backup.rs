@@ -1,14 +1,15 @@
 //! `prefd backup`: the store at one moment, in a file. Of a running server, or of a data
 //! directory that no server has open.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use clap::Args;
-use http_body_util::BodyExt;
-use hyper::Method;
+use hyper::Response;
 use hyper::body::Incoming;
 use prefd_engine::{Config, Engine, Progress};
 use serde_json::json;
@@ -175,34 +176,24 @@ fn take_online(
             what: "cannot start",
             source,
         })?;
-    runtime.block_on(async {
-        let response = admin.ask(Method::GET, "/backup").await?;
-        let total_bytes = response.headers().get(TOTAL_BYTES);
-        let total_bytes = total_bytes.and_then(|total| total.to_str().ok()?.parse().ok());
-        receive(response.into_body(), out, total_bytes.unwrap_or(0), bar).await
-    })
-}
-
-async fn receive(
-    mut body: Incoming,
-    out: &mut dyn Write,
-    total_bytes: u64,
-    bar: &mut Bar,
-) -> Result<(), BackupError> {
+    let total_bytes = Cell::new(0);
+    let begin = |response: &Response<Incoming>| {
+        let total = response.headers().get(TOTAL_BYTES);
+        let total = total.and_then(|total| total.to_str().ok()?.parse().ok());
+        total_bytes.set(total.unwrap_or(0));
+    };
     let mut done_bytes = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.map_err(AdminError::from)?.into_data() else {
-            continue;
-        };
+    let take = |piece: Bytes| {
         out.write_all(&piece).map_err(ArchiveError::Send)?;
         done_bytes += piece.len() as u64;
         bar.show(Progress {
             // What an archive adds comes on top.
-            done_bytes: done_bytes.min(total_bytes),
-            total_bytes,
+            done_bytes: done_bytes.min(total_bytes.get()),
+            total_bytes: total_bytes.get(),
         });
-    }
-    Ok(())
+        Ok(())
+    };
+    runtime.block_on(admin.get("/backup", begin, take))
 }
 
 /// `prefd-1795645000.tar`: seconds since 1970, so that names go up with the time.

@@ -173,11 +173,11 @@ impl Server {
             places: Places::new(self.shares.connections),
             handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
-        // Until the process ends, so that somebody can look at how it stops.
-        let (_admin_stop, admin_stopping) = watch::channel(());
-        if let Some((listener, door)) = self.admin()? {
-            tokio::spawn(async move { door.keep(&listener, &admin_stopping).await });
-        }
+        // Longer than the other, so that somebody can look at how it stops.
+        let (admin_stop, admin_stopping) = watch::channel(());
+        let admin = self.admin()?.map(|(listener, door)| {
+            tokio::spawn(async move { door.keep(&listener, &admin_stopping).await })
+        });
         self.announce(listener.address())?;
         systemd::ready();
         tokio::spawn(systemd::keep_watched());
@@ -197,8 +197,17 @@ impl Server {
         drop(stopping);
         systemd::stopping();
         tracing::info!("stopping: letting what is in flight end");
-        let _ = stop.send(());
-        let drained = stop.closed();
+        let drained = async {
+            let _ = stop.send(());
+            stop.closed().await;
+            // What operators have begun: a backup, an import.
+            if let Some(admin) = admin {
+                admin.abort();
+                let _ = admin.await;
+            }
+            let _ = admin_stop.send(());
+            admin_stop.closed().await;
+        };
         let deadline = span(self.settings.drain_timeout, DEFAULT_TIMEOUT);
         if tokio::time::timeout(deadline, drained).await.is_err() {
             tracing::warn!("not everything in flight has ended in time");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{BINARY, FULL_DISK, damage_last_document, get, put};
 use prefd_engine::{Config, DirectoryLock, Engine};
+use prefd_tests::http::Request;
 use prefd_tests::server::{Ended, Launch, Server, prefd};
 use prefd_tests::token;
 
@@ -243,6 +244,30 @@ fn an_import_ends_where_a_line_is_refused_though_more_could_come() {
     assert_eq!(status.code(), Some(1), "{told}");
     assert!(told.contains("413") && told.contains("line 1"), "{told}");
     drop(lines);
+}
+
+#[test]
+fn what_an_operator_has_begun_ends_before_the_server_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, folder.path()).with(&ADMIN).start();
+    let line = "{\"user\":\"u\",\"client\":\"c\",\"document\":{\"n\":1}}\n";
+    let import = Request::to("localhost", "POST", "/documents")
+        .header("Content-Length", &(2 * line.len()).to_string());
+    let mut begun = server.connect_admin();
+    begun.send(&import.head()).unwrap();
+    begun.send(line.as_bytes()).unwrap();
+    // It has been taken up once its first line is there.
+    let token = token::of("u", "c");
+    let began = Instant::now();
+    while get(&mut server.connect(), "c", &token) == "{}" {
+        assert!(began.elapsed().as_secs() < 30, "it is not imported");
+    }
+    server.terminate();
+    server.wait_for_log("stopping");
+    begun.send(line.as_bytes()).unwrap();
+    let response = begun.read_response(false).unwrap();
+    assert_eq!(response.text(), "{\"documents\":2,\"kept\":0}");
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]

@@ -98,15 +98,11 @@ fn export_to(options: &ExportOptions, out: &mut dyn Write) -> Result<(), Transfe
             format!("{}/documents", path_of(user))
         });
         let admin = &options.access.admin;
-        wait_for(async {
-            let mut body = admin.ask(Method::GET, &path).await?.into_body();
-            while let Some(frame) = body.frame().await {
-                if let Ok(piece) = frame.map_err(AdminError::from)?.into_data() {
-                    out.write_all(&piece).map_err(system("write"))?;
-                }
-            }
-            Ok(())
-        })?;
+        wait_for(admin.get(
+            &path,
+            |_| {},
+            |piece| out.write_all(&piece).map_err(system("write")),
+        ))?;
     }
     out.flush().map_err(system("write"))
 }
