@@ -28,6 +28,7 @@ pub(crate) struct Cut {
     /// The blobs that current frames name, in the order of their ids.
     pub(crate) blobs: Vec<u64>,
     pub(crate) documents: u64,
+    pub(crate) damaged_frames: u64,
     pub(crate) pin: Pin,
 }
 
@@ -53,6 +54,7 @@ pub struct Snapshot {
     pin: Arc<Pin>,
     revision: Option<Revision>,
     documents: u64,
+    damaged_frames: u64,
     files: Vec<SnapshotFile>,
 }
 
@@ -93,6 +95,7 @@ impl Snapshot {
             image: Image { manifest, unsealed },
             blobs,
             documents,
+            damaged_frames,
             pin,
         } = cut.recv().map_err(|_| Error::Closed)?;
         let (log, store) = (&shared.place.dir, manifest.store);
@@ -107,6 +110,7 @@ impl Snapshot {
             pin: Arc::new(pin),
             revision: newest.map(Revision::new),
             documents,
+            damaged_frames,
             files: Vec::new(),
         };
         for (id, Sealed { bytes, .. }) in sealed {
@@ -164,6 +168,12 @@ impl Snapshot {
     /// Documents in it, exactly.
     pub fn documents(&self) -> u64 {
         self.documents
+    }
+
+    /// Frames in it that are known to be damaged: the copy has them as they are
+    /// ([`crate::SpaceUsage::damaged_frames`]).
+    pub fn damaged_frames(&self) -> u64 {
+        self.damaged_frames
     }
 
     /// Bytes of all its files.

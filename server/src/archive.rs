@@ -40,6 +40,9 @@ pub(crate) struct Contents {
     /// The newest revision in it; 0 where there is none.
     pub(crate) revision: u64,
     pub(crate) documents: u64,
+    /// Frames that were known to be damaged.
+    #[serde(default)]
+    pub(crate) damaged_frames: u64,
     files: Vec<Member>,
 }
 
@@ -99,6 +102,7 @@ pub(crate) fn write(
         created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         revision: snapshot.revision().map_or(0, prefd_engine::Revision::get),
         documents: snapshot.documents(),
+        damaged_frames: snapshot.damaged_frames(),
         files: Vec::new(),
     };
     let total_bytes = snapshot.bytes();

@@ -128,6 +128,7 @@ fn tell(options: &BackupOptions, path: &Path, contents: &Contents) -> Result<(),
             "bytes": bytes,
             "documents": contents.documents,
             "revision": contents.revision,
+            "damaged_frames": contents.damaged_frames,
             "created_ms": contents.created_ms,
         }))
     } else {
@@ -135,6 +136,7 @@ fn tell(options: &BackupOptions, path: &Path, contents: &Contents) -> Result<(),
             ("backup", path.display().to_string()),
             ("bytes", console::bytes(bytes)),
             ("documents", contents.documents.to_string()),
+            ("damaged frames", contents.damaged_frames.to_string()),
             ("revision", contents.revision.to_string()),
         ]))
     };

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use prefd_engine::{Config, DirectoryLock};
+use prefd_engine::{Config, DirectoryLock, Harm, Problem};
 use serde_json::json;
 
 use crate::archive::{self, ArchiveError, Contents};
@@ -30,6 +30,10 @@ pub(crate) struct RestoreOptions {
     /// The data directory to make: it must be empty, or not there
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// Restore a backup of a store that was damaged: documents that could not be read there
+    /// cannot be read here either. A backup that is damaged itself is refused all the same
+    #[arg(long)]
+    accept_damage: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -56,7 +60,8 @@ pub(crate) enum RestoreError {
     #[error("the backup is whole, and what is in it cannot be checked: {0}{cause}", cause = cause(.0))]
     Verify(#[from] prefd_engine::Error),
     #[error(
-        "the backup is whole, and what is in it is damaged, as the store was: {count} problems, the first is {first}"
+        "the backup is whole, and documents in it cannot be read, as in the store that it is of: \
+         {count} problems, the first is {first}. --accept-damage restores all that is not damaged"
     )]
     Problems { count: usize, first: String },
     #[error("{} is of a restore that did not end: run prefd restore again", .0.display())]
@@ -96,7 +101,7 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
     let (from, total_bytes) = open(backup.as_deref())?;
     let unfinished = data_dir.join(UNFINISHED);
     archive::private_folder(&unfinished).map_err(system("make", &unfinished))?;
-    let restored = unpack(from, total_bytes, &unfinished);
+    let restored = unpack(from, total_bytes, &unfinished, options.accept_damage);
     let Ok(contents) = restored else {
         // What is not right is of no use. Where even this fails, the folder says so.
         let _ = fs::remove_dir_all(&unfinished);
@@ -174,17 +179,27 @@ fn newest(folder: &Path) -> Result<PathBuf, RestoreError> {
 }
 
 /// Lays the files, and has the engine check every byte of them.
-fn unpack(from: impl Read, total_bytes: u64, folder: &Path) -> Result<Contents, RestoreError> {
+fn unpack(
+    from: impl Read,
+    total_bytes: u64,
+    folder: &Path,
+    accept_damage: bool,
+) -> Result<Contents, RestoreError> {
     let mut shown = Shown::new(from, "restoring", total_bytes);
     let contents = archive::unpack(&mut shown, folder)?;
     drop(shown);
     let mut bar = Bar::new("verifying");
     let found = prefd_engine::verify(&Config::new(folder), &mut |progress| bar.show(progress));
     bar.clear();
+    // What is stale or is made again costs nobody a document.
+    let is_document = |problem: &&Problem| problem.harm == Harm::Document;
     let found = found?;
-    if let Some(first) = found.problems.first() {
+    let mut problems = found.problems.iter().filter(is_document);
+    if let Some(first) = problems.next()
+        && !accept_damage
+    {
         return Err(RestoreError::Problems {
-            count: found.problems.len(),
+            count: problems.count() + 1,
             first: format!("{}: {}", first.path.display(), first.what),
         });
     }
@@ -221,6 +236,7 @@ fn tell(
             "from": backup,
             "data_dir": options.data_dir,
             "documents": contents.documents,
+            "damaged_frames": contents.damaged_frames,
             "revision": contents.revision,
             "created_ms": contents.created_ms,
             "prefd": contents.prefd,

@@ -214,6 +214,55 @@ fn what_breaks_off_leaves_no_file() {
 }
 
 #[test]
+fn a_backup_of_a_damaged_store_gives_back_all_that_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    assert_eq!(filled(&data_dir).stop().code(), Some(0));
+    damage_last_document(&data_dir);
+    let launch = Launch::new(BINARY, &data_dir).with(&ADMIN);
+    let back_up = |name: &str| {
+        let server = launch.start();
+        let file = folder.path().join(name);
+        let url = admin_url(&server);
+        let ended = prefd(BINARY, &["backup", "--admin", &url, "--to", text(&file)]);
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        (server, file)
+    };
+    let restore = |from: &Path, to: &Path, more: &[&str]| {
+        let restore = ["restore", "--from", text(from), "--data-dir", text(to)];
+        prefd(BINARY, &[&restore[..], more].concat())
+    };
+    let (server, damaged) = back_up("damaged.tar");
+    let copy = folder.path().join("copy");
+    fails(&restore(&damaged, &copy, &[]), "--accept-damage");
+    let ended = restore(&damaged, &copy, &["--accept-damage"]);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let restored = Launch::new(BINARY, &copy).start();
+    let large = get(&mut restored.connect(), "large", &token::of("zoe", "large"));
+    assert_eq!(large.len(), 400_000 + 12);
+    let small = token::of("alice", "xyz");
+    let lost = Request::of("GET", "xyz", &small);
+    assert_eq!(restored.connect().request(&lost).status, 501);
+    // Once it is replaced nobody misses what is damaged.
+    put(&mut server.connect(), "xyz", &small, "{\"again\":1}");
+    assert_eq!(server.stop().code(), Some(0));
+    let (_server, mended) = back_up("mended.tar");
+    let copy = folder.path().join("mended");
+    let ended = restore(&mended, &copy, &[]);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let restored = Launch::new(BINARY, &copy).start();
+    assert_eq!(get(&mut restored.connect(), "xyz", &small), "{\"again\":1}");
+    // One that is damaged itself is refused whatever is accepted.
+    let mut bytes = fs::read(&damaged).unwrap();
+    let at = bytes.windows(8).position(|w| w == b"yyyyyyyy").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let other = folder.path().join("other");
+    let ended = restore(&damaged, &other, &["--accept-damage"]);
+    fails(&ended, "not as it was written");
+}
+
+#[test]
 fn an_import_ends_where_a_line_is_refused_though_more_could_come() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, folder.path()).with(&ADMIN).start();

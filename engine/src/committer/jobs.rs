@@ -100,8 +100,10 @@ impl Committer {
         let blobs = blobs.named_with(&self.unsynced_names);
         let segments = image.manifest.segments.iter();
         let segments = segments.map(|record| record.id).collect();
+        let sum = self.shared.space.lock().sum();
         Cut {
-            documents: self.shared.space.lock().sum().documents.into(),
+            documents: sum.documents.into(),
+            damaged_frames: sum.damaged.into(),
             pin: self.shared.pins.pin(segments, blobs.clone()),
             image,
             blobs,

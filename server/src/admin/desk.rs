@@ -60,6 +60,10 @@ impl StoreDesk {
         let engine = self.engine.clone();
         let snapshot = blocking(move || engine.snapshot()).await?;
         let total = snapshot.bytes();
+        let damaged = snapshot.damaged_frames();
+        if damaged > 0 {
+            tracing::warn!(damaged, "the store is damaged, and so is the backup of it");
+        }
         let (pipe, pieces) = Pipe::new();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;

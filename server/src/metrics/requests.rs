@@ -110,7 +110,8 @@ impl Requests {
         }
     }
 
-    /// Route, method, status and how many, of those that there were.
+    /// Route, method, status and how many, of those that there were, and of those that wake
+    /// people: Prometheus sees no increase of what was not there before.
     pub(super) fn answered(&self) -> Vec<(&'static str, &'static str, String, u64)> {
         let mut rows = Vec::new();
         for (kind, (_, route)) in KINDS.iter().enumerate() {
@@ -121,7 +122,7 @@ impl Requests {
                         .iter()
                         .filter_map(|part| part.answered.get(kind)?.get(method)?.get(index));
                     let count = sum(cells);
-                    if count > 0 {
+                    if count > 0 || is_alarm(route, name, *status) {
                         let status = match status {
                             0 => "other".to_owned(),
                             status => status.to_string(),
@@ -157,6 +158,18 @@ impl Requests {
         let histograms = METHODS.iter().enumerate().map(histogram);
         histograms.filter(|histogram| histogram.count > 0).collect()
     }
+}
+
+/// Whether it is shown although there was none.
+fn is_alarm(route: &str, method: &str, status: u16) -> bool {
+    let is_write = matches!(method, "PUT" | "DELETE");
+    let is_read = method == "GET";
+    route == crate::route::Route::TEMPLATE
+        && match status {
+            501 | 503 => is_read || is_write,
+            507 => is_write,
+            _ => false,
+        }
 }
 
 fn sum<'a>(cells: impl Iterator<Item = &'a AtomicU64>) -> u64 {
@@ -215,8 +228,10 @@ mod tests {
             Duration::ZERO,
         );
         let template = crate::route::Route::TEMPLATE;
+        let (alarms, answered): (Vec<_>, Vec<_>) =
+            requests.answered().into_iter().partition(|row| row.3 == 0);
         assert_eq!(
-            requests.answered(),
+            answered,
             [
                 (template, "GET", "200".to_owned(), 21),
                 (template, "GET", "401".to_owned(), 1),
@@ -224,6 +239,18 @@ mod tests {
                 ("none", "other", "404".to_owned(), 1),
             ]
         );
+        let alarms: Vec<_> = alarms.iter().map(|row| (row.1, row.2.as_str())).collect();
+        let expected = [
+            ("GET", "501"),
+            ("GET", "503"),
+            ("PUT", "501"),
+            ("PUT", "503"),
+            ("PUT", "507"),
+            ("DELETE", "501"),
+            ("DELETE", "503"),
+            ("DELETE", "507"),
+        ];
+        assert_eq!(alarms, expected);
         let times = requests.times();
         let get = &times[0];
         assert_eq!((times.len(), get.method, get.count), (2, "GET", 23));
