@@ -73,8 +73,8 @@ pub(crate) struct Settings {
           value_parser = BoolishValueParser::new(), value_name = "BOOL", env = "PREFD_DEV")]
     pub(crate) dev: Option<bool>,
 
-    /// A file whose bytes are the secret of HS256 tokens (a final line break is not a
-    /// part of it)
+    /// A file whose bytes, 32 at least, are the secret of HS256 tokens (a final line break is
+    /// not a part of it)
     #[arg(long, value_name = "FILE", env = "PREFD_JWT_HS256_SECRET_FILE")]
     pub(crate) jwt_hs256_secret_file: Option<PathBuf>,
 
