@@ -426,4 +426,92 @@ mod tests {
         ));
         assert!(store.read(with("{}}").as_bytes(), 1).is_ok());
     }
+
+    #[derive(serde::Deserialize)]
+    struct Whole<'a> {
+        user: String,
+        client: String,
+        #[serde(borrow)]
+        document: &'a serde_json::value::RawValue,
+    }
+
+    /// What a line says, by serde_json alone.
+    fn said(engine: &Engine, line: &str) -> Option<(String, String, u64)> {
+        let whole: Whole<'_> = serde_json::from_str(line).ok()?;
+        let text = whole.document.get();
+        let unquoted: Option<String> = serde_json::from_str(text).ok();
+        let text = unquoted.as_deref().unwrap_or(text);
+        let document = engine.prepare(text.as_bytes()).ok()?;
+        Some((whole.user, whole.client, document.usage().bytes))
+    }
+
+    /// Lines that are almost right, cut and put together anew.
+    #[test]
+    fn it_reads_what_serde_json_does() {
+        const PIECES: [&str; 24] = [
+            "{",
+            "}",
+            "[",
+            "]",
+            "\"",
+            ",",
+            ":",
+            "\\",
+            " ",
+            "\\u00e9",
+            "\\ud83d\\ude00",
+            "\\ud83d",
+            "\\\"",
+            "u",
+            "\"user\":\"u\"",
+            "\"client\":\"c\"",
+            "\"document\":{}",
+            "\"document\":\"{}\"",
+            "{\"a\":1}",
+            "-1.5e3",
+            "tru",
+            "null",
+            "\t",
+            "\u{e9}",
+        ];
+        let store = Store::new();
+        let lines = [
+            r#"{"user":"u","client":"c","document":{"a":[1,{"b":"]}\""}]},"x":[{}]}"#,
+            r#"{"document":"{\"a\": \"\\n\u00e9\" ,\n\"b\":1}","client":"\u0063","user":"u"}"#,
+            r#" { "user" : "" , "client" : "c" , "document" : { } , "m" : -1.5e3 } "#,
+        ];
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below as u64).unwrap()
+        };
+        let (mut read, mut refused) = (0, 0);
+        for _ in 0..30_000 {
+            let mut line: Vec<char> = lines[next(lines.len())].chars().collect();
+            for _ in 0..next(4) {
+                let at = next(line.len() + 1);
+                let end = (at + next(3)).min(line.len());
+                let piece = PIECES[next(PIECES.len())];
+                line.splice(at..end, piece.chars());
+            }
+            let line: String = line.iter().collect();
+            // One of these is a line for serde_json alone.
+            if line.trim_start().starts_with('[') || line.trim().is_empty() {
+                continue;
+            }
+            let expected = said(&store.engine, &line);
+            let mut from = BufReader::with_capacity(1 + next(40), line.as_bytes());
+            let found = Lines::new(&mut from).next(&store.engine);
+            let found = found.ok().flatten();
+            let found = found.map(|l| (l.user, l.client, l.document.usage().bytes));
+            assert_eq!(found, expected, "{line}");
+            match found {
+                Some(_) => read += 1,
+                None => refused += 1,
+            }
+        }
+        assert!(read > 5_000 && refused > 5_000, "{read} {refused}");
+    }
 }
