@@ -3,11 +3,17 @@
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prefd_tests::api_error::Expected;
 use prefd_tests::http::{Client, Request, Response};
 use prefd_tests::server::{Launch, Server};
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two questions whether it has.
+const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_prefd-under-test");
 
@@ -140,19 +146,34 @@ pub(crate) fn status(server: &Server, token: &str) -> u16 {
 }
 
 /// Expects a GET with this token to be refused as invalid.
-pub(crate) fn refused(server: &Server, token: &str, context: &str) {
+pub(crate) fn refused(server: &Server, token: &str, context: &str) -> Response {
     let response = server.connect().request(&Request::of("GET", "xyz", token));
     let expected = Expected::code("invalid-token").source(json!({"header": "Authorization"}));
     expected.check(&response, context);
+    response
+}
+
+/// The same, with this detail.
+pub(crate) fn refused_because(server: &Server, token: &str, detail: &str, context: &str) {
+    let response = refused(server, token, context);
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(body["errors"][0]["detail"], detail, "{context}");
+}
+
+/// Asks again until this holds, with a pause that leaves the processor to whoever is
+/// waited for.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Asks again until it is answered with this status.
 pub(crate) fn wait_for_status(server: &Server, token: &str, expected: u16) {
-    let began = std::time::Instant::now();
-    while status(server, token) != expected {
-        assert!(began.elapsed().as_secs() < 30, "not {expected} in time");
-        std::thread::yield_now();
-    }
+    let what = format!("an answer with {expected}");
+    wait_until(&what, || status(server, token) == expected);
 }
 
 /// Tests that measure take turns.
