@@ -355,4 +355,9 @@ impl Signer {
     pub fn sign_with(&self, header: &Value, claims: &Value) -> String {
         token::signed(header, claims, self.algorithm, &self.key)
     }
+
+    /// The same with claims that need be none.
+    pub fn sign_bytes(&self, header: &Value, claims: &[u8]) -> String {
+        token::signed_bytes(header, claims, self.algorithm, &self.key)
+    }
 }

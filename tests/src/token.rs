@@ -66,7 +66,17 @@ pub fn hs256_key() -> EncodingKey {
 /// Whatever header and claims, signed by this algorithm and key, whatever the header
 /// says.
 pub fn signed(header: &Value, claims: &Value, algorithm: Algorithm, key: &EncodingKey) -> String {
-    let message = format!("{}.{}", base64url(header), base64url(claims));
+    signed_bytes(header, claims.to_string().as_bytes(), algorithm, key)
+}
+
+/// The same with claims that need be none.
+pub fn signed_bytes(
+    header: &Value,
+    claims: &[u8],
+    algorithm: Algorithm,
+    key: &EncodingKey,
+) -> String {
+    let message = format!("{}.{}", base64url(header), base64url_bytes(claims));
     let signature = crypto::sign(message.as_bytes(), key, algorithm).expect("it can be signed");
     format!("{message}.{signature}")
 }
@@ -76,9 +86,10 @@ pub fn base64url(value: &Value) -> String {
     base64url_bytes(value.to_string().as_bytes())
 }
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 /// Base64url without padding (RFC 4648 section 5).
 pub fn base64url_bytes(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for group in bytes.chunks(3) {
         let mut padded = [0; 4];
@@ -90,4 +101,18 @@ pub fn base64url_bytes(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// What [`base64url_bytes`] has made a text of.
+pub fn base64url_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for digits in text.as_bytes().chunks(4) {
+        let bits = digits.iter().fold(0, |bits, digit| {
+            let value = ALPHABET.iter().position(|known| known == digit);
+            bits << 6 | value.expect("a digit") as u32
+        });
+        let bits = bits << (32 - 6 * digits.len());
+        bytes.extend_from_slice(&bits.to_be_bytes()[..digits.len() * 6 / 8]);
+    }
+    bytes
 }
