@@ -119,6 +119,13 @@ impl Request {
         self
     }
 
+    /// Names another host.
+    #[must_use]
+    pub fn at_host(mut self, host: &str) -> Self {
+        self.headers.retain(|(name, _)| name != "Host");
+        self.header("Host", host)
+    }
+
     /// Adds a token.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {

@@ -21,6 +21,7 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     has_default_key: bool,
+    has_default_admin: bool,
     /// The program that becomes the server, or traces it, and its arguments.
     wrapper: Vec<String>,
 }
@@ -79,6 +80,7 @@ impl Launch {
             arguments: Vec::new(),
             environment: Vec::new(),
             has_default_key: true,
+            has_default_admin: false,
             wrapper: Vec::new(),
         }
     }
@@ -102,6 +104,14 @@ impl Launch {
     #[must_use]
     pub fn without_key(mut self) -> Self {
         self.has_default_key = false;
+        self
+    }
+
+    /// Leaves the operator's listener where it usually is, at one port for all servers of
+    /// the machine.
+    #[must_use]
+    pub fn with_default_admin(mut self) -> Self {
+        self.has_default_admin = true;
         self
     }
 
@@ -141,7 +151,7 @@ impl Launch {
         {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        if !self.arguments.iter().any(|a| a == "--admin-listen") {
+        if !self.has_default_admin && !self.arguments.iter().any(|a| a == "--admin-listen") {
             command.args(["--admin-listen", "off"]);
         }
         if self.has_default_key {
@@ -229,8 +239,14 @@ impl Launch {
 
 /// Runs `prefd` with these arguments to its end.
 pub fn prefd(binary: &str, arguments: &[&str]) -> Ended {
+    prefd_with(binary, arguments, &[])
+}
+
+/// The same with these variables.
+pub fn prefd_with(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let mut command = Command::new(binary);
     command.args(arguments).stdin(Stdio::null());
+    command.envs(environment.iter().copied());
     run(command)
 }
 

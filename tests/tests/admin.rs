@@ -3,12 +3,13 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
-use common::{BINARY, fresh, put, status};
+use common::{BINARY, fresh, get, put, status, wait_until};
 use prefd_tests::api_error::Expected;
 use prefd_tests::http::{Client, Request, Response};
 use prefd_tests::issuer::{Issuer, Signer};
-use prefd_tests::server::{Launch, Server};
+use prefd_tests::server::{Launch, Server, prefd_with};
 use prefd_tests::token;
 use serde_json::{Value, json};
 
@@ -86,10 +87,7 @@ fn it_is_not_ready_before_its_providers_were_reached() {
     assert_eq!(response.status, 503);
     assert!(response.text().contains("identity-provider-never-reached"));
     let _issuer = Issuer::start_at(address, &key);
-    let began = std::time::Instant::now();
-    while ready().status != 200 {
-        assert!(began.elapsed().as_secs() < 30, "not ready in time");
-    }
+    wait_until("it is ready", || ready().status == 200);
 }
 
 #[test]
@@ -140,24 +138,150 @@ fn off_this_machine_it_takes_a_token() {
         .bearer(TOKEN);
     assert_eq!(client.request(&named).status, 200);
     assert_eq!(client.request(&Request::new("GET", "/readyz")).status, 200);
-    for unfit in ["", "short\n", "two lines of\na token that is long"] {
+}
+
+#[test]
+fn a_token_that_can_be_guessed_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let start = |name: &str| {
+        Launch::new(BINARY, &dir.path().join(name))
+            .with(&ADMIN)
+            .with(&["--admin-token-file", file.to_str().unwrap()])
+            .try_start()
+    };
+    for (index, unfit) in ["", "short\n", "two lines of\na token that is long"]
+        .into_iter()
+        .enumerate()
+    {
         std::fs::write(&file, unfit).unwrap();
-        let ended = launch.clone().with(&ADMIN).with(&with_token).run();
+        let ended = start(&format!("data-{index}")).expect_err(unfit);
         assert_eq!(ended.status.code(), Some(1), "{unfit:?}: {ended:?}");
+        let told = format!("{}: not one line", file.display());
+        assert!(ended.err.contains(&told), "{unfit:?}: {}", ended.err);
     }
+    std::fs::write(&file, TOKEN).unwrap();
+    assert!(start("data").is_ok(), "one that is fit");
+}
+
+/// A document, and everything that is done with documents over this listener.
+struct Desk<'a> {
+    server: &'a Server,
+}
+
+impl<'a> Desk<'a> {
+    fn of(server: &'a Server) -> Self {
+        let token = token::of("x", "c");
+        put(&mut server.connect(), "c", &token, "{\"kept\":1}");
+        Self { server }
+    }
+
+    /// Whoever asks so has this status of every route, and nothing is done.
+    fn refuses(&self, caller: &str, status: u16, send: impl Fn(Request) -> Request) {
+        let line = "{\"user\":\"y\",\"client\":\"c\",\"document\":{\"put\":1}}\n";
+        for (method, path) in [
+            ("GET", "/metrics"),
+            ("HEAD", "/metrics"),
+            ("GET", "/backup"),
+            ("GET", "/documents"),
+            ("POST", "/documents"),
+            ("GET", "/users/x/documents"),
+            ("DELETE", "/users/x"),
+            ("GET", "/other"),
+        ] {
+            let request = local(method, path);
+            let request = match method {
+                "POST" => request.body(line),
+                _ => request,
+            };
+            let response = ask(self.server, &send(request));
+            assert_eq!(response.status, status, "{caller}: {method} {path}");
+        }
+        for (user, document) in [("x", "{\"kept\":1}"), ("y", "{}")] {
+            let found = get(&mut self.server.connect(), "c", &token::of(user, "c"));
+            assert_eq!(found, document, "{caller}");
+        }
+        assert!(!self.server.has_logged("a backup was taken"), "{caller}");
+    }
+}
+
+#[test]
+fn without_the_token_nothing_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let server = Launch::new(BINARY, &dir.path().join("data"))
+        .with(&ADMIN)
+        .with(&["--admin-token-file", file.to_str().unwrap()])
+        .start();
+    let desk = Desk::of(&server);
+    let users = token::of("x", "c");
+    desk.refuses("no token", 401, |request| request);
+    desk.refuses("another token", 401, |request| request.bearer("another"));
+    desk.refuses("a user's", 401, |request| request.bearer(&users));
+    desk.refuses("a page", 401, |request| {
+        request.header("Origin", "https://x")
+    });
+    desk.refuses("another scheme", 401, |request| {
+        request.header("Authorization", &format!("Basic {TOKEN}"))
+    });
+}
+
+#[test]
+fn it_can_be_at_a_socket_or_behind_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let asked = |arguments: &[&str], environment: &[(&str, &str)]| {
+        prefd_with(BINARY, arguments, environment).status.code()
+    };
+    let socket = format!("unix:{}", path("admin.sock"));
+    let server = Launch::new(BINARY, &dir.path().join("one"))
+        .with(&["--admin-listen", &socket])
+        .start();
+    assert_eq!(asked(&["healthcheck", "--admin", &socket], &[]), Some(0));
+    let backup = ["backup", "--admin", &socket, "--to", &path("one.tar")];
+    assert_eq!(asked(&backup, &[]), Some(0));
+    drop(server);
+    assert_eq!(asked(&["healthcheck", "--admin", &socket], &[]), Some(1));
+
+    let names = vec!["localhost".to_owned()];
+    let identity = rcgen::generate_simple_self_signed(names).unwrap();
+    let (certificate, key, token) = (path("certificate.pem"), path("key.pem"), path("token"));
+    std::fs::write(&certificate, identity.cert.pem()).unwrap();
+    std::fs::write(&key, identity.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&token, TOKEN).unwrap();
+    let server = Launch::new(BINARY, &dir.path().join("two"))
+        .with(&["--tls-cert-file", &certificate, "--tls-key-file", &key])
+        .with(&["--admin-listen", "0.0.0.0:0", "--admin-token-file", &token])
+        .start();
+    let url = format!("https://localhost:{}", server.admin_address().port());
+    assert!(!server.has_logged("in the clear"));
+    let trusting = [("SSL_CERT_FILE", &*certificate)];
+    let healthcheck = ["healthcheck", "--admin", &url];
+    assert_eq!(asked(&healthcheck, &trusting), Some(0));
+    assert_eq!(asked(&healthcheck, &[]), Some(1), "whom nobody trusts");
+    let backup = ["backup", "--admin", &url, "--to", &path("two.tar")];
+    assert_eq!(asked(&backup, &trusting), Some(1), "without the token");
+    let backup = [&backup[..], &["--admin-token-file", &token]].concat();
+    assert_eq!(asked(&backup, &trusting), Some(0));
+    let in_the_clear = format!("http://localhost:{}", server.admin_address().port());
+    let healthcheck = ["healthcheck", "--admin", &in_the_clear];
+    assert_eq!(asked(&healthcheck, &[]), Some(1));
 }
 
 /// Any site's page can send requests to this machine, under a name that its owner chose.
 #[test]
 fn a_page_in_a_browser_may_not_ask() {
     let (server, _dir) = fresh(&ADMIN);
-    for request in [
-        local("GET", "/metrics").header("Origin", "https://evil.example"),
-        local("GET", "/metrics").header("Sec-Fetch-Site", "cross-site"),
-        Request::to("evil.example", "GET", "/metrics"),
-        Request::to("127.0.0.1.evil.example:8081", "GET", "/metrics"),
-    ] {
-        assert_eq!(ask(&server, &request).status, 403, "{request:?}");
+    let desk = Desk::of(&server);
+    desk.refuses("of an origin", 403, |request| {
+        request.header("Origin", "https://evil.example")
+    });
+    desk.refuses("of a site", 403, |request| {
+        request.header("Sec-Fetch-Site", "cross-site")
+    });
+    for host in ["evil.example", "127.0.0.1.evil.example:8081"] {
+        desk.refuses(host, 403, |request| request.at_host(host));
     }
     for host in ["127.0.0.1:8081", "localhost", "[::1]:8081"] {
         assert_eq!(
@@ -185,9 +309,18 @@ fn where_the_usual_port_is_taken_it_goes_on_without() {
         Some(1),
         "one that was asked for: {ended:?}"
     );
+    // Whoever else has it does as well.
+    let _usual = match std::net::TcpListener::bind("127.0.0.1:8081") {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+        usual => Some(usual.unwrap()),
+    };
+    let server = Launch::new(BINARY, dir.path()).with_default_admin().start();
+    server.wait_for_log("there is no operator's listener");
+    assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
+    drop(server);
     let (server, _dir) = fresh(&["--admin-listen", "off"]);
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
-    assert!(!server.has_logged("the operator's listener"));
+    assert!(!server.has_logged("operator's listener"));
 }
 
 #[test]
