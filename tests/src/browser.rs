@@ -12,6 +12,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::process::dying_with_us;
+
 /// The browser's program.
 pub const PROGRAM: &str = "chromium";
 /// How long a test waits for what a page tells.
@@ -119,7 +121,7 @@ struct Browser {
 impl Browser {
     fn open(url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let child = Command::new(PROGRAM)
+        let child = dying_with_us(PROGRAM)
             // No sandbox, since root cannot have one and the page is ours; nothing that it
             // asks other machines for by itself.
             .args(["--headless=new", "--no-sandbox", "--disable-gpu"])

@@ -15,7 +15,7 @@
 //! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
 //!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
 //!   fail, [`service_manager`] is a systemd that runs units.
-//! - [`raised`] ends the threads of a test.
+//! - [`raised`] ends the threads of a test, [`process`] sees to the processes that it starts.
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`copies`] those of a store that
@@ -39,6 +39,7 @@ pub mod machine;
 pub mod oidc_provider;
 pub mod openapi;
 pub mod oracle;
+pub mod process;
 pub mod raised;
 pub mod random;
 pub mod schemathesis;

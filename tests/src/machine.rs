@@ -173,17 +173,21 @@ pub fn is_isolated(test: &str, file_systems: &[&str]) -> bool {
         skip("it takes root that may mount, and loop devices");
         return false;
     }
-    let status = Command::new("setpriv")
+    let isolated = Command::new("setpriv")
         .args(isolated)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(ISOLATED, "1")
         .stdin(Stdio::null())
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .unwrap();
+    let said = String::from_utf8_lossy(&isolated.stdout);
+    // None is run where it has another name.
     assert!(
-        status.success(),
-        "{test}, in namespaces of its own: {status}"
+        isolated.status.success() && said.contains("1 passed"),
+        "{test}, in namespaces of its own: {}: {said}",
+        isolated.status
     );
     false
 }

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::http::Client;
+use crate::process::{self, PATIENCE};
 use crate::token;
 
 /// How to start a server. Needs the binary's path, which only a test knows:
@@ -30,7 +32,8 @@ pub struct Launch {
 #[derive(Debug)]
 pub struct Starting {
     running: Running,
-    out: BufReader<ChildStdout>,
+    /// What it prints, line by line.
+    out: Receiver<String>,
 }
 
 /// A running server. Killed when dropped.
@@ -176,8 +179,8 @@ impl Launch {
 
     /// The same where it may end instead.
     pub fn try_start(&self) -> Result<Server, Ended> {
-        let Starting { running, mut out } = self.spawn();
-        let Some(origin) = read_origin(&mut out) else {
+        let Starting { running, out } = self.spawn();
+        let Some(origin) = read_origin(&out) else {
             return Err(running.end());
         };
         let mut printed = Vec::new();
@@ -189,12 +192,7 @@ impl Launch {
                 .count()
                 < 2
             {
-                let mut line = String::new();
-                assert!(
-                    out.read_line(&mut line).unwrap() > 0,
-                    "no requests were printed"
-                );
-                printed.push(line.trim_end().to_owned());
+                printed.push(out.recv_timeout(PATIENCE).expect("requests are printed"));
             }
         }
         let address = origin.split_once("://").and_then(|(_, a)| a.parse().ok());
@@ -220,7 +218,14 @@ impl Launch {
                 copy.grown.notify_all();
             }
         });
-        let out = BufReader::new(child.stdout.take().expect("piped"));
+        let stdout = child.stdout.take().expect("piped");
+        let (print, out) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody may want more of it.
+                let _ = print.send(line);
+            }
+        });
         Starting {
             running: Running {
                 child,
@@ -251,7 +256,7 @@ pub fn prefd_with(binary: &str, arguments: &[&str], environment: &[(&str, &str)]
 }
 
 fn run(mut command: Command) -> Ended {
-    let output = command.output().expect("the binary starts");
+    let output = process::output(&mut command);
     Ended {
         status: output.status,
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -260,10 +265,16 @@ fn run(mut command: Command) -> Ended {
 }
 
 /// What the line names that says that it listens, if there is one.
-fn read_origin(out: &mut BufReader<ChildStdout>) -> Option<String> {
-    let mut line = String::new();
-    out.read_line(&mut line).expect("its output can be read");
-    let origin = line.trim_end().strip_prefix("listening on ")?;
+///
+/// # Panics
+/// Where it neither listens nor ends.
+fn read_origin(out: &Receiver<String>) -> Option<String> {
+    let line = match out.recv_timeout(PATIENCE) {
+        Ok(line) => line,
+        Err(RecvTimeoutError::Disconnected) => return None,
+        Err(RecvTimeoutError::Timeout) => panic!("it does not say that it listens"),
+    };
+    let origin = line.strip_prefix("listening on ")?;
     Some(origin.to_owned())
 }
 
@@ -271,7 +282,7 @@ impl Starting {
     /// SIGKILL; whether it had come to listen before.
     pub fn kill(mut self) -> bool {
         self.running.kill();
-        read_origin(&mut self.out).is_some()
+        read_origin(&self.out).is_some()
     }
 }
 
@@ -283,7 +294,7 @@ impl Running {
 
     /// Waits for its end.
     fn end(mut self) -> Ended {
-        let status = self.child.wait().expect("it ends");
+        let status = process::wait(&mut self.child);
         if let Some(logging) = self.logging.take() {
             let _ = logging.join();
         }
@@ -404,7 +415,7 @@ impl Server {
 
     /// Waits for its end.
     pub fn wait(mut self) -> ExitStatus {
-        self.running.child.wait().unwrap()
+        process::wait(&mut self.running.child)
     }
 
     /// SIGTERM, and its end.

@@ -4,12 +4,13 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use common::{alone, fresh, put};
 use prefd_tests::bystander::{Bystander, KINDS};
 use prefd_tests::crowd::raise_own_limit;
+use prefd_tests::process::dying_with_us;
 use prefd_tests::{machine, token};
 
 const CONNECTIONS: usize = 1_500;
@@ -36,7 +37,7 @@ fn withstands(mode: &[&str], end: &str) {
     // It puts this value into the head as it is.
     let authorized = format!("*/*\r\nAuthorization: Bearer {token}");
     let url = format!("http://{}{}", server.address, common::target("xyz"));
-    let mut attack = Command::new("slowhttptest")
+    let mut attack = dying_with_us("slowhttptest")
         .args(mode)
         .args([
             "-c",
