@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{fresh, get, put};
 use prefd_tests::http::{Client, Request};
@@ -12,6 +12,9 @@ use prefd_tests::token;
 
 /// A client that goes on sends something this often.
 const PACE: Duration = Duration::from_millis(20);
+
+/// No place is waited for longer than this.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server with two places, so that the second one who comes takes the last.
 fn with_two_places() -> (Server, tempfile::TempDir) {
@@ -145,7 +148,9 @@ fn who_brings_its_body_is_not_closed_and_who_drips_is() {
         .send(&Request::of("GET", "xyz", &token()).bytes())
         .unwrap();
     let piece = vec![b'x'; 20_000];
+    let began = Instant::now();
     while !third.is_answered_within(PACE) {
+        assert!(began.elapsed() < PATIENCE, "it is not served");
         let _ = dripping.send(b"x");
         if sent + piece.len() + 2 < length {
             bringing.send(&piece).unwrap();

@@ -3,20 +3,24 @@
 
 mod common;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::BINARY;
+use common::{BINARY, wait_until};
 use prefd_tests::http::{Request, Response};
 use prefd_tests::machine;
 use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// No answer takes longer than this.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -53,7 +57,7 @@ impl Identity {
         let config = self.config(versions);
         let name = ServerName::try_from("prefd.test").unwrap();
         let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let mut stream = TcpStream::connect(server.address).unwrap();
+        let mut stream = tcp(server);
         connection.complete_io(&mut stream)?;
         Ok(StreamOwned::new(connection, stream))
     }
@@ -92,6 +96,27 @@ impl Files {
             .with(&["--tls-cert-file", certificate.unwrap()])
             .with(&["--tls-key-file", key.unwrap()])
     }
+}
+
+fn tcp(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn unix(path: &Path) -> std::io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Reads to the end, and the server does end it.
+fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut rest) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+    rest
 }
 
 fn ask(stream: &mut (impl Read + Write), request: &Request) -> Response {
@@ -135,10 +160,9 @@ fn connections_are_tls_with_a_certificate() {
     let refused = ask(&mut stream, &put(&token, large.replace('}', "")));
     assert_eq!(refused.status, 400, "{refused:?}");
     // In the clear there is no answer of HTTP.
-    let mut plain = TcpStream::connect(server.address).unwrap();
+    let mut plain = tcp(&server);
     plain.write_all(&get(&token).bytes()).unwrap();
-    let mut answer = Vec::new();
-    let _ = plain.read_to_end(&mut answer);
+    let answer = rest(&mut plain);
     assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
 }
 
@@ -150,11 +174,10 @@ fn a_handshake_that_never_ends_keeps_nobody_out() {
     identity.write(&files);
     let server = files
         .launch(folder.path())
-        .with(&["--head-timeout", "300ms", "--max-connections", "4"])
+        // Of the good client as well, which must come to an end in it.
+        .with(&["--head-timeout", "5s", "--max-connections", "4"])
         .start();
-    let mut silent: Vec<TcpStream> = (0..4)
-        .map(|_| TcpStream::connect(server.address).unwrap())
-        .collect();
+    let mut silent: Vec<TcpStream> = (0..4).map(|_| tcp(&server)).collect();
     // The beginning of a handshake, and nothing behind it.
     silent[0].write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
     let mut stream = identity.connect(&server).unwrap();
@@ -163,8 +186,7 @@ fn a_handshake_that_never_ends_keeps_nobody_out() {
         200
     );
     for stream in &mut silent {
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest);
+        rest(stream);
     }
     assert_eq!(server.stop().code(), Some(0));
 }
@@ -236,7 +258,7 @@ fn a_socket_in_the_file_system_is_one_server_s() {
         0o666
     );
     let token = token::of("alice", "xyz");
-    let mut stream = UnixStream::connect(&path).unwrap();
+    let mut stream = unix(&path).unwrap();
     assert_eq!(ask(&mut stream, &put(&token, "{\"a\":1}")).status, 204);
     assert_eq!(ask(&mut stream, &get(&token)).text(), "{\"a\":1}");
     let second = launch("two").run();
@@ -250,7 +272,7 @@ fn a_socket_in_the_file_system_is_one_server_s() {
     server.kill();
     assert!(path.exists());
     let server = launch("one").start();
-    let mut stream = UnixStream::connect(&path).unwrap();
+    let mut stream = unix(&path).unwrap();
     assert_eq!(ask(&mut stream, &get(&token)).text(), "{\"a\":1}");
     drop(stream);
     assert_eq!(server.stop().code(), Some(0));
@@ -273,13 +295,12 @@ fn a_socket_that_systemd_hands_over_is_used() {
     std::thread::scope(|scope| {
         // It starts the server once somebody comes.
         let client = scope.spawn(|| {
-            let mut stream = loop {
-                if let Ok(stream) = UnixStream::connect(&path) {
-                    break stream;
-                }
-                std::thread::yield_now();
-            };
-            ask(&mut stream, &get(&token::of("alice", "xyz")))
+            let mut stream = None;
+            wait_until("somebody listens there", || {
+                stream = unix(&path).ok();
+                stream.is_some()
+            });
+            ask(&mut stream.unwrap(), &get(&token::of("alice", "xyz")))
         });
         let server = launch.start();
         assert_eq!(server.origin, format!("unix:{}", path.display()));
