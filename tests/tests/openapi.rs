@@ -5,8 +5,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use common::{BINARY, FULL_DISK, damage_last_document, fresh, put, target};
+use common::{BINARY, FULL_DISK, damage_last_document, fresh, put, target, wait_until};
 use prefd_tests::api_error::{self, Expected};
 use prefd_tests::http::{Request, Response};
 use prefd_tests::issuer::{Issuer, Signer};
@@ -319,18 +320,26 @@ fn overload(codes: &mut BTreeSet<&'static str>) {
     let document = |bytes| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
     // It takes the whole budget, and goes no further.
     let held = Request::of("PUT", "xyz", &token).body(document(2 * NEEDS_ROOM));
-    let mut holder = server.connect();
     let bytes = held.bytes();
-    holder.send(&bytes[..bytes.len() - NEEDS_ROOM / 2]).unwrap();
-    let another = Request::of("PUT", "xyz", &token).body(document(NEEDS_ROOM));
-    let refused = loop {
-        let response = server.connect().request(&another);
-        // Until the holder has it.
-        if response.status != 204 {
-            break response;
-        }
+    let hold = || {
+        let mut holder = server.connect();
+        holder.send(&bytes[..bytes.len() - NEEDS_ROOM / 2]).unwrap();
+        holder
     };
-    answers.note("PUT", 503, &refused);
+    let mut holder = hold();
+    let another = Request::of("PUT", "xyz", &token).body(document(NEEDS_ROOM));
+    let mut refused = None;
+    wait_until("the holder has the budget", || {
+        // Where it has stalled for too long, it has been sent away.
+        if holder.is_answered_within(Duration::from_millis(1)) {
+            holder = hold();
+        }
+        refused = Some(server.connect().request(&another));
+        refused
+            .as_ref()
+            .is_some_and(|refused| refused.status != 204)
+    });
+    answers.note("PUT", 503, &refused.unwrap());
 }
 
 fn stalling(codes: &mut BTreeSet<&'static str>) {
