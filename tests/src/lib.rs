@@ -1,7 +1,8 @@
 //! What the black-box tests of prefd and its engine share.
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
-//!   makes good and bad tokens, [`issuer`] is an identity provider and [`oidc_provider`]
+//!   makes good and bad tokens, [`vacant`] is an address where nobody is, [`issuer`] an
+//!   identity provider and [`oidc_provider`]
 //!   a real one, [`api_error`] checks an error whole, [`openapi`] whether an answer is as
 //!   the OpenAPI document says, for which [`schemathesis`] has programs, [`browser`] what
 //!   pages see.
@@ -51,3 +52,4 @@ pub mod sim_store;
 pub mod strace;
 pub mod token;
 pub mod traces;
+pub mod vacant;

@@ -8,20 +8,24 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use common::{BINARY, get, put};
+use common::{BINARY, get, put, wait_until};
 use prefd_engine::{Config, Engine};
 use prefd_tests::http::Request;
 use prefd_tests::issuer::{Answer, Issuer, Signer};
 use prefd_tests::machine;
 use prefd_tests::server::{Ended, Launch, Server, prefd};
 use prefd_tests::token;
+use prefd_tests::vacant::Vacant;
 use serde_json::{Value, json};
 
 const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
 /// Backups under load.
 const BACKUPS: usize = 50;
 const WRITERS: usize = 6;
+/// How long a second one is seen to wait; it would be answered far sooner.
+const WHILE_ONE_IS_TAKEN: Duration = Duration::from_millis(500);
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -122,6 +126,15 @@ fn is_of_one_moment(copy: &Engine, moment: u64, acknowledged: &[Acknowledged], b
     }
 }
 
+/// Segments that compaction has written anew and removed.
+fn compacted(server: &Server) -> u64 {
+    let request = Request::to("localhost", "GET", "/metrics");
+    let metrics = server.connect_admin().request(&request);
+    let mut lines = metrics.text().lines();
+    let count = lines.find_map(|line| line.strip_prefix("prefd_compacted_segments_total "));
+    count.unwrap().parse().unwrap()
+}
+
 #[test]
 fn a_backup_under_load_is_of_one_moment() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,12 +143,16 @@ fn a_backup_under_load_is_of_one_moment() {
         .with(&ADMIN)
         .with(&[
             "--segment-bytes",
-            "262144",
+            "65536",
             "--log",
             "warn,prefd::serve=info",
         ])
         .start();
     let acknowledged: Vec<Acknowledged> = (0..WRITERS).map(|_| Mutex::default()).collect();
+    let written = || -> Vec<usize> {
+        let count = |acknowledged: &Acknowledged| acknowledged.lock().unwrap().len();
+        acknowledged.iter().map(count).collect()
+    };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (writer, acknowledged) in acknowledged.iter().enumerate() {
@@ -143,12 +160,17 @@ fn a_backup_under_load_is_of_one_moment() {
             scope.spawn(move || write(server, writer, acknowledged, stop));
         }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for turn in 0..BACKUPS {
-                let before: Vec<usize> = acknowledged
-                    .iter()
-                    .map(|a| a.lock().unwrap().len())
-                    .collect();
-                let file = folder.path().join(format!("backup-{turn}.tar"));
+            wait_until("all of them write", || {
+                written().iter().all(|count| *count > 0)
+            });
+            let (written_before, compacted_before) = (written(), compacted(&server));
+            // Until files have gone meanwhile as well.
+            let mut turns = 0;
+            while turns < BACKUPS || compacted(&server) == compacted_before {
+                assert!(turns < 10 * BACKUPS, "no segment is compacted");
+                turns += 1;
+                let before = written();
+                let file = folder.path().join(format!("backup-{turns}.tar"));
                 let told = back_up(&server, &file);
                 let after = acknowledged
                     .iter()
@@ -157,7 +179,7 @@ fn a_backup_under_load_is_of_one_moment() {
                 // Those in flight may be beyond what is acknowledged.
                 let newest = after.max().unwrap_or(0) + 2 * WRITERS as u64;
                 assert!(moment <= newest, "{moment} of {newest}");
-                let copy = folder.path().join(format!("copy-{turn}"));
+                let copy = folder.path().join(format!("copy-{turns}"));
                 restored(&file, &copy);
                 let engine = Engine::open(Config::new(&copy)).unwrap();
                 assert_eq!(engine.documents(), told["documents"].as_u64().unwrap());
@@ -166,20 +188,26 @@ fn a_backup_under_load_is_of_one_moment() {
                 fs::remove_dir_all(copy).unwrap();
                 fs::remove_file(file).unwrap();
             }
+            let advanced = written().into_iter().zip(written_before);
+            let advanced: Vec<usize> = advanced.map(|(after, before)| after - before).collect();
+            let compacted = compacted(&server) - compacted_before;
+            machine::report(&format!(
+                "{turns} backups during {advanced:?} writes, {compacted} segments compacted"
+            ));
+            assert!(advanced.iter().all(|writes| *writes > 0), "{advanced:?}");
         }));
         stop.store(true, Ordering::SeqCst);
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
     });
-    let written: usize = acknowledged.iter().map(|a| a.lock().unwrap().len()).sum();
-    machine::report(&format!("{BACKUPS} backups during {written} writes"));
     assert_eq!(server.stop().code(), Some(0));
 }
 
 /// A server with two documents, one of them large.
-fn filled(data_dir: &Path) -> Server {
-    let server = Launch::new(BINARY, data_dir).with(&ADMIN).start();
+fn filled(data_dir: &Path, arguments: &[&str]) -> Server {
+    let launch = Launch::new(BINARY, data_dir).with(&ADMIN);
+    let server = launch.with(arguments).start();
     let mut connection = server.connect();
     put(
         &mut connection,
@@ -195,7 +223,7 @@ fn filled(data_dir: &Path) -> Server {
 #[test]
 fn a_restored_directory_is_served_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let server = filled(&folder.path().join("data"));
+    let server = filled(&folder.path().join("data"), &[]);
     let token = token::of("alice", "xyz");
     let tag = server.connect().request(&Request::of("GET", "xyz", &token));
     let tag = tag.header("etag").unwrap().to_owned();
@@ -243,7 +271,13 @@ fn a_restored_directory_is_served_as_it_was() {
 #[test]
 fn a_damaged_backup_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let server = filled(&folder.path().join("data"));
+    // Short segments, so that one is sealed and has a summary.
+    let server = filled(&folder.path().join("data"), &["--segment-bytes", "65536"]);
+    for client in ["a", "b", "c"] {
+        let body = format!("{{\"inline\":\"{}\"}}", "i".repeat(40_000));
+        let token = token::of("alice", client);
+        put(&mut server.connect(), client, &token, &body);
+    }
     let (file, copy) = (folder.path().join("backup.tar"), folder.path().join("copy"));
     back_up(&server, &file);
     let good = fs::read(&file).unwrap();
@@ -255,19 +289,29 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
         let left = fs::read_dir(&copy).unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["lock"], "{what}");
+        ended.err
     };
     for length in (0..end).step_by(end / 20) {
         refuses(&good[..length], &format!("cut at {length}"));
     }
-    // Anywhere in what a member holds.
-    let contents = good
-        .windows(8)
-        .position(|window| window == b"PREFDMAN")
-        .unwrap();
-    for at in [contents, contents + 40, end - 100, end - 2] {
+    // Anywhere in what a member holds: a file of each kind, and documents in them.
+    let first = |needle: &[u8]| {
+        let mut windows = good.windows(needle.len());
+        windows.position(|window| window == needle).unwrap()
+    };
+    let mut places = vec![end - 100, end - 2];
+    for magic in [b"PREFDMAN", b"PREFDSEG", b"PREFDSUM", b"PREFDBLB"] {
+        places.extend([first(magic), first(magic) + 40]);
+    }
+    places.extend([
+        first(&[b'i'; 1000]) + 20_000,
+        first(&[b'y'; 1000]) + 200_000,
+    ]);
+    for at in places {
         let mut bad = good.clone();
         bad[at] ^= 1;
-        refuses(&bad, &format!("a bit at {at}"));
+        let told = refuses(&bad, &format!("a bit at {at}"));
+        assert!(told.contains("the backup is damaged: "), "{at}: {told}");
     }
     refuses(b"", "empty");
     refuses(&[0; 10_240], "zeros");
@@ -283,7 +327,7 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
 fn nothing_is_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    let server = filled(&data_dir);
+    let server = filled(&data_dir, &[]);
     let file = folder.path().join("backup.tar");
     back_up(&server, &file);
     let before = fs::read(&file).unwrap();
@@ -316,7 +360,7 @@ fn nothing_is_overwritten() {
 fn folders_pipes_and_closed_directories_do_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    let server = filled(&data_dir);
+    let server = filled(&data_dir, &[]);
     let url = admin_url(&server);
     let backups = folder.path().join("backups");
     fs::create_dir(&backups).unwrap();
@@ -363,26 +407,37 @@ fn folders_pipes_and_closed_directories_do_as_well() {
 fn a_server_that_gives_none_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("backup.tar");
-    let fails = |arguments: &[&str], word: &str| {
+    let fails = |arguments: &[&str], told: &str, made: &[&str]| {
         let all = [&["backup", "--to", text(&file)], arguments].concat();
         let ended = prefd(BINARY, &all);
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        assert!(ended.err.contains(word), "{word}: {}", ended.err);
-        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
-        assert!(
-            left.iter()
-                .all(|f| f.as_ref().unwrap().file_name() != "backup.tar"),
-            "{left:?}"
-        );
+        assert_eq!(ended.err, format!("prefd: {told}\n"));
+        let left = fs::read_dir(folder.path()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, made, "{told}");
     };
     let issuer = Issuer::start(&Signer::new("ec256", "a"));
     let url = issuer.url();
     issuer.answer("/backup", Answer::json(&json!({"no": "archive"})));
-    fails(&["--admin", &url], "backup");
+    fails(
+        &["--admin", &url],
+        "cannot read the backup: failed to read entire block",
+        &[],
+    );
     issuer.answer("/backup", Answer::status(503));
-    fails(&["--admin", &url], "503");
-    drop(issuer);
-    fails(&["--admin", &url], "Is it running");
+    fails(
+        &["--admin", &url],
+        "the server refused with 503 Service Unavailable: it did not say why",
+        &[],
+    );
+    let vacant = Vacant::new();
+    let told = format!(
+        "cannot reach the server at {}: Connection refused (os error 111). \
+         Is it running, with --admin-listen?",
+        vacant.url()
+    );
+    fails(&["--admin", &vacant.url()], &told, &[]);
     // The token that the server takes.
     let token = folder.path().join("token");
     fs::write(&token, "an-administrator-s-token").unwrap();
@@ -391,7 +446,9 @@ fn a_server_that_gives_none_leaves_no_file() {
         .with(&["--admin-token-file", text(&token)])
         .start();
     let url = admin_url(&server);
-    fails(&["--admin", &url], "401");
+    let told = "the server refused with 401 Unauthorized: \
+         The request has no administrator's token.";
+    fails(&["--admin", &url], told, &["data", "token"]);
     let told = prefd(
         BINARY,
         &[
@@ -426,9 +483,14 @@ fn a_backup_waits_for_one_whose_client_has_gone() {
     reader.read_body(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 200");
     let file = folder.path().join("backup.tar");
-    std::thread::scope(|scope| {
-        let second = scope.spawn(|| back_up(&server, &file));
-        drop(reader);
-        assert_eq!(second.join().unwrap()["documents"].as_u64(), Some(1));
-    });
+    let mut second = server.connect_admin();
+    second
+        .send(&Request::to("localhost", "GET", "/backup").bytes())
+        .unwrap();
+    assert!(!second.is_answered_within(WHILE_ONE_IS_TAKEN));
+    drop(reader);
+    second.read_body(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    drop(second);
+    assert_eq!(back_up(&server, &file)["documents"].as_u64(), Some(1));
 }
