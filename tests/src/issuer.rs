@@ -31,6 +31,7 @@ pub struct Issuer {
     is_tls: bool,
     shared: Arc<Shared>,
     is_stopped: Arc<AtomicBool>,
+    is_shut: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -95,27 +96,25 @@ impl Answer {
 impl Issuer {
     /// Starts one with this test key.
     pub fn start(key: &Signer) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), key)
-    }
-
-    /// The same where one was before.
-    pub fn start_at(address: SocketAddr, key: &Signer) -> Self {
-        Self::listen(address, key, None)
+        Self::listen(key, None)
     }
 
     /// One that is asked over TLS, and shows this certificate, of `localhost`.
     pub fn start_tls(key: &Signer, tls: ServerConfig) -> Self {
-        let address = "127.0.0.1:0".parse().unwrap();
-        Self::listen(address, key, Some(Arc::new(tls)))
+        Self::listen(key, Some(Arc::new(tls)))
     }
 
-    fn listen(address: SocketAddr, key: &Signer, tls: Option<Arc<ServerConfig>>) -> Self {
+    fn listen(key: &Signer, tls: Option<Arc<ServerConfig>>) -> Self {
         let is_tls = tls.is_some();
-        let listener = TcpListener::bind(address).expect("the address is free");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().unwrap();
         let shared = Arc::<Shared>::default();
-        let is_stopped = Arc::<AtomicBool>::default();
-        let (ours, stop) = (Arc::clone(&shared), Arc::clone(&is_stopped));
+        let (is_stopped, is_shut) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let (ours, stop, shut) = (
+            Arc::clone(&shared),
+            Arc::clone(&is_stopped),
+            Arc::clone(&is_shut),
+        );
         let accepting = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
@@ -123,6 +122,9 @@ impl Issuer {
                 }
                 let (shared, tls) = (Arc::clone(&ours), tls.clone());
                 let stream = stream.expect("a connection");
+                if shut.load(Ordering::SeqCst) {
+                    continue;
+                }
                 std::thread::spawn(move || {
                     // Whoever asks may be killed, or not like the certificate.
                     let _ = match tls {
@@ -140,6 +142,7 @@ impl Issuer {
             is_tls,
             shared,
             is_stopped,
+            is_shut,
             accepting: Some(accepting),
         };
         issuer.answer(METADATA, Answer::json(&issuer.metadata()));
@@ -199,6 +202,12 @@ impl Issuer {
     pub fn hold(&self, is_held: bool) {
         self.shared.asked.lock().unwrap().is_held = is_held;
         self.shared.changed.notify_all();
+    }
+
+    /// Closes its door to whoever comes, or opens it. Nobody else gets its address
+    /// meanwhile, as it would be where it was gone.
+    pub fn shut(&self, is_shut: bool) {
+        self.is_shut.store(is_shut, Ordering::SeqCst);
     }
 
     /// Everything that it was asked.

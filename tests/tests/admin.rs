@@ -79,14 +79,13 @@ fn it_is_not_ready_while_it_stops() {
 fn it_is_not_ready_before_its_providers_were_reached() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
-    let (address, url) = (issuer.address(), issuer.url());
-    drop(issuer);
-    let (server, _dir) = fresh(&["--oidc-issuer", &url, "--require-audience=false"]);
+    issuer.shut(true);
+    let (server, _dir) = fresh(&["--oidc-issuer", &issuer.url(), "--require-audience=false"]);
     let ready = || server.connect().request(&Request::new("GET", "/readyz"));
     let response = ready();
     assert_eq!(response.status, 503);
     assert!(response.text().contains("identity-provider-never-reached"));
-    let _issuer = Issuer::start_at(address, &key);
+    issuer.shut(false);
     wait_until("it is ready", || ready().status == 200);
 }
 

@@ -195,14 +195,14 @@ fn a_provider_that_is_gone_takes_nothing_down_that_is_known() {
     assert_eq!(status(&server, &token), 200);
     let fresh = issuer.token(&key, "bob", "xyz");
     let of_another_key = issuer.token(&other, "alice", "xyz");
-    let address = issuer.address();
-    drop(issuer);
+    issuer.shut(true);
     server.wait_for_log("cannot be fetched");
     assert_eq!(status(&server, &token), 200);
     assert_eq!(status(&server, &fresh), 200, "one that was not seen before");
     // It may be good: that is not known.
     unavailable(&server, &of_another_key);
-    let issuer = Issuer::start_at(address, &other);
+    issuer.publish(&[&other]);
+    issuer.shut(false);
     wait_for_status(&server, &of_another_key, 200);
     refused(
         &server,
@@ -218,28 +218,59 @@ fn a_key_set_that_says_nothing_changes_nothing() {
     let (server, _dir) = trusting(&issuer, &["--jwks-refresh", "20ms"]);
     let token = issuer.token(&key, "alice", "xyz");
     assert_eq!(status(&server, &token), 200);
-    for answer in [
-        Answer::json(&json!({})),
-        Answer::status(200),
-        Answer::status(503),
+    for (answer, fault) in [
+        (Answer::json(&json!({})), "missing field `keys`"),
+        (Answer::status(200), "EOF while parsing"),
+        (Answer::status(503), "the answer has the status 503"),
     ] {
         issuer.answer(KEYS, answer);
-        issuer.wait_for(KEYS, issuer.count(KEYS) + 1);
+        // Once it is judged: before, nothing can have changed.
+        server.wait_for_log(fault);
         assert_eq!(status(&server, &issuer.token(&key, "bob", "xyz")), 200);
         assert_eq!(status(&server, &token), 200);
     }
 }
 
 #[test]
+fn a_provider_that_hangs_holds_up_only_whom_it_must_judge() {
+    let (key, other) = (Signer::new("rsa", "a"), Signer::new("ec256", "b"));
+    let issuer = Issuer::start(&key);
+    let keys = format!("{}{KEYS}", issuer.url());
+    let (server, _dir) = launched(&[
+        "--jwks-url",
+        &keys,
+        "--require-audience=false",
+        "--drain-timeout",
+        "10m",
+    ]);
+    let token = issuer.token(&key, "alice", "xyz");
+    assert_eq!(status(&server, &token), 200);
+    issuer.hold(true);
+    let mut waiting = server.connect();
+    let of_another_key = issuer.token(&other, "alice", "xyz");
+    let request = Request::of("GET", "xyz", &of_another_key);
+    waiting.send(&request.bytes()).unwrap();
+    issuer.wait_for(KEYS, 2);
+    assert_eq!(status(&server, &token), 200, "a known one");
+    let fresh = issuer.token(&key, "bob", "xyz");
+    assert_eq!(status(&server, &fresh), 200, "one of a known key");
+    // The end of the server waits for no provider, only for whoever has asked.
+    server.terminate();
+    server.wait_for_log("stopping");
+    let response = waiting.read_response(false).unwrap();
+    Expected::code("overloaded").check(&response, "nobody can tell");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn a_provider_that_comes_later_is_found() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
-    let (address, url) = (issuer.address(), issuer.url());
     let token = issuer.token(&key, "alice", "xyz");
-    drop(issuer);
-    let (server, _dir) = launched(&["--oidc-issuer", &url, "--require-audience=false"]);
+    issuer.shut(true);
+    let (server, _dir) = trusting(&issuer, &[]);
     unavailable(&server, &token);
-    let _issuer = Issuer::start_at(address, &key);
+    issuer.shut(false);
     wait_for_status(&server, &token, 200);
 }
 
