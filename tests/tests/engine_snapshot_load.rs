@@ -17,17 +17,15 @@ struct Step {
     text: Option<String>,
 }
 
-fn steps(seed: u64) -> Vec<Step> {
-    let mut random = Random::new(seed);
-    let step = |number: u64| {
+impl Step {
+    fn random(random: &mut Random, number: u64) -> Self {
         let size = [10, 300, 1_900, 4_000][random.below(4) as usize];
         let is_put = random.below(7) > 0;
-        Step {
+        Self {
             namespace: (number % 2) as usize,
             text: is_put.then(|| body(number, size)),
         }
-    };
-    (0..500).map(step).collect()
+    }
 }
 
 /// What a writer's namespaces hold after so many of its steps.
@@ -52,16 +50,33 @@ struct Taken {
     attempted_after: Vec<usize>,
 }
 
-const WRITERS: usize = 4;
+/// All that a writer has done.
+struct Written {
+    steps: Vec<Step>,
+    revisions: Vec<Option<Revision>>,
+}
 
+const WRITERS: usize = 4;
+/// Of each writer, at least.
+const STEPS: u64 = 500;
+/// Snapshots, at least, and at most.
+const ENOUGH: usize = 6;
+const MANY: usize = 60;
+
+/// Goes on until enough snapshots are taken.
 fn write(
     engine: &Engine,
     writer: usize,
-    steps: &[Step],
+    mut random: Random,
     progress: &Progress,
-) -> Vec<Option<Revision>> {
-    let mut revisions = Vec::new();
-    for (index, step) in steps.iter().enumerate() {
+    is_enough: &AtomicBool,
+) -> Written {
+    let (mut steps, mut revisions) = (Vec::new(), Vec::new());
+    for number in 0.. {
+        if number >= STEPS && is_enough.load(Ordering::SeqCst) {
+            break;
+        }
+        let (index, step) = (number as usize, Step::random(&mut random, number));
         let client = format!("w{writer}-{}", step.namespace);
         let namespace = engine.namespace("u", &client).unwrap();
         let options = WriteOptions {
@@ -74,8 +89,9 @@ fn write(
             None => namespace.delete(options).map(|()| None).unwrap(),
         });
         progress.acknowledged.store(index + 1, Ordering::SeqCst);
+        steps.push(step);
     }
-    revisions
+    Written { steps, revisions }
 }
 
 #[test]
@@ -92,22 +108,26 @@ fn under_load(seed: u64) {
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
     config.inline_bytes = 2048;
     let engine = Engine::open(config).unwrap();
-    let plans: Vec<_> = (0..WRITERS as u64).map(|w| steps(seed * 100 + w)).collect();
     let progress: [Progress; WRITERS] = Default::default();
-    let is_over = AtomicBool::new(false);
-    let (taken, revisions) = std::thread::scope(|scope| {
-        let writers: Vec<_> = plans
+    let (is_enough, is_over) = <(AtomicBool, AtomicBool)>::default();
+    let (taken, written) = std::thread::scope(|scope| {
+        let writers: Vec<_> = progress
             .iter()
-            .zip(&progress)
             .enumerate()
-            .map(|(writer, (steps, progress))| {
-                let engine = &engine;
-                scope.spawn(move || write(engine, writer, steps, progress))
+            .map(|(writer, progress)| {
+                let (engine, is_enough) = (&engine, &is_enough);
+                let random = Random::new(seed * 100 + writer as u64);
+                scope.spawn(move || write(engine, writer, random, progress, is_enough))
             })
             .collect();
         let snapshots = scope.spawn(|| {
+            let enough = RaisedAtEnd(&is_enough);
             let mut taken = Vec::new();
-            while !is_over.load(Ordering::SeqCst) && taken.len() < 60 {
+            while taken.len() < ENOUGH {
+                taken.push(take(&engine, &progress));
+            }
+            drop(enough);
+            while !is_over.load(Ordering::SeqCst) && taken.len() < MANY {
                 taken.push(take(&engine, &progress));
             }
             taken
@@ -118,13 +138,12 @@ fn under_load(seed: u64) {
             }
         });
         let end = RaisedAtEnd(&is_over);
-        let revisions: Vec<_> = writers.into_iter().map(|w| w.join().unwrap()).collect();
+        let written: Vec<_> = writers.into_iter().map(|w| w.join().unwrap()).collect();
         drop(end);
-        (snapshots.join().unwrap(), revisions)
+        (snapshots.join().unwrap(), written)
     });
-    assert!(taken.len() > 5, "{}", taken.len());
     for one in &taken {
-        is_one_moment(one, &plans, &revisions);
+        is_one_moment(one, &written);
     }
 }
 
@@ -144,13 +163,13 @@ fn take(engine: &Engine, progress: &[Progress]) -> Taken {
     }
 }
 
-fn is_one_moment(taken: &Taken, plans: &[Vec<Step>], revisions: &[Vec<Option<Revision>>]) {
+fn is_one_moment(taken: &Taken, written: &[Written]) {
     let dir = lay(&taken.files);
     assert_eq!(verified(dir.path()).problems, []);
     let copy = Engine::open(Config::new(dir.path())).unwrap();
     assert_eq!(copy.documents(), taken.snapshot.documents());
     let newest = taken.snapshot.revision();
-    for (writer, (steps, revisions)) in plans.iter().zip(revisions).enumerate() {
+    for (writer, Written { steps, revisions }) in written.iter().enumerate() {
         let clients = [0, 1].map(|namespace| format!("w{writer}-{namespace}"));
         for client in &clients {
             assert!(copy.namespace("u", client).unwrap().revision().unwrap() <= newest);
