@@ -54,8 +54,7 @@ impl Crowd {
                 for (group, members) in (1..).zip(crowd.chunks_mut(AT_ONCE)) {
                     for client in members {
                         if !client.as_mut().is_some_and(|client| part.goes_on(client)) {
-                            *client = part.open(address);
-                            counts.1.fetch_add(1, Ordering::Relaxed);
+                            *client = part.open(address, &counts.1);
                         }
                     }
                     let pause = (TURN * group / groups).saturating_sub(began.elapsed());
@@ -118,8 +117,9 @@ impl Part {
         }
     }
 
-    fn open(&self, address: SocketAddr) -> Option<TcpStream> {
+    fn open(&self, address: SocketAddr, opened: &AtomicUsize) -> Option<TcpStream> {
         let mut stream = TcpStream::connect(address).ok()?;
+        opened.fetch_add(1, Ordering::Relaxed);
         // Where it is not read, what fits is enough.
         stream.set_write_timeout(Some(OPENING)).ok()?;
         let sent = stream.write_all(&self.opening);

@@ -1,11 +1,10 @@
 //! What the black-box tests of prefd and its engine share.
 //!
 //! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
-//!   makes good and bad tokens, [`vacant`] is an address where nobody is, [`issuer`] an
-//!   identity provider and [`oidc_provider`]
-//!   a real one, [`api_error`] checks an error whole, [`openapi`] whether an answer is as
-//!   the OpenAPI document says, for which [`schemathesis`] has programs, [`browser`] what
-//!   pages see.
+//!   makes good and bad tokens, [`issuer`] is an identity provider and [`oidc_provider`]
+//!   a real one, [`vacant`] an address where nobody listens, [`api_error`] checks an error
+//!   whole, [`openapi`] whether an answer is as the OpenAPI document says, for which
+//!   [`schemathesis`] has programs, [`browser`] what pages see.
 //! - [`layout`] finds its way in what is on the disk, [`described`] reads it as
 //!   docs/format.md says, [`golden`] are data directories that were written once.
 //! - [`history`] judges whether what clients saw of a namespace can be true.

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{alone, fresh, put};
+use common::{alone, fresh, put, wait_until};
 use prefd_tests::bystander::{Bystander, KINDS, best};
 use prefd_tests::crowd::{Crowd, Part};
 use prefd_tests::http::Request;
@@ -46,6 +46,7 @@ fn withstands(attack: &str, clients: usize, part: impl FnOnce(&Server) -> Part) 
     let attacked: Vec<_> = (0..ROUNDS).map(|_| bystander.round()).collect();
     let opened = crowd.opened();
     drop(crowd);
+    assert!(opened >= clients, "{attack}: {opened} of {clients} came");
 
     let (quiet, attacked) = (best(&quiet), best(&attacked));
     let grown = server.peak_rss_bytes() - before;
@@ -66,15 +67,7 @@ fn withstands(attack: &str, clients: usize, part: impl FnOnce(&Server) -> Part) 
     }
     assert!(grown <= BUDGET_BYTES, "{attack}: {} MiB", grown / MIB);
 
-    let began = Instant::now();
-    while server.open_files().len() > open {
-        assert!(
-            began.elapsed().as_secs() < 30,
-            "{attack}: {:?}",
-            server.open_files()
-        );
-        std::thread::yield_now();
-    }
+    wait_until("nothing is left open", || server.open_files().len() <= open);
     bystander.round();
     assert!(!server.has_logged("panicked"));
 }
