@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use common::{BINARY, target};
+use common::{BINARY, target, wait_until};
 use prefd_tests::http::Response;
 use prefd_tests::machine;
 use prefd_tests::server::{Launch, Server};
@@ -135,11 +135,11 @@ impl Proxy {
             server: Some(server),
             folder,
         };
-        while UnixStream::connect(&proxy.socket).is_err() {
+        wait_until("it listens", || {
             let ended = proxy.child.try_wait().unwrap();
             assert_eq!(ended, None, "{}", proxy.said());
-            std::thread::yield_now();
-        }
+            UnixStream::connect(&proxy.socket).is_ok()
+        });
         proxy
     }
 
