@@ -135,7 +135,8 @@ impl Launch {
         let mut command = match self.wrapper.split_first() {
             None => Command::new(&self.binary),
             Some((program, arguments)) => {
-                let mut wrapper = Command::new(program);
+                // Before it has become the server, it ends with us as well.
+                let mut wrapper = process::dying_with_us(program);
                 wrapper.args(arguments).arg(&self.binary);
                 wrapper
             }
