@@ -12,6 +12,7 @@ use crate::admin_client::AdminError;
 use crate::lines::{self, Fault, LineError, Lines};
 use crate::restore::RestoreError;
 use crate::serve::cause;
+use crate::settings::SettingsError;
 pub(crate) use commands::{EraseOptions, ExportOptions, ImportOptions, erase, export, import};
 
 /// Namespaces that are listed at once.
@@ -30,6 +31,8 @@ pub(crate) enum TransferError {
     Admin(#[from] AdminError),
     #[error("{0}{cause}", cause = cause(.0))]
     Store(#[from] Error),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error(transparent)]
     Unfinished(#[from] RestoreError),
     #[error(transparent)]

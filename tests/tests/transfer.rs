@@ -193,6 +193,26 @@ fn a_line_that_is_refused_ends_an_import() {
 }
 
 #[test]
+fn into_a_closed_directory_the_limits_of_a_configuration_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let [lines, config, closed] =
+        ["lines.jsonl", "prefd.toml", "closed"].map(|name| folder.path().join(name));
+    let keys: Vec<String> = (0..12).map(|key| format!("\"{key}\":1")).collect();
+    let document = format!("{{{}}}", keys.join(","));
+    let line = format!("{{\"user\":\"u\",\"client\":\"c\",\"document\":{document}}}\n");
+    fs::write(&lines, line).unwrap();
+    fs::write(&config, "max-keys = 12\nlisten = \"127.0.0.1:0\"\n").unwrap();
+    let import = ["import", "--from", text(&lines)];
+    let refused = on(&Store::Closed(&closed), &import);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let with_config = [&import[..], &["--config", text(&config)]].concat();
+    succeeds(&on(&Store::Closed(&closed), &with_config));
+    let server = Launch::new(BINARY, &closed).start();
+    let found = get(&mut server.connect(), "c", &token::of("u", "c"));
+    assert_eq!(found, document);
+}
+
+#[test]
 fn what_is_there_can_be_kept() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, &folder.path().join("data"))

@@ -9,7 +9,7 @@ use clap::Args;
 use http_body_util::BodyExt;
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use prefd_engine::{Config, Durability, Engine};
+use prefd_engine::{Config, Durability, Engine, Limits};
 use serde_json::{Value, json};
 
 use crate::admin_client::{AdminError, AdminOptions};
@@ -17,6 +17,7 @@ use crate::console::{self, Bar, Shown};
 use crate::download::Body;
 use crate::pipe::Pipe;
 use crate::restore;
+use crate::settings::{Given, Settings};
 use crate::transfer::{READ_BYTES, TransferError, erased_json, read_lines, system, write_lines};
 use crate::whole_file::WholeFile;
 
@@ -57,6 +58,10 @@ pub(crate) struct ImportOptions {
     /// Leave documents as they are that are there
     #[arg(long)]
     keep_existing: bool,
+    /// With --data-dir: a TOML file with settings of serve, whose limits count instead of the
+    /// default ones
+    #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
+    config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -139,8 +144,12 @@ fn import_closed(
     from: impl Read,
 ) -> Result<(u64, u64), TransferError> {
     restore::refuse_unfinished(data_dir)?;
+    let given = Given {
+        flags: Settings::default(),
+        file: options.config.clone(),
+    };
     // Closing it makes all of it durable.
-    let engine = open(data_dir, Durability::Buffered)?;
+    let engine = open(data_dir, Durability::Buffered, given.settings()?.limits())?;
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
     let counts = read_lines(&engine, options.keep_existing, &mut lines);
     engine.close()?;
@@ -227,11 +236,12 @@ fn open_store(data_dir: &Path) -> Result<Engine, TransferError> {
     restore::refuse_unfinished(data_dir)?;
     // One that is none is refused here, and not made.
     prefd_engine::stats(&Config::new(data_dir))?;
-    open(data_dir, Durability::Sync)
+    open(data_dir, Durability::Sync, Limits::default())
 }
 
-fn open(data_dir: &Path, durability: Durability) -> Result<Engine, TransferError> {
+fn open(data_dir: &Path, durability: Durability, limits: Limits) -> Result<Engine, TransferError> {
     let mut config = Config::new(data_dir);
+    config.limits = limits;
     config.durability = durability;
     config.background_compaction = false;
     Ok(Engine::open(config)?)
