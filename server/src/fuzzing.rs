@@ -1,11 +1,12 @@
-//! What the fuzzers reach inside for: a connection over any stream, and the judgement
-//! of a token at any time. Only with the feature `fuzzing`; not a part of the API.
+//! What the fuzzers reach inside for: a connection over any stream, the judgement of a
+//! token at any time, and a line of an import. Only with the feature `fuzzing`; not a part of the API.
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use prefd_engine::Engine;
+use prefd_engine::{Engine, Prepared};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -13,6 +14,7 @@ use crate::auth::Authenticator;
 use crate::connection::Carrier;
 use crate::handler::Handler;
 use crate::identity::{IdentityError, authenticator, local_keys};
+use crate::lines::Lines;
 use crate::places::Standing;
 use crate::serve::{ServeError, carrier, handler};
 use crate::settings::Settings;
@@ -113,4 +115,16 @@ impl Verifier {
         let claims = self.0.verify(token, now)?;
         Ok((claims.user.clone(), claims.client.clone()))
     }
+}
+
+/// User, client and document of the first line, read through a buffer of so many bytes;
+/// `None` where there is none that is right.
+pub fn read_line(
+    engine: &Engine,
+    text: &[u8],
+    buffer_bytes: usize,
+) -> Option<(String, String, Prepared)> {
+    let mut from = BufReader::with_capacity(buffer_bytes, text);
+    let line = Lines::new(&mut from).next(engine).ok().flatten()?;
+    Some((line.user, line.client, line.document))
 }

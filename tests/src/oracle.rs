@@ -13,6 +13,7 @@ mod document_shape;
 pub mod frame;
 pub mod http;
 mod http_shape;
+pub mod import_line;
 mod judgement;
 pub mod operations;
 pub mod replay;

@@ -112,3 +112,8 @@ fn tokens_are_believed_only_where_a_key_and_the_claims_say_so() {
 fn connections_are_answered_in_order_however_they_are_cut() {
     run("http_request", 1_500, 400, oracle::http::run);
 }
+
+#[test]
+fn a_line_of_an_import_says_what_serde_json_reads_in_it() {
+    run("import_line", 20_000, 60, oracle::import_line::run);
+}
