@@ -317,6 +317,15 @@ fn where_the_usual_port_is_taken_it_goes_on_without() {
     server.wait_for_log("there is no operator's listener");
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     drop(server);
+    // Commands would send the token to whoever else that is.
+    let secret = dir.path().join("admin-token");
+    std::fs::write(&secret, TOKEN).unwrap();
+    let ended = Launch::new(BINARY, &dir.path().join("data"))
+        .with_default_admin()
+        .with(&["--admin-token-file", secret.to_str().unwrap()])
+        .run();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.err.contains("127.0.0.1:8081"), "{}", ended.err);
     let (server, _dir) = fresh(&["--admin-listen", "off"]);
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     assert!(!server.has_logged("operator's listener"));
