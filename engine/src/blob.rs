@@ -216,11 +216,9 @@ impl Blobs {
         outcome
     }
 
-    /// Files that would go, if snapshots hold every one of them.
-    pub(crate) fn held_only(&self, pins: &Pins) -> Option<u64> {
-        let doomed = self.doomed();
-        let is_held = doomed.iter().all(|id| pins.holds_blob(*id));
-        is_held.then_some(doomed.len() as u64)
+    /// Files that are to go.
+    pub(crate) fn doomed_ids(&self) -> Vec<u64> {
+        self.doomed().clone()
     }
 
     /// Puts on stable storage that files are gone.

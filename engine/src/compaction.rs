@@ -329,11 +329,14 @@ pub(crate) fn sweep(shared: &Shared) -> Result<()> {
     outcome
 }
 
-/// The same, until nothing is left but what snapshots hold; how many files that is.
+/// The same, until nothing of what is to go now is left but what snapshots hold; how many
+/// files that is. What is to go from then on is for a later sweep: there need be no end of it.
 pub(crate) fn sweep_all(shared: &Shared) -> Result<u64> {
+    let segments = shared.doomed_segments().clone();
+    let blobs = shared.intake.blobs.doomed_ids();
     loop {
         sweep(shared)?;
-        if let Some(held) = held_only(shared) {
+        if let Some(held) = held_only(shared, &segments, &blobs) {
             return Ok(held);
         }
         // The catalogue is being built from them.
@@ -341,13 +344,16 @@ pub(crate) fn sweep_all(shared: &Shared) -> Result<u64> {
     }
 }
 
-/// How many files are to go and do not, if snapshots hold every one of them.
-fn held_only(shared: &Shared) -> Option<u64> {
+/// How many of these are still there, if snapshots hold every one that is.
+fn held_only(shared: &Shared, segments: &[u32], blobs: &[u64]) -> Option<u64> {
     let _turn = shared.turn_to_sweep();
-    let doomed = shared.doomed_segments().clone();
-    let is_held = doomed.iter().all(|id| shared.pins.holds_segment(*id));
-    let blobs = shared.intake.blobs.held_only(&shared.pins)?;
-    is_held.then_some(doomed.len() as u64 + blobs)
+    let mut left = shared.doomed_segments().clone();
+    left.retain(|id| segments.contains(id));
+    let is_held = left.iter().all(|id| shared.pins.holds_segment(*id));
+    let mut left_blobs = shared.intake.blobs.doomed_ids();
+    left_blobs.retain(|id| blobs.contains(id));
+    let are_held = left_blobs.iter().all(|id| shared.pins.holds_blob(*id));
+    (is_held && are_held).then_some((left.len() + left_blobs.len()) as u64)
 }
 
 /// Hands the committer a task and waits until it is done.
