@@ -51,6 +51,18 @@ fn filled(data_dir: &Path) -> Server {
     server
 }
 
+/// A backup of a running server.
+fn back_up(server: &Server, to: &Path) {
+    let url = admin_url(server);
+    let ended = prefd(BINARY, &["backup", "--admin", &url, "--to", text(to)]);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+}
+
+/// The arguments of a restore.
+fn restoring<'a>(from: &'a Path, to: &'a Path) -> [&'a str; 5] {
+    ["restore", "--from", text(from), "--data-dir", text(to)]
+}
+
 /// `prefd` where no file may grow beyond 64 KiB.
 fn on_a_full_disk(arguments: &[&str]) -> Ended {
     let output = Command::new("sh")
@@ -83,13 +95,7 @@ fn on_a_full_disk_nothing_is_left_half_done() {
         let ended = prefd(BINARY, &[command, "--admin", &url, "--to", text(to)]);
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     }
-    let restore = [
-        "restore",
-        "--from",
-        text(&backup),
-        "--data-dir",
-        text(&copy),
-    ];
+    let restore = restoring(&backup, &copy);
     fails(&on_a_full_disk(&restore), "File too large");
     assert_eq!(names(&copy), ["lock"]);
     assert_eq!(prefd(BINARY, &restore).status.code(), Some(0));
@@ -114,9 +120,7 @@ fn a_restore_that_was_killed_is_no_store_and_can_be_run_again() {
     let folder = tempfile::tempdir().unwrap();
     let server = filled(&folder.path().join("data"));
     let backup = folder.path().join("backup.tar");
-    let url = admin_url(&server);
-    let taken = prefd(BINARY, &["backup", "--admin", &url, "--to", text(&backup)]);
-    assert_eq!(taken.status.code(), Some(0), "{taken:?}");
+    back_up(&server, &backup);
     let lines = folder.path().join("lines.jsonl");
     fs::write(&lines, "").unwrap();
     // What is there, step by step as a restore puts it in place.
@@ -149,13 +153,7 @@ fn a_restore_that_was_killed_is_no_store_and_can_be_run_again() {
         let made = after.iter().filter(|name| !before.contains(name));
         let made: Vec<_> = made.filter(|name| *name != "lock").collect();
         assert!(made.is_empty(), "{made:?}");
-        let restore = [
-            "restore",
-            "--from",
-            text(&backup),
-            "--data-dir",
-            text(&copy),
-        ];
+        let restore = restoring(&backup, &copy);
         // Not while another one is at it.
         let held = DirectoryLock::acquire(&copy).unwrap();
         fails(&prefd(BINARY, &restore), "is in use by");
@@ -220,19 +218,16 @@ fn a_backup_of_a_damaged_store_gives_back_all_that_is_not() {
     assert_eq!(filled(&data_dir).stop().code(), Some(0));
     damage_last_document(&data_dir);
     let launch = Launch::new(BINARY, &data_dir).with(&ADMIN);
-    let back_up = |name: &str| {
+    let backed_up = |name: &str| {
         let server = launch.start();
         let file = folder.path().join(name);
-        let url = admin_url(&server);
-        let ended = prefd(BINARY, &["backup", "--admin", &url, "--to", text(&file)]);
-        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        back_up(&server, &file);
         (server, file)
     };
     let restore = |from: &Path, to: &Path, more: &[&str]| {
-        let restore = ["restore", "--from", text(from), "--data-dir", text(to)];
-        prefd(BINARY, &[&restore[..], more].concat())
+        prefd(BINARY, &[&restoring(from, to)[..], more].concat())
     };
-    let (server, damaged) = back_up("damaged.tar");
+    let (server, damaged) = backed_up("damaged.tar");
     let copy = folder.path().join("copy");
     fails(&restore(&damaged, &copy, &[]), "--accept-damage");
     let ended = restore(&damaged, &copy, &["--accept-damage"]);
@@ -246,7 +241,7 @@ fn a_backup_of_a_damaged_store_gives_back_all_that_is_not() {
     // Once it is replaced nobody misses what is damaged.
     put(&mut server.connect(), "xyz", &small, "{\"again\":1}");
     assert_eq!(server.stop().code(), Some(0));
-    let (_server, mended) = back_up("mended.tar");
+    let (_server, mended) = backed_up("mended.tar");
     let copy = folder.path().join("mended");
     let ended = restore(&mended, &copy, &[]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
