@@ -6,12 +6,13 @@
 
 use std::path::Path;
 
-use crate::error::Result;
-use crate::fs::Fs;
-use crate::log::frame::{v1, v2};
-use crate::log::manifest::Manifest;
-use crate::log::segment;
-use crate::log::summary::Reader;
+use crate::format::file_header;
+use crate::format::frame::{v1, v2};
+use crate::format::manifest::Manifest;
+use crate::model::error::Result;
+use crate::platform::fs::Fs;
+use crate::storage::log::manifest_file;
+use crate::storage::log::summary_file::SummaryReader;
 
 /// The manifest of an empty store with this key and id, which would be drawn.
 ///
@@ -51,7 +52,7 @@ pub fn frame_metadata_1(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static s
 /// # Errors
 /// What is wrong with it.
 pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
-    let manifest = Manifest::read(fs, dir)?;
+    let manifest = manifest_file::read(fs, dir)?;
     manifest
         .map(|manifest| manifest.encode(&Manifest::path(dir)))
         .transpose()
@@ -62,7 +63,7 @@ pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// What is wrong with it.
 pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> {
-    Reader::open(fs, dir, id, store)?.again(id, store)
+    SummaryReader::open(fs, dir, id, store)?.reencode(id, store)
 }
 
 /// The header of a segment file, checked and encoded again.
@@ -71,7 +72,7 @@ pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> 
 /// What is wrong with it.
 pub fn segment_header(bytes: &[u8], id: u32, store: u64) -> Result<Vec<u8>> {
     let path = Path::new("segment");
-    let version = segment::check_header(path, bytes, segment::KIND, id, store)?;
-    let magic = segment::KIND.magic;
-    Ok(segment::encode_header_of(magic, version, id, store))
+    let version = file_header::check_header(path, bytes, file_header::KIND, id, store)?;
+    let magic = file_header::KIND.magic;
+    Ok(file_header::encode_header_of(magic, version, id, store))
 }

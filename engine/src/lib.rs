@@ -4,32 +4,6 @@
 //! A put replaces a whole document, atomically and durably; a get returns the very
 //! text that was put. Start with [`Engine::open`].
 //!
-//! # Layout
-//!
-//! In the order in which a write passes them:
-//!
-//! - [`Engine`] opens and ties together; a [`Namespace`] is where callers read and
-//!   write.
-//! - [`Writer`] takes a document in: `splitter` and `key` find its members and
-//!   enforce the [`Limits`], `judge` has `serde_json` check the values, `blob` takes
-//!   what is large. [`check`] does the same without a store.
-//! - `commit` queues it, and the `committer`, the only writer of the log, decides on
-//!   its [`Precondition`], appends, syncs and acknowledges.
-//! - `log` is the truth: segments of frames, summaries, the manifest. `codec` is how
-//!   structures are laid out in it.
-//! - `table` finds: in memory, where the newest frame of each namespace is.
-//! - `catalogue` lists: sled, derived, thrown away when in doubt.
-//! - `erasure` rewrites whatever holds a byte of one user.
-//! - `space` counts what is current in each segment of the log, `compaction` rewrites
-//!   those that are mostly stale, and `reserve` keeps room for that on a full disk.
-//! - [`Snapshot`] is the store at one moment, to be copied while it is written; `pins` has
-//!   its files stay.
-//! - [`Metrics`] is what an open store has done, counted where it does it.
-//! - `recovery` makes the table and the log from what is on the disk.
-//! - [`verify()`] and [`stats`] look at a closed directory, by a `survey` that changes
-//!   nothing.
-//! - [`fs`] is the seam that every file operation of log and blobs passes.
-//!
 //! # Durability
 //!
 //! An acknowledged [`Durability::Sync`] write survives a crash of the machine:
@@ -52,63 +26,44 @@
     )
 )]
 
-mod alignment;
-mod blob;
-mod cache;
+mod api;
 mod catalogue;
-mod codec;
 mod commit;
-mod committer;
-mod compaction;
-mod config;
-mod document;
-mod documents;
-mod engine;
-mod erasure;
-mod error;
-mod fields;
-pub mod fs;
+mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod judge;
-mod key;
-mod limits;
-mod lock;
-mod log;
-mod lookup;
-mod metrics;
-mod names;
-mod namespace;
-mod pins;
+mod index;
+mod json;
+mod maintenance;
+mod model;
+mod offline;
+mod platform;
 mod recovery;
-mod reserve;
-mod revision;
-mod shared;
-mod snapshot;
-mod space;
-mod splitter;
-mod survey;
-mod table;
-mod verify;
-mod whole;
-mod writer;
+mod storage;
 
-pub use catalogue::{Entry, UserUsage};
-pub use commit::Commit;
-pub use config::{Config, Durability};
-pub use document::{Chunks, Document, Stat};
-pub use engine::Engine;
-pub use erasure::Erased;
-pub use error::{Error, Result};
-pub use judge::check;
-pub use limits::{Limits, Position, Usage, Violation};
-pub use lock::DirectoryLock;
-pub use metrics::{BATCH_WRITES_BOUNDS, Histogram, LOG_SYNC_BOUNDS_US, Metrics};
-pub use namespace::{Namespace, Peek, WriteOptions};
-pub use revision::{Precondition, Revision, Revisions};
-pub use snapshot::{Snapshot, SnapshotFile, SnapshotReader};
-pub use space::SpaceUsage;
-pub use survey::{Stats, stats};
-pub use verify::{Catalogue, Harm, Problem, Progress, Verification, verify};
-pub use writer::{Prepared, Writer};
+pub use crate::platform::fs;
+
+pub use crate::api::engine::Engine;
+pub use crate::api::namespace::Namespace;
+pub use crate::api::read::{Located, Peek};
+pub use crate::catalogue::{CatalogueEntry, UserUsage};
+pub use crate::commit::change::WriteOptions;
+pub use crate::commit::promise::Commit;
+pub use crate::commit::writer::{Prepared, Writer};
+pub use crate::index::document::{Chunks, Document};
+pub use crate::json::validate::check;
+pub use crate::maintenance::erasure::Erased;
+pub use crate::maintenance::snapshot::{Snapshot, SnapshotFile, SnapshotReader};
+pub use crate::model::config::{Config, Durability};
+pub use crate::model::error::{Error, Result};
+pub use crate::model::limits::{Limits, Position, Usage, Violation};
+pub use crate::model::metrics::{BATCH_WRITES_BOUNDS, LOG_SYNC_BOUNDS_US, Metrics, SpaceUsage};
+pub use crate::model::progress::Progress;
+pub use crate::model::revision::{Precondition, Revision, Revisions};
+pub use crate::model::stat::Stat;
+pub use crate::offline::report::{CatalogueCheck, Impact, Problem, Verification};
+pub use crate::offline::stats::{Stats, stats};
+pub use crate::offline::verify::verify;
+pub use crate::platform::counters::Histogram;
+pub use crate::storage::lock::DirectoryLock;

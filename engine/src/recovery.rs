@@ -9,27 +9,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::documents::Documents;
-use crate::error::{Error, Result};
-use crate::fs::Fs;
-use crate::log::frame::Draft;
-use crate::log::manifest::{Manifest, Record, Sealed};
-use crate::log::place::Place;
-use crate::log::reader::{Frame, Reader};
-use crate::log::scan::{Found, Item, Scan, Whole};
-use crate::log::summary::EntryKind;
-use crate::log::{Active, Appending, Log, MAX_SEGMENT_FRAMES, segment};
-use crate::names::{Names, NamespaceHash};
-use crate::space::Space;
-use crate::table::{self, Table};
+use crate::format::file_header;
+use crate::format::frame::encoded::EncodedFrame;
+use crate::format::frame::header::EntryKind;
+use crate::format::location::FrameLocation;
+use crate::format::manifest::{Manifest, SealedSegment, SegmentRecord};
+use crate::index::accounting::SegmentAccounting;
+use crate::index::loader::RecoveryLoader;
+use crate::index::table::Table;
+use crate::model::error::{Error, Result};
+use crate::model::names::{Names, NamespaceHash};
+use crate::platform::fs::Fs;
+use crate::storage::log::active::{ActiveSegment, FrameWrite};
+use crate::storage::log::directory::LogDirectory;
+use crate::storage::log::reader::{Frame, FrameReader};
+use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
+use crate::storage::log::{Log, MAX_SEGMENT_FRAMES, manifest_file};
 
 /// A store as it was found.
-pub(crate) struct Recovered {
-    pub(crate) place: Place,
+pub(crate) struct RecoveredStore {
+    pub(crate) directory: LogDirectory,
     pub(crate) table: Table,
-    pub(crate) space: Space,
+    pub(crate) accounting: SegmentAccounting,
     pub(crate) log: Log,
-    pub(crate) reader: Reader,
+    pub(crate) reader: FrameReader,
     /// The blobs that current frames name.
     pub(crate) blobs: HashMap<NamespaceHash, Vec<u64>>,
 }
@@ -40,38 +43,40 @@ pub(crate) fn recover(
     dir: &Path,
     segment_bytes: u64,
     open_segments: usize,
-) -> Result<Recovered> {
+) -> Result<RecoveredStore> {
     fs.create_dir(dir)
         .map_err(|error| Error::io("create", dir, error))?;
-    let mut manifest = match Manifest::read(&**fs, dir)? {
+    let mut manifest = match manifest_file::read(&**fs, dir)? {
         Some(manifest) => manifest,
         None => create(&**fs, dir)?,
     };
-    let place = Place::new(Arc::clone(fs), dir, manifest.store, manifest.hash_key);
-    let unlisted = place.unlisted(&manifest)?;
-    let reader = Reader::new(Arc::clone(fs), dir, manifest.store, open_segments);
-    let mut documents = Documents::default();
+    let directory = LogDirectory::new(Arc::clone(fs), dir, manifest.store, manifest.hash_key);
+    let unlisted = directory.unlisted(&manifest)?;
+    let reader = FrameReader::new(Arc::clone(fs), dir, manifest.store, open_segments);
+    let mut documents = RecoveryLoader::default();
     let mut unsummed = Vec::new();
     let next_revision = manifest.reserved_revision;
-    documents.expect(place.count_entries(&manifest));
+    documents.expect(directory.count_entries(&manifest));
     for record in &manifest.segments {
         if let Some(sealed) = record.sealed
-            && !place.load_sealed(&mut documents, record.id, sealed)?
+            && !directory.load_sealed(&mut documents, record.id, sealed)?
         {
             unsummed.push((record.id, sealed));
         }
     }
-    let unsealed = place.unsealed(&manifest)?;
+    let unsealed = directory.unsealed(&manifest)?;
     // All has been looked at and nothing changed: what this version does not know was
     // refused before here, and is as it was.
-    place.put_in_order(&unlisted, &unsummed)?;
+    directory.put_in_order(&unlisted, &unsummed)?;
     let active = match unsealed {
-        Some(found) => place.reopen(&mut manifest, &reader, &mut documents, found)?,
+        Some(found) => directory.reopen(&mut manifest, &reader, &mut documents, found)?,
         None => None,
     };
     documents.settle(active.as_ref().map(|active| active.id));
     let blobs = documents.blobs();
-    let Documents { table, space, .. } = documents;
+    let RecoveryLoader {
+        table, accounting, ..
+    } = documents;
     let log = Log::new(
         Arc::clone(fs),
         dir,
@@ -80,10 +85,10 @@ pub(crate) fn recover(
         active,
         next_revision,
     );
-    Ok(Recovered {
-        place,
+    Ok(RecoveredStore {
+        directory,
         table,
-        space,
+        accounting,
         log,
         reader,
         blobs,
@@ -112,11 +117,11 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
         key.try_into().unwrap_or_default(),
         u64::from_le_bytes(store.try_into().unwrap_or_default()),
     );
-    manifest.write(fs, dir)?;
+    manifest_file::write(&manifest, fs, dir)?;
     Ok(manifest)
 }
 
-impl Place {
+impl LogDirectory {
     /// The entries of all segments whose summaries say how many they are: about as many
     /// as will be read.
     fn count_entries(&self, manifest: &Manifest) -> usize {
@@ -152,20 +157,20 @@ impl Place {
     }
 
     /// The one segment that was being written, if there is one, by its frames.
-    fn unsealed(&self, manifest: &Manifest) -> Result<Option<(Record, Scan)>> {
+    fn unsealed(&self, manifest: &Manifest) -> Result<Option<(SegmentRecord, SegmentScan)>> {
         let Some(record) = manifest.segments.iter().find(|r| r.sealed.is_none()) else {
             return Ok(None);
         };
         let found = self.scan(record.id, None)?;
         // Once its frames are copied, it is unlisted, and would be refused for that.
         if found.last_revision >= manifest.reserved_revision {
-            return Err(self.outdated(&segment::path(&self.dir, record.id)));
+            return Err(self.outdated(&file_header::path(&self.dir, record.id)));
         }
         Ok(Some((*record, found)))
     }
 
     /// Removes what is not listed, and makes the summaries again that are damaged.
-    fn put_in_order(&self, unlisted: &[PathBuf], unsummed: &[(u32, Sealed)]) -> Result<()> {
+    fn put_in_order(&self, unlisted: &[PathBuf], unsummed: &[(u32, SealedSegment)]) -> Result<()> {
         for path in unlisted {
             self.fs
                 .remove(path)
@@ -198,10 +203,10 @@ impl Place {
         let holds_frames = found
             .items
             .iter()
-            .any(|item| matches!(item.found, Found::Frame(_)));
+            .any(|item| matches!(item.found, ScanFound::Frame(_)));
         let has_unsealed = manifest.segments.iter().any(|r| r.sealed.is_none());
-        let is_there = |record: &Record| {
-            let path = segment::path(&self.dir, record.id);
+        let is_there = |record: &SegmentRecord| {
+            let path = file_header::path(&self.dir, record.id);
             files.iter().any(|(_, file)| *file == path)
         };
         Ok(found.last_revision >= manifest.reserved_revision
@@ -211,7 +216,12 @@ impl Place {
     /// Takes up a sealed segment, by its summary, or by its frames where the summary is
     /// damaged; where both are, its documents are unreadable. Whether the summary is
     /// whole.
-    fn load_sealed(&self, documents: &mut Documents, id: u32, sealed: Sealed) -> Result<bool> {
+    fn load_sealed(
+        &self,
+        documents: &mut RecoveryLoader,
+        id: u32,
+        sealed: SealedSegment,
+    ) -> Result<bool> {
         match self.summary(id, sealed.bytes) {
             Ok(summary) => {
                 documents.load(id, &summary.entries, &summary.blobs);
@@ -239,13 +249,13 @@ impl Place {
     fn reopen(
         &self,
         manifest: &mut Manifest,
-        reader: &Reader,
-        documents: &mut Documents,
-        (record, found): (Record, Scan),
-    ) -> Result<Option<Active>> {
+        reader: &FrameReader,
+        documents: &mut RecoveryLoader,
+        (record, found): (SegmentRecord, SegmentScan),
+    ) -> Result<Option<ActiveSegment>> {
         let watermark = found.watermark;
         let sealed = found.summary(watermark);
-        let tail: Vec<&Whole> = found
+        let tail: Vec<&ValidFrame> = found
             .items
             .iter()
             .skip_while(|item| item.offset < watermark)
@@ -255,9 +265,9 @@ impl Place {
         listed.segments.retain(|r| r.id != record.id);
         if sealed.len() > 0 {
             self.write_summary(record.id, &sealed, watermark)?;
-            listed.segments.push(Record {
+            listed.segments.push(SegmentRecord {
                 id: record.id,
-                sealed: Some(Sealed {
+                sealed: Some(SealedSegment {
                     bytes: watermark,
                     last_revision: found.last_revision,
                 }),
@@ -267,21 +277,21 @@ impl Place {
             None
         } else {
             let id = listed.take_segment_id(&self.dir)?;
-            listed.segments.push(Record { id, sealed: None });
+            listed.segments.push(SegmentRecord { id, sealed: None });
             listed.reserved_revision += MAX_SEGMENT_FRAMES as u64;
-            let mut active = Active::create(&*self.fs, &self.dir, id, self.store)?;
+            let mut active = ActiveSegment::create(&*self.fs, &self.dir, id, self.store)?;
             copy_tail(reader, &mut active, record.id, &found.items, watermark)?;
             Some(active)
         };
         if listed != *manifest {
-            listed.write(&*self.fs, &self.dir)?;
+            manifest_file::write(&listed, &*self.fs, &self.dir)?;
             *manifest = listed;
         }
         self.trim(record.id, watermark, sealed.len() > 0);
         if sealed.len() > 0 {
             documents.load(record.id, sealed.entries(), sealed.blobs());
         }
-        if let Some(Active { id, summary, .. }) = &active {
+        if let Some(ActiveSegment { id, summary, .. }) = &active {
             documents.load(*id, summary.entries(), summary.blobs());
         }
         Ok(active)
@@ -290,7 +300,7 @@ impl Place {
     /// Gives back the space of what was copied. It is not a part of the store any
     /// more, so a failure costs nothing but the space.
     fn trim(&self, id: u32, watermark: u64, keep: bool) {
-        let path = segment::path(&self.dir, id);
+        let path = file_header::path(&self.dir, id);
         if keep {
             if let Ok(file) = self.fs.open_for_write(&path) {
                 let _ = file.set_len(watermark);
@@ -303,20 +313,20 @@ impl Place {
 
 /// Copies the valid frames from `watermark` on, and syncs them.
 fn copy_tail(
-    reader: &Reader,
-    active: &mut Active,
+    reader: &FrameReader,
+    active: &mut ActiveSegment,
     from: u32,
-    items: &[Item],
+    items: &[ScanItem],
     watermark: u64,
 ) -> Result<()> {
     let tail = items.iter().skip_while(|item| item.offset < watermark);
     for item in tail {
-        let Some(Whole { hash, header, meta }) = valid(item) else {
+        let Some(ValidFrame { hash, header, meta }) = valid(item) else {
             break;
         };
         let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
         let names = Names::new(&meta.user, &meta.client)?;
-        let entry = table::Entry {
+        let entry = FrameLocation {
             revision: header.revision,
             segment: from,
             offset: narrow(item.offset),
@@ -331,11 +341,11 @@ fn copy_tail(
             ..
         } = reader.frame(of_these, &entry)?;
         let too_long = || Error::corrupt(&reader.path(from), item.offset, "the frame is too long");
-        let draft =
-            Draft::new(header.kind, *hash, of_these, &members, inline).ok_or_else(too_long)?;
-        let frame = Appending {
+        let encoded = EncodedFrame::new(header.kind, *hash, of_these, &members, inline)
+            .ok_or_else(too_long)?;
+        let frame = FrameWrite {
             names: &names,
-            draft: &draft,
+            frame: &encoded,
             usage,
             modified_ms: header.modified_ms,
         };
@@ -344,9 +354,9 @@ fn copy_tail(
     active.flush_recovered()
 }
 
-fn valid(item: &Item) -> Option<&Whole> {
+fn valid(item: &ScanItem) -> Option<&ValidFrame> {
     match &item.found {
-        Found::Frame(frame) => Some(frame),
-        Found::Invalid(_) => None,
+        ScanFound::Frame(frame) => Some(frame),
+        ScanFound::Invalid(_) => None,
     }
 }

@@ -263,7 +263,7 @@ impl Handler {
             let current = match &peeked {
                 Peek::Absent => None,
                 Peek::Resident(document) => Some(document.stat().revision),
-                Peek::OnDisk => self.namespace(names)?.revision()?,
+                Peek::OnDisk(_) => self.namespace(names)?.revision()?,
             };
             match conditions.judge_read(current) {
                 Some(Verdict::Failed) => return Err(precondition_failed(current)),
@@ -294,7 +294,7 @@ impl Handler {
         let document = match peeked {
             Peek::Absent => None,
             Peek::Resident(document) => Some(document),
-            Peek::OnDisk => {
+            Peek::OnDisk(_) => {
                 let namespace = self.namespace(names)?;
                 blocking(move || namespace.get()).await?
             }
@@ -312,7 +312,7 @@ impl Handler {
         match peeked {
             Peek::Absent => Ok(None),
             Peek::Resident(document) => Ok(Some(*document.stat())),
-            Peek::OnDisk => {
+            Peek::OnDisk(_) => {
                 let namespace = self.namespace(names)?;
                 Ok(blocking(move || namespace.stat()).await?)
             }

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use prefd_engine::{Config, DirectoryLock, Harm, Problem};
+use prefd_engine::{Config, DirectoryLock, Impact, Problem};
 use serde_json::json;
 
 use crate::archive::{self, ArchiveError, Contents};
@@ -192,7 +192,7 @@ fn unpack(
     let found = prefd_engine::verify(&Config::new(folder), &mut |progress| bar.show(progress));
     bar.clear();
     // What is stale or is made again costs nobody a document.
-    let is_document = |problem: &&Problem| problem.harm == Harm::Document;
+    let is_document = |problem: &&Problem| problem.impact == Impact::Document;
     let found = found?;
     let mut problems = found.problems.iter().filter(is_document);
     if let Some(first) = problems.next()

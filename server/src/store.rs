@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use prefd_engine::{Catalogue, Config, Engine, Error, Harm, Problem, Stats};
+use prefd_engine::{CatalogueCheck, Config, Engine, Error, Impact, Problem, Stats};
 use serde_json::{Value, json};
 
 use crate::console::{Bar, bytes, print, table, write};
@@ -49,8 +49,8 @@ pub(crate) fn verify(options: &StoreOptions) -> Result<(), StoreError> {
     let found = prefd_engine::verify(&config, &mut |progress| bar.show(progress))?;
     bar.clear();
     let catalogue = match found.catalogue {
-        Catalogue::Agrees => "agrees",
-        Catalogue::Differs => "differs",
+        CatalogueCheck::Agrees => "agrees",
+        CatalogueCheck::Differs => "differs",
         _ => "to be rebuilt",
     };
     if options.json {
@@ -90,9 +90,9 @@ pub(crate) fn verify(options: &StoreOptions) -> Result<(), StoreError> {
 }
 
 fn harm(problem: &Problem) -> &'static str {
-    match problem.harm {
-        Harm::Document => "document",
-        Harm::Derived => "derived",
+    match problem.impact {
+        Impact::Document => "document",
+        Impact::Derived => "derived",
         _ => "nothing",
     }
 }
@@ -111,12 +111,12 @@ fn problem_json(problem: &Problem) -> Value {
 
 fn problem_text(problem: &Problem, dir: &Path) -> String {
     let path = problem.path.strip_prefix(dir).unwrap_or(&problem.path);
-    let meaning = match (problem.harm, &problem.namespace) {
-        (Harm::Document, Some((user, client))) => {
+    let meaning = match (problem.impact, &problem.namespace) {
+        (Impact::Document, Some((user, client))) => {
             format!("the document of user {user:?}, client {client:?} cannot be read")
         }
-        (Harm::Document, None) => "documents cannot be read, or not told apart".to_owned(),
-        (Harm::Derived, _) => "it is made again when the store is opened".to_owned(),
+        (Impact::Document, None) => "documents cannot be read, or not told apart".to_owned(),
+        (Impact::Derived, _) => "it is made again when the store is opened".to_owned(),
         _ => "no current document is touched".to_owned(),
     };
     let (path, offset, what) = (path.display(), problem.offset, &problem.what);

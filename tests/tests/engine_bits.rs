@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use prefd_engine::{Config, Engine, Error, Harm, Verification};
+use prefd_engine::{Config, Engine, Error, Impact, Verification};
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, body, delete, put, read};
 
@@ -377,9 +377,9 @@ fn verify_names_the_document_that_cannot_be_read() {
             .keys()
             .filter(|client| read(&engine, client).is_err())
             .collect();
-        match (problem.harm, &problem.namespace) {
-            (Harm::Nothing, _) => assert_eq!(unreadable, Vec::<&String>::new()),
-            (Harm::Document, Some((user, client))) => {
+        match (problem.impact, &problem.namespace) {
+            (Impact::Nothing, _) => assert_eq!(unreadable, Vec::<&String>::new()),
+            (Impact::Document, Some((user, client))) => {
                 assert_eq!((&**user, unreadable), ("u", vec![client]));
                 named += 1;
             }
@@ -401,8 +401,12 @@ fn verify_says_so_where_it_cannot_be_told_whose_document_is_lost() {
     store.disk.lose(&sealed.with_extension("sum"));
     for summaries in ["one summary is missing", "it was made again"] {
         let found = verified(&store.config()).unwrap();
-        let harms: Vec<_> = found.problems.iter().map(|problem| problem.harm).collect();
-        assert!(harms.contains(&Harm::Document), "{summaries}: {harms:?}");
+        let harms: Vec<_> = found
+            .problems
+            .iter()
+            .map(|problem| problem.impact)
+            .collect();
+        assert!(harms.contains(&Impact::Document), "{summaries}: {harms:?}");
         assert!(
             found
                 .problems

@@ -3,7 +3,7 @@
 
 use std::io::ErrorKind;
 
-use prefd_engine::{Error, Harm, Precondition, WriteOptions};
+use prefd_engine::{Error, Impact, Precondition, WriteOptions};
 use prefd_tests::layout::{crc32, frames};
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_store::{Store, put, read};
@@ -197,10 +197,10 @@ fn verify_names_what_the_disk_does_not_give_back_and_goes_on() {
     let problems: Vec<_> = found
         .problems
         .iter()
-        .map(|p| (&p.path, p.harm, p.namespace.clone()))
+        .map(|p| (&p.path, p.impact, p.namespace.clone()))
         .collect();
     let whose = Some(("u".to_owned(), "bad".to_owned()));
-    assert_eq!(problems, [(&segment, Harm::Document, whose)]);
+    assert_eq!(problems, [(&segment, Impact::Document, whose)]);
     // One sector is bad, and no document lies in it.
     let mut is_first = true;
     store.disk.set_fault(Box::new(move |operation, path| {
@@ -209,8 +209,8 @@ fn verify_names_what_the_disk_does_not_give_back_and_goes_on() {
         fails.then_some(ErrorKind::Other)
     }));
     let found = prefd_engine::verify(&store.config(), &mut |_| {}).unwrap();
-    let harms: Vec<_> = found.problems.iter().map(|p| p.harm).collect();
-    assert_eq!((found.documents, harms), (2, vec![Harm::Nothing]));
+    let harms: Vec<_> = found.problems.iter().map(|p| p.impact).collect();
+    assert_eq!((found.documents, harms), (2, vec![Impact::Nothing]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use prefd_engine::{Config, Engine, Erased, Error, Harm, Problem, WriteOptions, verify};
+use prefd_engine::{Config, Engine, Erased, Error, Impact, Problem, WriteOptions, verify};
 use prefd_tests::raised::RaisedAtEnd;
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_model::{fail_once_at, unsynced};
@@ -293,7 +293,7 @@ fn completes(store: &Store, lived: &Lived, others: &[Contents], context: &str) {
     lived.assert_erased(&engine, others, context);
     engine.close().unwrap();
     let found = verify(&store.config(), &mut |_| {}).unwrap();
-    let is_harmless = |problem: &&Problem| problem.harm == Harm::Nothing;
+    let is_harmless = |problem: &&Problem| problem.impact == Impact::Nothing;
     let problems = found.problems.iter();
     assert_eq!(
         problems.clone().find(|p| !is_harmless(p)),

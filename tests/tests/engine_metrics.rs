@@ -106,7 +106,7 @@ fn reads_are_told_apart_by_where_they_are_answered() {
     assert_eq!(counted(), (0, 0));
     let namespace = engine.namespace("u", "c").unwrap();
     namespace.stat().unwrap();
-    assert!(matches!(namespace.peek().unwrap(), Peek::OnDisk));
+    assert!(matches!(namespace.peek().unwrap(), Peek::OnDisk(_)));
     read(&engine, "c").unwrap();
     assert_eq!(counted(), (0, 2));
     assert!(engine.metrics().cache_bytes > 1_000);

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use crate::catalogue::tree::{Tree, TreeFailure};
-use crate::catalogue::{Identity, Value, key, marker};
-use crate::error::{Error, Result};
+use crate::catalogue::marker::{self, CatalogueIdentity};
+use crate::catalogue::row::{CatalogueValue, key};
+use crate::catalogue::tree::{Tree, TreeError};
+use crate::model::error::{Error, Result};
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Audit {
+pub(crate) enum AuditOutcome {
     Agrees,
     /// It is not what a clean close left, so nobody will believe it.
     Unclean,
@@ -17,34 +18,34 @@ pub(crate) enum Audit {
 }
 
 /// Has a function called for each document.
-pub(crate) type Documents<'a> =
-    dyn Fn(&mut dyn FnMut(&str, &str, Value) -> Result<()>) -> Result<()> + 'a;
+pub(crate) type VisitDocuments<'a> =
+    dyn Fn(&mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>) -> Result<()> + 'a;
 
 /// Looks up every document. The marker is taken, since sled may write while it is open,
 /// and put again: were that to fail, the catalogue is built again at the next open.
 pub(crate) fn audit(
     dir: &Path,
     cache_bytes: u64,
-    identity: Identity,
-    documents: &Documents<'_>,
-) -> Result<Audit> {
+    identity: CatalogueIdentity,
+    documents: &VisitDocuments<'_>,
+) -> Result<AuditOutcome> {
     if !marker::is_trusted(dir, identity) {
-        return Ok(Audit::Unclean);
+        return Ok(AuditOutcome::Unclean);
     }
     if !marker::take(dir, identity) {
-        return Ok(Audit::Unclean);
+        return Ok(AuditOutcome::Unclean);
     }
     let outcome = compare(dir, cache_bytes, documents)?;
-    if outcome == Audit::Agrees {
+    if outcome == AuditOutcome::Agrees {
         let _ = marker::put(dir, identity);
     }
     Ok(outcome)
 }
 
-fn compare(dir: &Path, cache_bytes: u64, documents: &Documents<'_>) -> Result<Audit> {
+fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Result<AuditOutcome> {
     let tree = match Tree::open(&dir.join("sled"), cache_bytes) {
         Ok(tree) => tree,
-        Err(TreeFailure(reason)) => return Ok(Audit::Differs(reason)),
+        Err(TreeError(reason)) => return Ok(AuditOutcome::Differs(reason)),
     };
     let mut count = 0;
     let mut difference = None;
@@ -60,21 +61,21 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &Documents<'_>) -> Result<Au
                 difference = Some(format!("it lacks {user:?} {client:?}"));
                 Err(Error::Closed)
             }
-            Err(TreeFailure(reason)) => {
+            Err(TreeError(reason)) => {
                 difference = Some(reason);
                 Err(Error::Closed)
             }
         }
     });
     match (difference, visited) {
-        (Some(what), _) => Ok(Audit::Differs(what)),
+        (Some(what), _) => Ok(AuditOutcome::Differs(what)),
         (None, Err(error)) => Err(error),
         (None, Ok(())) => Ok(match tree.len() {
-            Ok(len) if len == count => Audit::Agrees,
-            Ok(len) => Audit::Differs(format!(
+            Ok(len) if len == count => AuditOutcome::Agrees,
+            Ok(len) => AuditOutcome::Differs(format!(
                 "it has {len} entries, and there are {count} documents"
             )),
-            Err(TreeFailure(reason)) => Audit::Differs(reason),
+            Err(TreeError(reason)) => AuditOutcome::Differs(reason),
         }),
     }
 }
@@ -82,15 +83,15 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &Documents<'_>) -> Result<Au
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Usage;
+    use crate::model::limits::Usage;
 
-    const IDENTITY: Identity = Identity {
+    const IDENTITY: CatalogueIdentity = CatalogueIdentity {
         store: 7,
         next_revision: 9,
     };
 
-    fn value(revision: u64) -> Value {
-        Value {
+    fn value(revision: u64) -> CatalogueValue {
+        CatalogueValue {
             revision,
             modified_ms: 1,
             usage: Usage { keys: 1, bytes: 9 },
@@ -99,7 +100,7 @@ mod tests {
 
     /// What is said of a catalogue that has these clients of one user, at these
     /// revisions, where `a` and `b` at 1 and 2 are the documents.
-    fn audited(entries: &[(&str, u64)]) -> Audit {
+    fn audited(entries: &[(&str, u64)]) -> AuditOutcome {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open(&dir.path().join("sled"), 1024 * 1024).unwrap();
         for (client, revision) in entries {
@@ -108,27 +109,30 @@ mod tests {
         tree.flush().unwrap();
         drop(tree);
         marker::put(dir.path(), IDENTITY).unwrap();
-        let documents = |visit: &mut dyn FnMut(&str, &str, Value) -> Result<()>| {
+        let documents = |visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>| {
             visit("u", "a", value(1))?;
             visit("u", "b", value(2))
         };
         let outcome = audit(dir.path(), 1024 * 1024, IDENTITY, &documents).unwrap();
         assert_eq!(
             marker::is_trusted(dir.path(), IDENTITY),
-            outcome == Audit::Agrees
+            outcome == AuditOutcome::Agrees
         );
         outcome
     }
 
     #[test]
     fn a_catalogue_must_have_every_document_as_it_is_and_nothing_else() {
-        assert_eq!(audited(&[("a", 1), ("b", 2)]), Audit::Agrees);
+        assert_eq!(audited(&[("a", 1), ("b", 2)]), AuditOutcome::Agrees);
         for wrong in [
             &[("a", 1)][..],
             &[("a", 1), ("b", 1)],
             &[("a", 1), ("b", 2), ("c", 3)],
         ] {
-            assert!(matches!(audited(wrong), Audit::Differs(_)), "{wrong:?}");
+            assert!(
+                matches!(audited(wrong), AuditOutcome::Differs(_)),
+                "{wrong:?}"
+            );
         }
     }
 }

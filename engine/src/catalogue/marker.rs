@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::fields::Fields;
+use crate::format::fields::FieldReader;
 
 const MAGIC: [u8; 8] = *b"PREFDCAT";
 const NAME: &str = "clean";
@@ -26,20 +26,20 @@ const READ_BYTES: usize = 256 * 1024;
 
 /// The state of the log that a catalogue was derived from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct CatalogueIdentity {
     pub(crate) store: u64,
     pub(crate) next_revision: u64,
 }
 
 /// Whether the folder is what a clean close of this very state left.
-pub(crate) fn is_trusted(dir: &Path, identity: Identity) -> bool {
+pub(crate) fn is_trusted(dir: &Path, identity: CatalogueIdentity) -> bool {
     read(dir).is_some_and(|(found, checksum)| {
         found == identity && files_checksum(dir, false).is_ok_and(|now| now == checksum)
     })
 }
 
 /// The same. The marker is gone afterwards, durably, since sled may write from now on.
-pub(crate) fn take(dir: &Path, identity: Identity) -> bool {
+pub(crate) fn take(dir: &Path, identity: CatalogueIdentity) -> bool {
     let trusted = is_trusted(dir, identity);
     let removed = match fs::remove_file(dir.join(NAME)) {
         Ok(()) => File::open(dir).and_then(|dir| dir.sync_all()).is_ok(),
@@ -49,7 +49,7 @@ pub(crate) fn take(dir: &Path, identity: Identity) -> bool {
 }
 
 /// Marks the folder as whole.
-pub(crate) fn put(dir: &Path, identity: Identity) -> io::Result<()> {
+pub(crate) fn put(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
     let checksum = files_checksum(dir, true)?;
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&MAGIC);
@@ -64,17 +64,17 @@ pub(crate) fn put(dir: &Path, identity: Identity) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn read(dir: &Path) -> Option<(Identity, u32)> {
+fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
     let bytes = fs::read(dir.join(NAME)).ok()?;
     let (covered, crc) = bytes.split_at_checked(28)?;
     if crc32fast::hash(covered).to_le_bytes() != *crc {
         return None;
     }
-    let mut fields = Fields::new(covered);
+    let mut fields = FieldReader::new(covered);
     if fields.array() != Some(MAGIC) {
         return None;
     }
-    let identity = Identity {
+    let identity = CatalogueIdentity {
         store: fields.u64()?,
         next_revision: fields.u64()?,
     };

@@ -9,8 +9,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Change, Key};
-use crate::names::Names;
+use crate::catalogue::row::{CatalogueChange, CatalogueKey, key};
+use crate::model::names::Names;
 
 /// Memory that a pending change takes besides its key, roughly.
 const CHANGE_BYTES: u64 = 128;
@@ -18,28 +18,28 @@ const CHANGE_BYTES: u64 = 128;
 /// the next ones would be let go again.
 const CALM: Duration = Duration::from_millis(200);
 
-pub(super) struct Pending {
+pub(super) struct PendingChanges {
     max_bytes: u64,
     /// Acknowledged, and not yet taken by the thread.
-    queued: BTreeMap<Key, Change>,
+    queued: BTreeMap<CatalogueKey, CatalogueChange>,
     queued_bytes: u64,
     /// What is queued has this revision, or a higher one.
     first_queued: u64,
     /// Being put into the tree.
-    applying: Arc<BTreeMap<Key, Change>>,
-    behind: Option<Behind>,
+    applying: Arc<BTreeMap<CatalogueKey, CatalogueChange>>,
+    behind: Option<CatalogueLag>,
 }
 
 /// Puts are in the log only.
 #[derive(Clone, Copy)]
-struct Behind {
+struct CatalogueLag {
     /// None that has this revision, or a lower one.
     after: u64,
     /// When one was let go last, while they are.
     let_go: Option<Instant>,
 }
 
-impl Pending {
+impl PendingChanges {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             max_bytes,
@@ -52,14 +52,14 @@ impl Pending {
     }
 
     /// Takes up a change; their revisions grow.
-    pub(super) fn record(&mut self, names: &Names, revision: u64, change: Change) {
+    pub(super) fn record(&mut self, names: &Names, revision: u64, change: CatalogueChange) {
         if self.queued.is_empty() {
             if change.is_some() && self.has_let_go() {
                 return self.note_let_go();
             }
             self.first_queued = revision;
         }
-        let key = super::key(&names.user, &names.client);
+        let key = key(&names.user, &names.client);
         let bytes = bytes(&key);
         if change.is_some() && self.has_let_go() {
             self.note_let_go();
@@ -99,7 +99,7 @@ impl Pending {
     /// Lets the puts go, from now on too.
     pub(super) fn let_go(&mut self) {
         let after = self.first_queued.saturating_sub(1);
-        self.behind = Some(Behind {
+        self.behind = Some(CatalogueLag {
             after: self.behind.map_or(after, |behind| behind.after.min(after)),
             let_go: Some(Instant::now()),
         });
@@ -110,7 +110,7 @@ impl Pending {
     /// All puts must be looked for: there is a new tree.
     pub(super) fn restart(&mut self) {
         let let_go = self.behind.and_then(|behind| behind.let_go);
-        self.behind = Some(Behind { after: 0, let_go });
+        self.behind = Some(CatalogueLag { after: 0, let_go });
     }
 
     /// Whether puts must be looked for in the log.
@@ -147,7 +147,7 @@ impl Pending {
     }
 
     /// What is to be put into the tree. It stays pending until [`Self::applied`].
-    pub(super) fn take(&mut self) -> Arc<BTreeMap<Key, Change>> {
+    pub(super) fn take(&mut self) -> Arc<BTreeMap<CatalogueKey, CatalogueChange>> {
         self.applying = Arc::new(std::mem::take(&mut self.queued));
         self.queued_bytes = 0;
         Arc::clone(&self.applying)
@@ -171,13 +171,17 @@ impl Pending {
 
     /// The changes of keys with this prefix, from `first` on; where there are two of a
     /// key, the newer.
-    pub(super) fn range(&self, prefix: &[u8], first: &Bound<Key>) -> BTreeMap<Key, Change> {
+    pub(super) fn range(
+        &self,
+        prefix: &[u8],
+        first: &Bound<CatalogueKey>,
+    ) -> BTreeMap<CatalogueKey, CatalogueChange> {
         let range = (first.as_ref(), Bound::Unbounded);
         [&*self.applying, &self.queued]
             .into_iter()
             .flat_map(|changes| {
                 changes
-                    .range::<Key, _>(range)
+                    .range::<CatalogueKey, _>(range)
                     .take_while(|(key, _)| key.starts_with(prefix))
             })
             .map(|(key, change)| (key.clone(), *change))
@@ -185,22 +189,22 @@ impl Pending {
     }
 }
 
-fn bytes(key: &Key) -> u64 {
+fn bytes(key: &CatalogueKey) -> u64 {
     key.len() as u64 + CHANGE_BYTES
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::Value;
-    use crate::limits::Usage;
+    use crate::catalogue::row::CatalogueValue;
+    use crate::model::limits::Usage;
 
     fn names(client: &str) -> Names {
         Names::new("u", client).unwrap()
     }
 
-    fn put(pending: &mut Pending, client: &str, revision: u64) {
-        let value = Value {
+    fn put(pending: &mut PendingChanges, client: &str, revision: u64) {
+        let value = CatalogueValue {
             revision,
             modified_ms: 0,
             usage: Usage::default(),
@@ -209,14 +213,14 @@ mod tests {
     }
 
     /// The clients of what is pending.
-    fn clients(pending: &Pending) -> String {
+    fn clients(pending: &PendingChanges) -> String {
         let all = pending.range(b"", &Bound::Unbounded);
-        let client = |key: &Key| key.last().copied().map(char::from);
+        let client = |key: &CatalogueKey| key.last().copied().map(char::from);
         all.keys().filter_map(client).collect()
     }
 
-    fn pending() -> Pending {
-        let mut pending = Pending::new(1000);
+    fn pending() -> PendingChanges {
+        let mut pending = PendingChanges::new(1000);
         put(&mut pending, "a", 5);
         pending.record(&names("b"), 6, None);
         put(&mut pending, "c", 7);

@@ -1,7 +1,7 @@
 //! The ordered map that the catalogue is kept in. The only module that names sled.
 //!
 //! sled 0.34.7 can fail, and can panic on a damaged directory: both are a
-//! [`TreeFailure`] here, and both mean that the catalogue is to be built again.
+//! [`TreeError`] here, and both mean that the catalogue is to be built again.
 
 use std::fs::{File, TryLockError};
 use std::ops::Bound;
@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::catalogue::{Key, Value};
+use crate::catalogue::row::{CatalogueKey, CatalogueValue};
 
 /// sled's threads keep the lock of a tree for a moment after the last handle to it is
 /// gone, and a tree is not opened while one has that: so long it may take.
@@ -21,23 +21,23 @@ pub(crate) struct Tree(sled::Db);
 
 /// It failed, or panicked, with this.
 #[derive(Debug)]
-pub(crate) struct TreeFailure(pub(crate) String);
+pub(crate) struct TreeError(pub(crate) String);
 
-impl From<sled::Error> for TreeFailure {
+impl From<sled::Error> for TreeError {
     fn from(error: sled::Error) -> Self {
         Self(error.to_string())
     }
 }
 
 /// Runs what calls sled.
-fn guarded<T>(call: impl FnOnce() -> Result<T, TreeFailure>) -> Result<T, TreeFailure> {
+fn guarded<T>(call: impl FnOnce() -> Result<T, TreeError>) -> Result<T, TreeError> {
     catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(TreeFailure("sled panicked".to_owned())))
+        .unwrap_or_else(|_| Err(TreeError("sled panicked".to_owned())))
 }
 
 impl Tree {
     /// Opens the tree in a directory, or makes one there.
-    pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeFailure> {
+    pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeError> {
         wait_for_release(path);
         guarded(|| {
             let config = sled::Config::new()
@@ -49,30 +49,30 @@ impl Tree {
         })
     }
 
-    pub(crate) fn insert(&self, key: &[u8], value: Value) -> Result<(), TreeFailure> {
+    pub(crate) fn insert(&self, key: &[u8], value: CatalogueValue) -> Result<(), TreeError> {
         guarded(|| {
             self.0.insert(key, &value.encode())?;
             Ok(())
         })
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, TreeFailure> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<CatalogueValue>, TreeError> {
         guarded(|| {
             let Some(value) = self.0.get(key)? else {
                 return Ok(None);
             };
-            let value = Value::decode(&value)
-                .ok_or_else(|| TreeFailure("a value is not one of ours".to_owned()))?;
+            let value = CatalogueValue::decode(&value)
+                .ok_or_else(|| TreeError("a value is not one of ours".to_owned()))?;
             Ok(Some(value))
         })
     }
 
     /// Entries in it. Walks all of them.
-    pub(crate) fn len(&self) -> Result<u64, TreeFailure> {
+    pub(crate) fn len(&self) -> Result<u64, TreeError> {
         guarded(|| Ok(self.0.len() as u64))
     }
 
-    pub(crate) fn remove(&self, key: &[u8]) -> Result<(), TreeFailure> {
+    pub(crate) fn remove(&self, key: &[u8]) -> Result<(), TreeError> {
         guarded(|| {
             self.0.remove(key)?;
             Ok(())
@@ -80,7 +80,7 @@ impl Tree {
     }
 
     /// Hands everything to the system; sled never asks for more.
-    pub(crate) fn flush(&self) -> Result<(), TreeFailure> {
+    pub(crate) fn flush(&self) -> Result<(), TreeError> {
         guarded(|| {
             self.0.flush()?;
             Ok(())
@@ -90,9 +90,9 @@ impl Tree {
     /// The entries from `first` on that begin with `prefix`, in order.
     pub(crate) fn range(
         &self,
-        first: Bound<Key>,
+        first: Bound<CatalogueKey>,
         prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(Key, Value), TreeFailure>> {
+    ) -> impl Iterator<Item = Result<(CatalogueKey, CatalogueValue), TreeError>> {
         let mut pairs = self.0.range((first, Bound::Unbounded));
         std::iter::from_fn(move || {
             let next = guarded(|| {
@@ -103,8 +103,8 @@ impl Tree {
                 if !key.starts_with(prefix) {
                     return Ok(None);
                 }
-                let value = Value::decode(&value)
-                    .ok_or_else(|| TreeFailure("a value is not one of ours".to_owned()))?;
+                let value = CatalogueValue::decode(&value)
+                    .ok_or_else(|| TreeError("a value is not one of ours".to_owned()))?;
                 Ok(Some((key.to_vec(), value)))
             });
             next.transpose()

@@ -1,0 +1,218 @@
+//! One batch: each write is decided, the accepted ones are appended, copies follow them,
+//! and everything is synced once.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::commit::change::WriteRequest;
+use crate::commit::job::FrameCopy;
+use crate::commit::promise::CommitOutcome;
+use crate::format::frame::header::FrameKind;
+use crate::format::summary::entry::SummaryEntry;
+use crate::index::table::{NewestFrame, Table};
+use crate::model::config::Durability;
+use crate::model::error::{Error, Result};
+use crate::model::names::{NamespaceHash, NamespaceMap};
+use crate::model::revision::Revision;
+use crate::storage::log::Log;
+use crate::storage::log::active::FrameWrite;
+use crate::storage::log::directory::LogDirectory;
+use crate::storage::log::failure::LogFailure;
+
+/// A batch that was written.
+#[derive(Default)]
+pub(super) struct WrittenBatch {
+    /// The time of the batch, in milliseconds since 1970.
+    pub(super) modified_ms: u64,
+    /// One decision for each write.
+    pub(super) decisions: Vec<WriteDecision>,
+    /// The newest revision of each namespace that the batch has written. The table does not
+    /// show it yet.
+    newest: NamespaceMap<Option<Revision>>,
+    pub(super) copied: Vec<(u32, SummaryEntry)>,
+    /// Why no copy was written.
+    pub(super) copies_refused: Option<Error>,
+}
+
+/// The decision on one write.
+pub(super) enum WriteDecision {
+    /// It is answered with this outcome, once everything before it is synced.
+    Answer(CommitOutcome),
+    /// Its frame is in the batch: this entry of this segment.
+    Appended(u32, SummaryEntry),
+}
+
+/// What writing a batch needs.
+pub(super) struct BatchWriter<'a> {
+    pub(super) log: &'a mut Log,
+    pub(super) table: &'a Table,
+    pub(super) directory: &'a LogDirectory,
+    /// Whether zeros may be written ahead. On a full disk, the remaining space is left for
+    /// deletes and compaction.
+    pub(super) may_preallocate: bool,
+}
+
+impl BatchWriter<'_> {
+    /// Decides every write, appends the accepted ones, and appends the copies behind them.
+    ///
+    /// # Errors
+    /// [`LogFailure::Refused`]: nothing of the batch is left in the log.
+    pub(super) fn write(
+        mut self,
+        writes: &mut [WriteRequest],
+        copies: &[FrameCopy],
+    ) -> Result<WrittenBatch, LogFailure> {
+        let mut written = WrittenBatch::default();
+        let asks_sync = |write: &WriteRequest| write.durability == Durability::Sync;
+        let sync = !copies.is_empty() || writes.iter().any(asks_sync);
+        let outcome = self
+            .append(writes, &mut written)
+            .and_then(|()| self.append_copies(copies, &mut written))
+            .and_then(|()| {
+                let sync = sync && !self.is_settled(&written);
+                self.log.flush(sync, self.may_preallocate)
+            });
+        if let Err(failure) = outcome {
+            if matches!(failure, LogFailure::Refused(_)) {
+                for blob in writes.iter_mut().filter_map(|write| write.blob.as_mut()) {
+                    blob.unkeep();
+                }
+            }
+            return Err(failure);
+        }
+        Ok(written)
+    }
+
+    /// Whether no answer rests on anything that is not synced.
+    fn is_settled(&self, written: &WrittenBatch) -> bool {
+        let is_answer = |decision: &WriteDecision| matches!(decision, WriteDecision::Answer(_));
+        self.log.is_synced() && written.copied.is_empty() && written.decisions.iter().all(is_answer)
+    }
+
+    fn append(
+        &mut self,
+        writes: &mut [WriteRequest],
+        written: &mut WrittenBatch,
+    ) -> Result<(), LogFailure> {
+        let modified_ms = now_ms();
+        written.modified_ms = modified_ms;
+        let mut has_begun = false;
+        for write in writes {
+            if let Some(outcome) = self.decide(write, written) {
+                written.decisions.push(WriteDecision::Answer(outcome));
+                continue;
+            }
+            if !has_begun {
+                self.log.begin()?;
+                has_begun = true;
+            }
+            // From here on a frame on the disk may name the blob.
+            if let Some(blob) = &mut write.blob {
+                blob.keep();
+            }
+            let (segment, entry) = self.log.append(&FrameWrite {
+                names: &write.names,
+                frame: &write.frame,
+                usage: write.usage,
+                modified_ms,
+            })?;
+            let revision = Revision::new(entry.revision);
+            let newest = (write.frame.kind == FrameKind::Put).then_some(revision);
+            written.newest.insert(write.frame.hash, newest);
+            written
+                .decisions
+                .push(WriteDecision::Appended(segment, entry));
+        }
+        Ok(())
+    }
+
+    /// The outcome of a write that needs no frame; `None` if it needs one.
+    fn decide(&self, write: &WriteRequest, written: &WrittenBatch) -> Option<CommitOutcome> {
+        let hash = write.frame.hash;
+        let current = match written.newest.get(&hash) {
+            Some(current) => Ok(*current),
+            None => self.current(hash, write),
+        };
+        match current {
+            Err(error) => Some(Err(error)),
+            Ok(current) if !write.precondition.holds(current) => {
+                Some(Err(Error::PreconditionFailed { current }))
+            }
+            Ok(None) if write.frame.kind == FrameKind::Delete && !self.is_unreadable(hash) => {
+                Some(Ok(None))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// Appends copies of those frames that are still current. If that fails, the batch is
+    /// left as it was without them.
+    fn append_copies(
+        &mut self,
+        copies: &[FrameCopy],
+        written: &mut WrittenBatch,
+    ) -> Result<(), LogFailure> {
+        let is_current = |copy: &&FrameCopy| {
+            self.table.entry(copy.frame.hash) == Some(copy.from)
+                && !written.newest.contains_key(&copy.frame.hash)
+        };
+        let copies: Vec<&FrameCopy> = copies.iter().filter(is_current).collect();
+        if copies.is_empty() {
+            return Ok(());
+        }
+        if written.newest.is_empty() {
+            match self.log.begin() {
+                Err(LogFailure::Refused(error)) => {
+                    written.copies_refused = Some(error);
+                    return Ok(());
+                }
+                outcome => outcome?,
+            }
+        }
+        let mark = self.log.mark()?;
+        let appended = copies.iter().try_for_each(|copy| {
+            let frame = FrameWrite {
+                names: &copy.names,
+                frame: &copy.frame,
+                usage: copy.usage,
+                modified_ms: copy.modified_ms,
+            };
+            written
+                .copied
+                .push(self.log.copy(&frame, copy.from.revision)?);
+            Ok(())
+        });
+        if let Err(error) = appended.and_then(|()| self.log.write()) {
+            self.log.cut_back(mark)?;
+            written.copied.clear();
+            written.copies_refused = Some(error);
+        }
+        Ok(())
+    }
+
+    /// The revision that a precondition is judged against. If the newest frame of the
+    /// namespace cannot be read, a precondition cannot be judged, but a write without one
+    /// replaces it.
+    fn current(&self, hash: NamespaceHash, write: &WriteRequest) -> Result<Option<Revision>> {
+        match self.table.newest(hash) {
+            NewestFrame::Absent => Ok(None),
+            NewestFrame::Document(entry) => Ok(Some(Revision::new(entry.revision))),
+            NewestFrame::Unreadable { .. } if write.precondition.is_none() => Ok(None),
+            NewestFrame::Unreadable { segment, offset } => {
+                Err(self.directory.unreadable_frame(segment, offset))
+            }
+        }
+    }
+
+    fn is_unreadable(&self, hash: NamespaceHash) -> bool {
+        matches!(self.table.newest(hash), NewestFrame::Unreadable { .. })
+    }
+}
+
+/// Milliseconds since 1970 by the clock of the machine.
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+}

@@ -1,0 +1,100 @@
+//! What an open engine counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::model::metrics::BATCH_WRITES_BOUNDS;
+use crate::platform::cache_padded::CachePadded;
+use crate::platform::counters::{
+    Histogram, ShardedCounter, SingleWriterCounter, SingleWriterHistogram,
+};
+use crate::storage::log::sync_latency::SyncLatency;
+
+/// Counts since the engine was opened. [`crate::Metrics`] says what each one means.
+pub(crate) struct EngineCounters {
+    commits: CachePadded<CommitCounters>,
+    log_syncs: Arc<SyncLatency>,
+    segments_rewritten: AtomicU64,
+    reads_from_memory: ShardedCounter,
+    /// Not sharded: reading from the disk takes far longer than this addition.
+    reads_from_disk: CachePadded<AtomicU64>,
+}
+
+/// What the commit leader counts.
+struct CommitCounters {
+    bytes: SingleWriterCounter,
+    batch_writes: SingleWriterHistogram<{ BATCH_WRITES_BOUNDS.len() }>,
+    copied_frames: SingleWriterCounter,
+    copied_bytes: SingleWriterCounter,
+}
+
+/// The counters at one time.
+pub(crate) struct Counts {
+    pub(crate) batch_writes: Histogram,
+    pub(crate) log_sync_us: Histogram,
+    pub(crate) log_bytes: u64,
+    pub(crate) reads_from_memory: u64,
+    pub(crate) reads_from_disk: u64,
+    pub(crate) segments_rewritten: u64,
+    pub(crate) copied_frames: u64,
+    pub(crate) copied_bytes: u64,
+}
+
+impl EngineCounters {
+    pub(crate) fn new(log_syncs: Arc<SyncLatency>) -> Self {
+        Self {
+            commits: CachePadded(CommitCounters {
+                bytes: SingleWriterCounter::default(),
+                batch_writes: SingleWriterHistogram::new(&BATCH_WRITES_BOUNDS),
+                copied_frames: SingleWriterCounter::default(),
+                copied_bytes: SingleWriterCounter::default(),
+            }),
+            log_syncs,
+            segments_rewritten: AtomicU64::new(0),
+            reads_from_memory: ShardedCounter::default(),
+            reads_from_disk: CachePadded::default(),
+        }
+    }
+
+    /// Counts a committed batch. Only the commit leader may call this.
+    pub(super) fn committed(&self, writes: u64, bytes: u64) {
+        if writes > 0 {
+            self.commits.0.batch_writes.add(writes);
+            self.commits.0.bytes.add(bytes);
+        }
+    }
+
+    /// Counts copied frames. Only the commit leader may call this.
+    pub(super) fn copied(&self, frames: u64, bytes: u64) {
+        if frames > 0 {
+            self.commits.0.copied_frames.add(frames);
+            self.commits.0.copied_bytes.add(bytes);
+        }
+    }
+
+    pub(crate) fn segment_rewritten(&self) {
+        self.segments_rewritten.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read_from_memory(&self) {
+        self.reads_from_memory.add_one();
+    }
+
+    pub(crate) fn read_from_disk(&self) {
+        self.reads_from_disk.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let commits = &self.commits.0;
+        Counts {
+            batch_writes: commits.batch_writes.histogram(),
+            log_sync_us: self.log_syncs.histogram(),
+            log_bytes: commits.bytes.get(),
+            reads_from_memory: self.reads_from_memory.sum(),
+            reads_from_disk: self.reads_from_disk.0.load(Ordering::Relaxed),
+            segments_rewritten: self.segments_rewritten.load(Ordering::Relaxed),
+            copied_frames: commits.copied_frames.get(),
+            copied_bytes: commits.copied_bytes.get(),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The jobs of the committer that change which segments the log has.
+
+use crate::commit::core::Core;
+use crate::format::file_header;
+use crate::format::location::FrameLocation;
+use crate::index::accounting::SegmentAccounting;
+use crate::index::table::Table;
+use crate::model::error::{Error, Result};
+use crate::model::names::NamespaceHash;
+use crate::storage::log::Log;
+use crate::storage::log::failure::LogFailure;
+
+/// Takes a segment out of the log, once nothing is current in it but these deletes.
+pub(super) fn retire(
+    core: &Core,
+    log: &mut Log,
+    segment: u32,
+    deletes: &[(NamespaceHash, FrameLocation)],
+) -> Result<(), LogFailure> {
+    let Core {
+        table, accounting, ..
+    } = core;
+    if holds_other_frames(table, accounting, segment, deletes) {
+        let path = file_header::path(&core.directory.dir, segment);
+        let what = "its summary does not name every current frame";
+        return Err(LogFailure::Refused(Error::corrupt(&path, 0, what)));
+    }
+    log.retire(segment)?;
+    for (hash, entry) in deletes {
+        table.forget_delete(*hash, entry);
+    }
+    accounting.lock().retired(segment);
+    Ok(())
+}
+
+fn holds_other_frames(
+    table: &Table,
+    accounting: &SegmentAccounting,
+    segment: u32,
+    deletes: &[(NamespaceHash, FrameLocation)],
+) -> bool {
+    let current_deletes = deletes
+        .iter()
+        .filter(|(hash, entry)| table.entry(*hash) == Some(*entry))
+        .count();
+    let usage = accounting.lock().get(segment).unwrap_or_default();
+    let current = usage.documents as usize + usage.tombstones as usize;
+    current != current_deletes || usage.damaged > 0
+}
+
+/// Seals the active segment, so that everything committed lies in sealed ones.
+pub(super) fn seal(accounting: &SegmentAccounting, log: &mut Log) -> Result<(), LogFailure> {
+    log.seal()?;
+    accounting.lock().begun(log.active());
+    Ok(())
+}
+
+/// Removes files in the log's directory that are neither part of the store nor pinned.
+pub(super) fn tidy(core: &Core, log: &Log) -> Result<()> {
+    let obsolete = core.obsolete_segments().clone();
+    let is_kept = |id| obsolete.contains(&id) || core.pins.holds_segment(id);
+    log.tidy(&core.directory, &is_kept)
+}

@@ -1,0 +1,126 @@
+//! The summary of version 1, which older stores hold. It is read, and not written any more.
+//!
+//! ```text
+//! 28  u64  length of the segment
+//! 36  u32  entries          44  u32  bytes of the details
+//! 40  u32  blob references  48  u32  CRC-32 of the entries
+//! 52  u32  CRC-32 of the details
+//! 56  u32  CRC-32 of the blob references
+//! 60  u32  CRC-32 of bytes 28..60
+//! 64  entries, 37 bytes each: hash 16B, revision u64, offset u32, length u32,
+//!     kind u8, keys u32
+//!     blob references
+//!     details, for each entry: user u8 + bytes, client u8 + bytes, body bytes u64,
+//!     modified u64
+//! ```
+
+use crate::format::fields::FieldReader;
+use crate::format::file_header::FormatVersion;
+use crate::format::frame::header::EntryKind;
+use crate::format::summary::entry::{OpeningCrc, SummaryCounts, SummaryDetail, SummaryEntry};
+use crate::model::names::NamespaceHash;
+
+const ENTRY_BYTES: usize = 37;
+
+pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
+    let segment_bytes = fields.u64()?;
+    let (entries, blobs) = (fields.u32()? as usize, fields.u32()? as usize);
+    let details_bytes = fields.u32()? as usize;
+    let (entries_crc, details_crc, blobs_crc) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    Some(SummaryCounts {
+        version: FormatVersion::V1,
+        segment_bytes,
+        entries,
+        entries_bytes: entries * ENTRY_BYTES,
+        blobs,
+        details_bytes,
+        opening_crc: OpeningCrc::Separate(entries_crc, blobs_crc),
+        details_crc,
+    })
+}
+
+pub(super) fn entries(bytes: &[u8]) -> Option<Vec<SummaryEntry>> {
+    bytes
+        .chunks_exact(ENTRY_BYTES)
+        .map(|entry| {
+            let mut fields = FieldReader::new(entry);
+            Some(SummaryEntry {
+                hash: NamespaceHash::from_bytes(fields.array()?),
+                revision: fields.u64()?,
+                offset: fields.u32()?,
+                bytes: fields.u32()?,
+                kind: EntryKind::from_byte(fields.u8()?)?,
+                keys: fields.u32()?,
+            })
+        })
+        .collect()
+}
+
+/// A detail as it is encoded.
+pub(super) struct EncodedDetail<'a> {
+    pub(super) user: &'a str,
+    pub(super) client: &'a str,
+    pub(super) body_bytes: u64,
+    pub(super) modified_ms: u64,
+}
+
+/// The next detail.
+pub(super) fn detail<'a>(fields: &mut FieldReader<'a>) -> Option<EncodedDetail<'a>> {
+    Some(EncodedDetail {
+        user: fields.short_text()?,
+        client: fields.short_text()?,
+        body_bytes: fields.u64()?,
+        modified_ms: fields.u64()?,
+    })
+}
+
+pub(super) fn details(bytes: &[u8]) -> Option<Vec<SummaryDetail>> {
+    let mut fields = FieldReader::new(bytes);
+    let mut details = Vec::new();
+    while !fields.is_empty() {
+        let encoded = detail(&mut fields)?;
+        details.push(SummaryDetail {
+            user: encoded.user.to_owned(),
+            client: encoded.client.into(),
+            body_bytes: encoded.body_bytes,
+            modified_ms: encoded.modified_ms,
+        });
+    }
+    Some(details)
+}
+
+/// Encodes what was decoded, for the fuzzers.
+#[cfg(feature = "fuzzing")]
+pub(super) fn encode(
+    summary: &crate::format::summary::builder::SummaryBuilder,
+    id: u32,
+    store: crate::format::file_header::StoreId,
+    segment_bytes: u64,
+) -> Vec<u8> {
+    use crate::format::summary::entry;
+
+    let mut entries = Vec::new();
+    for entry in summary.entries() {
+        entries.extend_from_slice(&entry.hash.to_bytes());
+        entries.extend_from_slice(&entry.revision.to_le_bytes());
+        entries.extend_from_slice(&entry.offset.to_le_bytes());
+        entries.extend_from_slice(&entry.bytes.to_le_bytes());
+        entries.push(entry.kind.to_byte());
+        entries.extend_from_slice(&entry.keys.to_le_bytes());
+    }
+    let blobs = entry::encode_blobs(summary.blobs());
+    let mut counts = segment_bytes.to_le_bytes().to_vec();
+    for count in [
+        summary.entries().len(),
+        summary.blobs().len(),
+        summary.details.len(),
+    ] {
+        counts.extend_from_slice(&entry::narrow(count).to_le_bytes());
+    }
+    for section in [&entries, &summary.details, &blobs] {
+        counts.extend_from_slice(&crc32fast::hash(section).to_le_bytes());
+    }
+    let magic = entry::KIND.magic;
+    let header = crate::format::file_header::encode_header_of(magic, FormatVersion::V1, id, store);
+    entry::assemble(header, &counts, &[&entries, &blobs, &summary.details])
+}

@@ -1,0 +1,160 @@
+//! What is found of the documents when a log is read: segment by segment, the newest
+//! frame of each namespace wins.
+
+use std::collections::HashMap;
+
+use crate::catalogue::row::CatalogueValue;
+use crate::format::frame::header::EntryKind;
+use crate::format::manifest::SealedSegment;
+use crate::format::summary::entry::SummaryEntry;
+use crate::index::accounting::SegmentAccounting;
+use crate::index::table::{LostFrame, Table};
+use crate::model::error::{Error, Result};
+use crate::model::limits::Usage;
+use crate::model::names::NamespaceHash;
+use crate::storage::log::directory::LogDirectory;
+
+/// What has been found of the documents so far.
+#[derive(Default)]
+pub(crate) struct RecoveryLoader {
+    pub(crate) table: Table,
+    pub(crate) accounting: SegmentAccounting,
+    references: Vec<BlobReference>,
+}
+
+/// A blob, and the frame that names it.
+struct BlobReference {
+    hash: NamespaceHash,
+    revision: u64,
+    blob: u64,
+}
+
+impl RecoveryLoader {
+    /// Makes room for this many entries.
+    pub(crate) fn expect(&mut self, entries: usize) {
+        self.table.reserve(entries);
+    }
+
+    /// Takes up a segment's entries.
+    pub(crate) fn load(&mut self, segment: u32, entries: &[SummaryEntry], blobs: &[(u32, u64)]) {
+        self.accounting.lock().found(segment, entries);
+        self.table.load(segment, entries);
+        for entry in entries.iter().filter(|e| e.kind == EntryKind::Lost) {
+            self.table.lose(LostFrame {
+                revision: entry.revision,
+                segment,
+                offset: entry.offset,
+            });
+        }
+        self.references
+            .extend(blobs.iter().filter_map(|(index, blob)| {
+                let entry = entries.get(*index as usize)?;
+                Some(BlobReference {
+                    hash: entry.hash,
+                    revision: entry.revision,
+                    blob: *blob,
+                })
+            }));
+    }
+
+    /// Takes up a sealed segment of which nothing can be read.
+    pub(crate) fn lose(&mut self, segment: u32, damage: &Error, sealed: SealedSegment) {
+        let offset = match damage {
+            Error::Corrupt { offset, .. } => *offset,
+            _ => 0,
+        };
+        self.table.lose(LostFrame {
+            revision: sealed.last_revision,
+            segment,
+            offset: u32::try_from(offset).unwrap_or_default(),
+        });
+        self.accounting.lock().found_lost(segment, sealed.bytes);
+    }
+
+    /// Ends the reading: counts what has turned out to be current.
+    pub(crate) fn settle(&mut self, active: Option<u32>) {
+        self.table.fit();
+        let mut segments = self.accounting.lock();
+        segments.begun(active);
+        self.table.for_each(|entry| segments.is_current(entry));
+    }
+
+    /// The blobs that current frames name.
+    pub(crate) fn blobs(&self) -> HashMap<NamespaceHash, Vec<u64>> {
+        let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
+        for reference in &self.references {
+            if self.table.is_current(reference.hash, reference.revision) {
+                let named = blobs.entry(reference.hash).or_default();
+                if !named.contains(&reference.blob) {
+                    named.push(reference.blob);
+                }
+            }
+        }
+        blobs
+    }
+}
+
+/// Visits every document that `is_current` calls so, by the entry of its segment.
+pub(crate) fn visit(
+    place: &LogDirectory,
+    is_current: impl Fn(u32, &SummaryEntry) -> bool,
+    visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>,
+) -> Result<()> {
+    // A segment that compaction removed meanwhile would be missed.
+    let _held = place.hold();
+    for id in place.segments()? {
+        for (entry, detail) in place.details(id)? {
+            let is_stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);
+            if !is_stored || !is_current(id, &entry) {
+                continue;
+            }
+            let value = CatalogueValue {
+                revision: entry.revision,
+                modified_ms: detail.modified_ms,
+                usage: Usage {
+                    keys: entry.keys,
+                    bytes: detail.body_bytes,
+                },
+            };
+            visit(&detail.user, &detail.client, value)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::engine::Engine;
+    use crate::commit::change::WriteOptions;
+    use crate::model::config::Config;
+    use crate::platform::fs::Disk;
+
+    #[test]
+    fn no_segment_is_removed_while_they_are_walked() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Config::new(dir.path())).unwrap();
+        let namespace = engine.namespace("u", "c").unwrap();
+        namespace.put(b"{}", WriteOptions::default()).unwrap();
+        engine.close().unwrap();
+        let log = dir.path().join("log");
+        let manifest = crate::storage::log::manifest_file::read(&Disk, &log)
+            .unwrap()
+            .unwrap();
+        let id = manifest.segments[0].id;
+        let place = LogDirectory::new(Arc::new(Disk), &log, manifest.store, manifest.hash_key);
+        let mut visited = 0;
+        let walked = visit(&place, |_, _| true, &mut |user, client, _| {
+            visited += 1;
+            assert_eq!((user, client), ("u", "c"));
+            assert!(!place.remove(id).unwrap());
+            Ok(())
+        });
+        walked.unwrap();
+        assert_eq!((visited, place.segments().unwrap()), (1, vec![id]));
+        assert!(place.remove(id).unwrap());
+        assert_eq!(place.segments().unwrap(), Vec::<u32>::new());
+    }
+}

@@ -1,0 +1,437 @@
+//! The splitter: finds keys and value boundaries in a JSON object that arrives in
+//! chunks, and enforces the limits byte by byte.
+//!
+//! It knows strings, escapes and depth, and nothing else of a value: whether the
+//! text of a value is JSON is judged by `judge`, once the value is complete. It
+//! holds one key at a time and no value, so its memory does not grow with the body.
+//!
+//! Invariant: what it reports does not depend on how the body was cut into chunks.
+
+use memchr::{memchr_iter, memchr2};
+
+pub(crate) use crate::json::key::JsonKey;
+use crate::json::key::{KeyProgress, KeyReader};
+use crate::model::limits::{Limits, Position, Violation};
+
+/// What the splitter found in a chunk.
+#[derive(Debug)]
+pub(crate) enum ScanEvent<'a> {
+    /// A member's key, complete and within its limit.
+    Key(JsonKey),
+    /// A piece of the value that follows the last key.
+    Value(&'a [u8]),
+    /// The value is complete.
+    ValueEnd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ScannerState {
+    /// Before the opening brace.
+    Start,
+    /// After the opening brace: a key or the closing brace.
+    FirstKey,
+    /// After a comma: a key.
+    NextKey,
+    InKey,
+    Colon,
+    ValueStart,
+    Value(ValueShape),
+    /// The value's last byte has been handed out, its end not yet reported.
+    ValueDone,
+    AfterValue,
+    /// After the closing brace.
+    End,
+}
+
+/// How the end of a value is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ValueShape {
+    /// A string, an array or an object: it ends where its quote or bracket closes.
+    Enclosed { depth: u32, text: StringState },
+    /// Anything else: it ends before the next whitespace, comma or brace.
+    Scalar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StringState {
+    Outside,
+    Inside,
+    /// Inside, and the next byte is escaped.
+    Escaped,
+}
+
+/// Counts lines as bytes pass.
+#[derive(Debug, Clone, Copy)]
+struct LineCounter {
+    offset: u64,
+    line: u64,
+    line_start: u64,
+}
+
+impl LineCounter {
+    fn advance(&mut self, bytes: &[u8]) {
+        for newline in memchr_iter(b'\n', bytes) {
+            self.line += 1;
+            self.line_start = self.offset + newline as u64 + 1;
+        }
+        self.offset += bytes.len() as u64;
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            offset: self.offset,
+            line: self.line,
+            column: self.offset - self.line_start + 1,
+        }
+    }
+}
+
+/// The position `distance` bytes after `start`, the bytes between them being the
+/// first of `text`.
+pub(crate) fn position_after(start: Position, text: &[u8], distance: usize) -> Position {
+    let mut cursor = LineCounter {
+        offset: start.offset,
+        line: start.line,
+        line_start: start.offset + 1 - start.column,
+    };
+    cursor.advance(text.get(..distance).unwrap_or(text));
+    cursor.position()
+}
+
+#[derive(Debug)]
+pub(crate) struct JsonScanner {
+    limits: Limits,
+    state: ScannerState,
+    cursor: LineCounter,
+    keys: Vec<String>,
+    key: KeyReader,
+    key_start: Position,
+    value_start: Position,
+    value_bytes: u64,
+    /// Found behind the value bytes that the last event handed out.
+    pending: Option<Violation>,
+}
+
+const START: Position = Position {
+    offset: 0,
+    line: 1,
+    column: 1,
+};
+
+impl JsonScanner {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            key: KeyReader::new(limits.max_key_bytes),
+            limits,
+            state: ScannerState::Start,
+            cursor: LineCounter {
+                offset: 0,
+                line: 1,
+                line_start: 0,
+            },
+            keys: Vec::new(),
+            key_start: START,
+            value_start: START,
+            value_bytes: 0,
+            pending: None,
+        }
+    }
+
+    /// The next event in `chunk`, from which what was consumed is cut off; `None`
+    /// once it is used up.
+    ///
+    /// After a violation with [`JsonScanner::in_value`], an earlier one may hide in
+    /// the value bytes handed out since the last key: the caller has them judged.
+    pub(crate) fn next<'a>(
+        &mut self,
+        chunk: &mut &'a [u8],
+    ) -> Result<Option<ScanEvent<'a>>, Violation> {
+        loop {
+            if let Some(violation) = self.pending.take() {
+                return Err(violation);
+            }
+            if self.state == ScannerState::ValueDone {
+                self.state = ScannerState::AfterValue;
+                return Ok(Some(ScanEvent::ValueEnd));
+            }
+            if chunk.is_empty() {
+                return Ok(None);
+            }
+            let allowed = up_to(chunk, self.limits.max_body_bytes - self.cursor.offset);
+            if allowed.is_empty() {
+                return Err(self.body_too_long());
+            }
+            let before = self.cursor.offset;
+            let event = self.step(allowed)?;
+            let consumed = usize::try_from(self.cursor.offset - before).unwrap_or(usize::MAX);
+            *chunk = chunk.get(consumed..).unwrap_or_default();
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// Whether no byte has come yet.
+    pub(crate) fn is_at_start(&self) -> bool {
+        self.cursor.offset == 0
+    }
+
+    /// Whether a value has begun and not ended.
+    pub(crate) fn in_value(&self) -> bool {
+        matches!(self.state, ScannerState::Value(_))
+    }
+
+    /// Where the last value began.
+    pub(crate) fn value_start(&self) -> Position {
+        self.value_start
+    }
+
+    /// The decoded key of the last member.
+    pub(crate) fn last_key(&self) -> &str {
+        self.keys.last().map_or("", String::as_str)
+    }
+
+    /// Members so far.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// What is missing where the body ends here.
+    pub(crate) fn end(&self) -> Result<(), Violation> {
+        if self.state == ScannerState::End {
+            return Ok(());
+        }
+        if self.state == ScannerState::InKey {
+            self.key.check_utf8(self.key_start)?;
+        }
+        Err(self.json("the body ends before the object does"))
+    }
+
+    fn json(&self, what: &str) -> Violation {
+        Violation::Json {
+            at: self.cursor.position(),
+            what: what.to_owned(),
+        }
+    }
+
+    fn body_too_long(&self) -> Violation {
+        if self.state == ScannerState::InKey
+            && let Err(earlier) = self.key.check_utf8(self.key_start)
+        {
+            return earlier;
+        }
+        Violation::BodyTooLong {
+            limit: self.limits.max_body_bytes,
+            actual: self.limits.max_body_bytes.saturating_add(1),
+        }
+    }
+
+    /// Consumes bytes of `bytes`, which is not empty, or changes the state.
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<ScanEvent<'a>>, Violation> {
+        match self.state {
+            ScannerState::Value(shape) => return Ok(self.value(shape, bytes)),
+            ScannerState::InKey => return self.key(bytes),
+            _ => {}
+        }
+        let space = bytes
+            .iter()
+            .position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
+            .unwrap_or(bytes.len());
+        let (blank, rest) = bytes.split_at(space);
+        self.cursor.advance(blank);
+        let Some(&byte) = rest.first() else {
+            return Ok(None);
+        };
+        self.state = match (self.state, byte) {
+            (ScannerState::Start, b'{') => ScannerState::FirstKey,
+            (ScannerState::Start, b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+                return Err(Violation::NotAnObject {
+                    at: self.cursor.position(),
+                });
+            }
+            (ScannerState::FirstKey | ScannerState::NextKey, b'"') => {
+                self.begin_key()?;
+                ScannerState::InKey
+            }
+            (ScannerState::FirstKey | ScannerState::AfterValue, b'}') => ScannerState::End,
+            (ScannerState::Colon, b':') => ScannerState::ValueStart,
+            (ScannerState::ValueStart, _) => {
+                let shape = self.begin_value(byte)?;
+                self.state = ScannerState::Value(shape);
+                return Ok(self.value(shape, rest));
+            }
+            (ScannerState::AfterValue, b',') => ScannerState::NextKey,
+            (ScannerState::Start, _) => return Err(self.json("expected a JSON object")),
+            (ScannerState::FirstKey, _) => return Err(self.json("expected a key or `}`")),
+            (ScannerState::NextKey, _) => return Err(self.json("expected a key")),
+            (ScannerState::Colon, _) => return Err(self.json("expected `:`")),
+            (ScannerState::AfterValue, _) => return Err(self.json("expected `,` or `}`")),
+            (ScannerState::End, _) => return Err(self.json("trailing characters")),
+            (ScannerState::InKey | ScannerState::Value(_) | ScannerState::ValueDone, _) => {
+                self.state
+            }
+        };
+        self.cursor.advance(&[byte]);
+        Ok(None)
+    }
+
+    fn begin_key(&mut self) -> Result<(), Violation> {
+        let at = self.cursor.position();
+        if self.keys.len() >= self.limits.max_keys as usize {
+            return Err(Violation::TooManyKeys {
+                at,
+                limit: self.limits.max_keys,
+                actual: self.limits.max_keys.saturating_add(1),
+            });
+        }
+        self.key_start = at;
+        self.key.begin();
+        Ok(())
+    }
+
+    fn key<'a>(&mut self, bytes: &[u8]) -> Result<Option<ScanEvent<'a>>, Violation> {
+        for (index, &byte) in bytes.iter().enumerate() {
+            match self.key.push(byte, self.key_start)? {
+                KeyProgress::More => {}
+                KeyProgress::Complete(key) => {
+                    self.cursor.advance(bytes.get(..=index).unwrap_or(bytes));
+                    if self.keys.contains(&key.name) {
+                        return Err(Violation::DuplicateKey {
+                            at: self.key_start,
+                            key: key.name,
+                        });
+                    }
+                    self.keys.push(key.name.clone());
+                    self.state = ScannerState::Colon;
+                    return Ok(Some(ScanEvent::Key(key)));
+                }
+            }
+        }
+        self.cursor.advance(bytes);
+        Ok(None)
+    }
+
+    fn begin_value(&mut self, first: u8) -> Result<ValueShape, Violation> {
+        self.value_start = self.cursor.position();
+        self.value_bytes = 0;
+        match first {
+            b'"' | b'{' | b'[' => Ok(ValueShape::Enclosed {
+                depth: 0,
+                text: StringState::Outside,
+            }),
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => Ok(ValueShape::Scalar),
+            _ => Err(self.json("expected a value")),
+        }
+    }
+
+    /// Hands out the bytes up to the value's end, the chunk's, or a violation.
+    fn value<'a>(&mut self, shape: ValueShape, bytes: &'a [u8]) -> Option<ScanEvent<'a>> {
+        let scan = match shape {
+            ValueShape::Enclosed { depth, text } => self.scan_enclosed(depth, text, bytes),
+            ValueShape::Scalar => scan_scalar(bytes),
+        };
+        let piece = up_to(scan.piece, self.limits.max_value_bytes - self.value_bytes);
+        self.value_bytes += piece.len() as u64;
+        self.cursor.advance(piece);
+        if piece.len() < scan.piece.len() {
+            self.pending = Some(Violation::ValueTooLong {
+                at: self.value_start,
+                key: self.last_key().to_owned(),
+                limit: self.limits.max_value_bytes,
+                actual: self.limits.max_value_bytes + 1,
+            });
+        } else {
+            self.state = scan.state;
+            if scan.too_deep {
+                self.pending = Some(self.json(&format!(
+                    "more than {} levels of nesting",
+                    self.limits.max_depth
+                )));
+            }
+        }
+        (!piece.is_empty()).then_some(ScanEvent::Value(piece))
+    }
+
+    fn scan_enclosed<'a>(
+        &self,
+        mut depth: u32,
+        mut text: StringState,
+        bytes: &'a [u8],
+    ) -> ValueScan<'a> {
+        let mut rest = bytes;
+        let stop = |rest: &[u8], state, too_deep| ValueScan {
+            piece: bytes.get(..bytes.len() - rest.len()).unwrap_or(bytes),
+            state,
+            too_deep,
+        };
+        loop {
+            let found = match text {
+                StringState::Outside => rest
+                    .iter()
+                    .position(|b| matches!(b, b'"' | b'{' | b'}' | b'[' | b']')),
+                StringState::Inside => memchr2(b'"', b'\\', rest),
+                StringState::Escaped => (!rest.is_empty()).then_some(0),
+            };
+            let Some((byte, behind)) =
+                found.and_then(|at| rest.get(at..).and_then(<[u8]>::split_first))
+            else {
+                return stop(
+                    &[],
+                    ScannerState::Value(ValueShape::Enclosed { depth, text }),
+                    false,
+                );
+            };
+            match (text, byte) {
+                (StringState::Escaped, _) | (StringState::Outside, b'"') => {
+                    text = StringState::Inside;
+                }
+                (StringState::Inside, b'\\') => text = StringState::Escaped,
+                (StringState::Inside, _) => text = StringState::Outside,
+                (StringState::Outside, b'{' | b'[') => {
+                    if depth >= self.limits.max_depth {
+                        let before = rest.get(found.unwrap_or(0)..).unwrap_or(rest);
+                        return stop(
+                            before,
+                            ScannerState::Value(ValueShape::Enclosed { depth, text }),
+                            true,
+                        );
+                    }
+                    depth += 1;
+                }
+                (StringState::Outside, _) => depth = depth.saturating_sub(1),
+            }
+            rest = behind;
+            if depth == 0 && text == StringState::Outside {
+                return stop(rest, ScannerState::ValueDone, false);
+            }
+        }
+    }
+}
+
+/// The bytes of a value that were recognised, and what comes behind them.
+struct ValueScan<'a> {
+    piece: &'a [u8],
+    state: ScannerState,
+    too_deep: bool,
+}
+
+fn scan_scalar(bytes: &[u8]) -> ValueScan<'_> {
+    let end = bytes
+        .iter()
+        .position(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}'));
+    ValueScan {
+        piece: end.and_then(|end| bytes.get(..end)).unwrap_or(bytes),
+        state: end.map_or(ScannerState::Value(ValueShape::Scalar), |_| {
+            ScannerState::ValueDone
+        }),
+        too_deep: false,
+    }
+}
+
+/// The first `room` bytes, or all where there are fewer.
+fn up_to(bytes: &[u8], room: u64) -> &[u8] {
+    usize::try_from(room)
+        .ok()
+        .and_then(|room| bytes.get(..room))
+        .unwrap_or(bytes)
+}

@@ -1,0 +1,263 @@
+//! Snapshots: the files of the store as they stand at one moment, while it is written.
+//!
+//! Nothing is written for one, so that it can be had on a full disk and once writing has
+//! stopped: who commits says, between two batches, which segments there are, how far the
+//! one that is being written has come, and which blobs are named. Of these files only the
+//! last grows, and behind what the snapshot has of it. Its summary, and the manifest in
+//! which it is sealed, are made in memory. `pins.rs` has the files stay.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
+
+use bytes::Bytes;
+
+use crate::commit::core::Core;
+use crate::commit::job::SnapshotPoint;
+use crate::format::manifest::{Manifest, SealedSegment};
+use crate::format::{file_header, summary};
+use crate::model::error::{Error, Result};
+use crate::model::revision::Revision;
+use crate::platform::fs::{File, Fs};
+use crate::storage::log::LogImage;
+use crate::storage::pins::Pin;
+
+/// Everything that was acknowledged at one moment, held so that it can be read at leisure.
+///
+/// Its files, written to an empty directory in any order and synced, are a data directory
+/// that [`crate::Engine::open`] opens: with every write that was acknowledged before
+/// [`crate::Engine::snapshot`] was called, with none that was begun after it returned, and
+/// with the state of one moment in between. The catalogue is not a part of it, and is built
+/// when the copy is opened first. The manifest comes last, so that a copy that was cut
+/// short is none. The copy is the same store, by its id, and goes on with revisions a
+/// trillion ahead, so that they are none that the original has given out meanwhile.
+///
+/// While it lives, what it holds stays on the disk, compacted, replaced and erased or not;
+/// it goes once the last snapshot of it is dropped ([`crate::Config::background_compaction`]
+/// says by whom). Closing the engine ends it: what is read from it then fails. It takes
+/// some 200 bytes of memory for each file, and a summary of one segment, up to 7 MiB.
+pub struct Snapshot {
+    fs: Arc<dyn Fs>,
+    pin: Arc<Pin>,
+    revision: Option<Revision>,
+    documents: u64,
+    damaged_frames: u64,
+    files: Vec<SnapshotFile>,
+}
+
+/// A file of a [`Snapshot`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFile {
+    path: String,
+    bytes: u64,
+    content: SnapshotContent,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SnapshotContent {
+    Disk(PathBuf),
+    Memory(Bytes),
+}
+
+impl SnapshotFile {
+    /// Its path in the data directory, with slashes: `log/manifest`, `log/00000001.seg`,
+    /// `log/00000001.sum`, `blobs/0000000000000001.blob`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its length. A snapshot has exactly these bytes of it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Snapshot {
+    /// Takes one. Blocks until who commits has come to the end of a batch, and then for a
+    /// look at each file.
+    pub(crate) fn take(core: &Core) -> Result<Self> {
+        let (done, cut) = std::sync::mpsc::sync_channel(1);
+        core.queue.submit_cut(done)?;
+        let SnapshotPoint {
+            image: LogImage { manifest, unsealed },
+            blobs,
+            documents,
+            damaged_frames,
+            pin,
+        } = cut.recv().map_err(|_| Error::Closed)?;
+        let (log, store) = (&core.directory.dir, manifest.store);
+        let sealed: Vec<(u32, SealedSegment)> = manifest
+            .segments
+            .iter()
+            .filter_map(|record| Some((record.id, record.sealed?)))
+            .collect();
+        let newest = sealed.iter().map(|(_, sealed)| sealed.last_revision).max();
+        let mut snapshot = Self {
+            fs: Arc::clone(&core.directory.fs),
+            pin: Arc::new(pin),
+            revision: newest.map(Revision::new),
+            documents,
+            damaged_frames,
+            files: Vec::new(),
+        };
+        for (id, SealedSegment { bytes, .. }) in sealed {
+            snapshot.add("log", file_header::path(log, id), bytes)?;
+            let path = summary::entry::path(log, id);
+            match &unsealed {
+                Some((unsealed, summary)) if *unsealed == id => {
+                    snapshot.add_made("log", &path, summary::encode(summary, id, store, bytes));
+                }
+                _ => snapshot.add("log", path, u64::MAX)?,
+            }
+        }
+        for id in blobs {
+            snapshot.add("blobs", core.write_context.blobs.path(id), u64::MAX)?;
+        }
+        let path = Manifest::path(log);
+        snapshot.add_made("log", &path, manifest.encode(&path)?);
+        // Until here a close may have removed what was looked for.
+        snapshot.pin.check()?;
+        Ok(snapshot)
+    }
+
+    /// Adds up to `max_bytes` of a file, as many as there are: what is cut short or missing
+    /// is so in the copy.
+    fn add(&mut self, folder: &str, path: PathBuf, max_bytes: u64) -> Result<()> {
+        let len = match self.fs.open(&path).map(|file| file.len()) {
+            Ok(Ok(len)) => len,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(Err(error)) => return Err(Error::io("stat", &path, error)),
+            Err(error) => return Err(Error::io("open", &path, error)),
+        };
+        self.files.push(SnapshotFile {
+            path: within(folder, &path),
+            bytes: len.min(max_bytes),
+            content: SnapshotContent::Disk(path),
+        });
+        Ok(())
+    }
+
+    fn add_made(&mut self, folder: &str, path: &Path, bytes: Vec<u8>) {
+        self.files.push(SnapshotFile {
+            path: within(folder, path),
+            bytes: bytes.len() as u64,
+            content: SnapshotContent::Memory(bytes.into()),
+        });
+    }
+
+    /// The newest revision in it; `None` where nothing is. Of what was acknowledged up to
+    /// this revision it has everything that was not replaced by then, and of what came
+    /// later nothing.
+    pub fn revision(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    /// Documents in it, exactly.
+    pub fn documents(&self) -> u64 {
+        self.documents
+    }
+
+    /// Frames in it that are known to be damaged: the copy has them as they are
+    /// ([`crate::SpaceUsage::damaged_frames`]).
+    pub fn damaged_frames(&self) -> u64 {
+        self.damaged_frames
+    }
+
+    /// Bytes of all its files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(SnapshotFile::bytes).sum()
+    }
+
+    /// Its files. The manifest comes last.
+    pub fn files(&self) -> &[SnapshotFile] {
+        &self.files
+    }
+
+    /// Opens one of its files for reading from its start. Blocks on the disk. One
+    /// descriptor, until the reader is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] where the engine is; [`Error::Io`].
+    pub fn open(&self, file: &SnapshotFile) -> Result<SnapshotReader> {
+        self.pin.check()?;
+        let source = match &file.content {
+            SnapshotContent::Memory(bytes) => SnapshotSource::Memory(bytes.clone()),
+            SnapshotContent::Disk(path) => match self.fs.open(path) {
+                Ok(file) => SnapshotSource::Disk(file),
+                Err(error) => {
+                    // A close may have come in between.
+                    self.pin.check()?;
+                    return Err(Error::io("open", path, error));
+                }
+            },
+        };
+        Ok(SnapshotReader {
+            pin: Arc::clone(&self.pin),
+            source,
+            offset: 0,
+            bytes: file.bytes,
+        })
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("revision", &self.revision())
+            .field("documents", &self.documents())
+            .field("files", &self.files.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bytes of one file of a [`Snapshot`], which it keeps alive.
+///
+/// It yields exactly [`SnapshotFile::bytes`] bytes, or fails: with what the system says, or
+/// with [`Error::Closed`] inside once the engine is closed. Each read blocks on the disk.
+pub struct SnapshotReader {
+    pin: Arc<Pin>,
+    source: SnapshotSource,
+    offset: u64,
+    bytes: u64,
+}
+
+enum SnapshotSource {
+    Disk(Arc<dyn File>),
+    Memory(Bytes),
+}
+
+impl io::Read for SnapshotReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.pin.check().map_err(io::Error::other)?;
+        let left = usize::try_from(self.bytes - self.offset).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let Some(buffer) = buffer.get_mut(..wanted).filter(|_| wanted > 0) else {
+            return Ok(0);
+        };
+        match &self.source {
+            SnapshotSource::Disk(file) => file.read_exact_at(buffer, self.offset)?,
+            SnapshotSource::Memory(bytes) => {
+                let start = usize::try_from(self.offset).map_err(io::Error::other)?;
+                let from = bytes.get(start..start + wanted);
+                buffer.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+            }
+        }
+        self.offset += wanted as u64;
+        Ok(wanted)
+    }
+}
+
+impl fmt::Debug for SnapshotReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotReader")
+            .field("offset", &self.offset)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The path of a file in the data directory.
+fn within(folder: &str, path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    format!("{folder}/{}", name.to_string_lossy())
+}

@@ -1,0 +1,95 @@
+//! Verifying documents that lie in blobs, and the catalogue.
+
+use std::sync::Arc;
+
+use crate::catalogue::audit::{AuditOutcome, audit};
+use crate::catalogue::marker::CatalogueIdentity;
+use crate::catalogue::row::CatalogueValue;
+use crate::format::location::FrameLocation;
+use crate::format::summary::entry::SummaryEntry;
+use crate::index::document::Document;
+use crate::index::loader;
+use crate::model::error::{Error, Result};
+use crate::offline::report::{CatalogueCheck, Impact};
+use crate::offline::verify::verifier::Verifier;
+use crate::platform::wakeup::Wakeup;
+use crate::storage::blobs::BlobStore;
+use crate::storage::log::reader::FrameReader;
+
+impl Verifier<'_> {
+    /// Reads every document that lies in blobs.
+    pub(super) fn blobs(&mut self) -> Result<()> {
+        let config = self.config;
+        let blobs = BlobStore::open(
+            Arc::clone(&config.fs),
+            &config.data_dir.join("blobs"),
+            self.scan.directory.store,
+            self.scan.documents.blobs(),
+            true,
+            Arc::<Wakeup>::default(),
+        )?;
+        self.found.unnamed_blobs = blobs.obsolete_count();
+        let reader = self.reader();
+        for entry in std::mem::take(&mut self.spread) {
+            let mut namespace = None;
+            match self.read_document(&reader, &blobs, &entry, &mut namespace) {
+                Ok(()) => self.found.documents += 1,
+                Err(error) => self.problem(&error, Impact::Document, namespace)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_document(
+        &mut self,
+        reader: &FrameReader,
+        blobs: &BlobStore,
+        entry: &FrameLocation,
+        namespace: &mut Option<(String, String)>,
+    ) -> Result<()> {
+        let frame = reader.any_frame(entry, |_| true)?;
+        *namespace = Some((frame.user.clone(), frame.client.clone()));
+        for chunk in Document::new(frame, blobs)?.chunks() {
+            self.read(chunk?.len() as u64);
+        }
+        Ok(())
+    }
+
+    pub(super) fn catalogue(&mut self) -> Result<()> {
+        let scan = self.scan;
+        let is_clean = scan.manifest.segments.iter().all(|r| r.sealed.is_some());
+        if !is_clean
+            || self
+                .found
+                .problems
+                .iter()
+                .any(|p| p.impact == Impact::Document)
+        {
+            return Ok(());
+        }
+        let identity = CatalogueIdentity {
+            store: scan.directory.store,
+            next_revision: scan.manifest.reserved_revision,
+        };
+        let dir = self.config.data_dir.join("catalogue");
+        let is_current = |segment, entry: &SummaryEntry| scan.is_current(segment, entry);
+        let documents = |visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>| {
+            loader::visit(&scan.directory, is_current, visit)
+        };
+        let audit = audit(
+            &dir,
+            self.config.catalogue_cache_bytes,
+            identity,
+            &documents,
+        )?;
+        self.found.catalogue = match audit {
+            AuditOutcome::Agrees => CatalogueCheck::Agrees,
+            AuditOutcome::Unclean => CatalogueCheck::Unclean,
+            AuditOutcome::Differs(what) => {
+                self.problem(&Error::corrupt(&dir, 0, what), Impact::Derived, None)?;
+                CatalogueCheck::Differs
+            }
+        };
+        Ok(())
+    }
+}

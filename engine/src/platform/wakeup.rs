@@ -1,0 +1,57 @@
+//! The wakeup of a background thread.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Wakes a background thread when there is work, and tells it to stop.
+#[derive(Default)]
+pub(crate) struct Wakeup {
+    state: Mutex<WakeupState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct WakeupState {
+    is_notified: bool,
+    is_closed: bool,
+}
+
+impl Wakeup {
+    fn lock(&self) -> MutexGuard<'_, WakeupState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the thread that there is work.
+    pub(crate) fn notify(&self) {
+        self.lock().is_notified = true;
+        self.changed.notify_all();
+    }
+
+    /// Tells the thread to stop.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Blocks until there is work. Returns false once it is closed.
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self
+            .changed
+            .wait_while(self.lock(), |state| !state.is_notified && !state.is_closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.is_notified = false;
+        !state.is_closed
+    }
+
+    /// Sleeps for this long, or until it is closed.
+    pub(crate) fn sleep(&self, time: Duration) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), time, |state| !state.is_closed);
+        drop(waited);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+}

@@ -1,0 +1,201 @@
+//! The directory of a log, as it is read: which segments there are, and what each
+//! holds, by its summary or by its frames.
+//!
+//! It knows files and what is in them, and nothing of what is current.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError};
+
+use crate::format::file_header::{self, StoreId};
+use crate::format::manifest::SealedSegment;
+use crate::format::summary;
+use crate::format::summary::builder::SummaryBuilder;
+use crate::format::summary::entry::{self, Summary, SummaryDetail, SummaryEntry};
+use crate::model::error::{Error, Result};
+use crate::model::names::NamespaceHash;
+use crate::platform::fs::Fs;
+use crate::storage::io::remove_if_present;
+use crate::storage::log::scan::{SegmentScan, scan};
+use crate::storage::log::summary_file::{SummaryReader, write_summary};
+
+/// The log's directory and what every step needs to know of it.
+#[derive(Clone)]
+pub(crate) struct LogDirectory {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) store: StoreId,
+    pub(crate) hash_key: [u8; 16],
+    /// Held for reading by who walks the segments' files, so that none goes meanwhile.
+    walking: Arc<RwLock<()>>,
+}
+
+impl LogDirectory {
+    pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path, store: StoreId, hash_key: [u8; 16]) -> Self {
+        Self {
+            fs,
+            dir: dir.to_owned(),
+            store,
+            hash_key,
+            walking: Arc::default(),
+        }
+    }
+
+    pub(crate) fn hash(&self, user: &str, client: &str) -> NamespaceHash {
+        NamespaceHash::of(&self.hash_key, user, client)
+    }
+
+    /// The error of a frame at this place that cannot be read.
+    pub(crate) fn unreadable_frame(&self, segment: u32, offset: u32) -> Error {
+        Error::corrupt(
+            &file_header::path(&self.dir, segment),
+            offset.into(),
+            "a frame here cannot be read",
+        )
+    }
+
+    /// The files of segments, by id.
+    pub(crate) fn files(&self) -> Result<Vec<(u32, PathBuf)>> {
+        let listing = self
+            .fs
+            .list(&self.dir)
+            .map_err(|error| Error::io("list", &self.dir, error))?;
+        let numbered = listing
+            .into_iter()
+            .filter_map(|path| Some((segment_id(&path)?, path)));
+        Ok(numbered.collect())
+    }
+
+    /// The segments on the disk, sealed or not.
+    pub(crate) fn segments(&self) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = self.files()?.into_iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Keeps all files where they are.
+    pub(crate) fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.walking.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the files of a segment, unless somebody walks them; returns whether
+    /// they are gone. What cannot be removed ever is at the next open, since it is not
+    /// listed.
+    pub(crate) fn remove(&self, id: u32) -> Result<bool> {
+        let _alone = match self.walking.try_write() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        for path in [file_header::path(&self.dir, id), entry::path(&self.dir, id)] {
+            remove_if_present(&*self.fs, &path)?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until nobody walks the files who does so now.
+    pub(crate) fn wait_for_walks(&self) {
+        let alone = self.walking.write();
+        drop(alone.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn scan(&self, id: u32, end: Option<u64>) -> Result<SegmentScan> {
+        scan(&*self.fs, &self.dir, (id, self.store, &self.hash_key), end)
+    }
+
+    /// The summary of a sealed segment of this length as it was written.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where it is damaged, missing or of another length.
+    pub(crate) fn summary(&self, id: u32, segment_bytes: u64) -> Result<Summary> {
+        let summary = self.open_summary(id)?.summary()?;
+        if summary.segment_bytes == segment_bytes {
+            return Ok(summary);
+        }
+        let path = entry::path(&self.dir, id);
+        let what = "it is of a segment of another length";
+        Err(Error::corrupt(&path, entry::COUNTS_AT as u64, what))
+    }
+
+    /// The same, made from the frames where it is damaged.
+    ///
+    /// # Errors
+    /// That of the frames, where both are.
+    pub(crate) fn sealed_summary(&self, id: u32, sealed: SealedSegment) -> Result<Summary> {
+        match self.summary(id, sealed.bytes) {
+            Err(error) if error.is_damage() => {
+                let builder = self.summary_by_frames(id, sealed.bytes, sealed.last_revision)?;
+                Ok(builder.into_summary(sealed.bytes))
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn open_summary(&self, id: u32) -> Result<SummaryReader> {
+        SummaryReader::open(&*self.fs, &self.dir, id, self.store)
+    }
+
+    /// The summary of a sealed segment, made from its frames.
+    pub(crate) fn summary_by_frames(
+        &self,
+        id: u32,
+        segment_bytes: u64,
+        last_revision: u64,
+    ) -> Result<SummaryBuilder> {
+        let mut found = self.scan(id, Some(segment_bytes))?;
+        found.last_revision = last_revision;
+        Ok(found.summary(segment_bytes))
+    }
+
+    /// The entries of a sealed segment whose frames take so many bytes.
+    pub(crate) fn entries(&self, id: u32, frames_bytes: u64) -> Result<Vec<SummaryEntry>> {
+        let segment_bytes = file_header::HEADER_BYTES + frames_bytes;
+        match self.summary(id, segment_bytes) {
+            Ok(summary) => Ok(summary.entries),
+            Err(error) if error.is_damage() => {
+                let summary = self.summary_by_frames(id, segment_bytes, u64::MAX)?;
+                Ok(summary.entries().to_vec())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn write_summary(
+        &self,
+        id: u32,
+        summary: &SummaryBuilder,
+        segment_bytes: u64,
+    ) -> Result<()> {
+        write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
+    }
+
+    /// The entries of a segment with their names: by its summary, or by its frames
+    /// where that is damaged or not written yet.
+    pub(crate) fn details(&self, id: u32) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
+        let read = self
+            .open_summary(id)
+            .and_then(|reader| Ok((reader.summary()?.entries, reader.details()?)));
+        let (entries, details) = match read {
+            Ok(both) => both,
+            Err(_) => match self.scan(id, None) {
+                Ok(found) => {
+                    let summary = found.summary(u64::MAX);
+                    (
+                        summary.entries().to_vec(),
+                        summary::builder_details(&summary),
+                    )
+                }
+                // Its documents are unreadable, and every read of one says so.
+                Err(Error::Corrupt { .. }) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(entries.into_iter().zip(details).collect())
+    }
+}
+
+fn segment_id(path: &Path) -> Option<u32> {
+    let (id, extension) = path.file_name()?.to_str()?.split_once('.')?;
+    let ours = id.len() == 8 && (extension.starts_with("seg") || extension.starts_with("sum"));
+    ours.then(|| u32::from_str_radix(id, 16).ok())?
+}

@@ -1,0 +1,99 @@
+//! Summary files: reading one section at a time, and writing one durably.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::format::file_header::StoreId;
+use crate::format::summary;
+use crate::format::summary::builder::SummaryBuilder;
+use crate::format::summary::entry::{self, ENTRIES_AT, Summary, SummaryCounts, SummaryDetail};
+use crate::model::error::{Error, Result};
+use crate::platform::fs::{File, Fs};
+use crate::storage::io::{missing_is_corrupt, read_into, stage_file, switch_file};
+
+/// A summary file that is open for reading.
+pub(crate) struct SummaryReader {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    counts: SummaryCounts,
+}
+
+impl SummaryReader {
+    pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: u32, store: StoreId) -> Result<Self> {
+        let path = entry::path(dir, id);
+        let file = fs
+            .open(&path)
+            .map_err(|error| missing_is_corrupt("open", &path, error))?;
+        let mut head = [0; ENTRIES_AT];
+        read_into(&*file, || path.clone(), 0, &mut head)?;
+        let counts = summary::decode_counts(&path, &head, id, store)?;
+        let expected = (counts.details_at() + counts.details_bytes) as u64;
+        let found = file
+            .len()
+            .map_err(|error| Error::io("stat", &path, error))?;
+        if found != expected {
+            return Err(Error::corrupt(
+                &path,
+                found.min(expected),
+                format!("the summary has {found} bytes and should have {expected}"),
+            ));
+        }
+        Ok(Self { path, file, counts })
+    }
+
+    /// Reads a section. The file is known to be long enough for it.
+    fn section(&self, at: usize, bytes: usize) -> Result<Vec<u8>> {
+        let mut section = vec![0; bytes];
+        read_into(&*self.file, || self.path.clone(), at as u64, &mut section)?;
+        Ok(section)
+    }
+
+    /// Number of entries.
+    pub(crate) fn entries(&self) -> usize {
+        self.counts.entries
+    }
+
+    /// Entries and blob references.
+    pub(crate) fn summary(&self) -> Result<Summary> {
+        let opening = self.section(ENTRIES_AT, self.counts.details_at() - ENTRIES_AT)?;
+        summary::decode_entries(&self.path, &self.counts, &opening)
+    }
+
+    /// The details, one for each entry.
+    pub(crate) fn details(&self) -> Result<Vec<SummaryDetail>> {
+        let bytes = self.section(self.counts.details_at(), self.counts.details_bytes)?;
+        summary::decode_details(&self.path, &self.counts, &bytes)
+    }
+
+    /// Encodes what was read again, in its own version, for the fuzzers.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn reencode(&self, id: u32, store: StoreId) -> Result<Vec<u8>> {
+        let (found, details) = (self.summary()?, self.details()?);
+        let segment_bytes = found.segment_bytes;
+        let builder = SummaryBuilder::of(found, &details);
+        let version = self.counts.version;
+        Ok(summary::encode_as(
+            version,
+            &builder,
+            id,
+            store,
+            segment_bytes,
+        ))
+    }
+}
+
+/// Writes a segment's summary, durably.
+pub(crate) fn write_summary(
+    fs: &dyn Fs,
+    dir: &Path,
+    id: u32,
+    store: StoreId,
+    builder: &SummaryBuilder,
+    segment_bytes: u64,
+) -> Result<()> {
+    let path = entry::path(dir, id);
+    let temporary = path.with_extension("sum.new");
+    let bytes = summary::encode(builder, id, store, segment_bytes);
+    stage_file(fs, &temporary, &bytes)?;
+    switch_file(fs, dir, &temporary, &path)
+}

@@ -1,0 +1,26 @@
+//! How long syncs of the log take.
+
+use std::time::Duration;
+
+use crate::model::metrics::LOG_SYNC_BOUNDS_US;
+use crate::platform::counters::{Histogram, SingleWriterHistogram};
+
+/// A histogram of sync durations in microseconds. Only the commit leader adds to it.
+pub(crate) struct SyncLatency(SingleWriterHistogram<{ LOG_SYNC_BOUNDS_US.len() }>);
+
+impl Default for SyncLatency {
+    fn default() -> Self {
+        Self(SingleWriterHistogram::new(&LOG_SYNC_BOUNDS_US))
+    }
+}
+
+impl SyncLatency {
+    pub(crate) fn add(&self, took: Duration) {
+        self.0
+            .add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn histogram(&self) -> Histogram {
+        self.0.histogram()
+    }
+}
