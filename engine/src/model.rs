@@ -6,6 +6,7 @@
 //! **Architecture Invariant:** plain data and rules on it. No I/O, no locks, no threads.
 
 pub(crate) mod config;
+pub(crate) mod damage;
 pub(crate) mod error;
 pub(crate) mod limits;
 pub(crate) mod metrics;

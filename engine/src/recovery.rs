@@ -17,6 +17,7 @@ use crate::format::manifest::{Manifest, SealedSegment, SegmentRecord};
 use crate::index::accounting::SegmentAccounting;
 use crate::index::loader::RecoveryLoader;
 use crate::index::table::Table;
+use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::names::{Names, NamespaceHash};
 use crate::platform::fs::Fs;
@@ -33,6 +34,8 @@ pub(crate) struct RecoveredStore {
     pub(crate) accounting: SegmentAccounting,
     pub(crate) log: Log,
     pub(crate) reader: FrameReader,
+    /// The first damage of each segment whose damage may harm a document.
+    pub(crate) damage: Vec<Damage>,
     /// The blobs that current frames name.
     pub(crate) blobs: HashMap<NamespaceHash, Vec<u64>>,
 }
@@ -74,6 +77,7 @@ pub(crate) fn recover(
     };
     documents.settle(active.as_ref().map(|active| active.id));
     let blobs = documents.blobs();
+    let damage = documents.damage().cloned().collect();
     let RecoveryLoader {
         table, accounting, ..
     } = documents;
@@ -91,6 +95,7 @@ pub(crate) fn recover(
         accounting,
         log,
         reader,
+        damage,
         blobs,
     })
 }
@@ -224,7 +229,7 @@ impl LogDirectory {
     ) -> Result<bool> {
         match self.summary(id, sealed.bytes) {
             Ok(summary) => {
-                documents.load(id, &summary.entries, &summary.blobs);
+                documents.load(self, id, &summary.entries, &summary.blobs);
                 return Ok(true);
             }
             Err(error) if error.is_damage() => {}
@@ -232,7 +237,7 @@ impl LogDirectory {
         }
         match self.summary_by_frames(id, sealed.bytes, sealed.last_revision) {
             Ok(summary) => {
-                documents.load(id, summary.entries(), summary.blobs());
+                documents.load(self, id, summary.entries(), summary.blobs());
                 Ok(false)
             }
             Err(error) if error.is_damage() => {
@@ -289,10 +294,10 @@ impl LogDirectory {
         }
         self.trim(record.id, watermark, sealed.len() > 0);
         if sealed.len() > 0 {
-            documents.load(record.id, sealed.entries(), sealed.blobs());
+            documents.load(self, record.id, sealed.entries(), sealed.blobs());
         }
         if let Some(ActiveSegment { id, summary, .. }) = &active {
-            documents.load(*id, summary.entries(), summary.blobs());
+            documents.load(self, *id, summary.entries(), summary.blobs());
         }
         Ok(active)
     }

@@ -157,12 +157,13 @@ fn settle(
 
 /// What erasing has done, for whoever asked.
 pub(crate) fn erased_json(erased: &Erased) -> Value {
+    let unreadable: Vec<_> = erased.unreadable.iter().map(|d| &d.path).collect();
     json!({
         "complete": erased.is_complete(),
         "documents": erased.documents,
         "segments": erased.segments,
         "held_by_snapshots": erased.held_by_snapshots,
-        "unreadable": erased.unreadable,
+        "unreadable": unreadable,
         "deletes_kept": erased.deletes_kept,
     })
 }

@@ -17,6 +17,7 @@
 //!   fail, [`service_manager`] is a systemd that runs units.
 //! - [`raised`] ends the threads of a test, [`process`] sees to the processes that it starts.
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
+//! - [`unreadable_disk`] is the real disk, on which reads of some files fail.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`copies`] those of a store that
 //!   snapshots make, [`traces`] what is left of a user, [`random`] a generator whose seed replays a run.
@@ -51,4 +52,5 @@ pub mod sim_store;
 pub mod strace;
 pub mod token;
 pub mod traces;
+pub mod unreadable_disk;
 pub mod vacant;

@@ -24,6 +24,7 @@ use crate::index::loader;
 use crate::index::table::Table;
 use crate::maintenance::compaction;
 use crate::model::config::Config;
+use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::names::{Names, valid};
 use crate::platform::wakeup::Wakeup;
@@ -119,6 +120,7 @@ impl Engine {
                 value_checks: Semaphore::new(config.value_checks),
             }),
             cache: DocumentCache::new(config.cache_bytes),
+            damage: recovered.damage,
             state: CoreState::default(),
         });
         let committer = Committer::new(Arc::clone(&core), recovered.log, reserve);
@@ -226,6 +228,31 @@ impl Engine {
         self.core().catalogue.list_all(after, limit)
     }
 
+    /// The namespaces that [`Self::list_all`] would return, or those of one user, even if
+    /// damage to the log leaves it unknown whether there are more. For rescuing what can be
+    /// read; [`Self::damage`] tells what may be missing. Blocks as [`Self::list`] does.
+    ///
+    /// # Errors
+    /// [`Error::CatalogueUnavailable`]; [`Error::Closed`].
+    pub fn list_known(
+        &self,
+        user: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Result<Vec<(String, CatalogueEntry)>> {
+        self.core().refuse_closed()?;
+        let catalogue = &self.core().catalogue;
+        match user {
+            None => catalogue.list_all(after, limit),
+            Some(user) => {
+                valid("user", user)?;
+                let clients = catalogue.list(user, after.map(|(_, client)| client), limit)?;
+                let named = clients.into_iter().map(|entry| (user.to_owned(), entry));
+                Ok(named.collect())
+            }
+        }
+    }
+
     /// What the documents of `user` take together. Blocks and fails as [`Self::list`].
     pub fn usage(&self, user: &str) -> Result<UserUsage> {
         valid("user", user)?;
@@ -239,6 +266,14 @@ impl Engine {
     pub fn pseudonym(&self, user: &str) -> u64 {
         // No namespace has an empty client.
         self.core().directory.hash(user, "").halves().0
+    }
+
+    /// The first damage of each segment that was found damaged when the store was opened,
+    /// if a damaged frame may be the current one of a document. While this is not empty,
+    /// [`Self::list`] and its siblings may refuse, and [`Self::list_known`] may be incomplete.
+    /// No I/O.
+    pub fn damage(&self) -> &[Damage] {
+        &self.core().damage
     }
 
     /// Documents stored. Walks the whole table.

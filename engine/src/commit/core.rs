@@ -24,6 +24,7 @@ use crate::index::accounting::SegmentAccounting;
 use crate::index::cache::DocumentCache;
 use crate::index::table::Table;
 use crate::model::config::Durability;
+use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::platform::wakeup::Wakeup;
 use crate::storage::log::directory::LogDirectory;
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) catalogue: Catalogue,
     pub(crate) write_context: Arc<WriteContext>,
     pub(crate) cache: DocumentCache,
+    /// What recovery found damaged.
+    pub(crate) damage: Vec<Damage>,
     pub(crate) state: CoreState,
 }
 

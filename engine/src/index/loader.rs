@@ -1,14 +1,16 @@
 //! What is found of the documents when a log is read: segment by segment, the newest
 //! frame of each namespace wins.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::catalogue::row::CatalogueValue;
+use crate::format::file_header;
 use crate::format::frame::header::EntryKind;
 use crate::format::manifest::SealedSegment;
 use crate::format::summary::entry::SummaryEntry;
 use crate::index::accounting::SegmentAccounting;
 use crate::index::table::{LostFrame, Table};
+use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::limits::Usage;
 use crate::model::names::NamespaceHash;
@@ -20,6 +22,8 @@ pub(crate) struct RecoveryLoader {
     pub(crate) table: Table,
     pub(crate) accounting: SegmentAccounting,
     references: Vec<BlobReference>,
+    /// The first damage of each segment.
+    damage: BTreeMap<u32, Damage>,
 }
 
 /// A blob, and the frame that names it.
@@ -36,7 +40,19 @@ impl RecoveryLoader {
     }
 
     /// Takes up a segment's entries.
-    pub(crate) fn load(&mut self, segment: u32, entries: &[SummaryEntry], blobs: &[(u32, u64)]) {
+    pub(crate) fn load(
+        &mut self,
+        directory: &LogDirectory,
+        segment: u32,
+        entries: &[SummaryEntry],
+        blobs: &[(u32, u64)],
+    ) {
+        let is_damaged = |e: &&SummaryEntry| matches!(e.kind, EntryKind::Damaged | EntryKind::Lost);
+        if let Some(damaged) = entries.iter().find(is_damaged) {
+            let path = file_header::path(&directory.dir, segment);
+            let damage = Damage::new(&path, damaged.offset.into(), "a frame cannot be read");
+            self.damage.insert(segment, damage);
+        }
         self.accounting.lock().found(segment, entries);
         self.table.load(segment, entries);
         for entry in entries.iter().filter(|e| e.kind == EntryKind::Lost) {
@@ -57,12 +73,13 @@ impl RecoveryLoader {
             }));
     }
 
-    /// Takes up a sealed segment of which nothing can be read.
-    pub(crate) fn lose(&mut self, segment: u32, damage: &Error, sealed: SealedSegment) {
-        let offset = match damage {
-            Error::Corrupt { offset, .. } => *offset,
-            _ => 0,
-        };
+    /// Takes up a sealed segment of which nothing can be read. `error` is why: an error
+    /// that [is damage](Error::is_damage).
+    pub(crate) fn lose(&mut self, segment: u32, error: &Error, sealed: SealedSegment) {
+        let damage = Damage::from_error(error);
+        debug_assert!(damage.is_some(), "not damage: {error}");
+        let offset = damage.as_ref().map_or(0, |damage| damage.offset);
+        self.damage.extend(damage.map(|damage| (segment, damage)));
         self.table.lose(LostFrame {
             revision: sealed.last_revision,
             segment,
@@ -77,6 +94,14 @@ impl RecoveryLoader {
         let mut segments = self.accounting.lock();
         segments.begun(active);
         self.table.for_each(|entry| segments.is_current(entry));
+        // Damaged frames that were replaced or deleted later harm nobody.
+        let is_needed = |id| segments.get(id).is_some_and(|usage| usage.damaged > 0);
+        self.damage.retain(|id, _| is_needed(*id));
+    }
+
+    /// The first damage of each segment in which a frame is damaged that may be current.
+    pub(crate) fn damage(&self) -> impl Iterator<Item = &Damage> {
+        self.damage.values()
     }
 
     /// The blobs that current frames name.
@@ -94,16 +119,22 @@ impl RecoveryLoader {
     }
 }
 
-/// Visits every document that `is_current` calls so, by the entry of its segment.
+/// Visits every document that `is_current` accepts, by the entry of its segment. Segments
+/// that cannot be read are left out.
 pub(crate) fn visit(
-    place: &LogDirectory,
+    directory: &LogDirectory,
     is_current: impl Fn(u32, &SummaryEntry) -> bool,
     visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>,
 ) -> Result<()> {
     // A segment that compaction removed meanwhile would be missed.
-    let _held = place.hold();
-    for id in place.segments()? {
-        for (entry, detail) in place.details(id)? {
+    let _held = directory.hold();
+    for id in directory.segments()? {
+        let details = match directory.details(id) {
+            // Every read of one of its documents reports it.
+            Err(error) if error.is_damage() => continue,
+            details => details?,
+        };
+        for (entry, detail) in details {
             let is_stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);
             if !is_stored || !is_current(id, &entry) {
                 continue;
@@ -153,8 +184,8 @@ mod tests {
             Ok(())
         });
         walked.unwrap();
-        assert_eq!((visited, place.segments().unwrap()), (1, vec![id]));
+        assert_eq!((visited, directory.segments().unwrap()), (1, vec![id]));
         assert!(place.remove(id).unwrap());
-        assert_eq!(place.segments().unwrap(), Vec::<u32>::new());
+        assert_eq!(directory.segments().unwrap(), Vec::<u32>::new());
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn leave(core: &Core, segment: u32, error: &Error) {
     let mut segments = core.accounting.lock();
     match error {
         // The disk may give it back another time.
-        Error::Io { .. } => segments.pass_over(segment),
+        Error::Unreadable { .. } => segments.pass_over(segment),
         _ => segments.spare(segment),
     }
 }

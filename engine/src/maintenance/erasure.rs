@@ -11,8 +11,7 @@
 //! Each step is one that a crash may follow: what was deleted stays so, and to erase again
 //! finds the rest.
 
-use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::commit::change::{WriteOptions, WriteTarget};
@@ -26,6 +25,7 @@ use crate::index::table::NewestFrame;
 use crate::maintenance::compaction::{self, CompactionPace};
 use crate::maintenance::purge::purge_all;
 use crate::model::config::Durability;
+use crate::model::damage::Damage;
 use crate::model::error::Result;
 use crate::model::names::{Names, NamespaceHash, valid};
 use crate::model::progress::Progress;
@@ -47,7 +47,7 @@ pub struct Erased {
     pub held_by_snapshots: u64,
     /// Segments that stay as they are, because a frame in them cannot be read that may be
     /// current: it may be of the user, and so may all that was stale in them.
-    pub unreadable: Vec<PathBuf>,
+    pub unreadable: Vec<Damage>,
     /// Deletes that had to be kept, since a segment that cannot be read may hold what they
     /// hide. They name the user and the client, and nothing else.
     pub deletes_kept: u64,
@@ -67,6 +67,8 @@ struct UserFrames {
     seen: BTreeSet<u32>,
     /// Those that hold a frame of the user, or one that may be.
     segments: BTreeSet<u32>,
+    /// Why nothing could be read of a segment.
+    damage: BTreeMap<u32, Damage>,
     clients: BTreeSet<Arc<str>>,
     hashes: HashSet<NamespaceHash>,
 }
@@ -109,7 +111,11 @@ impl UserFrames {
             }
             let details = match core.directory.details(id) {
                 Ok(details) => details,
-                Err(error) if error.is_damage() => Vec::new(),
+                Err(error) if error.is_damage() => {
+                    self.damage
+                        .extend(Damage::from_error(&error).map(|damage| (id, damage)));
+                    Vec::new()
+                }
                 Err(error) => return Err(error),
             };
             // There is a frame in each: nothing can be read of this one, nor rewritten.
@@ -170,10 +176,20 @@ fn rewrite(
         let seen = segments.sealed().filter(|(id, _)| found.seen.contains(id));
         seen.collect()
     };
-    let (damaged, whole): (Vec<_>, Vec<_>) =
+    let path = |id| file_header::path(&core.directory.dir, id);
+    let (damaged, intact): (Vec<_>, Vec<_>) =
         held.into_iter().partition(|(_, held)| held.damaged > 0);
-    let mut unreadable: BTreeSet<u32> = damaged.into_iter().map(|(id, _)| id).collect();
-    let victims = whole
+    let known = |id| {
+        let path = path(id);
+        let known = core.damage.iter().find(|damage| damage.path == path);
+        known.or(found.damage.get(&id)).cloned()
+    };
+    let unknown = |id| Damage::new(&path(id), 0, "a frame cannot be read");
+    let damaged = damaged.into_iter().map(|(id, _)| id);
+    let mut unreadable: BTreeMap<u32, Damage> = damaged
+        .map(|id| (id, known(id).unwrap_or_else(|| unknown(id))))
+        .collect();
+    let victims = intact
         .into_iter()
         .filter(|(id, _)| found.segments.contains(id));
     let victims: Vec<(u32, u64)> = victims.map(|(id, held)| (id, held.bytes)).collect();
@@ -190,13 +206,14 @@ fn rewrite(
             Ok(()) => erased.segments += 1,
             Err(error) if compaction::is_lasting(&error) => {
                 compaction::leave(core, id, &error);
-                unreadable.insert(id);
+                let damage = Damage::from_error(&error);
+                let other = || Damage::new(&path(id), 0, error.to_string());
+                unreadable.insert(id, damage.unwrap_or_else(other));
             }
             Err(error) => return Err(error),
         }
     }
-    let path = |id| file_header::path(&core.directory.dir, id);
-    erased.unreadable = unreadable.into_iter().map(path).collect();
+    erased.unreadable = unreadable.into_values().collect();
     Ok(())
 }
 

@@ -16,9 +16,11 @@ use crate::commit::core::Core;
 use crate::commit::job::SnapshotPoint;
 use crate::format::manifest::{Manifest, SealedSegment};
 use crate::format::{file_header, summary};
+use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::revision::Revision;
 use crate::platform::fs::{File, Fs};
+use crate::storage::io::{open_stored, stored_len};
 use crate::storage::log::LogImage;
 use crate::storage::pins::Pin;
 
@@ -42,6 +44,8 @@ pub struct Snapshot {
     revision: Option<Revision>,
     documents: u64,
     damaged_frames: u64,
+    /// Files that could not be opened, and are left out.
+    damage: Vec<Damage>,
     files: Vec<SnapshotFile>,
 }
 
@@ -98,6 +102,7 @@ impl Snapshot {
             revision: newest.map(Revision::new),
             documents,
             damaged_frames,
+            damage: Vec::new(),
             files: Vec::new(),
         };
         for (id, SealedSegment { bytes, .. }) in sealed {
@@ -120,14 +125,17 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Adds up to `max_bytes` of a file, as many as there are: what is cut short or missing
-    /// is so in the copy.
+    /// Adds up to `max_bytes` of a file, as many as there are. A file that is too short or
+    /// missing is so in the copy, and one that the disk does not open is left out.
     fn add(&mut self, folder: &str, path: PathBuf, max_bytes: u64) -> Result<()> {
-        let len = match self.fs.open(&path).map(|file| file.len()) {
-            Ok(Ok(len)) => len,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Ok(Err(error)) => return Err(Error::io("stat", &path, error)),
-            Err(error) => return Err(Error::io("open", &path, error)),
+        let file = open_stored(&*self.fs, &path);
+        let len = match file.and_then(|file| stored_len(&*file, &path)) {
+            Ok(len) => len,
+            Err(Error::Corrupt { .. }) => return Ok(()),
+            Err(error) => {
+                self.damage.push(Damage::from_error(&error).ok_or(error)?);
+                return Ok(());
+            }
         };
         self.files.push(SnapshotFile {
             path: within(folder, &path),
@@ -163,6 +171,11 @@ impl Snapshot {
         self.damaged_frames
     }
 
+    /// Files that the disk did not open, and that the copy lacks.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
     /// Bytes of all its files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(SnapshotFile::bytes).sum()
@@ -183,7 +196,10 @@ impl Snapshot {
         let source = match &file.content {
             SnapshotContent::Memory(bytes) => SnapshotSource::Memory(bytes.clone()),
             SnapshotContent::Disk(path) => match self.fs.open(path) {
-                Ok(file) => SnapshotSource::Disk(file),
+                Ok(file) => SnapshotSource::Disk {
+                    file,
+                    path: path.clone(),
+                },
                 Err(error) => {
                     // A close may have come in between.
                     self.pin.check()?;
@@ -196,6 +212,7 @@ impl Snapshot {
             source,
             offset: 0,
             bytes: file.bytes,
+            damage: None,
         })
     }
 }
@@ -210,20 +227,60 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// The bytes of one file of a [`Snapshot`], which it keeps alive.
+/// The bytes of one file of a [`Snapshot`], which it keeps on the disk.
 ///
-/// It yields exactly [`SnapshotFile::bytes`] bytes, or fails: with what the system says, or
-/// with [`Error::Closed`] inside once the engine is closed. Each read blocks on the disk.
+/// It yields exactly [`SnapshotFile::bytes`] bytes, or fails: with the error of the system,
+/// or with [`Error::Closed`] inside once the engine is closed. Each read blocks on the disk.
+///
+/// If the disk does not return a part of the file, zeros take its place, in blocks of 4 KiB,
+/// so that the rest can be saved. Zeros never pass for stored bytes, because everything is
+/// checksummed: the copy is damaged there, as the original is. [`Self::damage`] tells.
 pub struct SnapshotReader {
     pin: Arc<Pin>,
     source: SnapshotSource,
     offset: u64,
     bytes: u64,
+    damage: Option<Damage>,
 }
 
 enum SnapshotSource {
-    Disk(Arc<dyn File>),
+    Disk { file: Arc<dyn File>, path: PathBuf },
     Memory(Bytes),
+}
+
+/// What is read again on its own after a failed read: the size in which disks and file
+/// systems fail.
+const SALVAGE_BLOCK_BYTES: usize = 4096;
+
+impl SnapshotReader {
+    /// The first place of the file that could not be read and came as zeros; `None` if there
+    /// was none so far.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
+    /// Reads block by block what could not be read at once.
+    fn salvage(&mut self, file: &dyn File, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
+        let mut offset = self.offset;
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            let in_block = usize::try_from(offset % SALVAGE_BLOCK_BYTES as u64).unwrap_or_default();
+            let len = (SALVAGE_BLOCK_BYTES - in_block).min(rest.len());
+            let (block, later) = rest.split_at_mut(len);
+            if let Err(error) = file.read_exact_at(block, offset) {
+                if error.kind() == io::ErrorKind::UnexpectedEof {
+                    return Err(error);
+                }
+                block.fill(0);
+                let what = format!("a read failed: {error}");
+                self.damage
+                    .get_or_insert_with(|| Damage::new(path, offset, what));
+            }
+            offset += len as u64;
+            rest = later;
+        }
+        Ok(())
+    }
 }
 
 impl io::Read for SnapshotReader {
@@ -235,7 +292,13 @@ impl io::Read for SnapshotReader {
             return Ok(0);
         };
         match &self.source {
-            SnapshotSource::Disk(file) => file.read_exact_at(buffer, self.offset)?,
+            SnapshotSource::Disk { file, path } => match file.read_exact_at(buffer, self.offset) {
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    let (file, path) = (Arc::clone(file), path.clone());
+                    self.salvage(&*file, &path, buffer)?;
+                }
+                read => read?,
+            },
             SnapshotSource::Memory(bytes) => {
                 let start = usize::try_from(self.offset).map_err(io::Error::other)?;
                 let from = bytes.get(start..start + wanted);

@@ -77,6 +77,17 @@ pub enum Error {
         what: String,
     },
 
+    /// The disk did not return stored bytes: a read failed.
+    #[error("a read failed on {} at byte {offset}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Start of the read, in bytes from the start of the file.
+        offset: u64,
+        /// The error of the system.
+        source: Arc<io::Error>,
+    },
+
     /// The file system refused an operation.
     #[error("{op} failed on {}", path.display())]
     Io {
@@ -155,10 +166,19 @@ impl Error {
         }
     }
 
-    /// Whether the disk does not give back what was written there: other bytes, or an
-    /// error (a bad sector).
-    pub(crate) fn is_damage(&self) -> bool {
-        matches!(self, Self::Corrupt { .. } | Self::Io { op: "read", .. })
+    /// Whether stored bytes are lost: the disk returns other bytes than were written
+    /// ([`Error::Corrupt`]), or none ([`Error::Unreadable`]).
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Unreadable { .. })
+    }
+
+    /// The error of a failed read of stored bytes.
+    pub(crate) fn unreadable(path: &Path, offset: u64, source: io::Error) -> Self {
+        Self::Unreadable {
+            path: path.to_owned(),
+            offset,
+            source: Arc::new(source),
+        }
     }
 
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {

@@ -28,15 +28,11 @@ pub(crate) struct OfflineScan {
 
 impl OfflineScan {
     pub(crate) fn of(config: &Config) -> Result<Self> {
-        let dir = config.data_dir.join("log");
-        let read = || manifest_file::read(&*config.fs, &dir);
-        let missing = || Error::NotAStore {
-            path: config.data_dir.clone(),
-        };
-        // Looked for first, because locking a directory makes it.
-        read()?.ok_or_else(missing)?;
+        // First, because locking a directory creates it.
+        manifest(config)?;
         let lock = DirectoryLock::acquire(&config.data_dir)?;
-        let manifest = read()?.ok_or_else(missing)?;
+        let manifest = manifest(config)?;
+        let dir = config.data_dir.join("log");
         let fs = Arc::clone(&config.fs);
         let directory = LogDirectory::new(fs, &dir, manifest.store, manifest.hash_key);
         let mut documents = RecoveryLoader::default();
@@ -46,11 +42,11 @@ impl OfflineScan {
                 active = Some(record.id);
                 let found = directory.scan(record.id, None)?;
                 let summary = found.summary(found.valid_end());
-                documents.load(record.id, summary.entries(), summary.blobs());
+                documents.load(&directory, record.id, summary.entries(), summary.blobs());
                 continue;
             };
             match directory.sealed_summary(record.id, sealed) {
-                Ok(found) => documents.load(record.id, &found.entries, &found.blobs),
+                Ok(found) => documents.load(&directory, record.id, &found.entries, &found.blobs),
                 Err(error) if error.is_damage() => documents.lose(record.id, &error, sealed),
                 Err(error) => return Err(error),
             }
@@ -69,6 +65,23 @@ impl OfflineScan {
         let there = FrameLocation::at(segment, entry);
         self.documents.table.entry(entry.hash) == Some(there)
     }
+}
+
+/// Checks that a data directory holds a store. Reads the manifest and nothing else, and does
+/// not create the directory. Blocks.
+///
+/// # Errors
+/// [`Error::NotAStore`] if there is none; [`Error::Corrupt`], [`Error::Unreadable`],
+/// [`Error::UnsupportedFormat`] or [`Error::Io`] if the manifest cannot be read.
+pub fn require_store(config: &Config) -> Result<()> {
+    manifest(config).map(drop)
+}
+
+fn manifest(config: &Config) -> Result<Manifest> {
+    let found = manifest_file::read(&*config.fs, &config.data_dir.join("log"))?;
+    found.ok_or_else(|| Error::NotAStore {
+        path: config.data_dir.clone(),
+    })
 }
 
 /// The files of a directory. One that is not there has none: a copy of a store that has no

@@ -6,8 +6,10 @@ use std::path::Path;
 use crate::format::summary::entry::SummaryEntry;
 use crate::index::loader::visit;
 use crate::model::config::Config;
-use crate::model::error::{Error, Result};
+use crate::model::damage::Damage;
+use crate::model::error::Result;
 use crate::offline::scan::{OfflineScan, listed};
+use crate::storage::io::{open_stored, stored_len};
 
 /// What a closed data directory holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +41,9 @@ pub struct Stats {
     pub catalogue_bytes: u64,
     /// Memory that the table takes while the store is open, at most.
     pub table_bytes: u64,
+    /// The first damage of each segment in which a frame is damaged that may be current,
+    /// and files whose length the system does not tell.
+    pub damage: Vec<Damage>,
 }
 
 /// Bytes of the table for each document and each delete, at most.
@@ -49,15 +54,16 @@ const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 /// and some 50 bytes for each user.
 ///
 /// # Errors
-/// [`Error::NotAStore`] where there is none; [`Error::Locked`]; [`Error::Corrupt`]
+/// [`crate::Error::NotAStore`] where there is none; [`crate::Error::Locked`]; [`crate::Error::Corrupt`]
 /// where the manifest, or the segment that was being written, is damaged beyond what can
-/// be told apart; [`Error::UnsupportedFormat`].
+/// be told apart; [`crate::Error::UnsupportedFormat`].
 pub fn stats(config: &Config) -> Result<Stats> {
     let scan = OfflineScan::of(config)?;
     let sum = scan.documents.accounting.lock().sum();
     let entries = u64::from(sum.documents) + u64::from(sum.tombstones);
-    let (blobs, blob_bytes) = files(config, &config.data_dir.join("blobs"))?;
-    let (_, log_bytes) = files(config, &config.data_dir.join("log"))?;
+    let mut damage: Vec<Damage> = scan.documents.damage().cloned().collect();
+    let (blobs, blob_bytes) = files(config, &config.data_dir.join("blobs"), &mut damage)?;
+    let (_, log_bytes) = files(config, &config.data_dir.join("log"), &mut damage)?;
     let mut stats = Stats {
         tombstones: sum.tombstones.into(),
         segments: scan.manifest.segments.len() as u64,
@@ -71,6 +77,7 @@ pub fn stats(config: &Config) -> Result<Stats> {
             &config.data_dir.join("catalogue"),
         ),
         table_bytes: entries * MAX_TABLE_ENTRY_BYTES,
+        damage,
         ..Stats::default()
     };
     let mut users = HashSet::new();
@@ -85,16 +92,17 @@ pub fn stats(config: &Config) -> Result<Stats> {
     Ok(stats)
 }
 
-/// How many files are in a directory, and how many bytes in them.
-fn files(config: &Config, dir: &Path) -> Result<(u64, u64)> {
+/// Number of files in a directory, and their bytes. A file whose length the system does not
+/// tell counts as empty, and is added to `damage`.
+fn files(config: &Config, dir: &Path, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
     let files = listed(config, dir)?;
     let mut bytes = 0;
-    for file in &files {
-        bytes += config
-            .fs
-            .open(file)
-            .and_then(|open| open.len())
-            .map_err(|error| Error::io("stat", file, error))?;
+    for path in &files {
+        let len = open_stored(&*config.fs, path).and_then(|file| stored_len(&*file, path));
+        match len {
+            Ok(len) => bytes += len,
+            Err(error) => damage.push(Damage::from_error(&error).ok_or(error)?),
+        }
     }
     Ok((files.len() as u64, bytes))
 }

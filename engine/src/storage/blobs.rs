@@ -22,7 +22,7 @@ use crate::model::names::NamespaceHash;
 use crate::platform::aligned::AlignedBuffer;
 use crate::platform::fs::{File, Fs};
 use crate::platform::wakeup::Wakeup;
-use crate::storage::io::{missing_is_corrupt, read_at, remove_if_present};
+use crate::storage::io::{open_stored, read_at, remove_if_present};
 use crate::storage::pins::PinRegistry;
 
 /// Blobs; their layout is that of version 1.
@@ -108,10 +108,7 @@ impl BlobStore {
     /// Opens a blob for reading, its header checked.
     pub(crate) fn open_blob(&self, id: u64) -> Result<Arc<dyn File>> {
         let path = self.path(id);
-        let file = self
-            .fs
-            .open(&path)
-            .map_err(|error| missing_is_corrupt("open", &path, error))?;
+        let file = open_stored(&*self.fs, &path)?;
         let len = usize::try_from(HEADER_BYTES).unwrap_or_default();
         let header = read_at(&*file, || path.clone(), 0, len)?;
         file_header::check_header(&path, &header, KIND, low_half(id), self.store)?;

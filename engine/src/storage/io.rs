@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{File, Fs};
@@ -35,12 +36,35 @@ pub(crate) fn switch_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Path
 /// come from a length that was forged, and memory for it is only taken if it is there.
 const UNCHECKED_READ_BYTES: usize = 1024 * 1024;
 
-/// A file of the store that is not there was there once.
-pub(crate) fn missing_is_corrupt(op: &'static str, path: &Path, error: io::Error) -> Error {
+/// What Linux reports for a file that the disk or the file system has damaged: `EIO`,
+/// `EBADMSG` (a checksum of the file system does not match) and `EUCLEAN` (its structures
+/// are damaged). Everything else, such as `EMFILE`, says nothing about the file.
+const DAMAGED_FILE_ERRNOS: [i32; 3] = [5, 74, 117];
+
+/// Opens a file of the store for reading. It existed once, so a missing one is damage.
+///
+/// # Errors
+/// [`Error::Corrupt`], [`Error::Unreadable`], [`Error::Io`].
+pub(crate) fn open_stored(fs: &dyn Fs, path: &Path) -> Result<Arc<dyn File>> {
+    fs.open(path)
+        .map_err(|error| open_error("open", path, error))
+}
+
+/// The length of a file of the store.
+///
+/// # Errors
+/// As [`open_stored`].
+pub(crate) fn stored_len(file: &dyn File, path: &Path) -> Result<u64> {
+    file.len().map_err(|error| open_error("stat", path, error))
+}
+
+fn open_error(op: &'static str, path: &Path, error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::NotFound {
-        Error::corrupt(path, 0, "the file is missing")
-    } else {
-        Error::io(op, path, error)
+        return Error::corrupt(path, 0, "the file is missing");
+    }
+    match error.raw_os_error() {
+        Some(errno) if DAMAGED_FILE_ERRNOS.contains(&errno) => Error::unreadable(path, 0, error),
+        _ => Error::io(op, path, error),
     }
 }
 
@@ -52,9 +76,7 @@ pub(crate) fn read_at(
     len: usize,
 ) -> Result<Vec<u8>> {
     if len > UNCHECKED_READ_BYTES {
-        let found = file
-            .len()
-            .map_err(|error| Error::io("stat", &path(), error))?;
+        let found = stored_len(file, &path())?;
         if found.saturating_sub(offset) < len as u64 {
             return Err(cut_short(&path(), offset));
         }
@@ -75,7 +97,7 @@ pub(crate) fn read_into(
         if error.kind() == io::ErrorKind::UnexpectedEof {
             cut_short(&path(), offset)
         } else {
-            Error::io("read", &path(), error)
+            Error::unreadable(&path(), offset, error)
         }
     })
 }

@@ -48,9 +48,11 @@ impl Verifier<'_> {
     ) -> Result<()> {
         let (path, offset, what) = match error {
             Error::Corrupt { path, offset, what } => (path, *offset, what.clone()),
-            Error::Io { path, source, .. } if error.is_damage() => {
-                (path, 0, format!("it cannot be read: {source}"))
-            }
+            Error::Unreadable {
+                path,
+                offset,
+                source,
+            } => (path, *offset, format!("a read failed: {source}")),
             other => return Err(other.clone()),
         };
         self.found.problems.push(Problem {

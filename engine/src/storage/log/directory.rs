@@ -171,24 +171,22 @@ impl LogDirectory {
 
     /// The entries of a segment with their names: by its summary, or by its frames
     /// where that is damaged or not written yet.
+    ///
+    /// # Errors
+    /// An error that [is damage](Error::is_damage) if neither can be read.
     pub(crate) fn details(&self, id: u32) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
         let read = self
             .open_summary(id)
             .and_then(|reader| Ok((reader.summary()?.entries, reader.details()?)));
         let (entries, details) = match read {
             Ok(both) => both,
-            Err(_) => match self.scan(id, None) {
-                Ok(found) => {
-                    let summary = found.summary(u64::MAX);
-                    (
-                        summary.entries().to_vec(),
-                        summary::builder_details(&summary),
-                    )
-                }
-                // Its documents are unreadable, and every read of one says so.
-                Err(Error::Corrupt { .. }) => return Ok(Vec::new()),
-                Err(error) => return Err(error),
-            },
+            Err(_) => {
+                let summary = self.scan(id, None)?.summary(u64::MAX);
+                (
+                    summary.entries().to_vec(),
+                    summary::builder_details(&summary),
+                )
+            }
         };
         Ok(entries.into_iter().zip(details).collect())
     }

@@ -15,7 +15,7 @@ use crate::format::location::FrameLocation;
 use crate::model::error::{Error, Result};
 use crate::model::limits::Usage;
 use crate::platform::fs::{File, Fs};
-use crate::storage::io::{missing_is_corrupt, read_at};
+use crate::storage::io::{open_stored, read_at};
 
 /// Bytes read at once where only the metadata is wanted: the header and metadata
 /// of nearly every frame fit.
@@ -176,10 +176,7 @@ impl FrameReader {
     fn segment(&self, id: u32) -> Result<OpenSegment> {
         self.open.get_or_insert_with(&id, || {
             let path = self.path(id);
-            let file = self
-                .fs
-                .open(&path)
-                .map_err(|error| missing_is_corrupt("open", &path, error))?;
+            let file = open_stored(&*self.fs, &path)?;
             let len = usize::try_from(file_header::HEADER_BYTES).unwrap_or_default();
             let header = read_at(&*file, || path.clone(), 0, len)?;
             let version =

@@ -20,7 +20,7 @@ use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
 use crate::model::names::NamespaceHash;
 use crate::platform::fs::{File, Fs};
-use crate::storage::io::{missing_is_corrupt, read_at};
+use crate::storage::io::{open_stored, read_at, stored_len};
 
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 1024 * 1024;
@@ -103,10 +103,8 @@ pub(crate) fn scan(
     end: Option<u64>,
 ) -> Result<SegmentScan> {
     let path = file_header::path(dir, of.0);
-    let file = fs
-        .open(&path)
-        .map_err(|error| missing_is_corrupt("open", &path, error))?;
-    let stat = || file.len().map_err(|error| Error::io("stat", &path, error));
+    let file = open_stored(fs, &path)?;
+    let stat = || stored_len(&*file, &path);
     loop {
         let len = stat()?;
         let window = ScanWindow {

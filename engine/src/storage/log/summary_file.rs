@@ -9,7 +9,7 @@ use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::{self, ENTRIES_AT, Summary, SummaryCounts, SummaryDetail};
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{File, Fs};
-use crate::storage::io::{missing_is_corrupt, read_into, stage_file, switch_file};
+use crate::storage::io::{open_stored, read_into, stage_file, stored_len, switch_file};
 
 /// A summary file that is open for reading.
 pub(crate) struct SummaryReader {
@@ -21,16 +21,12 @@ pub(crate) struct SummaryReader {
 impl SummaryReader {
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: u32, store: StoreId) -> Result<Self> {
         let path = entry::path(dir, id);
-        let file = fs
-            .open(&path)
-            .map_err(|error| missing_is_corrupt("open", &path, error))?;
+        let file = open_stored(fs, &path)?;
         let mut head = [0; ENTRIES_AT];
         read_into(&*file, || path.clone(), 0, &mut head)?;
         let counts = summary::decode_counts(&path, &head, id, store)?;
         let expected = (counts.details_at() + counts.details_bytes) as u64;
-        let found = file
-            .len()
-            .map_err(|error| Error::io("stat", &path, error))?;
+        let found = stored_len(&*file, &path)?;
         if found != expected {
             return Err(Error::corrupt(
                 &path,
