@@ -10,6 +10,7 @@ use crate::format::file_header;
 use crate::format::frame::{v1, v2};
 use crate::format::manifest::Manifest;
 use crate::model::error::Result;
+use crate::model::ids::SegmentId;
 use crate::platform::fs::Fs;
 use crate::storage::log::manifest_file;
 use crate::storage::log::summary_file::SummaryReader;
@@ -63,6 +64,7 @@ pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// What is wrong with it.
 pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> {
+    let id = SegmentId::new(id);
     SummaryReader::open(fs, dir, id, store)?.reencode(id, store)
 }
 

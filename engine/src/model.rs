@@ -8,6 +8,7 @@
 pub(crate) mod config;
 pub(crate) mod damage;
 pub(crate) mod error;
+pub(crate) mod ids;
 pub(crate) mod limits;
 pub(crate) mod metrics;
 pub(crate) mod names;

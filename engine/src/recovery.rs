@@ -19,6 +19,7 @@ use crate::index::loader::RecoveryLoader;
 use crate::index::table::Table;
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
+use crate::model::ids::{BlobId, SegmentId};
 use crate::model::names::{Names, NamespaceHash};
 use crate::platform::fs::Fs;
 use crate::storage::log::active::{ActiveSegment, FrameWrite};
@@ -37,7 +38,7 @@ pub(crate) struct RecoveredStore {
     /// The first damage of each segment whose damage may harm a document.
     pub(crate) damage: Vec<Damage>,
     /// The blobs that current frames name.
-    pub(crate) blobs: HashMap<NamespaceHash, Vec<u64>>,
+    pub(crate) blobs: HashMap<NamespaceHash, Vec<BlobId>>,
 }
 
 /// Reads the log in `dir`, which is made where it is missing.
@@ -175,7 +176,11 @@ impl LogDirectory {
     }
 
     /// Removes what is not listed, and makes the summaries again that are damaged.
-    fn put_in_order(&self, unlisted: &[PathBuf], unsummed: &[(u32, SealedSegment)]) -> Result<()> {
+    fn put_in_order(
+        &self,
+        unlisted: &[PathBuf],
+        unsummed: &[(SegmentId, SealedSegment)],
+    ) -> Result<()> {
         for path in unlisted {
             self.fs
                 .remove(path)
@@ -197,8 +202,8 @@ impl LogDirectory {
     fn is_newer_than(
         &self,
         manifest: &Manifest,
-        files: &[(u32, PathBuf)],
-        id: u32,
+        files: &[(SegmentId, PathBuf)],
+        id: SegmentId,
     ) -> Result<bool> {
         let found = match self.scan(id, None) {
             Ok(found) => found,
@@ -224,7 +229,7 @@ impl LogDirectory {
     fn load_sealed(
         &self,
         documents: &mut RecoveryLoader,
-        id: u32,
+        id: SegmentId,
         sealed: SealedSegment,
     ) -> Result<bool> {
         match self.summary(id, sealed.bytes) {
@@ -263,7 +268,7 @@ impl LogDirectory {
         let tail: Vec<&ValidFrame> = found
             .items
             .iter()
-            .skip_while(|item| item.offset < watermark)
+            .skip_while(|item| u64::from(item.offset) < watermark)
             .map_while(valid)
             .collect();
         let mut listed = manifest.clone();
@@ -304,7 +309,7 @@ impl LogDirectory {
 
     /// Gives back the space of what was copied. It is not a part of the store any
     /// more, so a failure costs nothing but the space.
-    fn trim(&self, id: u32, watermark: u64, keep: bool) {
+    fn trim(&self, id: SegmentId, watermark: u64, keep: bool) {
         let path = file_header::path(&self.dir, id);
         if keep {
             if let Ok(file) = self.fs.open_for_write(&path) {
@@ -320,22 +325,23 @@ impl LogDirectory {
 fn copy_tail(
     reader: &FrameReader,
     active: &mut ActiveSegment,
-    from: u32,
+    from: SegmentId,
     items: &[ScanItem],
     watermark: u64,
 ) -> Result<()> {
-    let tail = items.iter().skip_while(|item| item.offset < watermark);
+    let tail = items
+        .iter()
+        .skip_while(|item| u64::from(item.offset) < watermark);
     for item in tail {
         let Some(ValidFrame { hash, header, meta }) = valid(item) else {
             break;
         };
-        let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
         let names = Names::new(&meta.user, &meta.client)?;
         let entry = FrameLocation {
             revision: header.revision,
             segment: from,
-            offset: narrow(item.offset),
-            bytes: narrow(item.bytes),
+            offset: item.offset,
+            bytes: item.bytes,
             kind: EntryKind::of(header),
         };
         let of_these = (&*names.user, &*names.client);
@@ -345,7 +351,13 @@ fn copy_tail(
             inline,
             ..
         } = reader.frame(of_these, &entry)?;
-        let too_long = || Error::corrupt(&reader.path(from), item.offset, "the frame is too long");
+        let too_long = || {
+            Error::corrupt(
+                &reader.path(from),
+                item.offset.into(),
+                "the frame is too long",
+            )
+        };
         let encoded = EncodedFrame::new(header.kind, *hash, of_these, &members, inline)
             .ok_or_else(too_long)?;
         let frame = FrameWrite {

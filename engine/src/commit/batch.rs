@@ -11,6 +11,7 @@ use crate::format::summary::entry::SummaryEntry;
 use crate::index::table::{NewestFrame, Table};
 use crate::model::config::Durability;
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::model::names::{NamespaceHash, NamespaceMap};
 use crate::model::revision::Revision;
 use crate::storage::log::Log;
@@ -28,7 +29,7 @@ pub(super) struct WrittenBatch {
     /// The newest revision of each namespace that the batch has written. The table does not
     /// show it yet.
     newest: NamespaceMap<Option<Revision>>,
-    pub(super) copied: Vec<(u32, SummaryEntry)>,
+    pub(super) copied: Vec<(SegmentId, SummaryEntry)>,
     /// Why no copy was written.
     pub(super) copies_refused: Option<Error>,
 }
@@ -38,7 +39,7 @@ pub(super) enum WriteDecision {
     /// It is answered with this outcome, once everything before it is synced.
     Answer(CommitOutcome),
     /// Its frame is in the batch: this entry of this segment.
-    Appended(u32, SummaryEntry),
+    Appended(SegmentId, SummaryEntry),
 }
 
 /// What writing a batch needs.

@@ -24,6 +24,7 @@ use crate::format::frame::header::FrameKind;
 use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
+use crate::model::ids::{BlobId, SegmentId};
 use crate::model::names::NamespaceHash;
 use crate::model::revision::Revision;
 use crate::storage::log::failure::LogFailure;
@@ -43,7 +44,7 @@ pub(crate) struct Committer {
     reserve: Reserve,
     /// Blobs that published frames name, or their namespaces did before: what was
     /// replaced may go only once they are synced.
-    unsynced_names: Vec<(NamespaceHash, Vec<u64>)>,
+    unsynced_names: Vec<(NamespaceHash, Vec<BlobId>)>,
     /// Whether to wait for it before the next batch.
     catalogue_is_full: bool,
     /// Between two batches empty, and kept for its memory.
@@ -313,8 +314,8 @@ impl Committer {
 
     fn count<'a>(
         &self,
-        appended: impl Iterator<Item = (u32, &'a SummaryEntry)>,
-        copied: &[(u32, SummaryEntry)],
+        appended: impl Iterator<Item = (SegmentId, &'a SummaryEntry)>,
+        copied: &[(SegmentId, SummaryEntry)],
     ) {
         let add =
             |(frames, bytes), entry: &SummaryEntry| (frames + 1, bytes + u64::from(entry.bytes));

@@ -26,6 +26,7 @@ use crate::index::table::Table;
 use crate::model::config::Durability;
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::platform::wakeup::Wakeup;
 use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::reader::FrameReader;
@@ -63,7 +64,7 @@ pub(crate) struct CoreState {
     compacting: Mutex<()>,
     purging: Mutex<()>,
     /// Segments that were taken out of the log and whose files are still there.
-    obsolete_segments: Mutex<Vec<u32>>,
+    obsolete_segments: Mutex<Vec<SegmentId>>,
     poison: OnceLock<Error>,
     is_closed: AtomicBool,
 }
@@ -87,7 +88,7 @@ impl Core {
         PurgeTurn(turn.unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn obsolete_segments(&self) -> MutexGuard<'_, Vec<u32>> {
+    pub(crate) fn obsolete_segments(&self) -> MutexGuard<'_, Vec<SegmentId>> {
         self.state
             .obsolete_segments
             .lock()

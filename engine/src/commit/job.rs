@@ -6,6 +6,7 @@ use std::sync::mpsc::SyncSender;
 use crate::format::frame::encoded::EncodedFrame;
 use crate::format::location::FrameLocation;
 use crate::model::error::Result;
+use crate::model::ids::{BlobId, SegmentId};
 use crate::model::limits::Usage;
 use crate::model::names::{Names, NamespaceHash};
 use crate::storage::log::LogImage;
@@ -28,7 +29,7 @@ pub(crate) enum JobTask {
     Copy(Vec<FrameCopy>),
     /// Take a segment out of the log in which nothing is current but these deletes.
     Retire {
-        segment: u32,
+        segment: SegmentId,
         deletes: Vec<(NamespaceHash, FrameLocation)>,
     },
     /// Seal the active segment.
@@ -50,7 +51,7 @@ pub(crate) struct FrameCopy {
 pub(crate) struct SnapshotPoint {
     pub(crate) image: LogImage,
     /// The blobs that current frames name, sorted by id.
-    pub(crate) blobs: Vec<u64>,
+    pub(crate) blobs: Vec<BlobId>,
     pub(crate) documents: u64,
     pub(crate) damaged_frames: u64,
     pub(crate) pin: Pin,

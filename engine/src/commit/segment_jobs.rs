@@ -6,6 +6,7 @@ use crate::format::location::FrameLocation;
 use crate::index::accounting::SegmentAccounting;
 use crate::index::table::Table;
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::model::names::NamespaceHash;
 use crate::storage::log::Log;
 use crate::storage::log::failure::LogFailure;
@@ -14,7 +15,7 @@ use crate::storage::log::failure::LogFailure;
 pub(super) fn retire(
     core: &Core,
     log: &mut Log,
-    segment: u32,
+    segment: SegmentId,
     deletes: &[(NamespaceHash, FrameLocation)],
 ) -> Result<(), LogFailure> {
     let Core {
@@ -36,7 +37,7 @@ pub(super) fn retire(
 fn holds_other_frames(
     table: &Table,
     accounting: &SegmentAccounting,
-    segment: u32,
+    segment: SegmentId,
     deletes: &[(NamespaceHash, FrameLocation)],
 ) -> bool {
     let current_deletes = deletes
@@ -58,6 +59,6 @@ pub(super) fn seal(accounting: &SegmentAccounting, log: &mut Log) -> Result<(), 
 /// Removes files in the log's directory that are neither part of the store nor pinned.
 pub(super) fn tidy(core: &Core, log: &Log) -> Result<()> {
     let obsolete = core.obsolete_segments().clone();
-    let is_kept = |id| obsolete.contains(&id) || core.pins.holds_segment(id);
+    let is_kept = |id: SegmentId| obsolete.contains(&id) || core.pins.holds_segment(id);
     log.tidy(&core.directory, &is_kept)
 }

@@ -15,6 +15,7 @@ use crate::format::frame::meta::{Extent, Member, ValueLocation};
 use crate::json::scanner::{JsonScanner, ScanEvent};
 use crate::json::validate;
 use crate::model::error::{Error, Result};
+use crate::model::ids::BlobId;
 use crate::model::limits::{Limits, Usage, Violation};
 use crate::storage::blobs::{BlobStore, BlobWriter, UncommittedBlob};
 
@@ -353,7 +354,7 @@ impl PendingMember {
         }
     }
 
-    fn extent(self, blob: u64) -> Member {
+    fn extent(self, blob: BlobId) -> Member {
         Member {
             key: self.key,
             value: ValueLocation::Extent(Extent {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::format::fields::FieldReader;
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 
 /// Segments; those written are of version 2.
 pub(crate) const KIND: FileKind = FileKind {
@@ -60,8 +61,8 @@ pub(crate) struct FileKind {
 /// Ties the files of one store together, so that a file of another is noticed.
 pub(crate) type StoreId = u64;
 
-pub(crate) fn path(dir: &Path, id: u32) -> PathBuf {
-    dir.join(format!("{id:08x}.seg"))
+pub(crate) fn path(dir: &Path, id: SegmentId) -> PathBuf {
+    dir.join(format!("{id}.seg"))
 }
 
 /// The header of every file with one: who it is and to which store it belongs.

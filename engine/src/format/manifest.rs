@@ -22,6 +22,7 @@ use crate::format::codec;
 use crate::format::fields::FieldReader;
 use crate::format::file_header::{FormatVersion, StoreId};
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
 /// The version in which it is written, whatever that of the files that it lists.
@@ -38,7 +39,7 @@ pub(crate) struct Manifest {
     pub(crate) hash_key: [u8; 16],
     pub(crate) store: StoreId,
     /// The id of the next segment; ids are never used again.
-    pub(crate) next_segment: u32,
+    pub(crate) next_segment: SegmentId,
     /// Every revision below this one may have been used, on the disk or not: after
     /// a crash the sequence goes on from here.
     pub(crate) reserved_revision: u64,
@@ -48,7 +49,7 @@ pub(crate) struct Manifest {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRecord {
-    pub(crate) id: u32,
+    pub(crate) id: SegmentId,
     /// `None` for the one segment that is being written.
     pub(crate) sealed: Option<SealedSegment>,
 }
@@ -67,7 +68,7 @@ impl Manifest {
         Self {
             hash_key,
             store,
-            next_segment: 1,
+            next_segment: SegmentId::FIRST,
             reserved_revision: 1,
             segments: Vec::new(),
         }
@@ -82,10 +83,10 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Error::Corrupt`] where none is left: no writer comes that far.
-    pub(crate) fn take_segment_id(&mut self, dir: &Path) -> Result<u32> {
+    pub(crate) fn take_segment_id(&mut self, dir: &Path) -> Result<SegmentId> {
         let id = self.next_segment;
         self.next_segment = id
-            .checked_add(1)
+            .next()
             .ok_or_else(|| Error::corrupt(&Self::path(dir), 0, "no id is left for a segment"))?;
         Ok(id)
     }

@@ -24,11 +24,12 @@ use crate::format::summary::entry::{
     decode_blobs,
 };
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 
 /// The summary file of a segment, in the version that is written.
 pub(crate) fn encode(
     builder: &SummaryBuilder,
-    id: u32,
+    id: SegmentId,
     store: StoreId,
     segment_bytes: u64,
 ) -> Vec<u8> {
@@ -40,7 +41,7 @@ pub(crate) fn encode(
 pub(crate) fn encode_as(
     version: FormatVersion,
     builder: &SummaryBuilder,
-    id: u32,
+    id: SegmentId,
     store: StoreId,
     segment_bytes: u64,
 ) -> Vec<u8> {
@@ -62,10 +63,10 @@ pub(crate) fn builder_details(builder: &SummaryBuilder) -> Vec<SummaryDetail> {
 pub(crate) fn decode_counts(
     path: &Path,
     head: &[u8],
-    id: u32,
+    id: SegmentId,
     store: StoreId,
 ) -> Result<SummaryCounts> {
-    let version = file_header::check_header(path, head, KIND, id, store)?;
+    let version = file_header::check_header(path, head, KIND, id.get(), store)?;
     let counts = head.get(COUNTS_AT..COUNTS_CRC_AT).unwrap_or_default();
     let crc = head.get(COUNTS_CRC_AT..ENTRIES_AT).unwrap_or_default();
     let fields = FieldReader::new(counts);

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::format::frame::header::EntryKind;
 use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
+use crate::model::ids::SegmentId;
 
 /// Sealed segments that may be far shorter than a full one, before they are merged.
 const MAX_SHORT_SEGMENTS: usize = 8;
@@ -96,7 +97,7 @@ impl SegmentUsage {
 /// A segment that is to be rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CompactionVictim {
-    pub(crate) id: u32,
+    pub(crate) id: SegmentId,
     /// However little that gives back.
     pub(crate) whole: bool,
 }
@@ -107,9 +108,9 @@ pub(crate) struct SegmentAccounting(Mutex<SegmentUsages>);
 /// The segments, by id.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentUsages {
-    held: BTreeMap<u32, SegmentUsage>,
+    held: BTreeMap<SegmentId, SegmentUsage>,
     /// The one that is being written.
-    active: Option<u32>,
+    active: Option<SegmentId>,
     /// Bytes that stopped being current since compaction was told to look.
     died_bytes: u64,
 }
@@ -122,7 +123,7 @@ impl SegmentAccounting {
 
 impl SegmentUsages {
     /// Takes up a segment as it was found.
-    pub(crate) fn found(&mut self, id: u32, entries: &[SummaryEntry]) {
+    pub(crate) fn found(&mut self, id: SegmentId, entries: &[SummaryEntry]) {
         let held = self.held.entry(id).or_default();
         for entry in entries {
             held.frames += 1;
@@ -133,12 +134,12 @@ impl SegmentUsages {
     }
 
     /// This is the segment that is being written.
-    pub(crate) fn begun(&mut self, active: Option<u32>) {
+    pub(crate) fn begun(&mut self, active: Option<SegmentId>) {
         self.active = active;
     }
 
     /// Takes up a segment of which nothing can be read.
-    pub(crate) fn found_lost(&mut self, id: u32, bytes: u64) {
+    pub(crate) fn found_lost(&mut self, id: SegmentId, bytes: u64) {
         let held = self.held.entry(id).or_default();
         held.bytes += bytes;
         held.damaged += 1;
@@ -167,7 +168,7 @@ impl SegmentUsages {
     }
 
     /// A segment is no part of the log any more.
-    pub(crate) fn retired(&mut self, id: u32) {
+    pub(crate) fn retired(&mut self, id: SegmentId) {
         self.held.remove(&id);
         // Tombstones were needed for the sake of older frames, which may have gone.
         for held in self.held.values_mut() {
@@ -176,32 +177,32 @@ impl SegmentUsages {
     }
 
     /// Something in it cannot be read: it must stay as it is.
-    pub(crate) fn spare(&mut self, id: u32) {
+    pub(crate) fn spare(&mut self, id: SegmentId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.damaged += 1;
         }
     }
 
     /// The disk did not give back what is in it: the others come first.
-    pub(crate) fn pass_over(&mut self, id: u32) {
+    pub(crate) fn pass_over(&mut self, id: SegmentId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.is_passed_over = true;
         }
     }
 
     /// Its tombstones cannot go yet.
-    pub(crate) fn keep_tombstones(&mut self, id: u32) {
+    pub(crate) fn keep_tombstones(&mut self, id: SegmentId) {
         if let Some(held) = self.held.get_mut(&id) {
             held.needs_tombstones = true;
         }
     }
 
-    pub(crate) fn get(&self, id: u32) -> Option<SegmentUsage> {
+    pub(crate) fn get(&self, id: SegmentId) -> Option<SegmentUsage> {
         self.held.get(&id).copied()
     }
 
     /// The segment that is being written.
-    pub(crate) fn active(&self) -> Option<u32> {
+    pub(crate) fn active(&self) -> Option<SegmentId> {
         self.active
     }
 
@@ -235,17 +236,17 @@ impl SegmentUsages {
     }
 
     /// All segments, by id.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (u32, SegmentUsage)> + '_ {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.held.iter().map(|(id, held)| (*id, *held))
     }
 
     /// The segments that are not being written, by id.
-    pub(crate) fn sealed(&self) -> impl Iterator<Item = (u32, SegmentUsage)> + '_ {
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.all().filter(|(id, _)| Some(*id) != self.active)
     }
 
     /// Those of them that can be rewritten, as far as is known.
-    fn candidates(&self) -> impl Iterator<Item = (u32, SegmentUsage)> + '_ {
+    fn candidates(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.sealed()
             .filter(|(_, held)| held.damaged == 0 && !held.is_passed_over)
     }
@@ -311,15 +312,15 @@ mod tests {
     fn entry(segment: u32, kind: EntryKind, bytes: u32) -> FrameLocation {
         FrameLocation {
             revision: 1,
-            segment,
-            offset: 28,
+            segment: SegmentId::new(segment),
+            offset: crate::model::ids::Offset::from_u32(28),
             bytes,
             kind,
         }
     }
 
     fn victim(segments: &SegmentUsages) -> Option<u32> {
-        segments.victim(SEGMENT).map(|victim| victim.id)
+        segments.victim(SEGMENT).map(|victim| victim.id.get())
     }
 
     /// Segments, each full of puts of which so many bytes are stale.
@@ -355,9 +356,9 @@ mod tests {
     #[test]
     fn the_segment_that_is_written_and_damaged_ones_are_left_alone() {
         let mut segments = segments(&[900, 800]);
-        segments.spare(1);
+        segments.spare(SegmentId::new(1));
         assert_eq!(victim(&segments), Some(2));
-        segments.pass_over(2);
+        segments.pass_over(SegmentId::new(2));
         assert_eq!(victim(&segments), None);
         let active = entry(100, EntryKind::Put, 1);
         segments.superseded(&active);
@@ -371,11 +372,11 @@ mod tests {
             segments.appended(&entry(3, EntryKind::Delete, 100));
         }
         segments.appended(&entry(100, EntryKind::Put, 1));
-        segments.retired(2);
+        segments.retired(SegmentId::new(2));
         assert_eq!(victim(&segments), Some(3));
-        segments.keep_tombstones(3);
+        segments.keep_tombstones(SegmentId::new(3));
         assert_eq!(victim(&segments), None);
-        segments.retired(1);
+        segments.retired(SegmentId::new(1));
         assert_eq!(victim(&segments), Some(3));
     }
 

@@ -176,8 +176,8 @@ mod tests {
         fn put(&self, n: u64, revision: u64) {
             let entry = FrameLocation {
                 revision,
-                segment: 1,
-                offset: 0,
+                segment: crate::model::ids::SegmentId::FIRST,
+                offset: crate::model::ids::Offset::from_u32(0),
                 bytes: 0,
                 kind: EntryKind::Put,
             };

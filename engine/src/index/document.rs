@@ -16,6 +16,7 @@ use triomphe::ThinArc;
 use crate::format::frame::header::FrameHeader;
 use crate::format::frame::meta::{self, EXTENT_CHUNK_BYTES, Extent, Member, ValueLocation};
 use crate::model::error::{Error, Result};
+use crate::model::ids::BlobId;
 use crate::model::stat::Stat;
 use crate::platform::aligned::{LARGEST_SHIFT, misalignment};
 use crate::platform::fs::File;
@@ -42,7 +43,7 @@ struct DocumentHead {
 }
 
 struct OpenBlob {
-    id: u64,
+    id: BlobId,
     path: PathBuf,
     file: Arc<dyn File>,
 }

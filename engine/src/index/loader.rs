@@ -12,6 +12,7 @@ use crate::index::accounting::SegmentAccounting;
 use crate::index::table::{LostFrame, Table};
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
+use crate::model::ids::{BlobId, Offset, SegmentId};
 use crate::model::limits::Usage;
 use crate::model::names::NamespaceHash;
 use crate::storage::log::directory::LogDirectory;
@@ -23,14 +24,14 @@ pub(crate) struct RecoveryLoader {
     pub(crate) accounting: SegmentAccounting,
     references: Vec<BlobReference>,
     /// The first damage of each segment.
-    damage: BTreeMap<u32, Damage>,
+    damage: BTreeMap<SegmentId, Damage>,
 }
 
 /// A blob, and the frame that names it.
 struct BlobReference {
     hash: NamespaceHash,
     revision: u64,
-    blob: u64,
+    blob: BlobId,
 }
 
 impl RecoveryLoader {
@@ -43,9 +44,9 @@ impl RecoveryLoader {
     pub(crate) fn load(
         &mut self,
         directory: &LogDirectory,
-        segment: u32,
+        segment: SegmentId,
         entries: &[SummaryEntry],
-        blobs: &[(u32, u64)],
+        blobs: &[(u32, BlobId)],
     ) {
         let is_damaged = |e: &&SummaryEntry| matches!(e.kind, EntryKind::Damaged | EntryKind::Lost);
         if let Some(damaged) = entries.iter().find(is_damaged) {
@@ -75,7 +76,7 @@ impl RecoveryLoader {
 
     /// Takes up a sealed segment of which nothing can be read. `error` is why: an error
     /// that [is damage](Error::is_damage).
-    pub(crate) fn lose(&mut self, segment: u32, error: &Error, sealed: SealedSegment) {
+    pub(crate) fn lose(&mut self, segment: SegmentId, error: &Error, sealed: SealedSegment) {
         let damage = Damage::from_error(error);
         debug_assert!(damage.is_some(), "not damage: {error}");
         let offset = damage.as_ref().map_or(0, |damage| damage.offset);
@@ -83,13 +84,14 @@ impl RecoveryLoader {
         self.table.lose(LostFrame {
             revision: sealed.last_revision,
             segment,
-            offset: u32::try_from(offset).unwrap_or_default(),
+            // Behind what a segment can hold there is nothing to point to.
+            offset: Offset::new(offset).unwrap_or(Offset::START),
         });
         self.accounting.lock().found_lost(segment, sealed.bytes);
     }
 
     /// Ends the reading: counts what has turned out to be current.
-    pub(crate) fn settle(&mut self, active: Option<u32>) {
+    pub(crate) fn settle(&mut self, active: Option<SegmentId>) {
         self.table.fit();
         let mut segments = self.accounting.lock();
         segments.begun(active);
@@ -105,8 +107,8 @@ impl RecoveryLoader {
     }
 
     /// The blobs that current frames name.
-    pub(crate) fn blobs(&self) -> HashMap<NamespaceHash, Vec<u64>> {
-        let mut blobs: HashMap<NamespaceHash, Vec<u64>> = HashMap::new();
+    pub(crate) fn blobs(&self) -> HashMap<NamespaceHash, Vec<BlobId>> {
+        let mut blobs: HashMap<NamespaceHash, Vec<BlobId>> = HashMap::new();
         for reference in &self.references {
             if self.table.is_current(reference.hash, reference.revision) {
                 let named = blobs.entry(reference.hash).or_default();
@@ -123,7 +125,7 @@ impl RecoveryLoader {
 /// that cannot be read are left out.
 pub(crate) fn visit(
     directory: &LogDirectory,
-    is_current: impl Fn(u32, &SummaryEntry) -> bool,
+    is_current: impl Fn(SegmentId, &SummaryEntry) -> bool,
     visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>,
 ) -> Result<()> {
     // A segment that compaction removed meanwhile would be missed.
@@ -175,17 +177,17 @@ mod tests {
             .unwrap()
             .unwrap();
         let id = manifest.segments[0].id;
-        let place = LogDirectory::new(Arc::new(Disk), &log, manifest.store, manifest.hash_key);
+        let directory = LogDirectory::new(Arc::new(Disk), &log, manifest.store, manifest.hash_key);
         let mut visited = 0;
-        let walked = visit(&place, |_, _| true, &mut |user, client, _| {
+        let walked = visit(&directory, |_, _| true, &mut |user, client, _| {
             visited += 1;
             assert_eq!((user, client), ("u", "c"));
-            assert!(!place.remove(id).unwrap());
+            assert!(!directory.remove(id).unwrap());
             Ok(())
         });
         walked.unwrap();
         assert_eq!((visited, directory.segments().unwrap()), (1, vec![id]));
-        assert!(place.remove(id).unwrap());
-        assert_eq!(directory.segments().unwrap(), Vec::<u32>::new());
+        assert!(directory.remove(id).unwrap());
+        assert_eq!(directory.segments().unwrap(), Vec::<SegmentId>::new());
     }
 }

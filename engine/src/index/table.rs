@@ -15,6 +15,7 @@ use crate::format::summary::entry::SummaryEntry;
 use crate::index::document::Document;
 use crate::index::table::buckets::{Buckets, SlotChange};
 use crate::index::table::slots::Slot;
+use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 /// A frame that cannot be read, of a namespace that is not known.
@@ -22,8 +23,8 @@ use crate::model::names::NamespaceHash;
 pub(crate) struct LostFrame {
     /// The highest revision that the frame can have had.
     pub(crate) revision: u64,
-    pub(crate) segment: u32,
-    pub(crate) offset: u32,
+    pub(crate) segment: SegmentId,
+    pub(crate) offset: Offset,
 }
 
 /// What the table knows of a namespace.
@@ -33,8 +34,8 @@ pub(crate) enum NewestFrame {
     Document(FrameLocation),
     /// The newest frame cannot be read, or what is the newest cannot be told.
     Unreadable {
-        segment: u32,
-        offset: u32,
+        segment: SegmentId,
+        offset: Offset,
     },
 }
 
@@ -140,7 +141,7 @@ impl Table {
 
     /// Takes up a segment's entries, as one after the other by [`Self::advance`]; those of
     /// frames that are lost are not for the table.
-    pub(crate) fn load(&mut self, segment: u32, entries: &[SummaryEntry]) {
+    pub(crate) fn load(&mut self, segment: SegmentId, entries: &[SummaryEntry]) {
         for entries in entries.chunks(LOADED_AT_ONCE) {
             self.held.touch(entries.iter().map(|entry| entry.hash));
             for entry in entries.iter().filter(|e| e.kind != EntryKind::Lost) {

@@ -24,6 +24,7 @@ use crate::format::summary::entry::SummaryEntry;
 use crate::index::accounting::{CompactionVictim, SegmentUsage};
 use crate::maintenance::purge::{purge, purge_all};
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::model::names::{Names, NamespaceHash};
 use crate::model::progress::Progress;
 use crate::storage::log::reader::Frame;
@@ -63,7 +64,7 @@ pub(crate) fn is_lasting(error: &Error) -> bool {
 }
 
 /// Leaves a segment as it is, so that the others are not kept waiting for it.
-pub(crate) fn leave(core: &Core, segment: u32, error: &Error) {
+pub(crate) fn leave(core: &Core, segment: SegmentId, error: &Error) {
     let mut segments = core.accounting.lock();
     match error {
         // The disk may give it back another time.
@@ -113,7 +114,7 @@ impl CompactionPace {
 pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     core.refuse_closed()?;
     let stale = |held: &SegmentUsage| held.damaged == 0 && held.reclaimable_bytes() > 0;
-    let sealed: Vec<(u32, SegmentUsage)> = {
+    let sealed: Vec<(SegmentId, SegmentUsage)> = {
         let segments = core.accounting.lock();
         segments.sealed().filter(|(_, held)| stale(held)).collect()
     };
@@ -255,7 +256,7 @@ fn is_worthwhile(held: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLoca
 /// of the log, and only while it is current.)
 fn needless_deletes(
     core: &Core,
-    segment: u32,
+    segment: SegmentId,
     entries: &[SummaryEntry],
 ) -> Result<HashMap<NamespaceHash, FrameLocation>> {
     let mut deletes: HashMap<NamespaceHash, FrameLocation> = entries

@@ -27,6 +27,7 @@ use crate::maintenance::purge::purge_all;
 use crate::model::config::Durability;
 use crate::model::damage::Damage;
 use crate::model::error::Result;
+use crate::model::ids::SegmentId;
 use crate::model::names::{Names, NamespaceHash, valid};
 use crate::model::progress::Progress;
 
@@ -64,11 +65,11 @@ impl Erased {
 #[derive(Default)]
 struct UserFrames {
     /// Segments that were looked at.
-    seen: BTreeSet<u32>,
+    seen: BTreeSet<SegmentId>,
     /// Those that hold a frame of the user, or one that may be.
-    segments: BTreeSet<u32>,
+    segments: BTreeSet<SegmentId>,
     /// Why nothing could be read of a segment.
-    damage: BTreeMap<u32, Damage>,
+    damage: BTreeMap<SegmentId, Damage>,
     clients: BTreeSet<Arc<str>>,
     hashes: HashSet<NamespaceHash>,
 }
@@ -101,7 +102,7 @@ impl UserFrames {
     /// ended first.
     fn look(&mut self, core: &Core, user: &str) -> Result<()> {
         compaction::submit(core, JobTask::Seal, true)?;
-        let sealed: Vec<u32> = {
+        let sealed: Vec<SegmentId> = {
             let segments = core.accounting.lock();
             segments.sealed().map(|(id, _)| id).collect()
         };
@@ -171,7 +172,7 @@ fn rewrite(
     erased: &mut Erased,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
-    let held: Vec<(u32, SegmentUsage)> = {
+    let held: Vec<(SegmentId, SegmentUsage)> = {
         let segments = core.accounting.lock();
         let seen = segments.sealed().filter(|(id, _)| found.seen.contains(id));
         seen.collect()
@@ -186,13 +187,13 @@ fn rewrite(
     };
     let unknown = |id| Damage::new(&path(id), 0, "a frame cannot be read");
     let damaged = damaged.into_iter().map(|(id, _)| id);
-    let mut unreadable: BTreeMap<u32, Damage> = damaged
+    let mut unreadable: BTreeMap<SegmentId, Damage> = damaged
         .map(|id| (id, known(id).unwrap_or_else(|| unknown(id))))
         .collect();
     let victims = intact
         .into_iter()
         .filter(|(id, _)| found.segments.contains(id));
-    let victims: Vec<(u32, u64)> = victims.map(|(id, held)| (id, held.bytes)).collect();
+    let victims: Vec<(SegmentId, u64)> = victims.map(|(id, held)| (id, held.bytes)).collect();
     let total_bytes = victims.iter().map(|(_, bytes)| bytes).sum();
     let mut done_bytes = 0;
     for (id, bytes) in victims {

@@ -2,6 +2,7 @@
 
 use crate::commit::core::Core;
 use crate::model::error::Result;
+use crate::model::ids::{BlobId, SegmentId};
 
 /// Removes the files of what is no part of the store any more, and of no snapshot. What
 /// cannot be removed is tried again by the next sweep; the error tells why.
@@ -43,7 +44,7 @@ pub(crate) fn purge_all(core: &Core) -> Result<u64> {
 }
 
 /// How many of these are still there, if snapshots hold every one that is.
-fn held_only(core: &Core, segments: &[u32], blobs: &[u64]) -> Option<u64> {
+fn held_only(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u64> {
     let _turn = core.turn_to_purge();
     let mut left = core.obsolete_segments().clone();
     left.retain(|id| segments.contains(id));

@@ -18,6 +18,7 @@ use crate::format::manifest::{Manifest, SealedSegment};
 use crate::format::{file_header, summary};
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::model::revision::Revision;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, stored_len};
@@ -90,7 +91,7 @@ impl Snapshot {
             pin,
         } = cut.recv().map_err(|_| Error::Closed)?;
         let (log, store) = (&core.directory.dir, manifest.store);
-        let sealed: Vec<(u32, SealedSegment)> = manifest
+        let sealed: Vec<(SegmentId, SealedSegment)> = manifest
             .segments
             .iter()
             .filter_map(|record| Some((record.id, record.sealed?)))

@@ -13,6 +13,7 @@ use crate::format::summary::entry::SummaryEntry;
 use crate::index::loader::RecoveryLoader;
 use crate::model::config::Config;
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::storage::lock::DirectoryLock;
 use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::manifest_file;
@@ -61,7 +62,7 @@ impl OfflineScan {
     }
 
     /// Whether the table points to this entry of this segment.
-    pub(crate) fn is_current(&self, segment: u32, entry: &SummaryEntry) -> bool {
+    pub(crate) fn is_current(&self, segment: SegmentId, entry: &SummaryEntry) -> bool {
         let there = FrameLocation::at(segment, entry);
         self.documents.table.entry(entry.hash) == Some(there)
     }

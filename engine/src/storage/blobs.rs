@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::format::file_header::{self, FileKind, FormatVersion, StoreId};
 use crate::model::error::{Error, Result};
+use crate::model::ids::BlobId;
 use crate::model::names::NamespaceHash;
 use crate::platform::aligned::AlignedBuffer;
 use crate::platform::fs::{File, Fs};
@@ -52,14 +53,14 @@ pub(crate) struct BlobStore {
     store: StoreId,
     next: AtomicU64,
     /// Which namespaces have blobs, and which. Only these: most have none.
-    named: Mutex<HashMap<NamespaceHash, Vec<u64>>>,
+    named: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
     /// How many those are. Where there are none, committing threads need not hand the lock
     /// to each other. Who names is who asks, one at a time (`committer/turns.rs`).
     named_count: AtomicUsize,
     /// Of blobs, since the start.
     syncs: AtomicU64,
     /// Files that are to go.
-    obsolete: Mutex<Vec<u64>>,
+    obsolete: Mutex<Vec<BlobId>>,
     /// Rung when there are any.
     wakeup: Arc<Wakeup>,
 }
@@ -72,21 +73,26 @@ impl BlobStore {
         fs: Arc<dyn Fs>,
         dir: &Path,
         store: StoreId,
-        named: HashMap<NamespaceHash, Vec<u64>>,
+        named: HashMap<NamespaceHash, Vec<BlobId>>,
         sweep: bool,
         wakeup: Arc<Wakeup>,
     ) -> Result<Arc<Self>> {
         fs.create_dir(dir)
             .map_err(|error| Error::io("create", dir, error))?;
-        let mut present: Vec<u64> = fs
+        let mut present: Vec<BlobId> = fs
             .list(dir)
             .map_err(|error| Error::io("list", dir, error))?
             .iter()
             .filter_map(|path| parse_id(path))
             .collect();
-        let mut live: Vec<u64> = named.values().flatten().copied().collect();
+        let mut live: Vec<BlobId> = named.values().flatten().copied().collect();
         live.sort_unstable();
-        let highest = present.iter().chain(&live).max().copied().unwrap_or(0);
+        let highest = present
+            .iter()
+            .chain(&live)
+            .max()
+            .copied()
+            .map_or(0, BlobId::get);
         present.retain(|id| sweep && live.binary_search(id).is_err());
         Ok(Arc::new(Self {
             fs,
@@ -101,12 +107,12 @@ impl BlobStore {
         }))
     }
 
-    pub(crate) fn path(&self, id: u64) -> PathBuf {
-        self.dir.join(format!("{id:016x}.blob"))
+    pub(crate) fn path(&self, id: BlobId) -> PathBuf {
+        self.dir.join(format!("{id}.blob"))
     }
 
     /// Opens a blob for reading, its header checked.
-    pub(crate) fn open_blob(&self, id: u64) -> Result<Arc<dyn File>> {
+    pub(crate) fn open_blob(&self, id: BlobId) -> Result<Arc<dyn File>> {
         let path = self.path(id);
         let file = open_stored(&*self.fs, &path)?;
         let len = usize::try_from(HEADER_BYTES).unwrap_or_default();
@@ -117,7 +123,7 @@ impl BlobStore {
 
     /// A new blob, open for writing.
     pub(crate) fn create(self: &Arc<Self>) -> Result<BlobWriter> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = BlobId::new(self.next.fetch_add(1, Ordering::Relaxed));
         let path = self.path(id);
         let file = self
             .fs
@@ -142,7 +148,7 @@ impl BlobStore {
     /// A namespace's newest frame names `blobs` (none, mostly); those that only its
     /// last one named are obsolete. To be called once that newest
     /// frame is on stable storage.
-    pub(crate) fn name(&self, hash: NamespaceHash, blobs: &[u64]) {
+    pub(crate) fn name(&self, hash: NamespaceHash, blobs: &[BlobId]) {
         if !self.concerns(hash, blobs) {
             return;
         }
@@ -162,7 +168,7 @@ impl BlobStore {
     }
 
     /// Whether [`Self::name`] would change anything now.
-    pub(crate) fn concerns(&self, hash: NamespaceHash, blobs: &[u64]) -> bool {
+    pub(crate) fn concerns(&self, hash: NamespaceHash, blobs: &[BlobId]) -> bool {
         if !blobs.is_empty() {
             return true;
         }
@@ -174,16 +180,16 @@ impl BlobStore {
 
     /// Has a blob that nothing names removed by the next sweep: unlinking a large file
     /// takes milliseconds that no writer should wait for.
-    fn remove(&self, id: u64) {
+    fn remove(&self, id: BlobId) {
         self.obsolete().push(id);
         self.wakeup.notify();
     }
 
-    fn named(&self) -> MutexGuard<'_, HashMap<NamespaceHash, Vec<u64>>> {
+    fn named(&self) -> MutexGuard<'_, HashMap<NamespaceHash, Vec<BlobId>>> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn obsolete(&self) -> MutexGuard<'_, Vec<u64>> {
+    fn obsolete(&self) -> MutexGuard<'_, Vec<BlobId>> {
         self.obsolete.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,7 +219,7 @@ impl BlobStore {
     }
 
     /// Files that are to go.
-    pub(crate) fn obsolete_ids(&self) -> Vec<u64> {
+    pub(crate) fn obsolete_ids(&self) -> Vec<BlobId> {
         self.obsolete().clone()
     }
 
@@ -226,9 +232,9 @@ impl BlobStore {
 
     /// The blobs that current frames name, in the order of their ids, once `later` is
     /// named too.
-    pub(crate) fn named_with(&self, later: &[(NamespaceHash, Vec<u64>)]) -> Vec<u64> {
+    pub(crate) fn named_with(&self, later: &[(NamespaceHash, Vec<BlobId>)]) -> Vec<BlobId> {
         let named = self.named();
-        let mut blobs: Vec<u64> = if later.is_empty() {
+        let mut blobs: Vec<BlobId> = if later.is_empty() {
             named.values().flatten().copied().collect()
         } else {
             let later: HashMap<_, _> = later.iter().map(|(hash, blobs)| (hash, blobs)).collect();
@@ -262,21 +268,21 @@ impl BlobStore {
     }
 }
 
-fn parse_id(path: &Path) -> Option<u64> {
+fn parse_id(path: &Path) -> Option<BlobId> {
     let name = path.file_name()?.to_str()?.strip_suffix(".blob")?;
-    (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok())?
+    (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok().map(BlobId::new))?
 }
 
-fn low_half(id: u64) -> u32 {
+fn low_half(id: BlobId) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
-    let low = id as u32;
+    let low = id.get() as u32;
     low
 }
 
 /// A blob that no frame names yet: removed when dropped, unless it was kept.
 pub(crate) struct UncommittedBlob {
     blobs: Arc<BlobStore>,
-    id: u64,
+    id: BlobId,
     kept: bool,
 }
 
@@ -316,7 +322,7 @@ impl BlobWriter {
         self.written + self.gathered.len() as u64
     }
 
-    pub(crate) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> BlobId {
         self.draft.id
     }
 

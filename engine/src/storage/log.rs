@@ -25,6 +25,7 @@ use crate::format::manifest::{Manifest, SealedSegment, SegmentRecord};
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::{SummaryEntry, path as summary_path};
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::platform::fs::Fs;
 use crate::storage::log::active::{ActiveSegment, BatchMark, FrameWrite};
 use crate::storage::log::directory::LogDirectory;
@@ -46,7 +47,7 @@ pub(crate) struct LogImage {
     /// With every segment sealed.
     pub(crate) manifest: Manifest,
     /// The segment that is being written, and the summary that it is sealed with there.
-    pub(crate) unsealed: Option<(u32, SummaryBuilder)>,
+    pub(crate) unsealed: Option<(SegmentId, SummaryBuilder)>,
 }
 
 /// The writing end of the log.
@@ -116,7 +117,7 @@ impl Log {
     pub(crate) fn append(
         &mut self,
         frame: &FrameWrite<'_>,
-    ) -> Result<(u32, SummaryEntry), LogFailure> {
+    ) -> Result<(SegmentId, SummaryEntry), LogFailure> {
         let Some(active) = &mut self.active else {
             return Err(LogFailure::Refused(Error::Closed));
         };
@@ -147,7 +148,7 @@ impl Log {
         &mut self,
         frame: &FrameWrite<'_>,
         revision: u64,
-    ) -> Result<(u32, SummaryEntry)> {
+    ) -> Result<(SegmentId, SummaryEntry)> {
         let active = self.active.as_mut().ok_or(Error::Closed)?;
         Ok((active.id, active.append(frame, revision)?))
     }
@@ -259,7 +260,7 @@ impl Log {
     }
 
     /// The segment that is being written.
-    pub(crate) fn active(&self) -> Option<u32> {
+    pub(crate) fn active(&self) -> Option<SegmentId> {
         self.active.as_ref().map(|active| active.id)
     }
 
@@ -275,7 +276,11 @@ impl Log {
     /// Removes the files of segments that are not listed, those excepted that are held,
     /// and what was begun of others; cuts off what a crash left behind the frames of a
     /// sealed one. Durably.
-    pub(crate) fn tidy(&self, place: &LogDirectory, is_held: &dyn Fn(u32) -> bool) -> Result<()> {
+    pub(crate) fn tidy(
+        &self,
+        place: &LogDirectory,
+        is_held: &dyn Fn(SegmentId) -> bool,
+    ) -> Result<()> {
         for (id, path) in place.files()? {
             let record = self.manifest.segments.iter().find(|r| r.id == id);
             let is_whole = path == file_header::path(&self.dir, id);
@@ -312,7 +317,7 @@ impl Log {
 
     /// Takes a segment, none of whose frames is current, out of the log. Its files may
     /// go afterwards.
-    pub(crate) fn retire(&mut self, id: u32) -> Result<(), LogFailure> {
+    pub(crate) fn retire(&mut self, id: SegmentId) -> Result<(), LogFailure> {
         // What replaced its frames may have been written without a sync.
         if let Some(active) = &mut self.active {
             active.sync()?;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::error::{Error, Result};
+use crate::model::ids::{BlobId, SegmentId};
 use crate::platform::wakeup::Wakeup;
 
 #[derive(Default)]
@@ -27,8 +28,8 @@ struct PinState {
 
 /// Ids in their order.
 struct PinnedFiles {
-    segments: Vec<u32>,
-    blobs: Vec<u64>,
+    segments: Vec<SegmentId>,
+    blobs: Vec<BlobId>,
 }
 
 /// What one snapshot holds, until it is dropped.
@@ -50,7 +51,7 @@ impl PinRegistry {
     }
 
     /// Holds these files, both in the order of their ids.
-    pub(crate) fn pin(self: &Arc<Self>, segments: Vec<u32>, blobs: Vec<u64>) -> Pin {
+    pub(crate) fn pin(self: &Arc<Self>, segments: Vec<SegmentId>, blobs: Vec<BlobId>) -> Pin {
         let mut state = self.lock();
         let id = state.next;
         state.next += 1;
@@ -67,11 +68,11 @@ impl PinRegistry {
         !state.is_closed && state.live.values().any(holds)
     }
 
-    pub(crate) fn holds_segment(&self, id: u32) -> bool {
+    pub(crate) fn holds_segment(&self, id: SegmentId) -> bool {
         self.is_held(|held| held.segments.binary_search(&id).is_ok())
     }
 
-    pub(crate) fn holds_blob(&self, id: u64) -> bool {
+    pub(crate) fn holds_blob(&self, id: BlobId) -> bool {
         self.is_held(|held| held.blobs.binary_search(&id).is_ok())
     }
 

@@ -6,6 +6,7 @@ use crate::format::codec;
 use crate::format::frame::header::{CommitInfo, EntryKind, FrameKind};
 use crate::format::frame::meta::{self, Member, body_bytes};
 use crate::format::frame::v2;
+use crate::model::ids::BlobId;
 use crate::model::names::NamespaceHash;
 
 /// A frame that lacks only what the commit gives it: revision, time, watermark.
@@ -14,7 +15,7 @@ use crate::model::names::NamespaceHash;
 pub(crate) struct EncodedFrame {
     pub(crate) kind: FrameKind,
     pub(crate) hash: NamespaceHash,
-    pub(crate) blobs: Vec<u64>,
+    pub(crate) blobs: Vec<BlobId>,
     /// The head, from the names on.
     tail: Vec<u8>,
     /// Of a document that lies in blobs.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::format::frame::header::FrameKind;
+use crate::model::ids::BlobId;
 use crate::model::limits::Usage;
 
 /// What a frame says besides the numbers in its head.
@@ -51,7 +52,7 @@ pub(crate) enum ValueLocation {
 /// A run of bytes in a blob file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {
-    pub(crate) blob: u64,
+    pub(crate) blob: BlobId,
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
     /// CRC-32 of each [`EXTENT_CHUNK_BYTES`] of the run, the last one shorter.
@@ -98,7 +99,7 @@ impl Member {
         self.key.len() as u64 + self.value.bytes()
     }
 
-    pub(super) fn blob(&self) -> Option<u64> {
+    pub(super) fn blob(&self) -> Option<BlobId> {
         match &self.value {
             ValueLocation::Extent(extent) => Some(extent.blob),
             ValueLocation::Inline { .. } => None,
@@ -113,8 +114,8 @@ impl MemberSizes {
 }
 
 /// The blob files that these lie in, each once.
-pub(crate) fn blob_ids(members: &[Member]) -> Vec<u64> {
-    let mut blobs: Vec<u64> = members.iter().filter_map(Member::blob).collect();
+pub(crate) fn blob_ids(members: &[Member]) -> Vec<BlobId> {
+    let mut blobs: Vec<BlobId> = members.iter().filter_map(Member::blob).collect();
     blobs.sort_unstable();
     blobs.dedup();
     blobs
@@ -134,7 +135,7 @@ impl FrameMeta {
     }
 
     /// The blob files that the document lies in, each once.
-    pub(crate) fn blobs(&self) -> Vec<u64> {
+    pub(crate) fn blobs(&self) -> Vec<BlobId> {
         match &self.members {
             MemberLayout::Placed(members) => blob_ids(members),
             MemberLayout::Sized(_) => Vec::new(),
@@ -366,7 +367,7 @@ mod tests {
         let extent = Member {
             key: "\"e\"".to_owned(),
             value: ValueLocation::Extent(Extent {
-                blob: 1,
+                blob: BlobId::new(1),
                 offset: 28,
                 bytes: 1,
                 crcs: vec![0],

@@ -202,7 +202,7 @@ mod tests {
             (u64::MAX, 1, false),
         ] {
             let extent = Extent {
-                blob: 1,
+                blob: crate::model::ids::BlobId::new(1),
                 offset: 28,
                 bytes,
                 crcs: vec![0; checksums],

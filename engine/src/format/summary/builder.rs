@@ -2,12 +2,13 @@
 
 use crate::format::fields::push_short_text;
 use crate::format::summary::entry::{Summary, SummaryEntry};
+use crate::model::ids::BlobId;
 
 /// Gathers a segment's summary while the segment is written.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct SummaryBuilder {
     entries: Vec<SummaryEntry>,
-    blobs: Vec<(u32, u64)>,
+    blobs: Vec<(u32, BlobId)>,
     /// As version 1 has them: short to write down, and each on its own.
     pub(super) details: Vec<u8>,
 }
@@ -43,7 +44,7 @@ impl SummaryBuilder {
     }
 
     /// (index of an entry, blob that its frame names)
-    pub(crate) fn blobs(&self) -> &[(u32, u64)] {
+    pub(crate) fn blobs(&self) -> &[(u32, BlobId)] {
         &self.blobs
     }
 
@@ -60,7 +61,7 @@ impl SummaryBuilder {
     pub(crate) fn push(
         &mut self,
         entry: SummaryEntry,
-        blobs: &[u64],
+        blobs: &[BlobId],
         (user, client): (&str, &str),
         body_bytes: u64,
         modified_ms: u64,

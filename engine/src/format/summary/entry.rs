@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::format::fields::FieldReader;
 use crate::format::file_header::{FileKind, FormatVersion};
 use crate::format::frame::header::EntryKind;
+use crate::model::ids::{BlobId, Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 /// Summaries; those written are of version 2.
@@ -28,7 +29,7 @@ pub(crate) struct SummaryEntry {
     pub(crate) hash: NamespaceHash,
     /// Of a damaged or lost frame: the highest that it can have had.
     pub(crate) revision: u64,
-    pub(crate) offset: u32,
+    pub(crate) offset: Offset,
     pub(crate) bytes: u32,
     pub(crate) kind: EntryKind,
     pub(crate) keys: u32,
@@ -50,11 +51,11 @@ pub(crate) struct Summary {
     pub(crate) segment_bytes: u64,
     pub(crate) entries: Vec<SummaryEntry>,
     /// (index into `entries`, blob)
-    pub(crate) blobs: Vec<(u32, u64)>,
+    pub(crate) blobs: Vec<(u32, BlobId)>,
 }
 
-pub(crate) fn path(dir: &Path, id: u32) -> PathBuf {
-    dir.join(format!("{id:08x}.sum"))
+pub(crate) fn path(dir: &Path, id: SegmentId) -> PathBuf {
+    dir.join(format!("{id}.sum"))
 }
 
 /// What stands before the entries.
@@ -88,21 +89,21 @@ impl SummaryCounts {
     }
 }
 
-pub(super) fn encode_blobs(blobs: &[(u32, u64)]) -> Vec<u8> {
+pub(super) fn encode_blobs(blobs: &[(u32, BlobId)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(blobs.len() * BLOB_REFERENCE_BYTES);
     for (index, blob) in blobs {
         bytes.extend_from_slice(&index.to_le_bytes());
-        bytes.extend_from_slice(&blob.to_le_bytes());
+        bytes.extend_from_slice(&blob.get().to_le_bytes());
     }
     bytes
 }
 
-pub(super) fn decode_blobs(bytes: &[u8]) -> Option<Vec<(u32, u64)>> {
+pub(super) fn decode_blobs(bytes: &[u8]) -> Option<Vec<(u32, BlobId)>> {
     bytes
         .chunks_exact(BLOB_REFERENCE_BYTES)
         .map(|reference| {
             let mut fields = FieldReader::new(reference);
-            Some((fields.u32()?, fields.u64()?))
+            Some((fields.u32()?, BlobId::new(fields.u64()?)))
         })
         .collect()
 }

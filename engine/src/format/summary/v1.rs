@@ -18,6 +18,7 @@ use crate::format::fields::FieldReader;
 use crate::format::file_header::FormatVersion;
 use crate::format::frame::header::EntryKind;
 use crate::format::summary::entry::{OpeningCrc, SummaryCounts, SummaryDetail, SummaryEntry};
+use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 const ENTRY_BYTES: usize = 37;
@@ -47,7 +48,7 @@ pub(super) fn entries(bytes: &[u8]) -> Option<Vec<SummaryEntry>> {
             Some(SummaryEntry {
                 hash: NamespaceHash::from_bytes(fields.array()?),
                 revision: fields.u64()?,
-                offset: fields.u32()?,
+                offset: Offset::from_u32(fields.u32()?),
                 bytes: fields.u32()?,
                 kind: EntryKind::from_byte(fields.u8()?)?,
                 keys: fields.u32()?,
@@ -93,7 +94,7 @@ pub(super) fn details(bytes: &[u8]) -> Option<Vec<SummaryDetail>> {
 #[cfg(feature = "fuzzing")]
 pub(super) fn encode(
     summary: &crate::format::summary::builder::SummaryBuilder,
-    id: u32,
+    id: SegmentId,
     store: crate::format::file_header::StoreId,
     segment_bytes: u64,
 ) -> Vec<u8> {
@@ -103,7 +104,7 @@ pub(super) fn encode(
     for entry in summary.entries() {
         entries.extend_from_slice(&entry.hash.to_bytes());
         entries.extend_from_slice(&entry.revision.to_le_bytes());
-        entries.extend_from_slice(&entry.offset.to_le_bytes());
+        entries.extend_from_slice(&entry.offset.get().to_le_bytes());
         entries.extend_from_slice(&entry.bytes.to_le_bytes());
         entries.push(entry.kind.to_byte());
         entries.extend_from_slice(&entry.keys.to_le_bytes());
@@ -121,6 +122,7 @@ pub(super) fn encode(
         counts.extend_from_slice(&crc32fast::hash(section).to_le_bytes());
     }
     let magic = entry::KIND.magic;
-    let header = crate::format::file_header::encode_header_of(magic, FormatVersion::V1, id, store);
+    let header =
+        crate::format::file_header::encode_header_of(magic, FormatVersion::V1, id.get(), store);
     entry::assemble(header, &counts, &[&entries, &blobs, &summary.details])
 }

@@ -39,6 +39,7 @@ use crate::format::summary::entry::{
     KIND, OpeningCrc, SummaryCounts, SummaryDetail, SummaryEntry, assemble, encode_blobs, narrow,
 };
 use crate::format::summary::v1;
+use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 const KIND_BITS: u32 = 3;
@@ -78,7 +79,7 @@ fn differing(from: u64, difference: u64) -> u64 {
 
 pub(super) fn encode(
     summary: &SummaryBuilder,
-    id: u32,
+    id: SegmentId,
     store: StoreId,
     segment_bytes: u64,
 ) -> Vec<u8> {
@@ -98,7 +99,7 @@ pub(super) fn encode(
     for section in [&opening, &details] {
         counts.extend_from_slice(&crc32fast::hash(section).to_le_bytes());
     }
-    let header = file_header::encode_header(KIND, id, store);
+    let header = file_header::encode_header(KIND, id.get(), store);
     assemble(header, &counts, &[&opening, &details])
 }
 
@@ -163,7 +164,7 @@ fn entry(fields: &mut FieldReader<'_>, revision: u64, offset: u64) -> Option<Sum
     Some(SummaryEntry {
         hash: NamespaceHash::from_bytes(hash),
         revision: differing(revision, fields.varint()?),
-        offset: u32::try_from(offset).ok()?,
+        offset: Offset::new(offset)?,
         bytes: fields.varint_u32()?,
         kind,
         keys,

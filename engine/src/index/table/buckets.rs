@@ -248,8 +248,8 @@ mod tests {
     fn slot(n: u64, revision: u64) -> Slot {
         let entry = FrameLocation {
             revision,
-            segment: 1,
-            offset: 28,
+            segment: crate::model::ids::SegmentId::FIRST,
+            offset: crate::model::ids::Offset::from_u32(28),
             bytes: 7,
             kind: EntryKind::Put,
         };

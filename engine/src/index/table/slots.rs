@@ -16,6 +16,7 @@
 use crate::format::frame::header::EntryKind;
 use crate::format::location::FrameLocation;
 use crate::index::document::Document;
+use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 /// Of 100 slots, so many may be taken: with more, what is put there moves too many.
@@ -27,8 +28,6 @@ const GROWTH_DIVISOR: usize = 8;
 const SMALL_SLOTS: usize = 64;
 /// A cache line further on, and a bit.
 const TOUCHED_AHEAD: usize = 2;
-/// The bits of a length that a slot has room for.
-const LENGTH_BITS: u32 = 29;
 
 /// What a slot knows a namespace by: 96 bits of its hash. Of a billion namespaces, two
 /// have the same ones with a probability of 10⁻¹¹.
@@ -71,13 +70,13 @@ impl Slot {
         entry: &FrameLocation,
         document: Option<Document>,
     ) -> Self {
-        let kind = u32::from(entry.kind.to_byte()) << LENGTH_BITS;
+        let kind = u32::from(entry.kind.to_byte()) << FrameLocation::LENGTH_BITS;
         let key = SlotKey::of(hash);
         Self {
             key_high: key.high,
             key_low: key.low,
-            segment: entry.segment,
-            offset: entry.offset,
+            segment: entry.segment.get(),
+            offset: entry.offset.get(),
             kind_and_bytes: kind | entry.bytes.min(FrameLocation::MAX_BYTES),
             revision: entry.revision,
             document,
@@ -85,11 +84,12 @@ impl Slot {
     }
 
     pub(super) fn entry(&self) -> FrameLocation {
-        let kind = u8::try_from(self.kind_and_bytes >> LENGTH_BITS).unwrap_or_default();
+        let kind =
+            u8::try_from(self.kind_and_bytes >> FrameLocation::LENGTH_BITS).unwrap_or_default();
         FrameLocation {
             revision: self.revision,
-            segment: self.segment,
-            offset: self.offset,
+            segment: SegmentId::new(self.segment),
+            offset: Offset::from_u32(self.offset),
             bytes: self.kind_and_bytes & FrameLocation::MAX_BYTES,
             // Only what is one is put there.
             kind: EntryKind::from_byte(kind).unwrap_or(EntryKind::Damaged),
@@ -111,12 +111,6 @@ impl Slot {
     pub(super) fn bucket_bits(&self) -> u64 {
         self.key_high
     }
-}
-
-impl FrameLocation {
-    /// The longest frame that there is room for: no frame comes near it, but a damaged
-    /// stretch of a segment can be longer.
-    pub(crate) const MAX_BYTES: u32 = (1 << LENGTH_BITS) - 1;
 }
 
 /// The length of an array that these fit in, and not many more.
@@ -319,8 +313,8 @@ mod tests {
     fn entry(revision: u64) -> FrameLocation {
         FrameLocation {
             revision,
-            segment: 3,
-            offset: 28,
+            segment: SegmentId::new(3),
+            offset: Offset::from_u32(28),
             bytes: 7,
             kind: EntryKind::Put,
         }
@@ -339,8 +333,8 @@ mod tests {
         for kind in kinds {
             let entry = FrameLocation {
                 revision: u64::MAX,
-                segment: u32::MAX - 1,
-                offset: u32::MAX - 2,
+                segment: SegmentId::new(u32::MAX - 1),
+                offset: Offset::from_u32(u32::MAX - 2),
                 bytes: FrameLocation::MAX_BYTES,
                 kind,
             };

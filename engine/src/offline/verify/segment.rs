@@ -7,6 +7,7 @@ use crate::format::manifest::SegmentRecord;
 use crate::format::summary::entry::{SummaryDetail, SummaryEntry};
 use crate::format::{file_header, summary};
 use crate::model::error::{Error, Result};
+use crate::model::ids::{Offset, SegmentId};
 use crate::offline::report::Impact;
 use crate::offline::verify::verifier::Verifier;
 use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
@@ -31,12 +32,12 @@ impl Verifier<'_> {
         };
         let valid_end = record.sealed.map_or_else(|| scan.valid_end(), |s| s.bytes);
         for item in &scan.items {
-            if item.offset >= valid_end {
-                self.found.torn_bytes += item.bytes;
+            if u64::from(item.offset) >= valid_end {
+                self.found.torn_bytes += u64::from(item.bytes);
             } else {
                 self.item(record.id, item, summary.as_deref())?;
             }
-            self.read(item.bytes);
+            self.read(item.bytes.into());
         }
         if let Some(summary) = &summary {
             self.compare(record.id, &scan, valid_end, summary)?;
@@ -45,7 +46,7 @@ impl Verifier<'_> {
     }
 
     /// The summary of a sealed segment, whole; `None` where it is to be made again.
-    fn summary(&mut self, id: u32, segment_bytes: u64) -> Result<Option<SummaryRows>> {
+    fn summary(&mut self, id: SegmentId, segment_bytes: u64) -> Result<Option<SummaryRows>> {
         let directory = &self.scan.directory;
         let read = directory.summary(id, segment_bytes).and_then(|summary| {
             let details = directory.open_summary(id)?.details()?;
@@ -63,7 +64,7 @@ impl Verifier<'_> {
     /// A segment that cannot be read as a whole.
     fn frame_by_frame(
         &mut self,
-        id: u32,
+        id: SegmentId,
         error: &Error,
         summary: Option<&[(SummaryEntry, SummaryDetail)]>,
     ) -> Result<()> {
@@ -95,12 +96,12 @@ impl Verifier<'_> {
 
     fn item(
         &mut self,
-        id: u32,
+        id: SegmentId,
         item: &ScanItem,
         summary: Option<&[(SummaryEntry, SummaryDetail)]>,
     ) -> Result<()> {
         let path = file_header::path(&self.scan.directory.dir, id);
-        let corrupt = |what: &str| Error::corrupt(&path, item.offset, what);
+        let corrupt = |what: &str| Error::corrupt(&path, item.offset.into(), what);
         let written = summary.and_then(|summary| at(summary, item.offset));
         match &item.found {
             ScanFound::Frame(frame) => {
@@ -163,7 +164,7 @@ impl Verifier<'_> {
     /// The summary must say what the frames say.
     fn compare(
         &mut self,
-        id: u32,
+        id: SegmentId,
         scan: &SegmentScan,
         end: u64,
         summary: &[(SummaryEntry, SummaryDetail)],
@@ -173,7 +174,7 @@ impl Verifier<'_> {
         let mut differs = None;
         for (entry, detail) in frames.entries().iter().zip(&details) {
             let is_readable = !matches!(entry.kind, EntryKind::Damaged | EntryKind::Lost);
-            let written = at(summary, entry.offset.into());
+            let written = at(summary, entry.offset);
             if is_readable && written != Some(&(*entry, detail.clone())) {
                 differs.get_or_insert(entry.offset);
             }
@@ -193,9 +194,9 @@ impl Verifier<'_> {
 /// The entry of the frame at an offset.
 fn at(
     summary: &[(SummaryEntry, SummaryDetail)],
-    offset: u64,
+    offset: Offset,
 ) -> Option<&(SummaryEntry, SummaryDetail)> {
-    let index = summary.binary_search_by_key(&offset, |(entry, _)| entry.offset.into());
+    let index = summary.binary_search_by_key(&offset, |(entry, _)| entry.offset);
     summary.get(index.ok()?)
 }
 
@@ -204,14 +205,7 @@ fn namespace(detail: &SummaryDetail) -> Option<(String, String)> {
 }
 
 fn entry_of(item: &ScanItem, frame: &ValidFrame) -> SummaryEntry {
-    let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
     let ValidFrame { hash, header, meta } = frame;
-    SummaryEntry {
-        hash: *hash,
-        revision: header.revision,
-        offset: narrow(item.offset),
-        bytes: narrow(item.bytes),
-        kind: EntryKind::of(header),
-        keys: meta.usage(header.kind).keys,
-    }
+    let keys = meta.usage(header.kind).keys;
+    item.entry(*hash, header.revision, EntryKind::of(header), keys)
 }

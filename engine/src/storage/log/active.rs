@@ -15,6 +15,7 @@ use crate::format::manifest::SealedSegment;
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
+use crate::model::ids::{Offset, SegmentId};
 use crate::model::limits::Usage;
 use crate::model::names::Names;
 use crate::platform::aligned::{AlignedBuffer, LARGEST_SHIFT, misalignment};
@@ -36,7 +37,7 @@ static ZEROS: [u8; PREPARED_BYTES + LARGEST_SHIFT] = [0; PREPARED_BYTES + LARGES
 
 /// The segment that is being written.
 pub(crate) struct ActiveSegment {
-    pub(crate) id: u32,
+    pub(crate) id: SegmentId,
     path: PathBuf,
     file: Arc<dyn File>,
     /// Where the next batch begins.
@@ -88,13 +89,13 @@ pub(crate) struct FrameWrite<'a> {
 
 impl ActiveSegment {
     /// A new segment, its header and its name on stable storage.
-    pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Self> {
+    pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: SegmentId, store: u64) -> Result<Self> {
         let path = file_header::path(dir, id);
         let file = fs
             .create(&path)
             .map_err(|error| Error::io("create", &path, error))?;
         let begin = || {
-            let header = file_header::encode_header(file_header::KIND, id, store);
+            let header = file_header::encode_header(file_header::KIND, id.get(), store);
             file.write_all_at(&header, 0)
                 .map_err(|error| Error::io("write", &path, error))?;
             file.sync()
@@ -225,7 +226,7 @@ impl ActiveSegment {
         let entry = SummaryEntry {
             hash: frame.hash,
             revision,
-            offset: u32::try_from(offset).map_err(|_| too_long())?,
+            offset: Offset::new(offset).ok_or_else(too_long)?,
             bytes: u32::try_from(frame_bytes).map_err(|_| too_long())?,
             kind: frame.entry_kind(),
             keys: usage.keys,
@@ -371,7 +372,7 @@ mod tests {
     #[test]
     fn what_is_not_the_end_of_a_batch_is_in_no_image() {
         let dir = tempfile::tempdir().unwrap();
-        let mut active = ActiveSegment::create(&Disk, dir.path(), 1, 7).unwrap();
+        let mut active = ActiveSegment::create(&Disk, dir.path(), SegmentId::FIRST, 7).unwrap();
         let names = Names::new("user", "client").unwrap();
         let hash = NamespaceHash::of(&[0; 16], "user", "client");
         let frame = EncodedFrame::new(

@@ -12,6 +12,7 @@ use crate::format::summary;
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::{self, Summary, SummaryDetail, SummaryEntry};
 use crate::model::error::{Error, Result};
+use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 use crate::platform::fs::Fs;
 use crate::storage::io::remove_if_present;
@@ -45,7 +46,7 @@ impl LogDirectory {
     }
 
     /// The error of a frame at this place that cannot be read.
-    pub(crate) fn unreadable_frame(&self, segment: u32, offset: u32) -> Error {
+    pub(crate) fn unreadable_frame(&self, segment: SegmentId, offset: Offset) -> Error {
         Error::corrupt(
             &file_header::path(&self.dir, segment),
             offset.into(),
@@ -54,7 +55,7 @@ impl LogDirectory {
     }
 
     /// The files of segments, by id.
-    pub(crate) fn files(&self) -> Result<Vec<(u32, PathBuf)>> {
+    pub(crate) fn files(&self) -> Result<Vec<(SegmentId, PathBuf)>> {
         let listing = self
             .fs
             .list(&self.dir)
@@ -66,8 +67,8 @@ impl LogDirectory {
     }
 
     /// The segments on the disk, sealed or not.
-    pub(crate) fn segments(&self) -> Result<Vec<u32>> {
-        let mut ids: Vec<u32> = self.files()?.into_iter().map(|(id, _)| id).collect();
+    pub(crate) fn segments(&self) -> Result<Vec<SegmentId>> {
+        let mut ids: Vec<SegmentId> = self.files()?.into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
@@ -81,7 +82,7 @@ impl LogDirectory {
     /// Removes the files of a segment, unless somebody walks them; returns whether
     /// they are gone. What cannot be removed ever is at the next open, since it is not
     /// listed.
-    pub(crate) fn remove(&self, id: u32) -> Result<bool> {
+    pub(crate) fn remove(&self, id: SegmentId) -> Result<bool> {
         let _alone = match self.walking.try_write() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -99,7 +100,7 @@ impl LogDirectory {
         drop(alone.unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(crate) fn scan(&self, id: u32, end: Option<u64>) -> Result<SegmentScan> {
+    pub(crate) fn scan(&self, id: SegmentId, end: Option<u64>) -> Result<SegmentScan> {
         scan(&*self.fs, &self.dir, (id, self.store, &self.hash_key), end)
     }
 
@@ -107,7 +108,7 @@ impl LogDirectory {
     ///
     /// # Errors
     /// [`Error::Corrupt`] where it is damaged, missing or of another length.
-    pub(crate) fn summary(&self, id: u32, segment_bytes: u64) -> Result<Summary> {
+    pub(crate) fn summary(&self, id: SegmentId, segment_bytes: u64) -> Result<Summary> {
         let summary = self.open_summary(id)?.summary()?;
         if summary.segment_bytes == segment_bytes {
             return Ok(summary);
@@ -121,7 +122,7 @@ impl LogDirectory {
     ///
     /// # Errors
     /// That of the frames, where both are.
-    pub(crate) fn sealed_summary(&self, id: u32, sealed: SealedSegment) -> Result<Summary> {
+    pub(crate) fn sealed_summary(&self, id: SegmentId, sealed: SealedSegment) -> Result<Summary> {
         match self.summary(id, sealed.bytes) {
             Err(error) if error.is_damage() => {
                 let builder = self.summary_by_frames(id, sealed.bytes, sealed.last_revision)?;
@@ -131,14 +132,14 @@ impl LogDirectory {
         }
     }
 
-    pub(crate) fn open_summary(&self, id: u32) -> Result<SummaryReader> {
+    pub(crate) fn open_summary(&self, id: SegmentId) -> Result<SummaryReader> {
         SummaryReader::open(&*self.fs, &self.dir, id, self.store)
     }
 
     /// The summary of a sealed segment, made from its frames.
     pub(crate) fn summary_by_frames(
         &self,
-        id: u32,
+        id: SegmentId,
         segment_bytes: u64,
         last_revision: u64,
     ) -> Result<SummaryBuilder> {
@@ -148,7 +149,7 @@ impl LogDirectory {
     }
 
     /// The entries of a sealed segment whose frames take so many bytes.
-    pub(crate) fn entries(&self, id: u32, frames_bytes: u64) -> Result<Vec<SummaryEntry>> {
+    pub(crate) fn entries(&self, id: SegmentId, frames_bytes: u64) -> Result<Vec<SummaryEntry>> {
         let segment_bytes = file_header::HEADER_BYTES + frames_bytes;
         match self.summary(id, segment_bytes) {
             Ok(summary) => Ok(summary.entries),
@@ -162,7 +163,7 @@ impl LogDirectory {
 
     pub(crate) fn write_summary(
         &self,
-        id: u32,
+        id: SegmentId,
         summary: &SummaryBuilder,
         segment_bytes: u64,
     ) -> Result<()> {
@@ -174,7 +175,7 @@ impl LogDirectory {
     ///
     /// # Errors
     /// An error that [is damage](Error::is_damage) if neither can be read.
-    pub(crate) fn details(&self, id: u32) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
+    pub(crate) fn details(&self, id: SegmentId) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
         let read = self
             .open_summary(id)
             .and_then(|reader| Ok((reader.summary()?.entries, reader.details()?)));
@@ -192,8 +193,8 @@ impl LogDirectory {
     }
 }
 
-fn segment_id(path: &Path) -> Option<u32> {
+fn segment_id(path: &Path) -> Option<SegmentId> {
     let (id, extension) = path.file_name()?.to_str()?.split_once('.')?;
     let ours = id.len() == 8 && (extension.starts_with("seg") || extension.starts_with("sum"));
-    ours.then(|| u32::from_str_radix(id, 16).ok())?
+    ours.then(|| u32::from_str_radix(id, 16).ok().map(SegmentId::new))?
 }

@@ -13,6 +13,7 @@ use crate::format::frame::meta::{FrameMeta, Member};
 use crate::format::frame::{self, FrameHead};
 use crate::format::location::FrameLocation;
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::model::limits::Usage;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at};
@@ -26,7 +27,7 @@ pub(crate) struct FrameReader {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     store: StoreId,
-    open: Cache<u32, OpenSegment>,
+    open: Cache<SegmentId, OpenSegment>,
 }
 
 /// A segment that is open.
@@ -122,7 +123,7 @@ impl FrameReader {
     }
 
     /// Closes a segment whose file is gone, so that its space is given back.
-    pub(crate) fn forget(&self, segment: u32) {
+    pub(crate) fn forget(&self, segment: SegmentId) {
         self.open.remove(&segment);
     }
 
@@ -173,20 +174,20 @@ impl FrameReader {
         })
     }
 
-    fn segment(&self, id: u32) -> Result<OpenSegment> {
+    fn segment(&self, id: SegmentId) -> Result<OpenSegment> {
         self.open.get_or_insert_with(&id, || {
             let path = self.path(id);
             let file = open_stored(&*self.fs, &path)?;
             let len = usize::try_from(file_header::HEADER_BYTES).unwrap_or_default();
             let header = read_at(&*file, || path.clone(), 0, len)?;
             let version =
-                file_header::check_header(&path, &header, file_header::KIND, id, self.store)?;
+                file_header::check_header(&path, &header, file_header::KIND, id.get(), self.store)?;
             Ok(OpenSegment { file, version })
         })
     }
 
     /// The file of a segment, for errors that name it.
-    pub(crate) fn path(&self, segment: u32) -> PathBuf {
+    pub(crate) fn path(&self, segment: SegmentId) -> PathBuf {
         file_header::path(&self.dir, segment)
     }
 }

@@ -18,6 +18,7 @@ use crate::format::frame::{self, FrameHead};
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
+use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at, stored_len};
@@ -35,10 +36,47 @@ pub(crate) struct SegmentScan {
 }
 
 pub(crate) struct ScanItem {
-    pub(crate) offset: u64,
+    pub(crate) offset: Offset,
     /// Bytes to the next item.
-    pub(crate) bytes: u64,
+    pub(crate) bytes: u32,
     pub(crate) found: ScanFound,
+}
+
+impl ScanItem {
+    /// # Errors
+    /// [`Error::Corrupt`] if a segment cannot be that long.
+    fn new(path: &Path, offset: u64, bytes: u64, found: ScanFound) -> Result<Self> {
+        let narrow = Offset::new(offset).zip(u32::try_from(bytes).ok());
+        let too_long = || Error::corrupt(path, offset, "the segment is too long");
+        let (offset, bytes) = narrow.ok_or_else(too_long)?;
+        Ok(Self {
+            offset,
+            bytes,
+            found,
+        })
+    }
+
+    /// As the summary of its segment names it.
+    pub(crate) fn entry(
+        &self,
+        hash: NamespaceHash,
+        revision: u64,
+        kind: EntryKind,
+        keys: u32,
+    ) -> SummaryEntry {
+        SummaryEntry {
+            hash,
+            revision,
+            offset: self.offset,
+            bytes: self.bytes,
+            kind,
+            keys,
+        }
+    }
+
+    fn is_before(&self, end: u64) -> bool {
+        u64::from(self.offset) < end
+    }
 }
 
 pub(crate) enum ScanFound {
@@ -99,7 +137,7 @@ impl ScanWindow {
 pub(crate) fn scan(
     fs: &dyn Fs,
     dir: &Path,
-    of: (u32, StoreId, &[u8; 16]),
+    of: (SegmentId, StoreId, &[u8; 16]),
     end: Option<u64>,
 ) -> Result<SegmentScan> {
     let path = file_header::path(dir, of.0);
@@ -125,12 +163,12 @@ pub(crate) fn scan(
 
 fn scan_window(
     mut window: ScanWindow,
-    (id, store, hash_key): (u32, StoreId, &[u8; 16]),
+    (id, store, hash_key): (SegmentId, StoreId, &[u8; 16]),
     end: Option<u64>,
 ) -> Result<SegmentScan> {
     let path = window.path.clone();
     let header = window.at(0, file_header::HEADER_BYTES)?;
-    window.version = file_header::check_header(&path, header, file_header::KIND, id, store)?;
+    window.version = file_header::check_header(&path, header, file_header::KIND, id.get(), store)?;
     let mut scan = SegmentScan {
         items: Vec::new(),
         watermark: file_header::HEADER_BYTES,
@@ -146,16 +184,13 @@ fn scan_window(
             scan.watermark = scan.watermark.max(frame.header.watermark);
             scan.last_revision = scan.last_revision.max(frame.header.revision);
         }
-        at += item.bytes;
+        at += u64::from(item.bytes);
         scan.items.push(item);
     }
     // A file that is shorter than what was sealed has lost its end.
     if let Some(end) = end.filter(|end| *end > at) {
-        scan.items.push(ScanItem {
-            offset: at,
-            bytes: end - at,
-            found: ScanFound::Invalid(None),
-        });
+        let lost = ScanFound::Invalid(None);
+        scan.items.push(ScanItem::new(&path, at, end - at, lost)?);
     }
     Ok(scan)
 }
@@ -174,11 +209,8 @@ fn is_prepared(window: &mut ScanWindow, mut at: u64) -> Result<bool> {
 
 fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<ScanItem> {
     let room = window.end - at;
-    let invalid = |bytes, hash| ScanItem {
-        offset: at,
-        bytes,
-        found: ScanFound::Invalid(hash),
-    };
+    let path = window.path.clone();
+    let invalid = |bytes, hash| ScanItem::new(&path, at, bytes, ScanFound::Invalid(hash));
     let head = match window.head(at)? {
         Ok(head) => head,
         Err(HeadError::Invalid(_)) => {
@@ -186,12 +218,10 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
             let version = window.version;
             let bytes = window.at(at, WINDOW_BYTES.min(room))?;
             let until = usize::try_from(to_next).unwrap_or(usize::MAX);
-            return Ok(
-                match frame::behind_damage(version, bytes, until, hash_key) {
-                    Some((hash, bytes)) => invalid(bytes as u64, Some(hash)),
-                    None => invalid(to_next, None),
-                },
-            );
+            return match frame::behind_damage(version, bytes, until, hash_key) {
+                Some((hash, bytes)) => invalid(bytes as u64, Some(hash)),
+                None => invalid(to_next, None),
+            };
         }
         // Somebody wrote it who knows more: it is neither damage nor a torn tail.
         Err(foreign) => return Err(foreign.at(&window.path, at)),
@@ -200,7 +230,7 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
     let hash = head.hash(hash_key);
     let frame_bytes = header.frame_bytes();
     if frame_bytes > room {
-        return Ok(invalid(room, Some(hash)));
+        return invalid(room, Some(hash));
     }
     let bytes = window.at(at, frame_bytes)?;
     let (head_bytes, meta_end) = (header.head_bytes as usize, header.meta_end());
@@ -220,11 +250,7 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         }
         _ => ScanFound::Invalid(Some(hash)),
     };
-    Ok(ScanItem {
-        offset: at,
-        bytes: frame_bytes,
-        found,
-    })
+    ScanItem::new(&path, at, frame_bytes, found)
 }
 
 /// The offset of the next frame head that checks out, whatever its version, or the end.
@@ -254,12 +280,12 @@ impl SegmentScan {
     /// frame ends what can be told.
     pub(crate) fn valid_end(&self) -> u64 {
         let is_torn = |item: &&ScanItem| {
-            item.offset >= self.watermark && matches!(item.found, ScanFound::Invalid(_))
+            !item.is_before(self.watermark) && matches!(item.found, ScanFound::Invalid(_))
         };
         self.items
             .iter()
             .find(is_torn)
-            .map_or(u64::MAX, |item| item.offset)
+            .map_or(u64::MAX, |item| item.offset.into())
     }
 
     /// For each item, the highest revision that it can have if it is damaged: below that
@@ -290,24 +316,15 @@ impl SegmentScan {
             .items
             .iter()
             .zip(bounds)
-            .take_while(|(item, _)| item.offset < end)
+            .take_while(|(item, _)| item.is_before(end))
         {
-            let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
-            let entry = |hash, revision, kind, keys| SummaryEntry {
-                hash,
-                revision,
-                offset: narrow(item.offset),
-                bytes: narrow(item.bytes),
-                kind,
-                keys,
-            };
             match &item.found {
                 ScanFound::Frame(frame) => {
                     let ValidFrame { hash, header, meta } = &**frame;
                     let usage = meta.usage(header.kind);
                     let kind = EntryKind::of(header);
                     summary.push(
-                        entry(*hash, header.revision, kind, usage.keys),
+                        item.entry(*hash, header.revision, kind, usage.keys),
                         &meta.blobs(),
                         (&meta.user, &meta.client),
                         usage.bytes,
@@ -320,7 +337,7 @@ impl SegmentScan {
                         None => EntryKind::Lost,
                     };
                     let hash = hash.unwrap_or(NamespaceHash::from_bytes([0; 16]));
-                    summary.push_damage(entry(hash, bound, kind, 0));
+                    summary.push_damage(item.entry(hash, bound, kind, 0));
                 }
             }
         }

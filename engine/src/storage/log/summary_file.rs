@@ -8,6 +8,7 @@ use crate::format::summary;
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::{self, ENTRIES_AT, Summary, SummaryCounts, SummaryDetail};
 use crate::model::error::{Error, Result};
+use crate::model::ids::SegmentId;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_into, stage_file, stored_len, switch_file};
 
@@ -19,7 +20,7 @@ pub(crate) struct SummaryReader {
 }
 
 impl SummaryReader {
-    pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: u32, store: StoreId) -> Result<Self> {
+    pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: SegmentId, store: StoreId) -> Result<Self> {
         let path = entry::path(dir, id);
         let file = open_stored(fs, &path)?;
         let mut head = [0; ENTRIES_AT];
@@ -63,7 +64,7 @@ impl SummaryReader {
 
     /// Encodes what was read again, in its own version, for the fuzzers.
     #[cfg(feature = "fuzzing")]
-    pub(crate) fn reencode(&self, id: u32, store: StoreId) -> Result<Vec<u8>> {
+    pub(crate) fn reencode(&self, id: SegmentId, store: StoreId) -> Result<Vec<u8>> {
         let (found, details) = (self.summary()?, self.details()?);
         let segment_bytes = found.segment_bytes;
         let builder = SummaryBuilder::of(found, &details);
@@ -82,7 +83,7 @@ impl SummaryReader {
 pub(crate) fn write_summary(
     fs: &dyn Fs,
     dir: &Path,
-    id: u32,
+    id: SegmentId,
     store: StoreId,
     builder: &SummaryBuilder,
     segment_bytes: u64,

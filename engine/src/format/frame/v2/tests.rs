@@ -4,6 +4,7 @@ use crate::format::frame::FrameHead;
 use crate::format::frame::encoded::EncodedFrame;
 use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 use crate::format::frame::v2::*;
+use crate::model::ids::BlobId;
 
 const KEY: [u8; 16] = *b"of the unit test";
 /// Where the frames are said to stand.
@@ -49,7 +50,7 @@ fn extents(count: u64) -> Vec<Member> {
         .map(|n| Member {
             key: format!("\"{n}\""),
             value: ValueLocation::Extent(Extent {
-                blob: 3,
+                blob: BlobId::new(3),
                 offset: 28 + n,
                 bytes: 70_000,
                 crcs: vec![1, 2],
@@ -159,7 +160,10 @@ fn a_document_in_blobs_and_a_delete_come_back() {
         assert!(header.has_blobs && header.inline_bytes == 0);
         let section = &frame[header.head_bytes as usize..];
         let (_, meta) = head.meta(section).unwrap();
-        assert_eq!((meta.blobs(), draft.blobs.clone()), (vec![3], vec![3]));
+        assert_eq!(
+            (meta.blobs(), draft.blobs.clone()),
+            (vec![BlobId::new(3)], vec![BlobId::new(3)])
+        );
         assert_eq!(u64::from(meta.usage(FrameKind::Put).keys), count);
         assert_eq!(meta.into_members(FrameKind::Put, &[]), Some(members));
     }

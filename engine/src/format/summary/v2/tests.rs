@@ -8,7 +8,7 @@ fn entry(kind: EntryKind, revision: u64, offset: u32, bytes: u32, keys: u32) -> 
     SummaryEntry {
         hash: NamespaceHash::from_bytes(hash),
         revision,
-        offset,
+        offset: Offset::from_u32(offset),
         bytes,
         kind,
         keys,
