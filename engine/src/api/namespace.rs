@@ -113,11 +113,8 @@ impl Namespace {
     /// Those of [`Commit::wait`].
     pub fn put_prepared(&self, document: Prepared, options: WriteOptions) -> Result<Revision> {
         let change = self.target().put(document, options)?;
-        // A put that succeeds leaves a document behind, so it has a revision.
-        self.handle
-            .group_commit
-            .commit(change)?
-            .ok_or(Error::Closed)
+        let revision = self.handle.group_commit.commit(change)?;
+        revision.ok_or_else(|| Error::internal("a put leaves a document behind"))
     }
 
     /// Deletes the document; succeeds where there is none. Blocks as [`Self::put`].

@@ -1,11 +1,12 @@
 //! Comparing a closed catalogue with the documents that it is derived from.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::catalogue::marker::{self, CatalogueIdentity};
-use crate::catalogue::row::{CatalogueValue, key};
+use crate::catalogue::row::{DocumentVisitor, key};
 use crate::catalogue::tree::{Tree, TreeError};
-use crate::model::error::{Error, Result};
+use crate::model::error::Result;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(crate) enum AuditOutcome {
 
 /// Has a function called for each document.
 pub(crate) type VisitDocuments<'a> =
-    dyn Fn(&mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>) -> Result<()> + 'a;
+    dyn Fn(&mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + 'a;
 
 /// Looks up every document. The marker is taken, since sled may write while it is open,
 /// and put again: were that to fail, the catalogue is built again at the next open.
@@ -51,26 +52,18 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
     let mut difference = None;
     let visited = documents(&mut |user, client, value| {
         count += 1;
-        match tree.get(&key(user, client)) {
-            Ok(Some(found)) if found == value => Ok(()),
-            Ok(Some(_)) => {
-                difference = Some(format!("it has old values for {user:?} {client:?}"));
-                Err(Error::Closed)
-            }
-            Ok(None) => {
-                difference = Some(format!("it lacks {user:?} {client:?}"));
-                Err(Error::Closed)
-            }
-            Err(TreeError(reason)) => {
-                difference = Some(reason);
-                Err(Error::Closed)
-            }
-        }
+        difference = match tree.get(&key(user, client)) {
+            Ok(Some(found)) if found == value => return ControlFlow::Continue(()),
+            Ok(Some(_)) => Some(format!("it has old values for {user:?} {client:?}")),
+            Ok(None) => Some(format!("it lacks {user:?} {client:?}")),
+            Err(TreeError(reason)) => Some(reason),
+        };
+        ControlFlow::Break(())
     });
     match (difference, visited) {
         (Some(what), _) => Ok(AuditOutcome::Differs(what)),
         (None, Err(error)) => Err(error),
-        (None, Ok(())) => Ok(match tree.len() {
+        (None, Ok(_)) => Ok(match tree.len() {
             Ok(len) if len == count => AuditOutcome::Agrees,
             Ok(len) => AuditOutcome::Differs(format!(
                 "it has {len} entries, and there are {count} documents"
@@ -83,6 +76,7 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::row::CatalogueValue;
     use crate::model::limits::Usage;
 
     const IDENTITY: CatalogueIdentity = CatalogueIdentity {
@@ -109,9 +103,11 @@ mod tests {
         tree.flush().unwrap();
         drop(tree);
         marker::put(dir.path(), IDENTITY).unwrap();
-        let documents = |visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>| {
-            visit("u", "a", value(1))?;
-            visit("u", "b", value(2))
+        let documents = |visit: &mut DocumentVisitor<'_>| {
+            Ok(match visit("u", "a", value(1)) {
+                ControlFlow::Continue(()) => visit("u", "b", value(2)),
+                end => end,
+            })
         };
         let outcome = audit(dir.path(), 1024 * 1024, IDENTITY, &documents).unwrap();
         assert_eq!(

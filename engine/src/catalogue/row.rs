@@ -1,5 +1,7 @@
 //! Rows of the catalogue: the encoding of keys and values.
 
+use std::ops::ControlFlow;
+
 use crate::format::fields::FieldReader;
 use crate::model::limits::Usage;
 
@@ -9,6 +11,9 @@ pub(super) type CatalogueKey = Vec<u8>;
 
 /// `None`: the namespace is empty.
 pub(super) type CatalogueChange = Option<CatalogueValue>;
+
+/// Called with user, client and value of one document. Breaks to end the visit.
+pub(crate) type DocumentVisitor<'a> = dyn FnMut(&str, &str, CatalogueValue) -> ControlFlow<()> + 'a;
 
 /// What is known of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

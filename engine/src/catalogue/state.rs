@@ -1,18 +1,19 @@
 //! The state that the catalogue's callers share with its thread.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::catalogue::marker::CatalogueIdentity;
 use crate::catalogue::pending::PendingChanges;
-use crate::catalogue::row::CatalogueValue;
+use crate::catalogue::row::DocumentVisitor;
 use crate::catalogue::tree::Tree;
 use crate::model::error::Result;
 
 /// Yields every document that is current and has a higher revision than this one, to
 /// build the catalogue from.
 pub(crate) type DocumentSource =
-    Box<dyn Fn(u64, &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>) -> Result<()> + Send>;
+    Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
 
 pub(super) struct CatalogueCore {
     pub(super) dir: PathBuf,

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +15,6 @@ use crate::catalogue::state::{
 };
 use crate::catalogue::throttle::Throttle;
 use crate::catalogue::tree::{self, Tree, TreeError};
-use crate::model::error::Error;
 
 /// Entries between two looks at what is pending, while others are looked for in the log.
 const STRIDE: u64 = 1024;
@@ -216,16 +216,16 @@ impl CatalogueWorker {
                 failure = Some(error);
             }
             if failure.is_some() || self.is_in_vain() {
-                return Err(Error::Closed);
+                return ControlFlow::Break(());
             }
-            Ok(())
+            ControlFlow::Continue(())
         });
         match (failure, outcome) {
             (Some(failure), _) => return Err(failure),
-            (None, Ok(())) => {
+            (None, Ok(ControlFlow::Continue(()))) => {
                 self.core.lock().pending.caught_up();
             }
-            (None, Err(Error::Closed)) => {}
+            (None, Ok(ControlFlow::Break(()))) => {}
             (None, Err(error)) => return Err(TreeError(error.to_string())),
         }
         self.show();
@@ -303,7 +303,7 @@ mod tests {
                 1000,
                 CataloguePhase::Building,
             )),
-            source: Box::new(|_, _| Ok(())),
+            source: Box::new(|_, _| Ok(ControlFlow::Continue(()))),
         }
     }
 

@@ -44,7 +44,10 @@ fn holds_other_frames(
         .iter()
         .filter(|(hash, entry)| table.entry(*hash) == Some(*entry))
         .count();
-    let usage = accounting.lock().get(segment).unwrap_or_default();
+    let Some(usage) = accounting.lock().get(segment) else {
+        // It was retired already.
+        return true;
+    };
     let current = usage.documents as usize + usage.tombstones as usize;
     current != current_deletes || usage.damaged > 0
 }

@@ -215,7 +215,11 @@ impl Writer {
         let usage = Usage { keys, bytes };
         match self.body {
             BodyBuffer::Memory(body) => Ok(Prepared {
-                members: self.members.iter().map(PendingMember::inline).collect(),
+                members: self
+                    .members
+                    .into_iter()
+                    .map(PendingMember::inline)
+                    .collect::<Result<_>>()?,
                 inline: body.into(),
                 blob: None,
                 usage,
@@ -246,7 +250,7 @@ impl Writer {
         }
         match &mut self.body {
             BodyBuffer::Spooled { blob, .. } => blob.write(bytes),
-            BodyBuffer::Memory(_) => Ok(()),
+            BodyBuffer::Memory(_) => Err(Error::internal("a body that outgrew memory is spilled")),
         }
     }
 
@@ -255,10 +259,7 @@ impl Writer {
         let base = blob.offset();
         let mut checksums = ChunkChecksums::default();
         for member in &mut self.members {
-            let start = usize::try_from(member.value_at).unwrap_or_default();
-            let value = body.get(start..).unwrap_or_default();
-            let len = usize::try_from(member.value_bytes).unwrap_or_default();
-            let value = value.get(..len).unwrap_or(value);
+            let value = member.value_in(body)?;
             member.crcs = ChunkChecksums::of(value).finish();
             member.value_at += base;
             // The last value may go on; its checksum goes on with it.
@@ -316,13 +317,10 @@ impl Writer {
     /// Hands the last value's text, as far as it has come, to `judge`.
     fn with_value<T>(&mut self, judge: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let Some(member) = self.members.last() else {
-            return Ok(judge(&[]));
+            return Err(Error::internal("a value follows its key"));
         };
         match &mut self.body {
-            BodyBuffer::Memory(body) => {
-                let start = usize::try_from(member.value_at).unwrap_or(usize::MAX);
-                Ok(judge(body.get(start..).unwrap_or_default()))
-            }
+            BodyBuffer::Memory(body) => Ok(judge(member.value_in(body)?)),
             BodyBuffer::Spooled { blob, .. } => {
                 let _permit = self.context.value_checks.acquire();
                 let text = blob.read_back(member.value_at, member.value_bytes)?;
@@ -342,16 +340,25 @@ impl std::fmt::Debug for Writer {
 }
 
 impl PendingMember {
-    fn inline(&self) -> Member {
-        // Within the inline size, which is a u32.
-        let narrow = |n| u32::try_from(n).unwrap_or(u32::MAX);
-        Member {
-            key: self.key.clone(),
-            value: ValueLocation::Inline {
-                offset: narrow(self.value_at),
-                bytes: narrow(self.value_bytes),
-            },
-        }
+    /// The value's text, as far as it has arrived, in a body that is in memory.
+    fn value_in<'a>(&self, body: &'a [u8]) -> Result<&'a [u8]> {
+        let range = usize::try_from(self.value_at)
+            .ok()
+            .zip(usize::try_from(self.value_bytes).ok());
+        let value = range.and_then(|(start, len)| body.get(start..)?.get(..len));
+        value.ok_or_else(|| Error::internal("a value lies in the body"))
+    }
+
+    fn inline(self) -> Result<Member> {
+        let location = u32::try_from(self.value_at)
+            .ok()
+            .zip(u32::try_from(self.value_bytes).ok());
+        let too_long = || Error::internal("an inline value lies within the inline size");
+        let (offset, bytes) = location.ok_or_else(too_long)?;
+        Ok(Member {
+            key: self.key,
+            value: ValueLocation::Inline { offset, bytes },
+        })
     }
 
     fn extent(self, blob: BlobId) -> Member {

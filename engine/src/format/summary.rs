@@ -53,7 +53,9 @@ pub(crate) fn encode_as(
 
 /// The details of a builder's entries, in their order.
 pub(crate) fn builder_details(builder: &SummaryBuilder) -> Vec<SummaryDetail> {
-    v1::details(&builder.details).unwrap_or_default()
+    let details = v1::details(&builder.details);
+    debug_assert!(details.is_some(), "a gathered detail does not decode");
+    details.unwrap_or_default()
 }
 
 /// Decodes the first [`ENTRIES_AT`] bytes of a summary file.

@@ -202,12 +202,14 @@ impl Document {
         (size_of::<DocumentHead>() + members + self.0.slice.len()) as u64
     }
 
-    fn value_piece(&self, place: &ValueLocation) -> ChunkSource {
-        match place {
+    fn value_piece(&self, location: &ValueLocation) -> ChunkSource {
+        match location {
             ValueLocation::Inline { offset, bytes } => {
                 let start = *offset as usize;
-                // The bounds were checked when the frame was read.
-                let body = self.to_bytes().unwrap_or_default();
+                // The bounds were checked when the frame was read, and only a document
+                // without blobs has inline values.
+                debug_assert!(self.in_memory().is_some());
+                let body = Bytes::from_owner(BodyOwner(self.clone()));
                 ChunkSource::Text(body.slice(start..start + *bytes as usize))
             }
             ValueLocation::Extent(extent) => ChunkSource::Extent {
@@ -288,7 +290,7 @@ impl Chunks {
             .iter()
             .find(|blob| blob.id == extent.blob)
         else {
-            return Ok(None);
+            return Err(Error::internal("a document has all its blobs open"));
         };
         let offset = extent.offset.saturating_add(begun);
         let most = self.at_once * EXTENT_CHUNK_BYTES;
@@ -300,7 +302,8 @@ impl Chunks {
             buffer = BytesMut::zeroed(len + LARGEST_SHIFT);
         }
         let start = misalignment(&buffer, offset);
-        let memory = buffer.get_mut(start..start + len).unwrap_or_default();
+        let too_short = || Error::internal("a read buffer is as long as what is read");
+        let memory = buffer.get_mut(start..start + len).ok_or_else(too_short)?;
         read_into(&*blob.file, || blob.path.clone(), offset, memory)?;
         for (index, chunk) in memory.chunks(EXTENT_CHUNK_BYTES).enumerate() {
             if extent.crcs.get(done + index) != Some(&crc32fast::hash(chunk)) {

@@ -2,8 +2,9 @@
 //! frame of each namespace wins.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 
-use crate::catalogue::row::CatalogueValue;
+use crate::catalogue::row::{CatalogueValue, DocumentVisitor};
 use crate::format::file_header;
 use crate::format::frame::header::EntryKind;
 use crate::format::manifest::SealedSegment;
@@ -122,12 +123,12 @@ impl RecoveryLoader {
 }
 
 /// Visits every document that `is_current` accepts, by the entry of its segment. Segments
-/// that cannot be read are left out.
+/// that cannot be read are left out. Breaks if `visit` does.
 pub(crate) fn visit(
     directory: &LogDirectory,
     is_current: impl Fn(SegmentId, &SummaryEntry) -> bool,
-    visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>,
-) -> Result<()> {
+    visit: &mut DocumentVisitor<'_>,
+) -> Result<ControlFlow<()>> {
     // A segment that compaction removed meanwhile would be missed.
     let _held = directory.hold();
     for id in directory.segments()? {
@@ -149,10 +150,12 @@ pub(crate) fn visit(
                     bytes: detail.body_bytes,
                 },
             };
-            visit(&detail.user, &detail.client, value)?;
+            if visit(&detail.user, &detail.client, value).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 #[cfg(test)]
@@ -183,7 +186,7 @@ mod tests {
             visited += 1;
             assert_eq!((user, client), ("u", "c"));
             assert!(!directory.remove(id).unwrap());
-            Ok(())
+            ControlFlow::Continue(())
         });
         walked.unwrap();
         assert_eq!((visited, directory.segments().unwrap()), (1, vec![id]));

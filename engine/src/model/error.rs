@@ -142,6 +142,14 @@ pub enum Error {
         reason: String,
     },
 
+    /// An invariant of the engine does not hold. This is a bug in the engine; nothing was
+    /// written.
+    #[error("internal error: {what}")]
+    Internal {
+        /// The invariant.
+        what: &'static str,
+    },
+
     /// The engine has been closed.
     #[error("the engine is closed")]
     Closed,
@@ -170,6 +178,14 @@ impl Error {
     /// ([`Error::Corrupt`]), or none ([`Error::Unreadable`]).
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Unreadable { .. })
+    }
+
+    /// The error of a broken invariant. Panics in builds with debug assertions, so that
+    /// tests find it.
+    #[track_caller]
+    pub(crate) fn internal(what: &'static str) -> Self {
+        debug_assert!(false, "{what}");
+        Self::Internal { what }
     }
 
     /// The error of a failed read of stored bytes.

@@ -1,6 +1,7 @@
 //! Counting what a data directory holds.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::format::summary::entry::SummaryEntry;
@@ -82,12 +83,13 @@ pub fn stats(config: &Config) -> Result<Stats> {
     };
     let mut users = HashSet::new();
     let is_current = |segment, entry: &SummaryEntry| scan.is_current(segment, entry);
-    visit(&scan.directory, is_current, &mut |user, _, value| {
+    let visited = visit(&scan.directory, is_current, &mut |user, _, value| {
         stats.documents += 1;
         stats.document_bytes += value.usage.bytes;
         users.insert(scan.directory.hash(user, ""));
-        Ok(())
+        ControlFlow::Continue(())
     })?;
+    debug_assert!(visited.is_continue());
     stats.users = users.len() as u64;
     Ok(stats)
 }

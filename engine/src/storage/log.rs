@@ -119,7 +119,8 @@ impl Log {
         frame: &FrameWrite<'_>,
     ) -> Result<(SegmentId, SummaryEntry), LogFailure> {
         let Some(active) = &mut self.active else {
-            return Err(LogFailure::Refused(Error::Closed));
+            let error = Error::internal("a batch has a segment");
+            return Err(LogFailure::Refused(error));
         };
         match active.append_new(frame, self.next_revision) {
             Ok(entry) => {
@@ -149,7 +150,8 @@ impl Log {
         frame: &FrameWrite<'_>,
         revision: u64,
     ) -> Result<(SegmentId, SummaryEntry)> {
-        let active = self.active.as_mut().ok_or(Error::Closed)?;
+        let active = self.active.as_mut();
+        let active = active.ok_or_else(|| Error::internal("a batch has a segment"))?;
         Ok((active.id, active.append(frame, revision)?))
     }
 

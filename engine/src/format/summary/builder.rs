@@ -1,7 +1,7 @@
 //! Gathering a summary.
 
 use crate::format::fields::push_short_text;
-use crate::format::summary::entry::{Summary, SummaryEntry};
+use crate::format::summary::entry::{Summary, SummaryEntry, narrow};
 use crate::model::ids::BlobId;
 
 /// Gathers a segment's summary while the segment is written.
@@ -66,8 +66,7 @@ impl SummaryBuilder {
         body_bytes: u64,
         modified_ms: u64,
     ) {
-        // A segment is sealed long before its frames outnumber this.
-        let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let index = narrow(self.entries.len());
         self.blobs.extend(blobs.iter().map(|blob| (index, *blob)));
         self.entries.push(entry);
         self.push_detail((user, client), body_bytes, modified_ms);

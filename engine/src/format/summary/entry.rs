@@ -119,6 +119,8 @@ pub(super) fn assemble(mut header: Vec<u8>, counts: &[u8], sections: &[&[u8]]) -
     header
 }
 
+/// A count or a length as it is written. A segment is sealed long before one outgrows this.
 pub(super) fn narrow(len: usize) -> u32 {
+    debug_assert!(u32::try_from(len).is_ok(), "{len} does not fit");
     u32::try_from(len).unwrap_or(u32::MAX)
 }

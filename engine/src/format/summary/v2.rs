@@ -188,6 +188,7 @@ fn encode_details(gathered: &[u8]) -> Vec<u8> {
         push_varint(&mut bytes, difference(modified_ms, detail.modified_ms));
         modified_ms = detail.modified_ms;
     }
+    debug_assert!(fields.is_empty(), "a gathered detail does not decode");
     bytes
 }
 

@@ -91,7 +91,7 @@ impl Slot {
             segment: SegmentId::new(self.segment),
             offset: Offset::from_u32(self.offset),
             bytes: self.kind_and_bytes & FrameLocation::MAX_BYTES,
-            // Only what is one is put there.
+            // Only kinds are put there. Were it something else, reads would report damage.
             kind: EntryKind::from_byte(kind).unwrap_or(EntryKind::Damaged),
         }
     }

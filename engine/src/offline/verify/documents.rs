@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::catalogue::audit::{AuditOutcome, audit};
 use crate::catalogue::marker::CatalogueIdentity;
-use crate::catalogue::row::CatalogueValue;
+use crate::catalogue::row::DocumentVisitor;
 use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::index::document::Document;
@@ -73,9 +73,8 @@ impl Verifier<'_> {
         };
         let dir = self.config.data_dir.join("catalogue");
         let is_current = |segment, entry: &SummaryEntry| scan.is_current(segment, entry);
-        let documents = |visit: &mut dyn FnMut(&str, &str, CatalogueValue) -> Result<()>| {
-            loader::visit(&scan.directory, is_current, visit)
-        };
+        let documents =
+            |visit: &mut DocumentVisitor<'_>| loader::visit(&scan.directory, is_current, visit);
         let audit = audit(
             &dir,
             self.config.catalogue_cache_bytes,

@@ -179,15 +179,14 @@ impl LogDirectory {
         let read = self
             .open_summary(id)
             .and_then(|reader| Ok((reader.summary()?.entries, reader.details()?)));
-        let (entries, details) = match read {
-            Ok(both) => both,
-            Err(_) => {
-                let summary = self.scan(id, None)?.summary(u64::MAX);
-                (
-                    summary.entries().to_vec(),
-                    summary::builder_details(&summary),
-                )
-            }
+        let (entries, details) = if let Ok(both) = read {
+            both
+        } else {
+            let summary = self.scan(id, None)?.summary(u64::MAX);
+            (
+                summary.entries().to_vec(),
+                summary::builder_details(&summary),
+            )
         };
         Ok(entries.into_iter().zip(details).collect())
     }
