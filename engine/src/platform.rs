@@ -11,4 +11,5 @@ pub(crate) mod aligned;
 pub(crate) mod cache_padded;
 pub(crate) mod counters;
 pub mod fs;
+pub(crate) mod semaphore;
 pub(crate) mod wakeup;

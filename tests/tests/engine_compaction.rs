@@ -260,7 +260,7 @@ fn a_segment_that_the_disk_does_not_give_back_keeps_no_other_waiting() {
     store.disk.fail_reads(bad.clone());
     let outcome = engine.compact();
     assert!(
-        matches!(&outcome, Err(Error::Io { path, .. }) if *path == bad),
+        matches!(&outcome, Err(Error::Unreadable { path, .. }) if *path == bad),
         "{outcome:?}"
     );
     let left = engine.usage_on_disk().dead_bytes;
@@ -308,7 +308,7 @@ fn a_compaction_that_fails_is_done_by_a_later_one() {
         }));
         let outcome = engine.compact();
         assert!(
-            matches!(outcome, Err(Error::Io { .. })),
+            matches!(outcome, Err(Error::Io { .. } | Error::Unreadable { .. })),
             "{operation:?}: {outcome:?}"
         );
         store.disk.clear_fault();

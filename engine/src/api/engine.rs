@@ -16,7 +16,7 @@ use crate::commit::core::{Core, CoreState};
 use crate::commit::counters::EngineCounters;
 use crate::commit::group_commit::GroupCommit;
 use crate::commit::queue::CommitQueue;
-use crate::commit::writer::{Prepared, Semaphore, WriteContext, Writer};
+use crate::commit::writer::{Prepared, WriteContext, Writer};
 use crate::format::summary::entry::SummaryEntry;
 use crate::index::cache::DocumentCache;
 use crate::index::document::Document;
@@ -27,6 +27,7 @@ use crate::model::config::Config;
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::names::{Names, valid};
+use crate::platform::semaphore::Semaphore;
 use crate::platform::wakeup::Wakeup;
 use crate::recovery::{RecoveredStore, recover};
 use crate::storage::blobs::BlobStore;
@@ -131,6 +132,7 @@ impl Engine {
             group_commit,
             committer: Mutex::new(Some(spawn(dir, "committer", move || commits.run())?)),
             compactor: Mutex::default(),
+            closing: Semaphore::new(1),
             lock: Mutex::new(Some(lock)),
         };
         if config.background_compaction {

@@ -106,7 +106,7 @@ mod tests {
         let documents = |visit: &mut DocumentVisitor<'_>| {
             Ok(match visit("u", "a", value(1)) {
                 ControlFlow::Continue(()) => visit("u", "b", value(2)),
-                end => end,
+                end @ ControlFlow::Break(()) => end,
             })
         };
         let outcome = audit(dir.path(), 1024 * 1024, IDENTITY, &documents).unwrap();

@@ -105,7 +105,7 @@ impl Committer {
         if writes > 0 || work.job.is_some() {
             self.commit(work.requests.drain(..), work.job.take());
         }
-        for request in work.cuts.drain(..) {
+        for request in work.snapshots.drain(..) {
             // Who asked may have stopped waiting: it is let go of again.
             let _ = request.send(self.snapshot_point());
         }
@@ -387,7 +387,6 @@ impl Committer {
                 self.name_synced();
                 Ok(())
             }
-            JobTask::Tidy => segment_jobs::tidy(&self.core, &self.log),
         }
     }
 

@@ -4,14 +4,17 @@
 //!
 //! A thread that holds one of these locks may take only those after it:
 //!
-//! 1. the compaction turn ([`Core::turn_to_compact`])
-//! 2. the purge turn ([`Core::turn_to_purge`])
-//! 3. the committer ([`crate::commit::group_commit`])
-//! 4. the commit queue
-//! 5. the segment accounting, or the blob names
-//! 6. a bucket of the table
-//! 7. the queues of the document cache, the pins, the lists of obsolete files, the
-//!    catalogue's state, and the wakeup: nothing is taken while one of these is held
+//! 1. the committer ([`crate::commit::group_commit`])
+//! 2. the commit queue
+//! 3. the segment accounting, or the names of blobs
+//! 4. a bucket of the table
+//! 5. one of: the queues of the document cache, the pins, the lists of obsolete files, the
+//!    state of the catalogue, a wakeup. Nothing is taken while one of these is held.
+//!
+//! The turns to compact and to remove files ([`CompactionTurn`], [`PurgeTurn`], in this
+//! order) are not locks: they guard no data, and are taken before any lock. Files are removed
+//! while no lock is held, with one exception: the commit leader removes the reserve, whose
+//! space it needs, and segment files that it failed to begin or has not used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,6 +30,7 @@ use crate::model::config::Durability;
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
+use crate::platform::semaphore::{Semaphore, SemaphorePermit};
 use crate::platform::wakeup::Wakeup;
 use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::reader::FrameReader;
@@ -59,33 +63,42 @@ pub(crate) struct Core {
 }
 
 /// What changes while an engine is open, other than its documents.
-#[derive(Default)]
 pub(crate) struct CoreState {
-    compacting: Mutex<()>,
-    purging: Mutex<()>,
-    /// Segments that were taken out of the log and whose files are still there.
+    compaction: Semaphore,
+    purge: Semaphore,
+    /// Segments that were taken out of the log and whose files still exist.
     obsolete_segments: Mutex<Vec<SegmentId>>,
     poison: OnceLock<Error>,
     is_closed: AtomicBool,
 }
 
-/// Proof that the caller is the only one that compacts.
-pub(crate) struct CompactionTurn<'a>(#[allow(dead_code, reason = "held")] MutexGuard<'a, ()>);
+impl Default for CoreState {
+    fn default() -> Self {
+        Self {
+            compaction: Semaphore::new(1),
+            purge: Semaphore::new(1),
+            obsolete_segments: Mutex::default(),
+            poison: OnceLock::new(),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+}
 
-/// Proof that the caller is the only one that removes obsolete files.
-pub(crate) struct PurgeTurn<'a>(#[allow(dead_code, reason = "held")] MutexGuard<'a, ()>);
+/// Proof that nobody else compacts.
+pub(crate) struct CompactionTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
+
+/// Proof that nobody else removes obsolete files.
+pub(crate) struct PurgeTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
 
 impl Core {
     /// Blocks until nobody else compacts.
     pub(crate) fn turn_to_compact(&self) -> CompactionTurn<'_> {
-        let turn = self.state.compacting.lock();
-        CompactionTurn(turn.unwrap_or_else(PoisonError::into_inner))
+        CompactionTurn(self.state.compaction.acquire())
     }
 
     /// Blocks until nobody else removes obsolete files.
     pub(crate) fn turn_to_purge(&self) -> PurgeTurn<'_> {
-        let turn = self.state.purging.lock();
-        PurgeTurn(turn.unwrap_or_else(PoisonError::into_inner))
+        PurgeTurn(self.state.purge.acquire())
     }
 
     pub(crate) fn obsolete_segments(&self) -> MutexGuard<'_, Vec<SegmentId>> {

@@ -34,8 +34,6 @@ pub(crate) enum JobTask {
     },
     /// Seal the active segment.
     Seal,
-    /// Remove files in the log's directory that do not belong to the log.
-    Tidy,
 }
 
 /// A frame to be copied.

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::commit::change::WriteRequest;
-use crate::commit::job::{CommitJob, SnapshotRequest};
+use crate::commit::job::{CommitJob, JobTask, SnapshotPoint, SnapshotRequest};
 use crate::commit::promise::{Acknowledgement, Commit};
 use crate::format::frame::encoded::EncodedFrame;
 use crate::model::error::{Error, Result};
@@ -35,14 +36,14 @@ pub(crate) struct QueuedWork {
     pub(crate) requests: Vec<QueuedWrite>,
     pub(crate) job: Option<CommitJob>,
     /// Snapshots that are to be taken behind the writes.
-    pub(crate) cuts: Vec<SnapshotRequest>,
+    pub(crate) snapshots: Vec<SnapshotRequest>,
     /// Whether nothing is left behind it in the queue.
     pub(crate) is_all: bool,
 }
 
 impl QueuedWork {
     pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.job.is_none() && self.cuts.is_empty()
+        self.requests.is_empty() && self.job.is_none() && self.snapshots.is_empty()
     }
 }
 
@@ -66,7 +67,7 @@ struct CommitQueueState {
     requests: VecDeque<QueuedWrite>,
     bytes: u64,
     job: Option<CommitJob>,
-    cuts: Vec<SnapshotRequest>,
+    snapshots: Vec<SnapshotRequest>,
     closed: bool,
     /// Whether the committer's thread sleeps: to wake one that does not is a system call
     /// all the same.
@@ -75,7 +76,7 @@ struct CommitQueueState {
 
 impl CommitQueueState {
     fn has_work(&self) -> bool {
-        !self.requests.is_empty() || self.job.is_some() || !self.cuts.is_empty()
+        !self.requests.is_empty() || self.job.is_some() || !self.snapshots.is_empty()
     }
 }
 
@@ -152,29 +153,42 @@ impl CommitQueue {
         }
     }
 
-    /// Hands the committer a job, which goes with the next batch. There is one at a
-    /// time: the next is handed over once the last is done.
-    pub(crate) fn submit_job(&self, job: CommitJob) -> Result<()> {
+    /// Has the committer carry out a task with its next batch. Blocks until that is done.
+    /// There is one task at a time: the callers hold the turn to compact.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], and those of the task.
+    pub(crate) fn run_task(&self, task: JobTask, may_use_reserve: bool) -> Result<()> {
+        let (done, outcome) = sync_channel(1);
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
         }
-        state.job = Some(job);
+        debug_assert!(state.job.is_none(), "there is one task at a time");
+        state.job = Some(CommitJob {
+            task,
+            may_use_reserve,
+            done,
+        });
         self.note(&state);
         self.wake(state);
-        Ok(())
+        outcome.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Asks the committer for a snapshot between two batches.
-    pub(crate) fn submit_cut(&self, request: SnapshotRequest) -> Result<()> {
+    /// The store between two batches. Blocks until the current batch is committed.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub(crate) fn snapshot_point(&self) -> Result<SnapshotPoint> {
+        let (done, point) = sync_channel(1);
         let mut state = self.lock();
         if state.closed {
             return Err(Error::Closed);
         }
-        state.cuts.push(request);
+        state.snapshots.push(done);
         self.note(&state);
         self.wake(state);
-        Ok(())
+        point.recv().map_err(|_| Error::Closed)
     }
 
     /// Waits for work. False once the queue is closed and empty.
@@ -206,7 +220,7 @@ impl CommitQueue {
     pub(crate) fn take(&self, work: &mut QueuedWork, max_bytes: u64, max_requests: usize) {
         let mut state = self.lock();
         work.job = state.job.take();
-        work.cuts.append(&mut state.cuts);
+        work.snapshots.append(&mut state.snapshots);
         let batch = &mut work.requests;
         let mut bytes = 0;
         while let Some(next) = state.requests.front() {
@@ -242,7 +256,11 @@ impl CommitQueue {
         self.close();
         let mut state = self.lock();
         let requests = std::mem::take(&mut state.requests);
-        let abandoned = (requests, state.job.take(), std::mem::take(&mut state.cuts));
+        let abandoned = (
+            requests,
+            state.job.take(),
+            std::mem::take(&mut state.snapshots),
+        );
         drop(state);
         drop(abandoned);
     }

@@ -58,10 +58,3 @@ pub(super) fn seal(accounting: &SegmentAccounting, log: &mut Log) -> Result<(), 
     accounting.lock().begun(log.active());
     Ok(())
 }
-
-/// Removes files in the log's directory that are neither part of the store nor pinned.
-pub(super) fn tidy(core: &Core, log: &Log) -> Result<()> {
-    let obsolete = core.obsolete_segments().clone();
-    let is_kept = |id: SegmentId| obsolete.contains(&id) || core.pins.holds_segment(id);
-    log.tidy(&core.directory, &is_kept)
-}

@@ -5,7 +5,7 @@
 //! whitespace between them. Up to the inline size that stays in memory; past it, it
 //! goes to a blob, and a value is read back to be judged once it is complete.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -17,6 +17,7 @@ use crate::json::validate;
 use crate::model::error::{Error, Result};
 use crate::model::ids::BlobId;
 use crate::model::limits::{Limits, Usage, Violation};
+use crate::platform::semaphore::Semaphore;
 use crate::storage::blobs::{BlobStore, BlobWriter, UncommittedBlob};
 
 /// What writers share: the rules, and the few buffers for judging spooled values.
@@ -25,40 +26,6 @@ pub(crate) struct WriteContext {
     pub(crate) inline_bytes: u32,
     pub(crate) blobs: Arc<BlobStore>,
     pub(crate) value_checks: Semaphore,
-}
-
-/// Bounds how many spooled values are in memory at once.
-pub(crate) struct Semaphore {
-    free: Mutex<usize>,
-    returned: Condvar,
-}
-
-struct SemaphorePermit<'a>(&'a Semaphore);
-
-impl Semaphore {
-    pub(crate) fn new(count: usize) -> Self {
-        Self {
-            free: Mutex::new(count),
-            returned: Condvar::new(),
-        }
-    }
-
-    fn acquire(&self) -> SemaphorePermit<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self
-            .returned
-            .wait_while(free, |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        SemaphorePermit(self)
-    }
-}
-
-impl Drop for SemaphorePermit<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.returned.notify_one();
-    }
 }
 
 /// Takes a document in, chunk by chunk. Dropping it discards what was written.

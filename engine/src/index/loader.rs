@@ -188,7 +188,7 @@ mod tests {
             assert!(!directory.remove(id).unwrap());
             ControlFlow::Continue(())
         });
-        walked.unwrap();
+        assert!(walked.unwrap().is_continue());
         assert_eq!((visited, directory.segments().unwrap()), (1, vec![id]));
         assert!(directory.remove(id).unwrap());
         assert_eq!(directory.segments().unwrap(), Vec::<SegmentId>::new());

@@ -11,11 +11,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use crate::commit::core::Core;
-use crate::commit::job::{CommitJob, FrameCopy, JobTask, MAX_COPIED_FRAMES};
+use crate::commit::core::{CompactionTurn, Core};
+use crate::commit::job::{FrameCopy, JobTask, MAX_COPIED_FRAMES};
 use crate::format::frame::encoded::EncodedFrame;
 use crate::format::frame::header::EntryKind;
 use crate::format::frame::meta::FrameMeta;
@@ -42,7 +41,12 @@ pub(crate) fn run(core: &Core) {
     let _ = purge(core);
     loop {
         while let Some(victim) = next_victim(core) {
-            let outcome = rewrite(core, victim, CompactionPace::Polite);
+            let outcome = rewrite(
+                core,
+                &core.turn_to_compact(),
+                victim,
+                CompactionPace::Polite,
+            );
             let _ = purge(core);
             match outcome {
                 Ok(()) => {}
@@ -129,9 +133,11 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
             total_bytes,
         });
         done_bytes += held.bytes;
+        let victim = CompactionVictim { id, whole };
         match rewrite(
             core,
-            CompactionVictim { id, whole },
+            &core.turn_to_compact(),
+            victim,
             CompactionPace::Hurried,
         ) {
             Ok(()) => {}
@@ -147,14 +153,11 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
 }
 
 /// Copies what is current in a segment to the end of the log, and removes it.
-fn rewrite(core: &Core, victim: CompactionVictim, pace: CompactionPace) -> Result<()> {
-    let _turn = core.turn_to_compact();
-    rewrite_in_turn(core, victim, pace)
-}
-
-/// The same, by who has the turn.
-pub(crate) fn rewrite_in_turn(
+///
+/// The turn must be held for the whole time in which the victim is chosen by what it holds.
+pub(crate) fn rewrite(
     core: &Core,
+    _turn: &CompactionTurn<'_>,
     victim: CompactionVictim,
     pace: CompactionPace,
 ) -> Result<()> {
@@ -179,13 +182,11 @@ pub(crate) fn rewrite_in_turn(
             continue;
         }
         let bytes = u64::from(entry.bytes);
-        if step_bytes + bytes > now.step_bytes() || step.len() >= MAX_COPIED_FRAMES {
+        let is_full = step_bytes + bytes > now.step_bytes() || step.len() >= MAX_COPIED_FRAMES;
+        if is_full && !step.is_empty() {
             let began = Instant::now();
-            submit(
-                core,
-                JobTask::Copy(std::mem::take(&mut step)),
-                may_use_reserve,
-            )?;
+            let copies = JobTask::Copy(std::mem::take(&mut step));
+            core.queue.run_task(copies, may_use_reserve)?;
             if now == CompactionPace::Polite {
                 core.compaction_wakeup.sleep(began.elapsed());
             }
@@ -195,10 +196,12 @@ pub(crate) fn rewrite_in_turn(
         step_bytes += bytes;
         step.push(read_copy(core, entry.hash, from)?);
     }
-    submit(core, JobTask::Copy(step), may_use_reserve)?;
+    if !step.is_empty() {
+        core.queue.run_task(JobTask::Copy(step), may_use_reserve)?;
+    }
     let deletes = deletes.into_iter().collect();
     let retire = JobTask::Retire { segment, deletes };
-    submit(core, retire, may_use_reserve)?;
+    core.queue.run_task(retire, may_use_reserve)?;
     core.obsolete_segments().push(segment);
     core.counters.segment_rewritten();
     Ok(())
@@ -228,20 +231,6 @@ fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<Fr
         usage,
         modified_ms: header.modified_ms,
     })
-}
-
-/// Hands the committer a task and waits until it is done.
-pub(crate) fn submit(core: &Core, task: JobTask, may_use_reserve: bool) -> Result<()> {
-    if matches!(&task, JobTask::Copy(copies) if copies.is_empty()) {
-        return Ok(());
-    }
-    let (done, outcome) = sync_channel(1);
-    core.queue.submit_job(CommitJob {
-        task,
-        may_use_reserve,
-        done,
-    })?;
-    outcome.recv().unwrap_or(Err(Error::Closed))
 }
 
 /// Whether rewriting gives back enough although some deletes have to stay.

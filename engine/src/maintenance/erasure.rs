@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::commit::change::{WriteOptions, WriteTarget};
-use crate::commit::core::Core;
+use crate::commit::core::{CompactionTurn, Core};
 use crate::commit::job::JobTask;
 use crate::commit::promise::Commit;
 use crate::format::file_header;
@@ -23,7 +23,7 @@ use crate::format::frame::header::EntryKind;
 use crate::index::accounting::{CompactionVictim, SegmentUsage};
 use crate::index::table::NewestFrame;
 use crate::maintenance::compaction::{self, CompactionPace};
-use crate::maintenance::purge::purge_all;
+use crate::maintenance::purge::{purge_all, tidy};
 use crate::model::config::Durability;
 use crate::model::damage::Damage;
 use crate::model::error::Result;
@@ -78,15 +78,15 @@ struct UserFrames {
 pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
     valid("user", user)?;
     core.refuse_closed()?;
-    let _turn = core.turn_to_compact();
+    let turn = core.turn_to_compact();
     let mut erased = Erased::default();
     let mut found = UserFrames::default();
-    found.look(core, user)?;
+    found.look(core, &turn, user)?;
     erased.documents = delete(core, user, &found)?;
     // The deletes are found too, and what was put meanwhile.
-    found.look(core, user)?;
-    rewrite(core, &found, &mut erased, progress)?;
-    erased.held_by_snapshots = remove(core)?;
+    found.look(core, &turn, user)?;
+    rewrite(core, &turn, &found, &mut erased, progress)?;
+    erased.held_by_snapshots = remove(core, &turn)?;
     core.cache.forget(&core.table, &found.hashes);
     core.catalogue.start_over()?;
     let is_delete = |hash: &&NamespaceHash| {
@@ -100,8 +100,8 @@ pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress))
 impl UserFrames {
     /// Looks through every segment that was not seen yet; the one that is being written is
     /// ended first.
-    fn look(&mut self, core: &Core, user: &str) -> Result<()> {
-        compaction::submit(core, JobTask::Seal, true)?;
+    fn look(&mut self, core: &Core, _turn: &CompactionTurn<'_>, user: &str) -> Result<()> {
+        core.queue.run_task(JobTask::Seal, true)?;
         let sealed: Vec<SegmentId> = {
             let segments = core.accounting.lock();
             segments.sealed().map(|(id, _)| id).collect()
@@ -168,6 +168,7 @@ fn delete(core: &Core, user: &str, found: &UserFrames) -> Result<u64> {
 /// Writes the segments anew that hold something of the user, the oldest first.
 fn rewrite(
     core: &Core,
+    turn: &CompactionTurn<'_>,
     found: &UserFrames,
     erased: &mut Erased,
     progress: &mut dyn FnMut(Progress),
@@ -203,7 +204,7 @@ fn rewrite(
         });
         done_bytes += bytes;
         let victim = CompactionVictim { id, whole: true };
-        match compaction::rewrite_in_turn(core, victim, CompactionPace::Hurried) {
+        match compaction::rewrite(core, turn, victim, CompactionPace::Hurried) {
             Ok(()) => erased.segments += 1,
             Err(error) if compaction::is_lasting(&error) => {
                 compaction::leave(core, id, &error);
@@ -220,9 +221,9 @@ fn rewrite(
 
 /// Removes the files of what is no part of the store any more, durably. How many a snapshot
 /// holds.
-fn remove(core: &Core) -> Result<u64> {
+fn remove(core: &Core, turn: &CompactionTurn<'_>) -> Result<u64> {
     let held = purge_all(core)?;
-    compaction::submit(core, JobTask::Tidy, false)?;
+    tidy(core, turn)?;
     core.write_context.blobs.sync_names()?;
     Ok(held)
 }

@@ -1,35 +1,41 @@
 //! Removing obsolete files: segments and blobs that are not part of the store any more.
 
-use crate::commit::core::Core;
-use crate::model::error::Result;
-use crate::model::ids::{BlobId, SegmentId};
+use std::path::Path;
 
-/// Removes the files of what is no part of the store any more, and of no snapshot. What
-/// cannot be removed is tried again by the next sweep; the error tells why.
+use crate::commit::core::{CompactionTurn, Core};
+use crate::format::file_header;
+use crate::format::manifest::SegmentRecord;
+use crate::format::summary::entry;
+use crate::model::error::{Error, Result};
+use crate::model::ids::{BlobId, SegmentId};
+use crate::platform::fs::Fs;
+use crate::storage::io::{open_stored, stored_len};
+
+/// Removes the files of obsolete segments and blobs that no snapshot holds. Files that cannot
+/// be removed are tried again next time; the error is the first one.
 pub(crate) fn purge(core: &Core) -> Result<()> {
     let _turn = core.turn_to_purge();
     let mut outcome = core.write_context.blobs.purge(&core.pins);
-    core.obsolete_segments().retain(|segment| {
-        if core.pins.holds_segment(*segment) {
-            return true;
+    // They stay in the list until they are gone, so that others know of them.
+    let obsolete = core.obsolete_segments().clone();
+    for segment in obsolete {
+        if core.pins.holds_segment(segment) {
+            continue;
         }
-        match core.directory.remove(*segment) {
+        match core.directory.remove(segment) {
             Ok(true) => {
-                core.reader.forget(*segment);
-                false
+                core.reader.forget(segment);
+                core.obsolete_segments().retain(|id| *id != segment);
             }
-            Ok(false) => true,
-            Err(error) => {
-                outcome = std::mem::replace(&mut outcome, Ok(())).and(Err(error));
-                true
-            }
+            Ok(false) => {}
+            Err(error) => outcome = outcome.and(Err(error)),
         }
-    });
+    }
     outcome
 }
 
-/// The same, until nothing of what is to go now is left but what snapshots hold; how many
-/// files that is. What is to go from then on is for a later sweep: there need be no end of it.
+/// Removes all files that are obsolete now, except those that snapshots hold. Returns their
+/// number. Files that become obsolete later are left to later calls.
 pub(crate) fn purge_all(core: &Core) -> Result<u64> {
     let segments = core.obsolete_segments().clone();
     let blobs = core.write_context.blobs.obsolete_ids();
@@ -39,11 +45,11 @@ pub(crate) fn purge_all(core: &Core) -> Result<u64> {
             return Ok(held);
         }
         // The catalogue is being built from them.
-        core.directory.wait_for_walks();
+        core.directory.wait_until_released();
     }
 }
 
-/// How many of these are still there, if snapshots hold every one that is.
+/// The number of these files that still exist, if snapshots hold every one of them.
 fn held_only(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u64> {
     let _turn = core.turn_to_purge();
     let mut left = core.obsolete_segments().clone();
@@ -53,4 +59,55 @@ fn held_only(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u6
     left_blobs.retain(|id| blobs.contains(id));
     let are_held = left_blobs.iter().all(|id| core.pins.holds_blob(*id));
     (is_held && are_held).then_some((left.len() + left_blobs.len()) as u64)
+}
+
+/// Removes the files in the log's directory that belong to no segment of the store and are
+/// not pinned, and cuts off what a crash left behind the frames of sealed segments. Durably.
+///
+/// # Errors
+/// [`Error::Poisoned`] once writing has stopped; [`Error::Io`]; [`Error::Closed`].
+pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
+    core.poison().map_or(Ok(()), Err)?;
+    let point = core.queue.snapshot_point()?;
+    let manifest = &point.image.manifest;
+    let active = point.image.unsealed.as_ref().map(|(id, _)| *id);
+    // The committer may be working on these.
+    let is_in_use = |id: SegmentId| id >= manifest.next_segment || Some(id) == active;
+    let obsolete = core.obsolete_segments().clone();
+    let is_kept = |id| obsolete.contains(&id) || core.pins.holds_segment(id);
+    let (fs, dir) = (&*core.directory.fs, &core.directory.dir);
+    for (id, path) in core.directory.files()? {
+        if is_in_use(id) {
+            continue;
+        }
+        let record = manifest.segments.iter().find(|record| record.id == id);
+        match record {
+            Some(SegmentRecord {
+                sealed: Some(sealed),
+                ..
+            }) if path == file_header::path(dir, id) => cut_off(fs, &path, sealed.bytes)?,
+            Some(_) if path == entry::path(dir, id) => {}
+            None if is_kept(id) => {}
+            _ => fs
+                .remove(&path)
+                .map_err(|error| Error::io("remove", &path, error))?,
+        }
+    }
+    fs.sync_dir(dir)
+        .map_err(|error| Error::io("sync", dir, error))
+}
+
+fn cut_off(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<()> {
+    match open_stored(fs, path).and_then(|file| stored_len(&*file, path)) {
+        Ok(len) if len > bytes => {}
+        Ok(_) => return Ok(()),
+        // It stays as it is, and is reported where it is read.
+        Err(error) if error.is_damage() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let cut = fs.open_for_write(path).and_then(|file| {
+        file.set_len(bytes)?;
+        file.sync()
+    });
+    cut.map_err(|error| Error::io("truncate", path, error))
 }

@@ -81,15 +81,13 @@ impl Snapshot {
     /// Takes one. Blocks until who commits has come to the end of a batch, and then for a
     /// look at each file.
     pub(crate) fn take(core: &Core) -> Result<Self> {
-        let (done, cut) = std::sync::mpsc::sync_channel(1);
-        core.queue.submit_cut(done)?;
         let SnapshotPoint {
             image: LogImage { manifest, unsealed },
             blobs,
             documents,
             damaged_frames,
             pin,
-        } = cut.recv().map_err(|_| Error::Closed)?;
+        } = core.queue.snapshot_point()?;
         let (log, store) = (&core.directory.dir, manifest.store);
         let sealed: Vec<(SegmentId, SealedSegment)> = manifest
             .segments

@@ -12,6 +12,7 @@ pub(crate) mod directory;
 pub(crate) mod failure;
 pub(crate) mod manifest_file;
 pub(crate) mod reader;
+mod removal_gate;
 pub(crate) mod scan;
 pub(crate) mod summary_file;
 pub(crate) mod sync_latency;
@@ -20,15 +21,13 @@ mod write_behind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::format::file_header;
 use crate::format::manifest::{Manifest, SealedSegment, SegmentRecord};
 use crate::format::summary::builder::SummaryBuilder;
-use crate::format::summary::entry::{SummaryEntry, path as summary_path};
+use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 use crate::platform::fs::Fs;
 use crate::storage::log::active::{ActiveSegment, BatchMark, FrameWrite};
-use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::failure::LogFailure;
 use crate::storage::log::summary_file::write_summary;
 use crate::storage::log::sync_latency::SyncLatency;
@@ -273,48 +272,6 @@ impl Log {
             self.rotate()?;
         }
         Ok(())
-    }
-
-    /// Removes the files of segments that are not listed, those excepted that are held,
-    /// and what was begun of others; cuts off what a crash left behind the frames of a
-    /// sealed one. Durably.
-    pub(crate) fn tidy(
-        &self,
-        place: &LogDirectory,
-        is_held: &dyn Fn(SegmentId) -> bool,
-    ) -> Result<()> {
-        for (id, path) in place.files()? {
-            let record = self.manifest.segments.iter().find(|r| r.id == id);
-            let is_whole = path == file_header::path(&self.dir, id);
-            match record {
-                Some(SegmentRecord { sealed, .. }) if is_whole => {
-                    if let Some(sealed) = sealed {
-                        self.cut_off(&path, sealed.bytes)?;
-                    }
-                }
-                Some(_) if path == summary_path(&self.dir, id) => {}
-                None if is_held(id) => {}
-                _ => self
-                    .fs
-                    .remove(&path)
-                    .map_err(|error| Error::io("remove", &path, error))?,
-            }
-        }
-        self.fs
-            .sync_dir(&self.dir)
-            .map_err(|error| Error::io("sync", &self.dir, error))
-    }
-
-    fn cut_off(&self, path: &Path, bytes: u64) -> Result<()> {
-        let open = self.fs.open(path).and_then(|file| file.len());
-        if open.map_err(|error| Error::io("stat", path, error))? <= bytes {
-            return Ok(());
-        }
-        let cut = self.fs.open_for_write(path).and_then(|file| {
-            file.set_len(bytes)?;
-            file.sync()
-        });
-        cut.map_err(|error| Error::io("truncate", path, error))
     }
 
     /// Takes a segment, none of whose frames is current, out of the log. Its files may

@@ -4,7 +4,7 @@
 //! It knows files and what is in them, and nothing of what is current.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError};
+use std::sync::Arc;
 
 use crate::format::file_header::{self, StoreId};
 use crate::format::manifest::SealedSegment;
@@ -16,6 +16,7 @@ use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 use crate::platform::fs::Fs;
 use crate::storage::io::remove_if_present;
+use crate::storage::log::removal_gate::{FilesHeld, RemovalGate};
 use crate::storage::log::scan::{SegmentScan, scan};
 use crate::storage::log::summary_file::{SummaryReader, write_summary};
 
@@ -26,8 +27,7 @@ pub(crate) struct LogDirectory {
     pub(crate) dir: PathBuf,
     pub(crate) store: StoreId,
     pub(crate) hash_key: [u8; 16],
-    /// Held for reading by who walks the segments' files, so that none goes meanwhile.
-    walking: Arc<RwLock<()>>,
+    removal_gate: Arc<RemovalGate>,
 }
 
 impl LogDirectory {
@@ -37,7 +37,7 @@ impl LogDirectory {
             dir: dir.to_owned(),
             store,
             hash_key,
-            walking: Arc::default(),
+            removal_gate: Arc::default(),
         }
     }
 
@@ -74,19 +74,17 @@ impl LogDirectory {
         Ok(ids)
     }
 
-    /// Keeps all files where they are.
-    pub(crate) fn hold(&self) -> RwLockReadGuard<'_, ()> {
-        self.walking.read().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps the files of all segments in place. Blocks while some are being removed.
+    pub(crate) fn hold(&self) -> FilesHeld<'_> {
+        self.removal_gate.hold()
     }
 
-    /// Removes the files of a segment, unless somebody walks them; returns whether
-    /// they are gone. What cannot be removed ever is at the next open, since it is not
-    /// listed.
+    /// Removes the files of a segment, unless they are held. Returns whether they are gone.
+    /// Files that could not be removed are removed by the next open, because they are not
+    /// listed in the manifest.
     pub(crate) fn remove(&self, id: SegmentId) -> Result<bool> {
-        let _alone = match self.walking.try_write() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(false),
+        let Some(_removal) = self.removal_gate.try_remove() else {
+            return Ok(false);
         };
         for path in [file_header::path(&self.dir, id), entry::path(&self.dir, id)] {
             remove_if_present(&*self.fs, &path)?;
@@ -94,10 +92,9 @@ impl LogDirectory {
         Ok(true)
     }
 
-    /// Waits until nobody walks the files who does so now.
-    pub(crate) fn wait_for_walks(&self) {
-        let alone = self.walking.write();
-        drop(alone.unwrap_or_else(PoisonError::into_inner));
+    /// Blocks until nobody holds the files.
+    pub(crate) fn wait_until_released(&self) {
+        self.removal_gate.wait_for_readers();
     }
 
     pub(crate) fn scan(&self, id: SegmentId, end: Option<u64>) -> Result<SegmentScan> {
