@@ -19,8 +19,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::header::HeaderMap;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::counters::Count;
 use crate::error::Refusal;
-use crate::metrics::Count;
 use cache::TokenCache;
 use challenge::Challenges;
 pub(crate) use challenge::{NO_LINKED_IDENTITY, bearer};

@@ -9,9 +9,9 @@ use clap::{Arg, ArgMatches, Command, Subcommand};
 use serde_json::{Map, Value};
 
 use crate::console;
-use crate::log::{self, Format};
+use crate::log;
 use crate::serve::{self, ServeError};
-use crate::settings::{Given, Settings};
+use crate::settings::{Format, Given, Settings};
 
 /// Width of the comments in the example.
 const WIDTH: usize = 90;

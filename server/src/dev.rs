@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::address::Address;
+use crate::settings::Address;
 
 /// Random bytes of the key, as many as HS256 hashes to.
 const KEY_BYTES: usize = 32;

@@ -14,9 +14,7 @@ use crate::auth::keys::{KeyError, KeySet};
 use crate::auth::provider::{Provider, Source};
 use crate::auth::{Authenticator, ClaimNames, Rules, Trust};
 use crate::outgoing::{Endpoint, EndpointError, Outgoing};
-use crate::serve::DEFAULT_MAX_CONNECTIONS;
-use crate::settings::Settings;
-use crate::span::span;
+use crate::settings::{Settings, span};
 
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
@@ -75,7 +73,7 @@ impl IdentityError {
 
 /// Judges what needs no file, and says what an operator should know.
 pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
-    let is_dev = settings.dev.unwrap_or(false);
+    let is_dev = settings.is_dev();
     let is_remote = issuers(settings).next().is_some()
         || key_urls(settings).next().is_some()
         || introspection_url(settings)?.is_some();
@@ -226,7 +224,7 @@ pub(crate) fn authenticator(
         .token_cache_entries
         .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
     let trust = trust(settings, local, entries)?;
-    let places = settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let places = settings.connections();
     let max_waiting = (places / WAITING_PART).clamp(1, Semaphore::MAX_PERMITS);
     Authenticator::new(trust, rules, realm, entries, max_waiting).ok_or(IdentityError::Realm)
 }

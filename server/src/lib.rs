@@ -29,7 +29,6 @@
     )
 )]
 
-mod address;
 mod admin;
 mod admin_client;
 mod answer;
@@ -43,6 +42,7 @@ mod config;
 mod connection;
 mod console;
 mod cors;
+mod counters;
 mod descriptors;
 mod dev;
 mod download;
@@ -73,7 +73,6 @@ mod route;
 mod scope;
 mod serve;
 mod settings;
-mod span;
 mod store;
 mod systemd;
 mod tls;

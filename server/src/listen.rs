@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::address::Address;
 use crate::connection::{Answers, Carrier};
 use crate::metrics::Counters;
 use crate::places::Places;
+use crate::settings::Address;
 
 /// How long to wait where the system has no file descriptor for a connection: they
 /// come back as connections end, and asking at once again would spin.

@@ -4,8 +4,6 @@
 
 use std::io::{self, Write};
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
@@ -15,20 +13,11 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use crate::settings::Format;
+
 const DEFAULT_FILTER: &str = "info";
 /// Lines that may wait to be written; what comes on top is not logged.
 const WAITING_LINES: usize = 16 * 1024;
-
-/// What a line looks like.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Format {
-    /// For people
-    #[default]
-    Text,
-    /// An object for each event
-    Json,
-}
 
 /// What is written still when it is dropped.
 pub(crate) struct Log {

@@ -6,7 +6,6 @@ mod process;
 mod requests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use prefd_engine::Engine;
 use prometheus_client::encoding::prometheus_text;
@@ -14,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::auth::Authenticator;
 use crate::budget::Budget;
+use crate::counters::{Count, Gauge};
 use crate::health::Health;
 use exposition::Exposition;
 pub(crate) use requests::{Kind, Requests};
@@ -27,44 +27,6 @@ pub(crate) struct Counters {
     pub(crate) requests: Requests,
     pub(crate) connections: Gauge,
     pub(crate) failed_handshakes: Count,
-}
-
-/// Something that only grows.
-#[derive(Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    pub(crate) fn add_one(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// How many there are of something now.
-#[derive(Default)]
-pub(crate) struct Gauge(AtomicU64);
-
-/// One of those that a [`Gauge`] counts, until it is dropped.
-pub(crate) struct Counted<'a>(&'a Gauge);
-
-impl Gauge {
-    pub(crate) fn count(&self) -> Counted<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(self)
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What metrics are read from.

@@ -12,24 +12,19 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::address::Address;
 use crate::admin::{Admin, AdminToken};
 use crate::auth::keys::KeySet;
 use crate::descriptors::Shares;
-use crate::dev;
 use crate::handler::Handler;
 use crate::identity::{self, IdentityError};
 use crate::listen::{Door, Listener};
 use crate::log::{self, Log};
 use crate::places::Places;
-use crate::settings::{Given, Settings};
-use crate::span::span;
-use crate::systemd;
+use crate::settings::{Address, Given, Settings, span};
 use crate::tls::Certificate;
-use crate::token;
+use crate::{dev, systemd, token};
 use error::system;
 pub(crate) use error::{ServeError, cause};
-pub(crate) use parts::DEFAULT_MAX_CONNECTIONS;
 use parts::{
     DEFAULT_TIMEOUT, admin, admin_address, certificate, check, cors, listen_address, open, versions,
 };
@@ -68,10 +63,10 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
     // directory, which must be ours before it is written to.
     let mut keys = identity::local_keys(&settings)?;
     let certificate = certificate(&settings)?;
-    let connections = settings.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS);
+    let connections = settings.connections();
     let shares = Shares::of_process(connections, other_descriptors(&settings))?;
     let engine = open(&settings, &data_dir, shares)?;
-    if is_dev(&settings) {
+    if settings.is_dev() {
         dev::ensure_key(&data_dir).map_err(system("cannot make the key of --dev"))?;
         add_dev_key(&mut keys, &data_dir)?;
     }
@@ -114,10 +109,6 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
     certificate(settings).map(drop)
 }
 
-fn is_dev(settings: &Settings) -> bool {
-    settings.dev.unwrap_or(false)
-}
-
 /// File descriptors beside those of connections and the store: the operator's, each with
 /// a file that is read, and those to identity providers.
 fn other_descriptors(settings: &Settings) -> u64 {
@@ -151,7 +142,7 @@ impl Server {
     async fn serve(&self) -> Result<(), ServeError> {
         let mut signals = Signals::new().map_err(system("cannot wait for signals"))?;
         let listener = match Listener::handed_over()? {
-            Some(listener) if is_dev(&self.settings) && !listener.address().is_local() => {
+            Some(listener) if self.settings.is_dev() && !listener.address().is_local() => {
                 return Err(ServeError::DevOffLoopback(listener.address().clone()));
             }
             Some(listener) => listener,
@@ -268,7 +259,7 @@ impl Server {
 
     fn reload_keys(&self) -> Result<(), ServeError> {
         let mut keys = identity::local_keys(&self.settings)?;
-        if is_dev(&self.settings) {
+        if self.settings.is_dev() {
             add_dev_key(&mut keys, &self.data_dir)?;
         }
         Ok(identity::reload(
@@ -301,7 +292,7 @@ impl Server {
             (Address::Tcp(_), Some(_)) => "https://",
         };
         let mut text = format!("listening on {scheme}{address}\n");
-        if is_dev(settings) {
+        if settings.is_dev() {
             let path = dev::key_path(&self.data_dir);
             let key = std::fs::read(path).map_err(system("cannot read the key of --dev"))?;
             let claims = token::NewClaims {

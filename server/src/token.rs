@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 
 use crate::dev;
-use crate::span::Span;
+use crate::settings::Span;
 
 /// What the token is to say.
 #[derive(Debug, clap::Args)]

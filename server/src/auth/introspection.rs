@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::auth::cache::TokenCache;
 use crate::auth::provider::{FetchError, Provider};
 use crate::auth::{Claims, Denial, Rules};
-use crate::metrics::Count;
+use crate::counters::Count;
 use crate::outgoing::{Endpoint, Outgoing, OutgoingError};
 
 /// Questions at a time.

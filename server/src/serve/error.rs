@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::address::Address;
 use crate::admin::AdminTokenError;
 use crate::cors::CorsError;
 use crate::descriptors::TooFew;
@@ -11,7 +10,7 @@ use crate::identity::IdentityError;
 use crate::listen::ListenError;
 use crate::openapi::OpenApiError;
 use crate::restore::RestoreError;
-use crate::settings::SettingsError;
+use crate::settings::{Address, SettingsError};
 use crate::tls::TlsError;
 use crate::token::TokenError;
 

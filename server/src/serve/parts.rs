@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use prefd_engine::{Config, Engine};
 
-use crate::address::{Address, MaybeAddress};
 use crate::admin::{Admin, AdminToken, StoreDesk};
 use crate::auth::keys::KeySet;
 use crate::budget::Budget;
@@ -18,15 +17,12 @@ use crate::descriptors::Shares;
 use crate::download::ReadAhead;
 use crate::handler::Handler;
 use crate::health::Health;
-use crate::identity;
 use crate::metrics::{Metrics, Sources};
 use crate::openapi::OpenApi;
-use crate::restore;
-use crate::serve::{ServeError, is_dev};
-use crate::settings::Settings;
-use crate::span::span;
+use crate::serve::error::ServeError;
+use crate::settings::{Address, MaybeAddress, Settings, span};
 use crate::tls::Certificate;
-use crate::upload;
+use crate::{identity, restore, upload};
 
 pub(crate) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
@@ -34,7 +30,6 @@ const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The page says 2025-1; the newest public client library calls 2024-2.
 const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
-pub(crate) const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
@@ -50,7 +45,7 @@ pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, Se
 /// Judges what needs no file.
 pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     let address = listen_address(settings);
-    if is_dev(settings) && !address.is_local() {
+    if settings.is_dev() && !address.is_local() {
         return Err(ServeError::DevOffLoopback(address));
     }
     if let Some((address, true)) = admin_address(settings)
