@@ -18,8 +18,7 @@ use crate::admin::TOTAL_BYTES;
 use crate::admin_client::{AdminError, AdminOptions};
 use crate::archive::{self, ArchiveError, Contents};
 use crate::console::{self, Bar};
-use crate::restore::{self, RestoreError};
-use crate::serve::cause;
+use crate::store::{UnfinishedRestore, cause, refuse_unfinished};
 use crate::whole_file::WholeFile;
 
 /// The path that stands for standard output.
@@ -52,7 +51,7 @@ pub(crate) enum BackupError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
-    Unfinished(#[from] RestoreError),
+    Unfinished(#[from] UnfinishedRestore),
     #[error("cannot open the data directory: {0}{cause}{hint}", cause = cause(.0), hint = hint(.0))]
     Open(prefd_engine::Error),
     #[error("{} is there already", .0.display())]
@@ -154,7 +153,7 @@ fn take(options: &BackupOptions, out: &mut dyn Write) -> Result<(), BackupError>
 }
 
 fn take_offline(data_dir: &Path, out: &mut dyn Write, bar: &mut Bar) -> Result<(), BackupError> {
-    restore::refuse_unfinished(data_dir)?;
+    refuse_unfinished(data_dir)?;
     let mut config = Config::new(data_dir);
     // A directory that is none is refused here, and not made.
     prefd_engine::stats(&config).map_err(BackupError::Open)?;

@@ -14,7 +14,7 @@ use prefd_engine::{Config, Engine, Error};
 use serde_json::{Value, json};
 
 use crate::console;
-use crate::serve::cause;
+use crate::store::cause;
 use phase::{Act, Figures, Phase};
 
 /// What is to be measured, and where.

@@ -12,11 +12,11 @@ use crate::admin_client::{self, HealthOptions};
 use crate::backup::{self, BackupOptions};
 use crate::bench::{self, BenchOptions};
 use crate::config::{self, ConfigCommand};
+use crate::inspect::{self, StoreOptions};
 use crate::manual::{self, CompletionsOptions, ManOptions};
 use crate::restore::{self, RestoreOptions};
 use crate::serve;
 use crate::settings::{Given, Settings};
-use crate::store::{self, StoreOptions};
 use crate::token::{self, TokenOptions};
 use crate::transfer::{self, EraseOptions, ExportOptions, ImportOptions};
 
@@ -105,9 +105,9 @@ impl Command {
                 }
                 token::run(&options).map_err(|error| (error.is_usage(), error.to_string()))
             }
-            Self::Verify(options) => store::verify(&options).map_err(failed),
-            Self::Stats(options) => store::stats(&options).map_err(failed),
-            Self::Compact(options) => store::compact(&options).map_err(failed),
+            Self::Verify(options) => inspect::verify(&options).map_err(failed),
+            Self::Stats(options) => inspect::stats(&options).map_err(failed),
+            Self::Compact(options) => inspect::compact(&options).map_err(failed),
             Self::Backup(options) => backup::run(&options).map_err(failed),
             Self::Restore(options) => restore::run(&options).map_err(failed),
             Self::Export(options) => transfer::export(&options).map_err(failed),

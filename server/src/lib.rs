@@ -56,6 +56,7 @@ mod header;
 mod health;
 mod id;
 mod identity;
+mod inspect;
 mod lines;
 mod listen;
 mod log;

@@ -10,10 +10,8 @@ use serde_json::json;
 
 use crate::archive::{self, ArchiveError, Contents};
 use crate::console::{self, Bar, Shown};
-use crate::serve::cause;
+use crate::store::{UNFINISHED, UnfinishedRestore, cause, refuse_unfinished};
 
-/// Where a directory is made before it is used. While it is there, no server starts.
-const UNFINISHED: &str = "restoring";
 /// The store's own lock, which holds nothing.
 const LOCK: &str = "lock";
 /// The path that stands for standard input.
@@ -64,8 +62,6 @@ pub(crate) enum RestoreError {
          {count} problems, the first is {first}. --accept-damage restores all that is not damaged"
     )]
     Problems { count: usize, first: String },
-    #[error("{} is of a restore that did not end: run prefd restore again", .0.display())]
-    Unfinished(PathBuf),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -73,16 +69,6 @@ pub(crate) enum RestoreError {
 fn system(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
     let path = path.to_owned();
     move |source| RestoreError::System { what, path, source }
-}
-
-/// Refuses a directory in which a restore did not end: to open it would make an empty
-/// store of it.
-pub(crate) fn refuse_unfinished(data_dir: &Path) -> Result<(), RestoreError> {
-    let unfinished = data_dir.join(UNFINISHED);
-    if unfinished.exists() {
-        return Err(RestoreError::Unfinished(unfinished));
-    }
-    Ok(())
 }
 
 /// Restores a backup.
@@ -114,7 +100,7 @@ pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
 /// Refuses a directory with anything in it but what a restore has left that did not end,
 /// which this returns.
 fn refuse_others(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreError> {
-    let leftovers = leftovers(data_dir)?;
+    let leftovers = leftovers(data_dir);
     for found in fs::read_dir(data_dir).map_err(system("list", data_dir))? {
         let found = found.map_err(system("list", data_dir))?.path();
         let is_lock = found.file_name().is_some_and(|name| name == LOCK);
@@ -130,14 +116,13 @@ fn refuse_others(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreError> {
 
 /// What a restore that did not end may have left in a directory. The folder that tells of it
 /// goes last, so that until then nobody takes the rest for a store.
-fn leftovers(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreError> {
+fn leftovers(data_dir: &Path) -> Vec<PathBuf> {
     match refuse_unfinished(data_dir) {
-        Ok(()) => Ok(Vec::new()),
-        Err(RestoreError::Unfinished(unfinished)) => {
+        Ok(()) => Vec::new(),
+        Err(UnfinishedRestore(unfinished)) => {
             let moved = FOLDERS.iter().map(|folder| data_dir.join(folder));
-            Ok(moved.chain([unfinished]).collect())
+            moved.chain([unfinished]).collect()
         }
-        Err(error) => Err(error),
     }
 }
 

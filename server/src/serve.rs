@@ -15,16 +15,18 @@ use tokio::sync::watch;
 use crate::admin::{Admin, AdminToken};
 use crate::auth::keys::KeySet;
 use crate::descriptors::Shares;
+use crate::dev;
 use crate::handler::Handler;
 use crate::identity::{self, IdentityError};
 use crate::listen::{Door, Listener};
 use crate::log::{self, Log};
 use crate::places::Places;
 use crate::settings::{Address, Given, Settings, span};
+use crate::systemd;
 use crate::tls::Certificate;
-use crate::{dev, systemd, token};
+use crate::token;
+pub(crate) use error::ServeError;
 use error::system;
-pub(crate) use error::{ServeError, cause};
 use parts::{
     DEFAULT_TIMEOUT, admin, admin_address, certificate, check, cors, listen_address, open, versions,
 };

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 
 use crate::admin_client::AdminError;
 use crate::lines::{self, Fault, LineError, Lines};
-use crate::restore::RestoreError;
-use crate::serve::cause;
 use crate::settings::SettingsError;
+use crate::store::{UnfinishedRestore, cause};
 pub(crate) use commands::{EraseOptions, ExportOptions, ImportOptions, erase, export, import};
 
 /// Namespaces that are listed at once.
@@ -34,7 +33,7 @@ pub(crate) enum TransferError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
-    Unfinished(#[from] RestoreError),
+    Unfinished(#[from] UnfinishedRestore),
     #[error(transparent)]
     Line(#[from] LineError),
     #[error("line {line}: {source}")]

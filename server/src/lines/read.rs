@@ -9,7 +9,7 @@ use std::io::{self, BufRead};
 use prefd_engine::{Engine, Prepared};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::serve::cause;
+use crate::store::cause;
 
 /// Bytes of a name, or of a value that is not the document, at most.
 const MAX_SHORT_BYTES: usize = 64 * 1024;

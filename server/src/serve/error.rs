@@ -9,8 +9,8 @@ use crate::descriptors::TooFew;
 use crate::identity::IdentityError;
 use crate::listen::ListenError;
 use crate::openapi::OpenApiError;
-use crate::restore::RestoreError;
 use crate::settings::{Address, SettingsError};
+use crate::store::{UnfinishedRestore, cause};
 use crate::tls::TlsError;
 use crate::token::TokenError;
 
@@ -40,7 +40,7 @@ pub(crate) enum ServeError {
         source: prefd_engine::Error,
     },
     #[error(transparent)]
-    Unfinished(#[from] RestoreError),
+    Unfinished(#[from] UnfinishedRestore),
     #[error("the store was not closed cleanly: {0}")]
     Close(prefd_engine::Error),
     #[error(transparent)]
@@ -84,11 +84,6 @@ impl ServeError {
             _ => false,
         }
     }
-}
-
-/// What the system said, if it said something.
-pub(crate) fn cause(error: &prefd_engine::Error) -> String {
-    std::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
 }
 
 pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {

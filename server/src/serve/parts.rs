@@ -17,12 +17,14 @@ use crate::descriptors::Shares;
 use crate::download::ReadAhead;
 use crate::handler::Handler;
 use crate::health::Health;
+use crate::identity;
 use crate::metrics::{Metrics, Sources};
 use crate::openapi::OpenApi;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, span};
+use crate::store::{limits, refuse_unfinished};
 use crate::tls::Certificate;
-use crate::{identity, restore, upload};
+use crate::upload;
 
 pub(crate) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
@@ -80,10 +82,10 @@ pub(super) fn open(
     data_dir: &Path,
     shares: Shares,
 ) -> Result<Engine, ServeError> {
-    restore::refuse_unfinished(data_dir)?;
+    refuse_unfinished(data_dir)?;
     let mut config = Config::new(data_dir);
     config.open_segments = shares.open_segments;
-    config.limits = settings.limits();
+    config.limits = limits(settings);
     if let Some(bytes) = settings.document_cache_bytes {
         config.cache_bytes = bytes;
     }
@@ -123,8 +125,8 @@ pub(crate) fn handler(
         known_clients: known_clients(settings),
         cors: cors(settings)?,
         versions: versions(settings),
-        openapi: OpenApi::new(&versions(settings), &settings.limits())?,
-        max_body_bytes: settings.limits().max_body_bytes,
+        openapi: OpenApi::new(&versions(settings), &limits(settings))?,
+        max_body_bytes: limits(settings).max_body_bytes,
         budget: Arc::new(budget),
         read_ahead: ReadAhead::default(),
         body_timeout: span(settings.body_timeout, DEFAULT_TIMEOUT),

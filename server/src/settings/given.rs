@@ -109,20 +109,4 @@ mod tests {
         assert!(toml::from_str::<Settings>("max-keys = \"5\"").is_err());
         assert!(toml::from_str::<Settings>("body-timeout = \"2\"").is_err());
     }
-
-    #[test]
-    fn the_body_limit_follows_the_others_unless_it_is_given() {
-        let mut settings = Settings {
-            max_keys: Some(2),
-            max_key_bytes: Some(4),
-            max_value_bytes: Some(10),
-            ..Settings::default()
-        };
-        assert_eq!(
-            settings.limits().max_body_bytes,
-            2 * (10 + 32) + 1024 * 1024
-        );
-        settings.max_body_bytes = Some(7);
-        assert_eq!(settings.limits().max_body_bytes, 7);
-    }
 }

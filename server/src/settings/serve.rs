@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use prefd_engine::Limits;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::address::{Address, MaybeAddress};
@@ -289,17 +288,5 @@ impl Settings {
     /// Connections at a time, as far as the limit on open files allows.
     pub(crate) fn connections(&self) -> usize {
         self.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS)
-    }
-
-    /// The limits that they make.
-    pub(crate) fn limits(&self) -> Limits {
-        let default = Limits::default();
-        let mut limits = Limits::new(
-            self.max_keys.unwrap_or(default.max_keys),
-            self.max_key_bytes.unwrap_or(default.max_key_bytes),
-            self.max_value_bytes.unwrap_or(default.max_value_bytes),
-        );
-        limits.max_body_bytes = self.max_body_bytes.unwrap_or(limits.max_body_bytes);
-        limits
     }
 }

@@ -16,8 +16,8 @@ use crate::admin_client::{AdminError, AdminOptions};
 use crate::console::{self, Bar, Shown};
 use crate::download::Body;
 use crate::pipe::Pipe;
-use crate::restore;
 use crate::settings::{Given, Settings};
+use crate::store::{limits, refuse_unfinished};
 use crate::transfer::{READ_BYTES, TransferError, erased_json, read_lines, system, write_lines};
 use crate::whole_file::WholeFile;
 
@@ -143,13 +143,13 @@ fn import_closed(
     options: &ImportOptions,
     from: impl Read,
 ) -> Result<(u64, u64), TransferError> {
-    restore::refuse_unfinished(data_dir)?;
+    refuse_unfinished(data_dir)?;
     let given = Given {
         flags: Settings::default(),
         file: options.config.clone(),
     };
     // Closing it makes all of it durable.
-    let engine = open(data_dir, Durability::Buffered, given.settings()?.limits())?;
+    let engine = open(data_dir, Durability::Buffered, limits(&given.settings()?))?;
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
     let counts = read_lines(&engine, options.keep_existing, &mut lines);
     engine.close()?;
@@ -233,7 +233,7 @@ fn path_of(user: &str) -> String {
 
 /// A directory that is a store, and that no server has open.
 fn open_store(data_dir: &Path) -> Result<Engine, TransferError> {
-    restore::refuse_unfinished(data_dir)?;
+    refuse_unfinished(data_dir)?;
     // One that is none is refused here, and not made.
     prefd_engine::stats(&Config::new(data_dir))?;
     open(data_dir, Durability::Sync, Limits::default())
