@@ -20,10 +20,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::auth::bearer;
 use crate::connection::{Answers, Caller};
-use crate::download::Body;
-use crate::error::{Code, Refusal};
-use crate::exchange::{Answer, Exchange, NOBODY, unpanicked};
 use crate::health::{Health, Probe};
+use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
 use crate::metrics::{self, Metrics};
 use crate::outgoing::is_of_this_machine;
 pub(crate) use desk::{StoreDesk, TOTAL_BYTES};

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::admin::{AdminToken, AdminTokenError};
-use crate::download::Body;
 use crate::health::Probe;
+use crate::http::Body;
 use crate::outgoing;
 
 const UNIX: &str = "unix:";

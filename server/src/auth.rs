@@ -20,7 +20,7 @@ use hyper::header::HeaderMap;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::counters::Count;
-use crate::error::Refusal;
+use crate::http::Refusal;
 use cache::TokenCache;
 use challenge::Challenges;
 pub(crate) use challenge::{NO_LINKED_IDENTITY, bearer};
@@ -362,7 +362,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::error::Code;
+    use crate::http::Code;
 
     /// Seconds since 1970. Where a signature is checked, times are held against the clock
     /// as well.

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use crate::auth::LastToken;
-use crate::download::Body;
+use crate::http::Body;
 use crate::pace::Paced;
 use crate::places::Standing;
 

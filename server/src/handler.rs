@@ -15,25 +15,18 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
-use crate::answer::{NO_DOCUMENT, found, no_content, not_modified, precondition_failed};
 use crate::auth::Authenticator;
-use crate::budget::Budget;
 use crate::connection::{Answers, Caller};
-use crate::cors::Cors;
-use crate::download::{Body, ReadAhead};
-use crate::error::{Code, Refusal};
-use crate::exchange::{Answer, Exchange, NOBODY, unpanicked};
 use crate::health::{Health, Probe};
-use crate::media_type;
+use crate::http::{
+    Answer, Body, Budget, Code, Conditions, Cors, Exchange, METHODS, NO_DOCUMENT, NOBODY,
+    ReadAhead, Refusal, Route, Verdict, etag, found, media_type, no_content, not_modified,
+    precondition_failed, unmodified, unpanicked,
+};
 use crate::metrics::{Counters, Kind};
 use crate::openapi::{self, OpenApi};
-use crate::precondition::{Conditions, Verdict, etag, unmodified};
-use crate::route::Route;
 use crate::scope::Access;
 use crate::upload::{Received, blocking, receive};
-
-/// The methods of a document.
-pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
 
 /// Everything that answering needs.
 pub(crate) struct Handler {

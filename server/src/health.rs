@@ -10,7 +10,7 @@ use prefd_engine::Engine;
 use serde_json::json;
 
 use crate::auth::Authenticator;
-use crate::download::Body;
+use crate::http::Body;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

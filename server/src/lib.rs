@@ -31,46 +31,35 @@
 
 mod admin;
 mod admin_client;
-mod answer;
 mod archive;
 mod auth;
 mod backup;
 mod bench;
-mod budget;
 mod cli;
 mod config;
 mod connection;
 mod console;
-mod cors;
 mod counters;
 mod descriptors;
 mod dev;
-mod download;
-mod error;
-mod exchange;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
-mod header;
 mod health;
-mod id;
+mod http;
 mod identity;
 mod inspect;
 mod lines;
 mod listen;
 mod log;
 mod manual;
-mod media_type;
 mod metrics;
 mod openapi;
 mod outgoing;
 mod pace;
-mod pipe;
 mod places;
-mod precondition;
 mod restore;
-mod route;
 mod scope;
 mod serve;
 mod settings;

@@ -12,9 +12,9 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 
 use crate::auth::Authenticator;
-use crate::budget::Budget;
 use crate::counters::{Count, Gauge};
 use crate::health::Health;
+use crate::http::Budget;
 use exposition::Exposition;
 pub(crate) use requests::{Kind, Requests};
 

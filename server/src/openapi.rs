@@ -19,16 +19,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use siphasher::sip::SipHasher13;
 
-use crate::download::Body;
-use crate::error::{Code, Refusal};
-use crate::handler;
 use crate::health::Probe;
-use crate::precondition::{Conditions, Verdict, etag};
-use crate::route::{MAX_CLIENT_ID_BYTES, Route};
+use crate::http::{
+    Body, Code, Conditions, MAX_CLIENT_ID_BYTES, METHODS, Refusal, Route, Verdict, etag,
+};
 
 /// Where it is.
 pub(crate) const PATH: &str = "/openapi.json";
-const METHODS: &str = "GET, HEAD";
+const READING_METHODS: &str = "GET, HEAD";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Another start can have other settings; the ETag makes asking again cheap.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
@@ -93,7 +91,7 @@ impl OpenApi {
                 Code::MethodNotAllowed,
                 "The OpenAPI document can be read with GET and HEAD.",
             )
-            .allow(METHODS));
+            .allow(READING_METHODS));
         }
         let current = Some(self.revision);
         let mut response = match Conditions::of(&parts.headers)?.judge_read(current) {
@@ -161,7 +159,7 @@ fn fill(template: &str, versions: &[String], limits: &Limits) -> String {
         ("release", json!(env!("CARGO_PKG_VERSION"))),
         ("versions", json!(versions)),
         ("version", json!(versions.first())),
-        ("methods", json!(handler::METHODS)),
+        ("methods", json!(METHODS)),
         ("codes", json!(codes)),
         ("max_keys", json!(limits.max_keys)),
         ("max_key_bytes", json!(limits.max_key_bytes)),

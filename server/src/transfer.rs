@@ -3,7 +3,7 @@
 mod commands;
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 
 use prefd_engine::{Commit, Engine, Erased, Error, Precondition, WriteOptions};
 use serde_json::{Value, json};
@@ -165,35 +165,4 @@ pub(crate) fn erased_json(erased: &Erased) -> Value {
         "unreadable": unreadable,
         "deletes_kept": erased.deletes_kept,
     })
-}
-
-/// Lines that another task receives.
-pub(crate) struct Received {
-    pieces: tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>,
-    piece: bytes::Bytes,
-}
-
-impl Received {
-    pub(crate) fn new(pieces: tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>) -> Self {
-        Self {
-            pieces,
-            piece: bytes::Bytes::new(),
-        }
-    }
-}
-
-impl Read for Received {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => self.piece = piece?,
-                None => return Ok(0),
-            }
-        }
-        let taken = self.piece.split_to(self.piece.len().min(buffer.len()));
-        if let Some(part) = buffer.get_mut(..taken.len()) {
-            part.copy_from_slice(&taken);
-        }
-        Ok(taken.len())
-    }
 }

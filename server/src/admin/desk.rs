@@ -13,12 +13,9 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::archive;
-use crate::download::Body;
-use crate::error::{Code, Refusal};
-use crate::exchange::Answer;
+use crate::http::{Answer, Body, BodyReader, Code, Pipe, Refusal};
 use crate::lines::Fault;
-use crate::pipe::Pipe;
-use crate::transfer::{self, READ_BYTES, Received, TransferError};
+use crate::transfer::{self, READ_BYTES, TransferError};
 use crate::upload::blocking;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -109,7 +106,7 @@ impl StoreDesk {
         let engine = self.engine.clone();
         let (sender, pieces) = mpsc::channel(WAITING_PIECES);
         let reading = tokio::task::spawn_blocking(move || {
-            let mut lines = BufReader::with_capacity(READ_BYTES, Received::new(pieces));
+            let mut lines = BufReader::with_capacity(READ_BYTES, BodyReader::new(pieces));
             transfer::read_lines(&engine, keep_existing, &mut lines)
         });
         let broken = loop {

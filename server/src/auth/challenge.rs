@@ -4,7 +4,7 @@
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::auth::Denial;
-use crate::error::{Code, Refusal};
+use crate::http::{Code, Refusal};
 
 /// The page's own words.
 pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \

@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 }
 
 const KINDS: [(Kind, &str); 3] = [
-    (Kind::Preferences, crate::route::Route::TEMPLATE),
+    (Kind::Preferences, crate::http::Route::TEMPLATE),
     (Kind::Page, "page"),
     (Kind::None, "none"),
 ];
@@ -164,7 +164,7 @@ impl Requests {
 fn is_alarm(route: &str, method: &str, status: u16) -> bool {
     let is_write = matches!(method, "PUT" | "DELETE");
     let is_read = method == "GET";
-    route == crate::route::Route::TEMPLATE
+    route == crate::http::Route::TEMPLATE
         && match status {
             501 | 503 => is_read || is_write,
             507 => is_write,
@@ -227,7 +227,7 @@ mod tests {
             StatusCode::NOT_FOUND,
             Duration::ZERO,
         );
-        let template = crate::route::Route::TEMPLATE;
+        let template = crate::http::Route::TEMPLATE;
         let (alarms, answered): (Vec<_>, Vec<_>) =
             requests.answered().into_iter().partition(|row| row.3 == 0);
         assert_eq!(

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::object;
 use crate::auth::NO_LINKED_IDENTITY;
-use crate::error::{Code, Refusal};
+use crate::http::{Code, Refusal};
 
 /// An id, the page's own.
 const ID: &str = "cbgmhslmp1o9or9kh1p0";

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{example, object, reference};
-use crate::error::{Code, JSON_API};
+use crate::http::{Code, JSON_API};
 
 /// Whether a GET or HEAD of a document can be answered with it.
 pub(super) fn is_of_reading(code: Code) -> bool {

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::admin::AdminTokenError;
-use crate::cors::CorsError;
 use crate::descriptors::TooFew;
+use crate::http::CorsError;
 use crate::identity::IdentityError;
 use crate::listen::ListenError;
 use crate::openapi::OpenApiError;

@@ -10,13 +10,11 @@ use prefd_engine::{Config, Engine};
 
 use crate::admin::{Admin, AdminToken, StoreDesk};
 use crate::auth::keys::KeySet;
-use crate::budget::Budget;
 use crate::connection::Carrier;
-use crate::cors::{Cors, CorsError};
 use crate::descriptors::Shares;
-use crate::download::ReadAhead;
 use crate::handler::Handler;
 use crate::health::Health;
+use crate::http::{Budget, Cors, CorsError, ReadAhead};
 use crate::identity;
 use crate::metrics::{Metrics, Sources};
 use crate::openapi::OpenApi;

@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 
 use crate::admin_client::{AdminError, AdminOptions};
 use crate::console::{self, Bar, Shown};
-use crate::download::Body;
-use crate::pipe::Pipe;
+use crate::http::{Body, Pipe};
 use crate::settings::{Given, Settings};
 use crate::store::{limits, refuse_unfinished};
 use crate::transfer::{READ_BYTES, TransferError, erased_json, read_lines, system, write_lines};

@@ -17,8 +17,9 @@ use hyper::header::{
 use prefd_engine::{Position, Revision, Violation};
 use serde_json::{Value, json};
 
-use crate::download::Body;
-use crate::id::RequestId;
+use crate::http::body::Body;
+use crate::http::etag::etag;
+use crate::http::id::RequestId;
 pub(crate) use code::Code;
 
 /// The media type of every error.
@@ -125,7 +126,7 @@ impl Refusal {
     }
 
     pub(crate) fn current(mut self: Box<Self>, revision: Option<Revision>) -> Box<Self> {
-        if let Some(etag) = revision.and_then(crate::precondition::etag) {
+        if let Some(etag) = revision.and_then(etag) {
             self.headers.insert(ETAG, etag);
         }
         self

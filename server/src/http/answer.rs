@@ -9,10 +9,10 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use prefd_engine::Stat;
 
-use crate::download::Body;
-use crate::error::Refusal;
-use crate::header::header_value;
-use crate::precondition::etag;
+use crate::http::body::Body;
+use crate::http::error::Refusal;
+use crate::http::etag::etag;
+use crate::http::header::header_value;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// A user's document is that user's only, and must be asked for again: its ETag makes

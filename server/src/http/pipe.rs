@@ -1,6 +1,6 @@
-//! From a thread that writes to a body that is sent, as fast as the client takes it.
+//! Bodies that a thread writes or reads, as fast as the client takes or sends them.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
@@ -58,5 +58,36 @@ impl Write for Pipe {
         // Nobody takes it: the client has gone.
         let sent = self.pieces.blocking_send(Ok(piece));
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// A body that another task receives, read by a thread that may wait.
+pub(crate) struct BodyReader {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl BodyReader {
+    pub(crate) fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self {
+            pieces,
+            piece: Bytes::new(),
+        }
+    }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.piece.split_to(self.piece.len().min(buffer.len()));
+        if let Some(part) = buffer.get_mut(..taken.len()) {
+            part.copy_from_slice(&taken);
+        }
+        Ok(taken.len())
     }
 }

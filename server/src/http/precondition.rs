@@ -1,20 +1,14 @@
-//! Entity tags and conditional requests: RFC 9110 sections 8.8.3 and 13.
+//! Conditional requests: RFC 9110 section 13.
 
 use std::time::SystemTime;
 
 use hyper::header::{
-    HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    IF_UNMODIFIED_SINCE,
+    HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
 use prefd_engine::{Precondition, Revision, Revisions};
 
-use crate::error::{Code, Refusal};
-use crate::header::header_value;
-
-/// The strong entity tag of a revision.
-pub(crate) fn etag(revision: Revision) -> Option<HeaderValue> {
-    header_value(format_args!("\"{revision}\""))
-}
+use crate::http::error::{Code, Refusal};
+use crate::http::etag::revision;
 
 /// The conditions of a request.
 #[derive(Debug, Default)]
@@ -185,16 +179,10 @@ fn parse(list: &[u8], comparison: Comparison) -> Option<Revisions> {
     found.then_some(Revisions::OneOf(revisions))
 }
 
-/// The revision whose tag this is; `None` for a tag that was never given out.
-fn revision(opaque: &[u8]) -> Option<Revision> {
-    let text = std::str::from_utf8(opaque).ok()?;
-    let number: u64 = text.parse().ok()?;
-    // One spelling only: "+7" and "07" are other tags.
-    (number.to_string() == text).then(|| Revision::new(number))
-}
-
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     fn one_of(numbers: &[u64]) -> Revisions {

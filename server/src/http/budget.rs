@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::error::{Code, Refusal};
+use crate::http::error::{Code, Refusal};
 
 /// The budget is counted in these, since a semaphore counts in 32 bits.
 const UNIT_BYTES: u64 = 1024;

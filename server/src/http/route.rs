@@ -10,6 +10,9 @@ use percent_encoding::percent_decode_str;
 /// Bytes of a clientId, at most, after percent-decoding.
 pub(crate) const MAX_CLIENT_ID_BYTES: usize = 255;
 
+/// The methods of a document.
+pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
+
 /// The clientId of a path, still encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route<'a> {

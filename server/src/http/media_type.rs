@@ -2,7 +2,7 @@
 
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use crate::error::{Code, Refusal};
+use crate::http::error::{Code, Refusal};
 
 /// JSON, if the request says what it is, and as it is: no encoding is undone here.
 pub(crate) fn check(headers: &HeaderMap) -> Result<(), Box<Refusal>> {

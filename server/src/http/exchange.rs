@@ -10,9 +10,13 @@ use std::time::{Duration, Instant, SystemTime};
 use hyper::header::HeaderValue;
 use hyper::{Method, Response};
 
-use crate::download::Body;
-use crate::error::{REQUEST_ID, Refusal};
-use crate::id::RequestId;
+use crate::http::body::Body;
+use crate::http::error::{REQUEST_ID, Refusal};
+use crate::http::id::RequestId;
+
+/// The name that filters of the log know these lines by; the help of `--log` gives it as an
+/// example.
+const LOG_TARGET: &str = "prefd::exchange";
 
 /// What an operation comes to.
 pub(crate) type Answer = Result<Response<Body>, Box<Refusal>>;
@@ -60,17 +64,17 @@ impl Exchange {
         let mut response = match outcome {
             Ok(response) => {
                 let status = response.status().as_u16();
-                tracing::info!(%id, method, route, status, user, micros, "answered");
+                tracing::info!(target: LOG_TARGET, %id, method, route, status, user, micros, "answered");
                 response
             }
             Err(refusal) => {
                 let code = refusal.code().as_str();
                 if let Some(cause) = refusal.cause() {
-                    tracing::error!(%id, cause, "a request failed");
+                    tracing::error!(target: LOG_TARGET, %id, cause, "a request failed");
                 }
                 let response = refusal.response(id, !is_read);
                 let status = response.status().as_u16();
-                tracing::info!(%id, method, route, status, code, user, micros, "refused");
+                tracing::info!(target: LOG_TARGET, %id, method, route, status, code, user, micros, "refused");
                 response
             }
         };

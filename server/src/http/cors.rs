@@ -14,10 +14,10 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
-use crate::download::Body;
+use crate::http::body::Body;
+use crate::http::route::METHODS;
 
 const ANY: &str = "*";
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, PUT, DELETE");
 const HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, \
                        If-Modified-Since, If-Unmodified-Since";
 /// Headers that a page could not see, were they not named.
@@ -92,7 +92,10 @@ impl Cors {
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static(METHODS),
+        );
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone());
         headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         headers.insert(VARY, BY_PREFLIGHT);
