@@ -19,10 +19,10 @@ use hyper::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
 
 use crate::auth::bearer;
-use crate::connection::{Answers, Caller};
 use crate::health::{Health, Probe};
 use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
 use crate::metrics::{self, Metrics};
+use crate::net::{Caller, Service};
 use crate::outgoing::is_of_this_machine;
 pub(crate) use desk::{StoreDesk, TOTAL_BYTES};
 
@@ -80,11 +80,13 @@ pub(crate) struct Admin {
     pub(crate) store: StoreDesk,
 }
 
-impl Answers for Admin {
+impl Service for Admin {
+    type Connection = ();
+
     fn answer(
         &self,
         request: Request<Incoming>,
-        caller: &Caller<'_>,
+        caller: &Caller<'_, ()>,
         see: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let exchange = Exchange::begin();
@@ -101,7 +103,7 @@ impl Answers for Admin {
 
 impl Admin {
     /// Judges the request, and carries it out.
-    async fn operate(&self, parts: &Parts, body: &mut Incoming, caller: &Caller<'_>) -> Answer {
+    async fn operate(&self, parts: &Parts, body: &mut Incoming, caller: &Caller<'_, ()>) -> Answer {
         let path = parts.uri.path();
         if let Some(probe) = Probe::of(path) {
             only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;

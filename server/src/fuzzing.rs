@@ -11,11 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::auth::Authenticator;
-use crate::connection::Carrier;
 use crate::handler::Handler;
 use crate::identity::{IdentityError, authenticator, local_keys};
 use crate::lines::Lines;
-use crate::places::Standing;
+use crate::net::{Carrier, Standing};
 use crate::serve::{ServeError, carrier, handler};
 use crate::settings::Settings;
 

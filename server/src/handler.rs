@@ -15,15 +15,15 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
-use crate::auth::Authenticator;
-use crate::connection::{Answers, Caller};
+use crate::auth::{Authenticator, LastToken};
 use crate::health::{Health, Probe};
 use crate::http::{
     Answer, Body, Budget, Code, Conditions, Cors, Exchange, METHODS, NO_DOCUMENT, NOBODY,
     ReadAhead, Refusal, Route, Verdict, etag, found, media_type, no_content, not_modified,
     precondition_failed, unmodified, unpanicked,
 };
-use crate::metrics::{Counters, Kind};
+use crate::metrics::{Kind, Requests};
+use crate::net::{Caller, Service};
 use crate::openapi::{self, OpenApi};
 use crate::scope::Access;
 use crate::upload::{Received, blocking, receive};
@@ -33,7 +33,7 @@ pub(crate) struct Handler {
     pub(crate) engine: Engine,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) requests: Arc<Requests>,
     /// The clients that there are; `None` where any may be.
     pub(crate) known_clients: Option<HashSet<String>>,
     /// Which pages of other origins may ask; `None` where none may.
@@ -82,13 +82,16 @@ struct Names<'a> {
     client: &'a str,
 }
 
-impl Answers for Handler {
+impl Service for Handler {
+    /// Most connections send the same token each time.
+    type Connection = LastToken;
+
     /// What this returns is as small as it can be, since each request has memory allocated
     /// for it.
     fn answer(
         &self,
         request: Request<Incoming>,
-        caller: &Caller<'_>,
+        caller: &Caller<'_, LastToken>,
         see: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let exchange = Exchange::begin();
@@ -110,8 +113,7 @@ impl Answers for Handler {
                 cors.expose(&parts.headers, response.headers_mut());
             }
             let status = response.status();
-            let requests = &self.counters.requests;
-            requests.count(kind, &parts.method, status, took);
+            self.requests.count(kind, &parts.method, status, took);
             see(&response);
             Ok(response)
         }
@@ -134,7 +136,7 @@ impl Handler {
         parts: &Parts,
         route: Option<Route<'_>>,
         body: &mut Incoming,
-        caller: &Caller<'_>,
+        caller: &Caller<'_, LastToken>,
         exchange: &Exchange,
         user: &AtomicU64,
     ) -> Answer {
@@ -157,7 +159,7 @@ impl Handler {
         })?;
         let claims = self
             .authenticator
-            .authenticate(&parts.headers, &caller.last_token, exchange.now())
+            .authenticate(&parts.headers, &caller.state, exchange.now())
             .await?;
         if tracing::enabled!(tracing::Level::INFO) {
             user.store(self.engine.pseudonym(&claims.user), Ordering::Relaxed);

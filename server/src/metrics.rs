@@ -12,27 +12,20 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 
 use crate::auth::Authenticator;
-use crate::counters::{Count, Gauge};
 use crate::health::Health;
 use crate::http::Budget;
+use crate::net::ConnectionCounters;
 use exposition::Exposition;
 pub(crate) use requests::{Kind, Requests};
 
 /// The media type of what [`Metrics::text`] gives.
 pub(crate) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// What the server counts by itself.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) requests: Requests,
-    pub(crate) connections: Gauge,
-    pub(crate) failed_handshakes: Count,
-}
-
 /// What metrics are read from.
 pub(crate) struct Sources {
     pub(crate) engine: Engine,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) connections: Arc<ConnectionCounters>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
     /// Bytes of bodies in flight, and how many there may be.

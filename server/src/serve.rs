@@ -18,12 +18,10 @@ use crate::descriptors::Shares;
 use crate::dev;
 use crate::handler::Handler;
 use crate::identity::{self, IdentityError};
-use crate::listen::{Door, Listener};
 use crate::log::{self, Log};
-use crate::places::Places;
+use crate::net::{Certificate, ConnectionCounters, Door, Listener, Places};
 use crate::settings::{Address, Given, Settings, span};
 use crate::systemd;
-use crate::tls::Certificate;
 use crate::token;
 pub(crate) use error::ServeError;
 use error::system;
@@ -44,6 +42,7 @@ struct Server {
     data_dir: PathBuf,
     shares: Shares,
     handler: Arc<Handler>,
+    connections: Arc<ConnectionCounters>,
     certificate: Option<Certificate>,
     log: Log,
 }
@@ -87,6 +86,7 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
         data_dir,
         shares,
         handler,
+        connections: Arc::default(),
         certificate,
         log,
     };
@@ -157,7 +157,7 @@ impl Server {
         let (stop, stopping) = watch::channel(());
         let door = Door {
             carrier: Arc::new(carrier(&self.settings, Arc::clone(&self.handler))),
-            counters: Arc::clone(&self.handler.counters),
+            counters: Arc::clone(&self.connections),
             tls: self
                 .certificate
                 .as_ref()
@@ -223,7 +223,12 @@ impl Server {
         };
         // In the clear on this machine: whoever asks there need not trust a certificate.
         let certificate = self.certificate.as_ref().filter(|_| !address.is_local());
-        let admin = admin(&self.settings, &self.handler, self.shares.connections)?;
+        let admin = admin(
+            &self.settings,
+            &self.handler,
+            &self.connections,
+            self.shares.connections,
+        )?;
         let door = Door {
             carrier: Arc::new(carrier(&self.settings, Arc::new(admin))),
             counters: Arc::default(),

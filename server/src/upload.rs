@@ -10,8 +10,8 @@ use prefd_engine::{Engine, Prepared, Writer};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use crate::connection::BUFFER_BYTES;
 use crate::http::{Budget, Code, Refusal};
+use crate::net::BUFFER_BYTES;
 
 /// Chunks of a document that goes to a file are gathered up to this, so that handing
 /// them to a blocking thread is not what takes the time.

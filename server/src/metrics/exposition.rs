@@ -109,7 +109,8 @@ impl Out<'_> {
 impl Exposition {
     fn http(&self, out: &mut Out<'_>) -> fmt::Result {
         let Sources {
-            counters,
+            requests,
+            connections,
             budget,
             max_connections,
             health,
@@ -119,8 +120,7 @@ impl Exposition {
             "prefd_http_requests",
             "Requests that were answered on the API listener",
             MetricType::Counter,
-            counters
-                .requests
+            requests
                 .answered()
                 .into_iter()
                 .map(|(route, method, status, count)| {
@@ -138,7 +138,7 @@ impl Exposition {
             Some(&Unit::Seconds),
             MetricType::Histogram,
         )?;
-        for histogram in counters.requests.times() {
+        for histogram in requests.times() {
             times
                 .encode_family(&[("method", histogram.method)])?
                 .encode_histogram::<[(&str, &str); 0]>(
@@ -151,7 +151,7 @@ impl Exposition {
         out.gauge(
             "prefd_http_connections",
             "Connections of the API listener",
-            counters.connections.get(),
+            connections.open.get(),
         )?;
         out.gauge(
             "prefd_http_connections_max",
@@ -161,7 +161,7 @@ impl Exposition {
         out.counter(
             "prefd_tls_handshakes_failed",
             "TLS handshakes that failed or did not end in time",
-            counters.failed_handshakes.get(),
+            connections.failed_handshakes.get(),
         )?;
         out.gauge(
             "prefd_http_bodies_bytes",

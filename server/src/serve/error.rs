@@ -7,11 +7,10 @@ use crate::admin::AdminTokenError;
 use crate::descriptors::TooFew;
 use crate::http::CorsError;
 use crate::identity::IdentityError;
-use crate::listen::ListenError;
+use crate::net::{ListenError, TlsError};
 use crate::openapi::OpenApiError;
 use crate::settings::{Address, SettingsError};
 use crate::store::{UnfinishedRestore, cause};
-use crate::tls::TlsError;
 use crate::token::TokenError;
 
 /// Why the server did not start, or did not end well.

@@ -10,18 +10,17 @@ use prefd_engine::{Config, Engine};
 
 use crate::admin::{Admin, AdminToken, StoreDesk};
 use crate::auth::keys::KeySet;
-use crate::connection::Carrier;
 use crate::descriptors::Shares;
 use crate::handler::Handler;
 use crate::health::Health;
 use crate::http::{Budget, Cors, CorsError, ReadAhead};
 use crate::identity;
 use crate::metrics::{Metrics, Sources};
+use crate::net::{Carrier, Certificate, ConnectionCounters};
 use crate::openapi::OpenApi;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, span};
 use crate::store::{limits, refuse_unfinished};
-use crate::tls::Certificate;
 use crate::upload;
 
 pub(crate) const DEFAULT_ADMIN_LISTEN: SocketAddr =
@@ -119,7 +118,7 @@ pub(crate) fn handler(
         health: Arc::new(Health::new(engine.clone(), Arc::clone(&authenticator))),
         engine,
         authenticator,
-        counters: Arc::default(),
+        requests: Arc::default(),
         known_clients: known_clients(settings),
         cors: cors(settings)?,
         versions: versions(settings),
@@ -135,12 +134,14 @@ pub(crate) fn handler(
 pub(super) fn admin(
     settings: &Settings,
     handler: &Handler,
+    connections: &Arc<ConnectionCounters>,
     max_connections: usize,
 ) -> Result<Admin, ServeError> {
     let token = settings.admin_token_file.as_deref().map(AdminToken::read);
     let metrics = Metrics::new(Sources {
         engine: handler.engine.clone(),
-        counters: Arc::clone(&handler.counters),
+        requests: Arc::clone(&handler.requests),
+        connections: Arc::clone(connections),
         authenticator: Arc::clone(&handler.authenticator),
         health: Arc::clone(&handler.health),
         budget: Arc::clone(&handler.budget),

@@ -16,9 +16,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection::{Answers, Carrier};
-use crate::metrics::Counters;
-use crate::places::Places;
+use crate::counters::{Count, Gauge};
+use crate::net::connection::{Carrier, Service};
+use crate::net::places::Places;
 use crate::settings::Address;
 
 /// How long to wait where the system has no file descriptor for a connection: they
@@ -187,17 +187,24 @@ fn is_abandoned(path: &Path) -> bool {
     is_socket && refuses
 }
 
+/// Connections, as metrics count them.
+#[derive(Default)]
+pub(crate) struct ConnectionCounters {
+    pub(crate) open: Gauge,
+    pub(crate) failed_handshakes: Count,
+}
+
 /// What is done with those who come.
 pub(crate) struct Door<H> {
     pub(crate) carrier: Arc<Carrier<H>>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<ConnectionCounters>,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) places: Places,
     /// Time for a TLS handshake.
     pub(crate) handshake_timeout: Duration,
 }
 
-impl<H: Answers> Door<H> {
+impl<H: Service> Door<H> {
     /// Accepts connections, each carried by a task of its own, for as long as it is polled.
     pub(crate) async fn keep(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
         loop {
@@ -223,13 +230,13 @@ impl<H: Answers> Door<H> {
         // Boxed, so that of one that has ended little is kept.
         let task = match self.tls.clone() {
             None => tokio::spawn(Box::pin(async move {
-                let _counted = counters.connections.count();
+                let _counted = counters.open.count();
                 carrier.carry(stream, place.standing(), stopping).await;
             })),
             Some(tls) => {
                 let timeout = self.handshake_timeout;
                 tokio::spawn(Box::pin(async move {
-                    let _counted = counters.connections.count();
+                    let _counted = counters.open.count();
                     let shaken = tokio::select! {
                         shaken = tokio::time::timeout(timeout, tls.accept(stream)) => shaken,
                         _ = stopping.changed() => return,

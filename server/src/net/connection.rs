@@ -21,10 +21,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
-use crate::auth::LastToken;
 use crate::http::Body;
-use crate::pace::Paced;
-use crate::places::Standing;
+use crate::net::pace::Paced;
+use crate::net::places::Standing;
 
 /// Time for a client whose upload was refused to stop sending and take its answer.
 const LINGER: Duration = Duration::from_secs(10);
@@ -133,20 +132,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
     }
 }
 
-/// What is known of a connection, for whoever answers its requests.
-pub(crate) struct Caller<'a> {
-    pub(crate) last_token: LastToken,
+/// A connection, as the service sees it that answers its requests.
+pub(crate) struct Caller<'a, C> {
+    /// The service's own, from one request to the next.
+    pub(crate) state: C,
     pub(crate) standing: &'a Standing,
 }
 
-/// Who answers the requests of a connection.
-pub(crate) trait Answers: Send + Sync + 'static {
+/// What answers the requests of connections.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// What it remembers of a connection from one request to the next.
+    type Connection: Default + Send + Sync;
+
     /// Answers a request, whatever happens; `see` is shown what is answered. Tells the
     /// caller's standing of a request that is granted.
     fn answer(
         &self,
         request: Request<Incoming>,
-        caller: &Caller<'_>,
+        caller: &Caller<'_, Self::Connection>,
         see: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send;
 }
@@ -159,7 +162,7 @@ pub(crate) struct Carrier<H> {
     pub(crate) write_timeout: Duration,
 }
 
-impl<H: Answers> Carrier<H> {
+impl<H: Service> Carrier<H> {
     /// Serves one connection to its end.
     pub(crate) async fn carry<S>(
         &self,
@@ -172,7 +175,7 @@ impl<H: Answers> Carrier<H> {
         let socket = Socket::new(Paced::new(stream, standing), self.write_timeout);
         let is_cut_short = AtomicBool::new(false);
         let caller = Caller {
-            last_token: LastToken::default(),
+            state: H::Connection::default(),
             standing,
         };
         // Boxed, because a connection that outlives hyper's part in it must be movable.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::places::Standing;
+use crate::net::places::Standing;
 
 /// What counts as going on, in one direction.
 const PROGRESS_BYTES: usize = 16 * 1024;
