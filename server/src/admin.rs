@@ -19,11 +19,11 @@ use hyper::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
 
 use crate::auth::bearer;
+use crate::auth::outgoing::is_of_this_machine;
 use crate::health::{Health, Probe};
 use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
 use crate::metrics::{self, Metrics};
 use crate::net::{Caller, Service};
-use crate::outgoing::is_of_this_machine;
 pub(crate) use desk::{StoreDesk, TOTAL_BYTES};
 
 /// Bytes of a token, at least: it must not be guessed.

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::auth::Authenticator;
+use crate::auth::setup::{IdentityError, authenticator, local_keys};
 use crate::handler::Handler;
-use crate::identity::{IdentityError, authenticator, local_keys};
 use crate::lines::Lines;
 use crate::net::{Carrier, Standing};
 use crate::serve::{ServeError, carrier, handler};

@@ -15,6 +15,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
+use crate::auth::Access;
 use crate::auth::{Authenticator, LastToken};
 use crate::health::{Health, Probe};
 use crate::http::{
@@ -25,7 +26,6 @@ use crate::http::{
 use crate::metrics::{Kind, Requests};
 use crate::net::{Caller, Service};
 use crate::openapi::{self, OpenApi};
-use crate::scope::Access;
 use crate::upload::{Received, blocking, receive};
 
 /// Everything that answering needs.

@@ -40,14 +40,12 @@ mod config;
 mod console;
 mod counters;
 mod descriptors;
-mod dev;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
 mod health;
 mod http;
-mod identity;
 mod inspect;
 mod lines;
 mod log;
@@ -55,9 +53,7 @@ mod manual;
 mod metrics;
 mod net;
 mod openapi;
-mod outgoing;
 mod restore;
-mod scope;
 mod serve;
 mod settings;
 mod store;

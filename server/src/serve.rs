@@ -13,16 +13,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, AdminToken};
-use crate::auth::keys::KeySet;
+use crate::auth::KeySet;
+use crate::auth::dev;
+use crate::auth::setup::{self, IdentityError};
+use crate::auth::{DEFAULT_TTL, NewClaims, secret_of, sign};
 use crate::descriptors::Shares;
-use crate::dev;
 use crate::handler::Handler;
-use crate::identity::{self, IdentityError};
 use crate::log::{self, Log};
 use crate::net::{Certificate, ConnectionCounters, Door, Listener, Places};
 use crate::settings::{Address, Given, Settings, span};
 use crate::systemd;
-use crate::token;
 pub(crate) use error::ServeError;
 use error::system;
 use parts::{
@@ -55,14 +55,14 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
         settings.log.as_deref(),
         settings.log_format.unwrap_or_default(),
     )?;
-    identity::check(&settings)?;
+    setup::check(&settings)?;
     let data_dir = settings
         .data_dir
         .clone()
         .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
     // What was given is judged before anything is made; the key of --dev is in the data
     // directory, which must be ours before it is written to.
-    let mut keys = identity::local_keys(&settings)?;
+    let mut keys = setup::local_keys(&settings)?;
     let certificate = certificate(&settings)?;
     let connections = settings.connections();
     let shares = Shares::of_process(connections, other_descriptors(&settings))?;
@@ -102,8 +102,8 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
 pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
     check(settings)?;
     log::parse(settings.log.as_deref())?;
-    identity::check(settings)?;
-    identity::authenticator(settings, identity::local_keys(settings)?)?;
+    setup::check(settings)?;
+    setup::authenticator(settings, setup::local_keys(settings)?)?;
     cors(settings)?;
     if let Some(file) = &settings.admin_token_file {
         AdminToken::read(file)?;
@@ -115,7 +115,7 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
 /// a file that is read, and those to identity providers.
 fn other_descriptors(settings: &Settings) -> u64 {
     let admin = admin_address(settings).map_or(0, |_| 2 * ADMIN_CONNECTIONS as u64);
-    admin + identity::descriptors(settings)
+    admin + setup::descriptors(settings)
 }
 
 fn add_dev_key(keys: &mut KeySet, data_dir: &Path) -> Result<(), IdentityError> {
@@ -265,11 +265,11 @@ impl Server {
     }
 
     fn reload_keys(&self) -> Result<(), ServeError> {
-        let mut keys = identity::local_keys(&self.settings)?;
+        let mut keys = setup::local_keys(&self.settings)?;
         if self.settings.is_dev() {
             add_dev_key(&mut keys, &self.data_dir)?;
         }
-        Ok(identity::reload(
+        Ok(setup::reload(
             &self.settings,
             &self.handler.authenticator,
             keys,
@@ -302,15 +302,15 @@ impl Server {
         if settings.is_dev() {
             let path = dev::key_path(&self.data_dir);
             let key = std::fs::read(path).map_err(system("cannot read the key of --dev"))?;
-            let claims = token::NewClaims {
+            let claims = NewClaims {
                 sub: dev::USER,
                 client_id: dev::CLIENT,
                 scope: None,
                 iss: settings.jwt_issuer.as_deref(),
                 aud: settings.jwt_audience.as_deref(),
             };
-            let secret = crate::auth::keys::secret_of(&key);
-            let token = token::sign(secret, &claims, token::DEFAULT_TTL)?;
+            let secret = secret_of(&key);
+            let token = sign(secret, &claims, DEFAULT_TTL)?;
             let versions = versions(settings);
             let version = versions.first().map_or("", String::as_str);
             text.push_str(&dev::requests(address, scheme, version, &token));

@@ -2,12 +2,8 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use serde::Serialize;
-
-use crate::dev;
+use crate::auth::{DEFAULT_TTL, NewClaims, SignError, dev, secret_of, sign};
 use crate::settings::Span;
 
 /// What the token is to say.
@@ -51,8 +47,6 @@ impl TokenOptions {
     }
 }
 
-pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(3600);
-
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,57 +56,16 @@ pub(crate) enum TokenError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("cannot sign the token: {0}")]
-    Sign(#[from] jsonwebtoken::errors::Error),
+    #[error(transparent)]
+    Sign(#[from] SignError),
     #[error("cannot print the token: {0}")]
     Print(#[from] std::io::Error),
-    #[error("--ttl is beyond what a clock can show")]
-    TooLong,
 }
 
 impl TokenError {
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::TooLong)
+        matches!(self, Self::Sign(SignError::TooLong))
     }
-}
-
-/// The claims of a token of ours.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct NewClaims<'a> {
-    pub(crate) sub: &'a str,
-    pub(crate) client_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) scope: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) iss: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) aud: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Timed<'a> {
-    #[serde(flatten)]
-    claims: &'a NewClaims<'a>,
-    iat: u64,
-    exp: u64,
-}
-
-/// Signs a token that is valid from now on.
-pub(crate) fn sign(
-    secret: &[u8],
-    claims: &NewClaims<'_>,
-    ttl: Duration,
-) -> Result<String, TokenError> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let timed = Timed {
-        claims,
-        iat: now,
-        exp: now.checked_add(ttl.as_secs()).ok_or(TokenError::TooLong)?,
-    };
-    let key = EncodingKey::from_secret(secret);
-    Ok(encode(&Header::new(Algorithm::HS256), &timed, &key)?)
 }
 
 /// Prints the token.
@@ -131,7 +84,7 @@ pub(crate) fn run(options: &TokenOptions) -> Result<(), TokenError> {
         aud: options.audience.as_deref(),
     };
     let ttl = options.ttl.map_or(DEFAULT_TTL, |ttl| ttl.0);
-    let token = sign(crate::auth::keys::secret_of(&secret), &claims, ttl)?;
+    let token = sign(secret_of(&secret), &claims, ttl)?;
     writeln!(std::io::stdout(), "{token}")?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
-use crate::auth::Denial;
+use crate::auth::rules::Denial;
 use crate::http::{Code, Refusal};
 
 /// The page's own words.

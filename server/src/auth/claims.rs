@@ -1,37 +1,14 @@
 //! What a verified token says, and what of it is believed.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use crate::auth::{LEEWAY_SECONDS, Rules};
+use crate::auth::rules::{LEEWAY_SECONDS, Rules};
 
 /// Bytes of a user or client name, at most: what a namespace can have.
 const MAX_NAME_BYTES: usize = 255;
 pub(super) const UNTRUSTED_ISSUER: &str = "The token is not of a trusted issuer.";
-
-/// Where in a token the names are.
-#[derive(Debug, Clone)]
-pub(crate) struct ClaimNames {
-    /// `None` for the usual one, which is another for a JWT and for an answer about a
-    /// token.
-    pub(crate) user: Option<String>,
-    /// The first one that is there counts.
-    pub(crate) client: Vec<String>,
-    /// The first one that is there counts.
-    pub(crate) scope: Vec<String>,
-}
-
-impl Default for ClaimNames {
-    fn default() -> Self {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Self {
-            user: None,
-            // RFC 9068 section 2.2; OpenID Connect Core section 2.
-            client: names(&["client_id", "azp"]),
-            // RFC 8693 section 4.2; "scp" is what several providers send.
-            scope: names(&["scope", "scp"]),
-        }
-    }
-}
 
 /// A verified token's content.
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +133,14 @@ impl Claims {
             not_before: None,
         }
     }
+}
+
+/// What a token says that a key has signed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Verified {
+    pub(super) claims: Arc<Claims>,
+    /// Of the keys that it was judged by.
+    pub(super) generation: u64,
 }
 
 fn first<'a>(token: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {

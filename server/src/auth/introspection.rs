@@ -17,11 +17,12 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::auth::cache::TokenCache;
+use crate::auth::claims::Claims;
+use crate::auth::outgoing::{Endpoint, Outgoing, OutgoingError};
 use crate::auth::provider::{FetchError, Provider};
-use crate::auth::{Claims, Denial, Rules};
+use crate::auth::rules::{Denial, Rules};
+use crate::auth::token_cache::TokenCache;
 use crate::counters::Count;
-use crate::outgoing::{Endpoint, Outgoing, OutgoingError};
 
 /// Questions at a time.
 pub(crate) const MAX_QUESTIONS: usize = 64;

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::auth::keys::{Distrust, KeyFault, KeySet, Signed, Token};
-use crate::outgoing::{Endpoint, EndpointError, Outgoing, OutgoingError};
+use crate::auth::outgoing::{Endpoint, EndpointError, Outgoing, OutgoingError};
 
 /// Between two times that tokens have keys fetched, at least: anybody can send a token
 /// that names a key which does not exist.

@@ -4,14 +4,14 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::admin::AdminTokenError;
+use crate::auth::SignError;
+use crate::auth::setup::IdentityError;
 use crate::descriptors::TooFew;
 use crate::http::CorsError;
-use crate::identity::IdentityError;
 use crate::net::{ListenError, TlsError};
 use crate::openapi::OpenApiError;
 use crate::settings::{Address, SettingsError};
 use crate::store::{UnfinishedRestore, cause};
-use crate::token::TokenError;
 
 /// Why the server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub(crate) enum ServeError {
         source: io::Error,
     },
     #[error(transparent)]
-    Token(#[from] TokenError),
+    Sign(#[from] SignError),
     #[error(transparent)]
     Descriptors(#[from] TooFew),
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use prefd_engine::{Config, Engine};
 
 use crate::admin::{Admin, AdminToken, StoreDesk};
-use crate::auth::keys::KeySet;
+use crate::auth::KeySet;
+use crate::auth::setup;
 use crate::descriptors::Shares;
 use crate::handler::Handler;
 use crate::health::Health;
 use crate::http::{Budget, Cors, CorsError, ReadAhead};
-use crate::identity;
 use crate::metrics::{Metrics, Sources};
 use crate::net::{Carrier, Certificate, ConnectionCounters};
 use crate::openapi::OpenApi;
@@ -108,7 +108,7 @@ pub(crate) fn handler(
     engine: Engine,
     keys: KeySet,
 ) -> Result<Handler, ServeError> {
-    let authenticator = Arc::new(identity::authenticator(settings, keys)?);
+    let authenticator = Arc::new(setup::authenticator(settings, keys)?);
     let budget = Budget::new(
         settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
         u64::from(Config::new("").inline_bytes) + upload::BUFFERS_BYTES,

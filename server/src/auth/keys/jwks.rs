@@ -7,7 +7,9 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::auth::keys::{KeyFault, NewKey, modulus};
+use crate::auth::keys::fault::KeyFault;
+use crate::auth::keys::key::NewKey;
+use crate::auth::keys::modulus;
 
 #[derive(Deserialize)]
 struct Set {
@@ -114,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::auth::keys::KeySet;
+    use crate::auth::keys::set::KeySet;
 
     const RSA_2048_N: &str = "noCJoICLju3jL_Fr2cCg9YmvEiJ00a0KDX6fT7VYdBrtXcfBmun4VMLb6FsYZWZyptBXPx12H4HnGBNMPDIxIFh0zlFXRqry_z7tgIajCDiAQ_B3K76dMNMQfRYxRAlOszxeXkQ3tR2TOlwhLoTfltS-v0xGmhVu_kKJ9ZZM2z0v14MZ1oV9ZBF8hPTSe6HtPWKGeZ5q-mhP_ya9M1fr3sd8RssFLOC5qJ8JMNLWDr-hs1Y-gjfR8Klh2W7PoSmfA2SvmF-FJk5nXTkPyFz-G01n60gzFTEFDiF2SNs7UL-k06MR9nfsb6HAqFjnjiTTnDZzcaTH7ams8-0sIuYozw";
 

@@ -3,13 +3,10 @@
 //! A signature by a short key is refused when it is verified; looking at the key when
 //! it is read says so to the operator, and before the first request.
 
-use crate::auth::keys::KeyFault;
-
-/// Bits of an RSA modulus, at least (RFC 7518 section 3.3).
-pub(super) const MIN_BITS: usize = 2048;
+use crate::auth::keys::fault::{KeyFault, MIN_RSA_BITS};
 
 pub(super) fn refuse_weak(bits: usize) -> Result<(), KeyFault> {
-    if bits < MIN_BITS {
+    if bits < MIN_RSA_BITS {
         return Err(KeyFault::WeakRsaKey { found: bits });
     }
     Ok(())

@@ -2,7 +2,8 @@
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use crate::auth::keys::{KeyFault, modulus};
+use crate::auth::keys::fault::KeyFault;
+use crate::auth::keys::modulus;
 
 /// Bytes of an uncompressed point on P-256 and on P-384: a tag and two coordinates.
 const P256_POINT_BYTES: usize = 65;

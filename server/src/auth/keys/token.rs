@@ -4,7 +4,8 @@ use jsonwebtoken::{Algorithm, Header, dangerous, decode_header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::auth::keys::{Key, MALFORMED};
+use crate::auth::keys::fault::MALFORMED;
+use crate::auth::keys::key::Key;
 
 /// A token that is a JWT by its form. Nothing in it is believed yet.
 pub(crate) struct Token<'a> {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use crate::auth::authenticator::{Authenticator, Trust};
 use crate::auth::introspection::{
     Belief, Credentials, CredentialsError, Introspection, MAX_QUESTIONS, Place,
 };
 use crate::auth::keys::{KeyError, KeySet};
+use crate::auth::outgoing::{Endpoint, EndpointError, Outgoing};
 use crate::auth::provider::{Provider, Source};
-use crate::auth::{Authenticator, ClaimNames, Rules, Trust};
-use crate::outgoing::{Endpoint, EndpointError, Outgoing};
+use crate::auth::rules::{ClaimNames, Rules};
 use crate::settings::{Settings, span};
 
 const DEFAULT_REALM: &str = "prefd";

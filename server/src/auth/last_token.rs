@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use crate::auth::Verified;
+use crate::auth::claims::Verified;
 
 /// A connection's last verified token, and what it says. Like the cache of tokens it leaves
 /// the times to whoever takes claims from it.
@@ -41,7 +41,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::auth::Claims;
+    use crate::auth::claims::Claims;
 
     #[test]
     fn only_the_whole_last_token_is_known() {

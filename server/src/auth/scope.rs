@@ -4,7 +4,7 @@
 //! … might [a client] be able to read the preferences of a different client": the
 //! scope names the foreign client, and is compared whole, byte for byte.
 
-use crate::auth::Claims;
+use crate::auth::claims::Claims;
 
 /// What a request does with the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
