@@ -20,15 +20,14 @@ use percent_encoding::percent_decode_str;
 
 use crate::auth::bearer;
 use crate::auth::outgoing::is_of_this_machine;
-use crate::health::{Health, Probe};
 use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
-use crate::metrics::{self, Metrics};
 use crate::net::{Caller, Service};
+use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
 pub(crate) use desk::{StoreDesk, TOTAL_BYTES};
 
 /// Bytes of a token, at least: it must not be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
-const TEXT: HeaderValue = HeaderValue::from_static(metrics::CONTENT_TYPE);
+const TEXT: HeaderValue = HeaderValue::from_static(METRICS_TYPE);
 
 /// Why the token cannot be used.
 #[derive(Debug, thiserror::Error)]

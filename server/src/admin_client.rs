@@ -20,8 +20,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::admin::{AdminToken, AdminTokenError};
 use crate::auth::outgoing;
-use crate::health::Probe;
 use crate::http::Body;
+use crate::telemetry::Probe;
 
 const UNIX: &str = "unix:";
 const DEFAULT_PLACE: &str = "http://127.0.0.1:8081";

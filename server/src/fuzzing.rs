@@ -10,9 +10,9 @@ use prefd_engine::{Engine, Prepared};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use crate::api::Handler;
 use crate::auth::Authenticator;
 use crate::auth::setup::{IdentityError, authenticator, local_keys};
-use crate::handler::Handler;
 use crate::lines::Lines;
 use crate::net::{Carrier, Standing};
 use crate::serve::{ServeError, carrier, handler};

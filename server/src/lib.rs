@@ -31,6 +31,7 @@
 
 mod admin;
 mod admin_client;
+mod api;
 mod archive;
 mod auth;
 mod backup;
@@ -43,24 +44,20 @@ mod descriptors;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod handler;
-mod health;
 mod http;
 mod inspect;
 mod lines;
 mod log;
 mod manual;
-mod metrics;
 mod net;
-mod openapi;
 mod restore;
 mod serve;
 mod settings;
 mod store;
 mod systemd;
+mod telemetry;
 mod token;
 mod transfer;
-mod upload;
 mod whole_file;
 
 pub use cli::main;

@@ -13,12 +13,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, AdminToken};
-use crate::auth::KeySet;
-use crate::auth::dev;
+use crate::api::Handler;
 use crate::auth::setup::{self, IdentityError};
-use crate::auth::{DEFAULT_TTL, NewClaims, secret_of, sign};
+use crate::auth::{DEFAULT_TTL, KeySet, NewClaims, dev, secret_of, sign};
 use crate::descriptors::Shares;
-use crate::handler::Handler;
 use crate::log::{self, Log};
 use crate::net::{Certificate, ConnectionCounters, Door, Listener, Places};
 use crate::settings::{Address, Given, Settings, span};

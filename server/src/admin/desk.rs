@@ -15,8 +15,8 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::archive;
 use crate::http::{Answer, Body, BodyReader, Code, Pipe, Refusal};
 use crate::lines::Fault;
+use crate::store::blocking;
 use crate::transfer::{self, READ_BYTES, TransferError};
-use crate::upload::blocking;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");

@@ -4,12 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::admin::AdminTokenError;
+use crate::api::OpenApiError;
 use crate::auth::SignError;
 use crate::auth::setup::IdentityError;
 use crate::descriptors::TooFew;
 use crate::http::CorsError;
 use crate::net::{ListenError, TlsError};
-use crate::openapi::OpenApiError;
 use crate::settings::{Address, SettingsError};
 use crate::store::{UnfinishedRestore, cause};
 

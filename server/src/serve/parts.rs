@@ -9,19 +9,15 @@ use std::time::Duration;
 use prefd_engine::{Config, Engine};
 
 use crate::admin::{Admin, AdminToken, StoreDesk};
-use crate::auth::KeySet;
-use crate::auth::setup;
+use crate::api::{BUFFERS_BYTES, Handler, OpenApi};
+use crate::auth::{KeySet, setup};
 use crate::descriptors::Shares;
-use crate::handler::Handler;
-use crate::health::Health;
 use crate::http::{Budget, Cors, CorsError, ReadAhead};
-use crate::metrics::{Metrics, Sources};
 use crate::net::{Carrier, Certificate, ConnectionCounters};
-use crate::openapi::OpenApi;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, span};
 use crate::store::{limits, refuse_unfinished};
-use crate::upload;
+use crate::telemetry::{Health, Metrics, Sources};
 
 pub(crate) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
@@ -111,7 +107,7 @@ pub(crate) fn handler(
     let authenticator = Arc::new(setup::authenticator(settings, keys)?);
     let budget = Budget::new(
         settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
-        u64::from(Config::new("").inline_bytes) + upload::BUFFERS_BYTES,
+        u64::from(Config::new("").inline_bytes) + BUFFERS_BYTES,
         span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
     );
     Ok(Handler {

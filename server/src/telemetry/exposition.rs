@@ -4,8 +4,9 @@
 //! base units, `_total` behind what only grows, which the encoder adds.
 
 use std::fmt;
+use std::sync::Arc;
 
-use prefd_engine::{Histogram, Metrics};
+use prefd_engine::{Engine, Histogram, Metrics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -13,8 +14,24 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::metrics::Sources;
-use crate::metrics::process::Process;
+use crate::auth::Authenticator;
+use crate::http::Budget;
+use crate::net::ConnectionCounters;
+use crate::telemetry::health::Health;
+use crate::telemetry::process::Process;
+use crate::telemetry::requests::Requests;
+
+/// What metrics are read from.
+pub(crate) struct Sources {
+    pub(crate) engine: Engine,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) connections: Arc<ConnectionCounters>,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) health: Arc<Health>,
+    /// Bytes of bodies in flight, and how many there may be.
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) max_connections: usize,
+}
 
 /// What [`Sources`] have, for an encoder.
 pub(super) struct Exposition(pub(super) Sources);

@@ -7,6 +7,7 @@
 
 mod example;
 mod failure;
+mod json;
 
 use std::hash::Hasher;
 
@@ -19,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use siphasher::sip::SipHasher13;
 
-use crate::health::Probe;
 use crate::http::{
     Body, Code, Conditions, MAX_CLIENT_ID_BYTES, METHODS, Refusal, Route, Verdict, etag,
 };
+use crate::telemetry::Probe;
 
 /// Where it is.
 pub(crate) const PATH: &str = "/openapi.json";
@@ -175,16 +176,6 @@ fn fill(template: &str, versions: &[String], limits: &Limits) -> String {
         text = text.replace(&format!("{{{{{name}}}}}"), &shown);
     }
     text
-}
-
-/// A reference to a component.
-fn reference(kind: &str, name: &str) -> Value {
-    json!({ "$ref": format!("#/components/{kind}/{name}") })
-}
-
-/// Members by name.
-fn object(members: impl IntoIterator<Item = (String, Value)>) -> Map<String, Value> {
-    members.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::{example, object, reference};
+use crate::api::openapi::example;
+use crate::api::openapi::json::{object, reference};
 use crate::http::{Code, JSON_API};
 
 /// Whether a GET or HEAD of a document can be answered with it.

@@ -3,7 +3,7 @@
 use prefd_engine::{Error, Limits, Position, Violation};
 use serde_json::{Map, Value, json};
 
-use super::object;
+use crate::api::openapi::json::object;
 use crate::auth::NO_LINKED_IDENTITY;
 use crate::http::{Code, Refusal};
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::http::{Budget, Code, Refusal};
 use crate::net::BUFFER_BYTES;
+use crate::store::blocking;
 
 /// Chunks of a document that goes to a file are gathered up to this, so that handing
 /// them to a blocking thread is not what takes the time.
@@ -168,20 +169,6 @@ async fn write(writer: Writer, gathered: Gathered) -> Result<Writer, Box<Refusal
         Ok::<_, prefd_engine::Error>(writer)
     };
     Ok(blocking(write).await?)
-}
-
-/// Runs what touches the disk on a blocking thread. A panic there goes on here, where
-/// it is answered and logged like any other.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // A blocking task is never cancelled; only a runtime that is going away
-            // does not start one, and this future goes away with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }
 
 #[cfg(test)]

@@ -15,18 +15,17 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
-use crate::auth::Access;
-use crate::auth::{Authenticator, LastToken};
-use crate::health::{Health, Probe};
+use crate::api::openapi::{self, OpenApi};
+use crate::api::upload::{Received, receive};
+use crate::auth::{Access, Authenticator, LastToken};
 use crate::http::{
     Answer, Body, Budget, Code, Conditions, Cors, Exchange, METHODS, NO_DOCUMENT, NOBODY,
     ReadAhead, Refusal, Route, Verdict, etag, found, media_type, no_content, not_modified,
     precondition_failed, unmodified, unpanicked,
 };
-use crate::metrics::{Kind, Requests};
 use crate::net::{Caller, Service};
-use crate::openapi::{self, OpenApi};
-use crate::upload::{Received, blocking, receive};
+use crate::store::blocking;
+use crate::telemetry::{Health, Kind, Probe, Requests};
 
 /// Everything that answering needs.
 pub(crate) struct Handler {
