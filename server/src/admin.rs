@@ -23,7 +23,7 @@ use crate::auth::outgoing::is_of_this_machine;
 use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
 use crate::net::{Caller, Service};
 use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
-pub(crate) use desk::{StoreDesk, TOTAL_BYTES};
+pub(crate) use desk::{StoreDesk, TOTAL_BYTES, erased_json};
 
 /// Bytes of a token, at least: it must not be guessed.
 const MIN_TOKEN_BYTES: usize = 16;

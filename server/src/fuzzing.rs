@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use crate::api::Handler;
 use crate::auth::Authenticator;
 use crate::auth::setup::{IdentityError, authenticator, local_keys};
-use crate::lines::Lines;
 use crate::net::{Carrier, Standing};
 use crate::serve::{ServeError, carrier, handler};
 use crate::settings::Settings;
+use crate::transfer::Lines;
 
 /// The keys of an operator.
 #[derive(Debug, Default)]

@@ -30,34 +30,22 @@
 )]
 
 mod admin;
-mod admin_client;
 mod api;
-mod archive;
 mod auth;
-mod backup;
-mod bench;
-mod cli;
-mod config;
-mod console;
+mod commands;
 mod counters;
 mod descriptors;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
-mod inspect;
-mod lines;
 mod log;
-mod manual;
 mod net;
-mod restore;
 mod serve;
 mod settings;
 mod store;
 mod systemd;
 mod telemetry;
-mod token;
 mod transfer;
-mod whole_file;
 
-pub use cli::main;
+pub use commands::main;

@@ -8,15 +8,13 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use prefd_engine::{Engine, Error};
+use prefd_engine::{Engine, Erased, Error};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::archive;
 use crate::http::{Answer, Body, BodyReader, Code, Pipe, Refusal};
-use crate::lines::Fault;
 use crate::store::blocking;
-use crate::transfer::{self, READ_BYTES, TransferError};
+use crate::transfer::{self, Fault, READ_BYTES, RefusedLine, archive};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -143,7 +141,7 @@ impl StoreDesk {
                 let detail = format!("The import ended: {error}. The lines before are imported.");
                 Err(match error {
                     // Not the fault of the line, or one that HTTP has a status for.
-                    TransferError::Refused {
+                    RefusedLine {
                         source: Fault::Refused(error),
                         ..
                     } if !matches!(error, Error::InvalidName { .. }) => {
@@ -161,7 +159,7 @@ impl StoreDesk {
         let erased = blocking(move || engine.erase(&user, &mut |_| {})).await?;
         let (complete, documents) = (erased.is_complete(), erased.documents);
         tracing::info!(complete, documents, "a user was erased");
-        Ok(told(&transfer::erased_json(&erased)))
+        Ok(told(&erased_json(&erased)))
     }
 }
 
@@ -169,4 +167,17 @@ fn told(what: &Value) -> Response<Body> {
     let mut response = Response::new(Body::whole(what.to_string().into()));
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
+}
+
+/// What erasing has done, for whoever asked.
+pub(crate) fn erased_json(erased: &Erased) -> Value {
+    let unreadable: Vec<_> = erased.unreadable.iter().map(|d| &d.path).collect();
+    json!({
+        "complete": erased.is_complete(),
+        "documents": erased.documents,
+        "segments": erased.segments,
+        "held_by_snapshots": erased.held_by_snapshots,
+        "unreadable": unreadable,
+        "deletes_kept": erased.deletes_kept,
+    })
 }

@@ -15,11 +15,11 @@ use prefd_engine::{Config, Engine, Progress};
 use serde_json::json;
 
 use crate::admin::TOTAL_BYTES;
-use crate::admin_client::{AdminError, AdminOptions};
-use crate::archive::{self, ArchiveError, Contents};
-use crate::console::{self, Bar};
+use crate::commands::admin_client::{AdminError, AdminOptions};
+use crate::commands::console::{self, Bar};
+use crate::commands::whole_file::WholeFile;
 use crate::store::{UnfinishedRestore, cause, refuse_unfinished};
-use crate::whole_file::WholeFile;
+use crate::transfer::archive::{self, ArchiveError, Contents};
 
 /// The path that stands for standard output.
 const STANDARD_OUTPUT: &str = "-";

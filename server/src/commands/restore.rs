@@ -8,9 +8,9 @@ use clap::Args;
 use prefd_engine::{Config, DirectoryLock, Impact, Problem};
 use serde_json::json;
 
-use crate::archive::{self, ArchiveError, Contents};
-use crate::console::{self, Bar, Shown};
+use crate::commands::console::{self, Bar, Shown};
 use crate::store::{UNFINISHED, UnfinishedRestore, cause, refuse_unfinished};
+use crate::transfer::archive::{self, ArchiveError, Contents};
 
 /// The store's own lock, which holds nothing.
 const LOCK: &str = "lock";

@@ -8,7 +8,7 @@ use clap::Args;
 use prefd_engine::{CatalogueCheck, Config, Engine, Error, Impact, Problem, Stats};
 use serde_json::{Value, json};
 
-use crate::console::{Bar, bytes, print, table, write};
+use crate::commands::console::{Bar, bytes, print, table, write};
 use crate::store::{UnfinishedRestore, cause, refuse_unfinished};
 
 /// Which directory, and how to say what was found.

@@ -9,19 +9,49 @@ use clap::Args;
 use http_body_util::BodyExt;
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use prefd_engine::{Config, Durability, Engine, Limits};
+use prefd_engine::{Config, Durability, Engine, Error, Limits};
 use serde_json::{Value, json};
 
-use crate::admin_client::{AdminError, AdminOptions};
-use crate::console::{self, Bar, Shown};
+use crate::admin::erased_json;
+use crate::commands::admin_client::{AdminError, AdminOptions};
+use crate::commands::console::{self, Bar, Shown};
+use crate::commands::whole_file::WholeFile;
 use crate::http::{Body, Pipe};
-use crate::settings::{Given, Settings};
-use crate::store::{limits, refuse_unfinished};
-use crate::transfer::{READ_BYTES, TransferError, erased_json, read_lines, system, write_lines};
-use crate::whole_file::WholeFile;
+use crate::settings::{Given, Settings, SettingsError};
+use crate::store::{UnfinishedRestore, cause, limits, refuse_unfinished};
+use crate::transfer::{LineError, READ_BYTES, RefusedLine, read_lines, write_lines};
 
 /// The path that stands for standard input or output.
 const STANDARD: &str = "-";
+
+/// Why a command did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum TransferError {
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("{0}{cause}", cause = cause(.0))]
+    Store(#[from] Error),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Unfinished(#[from] UnfinishedRestore),
+    #[error(transparent)]
+    Line(#[from] LineError),
+    #[error(transparent)]
+    Refused(#[from] RefusedLine),
+    #[error("cannot {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("not everything of the user could be removed: {0}")]
+    Incomplete(String),
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> TransferError {
+    move |source| TransferError::System { what, source }
+}
 
 /// Which store.
 #[derive(Debug, Args)]
@@ -152,7 +182,7 @@ fn import_closed(
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
     let counts = read_lines(&engine, options.keep_existing, &mut lines);
     engine.close()?;
-    counts
+    Ok(counts?)
 }
 
 fn import_online(

@@ -2,19 +2,19 @@
 //! gives by itself. In a folder of its own, so that no store is ever touched.
 
 mod document;
+mod error;
 mod phase;
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use prefd_engine::{Config, Engine, Error};
+use prefd_engine::{Config, Engine};
 use serde_json::{Value, json};
 
-use crate::console;
-use crate::store::cause;
+use crate::commands::console;
+use error::BenchError;
 use phase::{Act, Figures, Phase};
 
 /// What is to be measured, and where.
@@ -77,28 +77,6 @@ fn size(text: &str) -> Result<usize, String> {
     bytes
         .filter(|bytes| (document::MIN_BYTES..=MAX_SIZE).contains(bytes))
         .ok_or_else(|| format!("between {} bytes and 10MiB is wanted", document::MIN_BYTES))
-}
-
-/// Why nothing was measured.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum BenchError {
-    #[error("{0}{cause}", cause = cause(.0))]
-    Engine(#[from] Error),
-    #[error("cannot {op} {}: {source}", path.display())]
-    Io {
-        op: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("cannot write to standard output: {0}")]
-    Output(#[from] io::Error),
-    #[error("latencies cannot be counted: {0}")]
-    Creation(#[from] hdrhistogram::CreationError),
-    #[error("latencies cannot be added up: {0}")]
-    Addition(#[from] hdrhistogram::AdditionError),
-    #[error("a thread has panicked")]
-    Panic,
 }
 
 /// Measures everything, and prints it.

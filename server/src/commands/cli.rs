@@ -8,17 +8,17 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::admin_client::{self, HealthOptions};
-use crate::backup::{self, BackupOptions};
-use crate::bench::{self, BenchOptions};
-use crate::config::{self, ConfigCommand};
-use crate::inspect::{self, StoreOptions};
-use crate::manual::{self, CompletionsOptions, ManOptions};
-use crate::restore::{self, RestoreOptions};
+use crate::commands::admin_client::{self, HealthOptions};
+use crate::commands::backup::{self, BackupOptions};
+use crate::commands::bench::{self, BenchOptions};
+use crate::commands::config::{self, ConfigCommand};
+use crate::commands::inspect::{self, StoreOptions};
+use crate::commands::manual::{self, CompletionsOptions, ManOptions};
+use crate::commands::restore::{self, RestoreOptions};
+use crate::commands::token::{self, TokenOptions};
+use crate::commands::transfer::{self, EraseOptions, ExportOptions, ImportOptions};
 use crate::serve;
 use crate::settings::{Given, Settings};
-use crate::token::{self, TokenOptions};
-use crate::transfer::{self, EraseOptions, ExportOptions, ImportOptions};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;

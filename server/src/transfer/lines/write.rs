@@ -1,17 +1,9 @@
-//! Documents as lines of JSON, to be moved from one store to another or given to the user
-//! whose they are: `{"user":…,"client":…,"modified_ms":…,"document":…}`.
-//!
-//! The document stands there with its own text, so that nothing of it changes. Where that
-//! has line breaks, or is not in memory, it stands in a JSON string, so that a line is one.
-
-mod read;
+//! Lines on their way out.
 
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
 use prefd_engine::Document;
-
-pub(crate) use read::{Fault, Lines};
 
 /// Why a line was not written.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +16,7 @@ pub(crate) enum LineError {
 }
 
 /// Writes a document's line.
-pub(crate) fn write(
+pub(crate) fn write_line(
     out: &mut dyn Write,
     user: &str,
     client: &str,
@@ -79,6 +71,7 @@ mod tests {
     use prefd_engine::{Config, Engine, WriteOptions};
 
     use super::*;
+    use crate::transfer::lines::read::Lines;
 
     #[test]
     fn a_document_comes_back_with_its_own_text() {
@@ -102,7 +95,7 @@ mod tests {
                 .unwrap();
             let document = namespace.get().unwrap().unwrap();
             let mut line = Vec::new();
-            write(&mut line, user, client, &document).unwrap();
+            write_line(&mut line, user, client, &document).unwrap();
             assert_eq!(
                 line.iter().position(|byte| *byte == b'\n'),
                 Some(line.len() - 1)

@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, Subcommand};
 use serde_json::{Map, Value};
 
-use crate::console;
+use crate::commands::console;
 use crate::log;
 use crate::serve::{self, ServeError};
 use crate::settings::{Format, Given, Settings};

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use prefd_engine::{Durability, Engine, WriteOptions};
 
-use super::{BenchError, document};
+use crate::commands::bench::document;
+use crate::commands::bench::error::BenchError;
 
 /// What is done over and over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

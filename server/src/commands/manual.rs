@@ -8,7 +8,7 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::console;
+use crate::commands::console;
 
 /// For which shell.
 #[derive(Debug, Args)]
