@@ -2,22 +2,26 @@
 //!
 //! # Layout
 //!
-//! In the order in which a request passes them: `listen` accepts and `places` finds room,
-//! as much as `descriptors` leaves; `connection` carries, with `tls` and `pace`; `exchange`
-//! is what every request gets; `handler` judges and answers, with `route`, `auth`, `scope`,
-//! `media_type`, `precondition` each judging one thing; `upload` and `download` move
-//! documents; `answer` is what is a success and `error` what is not, `id` names the
-//! request, `openapi` says what can be asked and answered. Beside it, `admin` answers the
-//! operator, with `health`, `metrics` and `archive`.
+//! Each folder is a layer. Imports go down only, and no two files import each other. From
+//! the top:
 //!
-//! Around them, `cli`, `settings` and `config` say how to run, `serve` puts the parts
-//! together, `identity` says who is believed and `outgoing` asks them, `dev` and `token` make
-//! tokens. `store`, `backup`, `restore` and `transfer` are commands that look after
-//! documents, with a server (`admin_client`) or without.
+//! | folder | owns |
+//! | --- | --- |
+//! | `commands` | the command line |
+//! | `serve` | from settings to a listening server, and back to a closed store |
+//! | `admin` | what the admin listener answers |
+//! | `api` | the operations on a document, and the document that describes them |
+//! | `telemetry` | metrics and health |
+//! | `auth`, `net`, `transfer` | who asks; sockets and connections; backups and lines of JSON |
+//! | `http` | bodies, errors, entity tags, conditional requests |
+//! | `store` | where documents are kept |
+//! | `settings`, `counters` | what `serve` can be told; what can be counted |
 //!
-//! The store is [`prefd_engine`]: the server never opens a data file. Async workers
-//! never block; what touches the disk runs on blocking threads, a bounded piece at a
-//! time.
+//! A request passes `net`, which accepts and carries its connection, then `api`, which
+//! judges it with `http` and `auth`, and then `store`.
+//!
+//! The store is `prefd-engine`: the server never opens a data file. Async workers never
+//! block: what touches the disk runs on blocking threads, a bounded piece at a time.
 
 #![cfg_attr(
     test,
@@ -34,17 +38,14 @@ mod api;
 mod auth;
 mod commands;
 mod counters;
-mod descriptors;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
-mod log;
 mod net;
 mod serve;
 mod settings;
 mod store;
-mod systemd;
 mod telemetry;
 mod transfer;
 

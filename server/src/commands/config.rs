@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command, Subcommand};
 use serde_json::{Map, Value};
 
 use crate::commands::console;
-use crate::log;
+use crate::serve::log;
 use crate::serve::{self, ServeError};
 use crate::settings::{Format, Given, Settings};
 

@@ -7,9 +7,9 @@ use crate::admin::AdminTokenError;
 use crate::api::OpenApiError;
 use crate::auth::SignError;
 use crate::auth::setup::IdentityError;
-use crate::descriptors::TooFew;
 use crate::http::CorsError;
 use crate::net::{ListenError, TlsError};
+use crate::serve::descriptors::TooFew;
 use crate::settings::{Address, SettingsError};
 use crate::store::{UnfinishedRestore, cause};
 

@@ -1,0 +1,182 @@
+//! What the admin listener answers: who may ask, and which path is what.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response};
+use percent_encoding::percent_decode_str;
+
+use crate::admin::store::StoreDesk;
+use crate::admin::token::AdminToken;
+use crate::auth::bearer;
+use crate::auth::outgoing::is_of_this_machine;
+use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
+use crate::net::{Caller, Service};
+use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
+
+const TEXT: HeaderValue = HeaderValue::from_static(METRICS_TYPE);
+
+/// Everything that answering needs.
+pub(crate) struct Admin {
+    pub(crate) token: Option<AdminToken>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) store: StoreDesk,
+}
+
+impl Service for Admin {
+    type Connection = ();
+
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller<'_, ()>,
+        see: impl FnOnce(&Response<Body>) + Send,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+        let exchange = Exchange::begin();
+        let (parts, mut body) = request.into_parts();
+        async move {
+            let outcome = unpanicked(pin!(self.operate(&parts, &mut body, caller))).await;
+            let is_read = body.is_end_stream();
+            let (response, _) = exchange.end(outcome, &parts.method, name(&parts), NOBODY, is_read);
+            see(&response);
+            Ok(response)
+        }
+    }
+}
+
+impl Admin {
+    /// Judges the request, and carries it out.
+    async fn operate(&self, parts: &Parts, body: &mut Incoming, caller: &Caller<'_, ()>) -> Answer {
+        let path = parts.uri.path();
+        if let Some(probe) = Probe::of(path) {
+            only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+            return Ok(self.health.answer(probe));
+        }
+        self.authorize(&parts.headers)?;
+        caller.standing.is_granted();
+        match path {
+            "/metrics" => {
+                only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+                self.metrics().await
+            }
+            "/backup" => {
+                only(parts, &[Method::GET], "GET")?;
+                self.store.backup().await
+            }
+            "/documents" if parts.method == Method::POST => {
+                self.store.import(parts.uri.query(), body).await
+            }
+            "/documents" => {
+                only(parts, &[Method::GET], "GET, POST")?;
+                Ok(self.store.export(None))
+            }
+            _ => self.of_user(parts).await,
+        }
+    }
+
+    /// `/users/{user}` and `/users/{user}/documents`.
+    async fn of_user(&self, parts: &Parts) -> Answer {
+        let not_found = || Refusal::new(Code::NotFound, "There is no such resource.");
+        let path = parts
+            .uri
+            .path()
+            .strip_prefix("/users/")
+            .ok_or_else(not_found)?;
+        let (user, what) = path.split_once('/').unwrap_or((path, ""));
+        let user = percent_decode_str(user).decode_utf8();
+        let user = user.map_err(|_| not_found())?.into_owned();
+        match what {
+            "" if !user.is_empty() && !path.ends_with('/') => {
+                only(parts, &[Method::DELETE], "DELETE")?;
+                self.store.erase(user).await
+            }
+            "documents" => {
+                only(parts, &[Method::GET], "GET")?;
+                Ok(self.store.export(Some(user)))
+            }
+            _ => Err(not_found()),
+        }
+    }
+
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+        let Some(token) = &self.token else {
+            return refuse_pages(headers);
+        };
+        let challenge = HeaderValue::from_static("Bearer realm=\"prefd admin\"");
+        let given = headers.get(AUTHORIZATION).and_then(bearer);
+        let given = given.ok_or_else(|| {
+            Refusal::new(
+                Code::MissingToken,
+                "The request has no administrator's token.",
+            )
+            .challenge(challenge.clone())
+        })?;
+        verify_slices_are_equal(given, token.as_bytes()).map_err(|_| {
+            Refusal::new(Code::InvalidToken, "This is not the administrator's token.")
+                .at_header("Authorization")
+                .challenge(challenge)
+        })
+    }
+
+    async fn metrics(&self) -> Answer {
+        let metrics = Arc::clone(&self.metrics);
+        let text = tokio::task::spawn_blocking(move || metrics.text()).await;
+        let Ok(Ok(text)) = text else {
+            return Err(Refusal::internal("the metrics cannot be written"));
+        };
+        let mut response = Response::new(Body::whole(text.into()));
+        response.headers_mut().insert(CONTENT_TYPE, TEXT);
+        Ok(response)
+    }
+}
+
+/// What the log calls what was asked: a user's name is not for it.
+fn name(parts: &Parts) -> &'static str {
+    let path = parts.uri.path();
+    if path.starts_with("/users/") {
+        return "/users/{user}";
+    }
+    ["/metrics", "/backup", "/documents", "/livez", "/readyz"]
+        .into_iter()
+        .find(|name| *name == path)
+        .unwrap_or("none")
+}
+
+/// Refuses what a browser sends for a page: it names an origin, or a host that a page's
+/// owner has made an address of this machine.
+fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    let forbidden =
+        |header, detail| Err(Refusal::new(Code::InsufficientScope, detail).at_header(header));
+    if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
+        return forbidden(
+            "Origin",
+            "A page in a browser takes the administrator's token.",
+        );
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    let host: Option<hyper::http::uri::Authority> = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse().ok()),
+        _ => None,
+    };
+    if host.is_some_and(|host| is_of_this_machine(host.host())) {
+        return Ok(());
+    }
+    forbidden(
+        "Host",
+        "Under this name it takes the administrator's token.",
+    )
+}
+
+fn only(parts: &Parts, methods: &[Method], named: &'static str) -> Result<(), Box<Refusal>> {
+    if methods.contains(&parts.method) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(Code::MethodNotAllowed, "This resource has other methods.");
+    Err(refusal.allow(named))
+}
