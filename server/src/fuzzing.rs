@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use prefd_engine::{Engine, Prepared};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -16,6 +15,7 @@ use crate::auth::setup::{IdentityError, authenticator, local_keys};
 use crate::net::{Carrier, Standing};
 use crate::serve::{ServeError, carrier, handler};
 use crate::settings::Settings;
+use crate::store::{Bulk, Engine, Prepared, Store};
 use crate::transfer::Lines;
 
 /// The keys of an operator.
@@ -61,7 +61,7 @@ impl Server {
         };
         let build = || {
             let keys = local_keys(&settings)?;
-            Ok(Arc::new(handler(&settings, engine, keys)?))
+            Ok(Arc::new(handler(&settings, Store::of(engine), keys)?))
         };
         let handler = build().map_err(|error: ServeError| error.to_string())?;
         let (stop, stopping) = watch::channel(());
@@ -124,6 +124,9 @@ pub fn read_line(
     buffer_bytes: usize,
 ) -> Option<(String, String, Prepared)> {
     let mut from = BufReader::with_capacity(buffer_bytes, text);
-    let line = Lines::new(&mut from).next(engine).ok().flatten()?;
+    let line = Lines::new(&mut from)
+        .next(&Bulk::of(engine.clone()))
+        .ok()
+        .flatten()?;
     Some((line.user, line.client, line.document))
 }

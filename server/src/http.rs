@@ -21,7 +21,7 @@ mod precondition;
 mod route;
 
 pub(crate) use answer::{NO_DOCUMENT, found, no_content, not_modified, precondition_failed};
-pub(crate) use body::{Body, ReadAhead};
+pub(crate) use body::Body;
 pub(crate) use budget::Budget;
 pub(crate) use cors::{Cors, CorsError};
 pub(crate) use error::{Code, JSON_API, Refusal};

@@ -8,12 +8,11 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use prefd_engine::{Engine, Erased, Error};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::http::{Answer, Body, BodyReader, Code, Pipe, Refusal};
-use crate::store::blocking;
+use crate::store::{Erased, Error, Store};
 use crate::transfer::{self, Fault, READ_BYTES, RefusedLine, archive};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -31,15 +30,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const KEEP_EXISTING: &str = "keep-existing";
 
 pub(crate) struct StoreDesk {
-    engine: Engine,
+    store: Store,
     /// One at a time: a snapshot keeps what is replaced from being removed.
     backups: Arc<Semaphore>,
 }
 
 impl StoreDesk {
-    pub(crate) fn new(engine: Engine) -> Self {
+    pub(crate) fn new(store: Store) -> Self {
         Self {
-            engine,
+            store,
             backups: Arc::new(Semaphore::new(1)),
         }
     }
@@ -52,15 +51,14 @@ impl StoreDesk {
             let detail = "Another backup is being taken.";
             return Err(Refusal::new(Code::Overloaded, detail));
         };
-        let engine = self.engine.clone();
-        let snapshot = blocking(move || engine.snapshot()).await?;
+        let snapshot = self.store.snapshot().await?;
         let total = snapshot.bytes();
         let damaged = snapshot.damaged_frames();
         if damaged > 0 {
             tracing::warn!(damaged, "the store is damaged, and so is the backup of it");
         }
         let (pipe, pieces) = Pipe::new();
-        tokio::task::spawn_blocking(move || {
+        self.store.spawn_bulk(move |_| {
             let _turn = turn;
             let outcome = pipe.write(|out| archive::write(&snapshot, out, &mut |_| {}));
             match outcome {
@@ -77,11 +75,10 @@ impl StoreDesk {
 
     /// The documents of a user, or of everybody, as lines.
     pub(super) fn export(&self, user: Option<String>) -> Response<Body> {
-        let engine = self.engine.clone();
         let (pipe, pieces) = Pipe::new();
-        tokio::task::spawn_blocking(move || {
+        self.store.spawn_bulk(move |bulk| {
             let user = user.as_deref();
-            let outcome = pipe.write(|out| transfer::write_lines(&engine, user, out).map(drop));
+            let outcome = pipe.write(|out| transfer::write_lines(bulk, user, out).map(drop));
             if let Err(error) = outcome {
                 tracing::error!(%error, "an export broke off");
             }
@@ -101,11 +98,10 @@ impl StoreDesk {
                 return Err(Refusal::new(Code::InvalidRequest, detail));
             }
         };
-        let engine = self.engine.clone();
         let (sender, pieces) = mpsc::channel(WAITING_PIECES);
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = self.store.spawn_bulk(move |bulk| {
             let mut lines = BufReader::with_capacity(READ_BYTES, BodyReader::new(pieces));
-            transfer::read_lines(&engine, keep_existing, &mut lines)
+            transfer::read_lines(bulk, keep_existing, &mut lines)
         });
         let broken = loop {
             let frame = tokio::select! {
@@ -155,8 +151,7 @@ impl StoreDesk {
 
     /// Erases a user.
     pub(super) async fn erase(&self, user: String) -> Answer {
-        let engine = self.engine.clone();
-        let erased = blocking(move || engine.erase(&user, &mut |_| {})).await?;
+        let erased = self.store.erase(user).await?;
         let (complete, documents) = (erased.is_complete(), erased.documents);
         tracing::info!(complete, documents, "a user was erased");
         Ok(told(&erased_json(&erased)))

@@ -13,23 +13,22 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{ETAG, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
-use prefd_engine::{Engine, Namespace, Peek, Revisions, Stat, WriteOptions};
 
 use crate::api::openapi::{self, OpenApi};
 use crate::api::upload::{Received, receive};
 use crate::auth::{Access, Authenticator, LastToken};
 use crate::http::{
-    Answer, Body, Budget, Code, Conditions, Cors, Exchange, METHODS, NO_DOCUMENT, NOBODY,
-    ReadAhead, Refusal, Route, Verdict, etag, found, media_type, no_content, not_modified,
-    precondition_failed, unmodified, unpanicked,
+    Answer, Body, Budget, Code, Conditions, Cors, Exchange, METHODS, NO_DOCUMENT, NOBODY, Refusal,
+    Route, Verdict, etag, found, media_type, no_content, not_modified, precondition_failed,
+    unmodified, unpanicked,
 };
 use crate::net::{Caller, Service};
-use crate::store::blocking;
+use crate::store::{Change, Name, Precondition, Revisions, Store};
 use crate::telemetry::{Health, Kind, Probe, Requests};
 
 /// Everything that answering needs.
 pub(crate) struct Handler {
-    pub(crate) engine: Engine,
+    pub(crate) store: Store,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
     pub(crate) requests: Arc<Requests>,
@@ -41,7 +40,6 @@ pub(crate) struct Handler {
     pub(crate) openapi: OpenApi,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) read_ahead: ReadAhead,
     /// How long a body may stall.
     pub(crate) body_timeout: Duration,
 }
@@ -72,13 +70,6 @@ impl Operation {
             Self::Put | Self::Delete => Access::Write,
         }
     }
-}
-
-/// Whose document it is.
-#[derive(Clone, Copy)]
-struct Names<'a> {
-    user: &'a str,
-    client: &'a str,
 }
 
 impl Service for Handler {
@@ -161,7 +152,7 @@ impl Handler {
             .authenticate(&parts.headers, &caller.state, exchange.now())
             .await?;
         if tracing::enabled!(tracing::Level::INFO) {
-            user.store(self.engine.pseudonym(&claims.user), Ordering::Relaxed);
+            user.store(self.store.pseudonym(&claims.user), Ordering::Relaxed);
         }
         let client_id = route
             .client_id()
@@ -176,18 +167,18 @@ impl Handler {
             return Err(Refusal::new(Code::NotFound, "There is no such client."));
         }
         caller.standing.is_granted();
-        let names = Names {
+        let name = Name {
             user: &claims.user,
             client: &client_id,
         };
         match operation {
             Operation::Get | Operation::Head => {
                 let conditions = Conditions::of(&parts.headers)?;
-                self.read(names, &conditions, operation).await
+                self.read(name, &conditions, operation).await
             }
             // On their own, so that what they wait with is not moved about by reads.
-            Operation::Put => Box::pin(self.put(parts, names, body)).await,
-            Operation::Delete => Box::pin(self.delete(parts, names)).await,
+            Operation::Put => Box::pin(self.put(parts, name, body)).await,
+            Operation::Delete => Box::pin(self.delete(parts, name)).await,
         }
     }
 
@@ -206,7 +197,7 @@ impl Handler {
         Ok(self.health.answer(probe))
     }
 
-    async fn put(&self, parts: &Parts, names: Names<'_>, body: &mut Incoming) -> Answer {
+    async fn put(&self, parts: &Parts, name: Name<'_>, body: &mut Incoming) -> Answer {
         media_type::check(&parts.headers)?;
         self.check_length(body)?;
         let conditions = Conditions::of(&parts.headers)?;
@@ -214,9 +205,10 @@ impl Handler {
         let Received {
             document,
             room: _room,
-        } = receive(&self.engine, body, self.body_timeout, &self.budget).await?;
-        let options = self.write_options(names, conditions).await?;
-        let revision = self.namespace(names)?.submit_put(document, options).await?;
+        } = receive(&self.store, body, self.body_timeout, &self.budget).await?;
+        let precondition = self.precondition(name, conditions).await?;
+        let change = Change::Replace(document);
+        let revision = self.store.apply(name, change, precondition).await?;
         let mut response = no_content();
         if let Some(etag) = revision.and_then(etag) {
             response.headers_mut().insert(ETAG, etag);
@@ -224,10 +216,10 @@ impl Handler {
         Ok(response)
     }
 
-    async fn delete(&self, parts: &Parts, names: Names<'_>) -> Answer {
+    async fn delete(&self, parts: &Parts, name: Name<'_>) -> Answer {
         let conditions = Conditions::of(&parts.headers)?;
-        let options = self.write_options(names, conditions).await?;
-        self.namespace(names)?.submit_delete(options).await?;
+        let precondition = self.precondition(name, conditions).await?;
+        self.store.apply(name, Change::Delete, precondition).await?;
         Ok(no_content())
     }
 
@@ -246,27 +238,21 @@ impl Handler {
     }
 
     /// GET and HEAD. A document that overtakes its own judgement is judged again.
-    async fn read(
-        &self,
-        names: Names<'_>,
-        conditions: &Conditions,
-        operation: Operation,
-    ) -> Answer {
+    async fn read(&self, name: Name<'_>, conditions: &Conditions, operation: Operation) -> Answer {
         loop {
-            let peeked = self.peek(names)?;
-            let current = match &peeked {
-                Peek::Absent => None,
-                Peek::Resident(document) => Some(document.stat().revision),
-                Peek::OnDisk(_) => self.namespace(names)?.revision()?,
-            };
+            let stored = self.store.get(name)?;
+            let current = stored.revision();
             match conditions.judge_read(current) {
                 Some(Verdict::Failed) => return Err(precondition_failed(current)),
                 Some(Verdict::NotModified) => return Ok(not_modified(current)),
                 None => {}
             }
             let (stat, body) = match operation {
-                Operation::Head => (self.stat(names, peeked).await?, None),
-                _ => self.get(names, peeked).await?,
+                Operation::Head => (stored.stat().await?, None),
+                _ => match stored.read().await? {
+                    Some((stat, text)) => (Some(stat), Some(Body::document(text))),
+                    None => (None, Some(Body::whole(NO_DOCUMENT.into()))),
+                },
             };
             if stat.map(|stat| stat.revision) != current {
                 continue;
@@ -279,50 +265,16 @@ impl Handler {
         }
     }
 
-    /// The document and what is known of it. On this worker where no disk is needed.
-    async fn get(
-        &self,
-        names: Names<'_>,
-        peeked: Peek,
-    ) -> Result<(Option<Stat>, Option<Body>), Box<Refusal>> {
-        let document = match peeked {
-            Peek::Absent => None,
-            Peek::Resident(document) => Some(document),
-            Peek::OnDisk(_) => {
-                let namespace = self.namespace(names)?;
-                blocking(move || namespace.get()).await?
-            }
-        };
-        Ok(match document {
-            Some(document) => (
-                Some(*document.stat()),
-                Some(Body::document(&document, &self.read_ahead)),
-            ),
-            None => (None, Some(Body::whole(NO_DOCUMENT.into()))),
-        })
-    }
-
-    async fn stat(&self, names: Names<'_>, peeked: Peek) -> Result<Option<Stat>, Box<Refusal>> {
-        match peeked {
-            Peek::Absent => Ok(None),
-            Peek::Resident(document) => Ok(Some(*document.stat())),
-            Peek::OnDisk(_) => {
-                let namespace = self.namespace(names)?;
-                Ok(blocking(move || namespace.stat()).await?)
-            }
-        }
-    }
-
-    /// The engine's precondition for a write. A date is judged now, and what it was judged
+    /// The store's precondition for a write. A date is judged now, and what it was judged
     /// on must still be there in the commit: where it is not, it was modified since.
-    async fn write_options(
+    async fn precondition(
         &self,
-        names: Names<'_>,
+        name: Name<'_>,
         conditions: Conditions,
-    ) -> Result<WriteOptions, Box<Refusal>> {
+    ) -> Result<Precondition, Box<Refusal>> {
         let mut precondition = conditions.tags;
         if conditions.unmodified_since.is_some() {
-            match self.stat(names, self.peek(names)?).await? {
+            match self.store.get(name)?.stat().await? {
                 Some(stat) if !unmodified(conditions.unmodified_since, Some(stat.modified)) => {
                     return Err(precondition_failed(Some(stat.revision)));
                 }
@@ -330,19 +282,7 @@ impl Handler {
                 None => precondition.must_not_match = Some(Revisions::Any),
             }
         }
-        Ok(WriteOptions {
-            precondition,
-            ..WriteOptions::default()
-        })
-    }
-
-    /// Without a handle of the namespace: that takes memory, which most reads do not need.
-    fn peek(&self, names: Names<'_>) -> Result<Peek, prefd_engine::Error> {
-        self.engine.peek(names.user, names.client)
-    }
-
-    fn namespace(&self, names: Names<'_>) -> Result<Namespace, prefd_engine::Error> {
-        self.engine.namespace(names.user, names.client)
+        Ok(precondition)
     }
 }
 

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use prefd_engine::{Limits, Revision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use siphasher::sip::SipHasher13;
@@ -23,6 +22,7 @@ use siphasher::sip::SipHasher13;
 use crate::http::{
     Body, Code, Conditions, MAX_CLIENT_ID_BYTES, METHODS, Refusal, Route, Verdict, etag,
 };
+use crate::store::{Error, Limits, Revision};
 use crate::telemetry::Probe;
 
 /// Where it is.
@@ -97,7 +97,7 @@ impl OpenApi {
         let current = Some(self.revision);
         let mut response = match Conditions::of(&parts.headers)?.judge_read(current) {
             Some(Verdict::Failed) => {
-                return Err(prefd_engine::Error::PreconditionFailed { current }.into());
+                return Err(Error::PreconditionFailed { current }.into());
             }
             Some(Verdict::NotModified) => {
                 let mut response = Response::new(Body::empty());

@@ -11,14 +11,13 @@ use bytes::Bytes;
 use clap::Args;
 use hyper::Response;
 use hyper::body::Incoming;
-use prefd_engine::{Config, Engine, Progress};
 use serde_json::json;
 
 use crate::admin::TOTAL_BYTES;
 use crate::commands::admin_client::{AdminError, AdminOptions};
 use crate::commands::console::{self, Bar};
 use crate::commands::whole_file::WholeFile;
-use crate::store::{UnfinishedRestore, cause, refuse_unfinished};
+use crate::store::{Error, OpenError, Progress, UnfinishedRestore, cause, offline, private_folder};
 use crate::transfer::archive::{self, ArchiveError, Contents};
 
 /// The path that stands for standard output.
@@ -53,7 +52,7 @@ pub(crate) enum BackupError {
     #[error(transparent)]
     Unfinished(#[from] UnfinishedRestore),
     #[error("cannot open the data directory: {0}{cause}{hint}", cause = cause(.0), hint = hint(.0))]
-    Open(prefd_engine::Error),
+    Open(Error),
     #[error("{} is there already", .0.display())]
     Exists(PathBuf),
     #[error("cannot write {}: {source}", path.display())]
@@ -65,10 +64,19 @@ pub(crate) enum BackupError {
     },
 }
 
+impl From<OpenError> for BackupError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Unfinished(error) => Self::Unfinished(error),
+            OpenError::Store(error) => Self::Open(error),
+        }
+    }
+}
+
 /// What to do instead.
-fn hint(error: &prefd_engine::Error) -> &'static str {
+fn hint(error: &Error) -> &'static str {
     match error {
-        prefd_engine::Error::Locked { .. } => {
+        Error::Locked { .. } => {
             "; a server that has it open gives the backup where --data-dir is left out"
         }
         _ => "",
@@ -101,7 +109,7 @@ pub(crate) fn run(options: &BackupOptions) -> Result<(), BackupError> {
 /// it is missing.
 fn place(to: &Path) -> Result<PathBuf, BackupError> {
     if to.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        archive::private_folder(to).map_err(|source| BackupError::Write {
+        private_folder(to).map_err(|source| BackupError::Write {
             path: to.to_owned(),
             source,
         })?;
@@ -153,16 +161,11 @@ fn take(options: &BackupOptions, out: &mut dyn Write) -> Result<(), BackupError>
 }
 
 fn take_offline(data_dir: &Path, out: &mut dyn Write, bar: &mut Bar) -> Result<(), BackupError> {
-    refuse_unfinished(data_dir)?;
-    let mut config = Config::new(data_dir);
-    // A directory that is none is refused here, and not made.
-    prefd_engine::stats(&config).map_err(BackupError::Open)?;
-    config.background_compaction = false;
-    let engine = Engine::open(config).map_err(BackupError::Open)?;
-    let snapshot = engine.snapshot().map_err(BackupError::Open)?;
+    let store = offline::open(data_dir)?;
+    let snapshot = store.snapshot().map_err(BackupError::Open)?;
     archive::write(&snapshot, out, &mut |progress| bar.show(progress))?;
     drop(snapshot);
-    engine.close().map_err(BackupError::Open)
+    store.close().map_err(BackupError::Open)
 }
 
 fn take_online(

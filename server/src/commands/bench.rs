@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use prefd_engine::{Config, Engine};
 use serde_json::{Value, json};
 
 use crate::commands::console;
+use crate::store::{Bulk, offline};
 use error::BenchError;
 use phase::{Act, Figures, Phase};
 
@@ -116,46 +116,38 @@ fn measure(options: &BenchOptions, dir: &Path) -> Result<Vec<Row>, BenchError> {
     let bare = Phase::new("bare append + fdatasync", Act::Append, USUAL_BYTES, 1);
     rows.push((bare, phase::append(&dir.join("bare"), &bare, seconds)?));
 
-    let config = Config::new(dir.join("data"));
-    let engine = Engine::open(config.clone())?;
-    let mut play = |engine: &Engine, phase: Phase| -> Result<(), BenchError> {
-        rows.push((phase, phase::run(engine, &phase, seconds)?));
+    let data_dir = dir.join("data");
+    let store = offline::open_to_measure(&data_dir, true)?;
+    let mut play = |store: &Bulk, phase: Phase| -> Result<(), BenchError> {
+        rows.push((phase, phase::run(store, &phase, seconds)?));
         Ok(())
     };
     let usual = |name, act, threads| Phase::new(name, act, USUAL_BYTES, threads);
     for writers in &options.writers {
-        play(
-            &engine,
-            usual("durable put", Act::DurablePut, writers.get()),
-        )?;
+        play(&store, usual("durable put", Act::DurablePut, writers.get()))?;
     }
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    play(&engine, usual("put without sync", Act::PlainPut, cores))?;
-    play(
-        &engine,
-        usual("get, in the document cache", Act::Get, cores),
-    )?;
+    play(&store, usual("put without sync", Act::PlainPut, cores))?;
+    play(&store, usual("get, in the document cache", Act::Get, cores))?;
     for bytes in &options.sizes {
         play(
-            &engine,
+            &store,
             Phase::new("durable put", Act::DurablePut, *bytes, 1),
         )?;
     }
-    engine.close()?;
-    drop(engine);
+    store.close()?;
+    drop(store);
 
-    let mut without_cache = config;
-    without_cache.cache_bytes = 0;
-    let engine = Engine::open(without_cache)?;
+    let store = offline::open_to_measure(&data_dir, false)?;
     play(
-        &engine,
+        &store,
         usual("get, past the document cache", Act::Get, cores),
     )?;
     for bytes in &options.sizes {
         let get = Phase::new("get, past the document cache", Act::Get, *bytes, 1);
-        play(&engine, get)?;
+        play(&store, get)?;
     }
-    engine.close()?;
+    store.close()?;
     Ok(rows)
 }
 

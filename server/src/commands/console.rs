@@ -3,8 +3,9 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 
-use prefd_engine::Progress;
 use serde_json::Value;
+
+use crate::store::Progress;
 
 /// How much is done from one time to the next that it is shown, where no total is known.
 const UNKNOWN_STEP_BYTES: u64 = 1024 * 1024;

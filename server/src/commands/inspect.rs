@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use prefd_engine::{CatalogueCheck, Config, Engine, Error, Impact, Problem, Stats};
 use serde_json::{Value, json};
 
 use crate::commands::console::{Bar, bytes, print, table, write};
-use crate::store::{UnfinishedRestore, cause, refuse_unfinished};
+use crate::store::offline::Compacted;
+use crate::store::{CatalogueCheck, Error, Impact, OpenError, Problem, Stats, cause, offline};
 
 /// Which directory, and how to say what was found.
 #[derive(Debug, Args)]
@@ -36,16 +36,15 @@ pub(crate) enum StoreError {
     #[error("{count} found in {}", path.display())]
     Problems { path: PathBuf, count: String },
     #[error(transparent)]
-    Unfinished(#[from] UnfinishedRestore),
+    Open(#[from] OpenError),
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 }
 
 /// Checks everything, and says what is wrong.
 pub(crate) fn verify(options: &StoreOptions) -> Result<(), StoreError> {
-    let config = Config::new(&options.data_dir);
     let mut bar = Bar::new("verifying");
-    let found = prefd_engine::verify(&config, &mut |progress| bar.show(progress))?;
+    let found = offline::verify(&options.data_dir, &mut |progress| bar.show(progress))?;
     bar.clear();
     let catalogue = match found.catalogue {
         CatalogueCheck::Agrees => "agrees",
@@ -124,7 +123,7 @@ fn problem_text(problem: &Problem, dir: &Path) -> String {
 
 /// Counts what is there.
 pub(crate) fn stats(options: &StoreOptions) -> Result<(), StoreError> {
-    let stats = prefd_engine::stats(&Config::new(&options.data_dir))?;
+    let stats = offline::stats(&options.data_dir)?;
     if options.json {
         return Ok(print(&stats_json(&stats))?);
     }
@@ -165,19 +164,14 @@ fn stats_json(stats: &Stats) -> Value {
 
 /// Rewrites what holds anything stale.
 pub(crate) fn compact(options: &StoreOptions) -> Result<(), StoreError> {
-    refuse_unfinished(&options.data_dir)?;
-    let mut config = Config::new(&options.data_dir);
-    // A directory that is none is refused here, and not made.
-    let before = prefd_engine::stats(&config)?;
-    config.background_compaction = false;
-    let engine = Engine::open(config.clone())?;
     let mut bar = Bar::new("compacting");
-    let outcome = engine.compact_with(&mut |progress| bar.show(progress));
+    let compacted = offline::compact(&options.data_dir, &mut |progress| bar.show(progress));
     bar.clear();
-    // What was done so far is kept, whatever came of the rest.
-    let outcome = outcome.and(engine.close());
-    drop(engine);
-    let after = prefd_engine::stats(&config)?;
+    let Compacted {
+        before,
+        after,
+        outcome,
+    } = compacted?;
     if options.json {
         print(&json!({ "before": stats_json(&before), "after": stats_json(&after) }))?;
     } else {

@@ -5,20 +5,15 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use prefd_engine::{Config, DirectoryLock, Impact, Problem};
 use serde_json::json;
 
 use crate::commands::console::{self, Bar, Shown};
-use crate::store::{UNFINISHED, UnfinishedRestore, cause, refuse_unfinished};
+use crate::store::restore::{RestoreDirectory, RestoreDirectoryError};
+use crate::store::{Error, Impact, Problem, cause, offline};
 use crate::transfer::archive::{self, ArchiveError, Contents};
 
-/// The store's own lock, which holds nothing.
-const LOCK: &str = "lock";
 /// The path that stands for standard input.
 const STANDARD_INPUT: &str = "-";
-/// What a backup has, the manifest's folder last: a directory without a log is no store.
-const FOLDERS: [&str; 2] = ["blobs", "log"];
-
 /// What to restore, and where to.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreOptions {
@@ -41,8 +36,8 @@ pub(crate) struct RestoreOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum RestoreError {
-    #[error("{} is not empty: {}", data_dir.display(), found.display())]
-    NotEmpty { data_dir: PathBuf, found: PathBuf },
+    #[error(transparent)]
+    Directory(#[from] RestoreDirectoryError),
     #[error("no backup (prefd-<seconds>.tar) in {}", .0.display())]
     NoBackup(PathBuf),
     #[error("cannot {what} {}: {source}", path.display())]
@@ -53,10 +48,8 @@ pub(crate) enum RestoreError {
     },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    #[error("{0}")]
-    Locked(prefd_engine::Error),
     #[error("the backup is whole, and what is in it cannot be checked: {0}{cause}", cause = cause(.0))]
-    Verify(#[from] prefd_engine::Error),
+    Verify(#[from] Error),
     #[error(
         "the backup is whole, and documents in it cannot be read, as in the store that it is of: \
          {count} problems, the first is {first}. --accept-damage restores all that is not damaged"
@@ -73,55 +66,18 @@ fn system(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreE
 
 /// Restores a backup.
 pub(crate) fn run(options: &RestoreOptions) -> Result<(), RestoreError> {
-    let data_dir = &options.data_dir;
-    archive::private_folder(data_dir).map_err(system("make", data_dir))?;
-    // Before anything is made in it.
-    refuse_others(data_dir)?;
-    // Held to the end: nobody else restores there, and no server starts.
-    let _lock = DirectoryLock::acquire(data_dir).map_err(RestoreError::Locked)?;
-    for folder in refuse_others(data_dir)?.iter().filter(|f| f.exists()) {
-        fs::remove_dir_all(folder).map_err(system("remove", folder))?;
-        sync(data_dir)?;
-    }
+    let directory = RestoreDirectory::claim(&options.data_dir)?;
     let backup = find(&options.from)?;
     let (from, total_bytes) = open(backup.as_deref())?;
-    let unfinished = data_dir.join(UNFINISHED);
-    archive::private_folder(&unfinished).map_err(system("make", &unfinished))?;
-    let restored = unpack(from, total_bytes, &unfinished, options.accept_damage);
-    let Ok(contents) = restored else {
-        // What is not right is of no use. Where even this fails, the folder says so.
-        let _ = fs::remove_dir_all(&unfinished);
-        return restored.map(|_| ());
-    };
-    put_in_place(&unfinished, data_dir)?;
-    tell(options, backup.as_deref(), &contents)
-}
-
-/// Refuses a directory with anything in it but what a restore has left that did not end,
-/// which this returns.
-fn refuse_others(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreError> {
-    let leftovers = leftovers(data_dir);
-    for found in fs::read_dir(data_dir).map_err(system("list", data_dir))? {
-        let found = found.map_err(system("list", data_dir))?.path();
-        let is_lock = found.file_name().is_some_and(|name| name == LOCK);
-        if !is_lock && !leftovers.contains(&found) {
-            return Err(RestoreError::NotEmpty {
-                data_dir: data_dir.to_owned(),
-                found,
-            });
+    let folder = directory.begin()?;
+    match unpack(from, total_bytes, folder, options.accept_damage) {
+        Ok(contents) => {
+            directory.finish()?;
+            tell(options, backup.as_deref(), &contents)
         }
-    }
-    Ok(leftovers)
-}
-
-/// What a restore that did not end may have left in a directory. The folder that tells of it
-/// goes last, so that until then nobody takes the rest for a store.
-fn leftovers(data_dir: &Path) -> Vec<PathBuf> {
-    match refuse_unfinished(data_dir) {
-        Ok(()) => Vec::new(),
-        Err(UnfinishedRestore(unfinished)) => {
-            let moved = FOLDERS.iter().map(|folder| data_dir.join(folder));
-            moved.chain([unfinished]).collect()
+        Err(error) => {
+            directory.abandon();
+            Err(error)
         }
     }
 }
@@ -174,7 +130,7 @@ fn unpack(
     let contents = archive::unpack(&mut shown, folder)?;
     drop(shown);
     let mut bar = Bar::new("verifying");
-    let found = prefd_engine::verify(&Config::new(folder), &mut |progress| bar.show(progress));
+    let found = offline::verify(folder, &mut |progress| bar.show(progress));
     bar.clear();
     // What is stale or is made again costs nobody a document.
     let is_document = |problem: &&Problem| problem.impact == Impact::Document;
@@ -189,25 +145,6 @@ fn unpack(
         });
     }
     Ok(contents)
-}
-
-/// Moves what was checked to where a server looks for it. Until the last step there is no
-/// log, and the folder that says why.
-fn put_in_place(unfinished: &Path, data_dir: &Path) -> Result<(), RestoreError> {
-    for folder in FOLDERS {
-        let from = unfinished.join(folder);
-        if from.exists() {
-            fs::rename(&from, data_dir.join(folder)).map_err(system("move", &from))?;
-        }
-    }
-    sync(data_dir)?;
-    fs::remove_dir_all(unfinished).map_err(system("remove", unfinished))?;
-    sync(data_dir)
-}
-
-fn sync(folder: &Path) -> Result<(), RestoreError> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(system("sync", folder))
 }
 
 fn tell(

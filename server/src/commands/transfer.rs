@@ -9,7 +9,6 @@ use clap::Args;
 use http_body_util::BodyExt;
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use prefd_engine::{Config, Durability, Engine, Error, Limits};
 use serde_json::{Value, json};
 
 use crate::admin::erased_json;
@@ -18,7 +17,7 @@ use crate::commands::console::{self, Bar, Shown};
 use crate::commands::whole_file::WholeFile;
 use crate::http::{Body, Pipe};
 use crate::settings::{Given, Settings, SettingsError};
-use crate::store::{UnfinishedRestore, cause, limits, refuse_unfinished};
+use crate::store::{Error, OpenError, cause, limits, offline};
 use crate::transfer::{LineError, READ_BYTES, RefusedLine, read_lines, write_lines};
 
 /// The path that stands for standard input or output.
@@ -35,7 +34,7 @@ pub(crate) enum TransferError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
-    Unfinished(#[from] UnfinishedRestore),
+    Open(#[from] OpenError),
     #[error(transparent)]
     Line(#[from] LineError),
     #[error(transparent)]
@@ -124,9 +123,9 @@ fn export_to(options: &ExportOptions, out: &mut dyn Write) -> Result<(), Transfe
     let mut out = BufWriter::new(Shown::new(out, "exporting", 0));
     let user = options.user.as_deref();
     if let Some(data_dir) = &options.access.data_dir {
-        let engine = open_store(data_dir)?;
-        write_lines(&engine, user, &mut out)?;
-        engine.close()?;
+        let store = offline::open(data_dir)?;
+        write_lines(&store, user, &mut out)?;
+        store.close()?;
     } else {
         let path = user.map_or("/documents".to_owned(), |user| {
             format!("{}/documents", path_of(user))
@@ -172,16 +171,14 @@ fn import_closed(
     options: &ImportOptions,
     from: impl Read,
 ) -> Result<(u64, u64), TransferError> {
-    refuse_unfinished(data_dir)?;
     let given = Given {
         flags: Settings::default(),
         file: options.config.clone(),
     };
-    // Closing it makes all of it durable.
-    let engine = open(data_dir, Durability::Buffered, limits(&given.settings()?))?;
+    let store = offline::open_to_fill(data_dir, limits(&given.settings()?))?;
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
-    let counts = read_lines(&engine, options.keep_existing, &mut lines);
-    engine.close()?;
+    let counts = read_lines(&store, options.keep_existing, &mut lines);
+    store.close()?;
     Ok(counts?)
 }
 
@@ -222,11 +219,11 @@ fn import_online(
 /// Erases a user.
 pub(crate) fn erase(options: &EraseOptions) -> Result<(), TransferError> {
     let told = if let Some(data_dir) = &options.access.data_dir {
-        let engine = open_store(data_dir)?;
+        let store = offline::open(data_dir)?;
         let mut bar = Bar::new("erasing");
-        let erased = engine.erase(&options.user, &mut |progress| bar.show(progress));
+        let erased = store.erase(&options.user, &mut |progress| bar.show(progress));
         bar.clear();
-        engine.close()?;
+        store.close()?;
         erased_json(&erased?)
     } else {
         let path = path_of(&options.user);
@@ -258,22 +255,6 @@ pub(crate) fn erase(options: &EraseOptions) -> Result<(), TransferError> {
 
 fn path_of(user: &str) -> String {
     format!("/users/{}", utf8_percent_encode(user, NON_ALPHANUMERIC))
-}
-
-/// A directory that is a store, and that no server has open.
-fn open_store(data_dir: &Path) -> Result<Engine, TransferError> {
-    refuse_unfinished(data_dir)?;
-    // One that is none is refused here, and not made.
-    prefd_engine::stats(&Config::new(data_dir))?;
-    open(data_dir, Durability::Sync, Limits::default())
-}
-
-fn open(data_dir: &Path, durability: Durability, limits: Limits) -> Result<Engine, TransferError> {
-    let mut config = Config::new(data_dir);
-    config.limits = limits;
-    config.durability = durability;
-    config.background_compaction = false;
-    Ok(Engine::open(config)?)
 }
 
 fn wait_for<T>(work: impl Future<Output = Result<T, TransferError>>) -> Result<T, TransferError> {

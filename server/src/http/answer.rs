@@ -7,12 +7,12 @@ use hyper::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, VARY,
 };
 use hyper::{Response, StatusCode};
-use prefd_engine::Stat;
 
 use crate::http::body::Body;
 use crate::http::error::Refusal;
 use crate::http::etag::etag;
 use crate::http::header::header_value;
+use crate::store::{Error, Revision, Stat};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// A user's document is that user's only, and must be asked for again: its ETag makes
@@ -24,8 +24,8 @@ const FOUND_HEADERS: usize = 7;
 /// What a namespace answers that holds nothing.
 pub(crate) const NO_DOCUMENT: &[u8] = b"{}";
 
-pub(crate) fn precondition_failed(current: Option<prefd_engine::Revision>) -> Box<Refusal> {
-    prefd_engine::Error::PreconditionFailed { current }.into()
+pub(crate) fn precondition_failed(current: Option<Revision>) -> Box<Refusal> {
+    Error::PreconditionFailed { current }.into()
 }
 
 pub(crate) fn no_content() -> Response<Body> {
@@ -34,7 +34,7 @@ pub(crate) fn no_content() -> Response<Body> {
     response
 }
 
-pub(crate) fn not_modified(current: Option<prefd_engine::Revision>) -> Response<Body> {
+pub(crate) fn not_modified(current: Option<Revision>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     // Section 15.4.5 of RFC 9110: what a 200 would have sent of these.

@@ -14,12 +14,12 @@ use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use prefd_engine::{Position, Revision, Violation};
 use serde_json::{Value, json};
 
 use crate::http::body::Body;
 use crate::http::etag::etag;
 use crate::http::id::RequestId;
+use crate::store::{Error, Position, Revision, Violation};
 pub(crate) use code::Code;
 
 /// The media type of every error.
@@ -185,12 +185,11 @@ impl Refusal {
     }
 }
 
-impl From<prefd_engine::Error> for Box<Refusal> {
-    fn from(error: prefd_engine::Error) -> Self {
-        use prefd_engine::Error as E;
+impl From<Error> for Box<Refusal> {
+    fn from(error: Error) -> Self {
         match error {
-            E::Rejected(violation) => violation.into(),
-            E::PreconditionFailed { current } => Refusal::new(
+            Error::Rejected(violation) => violation.into(),
+            Error::PreconditionFailed { current } => Refusal::new(
                 Code::PreconditionFailed,
                 match current {
                     Some(_) => "The document's current ETag does not meet the condition.",
@@ -198,12 +197,12 @@ impl From<prefd_engine::Error> for Box<Refusal> {
                 },
             )
             .current(current),
-            E::Overloaded => Refusal::new(
+            Error::Overloaded => Refusal::new(
                 Code::Overloaded,
                 "Too many writes are waiting; try again later.",
             ),
-            E::Closed => Refusal::new(Code::ShuttingDown, "The server is shutting down."),
-            error @ E::StorageFull { .. } => Refusal::new(
+            Error::Closed => Refusal::new(Code::ShuttingDown, "The server is shutting down."),
+            error @ Error::StorageFull { .. } => Refusal::new(
                 Code::InsufficientStorage,
                 "There is no space left to store the document; nothing was changed.",
             )
@@ -278,7 +277,7 @@ mod tests {
     }
 
     fn of(violation: Violation) -> Value {
-        answered(prefd_engine::Error::Rejected(violation).into()).0
+        answered(Error::Rejected(violation).into()).0
     }
 
     const AT: Position = Position {
@@ -373,7 +372,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_inside_is_told() {
-        let corrupt = prefd_engine::Error::Corrupt {
+        let corrupt = Error::Corrupt {
             path: PathBuf::from("/secret/place"),
             offset: 1,
             what: "a checksum".to_owned(),
@@ -387,7 +386,7 @@ mod tests {
         );
         assert!(!error.to_string().contains("secret"));
         assert!(response.headers().get(RETRY_AFTER).is_none());
-        let full = prefd_engine::Error::StorageFull {
+        let full = Error::StorageFull {
             path: PathBuf::from("/secret"),
         };
         assert_eq!(answered(full.into()).0["status"], "507");
@@ -395,17 +394,17 @@ mod tests {
 
     #[test]
     fn headers_go_with_the_statuses_that_need_them() {
-        for error in [prefd_engine::Error::Overloaded, prefd_engine::Error::Closed] {
+        for error in [Error::Overloaded, Error::Closed] {
             let (error, response) = answered(error.into());
             assert_eq!(error["status"], "503");
             assert_eq!(response.headers()[RETRY_AFTER], "1");
         }
         let current = Some(Revision::new(42));
-        let failed = prefd_engine::Error::PreconditionFailed { current };
+        let failed = Error::PreconditionFailed { current };
         let (error, response) = answered(failed.into());
         assert_eq!(error["code"], "precondition-failed");
         assert_eq!(response.headers()[ETAG], "\"42\"");
-        let failed = prefd_engine::Error::PreconditionFailed { current: None };
+        let failed = Error::PreconditionFailed { current: None };
         assert!(answered(failed.into()).1.headers().get(ETAG).is_none());
         let closing = Refusal::new(Code::RequestTimeout, "x")
             .response(&RequestId::new(SystemTime::now()), true);

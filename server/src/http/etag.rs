@@ -1,9 +1,9 @@
 //! A revision as a strong entity tag, and back: RFC 9110 section 8.8.3.
 
 use hyper::header::HeaderValue;
-use prefd_engine::Revision;
 
 use crate::http::header::header_value;
+use crate::store::Revision;
 
 /// The strong entity tag of a revision.
 pub(crate) fn etag(revision: Revision) -> Option<HeaderValue> {

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use hyper::header::{
     HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
-use prefd_engine::{Precondition, Revision, Revisions};
 
 use crate::http::error::{Code, Refusal};
 use crate::http::etag::revision;
+use crate::store::{Precondition, Revision, Revisions};
 
 /// The conditions of a request.
 #[derive(Debug, Default)]

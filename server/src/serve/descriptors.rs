@@ -5,8 +5,9 @@
 //! clients would take all of them, and the next segment of the log, or the blob of a
 //! large document, could not be made: a write would fail that nothing is wrong with.
 
-use prefd_engine::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::store::Store;
 
 /// What the process has open besides connections and the store: its three standard
 /// streams, the listener, the connection that waits for a place, the runtime's polling
@@ -67,9 +68,9 @@ impl Shares {
 
     /// Shares out `limit` descriptors, for up to `wanted` connections.
     fn of(limit: u64, wanted: usize) -> Result<Self, TooFew> {
-        let fixed = PROCESS + Config::DESCRIPTORS;
+        let fixed = PROCESS + Store::DESCRIPTORS;
         let left = limit.saturating_sub(fixed);
-        let usual = Config::new("").open_segments;
+        let usual = Store::usual_open_segments();
         let open_segments = narrow(left / SEGMENTS_PART).min(usual);
         let connections = narrow((left - open_segments as u64) / CONNECTION).min(wanted);
         if open_segments == 0 || connections == 0 {
@@ -103,10 +104,10 @@ fn raised_for(connections: usize, besides: u64) -> u64 {
 /// The limit at which so many connections, and every segment that is usually kept
 /// open, get their share.
 fn enough_for(connections: usize) -> u64 {
-    let segments = Config::new("").open_segments as u64;
+    let segments = Store::usual_open_segments() as u64;
     let connections = (connections as u64).saturating_mul(CONNECTION);
     let shared = (connections.saturating_add(segments)).max(segments * SEGMENTS_PART);
-    shared.saturating_add(PROCESS + Config::DESCRIPTORS)
+    shared.saturating_add(PROCESS + Store::DESCRIPTORS)
 }
 
 fn narrow(n: u64) -> usize {
@@ -120,7 +121,7 @@ mod tests {
     /// What is taken at most.
     fn taken(shares: Shares) -> u64 {
         let connections = shares.connections as u64 * CONNECTION;
-        PROCESS + Config::DESCRIPTORS + shares.open_segments as u64 + connections
+        PROCESS + Store::DESCRIPTORS + shares.open_segments as u64 + connections
     }
 
     #[test]
@@ -150,7 +151,7 @@ mod tests {
         for wanted in [1, 2, 100, 1_024, 1_000_000] {
             let shares = Shares::of(enough_for(wanted), wanted).unwrap();
             assert_eq!(shares.connections, wanted);
-            assert_eq!(shares.open_segments, Config::new("").open_segments);
+            assert_eq!(shares.open_segments, Store::usual_open_segments());
         }
         assert!(Shares::of(u64::MAX, usize::MAX).is_ok());
     }

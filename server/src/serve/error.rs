@@ -11,7 +11,7 @@ use crate::http::CorsError;
 use crate::net::{ListenError, TlsError};
 use crate::serve::descriptors::TooFew;
 use crate::settings::{Address, SettingsError};
-use crate::store::{UnfinishedRestore, cause};
+use crate::store::{Error, UnfinishedRestore, cause};
 
 /// Why the server did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +34,11 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("cannot open the data directory {}: {source}{}", path.display(), cause(source))]
-    Open {
-        path: PathBuf,
-        source: prefd_engine::Error,
-    },
+    Open { path: PathBuf, source: Error },
     #[error(transparent)]
     Unfinished(#[from] UnfinishedRestore),
     #[error("the store was not closed cleanly: {0}")]
-    Close(prefd_engine::Error),
+    Close(Error),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("--tls-cert-file and --tls-key-file go together")]
@@ -76,7 +73,7 @@ impl ServeError {
             | Self::HalfTls
             | Self::Cors(_)
             | Self::Open {
-                source: prefd_engine::Error::InvalidConfig { .. },
+                source: Error::InvalidConfig { .. },
                 ..
             } => true,
             Self::Identity(error) => error.is_usage(),

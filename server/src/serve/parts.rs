@@ -6,17 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prefd_engine::{Config, Engine};
-
 use crate::admin::{Admin, AdminToken, StoreDesk};
 use crate::api::{BUFFERS_BYTES, Handler, OpenApi};
 use crate::auth::{KeySet, setup};
-use crate::http::{Budget, Cors, CorsError, ReadAhead};
+use crate::http::{Budget, Cors, CorsError};
 use crate::net::{Carrier, Certificate, ConnectionCounters};
 use crate::serve::descriptors::Shares;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, span};
-use crate::store::{limits, refuse_unfinished};
+use crate::store::{OpenError, Store, Writer, limits};
 use crate::telemetry::{Health, Metrics, Sources};
 
 pub(crate) const DEFAULT_ADMIN_LISTEN: SocketAddr =
@@ -74,45 +72,39 @@ pub(super) fn open(
     settings: &Settings,
     data_dir: &Path,
     shares: Shares,
-) -> Result<Engine, ServeError> {
-    refuse_unfinished(data_dir)?;
-    let mut config = Config::new(data_dir);
-    config.open_segments = shares.open_segments;
-    config.limits = limits(settings);
-    if let Some(bytes) = settings.document_cache_bytes {
-        config.cache_bytes = bytes;
-    }
-    if let Some(bytes) = settings.segment_bytes {
-        config.segment_bytes = bytes;
-    }
-    let engine = Engine::open(config).map_err(|source| ServeError::Open {
-        path: data_dir.to_owned(),
-        source,
+) -> Result<Store, ServeError> {
+    let store = Store::open(data_dir, settings, shares.open_segments);
+    let store = store.map_err(|error| match error {
+        OpenError::Unfinished(error) => ServeError::Unfinished(error),
+        OpenError::Store(source) => ServeError::Open {
+            path: data_dir.to_owned(),
+            source,
+        },
     })?;
-    let damaged = engine.usage_on_disk().damaged_frames;
+    let damaged = store.damaged_frames();
     if damaged > 0 {
         tracing::warn!(
             damaged,
             "frames of the log cannot be read: `prefd verify` says whose documents they are"
         );
     }
-    Ok(engine)
+    Ok(store)
 }
 
 pub(crate) fn handler(
     settings: &Settings,
-    engine: Engine,
+    store: Store,
     keys: KeySet,
 ) -> Result<Handler, ServeError> {
     let authenticator = Arc::new(setup::authenticator(settings, keys)?);
     let budget = Budget::new(
         settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
-        u64::from(Config::new("").inline_bytes) + BUFFERS_BYTES,
+        Writer::max_bytes() + BUFFERS_BYTES,
         span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
     );
     Ok(Handler {
-        health: Arc::new(Health::new(engine.clone(), Arc::clone(&authenticator))),
-        engine,
+        health: Arc::new(Health::new(store.clone(), Arc::clone(&authenticator))),
+        store,
         authenticator,
         requests: Arc::default(),
         known_clients: known_clients(settings),
@@ -121,7 +113,6 @@ pub(crate) fn handler(
         openapi: OpenApi::new(&versions(settings), &limits(settings))?,
         max_body_bytes: limits(settings).max_body_bytes,
         budget: Arc::new(budget),
-        read_ahead: ReadAhead::default(),
         body_timeout: span(settings.body_timeout, DEFAULT_TIMEOUT),
     })
 }
@@ -135,7 +126,7 @@ pub(super) fn admin(
 ) -> Result<Admin, ServeError> {
     let token = settings.admin_token_file.as_deref().map(AdminToken::read);
     let metrics = Metrics::new(Sources {
-        engine: handler.engine.clone(),
+        store: handler.store.clone(),
         requests: Arc::clone(&handler.requests),
         connections: Arc::clone(connections),
         authenticator: Arc::clone(&handler.authenticator),
@@ -147,7 +138,7 @@ pub(super) fn admin(
         token: token.transpose()?,
         health: Arc::clone(&handler.health),
         metrics: Arc::new(metrics),
-        store: StoreDesk::new(handler.engine.clone()),
+        store: StoreDesk::new(handler.store.clone()),
     })
 }
 

@@ -60,12 +60,12 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
     let certificate = certificate(&settings)?;
     let connections = settings.connections();
     let shares = Shares::of_process(connections, other_descriptors(&settings))?;
-    let engine = open(&settings, &data_dir, shares)?;
+    let store = open(&settings, &data_dir, shares)?;
     if settings.is_dev() {
         dev::ensure_key(&data_dir).map_err(system("cannot make the key of --dev"))?;
         add_dev_key(&mut keys, &data_dir)?;
     }
-    let handler = Arc::new(handler(&settings, engine.clone(), keys)?);
+    let handler = Arc::new(handler(&settings, store.clone(), keys)?);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = settings.workers {
         runtime.worker_threads(workers);
@@ -87,7 +87,7 @@ pub(crate) fn run(given: Given) -> Result<(), ServeError> {
     let outcome = runtime.block_on(server.serve());
     // What is still on a blocking thread ends by itself, and its write with it.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    engine.close().map_err(ServeError::Close)?;
+    store.close().map_err(ServeError::Close)?;
     outcome
 }
 

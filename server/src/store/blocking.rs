@@ -1,8 +1,8 @@
 //! Blocking threads, for what touches the disk.
 
-/// Runs what touches the disk on a blocking thread. A panic there goes on here, where
-/// it is answered and logged like any other.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs `work` on a blocking thread. A panic there goes on here, where it is answered and
+/// logged like any other.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

@@ -1,21 +1,46 @@
-//! A data directory in which a restore was interrupted. Opened, it would become an empty
-//! store, so every way in refuses it first.
+//! What every way into a data directory looks at first, and how its folders are made.
 
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use prefd_engine::Error;
+
+use crate::store::cause::cause;
+
 /// The folder that a restore works in. While it exists, nobody opens the directory.
-pub(crate) const UNFINISHED: &str = "restoring";
+pub(super) const UNFINISHED: &str = "restoring";
+/// Nobody but the owner reads what users keep.
+const FOLDER_MODE: u32 = 0o700;
 
 /// The directory holds what an interrupted restore has left.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is of a restore that did not end: run prefd restore again", .0.display())]
-pub(crate) struct UnfinishedRestore(pub(crate) PathBuf);
+pub(crate) struct UnfinishedRestore(pub(super) PathBuf);
 
-/// Refuses a directory in which a restore was interrupted.
-pub(crate) fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore> {
+/// Why a store was not opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Unfinished(#[from] UnfinishedRestore),
+    #[error("{0}{cause}", cause = cause(.0))]
+    Store(#[from] Error),
+}
+
+/// Refuses a directory in which a restore was interrupted: opened, it would become an empty
+/// store.
+pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore> {
     let unfinished = data_dir.join(UNFINISHED);
     if unfinished.exists() {
         return Err(UnfinishedRestore(unfinished));
     }
     Ok(())
+}
+
+/// Makes a folder, and those above it, where they are missing, for the owner only.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    let mut folder = DirBuilder::new();
+    folder.recursive(true).mode(FOLDER_MODE).create(path)
 }

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use prefd_engine::{Engine, Histogram, Metrics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -17,13 +16,14 @@ use prometheus_client::registry::Unit;
 use crate::auth::Authenticator;
 use crate::http::Budget;
 use crate::net::ConnectionCounters;
+use crate::store::{Histogram, Metrics, Store};
 use crate::telemetry::health::Health;
 use crate::telemetry::process::Process;
 use crate::telemetry::requests::Requests;
 
 /// What metrics are read from.
 pub(crate) struct Sources {
-    pub(crate) engine: Engine,
+    pub(crate) store: Store,
     pub(crate) requests: Arc<Requests>,
     pub(crate) connections: Arc<ConnectionCounters>,
     pub(crate) authenticator: Arc<Authenticator>,
@@ -250,7 +250,7 @@ impl Exposition {
     }
 
     fn store(&self, out: &mut Out<'_>) -> fmt::Result {
-        let metrics = self.0.engine.metrics();
+        let metrics = self.0.store.metrics();
         let space = &metrics.space;
         out.gauge("prefd_documents", "Documents in the store", space.documents)?;
         out.gauge("prefd_log_segments", "Files of the log", space.segments)?;

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use prefd_engine::Engine;
 use serde_json::json;
 
 use crate::auth::Authenticator;
 use crate::http::Body;
+use crate::store::Store;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -41,15 +41,15 @@ impl Probe {
 }
 
 pub(crate) struct Health {
-    engine: Engine,
+    store: Store,
     authenticator: Arc<Authenticator>,
     is_stopping: AtomicBool,
 }
 
 impl Health {
-    pub(crate) fn new(engine: Engine, authenticator: Arc<Authenticator>) -> Self {
+    pub(crate) fn new(store: Store, authenticator: Arc<Authenticator>) -> Self {
         Self {
-            engine,
+            store,
             authenticator,
             is_stopping: AtomicBool::new(false),
         }
@@ -66,7 +66,7 @@ impl Health {
         if self.is_stopping.load(Ordering::Acquire) {
             reasons.push("stopping");
         }
-        if self.engine.writable().is_err() {
+        if self.store.ready().is_err() {
             reasons.push("not-writable");
         }
         if !self.authenticator.knows_its_providers() {

@@ -6,16 +6,17 @@
 //! believed of an archive, its paths least of all.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc32fast::Hasher;
-use prefd_engine::{Progress, Snapshot};
 use serde::{Deserialize, Serialize};
 use tar::{Archive, Builder, EntryType, Header};
+
+use crate::store::{Error, Progress, Revision, Snapshot, private_folder};
 
 /// The last member.
 const CONTENTS: &str = "backup.json";
@@ -27,7 +28,6 @@ const MAX_CONTENTS_BYTES: u64 = 256 * 1024 * 1024;
 const COPY_BYTES: usize = 256 * 1024;
 /// Nobody but the owner reads what users keep.
 const MODE: u32 = 0o600;
-const FOLDER_MODE: u32 = 0o700;
 
 /// What an archive says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub(crate) enum ArchiveError {
     #[error("cannot write the backup: {0}")]
     Send(io::Error),
     #[error("cannot read the store: {0}")]
-    Store(#[from] prefd_engine::Error),
+    Store(#[from] Error),
     #[error("the backup breaks off: it does not say what must be in it ({CONTENTS})")]
     CutShort,
     #[error("the backup is damaged: {what}: {path}")]
@@ -100,7 +100,7 @@ pub(crate) fn write(
         format: FORMAT,
         prefd: env!("CARGO_PKG_VERSION").to_owned(),
         created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-        revision: snapshot.revision().map_or(0, prefd_engine::Revision::get),
+        revision: snapshot.revision().map_or(0, Revision::get),
         documents: snapshot.documents(),
         damaged_frames: snapshot.damaged_frames(),
         files: Vec::new(),
@@ -183,12 +183,6 @@ impl<R: Read> Read for Counting<R> {
         self.hasher.update(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
-}
-
-/// Makes a folder, and those above it, where they are missing, for the owner only.
-pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
-    let mut folder = DirBuilder::new();
-    folder.recursive(true).mode(FOLDER_MODE).create(path)
 }
 
 /// Makes a file that must not be there, for the owner only.
@@ -324,26 +318,24 @@ fn is_of_a_store(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use prefd_engine::{Config, Engine, WriteOptions};
-
     use std::fs;
 
     use super::*;
+    use crate::store::{Durability, Limits, Name, offline};
 
     fn archive() -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(Config::new(dir.path())).unwrap();
-        let namespace = engine.namespace("user", "client").unwrap();
-        namespace
-            .put(b"{\"a\":1}", WriteOptions::default())
-            .unwrap();
+        let store = offline::open_to_fill(dir.path(), Limits::default()).unwrap();
+        let put = |client, text: &[u8]| {
+            let user = "user";
+            let put = store.put(Name { user, client }, text, Durability::Sync);
+            put.unwrap();
+        };
+        put("client", b"{\"a\":1}");
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(400_000));
-        let other = engine.namespace("user", "large").unwrap();
-        other
-            .put(large.as_bytes(), WriteOptions::default())
-            .unwrap();
+        put("large", large.as_bytes());
         let mut out = Vec::new();
-        write(&engine.snapshot().unwrap(), &mut out, &mut |_| {}).unwrap();
+        write(&store.snapshot().unwrap(), &mut out, &mut |_| {}).unwrap();
         out
     }
 

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::io::BufRead;
 
-use prefd_engine::{Commit, Engine, Error, Precondition, WriteOptions};
-
+use crate::store::{Bulk, Commit, Error, Name, Precondition};
 use crate::transfer::lines::{Fault, Lines};
 
 /// Bytes of lines that are read at once; a line that lies in them whole need not be put
@@ -24,7 +23,7 @@ pub(crate) struct RefusedLine {
 /// Puts the document of each line; how many were put, and how many left as they were.
 /// Where a line is refused, those before it are put.
 pub(crate) fn read_lines(
-    engine: &Engine,
+    bulk: &Bulk,
     keep_existing: bool,
     from: &mut dyn BufRead,
 ) -> Result<(u64, u64), RefusedLine> {
@@ -32,7 +31,7 @@ pub(crate) fn read_lines(
     let mut waiting = VecDeque::new();
     let mut lines = Lines::new(from);
     let outcome = loop {
-        match submit_next(engine, keep_existing, &mut lines) {
+        match submit_next(bulk, keep_existing, &mut lines) {
             Ok(Some(commit)) => waiting.push_back((lines.number(), commit)),
             Ok(None) => break Ok(()),
             Err(source) => {
@@ -52,19 +51,23 @@ pub(crate) fn read_lines(
 }
 
 fn submit_next(
-    engine: &Engine,
+    bulk: &Bulk,
     keep_existing: bool,
     lines: &mut Lines<'_>,
 ) -> Result<Option<Commit>, Fault> {
-    let Some(line) = lines.next(engine)? else {
+    let Some(line) = lines.next(bulk)? else {
         return Ok(None);
     };
-    let namespace = engine.namespace(&line.user, &line.client)?;
-    let mut options = WriteOptions::default();
-    if keep_existing {
-        options.precondition = Precondition::absent();
-    }
-    Ok(Some(namespace.queue_put(line.document, options)))
+    let name = Name {
+        user: &line.user,
+        client: &line.client,
+    };
+    let precondition = if keep_existing {
+        Precondition::absent()
+    } else {
+        Precondition::default()
+    };
+    Ok(Some(bulk.queue(name, line.document, precondition)?))
 }
 
 /// Waits for the put that has waited longest.

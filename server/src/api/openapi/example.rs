@@ -1,11 +1,11 @@
 //! Of each error when it happens, in words, and an answer as it is really sent.
 
-use prefd_engine::{Error, Limits, Position, Violation};
 use serde_json::{Map, Value, json};
 
 use crate::api::openapi::json::object;
 use crate::auth::NO_LINKED_IDENTITY;
 use crate::http::{Code, Refusal};
+use crate::store::{Error, Limits, Position, Violation};
 
 /// An id, the page's own.
 const ID: &str = "cbgmhslmp1o9or9kh1p0";

@@ -3,9 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use prefd_engine::Error;
-
-use crate::store::cause;
+use crate::store::{Error, cause};
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]

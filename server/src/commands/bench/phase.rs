@@ -6,10 +6,10 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use prefd_engine::{Durability, Engine, WriteOptions};
 
 use crate::commands::bench::document;
 use crate::commands::bench::error::BenchError;
+use crate::store::{Bulk, Durability, Name};
 
 /// What is done over and over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,15 +131,15 @@ pub(super) fn append(path: &Path, phase: &Phase, time: Duration) -> Result<Figur
 }
 
 /// Plays a phase that the engine has a part in.
-pub(super) fn run(engine: &Engine, phase: &Phase, time: Duration) -> Result<Figures, BenchError> {
+pub(super) fn run(store: &Bulk, phase: &Phase, time: Duration) -> Result<Figures, BenchError> {
     if phase.act == Act::Get {
-        fill(engine, phase)?;
+        fill(store, phase)?;
     }
     let barrier = Barrier::new(phase.threads);
     let workers: Vec<Result<Figures, BenchError>> = std::thread::scope(|scope| {
         let barrier = &barrier;
         let threads: Vec<_> = (0..phase.threads)
-            .map(|thread| scope.spawn(move || worker(engine, phase, thread, time, barrier)))
+            .map(|thread| scope.spawn(move || worker(store, phase, thread, time, barrier)))
             .collect();
         let joined = threads
             .into_iter()
@@ -161,27 +161,21 @@ pub(super) fn run(engine: &Engine, phase: &Phase, time: Duration) -> Result<Figu
 }
 
 /// Sees to it that there is every document that is to be read, and reads each once.
-fn fill(engine: &Engine, phase: &Phase) -> Result<(), BenchError> {
+fn fill(store: &Bulk, phase: &Phase) -> Result<(), BenchError> {
     let body = document::of(phase.bytes, 1);
     for client in 0..phase.documents() {
-        let namespace = engine.namespace(&phase.user(), &client.to_string())?;
-        if namespace.revision()?.is_none() {
-            namespace.put(body.as_bytes(), options(Durability::Buffered))?;
+        let (user, client) = (&*phase.user(), &*client.to_string());
+        let name = Name { user, client };
+        if store.get(name)?.is_none() {
+            store.put(name, body.as_bytes(), Durability::Buffered)?;
+            let _ = store.get(name)?;
         }
-        let _ = namespace.get()?;
     }
     Ok(())
 }
 
-fn options(durability: Durability) -> WriteOptions {
-    WriteOptions {
-        durability: Some(durability),
-        ..WriteOptions::default()
-    }
-}
-
 fn worker(
-    engine: &Engine,
+    store: &Bulk,
     phase: &Phase,
     thread: usize,
     time: Duration,
@@ -200,16 +194,16 @@ fn worker(
     for client in clients.iter().cycle().skip(first) {
         let is_timed = phase.act != Act::Get || operations.is_multiple_of(TIMED_GETS);
         let started = is_timed.then(Instant::now);
-        let put = |durability| -> Result<(), BenchError> {
-            let namespace = engine.namespace(&user, client)?;
-            namespace.put(body.as_bytes(), options(durability))?;
-            Ok(())
+        let name = Name {
+            user: &user,
+            client,
         };
+        let put = |durability| store.put(name, body.as_bytes(), durability);
         match phase.act {
             Act::DurablePut => put(Durability::Sync)?,
             Act::PlainPut => put(Durability::Buffered)?,
             Act::Get => {
-                let document = engine.get(&user, client)?;
+                let document = store.get(name)?;
                 match document
                     .as_ref()
                     .map(|document| (document, document.in_memory()))

@@ -6,10 +6,9 @@
 
 use std::io::{self, BufRead};
 
-use prefd_engine::{Engine, Prepared};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::store::cause;
+use crate::store::{Bulk, Error, Prepared, cause};
 
 /// Bytes of a name, or of a value that is not the document, at most.
 const MAX_SHORT_BYTES: usize = 64 * 1024;
@@ -29,7 +28,7 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Malformed(&'static str),
     #[error("{0}{cause}", cause = cause(.0))]
-    Refused(#[from] prefd_engine::Error),
+    Refused(#[from] Error),
 }
 
 /// A line that was read. What else it has is not looked at.
@@ -56,19 +55,19 @@ impl<'a> Lines<'a> {
     }
 
     /// The next line that is not empty; its document is checked, and not stored yet.
-    pub(crate) fn next(&mut self, engine: &Engine) -> Result<Option<Line>, Fault> {
+    pub(crate) fn next(&mut self, bulk: &Bulk) -> Result<Option<Line>, Fault> {
         loop {
             self.number += 1;
             self.skip_spaces()?;
             match self.peek()? {
                 None => return Ok(None),
                 Some(b'\n') => self.from.consume(1),
-                Some(_) => return self.line(engine).map(Some),
+                Some(_) => return self.line(bulk).map(Some),
             }
         }
     }
 
-    fn line(&mut self, engine: &Engine) -> Result<Line, Fault> {
+    fn line(&mut self, bulk: &Bulk) -> Result<Line, Fault> {
         let (mut user, mut client, mut document) = (None, None, None);
         self.expect(b'{')?;
         loop {
@@ -80,7 +79,7 @@ impl<'a> Lines<'a> {
             let is_twice = match name.as_str() {
                 "user" => user.replace(self.short()?).is_some(),
                 "client" => client.replace(self.short()?).is_some(),
-                "document" => document.replace(self.document(engine)?).is_some(),
+                "document" => document.replace(self.document(bulk)?).is_some(),
                 _ => {
                     self.short::<IgnoredAny>()?;
                     false
@@ -149,17 +148,17 @@ impl<'a> Lines<'a> {
         serde_json::from_slice(&text).map_err(|_| NO_JSON)
     }
 
-    fn document(&mut self, engine: &Engine) -> Result<Prepared, Fault> {
+    fn document(&mut self, bulk: &Bulk) -> Result<Prepared, Fault> {
         if self.peek()? == Some(b'"') {
-            return self.quoted_document(engine);
+            return self.quoted_document(bulk);
         }
         let mut extent = Extent::default();
-        let mut writer = engine.writer();
+        let mut writer = bulk.writer();
         while !extent.is_over {
             let piece = extent.next(self.from.fill_buf()?)?;
             let bytes = piece.len();
             if extent.is_over && writer.is_empty() {
-                let document = engine.prepare(piece)?;
+                let document = bulk.prepare(piece)?;
                 self.from.consume(bytes);
                 return Ok(document);
             }
@@ -170,9 +169,9 @@ impl<'a> Lines<'a> {
     }
 
     /// A document whose text is a JSON string (RFC 8259 section 7).
-    fn quoted_document(&mut self, engine: &Engine) -> Result<Prepared, Fault> {
+    fn quoted_document(&mut self, bulk: &Bulk) -> Result<Prepared, Fault> {
         self.expect(b'"')?;
-        let mut writer = engine.writer();
+        let mut writer = bulk.writer();
         let mut text = Vec::with_capacity(GATHER_BYTES);
         loop {
             let buffer = self.from.fill_buf()?;
@@ -197,7 +196,7 @@ impl<'a> Lines<'a> {
             }
         }
         if writer.is_empty() {
-            return Ok(engine.prepare(&text)?);
+            return Ok(bulk.prepare(&text)?);
         }
         writer.write(&text)?;
         Ok(writer.finish()?)
@@ -301,20 +300,19 @@ impl Extent {
 mod tests {
     use std::io::BufReader;
 
-    use prefd_engine::{Config, WriteOptions};
-
     use super::*;
+    use crate::store::{Limits, Name, Precondition, offline};
 
     struct Store {
-        engine: Engine,
+        bulk: Bulk,
         _dir: tempfile::TempDir,
     }
 
     impl Store {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let engine = Engine::open(Config::new(dir.path())).unwrap();
-            Self { engine, _dir: dir }
+            let bulk = offline::open_to_fill(dir.path(), Limits::default()).unwrap();
+            Self { bulk, _dir: dir }
         }
 
         /// User, client and document of each line, read through a buffer of so many bytes.
@@ -322,11 +320,14 @@ mod tests {
             let mut from = BufReader::with_capacity(buffer, text);
             let mut lines = Lines::new(&mut from);
             let mut found = Vec::new();
-            while let Some(line) = lines.next(&self.engine)? {
-                let namespace = self.engine.namespace(&line.user, &line.client).unwrap();
-                let put = namespace.put_prepared(line.document, WriteOptions::default());
-                put.unwrap();
-                let document = namespace.get().unwrap().unwrap().read().unwrap();
+            while let Some(line) = lines.next(&self.bulk)? {
+                let (user, client) = (&*line.user, &*line.client);
+                let name = Name { user, client };
+                let put = self
+                    .bulk
+                    .queue(name, line.document, Precondition::default());
+                put.unwrap().wait().unwrap();
+                let document = self.bulk.get(name).unwrap().unwrap().read().unwrap();
                 let document = String::from_utf8(document).unwrap();
                 found.push([line.user, line.client, document]);
             }

@@ -3,14 +3,14 @@
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
-use prefd_engine::Document;
+use crate::store::{Document, Error, Name};
 
 /// Why a line was not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum LineError {
     #[error("cannot read a document: {0}")]
-    Store(#[from] prefd_engine::Error),
+    Store(#[from] Error),
     #[error("cannot write: {0}")]
     Write(#[from] io::Error),
 }
@@ -18,13 +18,12 @@ pub(crate) enum LineError {
 /// Writes a document's line.
 pub(crate) fn write_line(
     out: &mut dyn Write,
-    user: &str,
-    client: &str,
+    name: Name<'_>,
     document: &Document,
 ) -> Result<(), LineError> {
     let modified = document.stat().modified.duration_since(UNIX_EPOCH);
     let modified_ms = modified.map_or(0, |since| since.as_millis());
-    let (user, client) = (quoted(user), quoted(client));
+    let (user, client) = (quoted(name.user), quoted(name.client));
     write!(
         out,
         "{{\"user\":{user},\"client\":{client},\"modified_ms\":{modified_ms},\"document\":"
@@ -68,15 +67,15 @@ fn escape(out: &mut dyn Write, piece: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use prefd_engine::{Config, Engine, WriteOptions};
-
     use super::*;
+    use crate::store::{Durability, Limits, Precondition, offline};
     use crate::transfer::lines::read::Lines;
 
     #[test]
     fn a_document_comes_back_with_its_own_text() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(Config::new(dir.path())).unwrap();
+        let open = |folder| offline::open_to_fill(&dir.path().join(folder), Limits::default());
+        let (store, copy) = (open("store").unwrap(), open("copy").unwrap());
         let large = format!(
             "{{\"a\":\"\\\"{}é\\\\\",\"b\":[1,\n2]}}",
             "x".repeat(300_000)
@@ -89,25 +88,22 @@ mod tests {
             &large,
         ] {
             let (user, client) = ("us\"er", "cli\\ent");
-            let namespace = engine.namespace(user, client).unwrap();
-            namespace
-                .put(body.as_bytes(), WriteOptions::default())
-                .unwrap();
-            let document = namespace.get().unwrap().unwrap();
+            let name = Name { user, client };
+            store.put(name, body.as_bytes(), Durability::Sync).unwrap();
+            let document = store.get(name).unwrap().unwrap();
             let mut line = Vec::new();
-            write_line(&mut line, user, client, &document).unwrap();
+            write_line(&mut line, name, &document).unwrap();
             assert_eq!(
                 line.iter().position(|byte| *byte == b'\n'),
                 Some(line.len() - 1)
             );
             let kept = document.read().unwrap();
-            namespace.delete(WriteOptions::default()).unwrap();
             let mut line = line.as_slice();
-            let line = Lines::new(&mut line).next(&engine).unwrap().unwrap();
+            let line = Lines::new(&mut line).next(&copy).unwrap().unwrap();
             assert_eq!((&*line.user, &*line.client), (user, client));
-            let put = namespace.put_prepared(line.document, WriteOptions::default());
-            put.unwrap();
-            let found = namespace.get().unwrap().unwrap().read().unwrap();
+            let put = copy.queue(name, line.document, Precondition::default());
+            put.unwrap().wait().unwrap();
+            let found = copy.get(name).unwrap().unwrap().read().unwrap();
             assert!(found == kept, "{body:.20}");
         }
     }
