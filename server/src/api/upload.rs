@@ -21,7 +21,7 @@ const PROGRESS_BYTES: usize = 16 * 1024;
 pub(crate) const BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 
 /// A document that was received, and its room in the budget.
-pub(crate) struct Received {
+pub(super) struct Received {
     pub(crate) document: Prepared,
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Received {
 /// Receives a document. `idle`: how long the client may send nothing.
 ///
 /// Reading the body is what asks for it, where the client waits for that.
-pub(crate) async fn receive(
+pub(super) async fn receive(
     store: &Store,
     body: &mut Incoming,
     idle: Duration,

@@ -25,7 +25,7 @@ use crate::auth::token_cache::TokenCache;
 use crate::counters::Count;
 
 /// Questions at a time.
-pub(crate) const MAX_QUESTIONS: usize = 64;
+pub(super) const MAX_QUESTIONS: usize = 64;
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request waits for an answer, and for its turn to ask. Longer than the other,

@@ -14,7 +14,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 /// Bytes of claims that an entry holds typically; the bound is on the sum.
 const TYPICAL_CLAIMS_BYTES: u64 = 512;
 
-pub(crate) struct TokenCache<V> {
+pub(super) struct TokenCache<V> {
     key: [u8; 16],
     entries: Cache<u128, Entry<V>, EntryWeight>,
 }

@@ -37,7 +37,7 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Where a server is asked.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct AdminOptions {
+pub(super) struct AdminOptions {
     /// The operator's listener of the server: http://ADDR, https://NAME or unix:PATH
     #[arg(long, value_name = "URL", env = "PREFD_ADMIN", default_value = DEFAULT_PLACE)]
     admin: Place,
@@ -107,7 +107,7 @@ impl fmt::Display for Place {
 /// Why a server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum AdminError {
+pub(super) enum AdminError {
     #[error("cannot reach the server at {place}: {source}. Is it running, with --admin-listen?")]
     Connect {
         place: String,
@@ -229,7 +229,7 @@ impl AdminOptions {
 
 /// Which server, and what to ask it.
 #[derive(Debug, Args)]
-pub(crate) struct HealthOptions {
+pub(super) struct HealthOptions {
     #[command(flatten)]
     admin: AdminOptions,
     /// Ask whether it lives (/livez), and not whether it is ready (/readyz)
@@ -238,7 +238,7 @@ pub(crate) struct HealthOptions {
 }
 
 /// Asks a server how it is.
-pub(crate) fn healthcheck(options: &HealthOptions) -> Result<(), AdminError> {
+pub(super) fn healthcheck(options: &HealthOptions) -> Result<(), AdminError> {
     let path = if options.live {
         Probe::Live
     } else {

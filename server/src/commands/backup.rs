@@ -25,7 +25,7 @@ const STANDARD_OUTPUT: &str = "-";
 
 /// What to back up, and where to.
 #[derive(Debug, Args)]
-pub(crate) struct BackupOptions {
+pub(super) struct BackupOptions {
     /// The file to write, which must not be there; of a folder, a new one in it that is named
     /// after the time (a folder/ with a slash is made where it is missing); - for standard
     /// output
@@ -44,7 +44,7 @@ pub(crate) struct BackupOptions {
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum BackupError {
+pub(super) enum BackupError {
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]

@@ -19,7 +19,7 @@ use phase::{Act, Figures, Phase};
 
 /// What is to be measured, and where.
 #[derive(Debug, Args)]
-pub(crate) struct BenchOptions {
+pub(super) struct BenchOptions {
     /// A directory on the disk that is to be measured. A temporary folder is made in it
     /// (prefd-bench-…), takes up to 2 GiB, and is removed at the end; it is left behind
     /// where this process is killed

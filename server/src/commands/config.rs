@@ -18,7 +18,7 @@ const WIDTH: usize = 90;
 
 /// What to do with settings.
 #[derive(Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
+pub(super) enum ConfigCommand {
     /// Read the settings of serve, and every file that they name, and say whether a server
     /// could start with them. The data directory and providers are not touched
     Check(ConfigOptions),
@@ -31,7 +31,7 @@ pub(crate) enum ConfigCommand {
 
 /// The settings of `serve`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ConfigOptions {
+pub(super) struct ConfigOptions {
     /// A TOML file with settings, named as the flags are
     #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
     config: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub(crate) struct ConfigOptions {
 /// Why a configuration cannot be used, or shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum ConfigError {
+pub(super) enum ConfigError {
     #[error(transparent)]
     Settings(#[from] Box<ServeError>),
     #[error("cannot show the settings: {0}")]

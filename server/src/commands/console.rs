@@ -11,7 +11,7 @@ use crate::store::Progress;
 const UNKNOWN_STEP_BYTES: u64 = 1024 * 1024;
 
 /// How far a command has come, on a terminal and nowhere else.
-pub(crate) struct Bar {
+pub(super) struct Bar {
     what: &'static str,
     shown: Option<u64>,
     is_terminal: bool,
@@ -114,7 +114,7 @@ impl<T: Write> Write for Shown<T> {
     }
 }
 
-pub(crate) fn print(value: &Value) -> io::Result<()> {
+pub(super) fn print(value: &Value) -> io::Result<()> {
     write(&format!("{value:#}\n"))
 }
 

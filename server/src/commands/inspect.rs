@@ -13,7 +13,7 @@ use crate::store::{CatalogueCheck, Error, Impact, OpenError, Problem, Stats, cau
 
 /// Which directory, and how to say what was found.
 #[derive(Debug, Args)]
-pub(crate) struct StoreOptions {
+pub(super) struct StoreOptions {
     /// The data directory
     #[arg(
         long,
@@ -30,7 +30,7 @@ pub(crate) struct StoreOptions {
 /// Why a command did not end well.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum StoreError {
+pub(super) enum StoreError {
     #[error("{0}{cause}", cause = cause(.0))]
     Engine(#[from] Error),
     #[error("{count} found in {}", path.display())]

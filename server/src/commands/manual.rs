@@ -12,7 +12,7 @@ use crate::commands::console;
 
 /// For which shell.
 #[derive(Debug, Args)]
-pub(crate) struct CompletionsOptions {
+pub(super) struct CompletionsOptions {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,
@@ -20,7 +20,7 @@ pub(crate) struct CompletionsOptions {
 
 /// Where to.
 #[derive(Debug, Args)]
-pub(crate) struct ManOptions {
+pub(super) struct ManOptions {
     /// A folder for a page of each command [default: the one page of prefd, on standard
     /// output]
     #[arg(long, value_name = "DIR")]
@@ -30,7 +30,7 @@ pub(crate) struct ManOptions {
 /// Why there are no pages.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", path.display())]
-pub(crate) struct ManualError {
+pub(super) struct ManualError {
     path: PathBuf,
     source: io::Error,
 }
@@ -41,7 +41,7 @@ fn cannot_write(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> ManualError
 }
 
 /// Prints what completes commands in a shell.
-pub(crate) fn completions(
+pub(super) fn completions(
     options: &CompletionsOptions,
     mut prefd: Command,
 ) -> Result<(), ManualError> {
@@ -53,7 +53,7 @@ pub(crate) fn completions(
 }
 
 /// Writes pages of the manual.
-pub(crate) fn man(options: &ManOptions, prefd: Command) -> Result<(), ManualError> {
+pub(super) fn man(options: &ManOptions, prefd: Command) -> Result<(), ManualError> {
     if let Some(folder) = &options.to {
         std::fs::create_dir_all(folder).map_err(cannot_write(folder))?;
         return clap_mangen::generate_to(prefd, folder).map_err(cannot_write(folder));

@@ -16,7 +16,7 @@ use crate::transfer::archive::{self, ArchiveError, Contents};
 const STANDARD_INPUT: &str = "-";
 /// What to restore, and where to.
 #[derive(Debug, Args)]
-pub(crate) struct RestoreOptions {
+pub(super) struct RestoreOptions {
     /// The backup; of a folder, the newest in it by name; - for standard input
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
@@ -35,7 +35,7 @@ pub(crate) struct RestoreOptions {
 /// Why nothing was restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum RestoreError {
+pub(super) enum RestoreError {
     #[error(transparent)]
     Directory(#[from] RestoreDirectoryError),
     #[error("no backup (prefd-<seconds>.tar) in {}", .0.display())]

@@ -8,7 +8,7 @@ use crate::settings::Span;
 
 /// What the token is to say.
 #[derive(Debug, clap::Args)]
-pub(crate) struct TokenOptions {
+pub(super) struct TokenOptions {
     /// The data directory of a server that was started with --dev: its key signs
     #[arg(
         long,
@@ -50,7 +50,7 @@ impl TokenOptions {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum TokenError {
+pub(super) enum TokenError {
     #[error("cannot read {}: {source}", path.display())]
     Read {
         path: PathBuf,

@@ -26,7 +26,7 @@ const STANDARD: &str = "-";
 /// Why a command did not end well.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum TransferError {
+pub(super) enum TransferError {
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("{0}{cause}", cause = cause(.0))]
@@ -64,7 +64,7 @@ pub(crate) struct Access {
 
 /// What to export.
 #[derive(Debug, Args)]
-pub(crate) struct ExportOptions {
+pub(super) struct ExportOptions {
     #[command(flatten)]
     access: Access,
     /// Of this user only
@@ -77,7 +77,7 @@ pub(crate) struct ExportOptions {
 
 /// What to import.
 #[derive(Debug, Args)]
-pub(crate) struct ImportOptions {
+pub(super) struct ImportOptions {
     #[command(flatten)]
     access: Access,
     /// The file to read; - for standard input
@@ -97,7 +97,7 @@ pub(crate) struct ImportOptions {
 
 /// Whom to erase.
 #[derive(Debug, Args)]
-pub(crate) struct EraseOptions {
+pub(super) struct EraseOptions {
     #[command(flatten)]
     access: Access,
     /// The user, as tokens name it

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-pub(crate) struct WholeFile {
+pub(super) struct WholeFile {
     path: PathBuf,
     folder: PathBuf,
     file: NamedTempFile,

@@ -72,6 +72,6 @@ pub(crate) fn found(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
     response
 }
 
-pub(crate) fn http_date(time: SystemTime) -> Option<HeaderValue> {
+pub(super) fn http_date(time: SystemTime) -> Option<HeaderValue> {
     header_value(format_args!("{}", HttpDate::from(time)))
 }

@@ -25,7 +25,7 @@ pub(crate) use code::Code;
 /// The media type of every error.
 pub(crate) const JSON_API: &str = "application/vnd.api+json";
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static(JSON_API);
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Seconds after which an overloaded or stopping server is worth another try.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 

@@ -11,7 +11,7 @@ const MOST_BYTES: usize = 64;
 
 /// What is written, as a header's value; `None` where it cannot be one. It is put together
 /// where no memory is needed for it.
-pub(crate) fn header_value(text: fmt::Arguments<'_>) -> Option<HeaderValue> {
+pub(super) fn header_value(text: fmt::Arguments<'_>) -> Option<HeaderValue> {
     let mut memory = [0; MOST_BYTES];
     let mut rest = &mut memory[..];
     rest.write_fmt(text).ok()?;

@@ -36,7 +36,7 @@ const DISCARD_BYTES: usize = 64 * 1024;
 
 /// A socket on which a write that makes no progress fails in the end: hyper has no
 /// timeout for that.
-pub(crate) struct Socket<S> {
+pub(super) struct Socket<S> {
     io: TokioIo<S>,
     write_timeout: Duration,
     /// Runs while a write waits.

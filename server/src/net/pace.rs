@@ -26,7 +26,7 @@ enum Direction {
 
 /// A connection that notes in its standing since when it waits.
 #[derive(Debug)]
-pub(crate) struct Paced<'a, S> {
+pub(super) struct Paced<'a, S> {
     stream: S,
     standing: &'a Standing,
     direction: Direction,

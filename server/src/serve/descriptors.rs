@@ -22,7 +22,7 @@ const SEGMENTS_PART: u64 = 4;
 
 /// How the descriptors are shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shares {
+pub(super) struct Shares {
     /// Connections at a time.
     pub(crate) connections: usize,
     /// Segments of the log that are kept open for reading.

@@ -17,7 +17,7 @@ use crate::settings::{Address, MaybeAddress, Settings, span};
 use crate::store::{OpenError, Store, Writer, limits};
 use crate::telemetry::{Health, Metrics, Sources};
 
-pub(crate) const DEFAULT_ADMIN_LISTEN: SocketAddr =
+pub(super) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);

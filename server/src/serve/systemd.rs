@@ -17,7 +17,7 @@ pub(crate) fn ready() {
 }
 
 /// Files are read anew; [`ready`] ends it.
-pub(crate) fn reloading() {
+pub(super) fn reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         tell(&[NotifyState::Reloading, now]);
     }
@@ -29,7 +29,7 @@ pub(crate) fn stopping() {
 }
 
 /// Says that tasks are still carried on, as often as the service manager wants to hear it.
-pub(crate) async fn keep_watched() {
+pub(super) async fn keep_watched() {
     let Some(patience) = sd_notify::watchdog_enabled() else {
         return;
     };
