@@ -26,7 +26,7 @@ mod writer;
 
 pub(crate) use bulk::Bulk;
 pub(crate) use cause::cause;
-pub(crate) use data_dir::{OpenError, UnfinishedRestore, private_folder};
+pub(crate) use data_dir::{OpenError, UnfinishedRestore, is_file_of_a_store, private_folder};
 pub(crate) use embedded::Store;
 pub(crate) use limits::limits;
 pub(crate) use name::{Change, Name};

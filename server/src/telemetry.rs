@@ -11,8 +11,9 @@ mod health;
 mod metrics;
 mod process;
 mod requests;
+mod sources;
 
-pub(crate) use exposition::Sources;
 pub(crate) use health::{Health, Probe};
 pub(crate) use metrics::{CONTENT_TYPE, Metrics};
 pub(crate) use requests::{Kind, Requests};
+pub(crate) use sources::Sources;

@@ -44,3 +44,22 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     let mut folder = DirBuilder::new();
     folder.recursive(true).mode(FOLDER_MODE).create(path)
 }
+
+/// Whether a backup may hold a file of this path: `log/manifest`, `log/00000001.seg`, `log/00000001.sum`, `blobs/0000000000000001.blob`:
+/// nothing that could lie anywhere else.
+pub(crate) fn is_file_of_a_store(path: &str) -> bool {
+    let is_id = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    match path.split_once('/') {
+        Some(("log", "manifest")) => true,
+        Some(("log", name)) => {
+            let id = name
+                .strip_suffix(".seg")
+                .or_else(|| name.strip_suffix(".sum"));
+            id.is_some_and(|id| is_id(id, 8))
+        }
+        Some(("blobs", name)) => name.strip_suffix(".blob").is_some_and(|id| is_id(id, 16)),
+        _ => false,
+    }
+}

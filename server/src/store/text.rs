@@ -47,7 +47,7 @@ impl DocumentText {
         Self::Pieces(Box::new(TextPieces {
             remaining: document.stat().usage.bytes,
             read: VecDeque::new(),
-            source: Source::Ready(document.chunks_within(bytes)),
+            reading: Reading::Ready(document.chunks_within(bytes)),
             ahead,
         }))
     }
@@ -58,14 +58,14 @@ pub(crate) struct TextPieces {
     /// Bytes that are still to be taken.
     remaining: u64,
     read: VecDeque<Bytes>,
-    source: Source,
+    reading: Reading,
     /// Where it may read ahead.
     ahead: Option<OwnedSemaphorePermit>,
 }
 
-enum Source {
+enum Reading {
     Ready(Chunks),
-    Reading(JoinHandle<Piece>),
+    Running(JoinHandle<Piece>),
     Done,
 }
 
@@ -112,16 +112,16 @@ impl TextPieces {
                 self.remaining = self.remaining.saturating_sub(chunk.len() as u64);
                 return Poll::Ready(Some(Ok(chunk)));
             }
-            match std::mem::replace(&mut self.source, Source::Done) {
-                Source::Ready(chunks) if self.remaining > 0 => {
+            match std::mem::replace(&mut self.reading, Reading::Done) {
+                Reading::Ready(chunks) if self.remaining > 0 => {
                     let bytes = self.ahead.as_ref().map_or(CHUNK_BYTES, |_| READ_BYTES);
                     let read = move || read(chunks, bytes / CHUNK_BYTES);
-                    self.source = Source::Reading(tokio::task::spawn_blocking(read));
+                    self.reading = Reading::Running(tokio::task::spawn_blocking(read));
                 }
-                Source::Ready(_) | Source::Done => return Poll::Ready(None),
-                Source::Reading(mut reading) => {
-                    let Poll::Ready(outcome) = Pin::new(&mut reading).poll(context) else {
-                        self.source = Source::Reading(reading);
+                Reading::Ready(_) | Reading::Done => return Poll::Ready(None),
+                Reading::Running(mut running) => {
+                    let Poll::Ready(outcome) = Pin::new(&mut running).poll(context) else {
+                        self.reading = Reading::Running(running);
                         return Poll::Pending;
                     };
                     let piece = outcome.map_err(io::Error::other)?;
@@ -135,7 +135,7 @@ impl TextPieces {
                         return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
                     }
                     self.read = piece.read;
-                    self.source = Source::Ready(piece.chunks);
+                    self.reading = Reading::Ready(piece.chunks);
                 }
             }
         }

@@ -4,7 +4,6 @@
 //! base units, `_total` behind what only grows, which the encoder adds.
 
 use std::fmt;
-use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -13,25 +12,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::auth::Authenticator;
-use crate::http::Budget;
-use crate::net::ConnectionCounters;
-use crate::store::{Histogram, Metrics, Store};
-use crate::telemetry::health::Health;
+use crate::store::{Histogram, Metrics};
 use crate::telemetry::process::Process;
-use crate::telemetry::requests::Requests;
-
-/// What metrics are read from.
-pub(crate) struct Sources {
-    pub(crate) store: Store,
-    pub(crate) requests: Arc<Requests>,
-    pub(crate) connections: Arc<ConnectionCounters>,
-    pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) health: Arc<Health>,
-    /// Bytes of bodies in flight, and how many there may be.
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) max_connections: usize,
-}
+use crate::telemetry::sources::Sources;
 
 /// What [`Sources`] have, for an encoder.
 pub(super) struct Exposition(pub(super) Sources);
@@ -46,6 +29,7 @@ impl Collector for Exposition {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
         self.http(&mut out)?;
+        self.server(&mut out)?;
         self.identity(&mut out)?;
         self.store(&mut out)?;
         process(&mut out)
@@ -125,14 +109,7 @@ impl Out<'_> {
 
 impl Exposition {
     fn http(&self, out: &mut Out<'_>) -> fmt::Result {
-        let Sources {
-            requests,
-            connections,
-            budget,
-            max_connections,
-            health,
-            ..
-        } = &self.0;
+        let requests = &self.0.requests;
         out.family(
             "prefd_http_requests",
             "Requests that were answered on the API listener",
@@ -165,6 +142,17 @@ impl Exposition {
                     None,
                 )?;
         }
+        Ok(())
+    }
+
+    fn server(&self, out: &mut Out<'_>) -> fmt::Result {
+        let Sources {
+            connections,
+            budget,
+            max_connections,
+            health,
+            ..
+        } = &self.0;
         out.gauge(
             "prefd_http_connections",
             "Connections of the API listener",

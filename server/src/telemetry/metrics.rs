@@ -4,7 +4,8 @@
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 
-use crate::telemetry::exposition::{Exposition, Sources};
+use crate::telemetry::exposition::Exposition;
+use crate::telemetry::sources::Sources;
 
 /// The media type of what [`Metrics::text`] gives.
 pub(crate) const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;

@@ -16,7 +16,7 @@ use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::store::{Error, Progress, Revision, Snapshot, private_folder};
+use crate::store::{Error, Progress, Revision, Snapshot, is_file_of_a_store, private_folder};
 
 /// The last member.
 const CONTENTS: &str = "backup.json";
@@ -257,7 +257,7 @@ fn each_member(from: &mut dyn Read, take: &mut Take<'_>) -> Result<Contents, Arc
             limited.read_to_end(&mut text).map_err(ArchiveError::Read)?;
             return compare(serde_json::from_slice(&text)?, found);
         }
-        if !is_of_a_store(&path) {
+        if !is_file_of_a_store(&path) {
             return Err(damaged(path, "a member that is no part of a store"));
         }
         let mut reader = Counting::new(&mut member);
@@ -294,25 +294,6 @@ fn compare(
     match found.pop_first() {
         Some((path, _)) => Err(damaged(path, "a member that is not listed")),
         None => Ok(contents),
-    }
-}
-
-/// `log/manifest`, `log/00000001.seg`, `log/00000001.sum`, `blobs/0000000000000001.blob`:
-/// nothing that could lie anywhere else.
-fn is_of_a_store(path: &str) -> bool {
-    let is_id = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
-    };
-    match path.split_once('/') {
-        Some(("log", "manifest")) => true,
-        Some(("log", name)) => {
-            let id = name
-                .strip_suffix(".seg")
-                .or_else(|| name.strip_suffix(".sum"));
-            id.is_some_and(|id| is_id(id, 8))
-        }
-        Some(("blobs", name)) => name.strip_suffix(".blob").is_some_and(|id| is_id(id, 16)),
-        _ => false,
     }
 }
 
@@ -382,7 +363,7 @@ mod tests {
             "log\\manifest",
             "dev-signing-key",
         ] {
-            assert!(!is_of_a_store(path), "{path}");
+            assert!(!is_file_of_a_store(path), "{path}");
         }
         for path in [
             "log/manifest",
@@ -390,7 +371,7 @@ mod tests {
             "log/0000000a.sum",
             "blobs/00000000000000ff.blob",
         ] {
-            assert!(is_of_a_store(path), "{path}");
+            assert!(is_file_of_a_store(path), "{path}");
         }
         let mut out = Vec::new();
         let mut builder = Builder::new(&mut out as &mut dyn Write);

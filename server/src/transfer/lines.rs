@@ -4,6 +4,7 @@
 //! The document stands there with its own text, so that nothing of it changes. Where that
 //! has line breaks, or is not in memory, it stands in a JSON string, so that a line is one.
 
+mod extent;
 mod read;
 mod write;
 

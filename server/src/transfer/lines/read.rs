@@ -9,6 +9,7 @@ use std::io::{self, BufRead};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::store::{Bulk, Error, Prepared, cause};
+use crate::transfer::lines::extent::Extent;
 
 /// Bytes of a name, or of a value that is not the document, at most.
 const MAX_SHORT_BYTES: usize = 64 * 1024;
@@ -137,7 +138,7 @@ impl<'a> Lines<'a> {
         let mut text = Vec::new();
         let mut extent = Extent::default();
         while !extent.is_over {
-            let piece = extent.next(self.from.fill_buf()?)?;
+            let piece = extent.next(self.from.fill_buf()?).ok_or(BREAKS_OFF)?;
             let bytes = piece.len();
             text.extend_from_slice(piece);
             self.from.consume(bytes);
@@ -155,7 +156,7 @@ impl<'a> Lines<'a> {
         let mut extent = Extent::default();
         let mut writer = bulk.writer();
         while !extent.is_over {
-            let piece = extent.next(self.from.fill_buf()?)?;
+            let piece = extent.next(self.from.fill_buf()?).ok_or(BREAKS_OFF)?;
             let bytes = piece.len();
             if extent.is_over && writer.is_empty() {
                 let document = bulk.prepare(piece)?;
@@ -238,64 +239,6 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// How far a value goes that is read piece by piece.
-#[derive(Default)]
-struct Extent {
-    /// Arrays and objects that have begun.
-    depth: u64,
-    is_in_string: bool,
-    is_escaped: bool,
-    is_over: bool,
-}
-
-impl Extent {
-    /// As much of a buffer as is of the value.
-    fn next<'a>(&mut self, buffer: &'a [u8]) -> Result<&'a [u8], Fault> {
-        if buffer.is_empty() {
-            return Err(BREAKS_OFF);
-        }
-        for (index, byte) in buffer.iter().enumerate() {
-            if *byte == b'\n' && (self.depth > 0 || self.is_in_string) {
-                return Err(BREAKS_OFF);
-            }
-            if let Some(bytes) = self.end(*byte, index) {
-                self.is_over = true;
-                return Ok(buffer.get(..bytes).unwrap_or_default());
-            }
-        }
-        Ok(buffer)
-    }
-
-    /// Where it ends, if it does so at or behind this byte.
-    fn end(&mut self, byte: u8, index: usize) -> Option<usize> {
-        let is_last = match byte {
-            _ if std::mem::take(&mut self.is_escaped) => false,
-            b'\\' if self.is_in_string => {
-                self.is_escaped = true;
-                false
-            }
-            b'"' => {
-                self.is_in_string = !self.is_in_string;
-                !self.is_in_string
-            }
-            _ if self.is_in_string => false,
-            b'{' | b'[' => {
-                self.depth += 1;
-                false
-            }
-            b'}' | b']' if self.depth > 0 => {
-                self.depth -= 1;
-                true
-            }
-            b'}' | b']' | b',' | b' ' | b'\t' | b'\r' | b'\n' if self.depth == 0 => {
-                return Some(index);
-            }
-            _ => false,
-        };
-        (is_last && self.depth == 0).then_some(index + 1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::BufReader;
@@ -303,12 +246,12 @@ mod tests {
     use super::*;
     use crate::store::{Limits, Name, Precondition, offline};
 
-    struct Store {
+    struct Fixture {
         bulk: Bulk,
         _dir: tempfile::TempDir,
     }
 
-    impl Store {
+    impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let bulk = offline::open_to_fill(dir.path(), Limits::default()).unwrap();
@@ -337,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_document_comes_out_however_its_line_is_cut() {
-        let store = Store::new();
+        let store = Fixture::new();
         let large = format!("{{\"l\":\"{}\\\"\u{e9}\"}}", "x".repeat(300_000));
         let quoted = serde_json::Value::String(large.clone()).to_string();
         let text = [
@@ -365,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_line_must_have_what_it_is_for_and_nothing_else() {
-        let store = Store::new();
+        let store = Fixture::new();
         let with = |document: &str| {
             format!("{{\"user\":\"u\",\"client\":\"c\",\"more\":1,\"document\":{document}")
         };
