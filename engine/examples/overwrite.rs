@@ -90,7 +90,7 @@ fn overwrite(
                         let index = shuffled(index, round, documents);
                         let namespace = engine.namespace(&format!("user-{index}"), "app")?;
                         let began = Instant::now();
-                        namespace.put(body.as_bytes(), WriteOptions::default())?;
+                        namespace.write(body.as_bytes(), WriteOptions::default())?;
                         Ok(began.elapsed())
                     })
                     .collect::<Result<Vec<_>, prefd_engine::Error>>()

@@ -12,17 +12,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = engine.namespace("alice", "editor")?;
 
     // Durable when it returns: fdatasync came before.
-    let revision = settings.put(
+    let revision = settings.write(
         br#"{"theme": "dark", "tab_width": 4}"#,
         WriteOptions::default(),
     )?;
 
     // Only if nobody else has written since.
     let unchanged = WriteOptions {
-        precondition: Precondition::matches(revision),
+        precondition: Precondition::matches(revision.ok_or("a document is stored")?),
         ..WriteOptions::default()
     };
-    settings.put(br#"{"theme": "light", "tab_width": 4}"#, unchanged)?;
+    settings.write(br#"{"theme": "light", "tab_width": 4}"#, unchanged)?;
 
     let mut out = io::stdout().lock();
     if let Some(document) = settings.get()? {

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         writer.write(b"\"")?;
     }
     writer.write(b"}")?;
-    let revision = namespace.put_prepared(writer.finish()?, WriteOptions::default())?;
+    namespace.write(writer.finish()?, WriteOptions::default())?;
 
     // Every chunk is verified before it is handed out.
     let document = namespace.get()?.ok_or("just written")?;
@@ -42,7 +42,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for chunk in document.chunks() {
         bytes += chunk?.len();
     }
-    writeln!(io::stdout(), "revision {revision}: {bytes} bytes")?;
+    writeln!(
+        io::stdout(),
+        "revision {}: {bytes} bytes",
+        document.stat().revision
+    )?;
     engine.close()?;
     Ok(())
 }

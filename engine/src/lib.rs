@@ -48,7 +48,7 @@ pub use crate::api::engine::Engine;
 pub use crate::api::namespace::Namespace;
 pub use crate::api::read::{Located, Peek};
 pub use crate::catalogue::{CatalogueEntry, UserUsage};
-pub use crate::commit::change::WriteOptions;
+pub use crate::commit::change::{Change, QueueFull, WriteOptions};
 pub use crate::commit::promise::Commit;
 pub use crate::commit::writer::{Prepared, Writer};
 pub use crate::index::document::{Chunks, Document};

@@ -29,7 +29,7 @@ pub(crate) use cause::cause;
 pub(crate) use data_dir::{OpenError, UnfinishedRestore, is_file_of_a_store, private_folder};
 pub(crate) use embedded::Store;
 pub(crate) use limits::limits;
-pub(crate) use name::{Change, Name};
+pub(crate) use name::Name;
 pub(crate) use text::{DocumentText, TextPieces};
 pub(crate) use writer::Writer;
 
@@ -37,7 +37,7 @@ pub(crate) use writer::Writer;
 #[cfg(feature = "fuzzing")]
 pub(crate) use prefd_engine::Engine;
 pub(crate) use prefd_engine::{
-    CatalogueCheck, Commit, Document, Durability, Erased, Error, Histogram, Impact, Limits,
+    CatalogueCheck, Change, Commit, Document, Durability, Erased, Error, Histogram, Impact, Limits,
     Metrics, Position, Precondition, Prepared, Problem, Progress, Revision, Revisions, Snapshot,
     Stat, Stats, Violation,
 };

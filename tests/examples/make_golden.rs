@@ -13,7 +13,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use prefd_engine::{Config, Engine, WriteOptions};
+use prefd_engine::{Change, Config, Engine, WriteOptions};
+use prefd_tests::put::Put;
 use serde_json::json;
 
 /// Small, so that few bytes make many segments and blobs.
@@ -79,7 +80,7 @@ fn change(engine: &Engine, write: u64, listing: &mut Listing) -> Result<(), Box<
     let (user, client) = (format!("user-{}", index % 3), format!("client-{index}"));
     let namespace = engine.namespace(&user, &client)?;
     let found = if write % 11 == 7 {
-        namespace.delete(WriteOptions::default())?;
+        namespace.write(Change::Delete, WriteOptions::default())?;
         None
     } else {
         let text = document(write);

@@ -18,6 +18,7 @@
 //! - [`raised`] ends the threads of a test, [`process`] sees to the processes that it starts.
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
 //! - [`unreadable_disk`] is the real disk, on which reads of some files fail.
+//! - [`put`] writes a document and returns its revision.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
 //!   it, [`sim_model`] what it may hold after a crash, [`copies`] those of a store that
 //!   snapshots make, [`traces`] what is left of a user, [`random`] a generator whose seed replays a run.
@@ -41,6 +42,7 @@ pub mod oidc_provider;
 pub mod openapi;
 pub mod oracle;
 pub mod process;
+pub mod put;
 pub mod raised;
 pub mod random;
 pub mod schemathesis;

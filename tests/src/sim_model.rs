@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prefd_engine::{Durability, Engine, Error, Precondition, Revision, WriteOptions};
+use prefd_engine::{Change, Durability, Engine, Error, Precondition, Revision, WriteOptions};
 
 use crate::random::Random;
 use crate::sim_disk::{SimDisk, Unsynced};
@@ -60,11 +60,10 @@ impl Model {
         allowed
             .attempted
             .push(text.clone().map(|text| (text, None)));
-        let outcome = match &text {
-            Some(text) => namespace.put(text.as_bytes(), options).map(Some),
-            None => namespace.delete(options).map(|()| None),
-        };
-        match outcome {
+        let change = text
+            .as_ref()
+            .map_or(Change::Delete, |text| text.as_bytes().into());
+        match namespace.write(change, options) {
             Ok(revision) => {
                 if let Some(revision) = revision {
                     assert!(Some(revision) > self.highest, "a revision was used twice");
@@ -111,6 +110,7 @@ impl Model {
             let options = WriteOptions {
                 precondition,
                 durability: (random.below(6) == 0).then_some(Durability::Buffered),
+                ..WriteOptions::default()
             };
             let pad_bytes = (random.below(5) > 0).then_some(pad_bytes);
             match self.write(engine, &client, pad_bytes, options) {

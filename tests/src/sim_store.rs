@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prefd_engine::{Config, Engine, Error, WriteOptions};
+use prefd_engine::{Change, Config, Engine, Error, WriteOptions};
 
 use crate::sim_disk::{SimDisk, Unsynced};
 
@@ -109,7 +109,7 @@ pub fn read(engine: &Engine, client: &str) -> Result<Option<String>, Error> {
 pub fn put(engine: &Engine, client: &str, body: &str) -> Result<(), Error> {
     engine
         .namespace("u", client)?
-        .put(body.as_bytes(), WriteOptions::default())
+        .write(body.as_bytes(), WriteOptions::default())
         .map(drop)
 }
 
@@ -117,7 +117,8 @@ pub fn put(engine: &Engine, client: &str, body: &str) -> Result<(), Error> {
 pub fn delete(engine: &Engine, client: &str) -> Result<(), Error> {
     engine
         .namespace("u", client)?
-        .delete(WriteOptions::default())
+        .write(Change::Delete, WriteOptions::default())
+        .map(drop)
 }
 
 /// A body that says which write it is in every value; large ones go to a blob.

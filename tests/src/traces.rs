@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use prefd_engine::{Engine, Error, Revision, WriteOptions};
+use prefd_engine::{Change, Engine, Error, Revision, WriteOptions};
 
 use crate::random::Random;
 use crate::sim_store::Store;
@@ -44,14 +44,14 @@ impl User {
             let client = &self.clients[round % 6];
             let namespace = engine.namespace(&self.name, client)?;
             if random.below(5) == 0 {
-                namespace.delete(WriteOptions::default())?;
+                namespace.write(Change::Delete, WriteOptions::default())?;
                 continue;
             }
             let (key, value) = (needle(random), needle(random));
             let pad = "p".repeat([10, 300, 1_500, 5_000][random.below(4) as usize]);
             let text = format!("{{\"{key}\":\"{value}\",\"pad\":\"{pad}\",\"end\":\"{value}\"}}");
             self.needles.extend([key, value]);
-            namespace.put(text.as_bytes(), WriteOptions::default())?;
+            namespace.write(text.as_bytes(), WriteOptions::default())?;
         }
         Ok(())
     }

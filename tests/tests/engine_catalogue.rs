@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use prefd_engine::{Config, Engine, UserUsage, WriteOptions};
+use prefd_engine::{Change, Config, Engine, UserUsage, WriteOptions};
 use prefd_tests::random::Random;
 
 /// User → client → length of the document.
@@ -25,13 +25,15 @@ fn write(engine: &Engine, random: &mut Random, model: &mut Model, count: usize) 
         let client = format!("client-{}", random.below(25));
         let namespace = engine.namespace(&user, &client).unwrap();
         if random.below(4) == 0 {
-            namespace.delete(WriteOptions::default()).unwrap();
+            namespace
+                .write(Change::Delete, WriteOptions::default())
+                .unwrap();
             model.entry(user).or_default().remove(&client);
         } else {
             let pad = "p".repeat(usize::try_from(random.below(900)).unwrap());
             let body = format!("{{\"pad\":\"{pad}\",\"n\":1}}");
             namespace
-                .put(body.as_bytes(), WriteOptions::default())
+                .write(body.as_bytes(), WriteOptions::default())
                 .unwrap();
             model
                 .entry(user)
@@ -162,7 +164,7 @@ fn a_catalogue_of_another_store_is_rebuilt() {
     engine
         .namespace("user-1", "foreign")
         .unwrap()
-        .put(b"{}", WriteOptions::default())
+        .write(b"{}", WriteOptions::default())
         .unwrap();
     engine.list("user-1", None, 1).unwrap();
     engine.close().unwrap();
@@ -260,7 +262,7 @@ fn an_unwritable_catalogue_leaves_documents_alone() {
     let engine = open(dir.path());
     let namespace = engine.namespace("u", "c").unwrap();
     namespace
-        .put(b"{\"a\":1}", WriteOptions::default())
+        .write(b"{\"a\":1}", WriteOptions::default())
         .unwrap();
     assert_eq!(
         namespace.get().unwrap().unwrap().read().unwrap(),

@@ -83,7 +83,7 @@ fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
     engine
         .namespace("u", client)
         .unwrap()
-        .put(
+        .write(
             b"{}",
             WriteOptions {
                 precondition: Precondition::matches(kept_tag),
@@ -169,7 +169,7 @@ fn a_durable_document_outlives_its_unsynced_successor() {
         ..WriteOptions::default()
     };
     let namespace = engine.namespace("u", "c").unwrap();
-    namespace.put(b"{\"n\":2}", buffered).unwrap();
+    namespace.write(b"{\"n\":2}", buffered).unwrap();
     // Nothing in the first segment is current now, but for what a crash brings back.
     engine.compact().unwrap();
     let after = store.crashed(Unsynced::Lost);
@@ -187,7 +187,9 @@ fn a_read_in_progress_keeps_its_bytes() {
     let engine = store.open().unwrap();
     let large = engine.namespace("u", "large").unwrap();
     let text = body(7, 300_000);
-    large.put(text.as_bytes(), WriteOptions::default()).unwrap();
+    large
+        .write(text.as_bytes(), WriteOptions::default())
+        .unwrap();
     let mut chunks = large.get().unwrap().unwrap().chunks();
     let mut begun = chunks.next().unwrap().unwrap().to_vec();
     let client = contents.keys().next().unwrap();
@@ -197,7 +199,7 @@ fn a_read_in_progress_keeps_its_bytes() {
         .get()
         .unwrap()
         .unwrap();
-    large.put(b"{}", WriteOptions::default()).unwrap();
+    large.write(b"{}", WriteOptions::default()).unwrap();
     delete(&engine, client).unwrap();
     engine.compact().unwrap();
     assert!(engine.usage_on_disk().blobs < store.disk.files().len() as u64);
@@ -397,7 +399,7 @@ fn steady_overwriting_keeps_the_directory_below_twice_what_is_live() {
         let client = format!("c{}", random.below(1_000));
         let namespace = engine.namespace("u", &client).unwrap();
         let text = body(stamp, 1_000);
-        namespace.put(text.as_bytes(), buffered()).unwrap();
+        namespace.write(text.as_bytes(), buffered()).unwrap();
     }
     // 1,000 documents of 1,025 bytes, and two segments of 256 KiB.
     let allowed = 2 * 1_025_000 + 2 * 256 * 1024;

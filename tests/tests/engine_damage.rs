@@ -149,7 +149,10 @@ fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
             precondition: Precondition::absent(),
             ..WriteOptions::default()
         };
-        let outcome = engine.namespace("u", "c").unwrap().put(b"{}", conditional);
+        let outcome = engine
+            .namespace("u", "c")
+            .unwrap()
+            .write(b"{}", conditional);
         assert!(matches!(outcome, Err(Error::Corrupt { .. })));
         engine.close().unwrap();
     }

@@ -5,8 +5,10 @@ use std::sync::{Arc, Barrier};
 use std::time::SystemTime;
 
 use prefd_engine::{
-    Config, Durability, Engine, Error, Precondition, Revision, Revisions, UserUsage, WriteOptions,
+    Change, Config, Durability, Engine, Error, Precondition, Revision, Revisions, UserUsage,
+    WriteOptions,
 };
+use prefd_tests::put::Put;
 
 fn open(dir: &tempfile::TempDir) -> Engine {
     Engine::open(Config::new(dir.path())).unwrap()
@@ -63,12 +65,16 @@ fn an_absent_a_deleted_and_an_empty_document_differ() {
     let namespace = engine.namespace("u", "c").unwrap();
     assert!(namespace.get().unwrap().is_none());
     assert_eq!(namespace.revision().unwrap(), None);
-    namespace.delete(WriteOptions::default()).unwrap();
+    namespace
+        .write(Change::Delete, WriteOptions::default())
+        .unwrap();
     let revision = namespace.put(b"{ }", WriteOptions::default()).unwrap();
     assert_eq!(text(&engine, "u", "c").as_deref(), Some("{}"));
     assert_eq!(namespace.revision().unwrap(), Some(revision));
     assert_eq!(namespace.usage().unwrap().keys, 0);
-    namespace.delete(WriteOptions::default()).unwrap();
+    namespace
+        .write(Change::Delete, WriteOptions::default())
+        .unwrap();
     assert!(namespace.get().unwrap().is_none() && namespace.stat().unwrap().is_none());
     engine.close().unwrap();
     let engine = open(&dir);
@@ -138,10 +144,10 @@ fn preconditions_are_decided_in_the_commit() {
         namespace.put(b"{}", options(Precondition::matches(first))),
         Some(second)
     ));
-    let gone = namespace.delete(options(Precondition::matches(first)));
+    let gone = namespace.write(Change::Delete, options(Precondition::matches(first)));
     assert!(matches!(gone, Err(Error::PreconditionFailed { current }) if current == Some(second)));
     namespace
-        .delete(options(Precondition::matches(second)))
+        .write(Change::Delete, options(Precondition::matches(second)))
         .unwrap();
     assert!(refused(namespace.put(b"{}", options(exists)), None));
     assert!(refused(
@@ -220,7 +226,7 @@ fn a_listing_is_ordered_paged_and_sees_every_acknowledged_write() {
     engine
         .namespace("u", "c10")
         .unwrap()
-        .delete(WriteOptions::default())
+        .write(Change::Delete, WriteOptions::default())
         .unwrap();
     let mut pages = Vec::new();
     let mut after: Option<String> = None;
@@ -267,7 +273,7 @@ fn a_commit_can_be_awaited_by_any_executor() {
     let namespace = engine.namespace("u", "c").unwrap();
     let mut writer = engine.writer();
     writer.write(b"{\"a\":1}").unwrap();
-    let mut commit = namespace.submit_put(writer.finish().unwrap(), WriteOptions::default());
+    let mut commit = namespace.submit(writer.finish().unwrap(), WriteOptions::default());
     let (sender, woken) = std::sync::mpsc::channel();
     let waker = std::task::Waker::from(Arc::new(Ping(sender)));
     let mut context = std::task::Context::from_waker(&waker);
@@ -280,7 +286,7 @@ fn a_commit_can_be_awaited_by_any_executor() {
     assert_eq!(namespace.revision().unwrap(), Some(revision));
     assert_eq!(
         namespace
-            .submit_delete(WriteOptions::default())
+            .submit(Change::Delete, WriteOptions::default())
             .wait()
             .unwrap(),
         None
@@ -321,7 +327,7 @@ fn a_closed_engine_says_so() {
         Err(Error::Closed)
     ));
     assert!(matches!(
-        namespace.delete(WriteOptions::default()),
+        namespace.write(Change::Delete, WriteOptions::default()),
         Err(Error::Closed)
     ));
     assert!(matches!(engine.list("u", None, 1), Err(Error::Closed)));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prefd_engine::{Durability, Engine, Error, WriteOptions};
+use prefd_tests::put::Put;
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
 
@@ -366,7 +367,7 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
         let mut writer = engine.writer();
         writer.write(body(1, bytes).as_bytes()).unwrap();
         let namespace = engine.namespace("u", client).unwrap();
-        namespace.submit_put(writer.finish().unwrap(), WriteOptions::default())
+        namespace.submit(writer.finish().unwrap(), WriteOptions::default())
     };
     let alone = submit("c1", 100);
     syncing.recv_timeout(PATIENCE).expect("a sync");

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use prefd_engine::{Config, Engine, Erased, Error, Impact, Problem, WriteOptions, verify};
+use prefd_engine::{Change, Config, Engine, Erased, Error, Impact, Problem, WriteOptions, verify};
 use prefd_tests::raised::RaisedAtEnd;
 use prefd_tests::sim_disk::{Operation, Unsynced};
 use prefd_tests::sim_model::{fail_once_at, unsynced};
@@ -97,7 +97,9 @@ fn what_was_deleted_long_ago_is_erased_too() {
     lived.write(&engine).unwrap();
     for client in &lived.gone().clients {
         let namespace = engine.namespace(&lived.gone().name, client).unwrap();
-        namespace.delete(WriteOptions::default()).unwrap();
+        namespace
+            .write(Change::Delete, WriteOptions::default())
+            .unwrap();
     }
     engine.close().unwrap();
     // Without a catalogue, whose folder is still there.
@@ -174,7 +176,7 @@ fn what_cannot_be_read_is_told_and_the_rest_is_erased() {
     let namespace = engine.namespace(&lived.users[0].name, kept).unwrap();
     let text = format!("{{\"kept\":\"{word}\"}}");
     namespace
-        .put(text.as_bytes(), WriteOptions::default())
+        .write(text.as_bytes(), WriteOptions::default())
         .unwrap();
     for _ in 0..2 {
         lived.write(&engine).unwrap();
@@ -258,7 +260,7 @@ fn others_write_meanwhile_and_so_may_the_user() {
         let user = lived.gone();
         let namespace = engine.namespace(&user.name, &user.clients[0]).unwrap();
         namespace
-            .put(returned.as_bytes(), WriteOptions::default())
+            .write(returned.as_bytes(), WriteOptions::default())
             .unwrap();
     });
     assert_eq!(

@@ -2,7 +2,7 @@
 //! docs/format.md, and nothing from the engine's code. If this fails, either the format
 //! has changed without a new version, or the description is wrong.
 
-use prefd_engine::{Engine, WriteOptions};
+use prefd_engine::{Change, Engine, WriteOptions};
 use prefd_tests::described::{Fields, Manifest, extent, file_header, manifest, namespace_hash};
 use prefd_tests::layout::crc32;
 use prefd_tests::sim_disk::Unsynced;
@@ -116,12 +116,15 @@ fn furnish(engine: &Engine) {
     put(engine, "c", SMALL).unwrap();
     put(engine, "large", &large()).unwrap();
     let namespace = engine.namespace("u", "c").unwrap();
-    namespace.delete(WriteOptions::default()).unwrap();
+    namespace
+        .write(Change::Delete, WriteOptions::default())
+        .unwrap();
     put(engine, "c", "{}").unwrap();
     let keys: Vec<String> = (0..200).map(|n| format!("\"{n}\":{n}")).collect();
     let many = engine.namespace("another", "large").unwrap();
     let body = format!("{{{}}}", keys.join(","));
-    many.put(body.as_bytes(), WriteOptions::default()).unwrap();
+    many.write(body.as_bytes(), WriteOptions::default())
+        .unwrap();
 }
 
 fn open(store: &Store) -> Engine {

@@ -46,9 +46,7 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
         }
         let prepared = writer.finish().unwrap();
         assert_eq!(prepared.usage().bytes, kept.len() as u64);
-        namespace
-            .put_prepared(prepared, WriteOptions::default())
-            .unwrap();
+        namespace.write(prepared, WriteOptions::default()).unwrap();
         let document = namespace.get().unwrap().unwrap();
         assert!(document.in_memory().is_none());
         assert!(
@@ -85,7 +83,7 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
     // A reader of the replaced document goes on reading what it had.
     let old = namespace.get().unwrap().unwrap();
     namespace
-        .put(br#"{"now":"small"}"#, WriteOptions::default())
+        .write(br#"{"now":"small"}"#, WriteOptions::default())
         .unwrap();
     assert_eq!(old.read().unwrap(), kept.as_bytes());
     // Discarded and refused documents leave nothing behind.
@@ -97,7 +95,7 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
     drop(writer.finish().unwrap());
     let mut writer = engine.writer();
     writer.write(body.as_bytes()).unwrap();
-    let failed = namespace.put_prepared(writer.finish().unwrap(), options(Precondition::absent()));
+    let failed = namespace.write(writer.finish().unwrap(), options(Precondition::absent()));
     assert!(matches!(
         failed,
         Err(Error::PreconditionFailed { current: Some(_) })
@@ -121,7 +119,7 @@ fn large_documents_survive_a_clean_reopen() {
             assert_eq!(text(&engine, "u", "c").as_deref(), Some(body.as_str()));
         }
         namespace
-            .put(body.as_bytes(), WriteOptions::default())
+            .write(body.as_bytes(), WriteOptions::default())
             .unwrap();
         engine.close().unwrap();
     }
@@ -161,7 +159,7 @@ fn what_is_known_of_a_document_is_read_whatever_the_length_of_its_parts() {
             let namespace = engine.namespace("u", client).unwrap();
             if life == 0 {
                 namespace
-                    .put(body.as_bytes(), WriteOptions::default())
+                    .write(body.as_bytes(), WriteOptions::default())
                     .unwrap();
             }
             let document = namespace.get().unwrap().unwrap();

@@ -215,8 +215,8 @@ fn ten_keys_are_accepted_and_eleven_refused() {
         let members: Vec<String> = (0..keys).map(|i| format!("\"k{i}\":{i}")).collect();
         format!("{{{}}}", members.join(",")).into_bytes()
     };
-    namespace.put(&body(10), WriteOptions::default()).unwrap();
-    let refused = namespace.put(&body(11), WriteOptions::default());
+    namespace.write(&body(10), WriteOptions::default()).unwrap();
+    let refused = namespace.write(&body(11), WriteOptions::default());
     assert!(matches!(
         refused,
         Err(Error::Rejected(Violation::TooManyKeys {
@@ -249,9 +249,9 @@ fn a_key_of_128_bytes_is_accepted_and_of_129_refused_in_every_spelling() {
     ] {
         let accepted = format!("{{\"{exact}\":1}}");
         namespace
-            .put(accepted.as_bytes(), WriteOptions::default())
+            .write(accepted.as_bytes(), WriteOptions::default())
             .unwrap();
-        let refused = namespace.put(
+        let refused = namespace.write(
             format!("{{\"{over}\":1}}").as_bytes(),
             WriteOptions::default(),
         );
@@ -311,9 +311,9 @@ fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
         };
         let (exact, over) = (body(LIMIT), body(LIMIT + 1));
         namespace
-            .put(exact.as_bytes(), WriteOptions::default())
+            .write(exact.as_bytes(), WriteOptions::default())
             .unwrap();
-        let refused = namespace.put(over.as_bytes(), WriteOptions::default());
+        let refused = namespace.write(over.as_bytes(), WriteOptions::default());
         assert!(
             matches!(&refused, Err(Error::Rejected(Violation::ValueTooLong { key, limit: 10_485_760, actual: 10_485_761, .. })) if key == "é"),
             "{kind}: {refused:?}"

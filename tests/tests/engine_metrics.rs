@@ -35,7 +35,7 @@ fn commits_are_counted_with_their_writes_bytes_and_syncs() {
     // Nothing is there: there is nothing to write, nor to sync.
     delete(&engine, "c1").unwrap();
     let namespace = engine.namespace("u", "c2").unwrap();
-    namespace.put(b"{}", without_sync()).unwrap();
+    namespace.write(b"{}", without_sync()).unwrap();
     let metrics = engine.metrics();
     assert_eq!((metrics.commits(), metrics.writes()), (7, 7));
     assert_eq!(metrics.batch_writes.counts[0], 7);
@@ -70,7 +70,7 @@ fn writes_that_share_a_sync_are_one_batch() {
     let submit = |engine: &Engine, client: &str| {
         let document = engine.prepare(b"{}").unwrap();
         let namespace = engine.namespace("u", client).unwrap();
-        namespace.submit_put(document, WriteOptions::default())
+        namespace.submit(document, WriteOptions::default())
     };
     let alone = submit(&engine, "alone");
     is_begun.recv().unwrap();

@@ -39,7 +39,7 @@ fn fill(engine: &Engine, life: u64) {
     for (client, size) in [("small", 10), ("large", 5_000)] {
         let text = body(life, size);
         let namespace = engine.namespace("u", client).unwrap();
-        namespace.put(text.as_bytes(), unsynced.clone()).unwrap();
+        namespace.write(text.as_bytes(), unsynced.clone()).unwrap();
     }
 }
 

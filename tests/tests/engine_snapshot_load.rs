@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use prefd_engine::{Config, Durability, Engine, Revision, Snapshot, WriteOptions};
+use prefd_engine::{Change, Config, Durability, Engine, Revision, Snapshot, WriteOptions};
 use prefd_tests::copies::{files, lay, verified};
+use prefd_tests::put::Put;
 use prefd_tests::raised::RaisedAtEnd;
 use prefd_tests::random::{Random, seeds};
 use prefd_tests::sim_store::{body, read};
@@ -86,7 +87,10 @@ fn write(
         progress.attempted.store(index + 1, Ordering::SeqCst);
         revisions.push(match &step.text {
             Some(text) => Some(namespace.put(text.as_bytes(), options).unwrap()),
-            None => namespace.delete(options).map(|()| None).unwrap(),
+            None => namespace
+                .write(Change::Delete, options)
+                .map(|_| None)
+                .unwrap(),
         });
         progress.acknowledged.store(index + 1, Ordering::SeqCst);
         steps.push(step);

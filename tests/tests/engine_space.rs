@@ -53,7 +53,7 @@ fn a_small_document_takes_little_besides_its_own_bytes() {
             durability: Some(durability),
             ..WriteOptions::default()
         };
-        namespace.put(body.as_bytes(), options).unwrap();
+        namespace.write(body.as_bytes(), options).unwrap();
     }
     engine.close().unwrap();
     let each = log_bytes(dir.path()) as f64 / DOCUMENTS as f64;

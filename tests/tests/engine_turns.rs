@@ -39,7 +39,7 @@ fn write(engine: &Engine, writer: u64) -> Result<u64, Error> {
             0 => {
                 let mut writer = engine.writer();
                 writer.write(body.as_bytes())?;
-                let commit = own.submit_put(writer.finish()?, options(&mut random));
+                let commit = own.submit(writer.finish()?, options(&mut random));
                 let mut commit = pin!(commit);
                 let mut context = Context::from_waker(Waker::noop());
                 if let Poll::Ready(outcome) = commit.as_mut().poll(&mut context) {
@@ -60,20 +60,20 @@ fn write(engine: &Engine, writer: u64) -> Result<u64, Error> {
                     ..options(&mut random)
                 };
                 let body = format!("{{\"n\":{}}}", count + 1);
-                match shared.put(body.as_bytes(), with) {
+                match shared.write(body.as_bytes(), with) {
                     Ok(_) => added += 1,
                     Err(Error::PreconditionFailed { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
             _ => {
-                own.put(body.as_bytes(), options(&mut random))?;
+                own.write(body.as_bytes(), options(&mut random))?;
                 let read = own.get()?.map(|document| document.read());
                 assert_eq!(read.transpose()?.as_deref(), Some(body.as_bytes()));
             }
         }
     }
-    own.put(b"{\"n\":-1}", options(&mut random))?;
+    own.write(b"{\"n\":-1}", options(&mut random))?;
     Ok(added)
 }
 
@@ -136,7 +136,7 @@ fn what_is_queued_while_another_commits_is_not_forgotten() {
                     ..WriteOptions::default()
                 };
                 barrier.wait();
-                done.send(namespace.put(b"{}", with)).unwrap();
+                done.send(namespace.write(b"{}", with)).unwrap();
             }
         });
     }

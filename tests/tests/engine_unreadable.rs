@@ -53,7 +53,7 @@ impl Store {
         let mut put = |user: &str, client: &str, bytes: usize| {
             let body = format!("{{\"k\":\"{}\"}}", "v".repeat(bytes)).into_bytes();
             let namespace = engine.namespace(user, client).unwrap();
-            namespace.put(&body, WriteOptions::default()).unwrap();
+            namespace.write(&body, WriteOptions::default()).unwrap();
             let name = (user.to_owned(), client.to_owned());
             store.documents.insert(name, body);
         };
@@ -194,7 +194,7 @@ fn compaction_leaves_unreadable_segments_and_rewrites_the_others() {
             for client in ["early", "late"] {
                 let namespace = engine.namespace(&format!("user-{n:02}"), client).unwrap();
                 if n % 3 == 0 {
-                    namespace.put(b"{}", WriteOptions::default()).unwrap();
+                    namespace.write(b"{}", WriteOptions::default()).unwrap();
                 }
             }
         }

@@ -5,8 +5,9 @@
 
 use std::fs;
 
-use prefd_engine::{Engine, Precondition, WriteOptions};
+use prefd_engine::{Change, Engine, Precondition, WriteOptions};
 use prefd_tests::golden::{FORMATS, Golden, check_all, check_opened, sweep_bits};
+use prefd_tests::put::Put;
 
 /// The version that is written.
 const CURRENT: u32 = 2;
@@ -72,7 +73,9 @@ fn each_is_written_to_and_opened_again() {
         for (index, listed) in all.iter_mut().enumerate() {
             let namespace = engine.namespace(&listed.user, &listed.client).unwrap();
             if index % 4 == 0 {
-                namespace.delete(WriteOptions::default()).unwrap();
+                namespace
+                    .write(Change::Delete, WriteOptions::default())
+                    .unwrap();
                 (listed.revision, listed.text) = (None, None);
             } else if index % 4 < 3 {
                 // Under the condition that what was listed is still there.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use prefd_engine::{Config, Durability, WriteOptions};
+use prefd_engine::{Change, Config, Durability, WriteOptions};
 
 use super::{Options, Session, Store};
 use crate::Result;
@@ -28,10 +28,13 @@ impl Store for Prefd {
 
     fn sync(&self) -> Result<()> {
         let nothing = self.0.namespace("nobody", "nothing")?;
-        nothing.delete(WriteOptions {
-            durability: Some(Durability::Sync),
-            ..WriteOptions::default()
-        })?;
+        nothing.write(
+            Change::Delete,
+            WriteOptions {
+                durability: Some(Durability::Sync),
+                ..WriteOptions::default()
+            },
+        )?;
         Ok(())
     }
 
@@ -53,7 +56,7 @@ impl Store for Prefd {
 impl Session for &prefd_engine::Engine {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         let namespace = self.namespace(key.user(), key.client())?;
-        namespace.put(document, WriteOptions::default())?;
+        namespace.write(document, WriteOptions::default())?;
         Ok(())
     }
 

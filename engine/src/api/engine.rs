@@ -47,9 +47,9 @@ use crate::storage::reserve::{self, Reserve};
 /// # let path = dir.path();
 /// let engine = Engine::open(Config::new(path))?;
 /// let namespace = engine.namespace("user-1", "my-app")?;
-/// let revision = namespace.put(br#"{"theme":"dark"}"#, WriteOptions::default())?;
+/// let revision = namespace.write(br#"{"theme":"dark"}"#, WriteOptions::default())?;
 /// let document = namespace.get()?.expect("it was put");
-/// assert_eq!(document.stat().revision, revision);
+/// assert_eq!(Some(document.stat().revision), revision);
 /// assert_eq!(document.read()?, br#"{"theme":"dark"}"#);
 /// engine.close()?;
 /// # Ok::<(), prefd_engine::Error>(())

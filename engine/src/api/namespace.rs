@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::api::handle::EngineHandle;
 use crate::api::read::{NamespaceReader, Peek};
-use crate::commit::change::{WriteOptions, WriteTarget};
+use crate::commit::change::{Change, QueueFull, WriteOptions, WriteRequest, WriteTarget};
 use crate::commit::promise::Commit;
-use crate::commit::writer::{Prepared, Writer};
+use crate::commit::writer::Writer;
 use crate::index::document::Document;
-use crate::model::error::{Error, Result};
+use crate::model::error::Result;
 use crate::model::limits::Usage;
 use crate::model::names::{Names, NamespaceHash};
 use crate::model::revision::Revision;
@@ -48,7 +48,7 @@ impl Namespace {
     /// The current revision; `None` where nothing is stored. Never touches the disk.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where the newest write cannot be read.
+    /// [`crate::Error::Corrupt`] where the newest write cannot be read.
     pub fn revision(&self) -> Result<Option<Revision>> {
         Ok(self
             .reader()
@@ -68,7 +68,7 @@ impl Namespace {
     /// in the cache.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with file and offset, never wrong bytes; [`Error::Io`].
+    /// [`crate::Error::Corrupt`] with file and offset, never wrong bytes; [`crate::Error::Io`].
     pub fn get(&self) -> Result<Option<Document>> {
         self.reader().get()
     }
@@ -91,65 +91,69 @@ impl Namespace {
         Ok(self.stat()?.map_or(Usage::default(), |stat| stat.usage))
     }
 
-    /// Checks `body` and replaces the document with it. Blocks until it is as
-    /// durable as was asked for, and while the commit queue is full.
+    /// Makes a change and blocks until it is as durable as [`WriteOptions::durability`] asks,
+    /// and before that while the commit queue is full. Returns the new revision, or `None`
+    /// after a delete.
     ///
-    /// This thread may commit it, and then keeps the memory for that, some 256 KiB of
-    /// which the system gives what is used, until it ends.
+    /// The calling thread may commit the write itself, together with others. Then it keeps up
+    /// to 512 KiB of buffer memory until it ends.
     ///
-    /// # Errors
-    /// [`Error::Rejected`], and those of [`Commit::wait`].
-    pub fn put(&self, body: &[u8], options: WriteOptions) -> Result<Revision> {
-        self.put_prepared(
-            Writer::prepare(&self.handle.core.write_context, body)?,
-            options,
-        )
-    }
-
-    /// Replaces the document with one that came in through a [`crate::Writer`].
-    /// Blocks as [`Self::put`].
-    ///
-    /// # Errors
-    /// Those of [`Commit::wait`].
-    pub fn put_prepared(&self, document: Prepared, options: WriteOptions) -> Result<Revision> {
-        let change = self.target().put(document, options)?;
-        let revision = self.handle.group_commit.commit(change)?;
-        revision.ok_or_else(|| Error::internal("a put leaves a document behind"))
-    }
-
-    /// Deletes the document; succeeds where there is none. Blocks as [`Self::put`].
+    /// ```
+    /// use prefd_engine::{Change, Config, Engine, Precondition, WriteOptions};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let engine = Engine::open(Config::new(dir.path()))?;
+    /// let namespace = engine.namespace("user-1", "my-app")?;
+    /// let revision = namespace.write(br#"{"theme":"dark"}"#, WriteOptions::default())?;
+    /// let unchanged = WriteOptions {
+    ///     precondition: Precondition::matches(revision.expect("a document is stored")),
+    ///     ..WriteOptions::default()
+    /// };
+    /// assert_eq!(namespace.write(Change::Delete, unchanged)?, None);
+    /// # Ok::<(), prefd_engine::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// Those of [`Commit::wait`].
-    pub fn delete(&self, options: WriteOptions) -> Result<()> {
-        let change = self.target().delete(options)?;
-        self.handle.group_commit.commit(change).map(drop)
+    /// [`crate::Error::Rejected`] for a body that breaks a limit or is not a JSON object, and those
+    /// of [`Commit::wait`].
+    pub fn write<'a>(
+        &self,
+        change: impl Into<Change<'a>>,
+        options: WriteOptions,
+    ) -> Result<Option<Revision>> {
+        let request = self.request(change.into(), options)?;
+        self.handle.group_commit.commit(request)
     }
 
-    /// Queues a replacement of the document. Never blocks: a full queue answers
-    /// [`Error::Overloaded`].
-    pub fn submit_put(&self, document: Prepared, options: WriteOptions) -> Commit {
-        match self.target().put(document, options) {
-            Ok(change) => self.handle.core.queue.submit(change),
-            Err(error) => Commit::decided(Err(error)),
+    /// Queues a change and returns at once; the [`Commit`] can be awaited or waited for.
+    /// Blocks only if [`WriteOptions::queue_full`] says so, or to check a
+    /// [body](Change::Body) that is longer than [`crate::Config::inline_bytes`].
+    ///
+    /// If the change cannot be queued, the commit fails with the error: those of
+    /// [`Self::write`], and [`crate::Error::Overloaded`] if the queue is full.
+    pub fn submit<'a>(&self, change: impl Into<Change<'a>>, options: WriteOptions) -> Commit {
+        let queue = &self.handle.core.queue;
+        let queue_full = options.queue_full;
+        match (self.request(change.into(), options), queue_full) {
+            (Err(error), _) => Commit::decided(Err(error)),
+            (Ok(request), QueueFull::Refuse) => queue.submit(request),
+            (Ok(request), QueueFull::Wait) => queue.submit_blocking(request),
         }
     }
 
-    /// Queues a replacement of the document, as [`Self::submit_put`], but blocks while the
-    /// queue is full: for who has many, and takes all the time that they need.
-    pub fn queue_put(&self, document: Prepared, options: WriteOptions) -> Commit {
-        match self.target().put(document, options) {
-            Ok(change) => self.handle.core.queue.submit_blocking(change),
-            Err(error) => Commit::decided(Err(error)),
-        }
-    }
-
-    /// Queues a deletion. Never blocks, as [`Self::submit_put`].
-    pub fn submit_delete(&self, options: WriteOptions) -> Commit {
-        match self.target().delete(options) {
-            Ok(change) => self.handle.core.queue.submit(change),
-            Err(error) => Commit::decided(Err(error)),
-        }
+    fn request(&self, change: Change<'_>, options: WriteOptions) -> Result<WriteRequest> {
+        let core = &self.handle.core;
+        let document = match change {
+            Change::Body(body) => Some(Writer::prepare(&core.write_context, body)?),
+            Change::Document(document) => Some(document),
+            Change::Delete => None,
+        };
+        let target = WriteTarget {
+            names: &self.names,
+            hash: self.hash,
+            table: &core.table,
+            default_durability: core.durability,
+        };
+        target.request(document, options)
     }
 
     fn reader(&self) -> NamespaceReader<'_> {
@@ -158,15 +162,6 @@ impl Namespace {
             user: &self.names.user,
             client: &self.names.client,
             hash: self.hash,
-        }
-    }
-
-    fn target(&self) -> WriteTarget<'_> {
-        WriteTarget {
-            names: &self.names,
-            hash: self.hash,
-            table: &self.handle.core.table,
-            default_durability: self.handle.core.durability,
         }
     }
 }

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use crate::commit::writer::Prepared;
 use crate::format::frame::encoded::EncodedFrame;
 use crate::format::frame::header::FrameKind;
-use crate::format::frame::meta::Member;
 use crate::index::table::Table;
 use crate::model::config::Durability;
 use crate::model::error::{Error, Result};
@@ -14,6 +13,53 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::model::revision::Precondition;
 use crate::storage::blobs::UncommittedBlob;
 
+/// A change of one document. It happens as a whole or not at all.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Change<'a> {
+    /// Replaces the document with this body. The write checks the body first.
+    Body(&'a [u8]),
+    /// Replaces the document with one that a [`crate::Writer`] or
+    /// [`crate::Engine::prepare`] has checked.
+    Document(Prepared),
+    /// Deletes the document. Succeeds if there is none.
+    Delete,
+}
+
+impl<'a> From<&'a [u8]> for Change<'a> {
+    fn from(body: &'a [u8]) -> Self {
+        Self::Body(body)
+    }
+}
+
+impl<'a, const BYTES: usize> From<&'a [u8; BYTES]> for Change<'a> {
+    fn from(body: &'a [u8; BYTES]) -> Self {
+        Self::Body(body)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Change<'a> {
+    fn from(body: &'a Vec<u8>) -> Self {
+        Self::Body(body)
+    }
+}
+
+impl From<Prepared> for Change<'_> {
+    fn from(document: Prepared) -> Self {
+        Self::Document(document)
+    }
+}
+
+/// What [`crate::Namespace::submit`] does if the commit queue is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum QueueFull {
+    /// Returns a commit that fails with [`Error::Overloaded`], so that the caller never blocks.
+    #[default]
+    Refuse,
+    /// Blocks until there is room. For bulk loads.
+    Wait,
+}
+
 /// Options of one write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
@@ -21,6 +67,9 @@ pub struct WriteOptions {
     pub precondition: Precondition,
     /// What the write waits for. `None` means [`crate::Config::durability`].
     pub durability: Option<Durability>,
+    /// What to do if the commit queue is full. Only [`crate::Namespace::submit`] uses this;
+    /// [`crate::Namespace::write`] waits.
+    pub queue_full: QueueFull,
 }
 
 /// One write, ready to be committed.
@@ -43,40 +92,39 @@ pub(crate) struct WriteTarget<'a> {
 }
 
 impl WriteTarget<'_> {
-    /// A write that replaces the document.
+    /// A write that makes this change, whose document was checked.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if limits far beyond the default ones let in a document
     /// whose metadata does not fit a frame.
-    pub(crate) fn put(&self, document: Prepared, options: WriteOptions) -> Result<WriteRequest> {
-        let usage = document.usage();
-        let frame = self.frame(FrameKind::Put, &document.members, document.inline);
-        self.request(frame, usage, document.blob, options)
-    }
-
-    /// A write that deletes the document.
-    ///
-    /// # Errors
-    /// As [`Self::put`].
-    pub(crate) fn delete(&self, options: WriteOptions) -> Result<WriteRequest> {
-        let frame = self.frame(FrameKind::Delete, &[], Bytes::new());
-        self.request(frame, Usage::default(), None, options)
-    }
-
-    fn frame(&self, kind: FrameKind, members: &[Member], inline: Bytes) -> Option<EncodedFrame> {
-        let names = (&*self.names.user, &*self.names.client);
-        EncodedFrame::new(kind, self.hash, names, members, inline)
-    }
-
-    fn request(
+    pub(crate) fn request(
         &self,
-        frame: Option<EncodedFrame>,
-        usage: Usage,
-        blob: Option<UncommittedBlob>,
+        document: Option<Prepared>,
         options: WriteOptions,
     ) -> Result<WriteRequest> {
         // The commit leader will need this cache line, and other writers may wait for it.
         self.table.prefetch(self.hash);
+        let (kind, members, inline, usage, blob) = match document {
+            None => (
+                FrameKind::Delete,
+                Vec::new(),
+                Bytes::new(),
+                Usage::default(),
+                None,
+            ),
+            Some(document) => {
+                let usage = document.usage();
+                let Prepared {
+                    members,
+                    inline,
+                    blob,
+                    ..
+                } = document;
+                (FrameKind::Put, members, inline, usage, blob)
+            }
+        };
+        let names = (&*self.names.user, &*self.names.client);
+        let frame = EncodedFrame::new(kind, self.hash, names, &members, inline);
         let frame = frame.ok_or(Error::InvalidConfig {
             setting: "limits",
             reason: "let a document in whose metadata exceeds 16 MiB".to_owned(),

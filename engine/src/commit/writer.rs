@@ -342,7 +342,7 @@ impl PendingMember {
 }
 
 /// A checked document that has not been committed; see
-/// [`crate::Namespace::submit_put`]. Dropping it discards it.
+/// [`crate::Namespace::submit`]. Dropping it discards it.
 pub struct Prepared {
     pub(crate) members: Vec<Member>,
     pub(crate) inline: Bytes,

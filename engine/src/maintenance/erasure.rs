@@ -154,7 +154,7 @@ fn delete(core: &Core, user: &str, found: &UserFrames) -> Result<u64> {
                 table: &core.table,
                 default_durability: Durability::Sync,
             };
-            let delete = target.delete(WriteOptions::default())?;
+            let delete = target.request(None, WriteOptions::default())?;
             Ok(core.queue.submit_blocking(delete))
         };
         let commits: Vec<Commit> = clients.iter().map(submit).collect::<Result<_>>()?;

@@ -207,7 +207,7 @@ impl Handler {
             room: _room,
         } = receive(&self.store, body, self.body_timeout, &self.budget).await?;
         let precondition = self.precondition(name, conditions).await?;
-        let change = Change::Replace(document);
+        let change = Change::Document(document);
         let revision = self.store.apply(name, change, precondition).await?;
         let mut response = no_content();
         if let Some(etag) = revision.and_then(etag) {

@@ -3,7 +3,7 @@
 
 use prefd_engine::{
     Commit, Document, Durability, Engine, Erased, Error, Precondition, Prepared, Progress,
-    Snapshot, WriteOptions,
+    QueueFull, Snapshot, WriteOptions,
 };
 
 use crate::store::name::Name;
@@ -91,10 +91,11 @@ impl Bulk {
     ) -> Result<Commit, Error> {
         let options = WriteOptions {
             precondition,
+            queue_full: QueueFull::Wait,
             ..WriteOptions::default()
         };
         let namespace = self.0.namespace(name.user, name.client)?;
-        Ok(namespace.queue_put(document, options))
+        Ok(namespace.submit(document, options))
     }
 
     /// Replaces a document, and waits until that is as durable as is asked for.
@@ -109,7 +110,7 @@ impl Bulk {
             ..WriteOptions::default()
         };
         let namespace = self.0.namespace(name.user, name.client)?;
-        namespace.put(text, options).map(drop)
+        namespace.write(text, options).map(drop)
     }
 
     /// Erases a user.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use prefd_engine::{
-    Config, Engine, Erased, Error, Metrics, Peek, Precondition, Revision, Snapshot, WriteOptions,
+    Change, Config, Engine, Erased, Error, Metrics, Peek, Precondition, Revision, Snapshot,
+    WriteOptions,
 };
 use tokio::task::JoinHandle;
 
@@ -12,7 +13,7 @@ use crate::store::blocking::blocking;
 use crate::store::bulk::Bulk;
 use crate::store::data_dir::{OpenError, refuse_unfinished};
 use crate::store::limits::limits;
-use crate::store::name::{Change, Name};
+use crate::store::name::Name;
 use crate::store::stored::Stored;
 use crate::store::text::ReadAhead;
 use crate::store::writer::Writer;
@@ -83,7 +84,7 @@ impl Store {
     pub(crate) async fn apply(
         &self,
         name: Name<'_>,
-        change: Change,
+        change: Change<'_>,
         precondition: Precondition,
     ) -> Result<Option<Revision>, Error> {
         let options = WriteOptions {
@@ -91,11 +92,7 @@ impl Store {
             ..WriteOptions::default()
         };
         let namespace = self.engine.namespace(name.user, name.client)?;
-        match change {
-            Change::Replace(document) => namespace.submit_put(document, options),
-            Change::Delete => namespace.submit_delete(options),
-        }
-        .await
+        namespace.submit(change, options).await
     }
 
     /// Erases a user.

@@ -170,7 +170,7 @@ mod tests {
         let namespace = engine.namespace("u", "c").unwrap();
         let document = writer.finish().unwrap();
         let options = WriteOptions::default();
-        namespace.put_prepared(document, options).unwrap();
+        namespace.write(document, options).unwrap();
         let found = namespace.get().unwrap().unwrap().read().unwrap();
         assert!(found == body.as_bytes(), "it was changed");
     }

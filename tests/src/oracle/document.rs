@@ -149,9 +149,7 @@ fn rejected(error: Error) -> Violation {
 /// Commits a document and reads it: whole, its keys, and each value.
 fn read_back(engine: &Engine, document: Prepared, text: &str, shown: &dyn Fn() -> String) {
     let namespace = engine.namespace("u", "c").unwrap();
-    namespace
-        .put_prepared(document, WriteOptions::default())
-        .unwrap();
+    namespace.write(document, WriteOptions::default()).unwrap();
     let stored = namespace.get().unwrap().expect("it was put");
     let whole = stored.read().unwrap();
     assert!(whole == text.as_bytes(), "read back changed: {}", shown());

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use prefd::fuzzing::{KeyFiles, Server};
-use prefd_engine::{Durability, Engine, Limits, Namespace, WriteOptions, check};
+use prefd_engine::{Change, Durability, Engine, Limits, Namespace, WriteOptions, check};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
@@ -165,7 +165,7 @@ fn empty(engine: &Engine) {
                 durability: Some(Durability::Buffered),
                 ..WriteOptions::default()
             };
-            namespace.delete(options).unwrap();
+            namespace.write(Change::Delete, options).unwrap();
         }
     }
 }
@@ -209,7 +209,8 @@ async fn converse(server: &Server, engine: &Engine, script: &Script) -> Vec<u8> 
             return answers;
         }
         let barrier = namespace(engine, "barrier");
-        let waited = tokio::task::spawn_blocking(move || barrier.delete(WriteOptions::default()));
+        let delete = move || barrier.write(Change::Delete, WriteOptions::default());
+        let waited = tokio::task::spawn_blocking(delete);
         waited.await.unwrap().unwrap();
     }
     panic!("the connection does not end: {}", script.shown());

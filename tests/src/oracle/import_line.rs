@@ -105,6 +105,6 @@ fn said(engine: &Engine, line: &[u8]) -> Option<(String, String, Vec<u8>)> {
 fn text(engine: &Engine, document: Prepared) -> Vec<u8> {
     let namespace = engine.namespace("user", "client").unwrap();
     let options = WriteOptions::default();
-    namespace.put_prepared(document, options).unwrap();
+    namespace.write(document, options).unwrap();
     namespace.get().unwrap().unwrap().read().unwrap()
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use arbitrary::Unstructured;
 use prefd_engine::{
-    Durability, Engine, Error, Precondition, Revision, Revisions, UserUsage, WriteOptions,
+    Change, Durability, Engine, Error, Precondition, Revision, Revisions, UserUsage, WriteOptions,
 };
 
 use crate::oracle::{Choices, choices};
@@ -91,9 +91,10 @@ impl Life {
         };
         let (options, holds) = self.options(choices, index);
         let durability = options.durability;
-        let outcome = namespace(&self.engine, index).put(text.as_bytes(), options);
+        let outcome = namespace(&self.engine, index).write(text.as_bytes(), options);
         match (outcome, holds) {
             (Ok(revision), true) => {
+                let revision = revision.expect("a put leaves a document");
                 assert!(revision.get() > self.newest, "{revision} is not new");
                 self.newest = revision.get();
                 self.now.insert(index, (revision, text));
@@ -107,12 +108,16 @@ impl Life {
         let index = choices.upto(NAMES.len() - 1);
         let (options, holds) = self.options(choices, index);
         let durability = options.durability;
-        match (namespace(&self.engine, index).delete(options), holds) {
-            (Ok(()), true) => {
+        match (
+            namespace(&self.engine, index).write(Change::Delete, options),
+            holds,
+        ) {
+            (Ok(revision), true) => {
+                assert_eq!(revision, None);
                 self.now.remove(&index);
                 self.written(durability);
             }
-            (outcome, holds) => self.refused(index, holds, outcome),
+            (outcome, holds) => self.refused(index, holds, outcome.map(drop)),
         }
     }
 
@@ -139,6 +144,7 @@ impl Life {
         let options = WriteOptions {
             precondition,
             durability: Some(durability),
+            ..WriteOptions::default()
         };
         (options, holds)
     }

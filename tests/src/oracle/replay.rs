@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use arbitrary::Unstructured;
-use prefd_engine::{Durability, Engine, Error, WriteOptions, fuzzing};
+use prefd_engine::{Change, Durability, Engine, Error, WriteOptions, fuzzing};
 
 use crate::layout::{FILE_HEADER_BYTES, FramePlace, MAGIC_2, frames, number, repair};
 use crate::oracle::{Choices, choices};
@@ -100,10 +100,10 @@ fn write(engine: &Engine, stamp: u64, durability: Durability, contents: &mut Con
         durability: Some(durability),
         ..WriteOptions::default()
     };
-    match &value {
-        Some(body) => drop(namespace.put(body.as_bytes(), options).unwrap()),
-        None => namespace.delete(options).unwrap(),
-    }
+    let change = value
+        .as_ref()
+        .map_or(Change::Delete, |body| body.as_bytes().into());
+    namespace.write(change, options).unwrap();
     contents.insert(client, value);
 }
 

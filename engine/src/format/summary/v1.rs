@@ -18,7 +18,7 @@ use crate::format::fields::FieldReader;
 use crate::format::file_header::FormatVersion;
 use crate::format::frame::header::EntryKind;
 use crate::format::summary::entry::{OpeningCrc, SummaryCounts, SummaryDetail, SummaryEntry};
-use crate::model::ids::{Offset, SegmentId};
+use crate::model::ids::Offset;
 use crate::model::names::NamespaceHash;
 
 const ENTRY_BYTES: usize = 37;
@@ -94,7 +94,7 @@ pub(super) fn details(bytes: &[u8]) -> Option<Vec<SummaryDetail>> {
 #[cfg(feature = "fuzzing")]
 pub(super) fn encode(
     summary: &crate::format::summary::builder::SummaryBuilder,
-    id: SegmentId,
+    id: crate::model::ids::SegmentId,
     store: crate::format::file_header::StoreId,
     segment_bytes: u64,
 ) -> Vec<u8> {

@@ -427,7 +427,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(Config::new(dir.path())).unwrap();
         let namespace = engine.namespace("u", "c").unwrap();
-        namespace.put(b"{}", WriteOptions::default()).unwrap();
+        namespace.write(b"{}", WriteOptions::default()).unwrap();
         engine.close().unwrap();
         let log = dir.path().join("log");
         let manifest = crate::storage::log::manifest_file::read(&Disk, &log)
