@@ -13,5 +13,5 @@ mod store;
 mod token;
 
 pub(crate) use service::Admin;
-pub(crate) use store::{StoreDesk, TOTAL_BYTES, erased_json};
+pub(crate) use store::{StoreDesk, TOTAL_BYTES, UNSAVED, erased_json};
 pub(crate) use token::{AdminToken, AdminTokenError};

@@ -37,7 +37,7 @@ pub(crate) use writer::Writer;
 #[cfg(feature = "fuzzing")]
 pub(crate) use prefd_engine::Engine;
 pub(crate) use prefd_engine::{
-    CatalogueCheck, Change, Commit, Document, Durability, Erased, Error, Histogram, Impact, Limits,
-    Metrics, Position, Precondition, Prepared, Problem, Progress, Revision, Revisions, Snapshot,
-    Stat, Stats, Violation,
+    CatalogueCheck, Change, Commit, Damage, Document, Durability, Erased, Error, Histogram, Impact,
+    Limits, Metrics, Position, Precondition, Prepared, Problem, Progress, Revision, Revisions,
+    Snapshot, Stat, Stats, Violation,
 };

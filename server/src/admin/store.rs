@@ -7,7 +7,8 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -20,6 +21,11 @@ const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
 /// How much a backup will have in its files, for whoever shows how far it has come.
 pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
+/// The trailer of an export from which documents are missing, because they cannot be read.
+/// Its value says which, percent-encoded.
+pub(crate) const UNSAVED: HeaderName = HeaderName::from_static("prefd-unsaved");
+/// What the value of that trailer has encoded.
+const IN_TRAILER: &AsciiSet = &CONTROLS.add(b'%');
 /// How long a backup waits for one that is being taken.
 const BACKUP_WAIT: Duration = Duration::from_secs(30);
 /// Pieces of an import that may wait to be read.
@@ -60,7 +66,13 @@ impl StoreDesk {
         let (pipe, pieces) = Pipe::new();
         self.store.spawn_bulk(move |_| {
             let _turn = turn;
-            let outcome = pipe.write(|out| archive::write(&snapshot, out, &mut |_| {}));
+            let outcome = pipe.write(|out| {
+                let contents = archive::write(&snapshot, out, &mut |_| {})?;
+                for place in &contents.unreadable {
+                    tracing::error!(%place, "the backup lacks what the disk does not return");
+                }
+                Ok::<_, archive::ArchiveError>(())
+            });
             match outcome {
                 Ok(()) => tracing::info!(bytes = total, "a backup was taken"),
                 Err(error) => tracing::error!(%error, "a backup broke off"),
@@ -78,13 +90,26 @@ impl StoreDesk {
         let (pipe, pieces) = Pipe::new();
         self.store.spawn_bulk(move |bulk| {
             let user = user.as_deref();
-            let outcome = pipe.write(|out| transfer::write_lines(bulk, user, out).map(drop));
+            let outcome = pipe.write_with_trailers(|out| {
+                let unsaved = transfer::write_lines(bulk, user, out)?;
+                let mut trailers = HeaderMap::new();
+                if !unsaved.is_empty() {
+                    tracing::error!(%unsaved, "the export is incomplete");
+                    let text = unsaved.to_string();
+                    let value = percent_encode(text.as_bytes(), IN_TRAILER).to_string();
+                    let value = HeaderValue::try_from(value);
+                    trailers.insert(UNSAVED, value.unwrap_or(HeaderValue::from_static("?")));
+                }
+                Ok::<_, transfer::LineError>(trailers)
+            });
             if let Err(error) = outcome {
                 tracing::error!(%error, "an export broke off");
             }
         });
         let mut response = Response::new(Body::piped(pieces));
-        response.headers_mut().insert(CONTENT_TYPE, LINES);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, LINES);
+        headers.insert(TRAILER, HeaderValue::from_static("prefd-unsaved"));
         response
     }
 
@@ -167,12 +192,14 @@ fn told(what: &Value) -> Response<Body> {
 /// What erasing has done, for whoever asked.
 pub(crate) fn erased_json(erased: &Erased) -> Value {
     let unreadable: Vec<_> = erased.unreadable.iter().map(|d| &d.path).collect();
+    let reasons: Vec<_> = erased.unreadable.iter().map(|d| &d.what).collect();
     json!({
         "complete": erased.is_complete(),
         "documents": erased.documents,
         "segments": erased.segments,
         "held_by_snapshots": erased.held_by_snapshots,
         "unreadable": unreadable,
+        "unreadable_reasons": reasons,
         "deletes_kept": erased.deletes_kept,
     })
 }

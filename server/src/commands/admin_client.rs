@@ -10,7 +10,7 @@ use clap::Args;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, TE};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -137,24 +137,27 @@ impl AdminOptions {
         self.send(method, path, Body::empty()).await
     }
 
-    /// What a path gives, however long that is, handed on piece by piece.
+    /// What a path gives, however long that is, handed on piece by piece; and the trailers
+    /// behind it.
     pub(crate) async fn get<E: From<AdminError>>(
         &self,
         path: &str,
         begin: impl FnOnce(&Response<Incoming>),
         mut take: impl FnMut(Bytes) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<HeaderMap, E> {
         let asked = timeout(BEGIN_TIMEOUT, self.ask(Method::GET, path)).await;
         let response = asked.unwrap_or(Err(AdminError::Late))?;
         begin(&response);
         let mut body = response.into_body();
+        let mut trailers = HeaderMap::new();
         loop {
             let frame = timeout(PIECE_TIMEOUT, body.frame()).await;
             let Some(frame) = frame.map_err(|_| AdminError::Late)? else {
-                return Ok(());
+                return Ok(trailers);
             };
-            if let Ok(piece) = frame.map_err(AdminError::from)?.into_data() {
-                take(piece)?;
+            match frame.map_err(AdminError::from)?.into_data() {
+                Ok(piece) => take(piece)?,
+                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
             }
         }
     }
@@ -183,6 +186,7 @@ impl AdminOptions {
         if let Ok(host) = HeaderValue::try_from(host) {
             headers.insert(HOST, host);
         }
+        headers.insert(TE, HeaderValue::from_static("trailers"));
         if let Some(token) = token.flatten() {
             headers.insert(AUTHORIZATION, token);
         }

@@ -3,8 +3,10 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -53,6 +55,8 @@ pub(super) enum BackupError {
     Unfinished(#[from] UnfinishedRestore),
     #[error("cannot open the data directory: {0}{cause}{hint}", cause = cause(.0), hint = hint(.0))]
     Open(Error),
+    #[error("the backup lacks what the disk does not return: {0}")]
+    Incomplete(String),
     #[error("{} is there already", .0.display())]
     Exists(PathBuf),
     #[error("cannot write {}: {source}", path.display())]
@@ -87,8 +91,9 @@ fn hint(error: &Error) -> &'static str {
 pub(crate) fn run(options: &BackupOptions) -> Result<(), BackupError> {
     if options.to.as_os_str() == STANDARD_OUTPUT {
         let mut out = io::stdout().lock();
-        take(options, &mut out)?;
-        return out.flush().map_err(standard_output);
+        let contents = take_checked(options, &mut out)?;
+        out.flush().map_err(standard_output)?;
+        return refuse_incomplete(&contents);
     }
     let path = place(&options.to)?;
     let fail = |source: io::Error| match source.kind() {
@@ -102,7 +107,90 @@ pub(crate) fn run(options: &BackupOptions) -> Result<(), BackupError> {
     take(options, file.file())?;
     let contents = archive::check(&mut BufReader::new(file.reread().map_err(fail)?))?;
     file.keep().map_err(fail)?;
-    tell(options, &path, &contents)
+    tell(options, &path, &contents)?;
+    refuse_incomplete(&contents)
+}
+
+/// Names what is missing from a backup that is kept all the same.
+fn refuse_incomplete(contents: &Contents) -> Result<(), BackupError> {
+    if contents.unreadable.is_empty() {
+        return Ok(());
+    }
+    let places: Vec<_> = contents
+        .unreadable
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    Err(BackupError::Incomplete(places.join("; ")))
+}
+
+/// Takes a backup that cannot be read again, and checks it as it passes.
+fn take_checked(options: &BackupOptions, out: &mut dyn Write) -> Result<Contents, BackupError> {
+    let (sender, pieces) = mpsc::sync_channel(WAITING_PIECES);
+    thread::scope(|scope| {
+        let check = scope.spawn(move || {
+            let mut reader = PieceReader {
+                pieces,
+                piece: Bytes::new(),
+            };
+            let contents = archive::check(&mut reader);
+            // The archive's end marker follows its last member.
+            let _ = io::copy(&mut reader, &mut io::sink());
+            contents
+        });
+        let taken = take(options, &mut Tee { out, sender });
+        let checked = check.join();
+        taken?;
+        match checked {
+            Ok(contents) => Ok(contents?),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Pieces of a backup that may wait to be checked.
+const WAITING_PIECES: usize = 4;
+
+/// Writes to two places.
+struct Tee<'a> {
+    out: &'a mut dyn Write,
+    sender: SyncSender<Bytes>,
+}
+
+impl Write for Tee<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        let written_bytes = bytes.get(..written).unwrap_or_default();
+        // The check may have ended early. Its outcome says why.
+        let _ = self.sender.send(Bytes::copy_from_slice(written_bytes));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Reads pieces that another thread sends.
+struct PieceReader {
+    pieces: Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.recv() {
+                Ok(piece) => self.piece = piece,
+                Err(_) => return Ok(0),
+            }
+        }
+        let now = self.piece.split_to(self.piece.len().min(buffer.len()));
+        if let Some(part) = buffer.get_mut(..now.len()) {
+            part.copy_from_slice(&now);
+        }
+        Ok(now.len())
+    }
 }
 
 /// The file to write. A name that ends with a slash is that of a folder, which is made where
@@ -197,7 +285,9 @@ fn take_online(
         });
         Ok(())
     };
-    runtime.block_on(admin.get("/backup", begin, take))
+    runtime
+        .block_on(admin.get("/backup", begin, take))
+        .map(drop)
 }
 
 /// `prefd-1795645000.tar`: seconds since 1970, so that names go up with the time.

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::commands::console::{Bar, bytes, print, table, write};
 use crate::store::offline::Compacted;
-use crate::store::{CatalogueCheck, Error, Impact, OpenError, Problem, Stats, cause, offline};
+use crate::store::{
+    CatalogueCheck, Damage, Error, Impact, OpenError, Problem, Stats, cause, offline,
+};
 
 /// Which directory, and how to say what was found.
 #[derive(Debug, Args)]
@@ -35,6 +37,8 @@ pub(super) enum StoreError {
     Engine(#[from] Error),
     #[error("{count} found in {}", path.display())]
     Problems { path: PathBuf, count: String },
+    #[error("the data directory is damaged: {0}")]
+    Damaged(String),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("cannot write to standard output: {0}")]
@@ -125,9 +129,10 @@ fn problem_text(problem: &Problem, dir: &Path) -> String {
 pub(crate) fn stats(options: &StoreOptions) -> Result<(), StoreError> {
     let stats = offline::stats(&options.data_dir)?;
     if options.json {
-        return Ok(print(&stats_json(&stats))?);
+        print(&stats_json(&stats))?;
+        return refuse_damaged(&stats);
     }
-    Ok(write(&table(&[
+    write(&table(&[
         ("documents", stats.documents.to_string()),
         ("users", stats.users.to_string()),
         ("bytes of documents", bytes(stats.document_bytes)),
@@ -141,7 +146,17 @@ pub(crate) fn stats(options: &StoreOptions) -> Result<(), StoreError> {
         ("  files", stats.blobs.to_string()),
         ("catalogue", bytes(stats.catalogue_bytes)),
         ("memory of the table", bytes(stats.table_bytes)),
-    ]))?)
+    ]))?;
+    refuse_damaged(&stats)
+}
+
+/// Names what is damaged, after everything else was counted.
+fn refuse_damaged(stats: &Stats) -> Result<(), StoreError> {
+    if stats.damage.is_empty() {
+        return Ok(());
+    }
+    let places: Vec<_> = stats.damage.iter().map(ToString::to_string).collect();
+    Err(StoreError::Damaged(places.join("; ")))
 }
 
 fn stats_json(stats: &Stats) -> Value {
@@ -159,7 +174,12 @@ fn stats_json(stats: &Stats) -> Value {
         "blob_bytes": stats.blob_bytes,
         "catalogue_bytes": stats.catalogue_bytes,
         "table_bytes": stats.table_bytes,
+        "damage": stats.damage.iter().map(damage_json).collect::<Vec<_>>(),
     })
+}
+
+fn damage_json(damage: &Damage) -> Value {
+    json!({ "path": damage.path, "offset": damage.offset, "what": damage.what })
 }
 
 /// Rewrites what holds anything stale.
@@ -182,5 +202,6 @@ pub(crate) fn compact(options: &StoreOptions) -> Result<(), StoreError> {
             ("blobs", change(before.blob_bytes, after.blob_bytes)),
         ]))?;
     }
-    Ok(outcome?)
+    outcome?;
+    refuse_damaged(&after)
 }

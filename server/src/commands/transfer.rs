@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use http_body_util::BodyExt;
 use hyper::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::admin::erased_json;
+use crate::admin::{UNSAVED, erased_json};
 use crate::commands::admin_client::{AdminError, AdminOptions};
 use crate::commands::console::{self, Bar, Shown};
 use crate::commands::whole_file::WholeFile;
@@ -46,6 +46,8 @@ pub(super) enum TransferError {
     },
     #[error("not everything of the user could be removed: {0}")]
     Incomplete(String),
+    #[error("the export is incomplete: {0}")]
+    Unsaved(String),
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> TransferError {
@@ -115,29 +117,40 @@ pub(crate) fn export(options: &ExportOptions) -> Result<(), TransferError> {
     }
     let mut file =
         WholeFile::begin(&options.to, ".prefd-export-").map_err(system("make the file"))?;
-    export_to(options, file.file())?;
-    file.keep().map_err(system("keep the file"))
+    let unsaved = match export_to(options, file.file()) {
+        Err(TransferError::Unsaved(unsaved)) => Some(unsaved),
+        outcome => outcome.map(|()| None)?,
+    };
+    file.keep().map_err(system("keep the file"))?;
+    unsaved.map_or(Ok(()), |unsaved| Err(TransferError::Unsaved(unsaved)))
 }
 
+/// Writes everything that can be read. [`TransferError::Unsaved`] names the rest.
 fn export_to(options: &ExportOptions, out: &mut dyn Write) -> Result<(), TransferError> {
     let mut out = BufWriter::new(Shown::new(out, "exporting", 0));
     let user = options.user.as_deref();
-    if let Some(data_dir) = &options.access.data_dir {
+    let unsaved = if let Some(data_dir) = &options.access.data_dir {
         let store = offline::open(data_dir)?;
-        write_lines(&store, user, &mut out)?;
+        let written = write_lines(&store, user, &mut out)?;
         store.close()?;
+        (!written.is_empty()).then(|| written.to_string())
     } else {
         let path = user.map_or("/documents".to_owned(), |user| {
             format!("{}/documents", path_of(user))
         });
         let admin = &options.access.admin;
-        wait_for(admin.get(
+        let trailers = wait_for(admin.get(
             &path,
             |_| {},
             |piece| out.write_all(&piece).map_err(system("write")),
         ))?;
-    }
-    out.flush().map_err(system("write"))
+        trailers.get(UNSAVED).map(|unsaved| {
+            let unsaved = percent_decode(unsaved.as_bytes());
+            unsaved.decode_utf8_lossy().into_owned()
+        })
+    };
+    out.flush().map_err(system("write"))?;
+    unsaved.map_or(Ok(()), |unsaved| Err(TransferError::Unsaved(unsaved)))
 }
 
 /// Imports documents.

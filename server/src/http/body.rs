@@ -17,7 +17,7 @@ pub(crate) struct Body(Kind);
 enum Kind {
     Whole(Bytes),
     /// From a thread that writes; an error where that cannot go on.
-    Piped(mpsc::Receiver<io::Result<Bytes>>),
+    Piped(mpsc::Receiver<io::Result<Frame<Bytes>>>),
     Document(Box<TextPieces>),
 }
 
@@ -31,8 +31,8 @@ impl Body {
     }
 
     /// What another thread writes, to its end, whose length is not known.
-    pub(crate) fn piped(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self(Kind::Piped(pieces))
+    pub(crate) fn piped(frames: mpsc::Receiver<io::Result<Frame<Bytes>>>) -> Self {
+        Self(Kind::Piped(frames))
     }
 
     /// What is sent, if that is in memory.
@@ -67,10 +67,7 @@ impl HttpBody for Body {
                 let piece = ready!(pieces.poll_next(context));
                 Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
             }
-            Kind::Piped(pieces) => {
-                let piece = ready!(pieces.poll_recv(context));
-                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
-            }
+            Kind::Piped(frames) => frames.poll_recv(context),
         }
     }
 

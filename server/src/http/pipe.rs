@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
+use hyper::HeaderMap;
+use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 /// Bytes that are handed over at once.
@@ -13,15 +15,15 @@ const WAITING_PIECES: usize = 4;
 /// The end that is written to, by a thread that may wait.
 pub(crate) struct Pipe {
     piece: BytesMut,
-    pieces: mpsc::Sender<io::Result<Bytes>>,
+    frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
 }
 
 impl Pipe {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<io::Result<Bytes>>) {
-        let (pieces, receiver) = mpsc::channel(WAITING_PIECES);
+    pub(crate) fn new() -> (Self, mpsc::Receiver<io::Result<Frame<Bytes>>>) {
+        let (frames, receiver) = mpsc::channel(WAITING_PIECES);
         let pipe = Self {
             piece: BytesMut::new(),
-            pieces,
+            frames,
         };
         (pipe, receiver)
     }
@@ -29,14 +31,35 @@ impl Pipe {
     /// Lets `write` write, and ends the body; where it fails, so that its reader sees that
     /// it is not whole.
     pub(crate) fn write<E: From<io::Error>>(
-        mut self,
+        self,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
     ) -> Result<(), E> {
-        let outcome = write(&mut self).and_then(|()| Ok(self.flush()?));
+        self.write_with_trailers(|out| write(out).map(|()| HeaderMap::new()))
+    }
+
+    /// Lets `write` write, and ends the body with the trailers that it returns. If it fails,
+    /// the body ends in an error, so that the reader sees that it is incomplete.
+    pub(crate) fn write_with_trailers<E: From<io::Error>>(
+        mut self,
+        write: impl FnOnce(&mut dyn Write) -> Result<HeaderMap, E>,
+    ) -> Result<(), E> {
+        let outcome = write(&mut self).and_then(|trailers| {
+            self.flush()?;
+            if !trailers.is_empty() {
+                self.send(Ok(Frame::trailers(trailers)))?;
+            }
+            Ok(())
+        });
         if outcome.is_err() {
-            let _ = self.pieces.blocking_send(Err(io::ErrorKind::Other.into()));
+            let _ = self.send(Err(io::ErrorKind::Other.into()));
         }
         outcome
+    }
+
+    fn send(&self, frame: io::Result<Frame<Bytes>>) -> io::Result<()> {
+        let sent = self.frames.blocking_send(frame);
+        // The client is gone.
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -55,9 +78,7 @@ impl Write for Pipe {
             return Ok(());
         }
         let piece = self.piece.split().freeze();
-        // Nobody takes it: the client has gone.
-        let sent = self.pieces.blocking_send(Ok(piece));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.send(Ok(Frame::data(piece)))
     }
 }
 

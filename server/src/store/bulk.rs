@@ -2,7 +2,7 @@
 //! measurements. Every call here may block.
 
 use prefd_engine::{
-    Commit, Document, Durability, Engine, Erased, Error, Precondition, Prepared, Progress,
+    Commit, Damage, Document, Durability, Engine, Erased, Error, Precondition, Prepared, Progress,
     QueueFull, Snapshot, WriteOptions,
 };
 
@@ -25,20 +25,24 @@ impl Bulk {
         self.0.get(name.user, name.client)
     }
 
-    /// Hands each document to `take`, or each of one user.
+    /// Calls `take` for each document, or for each document of one user: with the document,
+    /// or with the error if stored bytes of it are lost.
     pub(crate) fn each_document<E: From<Error>>(
         &self,
         user: Option<&str>,
-        mut take: impl FnMut(Name<'_>, &Document) -> Result<(), E>,
+        mut take: impl FnMut(Name<'_>, Result<&Document, Error>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut last: Option<(String, String)> = None;
         loop {
             let page = self.page(user, last.as_ref())?;
             for (user, client) in &page {
                 let name = Name { user, client };
-                // One that was deleted since is none.
-                if let Some(document) = self.get(name)? {
-                    take(name, &document)?;
+                match self.get_intact(name) {
+                    Ok(Some(document)) => take(name, Ok(&document))?,
+                    // It was deleted after the listing.
+                    Ok(None) => {}
+                    Err(error) if error.is_damage() => take(name, Err(error))?,
+                    Err(error) => return Err(error.into()),
                 }
             }
             last = page.into_iter().next_back();
@@ -48,27 +52,34 @@ impl Bulk {
         }
     }
 
-    /// The namespaces behind `last`, or those of one user.
+    /// A document all of whose bytes were read and verified. A document that is not in memory
+    /// is read once for that, so that no reader of it stops in the middle.
+    fn get_intact(&self, name: Name<'_>) -> Result<Option<Document>, Error> {
+        let document = self.get(name)?;
+        if let Some(document) = document.as_ref().filter(|d| d.in_memory().is_none()) {
+            for chunk in document.chunks() {
+                chunk?;
+            }
+        }
+        Ok(document)
+    }
+
+    /// What was found damaged when the store was opened: documents may be missing from
+    /// [`Self::each_document`].
+    pub(crate) fn damage(&self) -> &[Damage] {
+        self.0.damage()
+    }
+
+    /// The namespaces after `last`, or those of one user.
     fn page(
         &self,
         user: Option<&str>,
         last: Option<&(String, String)>,
     ) -> Result<Vec<(String, String)>, Error> {
         let after = last.map(|(user, client)| (user.as_str(), client.as_str()));
-        Ok(match user {
-            Some(user) => self
-                .0
-                .list(user, after.map(|(_, client)| client), PAGE)?
-                .into_iter()
-                .map(|entry| (user.to_owned(), entry.client))
-                .collect(),
-            None => self
-                .0
-                .list_all(after, PAGE)?
-                .into_iter()
-                .map(|(user, entry)| (user, entry.client))
-                .collect(),
-        })
+        let page = self.0.list_known(user, after, PAGE)?;
+        let names = page.into_iter().map(|(user, entry)| (user, entry.client));
+        Ok(names.collect())
     }
 
     /// A way in for a document that comes in chunks.

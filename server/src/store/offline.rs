@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use prefd_engine::{Config, Durability, Engine, Error, Limits, Progress, Stats, Verification};
+use prefd_engine::{
+    Config, Durability, Engine, Error, Limits, Progress, Stats, Verification, require_store,
+};
 
 use crate::store::bulk::Bulk;
 use crate::store::data_dir::{OpenError, refuse_unfinished};
@@ -18,7 +20,7 @@ pub(crate) struct Compacted {
 /// Opens a store. A directory that is not one is refused, and not made.
 pub(crate) fn open(data_dir: &Path) -> Result<Bulk, OpenError> {
     refuse_unfinished(data_dir)?;
-    prefd_engine::stats(&Config::new(data_dir))?;
+    require_store(&Config::new(data_dir))?;
     Ok(Bulk::of(Engine::open(quiet(data_dir))?))
 }
 

@@ -6,6 +6,7 @@
 //! believed of an archive, its paths least of all.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +17,9 @@ use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::store::{Error, Progress, Revision, Snapshot, is_file_of_a_store, private_folder};
+use crate::store::{
+    Damage, Error, Progress, Revision, Snapshot, is_file_of_a_store, private_folder,
+};
 
 /// The last member.
 const CONTENTS: &str = "backup.json";
@@ -43,7 +46,35 @@ pub(crate) struct Contents {
     /// Frames that were known to be damaged.
     #[serde(default)]
     pub(crate) damaged_frames: u64,
+    /// Places that the disk did not return. The backup has zeros there, or lacks the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unreadable: Vec<Unreadable>,
     files: Vec<Member>,
+}
+
+/// The first place of a file that the disk did not return.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unreadable {
+    /// On the machine that made the backup.
+    path: String,
+    offset: u64,
+    reason: String,
+}
+
+impl Unreadable {
+    fn of(damage: &Damage) -> Self {
+        Self {
+            path: damage.path.display().to_string(),
+            offset: damage.offset,
+            reason: damage.what.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: {}", self.path, self.offset, self.reason)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,12 +119,13 @@ fn damaged(path: impl Into<String>, what: &'static str) -> ArchiveError {
     }
 }
 
-/// Writes a snapshot.
+/// Writes a snapshot, and returns what it says about itself. Places that the disk does not
+/// return are left out and named.
 pub(crate) fn write(
     snapshot: &Snapshot,
     out: &mut dyn Write,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(), ArchiveError> {
+) -> Result<Contents, ArchiveError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default();
     let mut contents = Contents {
@@ -103,6 +135,7 @@ pub(crate) fn write(
         revision: snapshot.revision().map_or(0, Revision::get),
         documents: snapshot.documents(),
         damaged_frames: snapshot.damaged_frames(),
+        unreadable: snapshot.damage().iter().map(Unreadable::of).collect(),
         files: Vec::new(),
     };
     let total_bytes = snapshot.bytes();
@@ -120,6 +153,8 @@ pub(crate) fn write(
         if reader.bytes != file.bytes() {
             return Err(ArchiveError::Send(io::ErrorKind::UnexpectedEof.into()));
         }
+        let damage = reader.reader.damage().map(Unreadable::of);
+        contents.unreadable.extend(damage);
         contents.files.push(Member {
             path: file.path().to_owned(),
             bytes: reader.bytes,
@@ -139,7 +174,8 @@ pub(crate) fn write(
         now.as_secs(),
         &mut text.as_slice(),
     )?;
-    archive.finish().map_err(ArchiveError::Send)
+    archive.finish().map_err(ArchiveError::Send)?;
+    Ok(contents)
 }
 
 fn append(
