@@ -70,7 +70,7 @@ impl Store {
         Ok(match self.engine.peek(name.user, name.client)? {
             Peek::Absent => Stored::Absent,
             Peek::Resident(document) => Stored::Resident(document, &self.read_ahead),
-            Peek::OnDisk(located) => Stored::Ask(located, &self.read_ahead),
+            Peek::OnDisk(located) => Stored::Ask(Box::new(located), &self.read_ahead),
         })
     }
 

@@ -5,14 +5,15 @@ use prefd_engine::{Document, Error, Located, Revision, Stat};
 use crate::store::blocking::blocking;
 use crate::store::text::{DocumentText, ReadAhead};
 
-/// What memory knows of a namespace.
+/// What memory knows of a namespace. What only a read from the disk needs is boxed: memory
+/// is allocated for each request, and these would more than double it.
 pub(crate) enum Stored<'a> {
     /// It holds no document.
     Absent,
     /// Its document, which is in memory.
     Resident(Document, &'a ReadAhead),
     /// It holds a document that is read from the disk.
-    Ask(Located, &'a ReadAhead),
+    Ask(Box<Located>, &'a ReadAhead),
 }
 
 impl Stored<'_> {
@@ -31,7 +32,7 @@ impl Stored<'_> {
         match self {
             Self::Absent => Ok(None),
             Self::Resident(document, _) => Ok(Some(*document.stat())),
-            Self::Ask(located, _) => blocking(move || located.stat()).await,
+            Self::Ask(located, _) => Box::pin(blocking(move || located.stat())).await,
         }
     }
 
@@ -41,7 +42,10 @@ impl Stored<'_> {
         let (document, read_ahead) = match self {
             Self::Absent => return Ok(None),
             Self::Resident(document, read_ahead) => (Some(document), read_ahead),
-            Self::Ask(located, read_ahead) => (blocking(move || located.get()).await?, read_ahead),
+            Self::Ask(located, read_ahead) => {
+                let get = blocking(move || located.get());
+                (Box::pin(get).await?, read_ahead)
+            }
         };
         Ok(document.map(|document| (*document.stat(), DocumentText::of(&document, read_ahead))))
     }

@@ -1,6 +1,8 @@
 //! A document on its way in, chunk by chunk. What stays in memory is checked at once,
 //! since that takes microseconds; the rest goes to a file, on blocking threads.
 
+use std::pin::Pin;
+
 use bytes::Bytes;
 use prefd_engine::{Config, Engine, Error, Prepared};
 
@@ -45,15 +47,9 @@ impl<'a> Writer<'a> {
         if self.gathered.bytes < GATHER_BYTES {
             return Ok(self);
         }
-        let Self {
-            engine,
-            checked: mut writer,
-            gathered,
-        } = self;
-        let write = move || gathered.write_to(&mut writer).map(|()| writer);
         Ok(Self {
-            engine,
-            checked: blocking(write).await?,
+            engine: self.engine,
+            checked: self.on_disk(Ok).await?,
             gathered: Gathered::default(),
         })
     }
@@ -63,17 +59,7 @@ impl<'a> Writer<'a> {
         if self.stays_in_memory(0) {
             return self.checked.finish();
         }
-        let Self {
-            checked: mut writer,
-            gathered,
-            ..
-        } = self;
-        blocking(move || {
-            gathered
-                .write_to(&mut writer)
-                .and_then(|()| writer.finish())
-        })
-        .await
+        self.on_disk(prefd_engine::Writer::finish).await
     }
 
     /// Takes the last chunk, and checks the end. A document of one chunk is taken in the
@@ -84,10 +70,10 @@ impl<'a> Writer<'a> {
                 return self.engine.prepare(&chunk);
             }
             self.checked.write(&chunk)?;
-        } else {
-            self.gathered.push(chunk);
+            return self.checked.finish();
         }
-        self.finish().await
+        self.gathered.push(chunk);
+        self.on_disk(prefd_engine::Writer::finish).await
     }
 
     /// Gives up a document that broke off, and says what is wrong with the bytes so far.
@@ -95,13 +81,22 @@ impl<'a> Writer<'a> {
         if self.stays_in_memory(0) {
             return Ok(());
         }
-        let Self {
-            checked: mut writer,
-            gathered,
-            ..
-        } = self;
-        // The writer ends there too, since what it has written of a file is removed.
-        blocking(move || gathered.write_to(&mut writer)).await
+        // It is dropped on that thread, since what it has written of a file is removed.
+        self.on_disk(|_| Ok(())).await
+    }
+
+    /// Writes what is gathered on a blocking thread, and hands the writer to `then` there.
+    /// Boxed, since memory is allocated for each request and most need no disk.
+    fn on_disk<T, F>(self, then: F) -> Pin<Box<impl Future<Output = Result<T, Error>> + use<T, F>>>
+    where
+        T: Send + 'static,
+        F: FnOnce(prefd_engine::Writer) -> Result<T, Error> + Send + 'static,
+    {
+        let (mut writer, gathered) = (self.checked, self.gathered);
+        Box::pin(blocking(move || {
+            gathered.write_to(&mut writer)?;
+            then(writer)
+        }))
     }
 
     fn stays_in_memory(&self, more: usize) -> bool {
