@@ -190,7 +190,7 @@ impl LogDirectory {
         // possible; if not, the next open scans again.
         for (id, sealed) in unsummed {
             let _ = self
-                .summary_by_frames(*id, sealed.bytes, sealed.last_revision)
+                .summary_from_frames(*id, sealed.bytes, sealed.last_revision)
                 .and_then(|summary| self.write_summary(*id, &summary, sealed.bytes));
         }
         Ok(())
@@ -240,7 +240,7 @@ impl LogDirectory {
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }
-        match self.summary_by_frames(id, sealed.bytes, sealed.last_revision) {
+        match self.summary_from_frames(id, sealed.bytes, sealed.last_revision) {
             Ok(summary) => {
                 documents.load(self, id, summary.entries(), summary.blobs());
                 Ok(false)

@@ -3,8 +3,8 @@
 //! It owns the log (segments, summaries, the manifest), the blob files, the reserve, the
 //! directory lock, and the pins that keep files for snapshots.
 //!
-//! **Architecture Invariant:** it knows what is on the disk and what is synced, and nothing
-//! about which frame is current.
+//! **Architecture Invariant:** this layer knows which bytes are on the disk and which are
+//! synced. It does not know which frame of a namespace is current.
 
 pub(crate) mod blobs;
 pub(crate) mod io;

@@ -105,7 +105,7 @@ impl Engine {
             durability: config.durability,
             segment_bytes: config.segment_bytes,
             reserve_bytes: config.reserve_bytes,
-            has_reserve: AtomicBool::new(reserve.is_held()),
+            has_reserve: AtomicBool::new(reserve.is_available()),
             table,
             accounting: recovered.accounting,
             reader: recovered.reader,

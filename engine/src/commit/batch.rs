@@ -103,7 +103,7 @@ impl BatchWriter<'_> {
                 continue;
             }
             if !has_begun {
-                self.log.begin()?;
+                self.log.begin_batch()?;
                 has_begun = true;
             }
             // From here on a frame on the disk may name the blob.
@@ -161,7 +161,7 @@ impl BatchWriter<'_> {
             return Ok(());
         }
         if written.newest.is_empty() {
-            match self.log.begin() {
+            match self.log.begin_batch() {
                 Err(LogFailure::Refused(error)) => {
                     written.copies_refused = Some(error);
                     return Ok(());
@@ -169,7 +169,7 @@ impl BatchWriter<'_> {
                 outcome => outcome?,
             }
         }
-        let mark = self.log.mark()?;
+        let savepoint = self.log.savepoint()?;
         let appended = copies.iter().try_for_each(|copy| {
             let frame = FrameWrite {
                 names: &copy.names,
@@ -179,11 +179,11 @@ impl BatchWriter<'_> {
             };
             written
                 .copied
-                .push(self.log.copy(&frame, copy.from.revision)?);
+                .push(self.log.append_copy(&frame, copy.from.revision)?);
             Ok(())
         });
-        if let Err(error) = appended.and_then(|()| self.log.write()) {
-            self.log.cut_back(mark)?;
+        if let Err(error) = appended.and_then(|()| self.log.write_buffered()) {
+            self.log.roll_back_to(savepoint)?;
             written.copied.clear();
             written.copies_refused = Some(error);
         }

@@ -115,7 +115,7 @@ impl Committer {
     }
 
     fn end_step(&mut self) {
-        let has_reserve = self.reserve.is_held();
+        let has_reserve = self.reserve.is_available();
         // Others read it: it is not written needlessly.
         if self.core.has_reserve.load(Ordering::Relaxed) != has_reserve {
             self.core.has_reserve.store(has_reserve, Ordering::Relaxed);
@@ -136,7 +136,7 @@ impl Committer {
             }
             return;
         }
-        if !self.reserve.is_held() {
+        if !self.reserve.is_available() {
             self.fill_reserve(&mut writes, &mut acknowledgements);
         }
         let copies = match &job {
@@ -260,7 +260,7 @@ impl Committer {
                     let blobs = &self.core.write_context.blobs;
                     // Behind one that is still to be named, it may concern that.
                     if !self.unsynced_names.is_empty()
-                        || blobs.concerns(entry.hash, &write.frame.blobs)
+                        || blobs.would_change(entry.hash, &write.frame.blobs)
                     {
                         self.unsynced_names.push((entry.hash, write.frame.blobs));
                     }
@@ -275,7 +275,7 @@ impl Committer {
     fn name_synced(&mut self) {
         if self.log.is_synced() {
             for (hash, blobs) in self.unsynced_names.drain(..) {
-                self.core.write_context.blobs.name(hash, &blobs);
+                self.core.write_context.blobs.set_references(hash, &blobs);
             }
         }
     }
@@ -305,7 +305,7 @@ impl Committer {
         }
         let has_rotated = segments.active() != began;
         let is_due = segments.died_bytes() > self.core.segment_bytes / 8;
-        if has_rotated || is_due || !self.reserve.is_held() {
+        if has_rotated || is_due || !self.reserve.is_available() {
             segments.look_again();
             drop(segments);
             self.core.compaction_wakeup.notify();
@@ -332,7 +332,7 @@ impl Committer {
         let batch = BatchWriter {
             table: &self.core.table,
             directory: &self.core.directory,
-            may_preallocate: self.reserve.is_held(),
+            may_preallocate: self.reserve.is_available(),
             log: &mut self.log,
         };
         let written = batch.write(writes, copies);
@@ -398,7 +398,7 @@ impl Committer {
             .core
             .write_context
             .blobs
-            .named_with(&self.unsynced_names);
+            .referenced_ids_with(&self.unsynced_names);
         let segments = image.manifest.segments.iter();
         let segments = segments.map(|record| record.id).collect();
         let sum = self.core.accounting.lock().sum();
@@ -424,7 +424,7 @@ impl Committer {
         self.core.catalogue.close(clean);
         for (hash, blobs) in self.unsynced_names.drain(..) {
             if outcome.is_ok() {
-                self.core.write_context.blobs.name(hash, &blobs);
+                self.core.write_context.blobs.set_references(hash, &blobs);
             }
         }
         outcome

@@ -55,6 +55,6 @@ fn holds_other_frames(
 /// Seals the active segment, so that everything committed lies in sealed ones.
 pub(super) fn seal(accounting: &SegmentAccounting, log: &mut Log) -> Result<(), LogFailure> {
     log.seal()?;
-    accounting.lock().begun(log.active());
+    accounting.lock().begun(log.active_segment());
     Ok(())
 }

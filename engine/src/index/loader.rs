@@ -130,7 +130,7 @@ pub(crate) fn visit(
     visit: &mut DocumentVisitor<'_>,
 ) -> Result<ControlFlow<()>> {
     // A segment that compaction removed meanwhile would be missed.
-    let _held = directory.hold();
+    let _held = directory.hold_files();
     for id in directory.segments()? {
         let details = match directory.details(id) {
             // Every read of one of its documents reports it.

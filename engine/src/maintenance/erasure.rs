@@ -224,6 +224,6 @@ fn rewrite(
 fn remove(core: &Core, turn: &CompactionTurn<'_>) -> Result<u64> {
     let held = purge_all(core)?;
     tidy(core, turn)?;
-    core.write_context.blobs.sync_names()?;
+    core.write_context.blobs.sync_dir_entries()?;
     Ok(held)
 }

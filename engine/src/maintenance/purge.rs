@@ -19,12 +19,12 @@ pub(crate) fn purge(core: &Core) -> Result<()> {
     // They stay in the list until they are gone, so that others know of them.
     let obsolete = core.obsolete_segments().clone();
     for segment in obsolete {
-        if core.pins.holds_segment(segment) {
+        if core.pins.is_segment_pinned(segment) {
             continue;
         }
         match core.directory.remove(segment) {
             Ok(true) => {
-                core.reader.forget(segment);
+                core.reader.close_segment(segment);
                 core.obsolete_segments().retain(|id| *id != segment);
             }
             Ok(false) => {}
@@ -54,10 +54,10 @@ fn held_only(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u6
     let _turn = core.turn_to_purge();
     let mut left = core.obsolete_segments().clone();
     left.retain(|id| segments.contains(id));
-    let is_held = left.iter().all(|id| core.pins.holds_segment(*id));
+    let is_held = left.iter().all(|id| core.pins.is_segment_pinned(*id));
     let mut left_blobs = core.write_context.blobs.obsolete_ids();
     left_blobs.retain(|id| blobs.contains(id));
-    let are_held = left_blobs.iter().all(|id| core.pins.holds_blob(*id));
+    let are_held = left_blobs.iter().all(|id| core.pins.is_blob_pinned(*id));
     (is_held && are_held).then_some((left.len() + left_blobs.len()) as u64)
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     // The committer may be working on these.
     let is_in_use = |id: SegmentId| id >= manifest.next_segment || Some(id) == active;
     let obsolete = core.obsolete_segments().clone();
-    let is_kept = |id| obsolete.contains(&id) || core.pins.holds_segment(id);
+    let is_kept = |id| obsolete.contains(&id) || core.pins.is_segment_pinned(id);
     let (fs, dir) = (&*core.directory.fs, &core.directory.dir);
     for (id, path) in core.directory.files()? {
         if is_in_use(id) {

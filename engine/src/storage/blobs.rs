@@ -1,14 +1,15 @@
-//! Blobs: one file for each large document, which its extents lie in.
+//! Blobs: each large document has its body in a file of its own. The values of the document
+//! are extents of that file.
 //!
 //! ```text
-//! 0  28B  file header (see `format/file_header.rs`), magic "PREFDBLB"; the id field holds
+//!  0 28B  file header (see `format/file_header.rs`), magic "PREFDBLB"; the id field holds
 //!         the low half of the blob's id, which is its file name
-//! 28 the body as it is sent, whose values the extents are
+//! 28      the document's body, as a response sends it; the extents of its values lie in it
 //! ```
 //!
-//! A blob is written once and never changed. It is on stable storage before the
-//! frame that names it is queued, and its name goes when no current frame names it:
-//! a reader that has it open reads on.
+//! A blob is written once and never changed. It is on stable storage before the frame that
+//! refers to it is queued. Once no current frame refers to it, the file is removed. A reader
+//! that has the file open can still read all of it.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,55 +27,60 @@ use crate::platform::wakeup::Wakeup;
 use crate::storage::io::{open_stored, read_at, remove_if_present};
 use crate::storage::pins::PinRegistry;
 
-/// Blobs; their layout is that of version 1.
+/// The file kind of blobs. Their layout has not changed since version 1.
 const KIND: FileKind = FileKind {
     magic: *b"PREFDBLB",
     written: FormatVersion::V1,
 };
-/// Bytes before the body.
+/// Length of the file header: the body begins at this offset.
 pub(crate) const HEADER_BYTES: u64 = 28;
-/// A buffer of this capacity is mapped on its own and unmapped when it is freed, and
-/// what of it is not used takes no memory. A smaller one can stay with the allocator,
-/// in the arena of each thread that ever had one: glibc keeps what is below 32 MiB
+/// Minimum capacity of a buffer for reading a value back. glibc allocates a buffer of at least
+/// 32 MiB with mmap(2) and unmaps it when it is freed; unused pages of it occupy no memory. A
+/// smaller buffer can stay in the allocator's arena of each thread that ever allocated one
 /// (mallopt(3), `M_MMAP_THRESHOLD`).
-const MAPPED_BYTES: usize = 33 * 1024 * 1024;
-/// Writes are gathered up to this many bytes, and large ones cut: what was just copied
-/// here is still near the processor when the system copies it.
+const MIN_MAPPED_BYTES: usize = 33 * 1024 * 1024;
+/// Size of the write buffer, and of the pieces that larger writes are split into. At this size
+/// the bytes are still in the processor's cache when the system copies them to the page cache.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
-/// A value is synced while it is judged from this size on: to judge it takes longer than
-/// to start a thread, by far.
-const SYNC_DURING_BYTES: usize = 1024 * 1024;
+/// Minimum size of a value that is synced while it is validated. Validating a value of this
+/// size takes much longer than starting the thread for the sync.
+const MIN_CONCURRENT_SYNC_BYTES: usize = 1024 * 1024;
 
 /// The blob files of a store.
 pub(crate) struct BlobStore {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     store: StoreId,
-    next: AtomicU64,
-    /// Which namespaces have blobs, and which. Only these: most have none.
-    named: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
-    /// How many those are. Where there are none, committing threads need not hand the lock
-    /// to each other. Who names is who asks, one at a time (`committer/turns.rs`).
-    named_count: AtomicUsize,
-    /// Of blobs, since the start.
+    next_id: AtomicU64,
+    /// The blobs of each namespace whose newest frame refers to any. Most namespaces have none
+    /// and are not listed.
+    references: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
+    /// Number of namespaces in `references`. While it is 0, commit threads need not lock the
+    /// map. Only the commit leader changes `references`, so the value cannot change between
+    /// its read and its write (`commit/group_commit.rs`).
+    document_count: AtomicUsize,
+    /// Blob syncs since the store was opened.
     syncs: AtomicU64,
-    /// Files that are to go.
+    /// Blobs whose files can be removed.
     obsolete: Mutex<Vec<BlobId>>,
-    /// Rung when there are any.
+    /// Notified when a blob becomes obsolete.
     wakeup: Arc<Wakeup>,
 }
 
 impl BlobStore {
-    /// `named`: the blobs that current frames name. Files that none names are
-    /// obsolete, if `sweep` says that the names are all known; they are of an
-    /// earlier life, since nothing of this one has been written yet.
+    /// Opens the blob directory, and creates it first if it does not exist.
+    ///
+    /// `references` lists the blobs of each namespace that has any. If `may_purge` is set,
+    /// every other blob file is obsolete: no blob has been created since the store was opened,
+    /// so the file was left by an earlier run. Do not set `may_purge` if `references` may be
+    /// incomplete, because frames were lost.
     pub(crate) fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
         store: StoreId,
-        named: HashMap<NamespaceHash, Vec<BlobId>>,
-        sweep: bool,
+        references: HashMap<NamespaceHash, Vec<BlobId>>,
+        may_purge: bool,
         wakeup: Arc<Wakeup>,
     ) -> Result<Arc<Self>> {
         fs.create_dir(dir)
@@ -85,7 +91,7 @@ impl BlobStore {
             .iter()
             .filter_map(|path| parse_id(path))
             .collect();
-        let mut live: Vec<BlobId> = named.values().flatten().copied().collect();
+        let mut live: Vec<BlobId> = references.values().flatten().copied().collect();
         live.sort_unstable();
         let highest = present
             .iter()
@@ -93,25 +99,30 @@ impl BlobStore {
             .max()
             .copied()
             .map_or(0, BlobId::get);
-        present.retain(|id| sweep && live.binary_search(id).is_err());
+        present.retain(|id| may_purge && live.binary_search(id).is_err());
         Ok(Arc::new(Self {
             fs,
             dir: dir.to_owned(),
             store,
-            next: AtomicU64::new(highest.saturating_add(1)),
-            named_count: AtomicUsize::new(named.len()),
-            named: Mutex::new(named),
+            next_id: AtomicU64::new(highest.saturating_add(1)),
+            document_count: AtomicUsize::new(references.len()),
+            references: Mutex::new(references),
             syncs: AtomicU64::new(0),
             obsolete: Mutex::new(present),
             wakeup,
         }))
     }
 
+    /// The path of a blob's file.
     pub(crate) fn path(&self, id: BlobId) -> PathBuf {
         self.dir.join(format!("{id}.blob"))
     }
 
-    /// Opens a blob for reading, its header checked.
+    /// Opens a blob for reading and checks its header.
+    ///
+    /// # Errors
+    /// Those of [`open_stored`] and [`read_at`]; [`Error::Corrupt`] or
+    /// [`Error::UnsupportedFormat`] if the header is not that of this blob.
     pub(crate) fn open_blob(&self, id: BlobId) -> Result<Arc<dyn File>> {
         let path = self.path(id);
         let file = open_stored(&*self.fs, &path)?;
@@ -121,45 +132,46 @@ impl BlobStore {
         Ok(file)
     }
 
-    /// A new blob, open for writing.
+    /// Creates a blob file and writes its header.
     pub(crate) fn create(self: &Arc<Self>) -> Result<BlobWriter> {
-        let id = BlobId::new(self.next.fetch_add(1, Ordering::Relaxed));
+        let id = BlobId::new(self.next_id.fetch_add(1, Ordering::Relaxed));
         let path = self.path(id);
         let file = self
             .fs
             .create(&path)
             .map_err(|error| Error::io("create", &path, error))?;
         let mut writer = BlobWriter {
-            draft: UncommittedBlob {
+            uncommitted: UncommittedBlob {
                 blobs: Arc::clone(self),
                 id,
-                kept: false,
+                is_kept: false,
             },
             path,
             file,
             written: 0,
-            gathered: AlignedBuffer::with_capacity(WRITE_BUFFER_BYTES),
+            buffer: AlignedBuffer::with_capacity(WRITE_BUFFER_BYTES),
         };
-        writer.gathered.begin(0);
+        writer.buffer.begin(0);
         writer.write(&file_header::encode_header(KIND, low_half(id), self.store))?;
         Ok(writer)
     }
 
-    /// A namespace's newest frame names `blobs` (none, mostly); those that only its
-    /// last one named are obsolete. To be called once that newest
-    /// frame is on stable storage.
-    pub(crate) fn name(&self, hash: NamespaceHash, blobs: &[BlobId]) {
-        if !self.concerns(hash, blobs) {
+    /// Records that the newest frame of a namespace refers to `blobs`, usually none. Blobs
+    /// that the namespace's previous frame referred to, and the newest one does not, become
+    /// obsolete. Call this only after the newest frame is on stable storage.
+    pub(crate) fn set_references(&self, hash: NamespaceHash, blobs: &[BlobId]) {
+        if !self.would_change(hash, blobs) {
             return;
         }
-        let mut named = self.named();
+        let mut references = self.references();
         let before = if blobs.is_empty() {
-            named.remove(&hash)
+            references.remove(&hash)
         } else {
-            named.insert(hash, blobs.to_vec())
+            references.insert(hash, blobs.to_vec())
         };
-        self.named_count.store(named.len(), Ordering::Relaxed);
-        drop(named);
+        self.document_count
+            .store(references.len(), Ordering::Relaxed);
+        drop(references);
         for id in before.into_iter().flatten() {
             if !blobs.contains(&id) {
                 self.remove(id);
@@ -167,45 +179,49 @@ impl BlobStore {
         }
     }
 
-    /// Whether [`Self::name`] would change anything now.
-    pub(crate) fn concerns(&self, hash: NamespaceHash, blobs: &[BlobId]) -> bool {
+    /// Returns whether [`Self::set_references`] would change anything now.
+    pub(crate) fn would_change(&self, hash: NamespaceHash, blobs: &[BlobId]) -> bool {
         if !blobs.is_empty() {
             return true;
         }
-        self.named_count.load(Ordering::Relaxed) > 0 && {
-            let named = self.named();
-            named.contains_key(&hash)
+        self.document_count.load(Ordering::Relaxed) > 0 && {
+            let references = self.references();
+            references.contains_key(&hash)
         }
     }
 
-    /// Has a blob that nothing names removed by the next sweep: unlinking a large file
-    /// takes milliseconds that no writer should wait for.
+    /// Marks a blob as obsolete. The next [`Self::purge`] removes the file, because unlinking
+    /// a large file takes milliseconds, and a writer should not wait for that.
     fn remove(&self, id: BlobId) {
         self.obsolete().push(id);
         self.wakeup.notify();
     }
 
-    fn named(&self) -> MutexGuard<'_, HashMap<NamespaceHash, Vec<BlobId>>> {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    fn references(&self) -> MutexGuard<'_, HashMap<NamespaceHash, Vec<BlobId>>> {
+        self.references
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn obsolete(&self) -> MutexGuard<'_, Vec<BlobId>> {
         self.obsolete.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Files that are to go.
+    /// Number of obsolete blobs whose files still exist.
     pub(crate) fn obsolete_count(&self) -> u64 {
         self.obsolete().len() as u64
     }
 
-    /// Removes what is to go, unless a snapshot holds it. What cannot be removed now is by
-    /// a later sweep, or at the next open; the error tells why.
+    /// Removes the files of obsolete blobs, except those that a snapshot has pinned. A file
+    /// that could not be removed is tried again by the next purge, or removed at the next
+    /// open. If several removals fail, the first error is returned.
     pub(crate) fn purge(&self, pins: &PinRegistry) -> Result<()> {
-        // A pin on any of these was made before it was obsolete.
+        // A pin on any of these blobs was created before the blob became obsolete, so no pin
+        // is missed.
         let obsolete = std::mem::take(&mut *self.obsolete());
         let mut outcome = Ok(());
         for id in obsolete {
-            let removed = if pins.holds_blob(id) {
+            let removed = if pins.is_blob_pinned(id) {
                 Ok(false)
             } else {
                 remove_if_present(&*self.fs, &self.path(id)).map(|()| true)
@@ -218,34 +234,39 @@ impl BlobStore {
         outcome
     }
 
-    /// Files that are to go.
+    /// The obsolete blobs whose files still exist.
     pub(crate) fn obsolete_ids(&self) -> Vec<BlobId> {
         self.obsolete().clone()
     }
 
-    /// Puts on stable storage that files are gone.
-    pub(crate) fn sync_names(&self) -> Result<()> {
+    /// Syncs the blob directory: the creation and removal of blob files then survives a crash.
+    pub(crate) fn sync_dir_entries(&self) -> Result<()> {
         self.fs
             .sync_dir(&self.dir)
             .map_err(|error| Error::io("sync", &self.dir, error))
     }
 
-    /// The blobs that current frames name, in the order of their ids, once `later` is
-    /// named too.
-    pub(crate) fn named_with(&self, later: &[(NamespaceHash, Vec<BlobId>)]) -> Vec<BlobId> {
-        let named = self.named();
+    /// The blobs that current frames refer to, sorted by id, as if the references in `later`
+    /// had been set already.
+    pub(crate) fn referenced_ids_with(
+        &self,
+        later: &[(NamespaceHash, Vec<BlobId>)],
+    ) -> Vec<BlobId> {
+        let references = self.references();
         let mut blobs: Vec<BlobId> = if later.is_empty() {
-            named.values().flatten().copied().collect()
+            references.values().flatten().copied().collect()
         } else {
             let later: HashMap<_, _> = later.iter().map(|(hash, blobs)| (hash, blobs)).collect();
-            let earlier = named.iter().filter(|(hash, _)| !later.contains_key(hash));
+            let earlier = references
+                .iter()
+                .filter(|(hash, _)| !later.contains_key(hash));
             let earlier = earlier.flat_map(|(_, blobs)| blobs);
             earlier
                 .chain(later.values().copied().flatten())
                 .copied()
                 .collect()
         };
-        drop(named);
+        drop(references);
         blobs.sort_unstable();
         blobs
     }
@@ -255,105 +276,114 @@ impl BlobStore {
         file.sync()
     }
 
-    /// Syncs of blobs since the start.
+    /// Blob syncs since the store was opened.
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Documents that lie in blobs, and the blobs that they lie in.
+    /// The number of documents that are stored in blobs, and the number of their blobs.
     pub(crate) fn count(&self) -> (u64, u64) {
-        let named = self.named();
-        let blobs: usize = named.values().map(Vec::len).sum();
-        (named.len() as u64, blobs as u64)
+        let references = self.references();
+        let blobs: usize = references.values().map(Vec::len).sum();
+        (references.len() as u64, blobs as u64)
     }
 }
 
+/// Returns the blob id that a file name consists of; `None` for other files.
 fn parse_id(path: &Path) -> Option<BlobId> {
     let name = path.file_name()?.to_str()?.strip_suffix(".blob")?;
     (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok().map(BlobId::new))?
 }
 
 fn low_half(id: BlobId) -> u32 {
-    #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "only the low half is needed"
+    )]
     let low = id.get() as u32;
     low
 }
 
-/// A blob that no frame names yet: removed when dropped, unless it was kept.
+/// A blob that no committed frame refers to yet. Dropping it makes the blob obsolete, unless
+/// [`Self::keep`] was called.
 pub(crate) struct UncommittedBlob {
     blobs: Arc<BlobStore>,
     id: BlobId,
-    kept: bool,
+    is_kept: bool,
 }
 
 impl UncommittedBlob {
-    /// A frame that names it may be on the disk: it must stay.
+    /// Keeps the blob when this value is dropped, because a frame on the disk may refer to it.
     pub(crate) fn keep(&mut self) {
-        self.kept = true;
+        self.is_kept = true;
     }
 
-    /// No frame that names it is on the disk after all.
+    /// Reverts [`Self::keep`] after it is certain that no frame on the disk refers to the
+    /// blob.
     pub(crate) fn unkeep(&mut self) {
-        self.kept = false;
+        self.is_kept = false;
     }
 }
 
 impl Drop for UncommittedBlob {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.is_kept {
             self.blobs.remove(self.id);
         }
     }
 }
 
-/// Writes a blob from its start to its end.
+/// Writes a blob sequentially.
 pub(crate) struct BlobWriter {
-    draft: UncommittedBlob,
+    uncommitted: UncommittedBlob,
     path: PathBuf,
     file: Arc<dyn File>,
-    /// Bytes handed to the file.
+    /// Bytes written to the file. The bytes in the buffer are not included.
     written: u64,
-    gathered: AlignedBuffer,
+    buffer: AlignedBuffer,
 }
 
 impl BlobWriter {
-    /// The offset of the next byte.
+    /// The offset in the file of the next byte that is written.
     pub(crate) fn offset(&self) -> u64 {
-        self.written + self.gathered.len() as u64
+        self.written + self.buffer.len() as u64
     }
 
     pub(crate) fn id(&self) -> BlobId {
-        self.draft.id
+        self.uncommitted.id
     }
 
+    /// Appends bytes to the blob. They are on stable storage once [`Self::finish`] has
+    /// returned.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         loop {
-            let room = WRITE_BUFFER_BYTES - self.gathered.len();
+            let room = WRITE_BUFFER_BYTES - self.buffer.len();
             let Some((now, later)) = bytes.split_at_checked(room) else {
-                self.gathered.end().extend_from_slice(bytes);
+                self.buffer.end().extend_from_slice(bytes);
                 return Ok(());
             };
-            self.gathered.end().extend_from_slice(now);
+            self.buffer.end().extend_from_slice(now);
             self.flush()?;
             bytes = later;
         }
     }
 
+    /// Writes the buffer to the file. Does not sync.
     fn flush(&mut self) -> Result<()> {
         self.file
-            .write_all_at(self.gathered.bytes(), self.written)
+            .write_all_at(self.buffer.bytes(), self.written)
             .map_err(|error| Error::io("write", &self.path, error))?;
-        self.written += self.gathered.len() as u64;
-        self.gathered.begin(self.written);
+        self.written += self.buffer.len() as u64;
+        self.buffer.begin(self.written);
         Ok(())
     }
 
-    /// Reads back what was written.
+    /// Reads a range of the written bytes into memory. `offset` is an offset in the file.
     pub(crate) fn read_back(&mut self, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         self.flush()?;
         let len = usize::try_from(bytes)
             .map_err(|_| Error::io("read", &self.path, io::ErrorKind::OutOfMemory.into()))?;
-        let mut buffer = Vec::with_capacity(len.max(MAPPED_BYTES));
+        let mut buffer = Vec::with_capacity(len.max(MIN_MAPPED_BYTES));
         buffer.resize(len, 0);
         self.file
             .read_exact_at(&mut buffer, offset)
@@ -361,20 +391,21 @@ impl BlobWriter {
         Ok(buffer)
     }
 
-    /// Does `work` on a value of `bytes` bytes that was written; meanwhile the disk
-    /// writes too, so that less is left for the end.
+    /// Runs `work` on a value of `bytes` bytes that was just written. If the value is large,
+    /// another thread syncs the file at the same time, so that less is left for the sync in
+    /// [`Self::finish`].
     pub(crate) fn sync_during<T>(&mut self, bytes: usize, work: impl FnOnce() -> T) -> Result<T> {
-        if bytes < SYNC_DURING_BYTES {
+        if bytes < MIN_CONCURRENT_SYNC_BYTES {
             return Ok(work());
         }
         self.flush()?;
         let file = &self.file;
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("prefd-sync".to_owned());
-            let blobs = &self.draft.blobs;
+            let blobs = &self.uncommitted.blobs;
             let sync = thread.spawn_scoped(scope, || blobs.sync(&**file));
             let done = work();
-            // Without a thread, or with one that fails otherwise, it is for the end.
+            // If the thread could not be started, or panicked, `finish` syncs the bytes.
             match sync.map(std::thread::ScopedJoinHandle::join) {
                 Ok(Ok(Err(error))) => Err(Error::io("sync", &self.path, error)),
                 Ok(Ok(Ok(())) | Err(_)) | Err(_) => Ok(done),
@@ -382,14 +413,14 @@ impl BlobWriter {
         })
     }
 
-    /// Puts the blob, and its name, on stable storage.
+    /// Syncs the blob and its directory. Afterwards the blob is on stable storage.
     pub(crate) fn finish(mut self) -> Result<UncommittedBlob> {
         self.flush()?;
-        self.draft
+        self.uncommitted
             .blobs
             .sync(&*self.file)
             .map_err(|error| Error::io("sync", &self.path, error))?;
-        self.draft.blobs.sync_names()?;
-        Ok(self.draft)
+        self.uncommitted.blobs.sync_dir_entries()?;
+        Ok(self.uncommitted)
     }
 }

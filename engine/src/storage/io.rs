@@ -1,4 +1,4 @@
-//! File operations whose errors name the path and the operation.
+//! File operations whose errors name the operation and the path.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{File, Fs};
 
-/// Writes a new file durably, under a name that nothing reads.
+/// Writes and syncs a new file under a temporary name that no reader uses. An older file of
+/// that name is removed first.
 pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<()> {
     match fs.remove(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -24,36 +25,42 @@ pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<
         .map_err(|error| Error::io("sync", temporary, error))
 }
 
-/// Gives a staged file its name, durably.
-pub(crate) fn switch_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Path) -> Result<()> {
+/// Renames a staged file to its final name and syncs the directory. Afterwards the file is on
+/// stable storage under that name. After an error, either file may have the name.
+pub(crate) fn install_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Path) -> Result<()> {
     fs.rename(temporary, path)
         .map_err(|error| Error::io("rename", path, error))?;
     fs.sync_dir(dir)
         .map_err(|error| Error::io("sync", dir, error))
 }
 
-/// What is asked for at once without a look at the file's length. More than that may
-/// come from a length that was forged, and memory for it is only taken if it is there.
+/// Reads up to this size allocate their buffer without checking the length of the file. The
+/// length of a larger read may be forged, so it is compared with the length of the file before
+/// memory is allocated.
 const UNCHECKED_READ_BYTES: usize = 1024 * 1024;
 
-/// What Linux reports for a file that the disk or the file system has damaged: `EIO`,
-/// `EBADMSG` (a checksum of the file system does not match) and `EUCLEAN` (its structures
-/// are damaged). Everything else, such as `EMFILE`, says nothing about the file.
+/// The errors that Linux returns for a file that the disk or the file system has damaged:
+/// `EIO`, `EBADMSG` (a checksum of the file system does not match) and `EUCLEAN` (the
+/// structures of the file system are damaged). Any other error, such as `EMFILE`, does not
+/// mean that the file is damaged.
 const DAMAGED_FILE_ERRNOS: [i32; 3] = [5, 74, 117];
 
-/// Opens a file of the store for reading. It existed once, so a missing one is damage.
+/// Opens a file of the store for reading. Only call it for files that the store has created: a
+/// missing file is reported as damage.
 ///
 /// # Errors
-/// [`Error::Corrupt`], [`Error::Unreadable`], [`Error::Io`].
+/// - [`Error::Corrupt`]: the file is missing.
+/// - [`Error::Unreadable`]: the disk reports the file as damaged.
+/// - [`Error::Io`]: any other failure.
 pub(crate) fn open_stored(fs: &dyn Fs, path: &Path) -> Result<Arc<dyn File>> {
     fs.open(path)
         .map_err(|error| open_error("open", path, error))
 }
 
-/// The length of a file of the store.
+/// Returns the length of a file of the store, in bytes.
 ///
 /// # Errors
-/// As [`open_stored`].
+/// Those of [`open_stored`].
 pub(crate) fn stored_len(file: &dyn File, path: &Path) -> Result<u64> {
     file.len().map_err(|error| open_error("stat", path, error))
 }
@@ -68,7 +75,12 @@ fn open_error(op: &'static str, path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// `len` bytes at `offset`; a file that ends before them is corrupt.
+/// Reads `len` bytes at `offset` into a new buffer.
+///
+/// # Errors
+/// - [`Error::Corrupt`]: the file ends before `offset + len`.
+/// - [`Error::Unreadable`]: the read failed.
+/// - [`Error::Io`]: the length of the file could not be read.
 pub(crate) fn read_at(
     file: &dyn File,
     path: impl Fn() -> PathBuf,
@@ -78,7 +90,7 @@ pub(crate) fn read_at(
     if len > UNCHECKED_READ_BYTES {
         let found = stored_len(file, &path())?;
         if found.saturating_sub(offset) < len as u64 {
-            return Err(cut_short(&path(), offset));
+            return Err(truncated(&path(), offset));
         }
     }
     let mut buffer = vec![0; len];
@@ -86,7 +98,11 @@ pub(crate) fn read_at(
     Ok(buffer)
 }
 
-/// The same, into memory that is there.
+/// Fills `buffer` with the bytes at `offset`.
+///
+/// # Errors
+/// - [`Error::Corrupt`]: the file ends before the buffer is full.
+/// - [`Error::Unreadable`]: the read failed.
 pub(crate) fn read_into(
     file: &dyn File,
     path: impl Fn() -> PathBuf,
@@ -95,18 +111,18 @@ pub(crate) fn read_into(
 ) -> Result<()> {
     file.read_exact_at(buffer, offset).map_err(|error| {
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            cut_short(&path(), offset)
+            truncated(&path(), offset)
         } else {
             Error::unreadable(&path(), offset, error)
         }
     })
 }
 
-fn cut_short(path: &Path, offset: u64) -> Error {
-    Error::corrupt(path, offset, "the file is cut short")
+fn truncated(path: &Path, offset: u64) -> Error {
+    Error::corrupt(path, offset, "the file is truncated")
 }
 
-/// Removes a file, if it is there.
+/// Removes a file. A missing file is not an error.
 pub(crate) fn remove_if_present(fs: &dyn Fs, path: &Path) -> Result<()> {
     match fs.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,7 +1,8 @@
 //! The lock of a data directory: one owner at a time.
 //!
-//! A kernel lock on the file `lock`, which goes with the process that holds it. What
-//! is written in the file only names the holder to people; it is never believed.
+//! It is a kernel lock on the file `lock` (flock(2)). The kernel releases it when the process
+//! ends. The text in the file names the owner for error messages only; it does not decide
+//! whether the directory is locked.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -11,25 +12,45 @@ use std::path::Path;
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{Disk, Fs};
 
-/// A data directory that is this process's own for as long as this lives: no engine opens
-/// it. [`crate::Engine::open`] has one of its own; others need one to lay out the files.
+/// Exclusive ownership of a data directory, for as long as this value exists.
+///
+/// [`crate::Engine::open`] acquires the lock itself. Acquire it directly only to write files
+/// into a data directory that no engine has open, for example to restore a backup. The lock
+/// also excludes other parts of the same process. The kernel releases it when the process
+/// ends, so a crash leaves no lock behind.
+///
+/// ```
+/// use prefd_engine::{DirectoryLock, Error};
+///
+/// let dir = tempfile::tempdir()?;
+/// let lock = DirectoryLock::acquire(dir.path())?;
+/// let second = DirectoryLock::acquire(dir.path());
+/// assert!(matches!(second, Err(Error::Locked { .. })));
+/// drop(lock);
+/// DirectoryLock::acquire(dir.path())?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
-    /// Closing our descriptor would not do: a child that another thread is starting has
-    /// a copy of it until it executes its program, and would hold the lock so long.
+    /// Unlocks explicitly. Closing the descriptor would not be enough: a child process that
+    /// another thread has forked keeps a copy of the descriptor, and so the lock, until it
+    /// executes its program.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
 }
 
 impl DirectoryLock {
-    /// Makes the directory where it is missing, and locks it. The file `lock` in it stays
-    /// when this is dropped. Never blocks.
+    /// Locks the directory, and creates it first if it does not exist. Never waits for another
+    /// owner; may block on disk I/O. Nothing is synced. The file `lock` is kept when the lock
+    /// is dropped.
     ///
     /// # Errors
-    /// [`Error::Locked`] where another process has it, or this one; [`Error::Io`].
+    /// - [`Error::Locked`]: another process, or another part of this process, has the lock.
+    /// - [`Error::Io`]: the directory or the file `lock` could not be created, opened or
+    ///   locked.
     pub fn acquire(dir: &Path) -> Result<Self> {
         Disk.create_dir(dir)
             .map_err(|error| Error::io("create", dir, error))?;
@@ -44,7 +65,8 @@ impl DirectoryLock {
             .map_err(|error| Error::io("open", &path, error))?;
         match file.try_lock() {
             Ok(()) => {
-                // Only for the message of who comes second.
+                // Best effort: the name is only used in the error message for the next
+                // process.
                 let _ = name_holder(&mut file);
                 Ok(Self(file))
             }
@@ -66,6 +88,7 @@ impl DirectoryLock {
     }
 }
 
+/// Writes the name and the process id of this program into the lock file.
 fn name_holder(file: &mut File) -> std::io::Result<()> {
     let program = std::env::current_exe().ok();
     let program = program

@@ -1,11 +1,14 @@
-//! The log: the truth of the store. Frames are appended to one segment, in batches
-//! that count as a whole, and a full segment is sealed with a summary.
+//! The log is the authoritative copy of the store: everything except the blobs can be rebuilt
+//! from it. Frames are appended to one active segment, in atomic batches. A full segment is
+//! sealed with a summary.
 //!
-//! Only the committer holds a [`Log`]. It decides nothing about documents; it knows
-//! what is on the disk, what is synced, and what a failure leaves behind.
+//! Only the committer owns a [`Log`]. The log does not know documents. It knows which bytes
+//! are on the disk, which of them are synced, and what a failure leaves behind.
 //!
-//! Invariants: a segment is synced before its successor gets a frame; no segment of
-//! an earlier life is appended to; after a failed sync nothing is written again.
+//! Invariants:
+//! - A segment is synced before its successor gets a frame.
+//! - A segment from an earlier run is never appended to.
+//! - After a failed sync nothing is written any more.
 
 pub(crate) mod active;
 pub(crate) mod directory;
@@ -27,32 +30,35 @@ use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 use crate::platform::fs::Fs;
-use crate::storage::log::active::{ActiveSegment, BatchMark, FrameWrite};
+use crate::storage::log::active::{ActiveSegment, FrameWrite, Savepoint};
 use crate::storage::log::failure::LogFailure;
 use crate::storage::log::summary_file::write_summary;
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Frames of one segment, at most. It bounds the memory of a summary (some 7 MiB),
-/// and how far the revisions of a crashed life can have come.
+/// Maximum number of frames in a segment. It bounds the memory of a summary (about 7 MiB). It
+/// is also the number of revisions that the manifest reserves for a segment, and so bounds the
+/// revisions that a crashed run can have used.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
-/// Revisions that a copy leaves to its original: at a million a second, those of 12 days;
-/// and a store can be copied from copy to copy eight million times.
-const COPY_GAP: u64 = 1 << 40;
-/// Frames of one batch, at most.
+/// Number of revisions that a copy of the store skips, so that its revisions cannot collide
+/// with those of the original. At a million writes per second, the original needs 12 days to
+/// use them up. A store can be copied from copy to copy eight million times.
+const COPY_REVISION_GAP: u64 = 1 << 40;
+/// Maximum number of frames in a batch.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
 
-/// What a copy of the log consists of.
+/// The contents of a copy of the log, apart from the sealed segments' files.
 pub(crate) struct LogImage {
-    /// With every segment sealed.
+    /// A manifest in which every segment is sealed.
     pub(crate) manifest: Manifest,
-    /// The segment that is being written, and the summary that it is sealed with there.
+    /// The id of the active segment, and the summary that seals it in the copy.
     pub(crate) unsealed: Option<(SegmentId, SummaryBuilder)>,
 }
 
-/// The writing end of the log.
+/// Appends to the log.
 pub(crate) struct Log {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
+    /// A segment of at least this length is sealed before the next batch.
     segment_bytes: u64,
     manifest: Manifest,
     active: Option<ActiveSegment>,
@@ -61,6 +67,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// Continues the log in `dir`. `active` is the segment that recovery has started, if any.
     pub(crate) fn new(
         fs: Arc<dyn Fs>,
         dir: &Path,
@@ -84,21 +91,25 @@ impl Log {
         }
     }
 
-    /// How long its syncs took.
+    /// The durations of the log's syncs.
     pub(crate) fn sync_latency(&self) -> &Arc<SyncLatency> {
         &self.sync_latency
     }
 
-    /// The revision that the next frame gets.
+    /// The revision of the next frame.
     pub(crate) fn next_revision(&self) -> u64 {
         self.next_revision
     }
 
-    /// Makes room for a batch: sees to it that there is a segment, and that it is not
-    /// full, nor was to end already: once its summary is written, no frame may follow.
-    pub(crate) fn begin(&mut self) -> Result<(), LogFailure> {
+    /// Begins a batch. Seals the active segment and creates the next one if the active segment
+    /// is full, or if an earlier attempt to seal it may have written its summary.
+    ///
+    /// # Errors
+    /// - [`LogFailure::Refused`]: no segment could be created, and the log is unchanged.
+    /// - [`LogFailure::Poisoned`]: the state of the disk is unknown.
+    pub(crate) fn begin_batch(&mut self) -> Result<(), LogFailure> {
         let fits = self.active.as_ref().is_some_and(|active| {
-            !active.is_ended
+            !active.is_sealing
                 && active.bytes() < self.segment_bytes
                 && active.summary.len() + MAX_BATCH_FRAMES <= MAX_SEGMENT_FRAMES
         });
@@ -111,8 +122,9 @@ impl Log {
         Ok(())
     }
 
-    /// Appends a write to the batch, with the next revision. It counts once
-    /// [`Log::flush`] has returned. After an error nothing is left of the batch.
+    /// Appends a write with the next revision to the batch. The write is committed once
+    /// [`Log::flush`] has returned successfully. After [`LogFailure::Refused`] the entire
+    /// batch has been rolled back.
     pub(crate) fn append(
         &mut self,
         frame: &FrameWrite<'_>,
@@ -126,25 +138,26 @@ impl Log {
                 self.next_revision += 1;
                 Ok((active.id, entry))
             }
-            Err(error) => Err(self.abandon(error)),
+            Err(error) => Err(self.roll_back_batch(error)),
         }
     }
 
-    /// Where the batch has come to, all of it handed to the system. After an error
-    /// nothing is left of it.
-    pub(crate) fn mark(&mut self) -> Result<BatchMark, LogFailure> {
+    /// Writes the buffered frames to the file and returns the current end of the batch, for
+    /// [`Log::roll_back_to`]. After [`LogFailure::Refused`] the entire batch has been rolled
+    /// back.
+    pub(crate) fn savepoint(&mut self) -> Result<Savepoint, LogFailure> {
         let Some(active) = &mut self.active else {
-            return Ok(BatchMark::default());
+            return Ok(Savepoint::default());
         };
-        match active.write_gathered() {
-            Ok(()) => Ok(active.mark()),
-            Err(error) => Err(self.abandon(error)),
+        match active.write_buffered() {
+            Ok(()) => Ok(active.savepoint()),
+            Err(error) => Err(self.roll_back_batch(error)),
         }
     }
 
-    /// Appends a copy of a frame of this revision to the batch. After an error the
-    /// batch is to be cut back to where it was.
-    pub(crate) fn copy(
+    /// Appends a copy of a frame to the batch. The copy keeps the original's revision. After
+    /// an error the caller must roll back to a savepoint.
+    pub(crate) fn append_copy(
         &mut self,
         frame: &FrameWrite<'_>,
         revision: u64,
@@ -154,55 +167,60 @@ impl Log {
         Ok((active.id, active.append(frame, revision)?))
     }
 
-    /// Hands the batch to the system. After an error it is to be cut back.
-    pub(crate) fn write(&mut self) -> Result<()> {
+    /// Writes the buffered frames of the batch to the file, without a sync. After an error the
+    /// caller must roll back to a savepoint.
+    pub(crate) fn write_buffered(&mut self) -> Result<()> {
         self.active
             .as_mut()
-            .map_or(Ok(()), ActiveSegment::write_gathered)
+            .map_or(Ok(()), ActiveSegment::write_buffered)
     }
 
-    /// Cuts the batch back to where it was.
-    pub(crate) fn cut_back(&mut self, mark: BatchMark) -> Result<(), LogFailure> {
+    /// Removes everything that was appended to the batch after `savepoint`.
+    pub(crate) fn roll_back_to(&mut self, savepoint: Savepoint) -> Result<(), LogFailure> {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        self.next_revision -= active.cut_back(mark)?;
+        self.next_revision -= active.roll_back_to(savepoint)?;
         Ok(())
     }
 
-    /// Ends the batch: everything appended is handed to the system and, if `sync`,
-    /// on stable storage with everything before it. `ahead`: whether room may be taken for
-    /// what will follow.
-    pub(crate) fn flush(&mut self, sync: bool, ahead: bool) -> Result<(), LogFailure> {
+    /// Ends the batch and writes all of its frames to the file. With `sync`, returns only
+    /// after the batch and everything before it are on stable storage. With `may_preallocate`,
+    /// the file may be extended for later frames. After [`LogFailure::Refused`] the entire
+    /// batch has been rolled back.
+    pub(crate) fn flush(&mut self, sync: bool, may_preallocate: bool) -> Result<(), LogFailure> {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        if let Err(error) = active.write_gathered() {
-            return Err(self.abandon(error));
+        if let Err(error) = active.write_buffered() {
+            return Err(self.roll_back_batch(error));
         }
         let batch = active.end_batch();
-        if ahead {
-            active.prepare();
+        if may_preallocate {
+            active.preallocate();
         }
         if sync {
-            return active.sync().inspect_err(|_| active.take_back(&batch));
+            return active
+                .sync()
+                .inspect_err(|_| active.discard_ended_batch(&batch));
         }
         active.write_behind(&self.fs);
         Ok(())
     }
 
-    /// Whether all that was flushed is on stable storage.
+    /// Returns whether all committed frames are on stable storage.
     pub(crate) fn is_synced(&self) -> bool {
         self.active.as_ref().is_none_or(ActiveSegment::is_synced)
     }
 
-    /// Takes the batch back after a failed write, so that nothing of it is left.
-    fn abandon(&mut self, error: Error) -> LogFailure {
+    /// Rolls back the entire batch after a failed write.
+    fn roll_back_batch(&mut self, error: Error) -> LogFailure {
         let Some(active) = &mut self.active else {
             return LogFailure::Refused(error);
         };
-        let outcome = active.cut_back(active.batch_start());
-        // Unsynced, the cut could be undone by a crash, and what was refused be there.
+        let outcome = active.roll_back_to(active.batch_start());
+        // Without a sync, a crash could undo the truncation, and frames of a refused batch
+        // would become visible.
         let outcome = outcome.and_then(|revisions| {
             active.force_sync()?;
             self.next_revision -= revisions;
@@ -214,7 +232,7 @@ impl Log {
         }
     }
 
-    /// What a copy of it consists of now, between two batches. No I/O.
+    /// The contents of a copy of the log at this moment. Call it between two batches. No I/O.
     pub(crate) fn image(&self) -> LogImage {
         let mut manifest = self.manifest.clone();
         let mut unsealed = None;
@@ -229,18 +247,19 @@ impl Log {
             });
             unsealed = Some((active.id, summary));
         }
-        // What was reserved stays so: the original may use it. It goes on as well, and tags
-        // that it gives out from here on must not be those of other documents in the copy.
+        // The original may still use the revisions it has reserved, and continues to reserve
+        // more. The gap keeps the original and the copy from giving the same entity tag to
+        // different documents.
         let reserved = manifest.reserved_revision.max(self.next_revision);
-        manifest.reserved_revision = reserved.saturating_add(COPY_GAP);
+        manifest.reserved_revision = reserved.saturating_add(COPY_REVISION_GAP);
         LogImage { manifest, unsealed }
     }
 
-    /// Seals the segment, if there is one, and begins the next.
+    /// Seals the active segment, if there is one, and creates the next one.
     fn rotate(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
-        // An id is spent even where what follows fails, so that a file that could
-        // not be removed is in nobody's way.
+        // The id counts as used even if a later step fails. A file that could not be removed
+        // then cannot collide with a later segment.
         let id = manifest
             .take_segment_id(&self.dir)
             .map_err(LogFailure::Refused)?;
@@ -251,7 +270,8 @@ impl Log {
         manifest.segments.push(SegmentRecord { id, sealed: None });
         manifest.reserved_revision = self.next_revision + MAX_SEGMENT_FRAMES as u64;
         self.replace_manifest(manifest).inspect_err(|failure| {
-            // Where it is not known which manifest counts, the new one may list it.
+            // After `Poisoned`, the manifest on the disk may be the new one, which lists this
+            // file.
             if matches!(failure, LogFailure::Refused(_)) {
                 let _ = self.fs.remove(active.path());
             }
@@ -260,24 +280,24 @@ impl Log {
         Ok(())
     }
 
-    /// The segment that is being written.
-    pub(crate) fn active(&self) -> Option<SegmentId> {
+    /// The id of the active segment, if there is one.
+    pub(crate) fn active_segment(&self) -> Option<SegmentId> {
         self.active.as_ref().map(|active| active.id)
     }
 
-    /// Seals the segment, if there is anything in it, and begins the next.
+    /// Seals the active segment if it has any frames, and creates the next one.
     pub(crate) fn seal(&mut self) -> Result<(), LogFailure> {
-        let holds_frames = |active: &ActiveSegment| active.summary.len() > 0;
-        if self.active.as_ref().is_some_and(holds_frames) {
+        let has_frames = |active: &ActiveSegment| active.summary.len() > 0;
+        if self.active.as_ref().is_some_and(has_frames) {
             self.rotate()?;
         }
         Ok(())
     }
 
-    /// Takes a segment, none of whose frames is current, out of the log. Its files may
-    /// go afterwards.
+    /// Removes a segment from the manifest. No frame in it may be current. Afterwards its
+    /// files are obsolete.
     pub(crate) fn retire(&mut self, id: SegmentId) -> Result<(), LogFailure> {
-        // What replaced its frames may have been written without a sync.
+        // The frames that replaced those of this segment may not be synced yet.
         if let Some(active) = &mut self.active {
             active.sync()?;
         }
@@ -286,7 +306,8 @@ impl Log {
         self.replace_manifest(manifest)
     }
 
-    /// Seals what was written. The next open reads nothing but summaries.
+    /// Seals the active segment, or removes it if it is empty. The next open then reads
+    /// summaries only, no frames.
     pub(crate) fn close(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
         manifest.reserved_revision = self.next_revision;
@@ -301,8 +322,8 @@ impl Log {
         Ok(())
     }
 
-    /// The manifest in which the active segment is sealed (or gone, where it holds
-    /// nothing), its summary written.
+    /// Syncs the active segment, writes its summary, and returns the manifest in which it is
+    /// sealed. An empty segment is not in that manifest.
     fn sealed_manifest(&mut self) -> Result<Manifest, LogFailure> {
         let mut manifest = self.manifest.clone();
         let Some(active) = &mut self.active else {
@@ -313,7 +334,7 @@ impl Log {
             manifest.segments.retain(|record| record.id != active.id);
             return Ok(manifest);
         }
-        active.is_ended = true;
+        active.is_sealing = true;
         write_summary(
             &*self.fs,
             &self.dir,
@@ -334,11 +355,13 @@ impl Log {
         Ok(manifest)
     }
 
+    /// Replaces the manifest durably.
     fn replace_manifest(&mut self, manifest: Manifest) -> Result<(), LogFailure> {
         manifest_file::stage(&manifest, &*self.fs, &self.dir).map_err(LogFailure::Refused)?;
-        // Past this point either manifest may be the one that counts: going on with
-        // the old one could append to a segment that the new one calls sealed.
-        manifest_file::switch(&*self.fs, &self.dir).map_err(LogFailure::poison)?;
+        // If the rename or the directory sync fails, either manifest can be the one on the
+        // disk. Writing must stop: with the old manifest, the log could append to a segment
+        // that the new one lists as sealed.
+        manifest_file::install(&*self.fs, &self.dir).map_err(LogFailure::poison)?;
         self.manifest = manifest;
         Ok(())
     }

@@ -1,9 +1,12 @@
-//! Pins: what live snapshots keep on the disk. A segment or a blob that is out of the
-//! store already stays a file for as long as one of them holds it.
+//! Pins: the files that live snapshots need. The file of a segment or blob that was removed
+//! from the store stays on the disk as long as a pin includes it.
 //!
-//! It knows ids, and nothing of what is in the files. Pins are made by who commits, before
-//! anything that they hold can leave the store, so that a sweep cannot come in between;
-//! and a process that ends takes them along: what they held is in nobody's list then.
+//! This module knows the ids of files, not their contents.
+//!
+//! The commit leader creates a pin at the snapshot point. A file can only become obsolete
+//! through a later commit, so no purge can remove a file before it is pinned. Pins live in
+//! memory only: after a crash, the next open removes files that only a pin has kept, because
+//! neither the manifest nor a current frame refers to them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,37 +15,38 @@ use crate::model::error::{Error, Result};
 use crate::model::ids::{BlobId, SegmentId};
 use crate::platform::wakeup::Wakeup;
 
+/// All pins of an open store.
 #[derive(Default)]
 pub(crate) struct PinRegistry {
     state: Mutex<PinState>,
-    /// Rung when one has gone.
-    bell: Arc<Wakeup>,
+    /// Notified when a pin is dropped, so that its files can be purged.
+    wakeup: Arc<Wakeup>,
 }
 
 #[derive(Default)]
 struct PinState {
-    next: u64,
+    next_id: u64,
     live: BTreeMap<u64, PinnedFiles>,
     is_closed: bool,
 }
 
-/// Ids in their order.
+/// The files of one pin. Each list is sorted by id.
 struct PinnedFiles {
     segments: Vec<SegmentId>,
     blobs: Vec<BlobId>,
 }
 
-/// What one snapshot holds, until it is dropped.
+/// Keeps the files of one snapshot on the disk until it is dropped.
 pub(crate) struct Pin {
-    pins: Arc<PinRegistry>,
+    registry: Arc<PinRegistry>,
     id: u64,
 }
 
 impl PinRegistry {
-    pub(crate) fn new(bell: Arc<Wakeup>) -> Self {
+    pub(crate) fn new(wakeup: Arc<Wakeup>) -> Self {
         Self {
             state: Mutex::default(),
-            bell,
+            wakeup,
         }
     }
 
@@ -50,45 +54,47 @@ impl PinRegistry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds these files, both in the order of their ids.
+    /// Pins these files. Both lists must be sorted by id.
     pub(crate) fn pin(self: &Arc<Self>, segments: Vec<SegmentId>, blobs: Vec<BlobId>) -> Pin {
         let mut state = self.lock();
-        let id = state.next;
-        state.next += 1;
+        let id = state.next_id;
+        state.next_id += 1;
         state.live.insert(id, PinnedFiles { segments, blobs });
         drop(state);
         Pin {
-            pins: Arc::clone(self),
+            registry: Arc::clone(self),
             id,
         }
     }
 
-    fn is_held(&self, holds: impl Fn(&PinnedFiles) -> bool) -> bool {
+    fn any_pin(&self, has_file: impl Fn(&PinnedFiles) -> bool) -> bool {
         let state = self.lock();
-        !state.is_closed && state.live.values().any(holds)
+        !state.is_closed && state.live.values().any(has_file)
     }
 
-    pub(crate) fn holds_segment(&self, id: SegmentId) -> bool {
-        self.is_held(|held| held.segments.binary_search(&id).is_ok())
+    /// Returns whether a live snapshot needs the files of this segment.
+    pub(crate) fn is_segment_pinned(&self, id: SegmentId) -> bool {
+        self.any_pin(|files| files.segments.binary_search(&id).is_ok())
     }
 
-    pub(crate) fn holds_blob(&self, id: BlobId) -> bool {
-        self.is_held(|held| held.blobs.binary_search(&id).is_ok())
+    /// Returns whether a live snapshot needs this blob.
+    pub(crate) fn is_blob_pinned(&self, id: BlobId) -> bool {
+        self.any_pin(|files| files.blobs.binary_search(&id).is_ok())
     }
 
-    /// Nothing is held from now on: another engine may open the directory.
+    /// Ends the effect of all pins, because another engine may open the directory from now on.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
     }
 }
 
 impl Pin {
-    /// Whether the files are still held.
+    /// Checks that the files are still pinned.
     ///
     /// # Errors
-    /// [`Error::Closed`] once the engine is.
+    /// [`Error::Closed`] if the engine was closed.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.pins.lock().is_closed {
+        if self.registry.lock().is_closed {
             return Err(Error::Closed);
         }
         Ok(())
@@ -97,7 +103,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.pins.lock().live.remove(&self.id);
-        self.pins.bell.notify();
+        self.registry.lock().live.remove(&self.id);
+        self.registry.wakeup.notify();
     }
 }

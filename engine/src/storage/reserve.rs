@@ -1,7 +1,8 @@
-//! The reserve: a file that only takes up space, so that on a full disk there is room
-//! left for what gives space back: deletes, and compaction.
+//! The reserve: a file that only occupies disk space. On a full disk, removing it makes room
+//! for the operations that free space: deletes and compaction.
 //!
-//! It is given up when one of these needs it, and filled again before the next put.
+//! The reserve is released when one of these operations needs the space. It is filled again
+//! before the next put is accepted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,27 +10,30 @@ use std::sync::Arc;
 
 use crate::platform::fs::Fs;
 
-/// Bytes written at once.
-const PIECE_BYTES: usize = 256 * 1024;
+/// Bytes per write when the reserve is filled.
+const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
+/// The reserve of an open store. With a size of 0 the store has no reserve.
 pub(crate) struct Reserve {
     fs: Arc<dyn Fs>,
     path: PathBuf,
     bytes: u64,
-    is_held: bool,
+    /// The file exists and has its full size.
+    is_filled: bool,
 }
 
 impl Reserve {
-    /// The reserve in `dir`, as an earlier life left it, or filled now if there is room.
+    /// Opens the reserve in `dir`, and fills it if it is missing or has another size. If the
+    /// disk has no room, the reserve stays empty until the next [`Self::fill`].
     pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, bytes: u64) -> Self {
         let mut reserve = Self {
             path: path(dir),
             fs,
             bytes,
-            is_held: false,
+            is_filled: false,
         };
-        reserve.is_held = reserve.len() == Some(bytes);
-        if !reserve.is_held {
+        reserve.is_filled = reserve.len() == Some(bytes);
+        if !reserve.is_filled {
             let _ = reserve.fs.remove(&reserve.path);
         }
         let _ = reserve.fill();
@@ -40,14 +44,15 @@ impl Reserve {
         self.fs.open(&self.path).and_then(|file| file.len()).ok()
     }
 
-    /// Takes the space. An error leaves nothing behind.
+    /// Fills the reserve durably. Does nothing if it is filled. On an error the partial file
+    /// is removed.
     pub(crate) fn fill(&mut self) -> io::Result<()> {
-        if self.is_held || self.bytes == 0 {
+        if self.is_filled || self.bytes == 0 {
             return Ok(());
         }
         let written = self.write();
         match &written {
-            Ok(()) => self.is_held = true,
+            Ok(()) => self.is_filled = true,
             Err(_) => drop(self.fs.remove(&self.path)),
         }
         written
@@ -55,46 +60,49 @@ impl Reserve {
 
     fn write(&self) -> io::Result<()> {
         let file = self.fs.create(&self.path)?;
-        // Not zeros: a file system that compresses would keep no space for them.
+        // The bytes are pseudo-random, because a compressing file system would store zeros in
+        // almost no space.
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut piece = vec![0; PIECE_BYTES];
+        let mut chunk = vec![0; WRITE_CHUNK_BYTES];
         let mut offset = 0;
         while offset < self.bytes {
-            for word in piece.chunks_exact_mut(8) {
+            for word in chunk.chunks_exact_mut(8) {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
                 word.copy_from_slice(&state.to_le_bytes());
             }
             let wanted = usize::try_from(self.bytes - offset).unwrap_or(usize::MAX);
-            let bytes = piece.get(..wanted).unwrap_or(&piece);
+            let bytes = chunk.get(..wanted).unwrap_or(&chunk);
             file.write_all_at(bytes, offset)?;
             offset += bytes.len() as u64;
         }
-        // So that the blocks are taken, and not only promised.
+        // With delayed allocation, a file system allocates blocks only when it writes data
+        // back. The sync forces that.
         file.sync()
     }
 
-    /// Gives the space up; whether there was any.
+    /// Removes the reserve file. Returns whether a file was removed.
     pub(crate) fn release(&mut self) -> bool {
-        if !self.is_held {
+        if !self.is_filled {
             return false;
         }
-        self.is_held = false;
+        self.is_filled = false;
         self.fs.remove(&self.path).is_ok()
     }
 
+    /// The path of the reserve file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the space is there when it is needed.
-    pub(crate) fn is_held(&self) -> bool {
-        self.is_held || self.bytes == 0
+    /// Returns whether the reserve is filled, or the store is configured to have none.
+    pub(crate) fn is_available(&self) -> bool {
+        self.is_filled || self.bytes == 0
     }
 }
 
-/// Gives up the reserve of a store that is not open yet; whether there was one.
+/// Removes the reserve of a store that is not open yet. Returns whether the file existed.
 pub(crate) fn release(fs: &dyn Fs, dir: &Path) -> bool {
     fs.remove(&path(dir)).is_ok()
 }

@@ -1,8 +1,8 @@
-//! The segment that is being written: frames gathered into batches, each written at
-//! once, and cut back as a whole where it cannot be.
+//! The active segment: the one that frames are appended to. Frames are buffered into batches.
+//! If a write fails, the entire batch can be rolled back.
 //!
-//! It knows its file and what of it is synced; when to begin, to sync and to give up is
-//! said by the log.
+//! This module knows the segment's file and how much of it is synced. The log decides when to
+//! begin a batch, when to sync, and when to stop writing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,53 +24,56 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::sync_latency::SyncLatency;
 use crate::storage::log::write_behind::WriteBehind;
 
-/// Frames up to this size are gathered into one write.
-const GATHER_BYTES: usize = 256 * 1024;
+/// Capacity of the write buffer. The body of a frame that does not fit is written to the file
+/// directly.
+const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 
-/// What is written in zeros behind the frames, at most. To sync what lies within a file is
-/// to write it; to sync what makes a file longer, or takes a new block for it, is to write
-/// the file system's journal as well, which takes about as long again. And what is not
-/// synced is written faster to pages that the system has already. More at once makes the
-/// sync that it goes with the slower one.
-const PREPARED_BYTES: usize = 512 * 1024;
-static ZEROS: [u8; PREPARED_BYTES + LARGEST_SHIFT] = [0; PREPARED_BYTES + LARGEST_SHIFT];
+/// Maximum number of zero bytes that are written behind the last frame. Later frames overwrite
+/// them.
+///
+/// A sync of bytes within a file's length only waits for the data. If the file became longer,
+/// or got new blocks, the sync also waits for the file system's journal, which takes about as
+/// long again. Unsynced writes are faster too, because the page cache already has the pages. A
+/// larger value would delay the sync that has to write the zeros.
+const PREALLOCATED_BYTES: usize = 512 * 1024;
+static ZEROS: [u8; PREALLOCATED_BYTES + LARGEST_SHIFT] = [0; PREALLOCATED_BYTES + LARGEST_SHIFT];
 
-/// The segment that is being written.
+/// The segment that frames are appended to.
 pub(crate) struct ActiveSegment {
     pub(crate) id: SegmentId,
     path: PathBuf,
     file: Arc<dyn File>,
-    /// Where the next batch begins.
+    /// Offset of the next batch.
     bytes: u64,
-    /// Everything before it is on stable storage.
+    /// All bytes before this offset are on stable storage.
     synced_bytes: u64,
-    /// Up to here frames go to where zeros were written before.
-    prepared_bytes: u64,
+    /// Frames that end before this offset overwrite zeros that were written earlier.
+    preallocated_end: u64,
     pub(crate) summary: SummaryBuilder,
-    /// Its summary may be on the disk: no frame may follow, whether its successor could be
-    /// begun or not.
-    pub(super) is_ended: bool,
+    /// The segment's summary may be on the disk. No further frame may be appended, even if the
+    /// next segment could not be created.
+    pub(super) is_sealing: bool,
     last_revision: u64,
     batch: AppendBatch,
-    /// The end of the batch, not yet written.
-    gathered: AlignedBuffer,
+    /// Frames at the end of the batch that are not written to the file yet.
+    buffer: AlignedBuffer,
     write_behind: WriteBehind,
     sync_latency: Arc<SyncLatency>,
 }
 
-/// What was appended since the last flush.
+/// The frames that were appended since the last flush.
 #[derive(Default)]
 pub(super) struct AppendBatch {
-    start: BatchMark,
-    /// Bytes of it, written or gathered.
+    start: Savepoint,
+    /// Size of the batch in bytes, including the frames that are still buffered.
     bytes: u64,
-    /// Revisions that it took.
+    /// Number of revisions that the batch has used.
     revisions: u64,
 }
 
-/// A place in the batch that it can be cut back to.
+/// A position in the batch that it can be rolled back to.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct BatchMark {
+pub(crate) struct Savepoint {
     bytes: u64,
     revisions: u64,
     last_revision: u64,
@@ -78,8 +81,8 @@ pub(crate) struct BatchMark {
     details_bytes: usize,
 }
 
-/// A frame as it is appended: with names and sizes for the summary, and the time of
-/// the write that it is.
+/// A frame to append, with the names and sizes that the summary lists, and the time of its
+/// write.
 pub(crate) struct FrameWrite<'a> {
     pub(crate) names: &'a Names,
     pub(crate) frame: &'a EncodedFrame,
@@ -88,7 +91,8 @@ pub(crate) struct FrameWrite<'a> {
 }
 
 impl ActiveSegment {
-    /// A new segment, its header and its name on stable storage.
+    /// Creates an empty segment. Its header and its directory entry are on stable storage
+    /// afterwards.
     pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: SegmentId, store: u64) -> Result<Self> {
         let path = file_header::path(dir, id);
         let file = fs
@@ -103,7 +107,8 @@ impl ActiveSegment {
             fs.sync_dir(dir)
                 .map_err(|error| Error::io("sync", dir, error))
         };
-        // On a full disk each write tries again: what it began must not pile up.
+        // On a full disk every write tries to create a segment, and the files of failed
+        // attempts would accumulate.
         begin().inspect_err(|_| drop(fs.remove(&path)))?;
         Ok(Self {
             id,
@@ -111,61 +116,65 @@ impl ActiveSegment {
             file,
             bytes: file_header::HEADER_BYTES,
             synced_bytes: file_header::HEADER_BYTES,
-            prepared_bytes: file_header::HEADER_BYTES,
+            preallocated_end: file_header::HEADER_BYTES,
             summary: SummaryBuilder::default(),
-            is_ended: false,
+            is_sealing: false,
             last_revision: 0,
             batch: AppendBatch::default(),
-            gathered: AlignedBuffer::with_capacity(GATHER_BYTES),
+            buffer: AlignedBuffer::with_capacity(WRITE_BUFFER_BYTES),
             write_behind: WriteBehind::default(),
             sync_latency: Arc::default(),
         })
     }
 
-    /// Its syncs count there from now on.
+    /// Records the durations of later syncs in `times`.
     pub(super) fn set_sync_latency(&mut self, times: &Arc<SyncLatency>) {
         self.sync_latency = Arc::clone(times);
     }
 
+    /// The path of the segment's file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the next batch begins.
+    /// Offset of the next batch: the length of the segment without preallocated bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The highest revision in it.
+    /// The highest revision in the segment.
     pub(crate) fn last_revision(&self) -> u64 {
         self.last_revision
     }
 
-    /// Whether all that was written is on stable storage.
+    /// Returns whether all batches that have ended are on stable storage.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced_bytes == self.bytes
     }
 
+    /// Begins a batch at the current end of the segment.
     pub(super) fn begin_batch(&mut self) {
-        self.batch.start = self.mark();
-        self.gathered = AlignedBuffer::of_this_thread(GATHER_BYTES);
+        self.batch.start = self.savepoint();
+        self.buffer = AlignedBuffer::of_this_thread(WRITE_BUFFER_BYTES);
     }
 
-    pub(super) fn batch_start(&self) -> BatchMark {
+    /// The savepoint that rolls back the entire batch.
+    pub(super) fn batch_start(&self) -> Savepoint {
         self.batch.start
     }
 
-    /// What the batch has written is a part of the segment from now on. What it was.
+    /// Adds the batch to the segment and returns what was added.
     pub(super) fn end_batch(&mut self) -> AppendBatch {
         self.bytes += self.batch.bytes;
-        std::mem::take(&mut self.gathered).keep_for_this_thread();
+        std::mem::take(&mut self.buffer).keep_for_this_thread();
         std::mem::take(&mut self.batch)
     }
 
-    /// The batch that was ended last is no part of the segment after all: it could not be
-    /// synced. Nothing is written after that, and what is on the disk is not known.
-    pub(super) fn take_back(&mut self, batch: &AppendBatch) {
-        // It was not even begun: earlier ones, which were acknowledged, were to be synced.
+    /// Removes the batch that has just ended from the segment again, because its sync failed.
+    /// Nothing is written after that. Which of its bytes are on the disk is unknown.
+    pub(super) fn discard_ended_batch(&mut self, batch: &AppendBatch) {
+        // An empty batch appended nothing: it only asked for a sync of earlier frames, and
+        // those were already acknowledged.
         if batch.bytes == 0 {
             return;
         }
@@ -176,11 +185,13 @@ impl ActiveSegment {
             .truncate(start.summary_entries, start.details_bytes);
     }
 
-    /// What it would be sealed with if it ended with the last batch.
+    /// The manifest entry and the summary that would seal the segment after the last batch
+    /// that has ended.
     pub(super) fn image(&self) -> (SealedSegment, SummaryBuilder) {
         let mut summary = self.summary.clone();
         let mut last_revision = self.last_revision;
-        // A batch that could not even be cut off, for which writing has stopped.
+        // The unfinished batch is one whose rollback failed. Writing has stopped, and its
+        // frames are not part of the store.
         if self.batch.bytes > 0 {
             let start = self.batch.start;
             summary.truncate(start.summary_entries, start.details_bytes);
@@ -193,7 +204,7 @@ impl ActiveSegment {
         (sealed, summary)
     }
 
-    /// Appends a write to the batch, which takes a revision.
+    /// Appends a frame that uses a new revision to the batch.
     pub(super) fn append_new(
         &mut self,
         write: &FrameWrite<'_>,
@@ -204,7 +215,7 @@ impl ActiveSegment {
         Ok(entry)
     }
 
-    /// Appends a frame to the batch, as the write of this revision.
+    /// Appends a frame with this revision to the batch.
     pub(crate) fn append(&mut self, write: &FrameWrite<'_>, revision: u64) -> Result<SummaryEntry> {
         let FrameWrite {
             names,
@@ -214,15 +225,15 @@ impl ActiveSegment {
         } = *write;
         let offset = self.bytes + self.batch.bytes;
         let too_long = || Error::corrupt(&self.path, offset, "the segment is too long");
-        let stamp = CommitInfo {
+        let commit_info = CommitInfo {
             revision,
             modified_ms,
             unsynced_bytes: u32::try_from(offset - self.synced_bytes).map_err(|_| too_long())?,
         };
-        if self.gathered.bytes().is_empty() {
-            self.gathered.begin(offset);
+        if self.buffer.bytes().is_empty() {
+            self.buffer.begin(offset);
         }
-        let frame_bytes = frame.encode(stamp, self.gathered.end());
+        let frame_bytes = frame.encode(commit_info, self.buffer.end());
         let entry = SummaryEntry {
             hash: frame.hash,
             revision,
@@ -240,11 +251,11 @@ impl ActiveSegment {
             modified_ms,
         );
         self.last_revision = self.last_revision.max(revision);
-        if self.gathered.len() + frame.inline.len() <= GATHER_BYTES {
-            self.gathered.end().extend_from_slice(&frame.inline);
+        if self.buffer.len() + frame.inline.len() <= WRITE_BUFFER_BYTES {
+            self.buffer.end().extend_from_slice(&frame.inline);
             return Ok(entry);
         }
-        self.write_gathered_before(frame.inline.len() as u64)?;
+        self.write_buffered_before(frame.inline.len() as u64)?;
         let at = self.bytes + self.batch.bytes - frame.inline.len() as u64;
         self.file
             .write_all_at(&frame.inline, at)
@@ -252,8 +263,9 @@ impl ActiveSegment {
         Ok(entry)
     }
 
-    pub(super) fn mark(&self) -> BatchMark {
-        BatchMark {
+    /// The current end of the batch.
+    pub(super) fn savepoint(&self) -> Savepoint {
+        Savepoint {
             bytes: self.batch.bytes,
             revisions: self.batch.revisions,
             last_revision: self.last_revision,
@@ -262,39 +274,43 @@ impl ActiveSegment {
         }
     }
 
-    /// Cuts the batch back to where it was; returns how many revisions that gives back.
-    pub(super) fn cut_back(&mut self, mark: BatchMark) -> Result<u64, LogFailure> {
-        let revisions = self.batch.revisions - mark.revisions;
-        self.gathered.begin(self.bytes + mark.bytes);
-        self.batch.bytes = mark.bytes;
-        self.batch.revisions = mark.revisions;
-        self.last_revision = mark.last_revision;
+    /// Removes everything that was appended to the batch after `savepoint`, from the file too.
+    /// Returns the number of revisions that become unused.
+    pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) -> Result<u64, LogFailure> {
+        let revisions = self.batch.revisions - savepoint.revisions;
+        self.buffer.begin(self.bytes + savepoint.bytes);
+        self.batch.bytes = savepoint.bytes;
+        self.batch.revisions = savepoint.revisions;
+        self.last_revision = savepoint.last_revision;
         self.summary
-            .truncate(mark.summary_entries, mark.details_bytes);
-        let end = self.bytes + mark.bytes;
-        self.prepared_bytes = self.prepared_bytes.min(end);
+            .truncate(savepoint.summary_entries, savepoint.details_bytes);
+        let end = self.bytes + savepoint.bytes;
+        self.preallocated_end = self.preallocated_end.min(end);
         self.file
             .set_len(end)
             .map_err(|error| LogFailure::poisoned("truncate", &self.path, error))?;
         Ok(revisions)
     }
 
-    pub(super) fn write_gathered(&mut self) -> Result<()> {
-        self.write_gathered_before(0)
+    /// Writes the buffered frames to the file, without a sync.
+    pub(super) fn write_buffered(&mut self) -> Result<()> {
+        self.write_buffered_before(0)
     }
 
-    /// Writes what was gathered to where it ends `later` bytes before the batch does.
-    fn write_gathered_before(&mut self, later: u64) -> Result<()> {
+    /// Writes the buffer to the file so that it ends `later` bytes before the end of the
+    /// batch.
+    fn write_buffered_before(&mut self, later: u64) -> Result<()> {
         let end = self.bytes + self.batch.bytes - later;
-        if !self.gathered.bytes().is_empty() {
+        if !self.buffer.bytes().is_empty() {
             self.file
-                .write_all_at(self.gathered.bytes(), end - self.gathered.len() as u64)
+                .write_all_at(self.buffer.bytes(), end - self.buffer.len() as u64)
                 .map_err(|error| Error::io("write", &self.path, error))?;
-            self.gathered.begin(end);
+            self.buffer.begin(end);
         }
         Ok(())
     }
 
+    /// Syncs the file unless everything is synced already.
     pub(super) fn sync(&mut self) -> Result<(), LogFailure> {
         if self.synced_bytes == self.bytes {
             return Ok(());
@@ -302,55 +318,58 @@ impl ActiveSegment {
         self.force_sync()
     }
 
-    /// Writes zeros to where the next frames will go, where there are none any more: as
-    /// many as the segment is long, so that a short one takes little.
-    pub(super) fn prepare(&mut self) {
-        if self.is_synced() || self.bytes <= self.prepared_bytes {
+    /// Writes zeros behind the last frame if the zeros written earlier are used up. It writes
+    /// as many bytes as the segment is long, up to the maximum, so that a short segment stays
+    /// small.
+    pub(super) fn preallocate(&mut self) {
+        if self.is_synced() || self.bytes <= self.preallocated_end {
             return;
         }
-        let ahead = usize::try_from(self.bytes).unwrap_or(PREPARED_BYTES);
+        let ahead = usize::try_from(self.bytes).unwrap_or(PREALLOCATED_BYTES);
         let shift = misalignment(&ZEROS, self.bytes);
-        let zeros = ZEROS.get(shift..shift + ahead.min(PREPARED_BYTES));
+        let zeros = ZEROS.get(shift..shift + ahead.min(PREALLOCATED_BYTES));
         let zeros = zeros.unwrap_or_default();
         if self.file.write_all_at(zeros, self.bytes).is_err() {
-            // Nothing rests on them, and on a full disk others want the room.
+            // Preallocation is optional. On a full disk, other files need the space more.
             let _ = self.file.set_len(self.bytes);
         }
-        // After an error it is tried again once as much was written.
-        self.prepared_bytes = self.bytes + zeros.len() as u64;
+        // Set after an error too, so that the next attempt waits until this many bytes were
+        // written.
+        self.preallocated_end = self.bytes + zeros.len() as u64;
     }
 
-    /// Has the disk take up what is not synced, where that is much.
+    /// Syncs the file in another thread if many bytes are unsynced.
     pub(super) fn write_behind(&mut self, fs: &Arc<dyn Fs>) {
         self.write_behind
-            .note(fs, &self.path, self.bytes, self.synced_bytes);
+            .start_if_due(fs, &self.path, self.bytes, self.synced_bytes);
     }
 
-    /// Puts what was written on stable storage, and gives back what was prepared.
+    /// Removes the preallocated bytes and syncs the file.
     pub(super) fn finish(&mut self) -> Result<(), LogFailure> {
-        if self.prepared_bytes <= self.bytes {
+        if self.preallocated_end <= self.bytes {
             return self.sync();
         }
-        // What lies behind the last frame of a sealed segment is not a part of it, if it
-        // stays.
+        // An error is ignored: bytes behind the last frame of a sealed segment are not part of
+        // it.
         let _ = self.file.set_len(self.bytes);
-        self.prepared_bytes = self.bytes;
+        self.preallocated_end = self.bytes;
         self.force_sync()
     }
 
+    /// Syncs the file, and records how long that took.
     pub(super) fn force_sync(&mut self) -> Result<(), LogFailure> {
         let began = Instant::now();
         self.file
             .sync()
             .map_err(|error| LogFailure::poisoned("sync", &self.path, error))?;
-        self.sync_latency.add(began.elapsed());
+        self.sync_latency.record(began.elapsed());
         self.synced_bytes = self.bytes;
         Ok(())
     }
 
-    /// Ends the first batch of a segment that recovery filled.
+    /// Ends and syncs the first batch of a segment that recovery has filled.
     pub(crate) fn flush_recovered(&mut self) -> Result<()> {
-        self.write_gathered()?;
+        self.write_buffered()?;
         self.end_batch();
         self.file
             .sync()
@@ -361,45 +380,4 @@ impl ActiveSegment {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::format::frame::header::FrameKind;
-    use crate::model::names::NamespaceHash;
-    use crate::platform::fs::Disk;
-
-    #[test]
-    fn what_is_not_the_end_of_a_batch_is_in_no_image() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut active = ActiveSegment::create(&Disk, dir.path(), SegmentId::FIRST, 7).unwrap();
-        let names = Names::new("user", "client").unwrap();
-        let hash = NamespaceHash::of(&[0; 16], "user", "client");
-        let frame = EncodedFrame::new(
-            FrameKind::Delete,
-            hash,
-            ("user", "client"),
-            &[],
-            Bytes::new(),
-        );
-        let write = FrameWrite {
-            names: &names,
-            frame: &frame.unwrap(),
-            usage: Usage::default(),
-            modified_ms: 0,
-        };
-        let mut images = Vec::new();
-        for revision in [5, 6] {
-            active.begin_batch();
-            active.append_new(&write, revision).unwrap();
-            images.push(active.image());
-            active.end_batch();
-        }
-        images.push(active.image());
-        let seen = images.iter();
-        let seen: Vec<_> = seen.map(|(s, b)| (s.last_revision, b.len())).collect();
-        assert_eq!(seen, [(0, 0), (5, 1), (6, 2)]);
-        let lengths = images.iter().map(|(sealed, _)| sealed.bytes);
-        assert!(lengths.is_sorted_by(|a, b| a < b));
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
-//! The directory of a log, as it is read: which segments there are, and what each
-//! holds, by its summary or by its frames.
+//! The directory of a log: which segments exist, and the contents of each, from its summary or
+//! from its frames.
 //!
-//! It knows files and what is in them, and nothing of what is current.
+//! This module knows files and their contents. It does not know which frames are current.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 use crate::platform::fs::Fs;
 use crate::storage::io::remove_if_present;
-use crate::storage::log::removal_gate::{FilesHeld, RemovalGate};
+use crate::storage::log::removal_gate::{FilesGuard, RemovalGate};
 use crate::storage::log::scan::{SegmentScan, scan};
 use crate::storage::log::summary_file::{SummaryReader, write_summary};
 
-/// The log's directory and what every step needs to know of it.
+/// The directory of a log, with the values that are needed to read its files.
 #[derive(Clone)]
 pub(crate) struct LogDirectory {
     pub(crate) fs: Arc<dyn Fs>,
@@ -41,20 +41,21 @@ impl LogDirectory {
         }
     }
 
+    /// The hash of a namespace, with the key of this store.
     pub(crate) fn hash(&self, user: &str, client: &str) -> NamespaceHash {
         NamespaceHash::of(&self.hash_key, user, client)
     }
 
-    /// The error of a frame at this place that cannot be read.
+    /// The error for a frame that cannot be read.
     pub(crate) fn unreadable_frame(&self, segment: SegmentId, offset: Offset) -> Error {
         Error::corrupt(
             &file_header::path(&self.dir, segment),
             offset.into(),
-            "a frame here cannot be read",
+            "the frame at this offset cannot be read",
         )
     }
 
-    /// The files of segments, by id.
+    /// The files of all segments (frames and summaries) with the segment's id.
     pub(crate) fn files(&self) -> Result<Vec<(SegmentId, PathBuf)>> {
         let listing = self
             .fs
@@ -66,7 +67,7 @@ impl LogDirectory {
         Ok(numbered.collect())
     }
 
-    /// The segments on the disk, sealed or not.
+    /// The ids of all segments that have a file, sealed or not, in ascending order.
     pub(crate) fn segments(&self) -> Result<Vec<SegmentId>> {
         let mut ids: Vec<SegmentId> = self.files()?.into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
@@ -74,14 +75,15 @@ impl LogDirectory {
         Ok(ids)
     }
 
-    /// Keeps the files of all segments in place. Blocks while some are being removed.
-    pub(crate) fn hold(&self) -> FilesHeld<'_> {
-        self.removal_gate.hold()
+    /// Keeps the files of all segments from being removed until the returned guard is dropped.
+    /// Blocks while files are being removed.
+    pub(crate) fn hold_files(&self) -> FilesGuard<'_> {
+        self.removal_gate.add_reader()
     }
 
-    /// Removes the files of a segment, unless they are held. Returns whether they are gone.
-    /// Files that could not be removed are removed by the next open, because they are not
-    /// listed in the manifest.
+    /// Removes the files of a segment, unless a guard of [`Self::hold_files`] exists. Returns
+    /// whether the files are gone. If the removal fails, the next open removes the files,
+    /// because the manifest does not list them.
     pub(crate) fn remove(&self, id: SegmentId) -> Result<bool> {
         let Some(_removal) = self.removal_gate.try_remove() else {
             return Ok(false);
@@ -92,49 +94,55 @@ impl LogDirectory {
         Ok(true)
     }
 
-    /// Blocks until nobody holds the files.
+    /// Blocks until no guard of [`Self::hold_files`] exists.
     pub(crate) fn wait_until_released(&self) {
         self.removal_gate.wait_for_readers();
     }
 
+    /// Reads a segment frame by frame, up to `end`, or to the end of its file.
     pub(crate) fn scan(&self, id: SegmentId, end: Option<u64>) -> Result<SegmentScan> {
         scan(&*self.fs, &self.dir, (id, self.store, &self.hash_key), end)
     }
 
-    /// The summary of a sealed segment of this length as it was written.
+    /// Reads the summary of a sealed segment of this length.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where it is damaged, missing or of another length.
+    /// - [`Error::Corrupt`]: the summary is damaged or missing, or belongs to a segment of
+    ///   another length.
+    /// - [`Error::Unreadable`]: the disk does not return the summary.
+    /// - [`Error::Io`]: any other failure.
     pub(crate) fn summary(&self, id: SegmentId, segment_bytes: u64) -> Result<Summary> {
         let summary = self.open_summary(id)?.summary()?;
         if summary.segment_bytes == segment_bytes {
             return Ok(summary);
         }
         let path = entry::path(&self.dir, id);
-        let what = "it is of a segment of another length";
+        let what = "the summary belongs to a segment of another length";
         Err(Error::corrupt(&path, entry::COUNTS_AT as u64, what))
     }
 
-    /// The same, made from the frames where it is damaged.
+    /// Reads the summary of a sealed segment. If the summary is damaged, it is rebuilt in
+    /// memory from the segment's frames.
     ///
     /// # Errors
-    /// That of the frames, where both are.
+    /// The error of reading the frames, if both are damaged.
     pub(crate) fn sealed_summary(&self, id: SegmentId, sealed: SealedSegment) -> Result<Summary> {
         match self.summary(id, sealed.bytes) {
             Err(error) if error.is_damage() => {
-                let builder = self.summary_by_frames(id, sealed.bytes, sealed.last_revision)?;
+                let builder = self.summary_from_frames(id, sealed.bytes, sealed.last_revision)?;
                 Ok(builder.into_summary(sealed.bytes))
             }
             other => other,
         }
     }
 
+    /// Opens the summary of a segment and checks its length.
     pub(crate) fn open_summary(&self, id: SegmentId) -> Result<SummaryReader> {
         SummaryReader::open(&*self.fs, &self.dir, id, self.store)
     }
 
-    /// The summary of a sealed segment, made from its frames.
-    pub(crate) fn summary_by_frames(
+    /// Builds the summary of a sealed segment from its frames.
+    pub(crate) fn summary_from_frames(
         &self,
         id: SegmentId,
         segment_bytes: u64,
@@ -145,19 +153,21 @@ impl LogDirectory {
         Ok(found.summary(segment_bytes))
     }
 
-    /// The entries of a sealed segment whose frames take so many bytes.
+    /// Reads the summary entries of a sealed segment. `frames_bytes` is the total size of its
+    /// frames. If the summary is damaged, they are rebuilt from the frames.
     pub(crate) fn entries(&self, id: SegmentId, frames_bytes: u64) -> Result<Vec<SummaryEntry>> {
         let segment_bytes = file_header::HEADER_BYTES + frames_bytes;
         match self.summary(id, segment_bytes) {
             Ok(summary) => Ok(summary.entries),
             Err(error) if error.is_damage() => {
-                let summary = self.summary_by_frames(id, segment_bytes, u64::MAX)?;
+                let summary = self.summary_from_frames(id, segment_bytes, u64::MAX)?;
                 Ok(summary.entries().to_vec())
             }
             Err(error) => Err(error),
         }
     }
 
+    /// Writes the summary of a segment durably.
     pub(crate) fn write_summary(
         &self,
         id: SegmentId,
@@ -167,11 +177,11 @@ impl LogDirectory {
         write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
     }
 
-    /// The entries of a segment with their names: by its summary, or by its frames
-    /// where that is damaged or not written yet.
+    /// Reads the summary entries of a segment with the names of their namespaces. If the
+    /// summary cannot be read, or is not written yet, they are rebuilt from the frames.
     ///
     /// # Errors
-    /// An error that [is damage](Error::is_damage) if neither can be read.
+    /// An error that [is damage](Error::is_damage) if the frames are damaged too.
     pub(crate) fn details(&self, id: SegmentId) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
         let read = self
             .open_summary(id)
@@ -189,6 +199,7 @@ impl LogDirectory {
     }
 }
 
+/// The segment that a file name belongs to; `None` for other files.
 fn segment_id(path: &Path) -> Option<SegmentId> {
     let (id, extension) = path.file_name()?.to_str()?.split_once('.')?;
     let ours = id.len() == 8 && (extension.starts_with("seg") || extension.starts_with("sum"));

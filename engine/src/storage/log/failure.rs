@@ -9,9 +9,9 @@ use crate::model::error::Error;
 /// Whether the log can still be written to after a failed write.
 #[derive(Debug)]
 pub(crate) enum LogFailure {
-    /// Nothing has changed. Later writes may succeed.
+    /// The log is unchanged. Later writes may succeed.
     Refused(Error),
-    /// It is not known what is on the disk, so no write may follow.
+    /// The state of the disk is unknown, so nothing may be written any more.
     Poisoned(Error),
 }
 
@@ -25,7 +25,7 @@ impl LogFailure {
         })
     }
 
-    /// Turns the error of such an operation into one that stops writing.
+    /// Converts the error of an operation after which the state of the disk is unknown.
     pub(super) fn poison(error: Error) -> Self {
         Self::Poisoned(match error {
             Error::Io { op, path, source } => Error::Poisoned { op, path, source },
@@ -38,7 +38,7 @@ impl LogFailure {
         })
     }
 
-    /// The error, whatever it means for later writes.
+    /// Returns the error of either variant.
     pub(crate) fn into_error(self) -> Error {
         match self {
             Self::Refused(error) | Self::Poisoned(error) => error,

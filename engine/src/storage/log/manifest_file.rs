@@ -1,5 +1,5 @@
-//! The manifest's file. It is replaced as a whole: the new one is written to another
-//! name, synced, renamed, and the directory is synced.
+//! Reading and replacing the manifest's file. It is replaced atomically: the new manifest is
+//! written under another name and synced, then renamed, then the directory is synced.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,18 @@ use crate::format::codec;
 use crate::format::manifest::{HEADER_BYTES, Manifest};
 use crate::model::error::{Error, Result};
 use crate::platform::fs::Fs;
-use crate::storage::io::{read_at, stage_file, switch_file};
+use crate::storage::io::{install_file, read_at, stage_file};
 
 fn temporary_path(dir: &Path) -> PathBuf {
     dir.join("manifest.new")
 }
 
-/// Reads the manifest of the log in `dir`; `None` if there is none.
+/// Reads the manifest of the log in `dir`. Returns `None` if there is no manifest.
 ///
 /// # Errors
-/// [`Error::Corrupt`], [`Error::UnsupportedFormat`], [`Error::Io`].
+/// - [`Error::Corrupt`] or [`Error::Unreadable`]: the manifest is damaged.
+/// - [`Error::UnsupportedFormat`]: a newer version of prefd has written it.
+/// - [`Error::Io`]: the file could not be opened.
 pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>> {
     let path = Manifest::path(dir);
     let file = match fs.open(&path) {
@@ -37,20 +39,21 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>> {
     Manifest::decode(&path, &bytes).map(Some)
 }
 
-/// Makes this the manifest of the log in `dir`, durably.
+/// Replaces the manifest of the log in `dir` durably.
 pub(crate) fn write(manifest: &Manifest, fs: &dyn Fs, dir: &Path) -> Result<()> {
     stage(manifest, fs, dir)?;
-    switch(fs, dir)
+    install(fs, dir)
 }
 
-/// Writes the new manifest to a temporary file. After an error nothing has changed.
+/// Writes the new manifest to a temporary file and syncs it. The manifest itself is unchanged,
+/// even after an error.
 pub(crate) fn stage(manifest: &Manifest, fs: &dyn Fs, dir: &Path) -> Result<()> {
     let bytes = manifest.encode(&Manifest::path(dir))?;
     stage_file(fs, &temporary_path(dir), &bytes)
 }
 
-/// Replaces the manifest by the staged one. After an error it is unknown which of the two
-/// is on the disk.
-pub(crate) fn switch(fs: &dyn Fs, dir: &Path) -> Result<()> {
-    switch_file(fs, dir, &temporary_path(dir), &Manifest::path(dir))
+/// Replaces the manifest with the staged one durably. After an error it is unknown which of
+/// the two is on the disk.
+pub(crate) fn install(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    install_file(fs, dir, &temporary_path(dir), &Manifest::path(dir))
 }

@@ -1,5 +1,5 @@
-//! Reading frames at known places. It trusts nothing: every checksum is verified,
-//! and the frame must be the one that was asked for.
+//! Reads single frames at known locations. It verifies every checksum, and that the frame is
+//! the expected one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::model::limits::Usage;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at};
 
-/// Bytes read at once where only the metadata is wanted: the header and metadata
-/// of nearly every frame fit.
+/// Bytes read to get only the metadata of a frame. The header and metadata of nearly every
+/// frame fit.
 const METADATA_READ_BYTES: u32 = 4096;
 
-/// Reads frames, keeping a bounded number of segments open.
+/// Reads frames, and keeps the files of recently read segments open, up to a maximum number.
 pub(crate) struct FrameReader {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
@@ -30,25 +30,25 @@ pub(crate) struct FrameReader {
     open: Cache<SegmentId, OpenSegment>,
 }
 
-/// A segment that is open.
+/// The open file of a segment.
 #[derive(Clone)]
 struct OpenSegment {
     file: Arc<dyn File>,
     version: FormatVersion,
 }
 
-/// A frame whose checksums hold.
+/// A frame with valid checksums.
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
     pub(crate) user: String,
     pub(crate) client: String,
-    /// In the document's order; empty in a delete.
+    /// In the document's order; empty for a delete.
     pub(crate) members: Vec<Member>,
     pub(crate) usage: Usage,
     pub(crate) inline: Bytes,
 }
 
-/// A frame as far as it was read.
+/// The header and metadata of a frame, and the bytes of it that were read.
 struct PartialFrame {
     header: FrameHeader,
     meta: FrameMeta,
@@ -56,6 +56,7 @@ struct PartialFrame {
 }
 
 impl FrameReader {
+    /// Reads from the log in `dir`, with at most `open_segments` open files.
     pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path, store: StoreId, open_segments: usize) -> Self {
         Self {
             fs,
@@ -65,12 +66,13 @@ impl FrameReader {
         }
     }
 
-    /// The frame that `entry` points to; it must be of this namespace.
+    /// Reads the frame at `entry`, which must belong to this namespace.
     pub(crate) fn frame(&self, names: (&str, &str), entry: &FrameLocation) -> Result<Frame> {
         self.any_frame(entry, |meta| meta.is_of(names))
     }
 
-    /// The same without its inline bytes: the numbers in it, and what the document takes.
+    /// Reads the header of the frame at `entry` and the size of its document, without the
+    /// document. The frame must belong to this namespace.
     pub(crate) fn metadata(
         &self,
         names: (&str, &str),
@@ -78,21 +80,21 @@ impl FrameReader {
     ) -> Result<(FrameHeader, Usage)> {
         let bytes = entry.bytes.min(METADATA_READ_BYTES);
         let PartialFrame { header, meta, .. } =
-            self.begin(entry, bytes, |meta| meta.is_of(names))?;
+            self.read_metadata(entry, bytes, |meta| meta.is_of(names))?;
         Ok((header, meta.usage(header.kind)))
     }
 
-    /// The frame that `entry` points to; its namespace must be as `is_right` says.
+    /// Reads the frame at `entry`. `is_expected` checks the namespace in its metadata.
     pub(crate) fn any_frame(
         &self,
         entry: &FrameLocation,
-        is_right: impl Fn(&FrameMeta) -> bool,
+        is_expected: impl Fn(&FrameMeta) -> bool,
     ) -> Result<Frame> {
         let PartialFrame {
             header,
             mut meta,
             buffer,
-        } = self.begin(entry, entry.bytes, is_right)?;
+        } = self.read_metadata(entry, entry.bytes, is_expected)?;
         let inline_at = header.meta_end();
         let corrupt = |what| {
             let offset = u64::from(entry.offset) + inline_at as u64;
@@ -100,7 +102,7 @@ impl FrameReader {
         };
         let mut inline = Bytes::from(buffer);
         if inline.len() < inline_at {
-            return Err(corrupt("the frame is cut short"));
+            return Err(corrupt("the frame is truncated"));
         }
         inline.advance(inline_at);
         if crc32fast::hash(&inline) != header.inline_crc {
@@ -111,7 +113,7 @@ impl FrameReader {
         let client = std::mem::take(&mut meta.client);
         let members = meta
             .into_members(header.kind, &inline)
-            .ok_or_else(|| corrupt("the values are not where the metadata says"))?;
+            .ok_or_else(|| corrupt("the metadata does not match the values"))?;
         Ok(Frame {
             header,
             user,
@@ -122,25 +124,27 @@ impl FrameReader {
         })
     }
 
-    /// Closes a segment whose file is gone, so that its space is given back.
-    pub(crate) fn forget(&self, segment: SegmentId) {
+    /// Closes the file of a removed segment, so that the file system can free its space.
+    pub(crate) fn close_segment(&self, segment: SegmentId) {
         self.open.remove(&segment);
     }
 
-    /// Reads the first `bytes` of the frame, and more where the metadata needs it.
-    fn begin(
+    /// Reads and checks the header and metadata of the frame at `entry`. Reads the first
+    /// `bytes` bytes at once, and the rest of the metadata if it is longer.
+    fn read_metadata(
         &self,
         entry: &FrameLocation,
         bytes: u32,
-        is_right: impl Fn(&FrameMeta) -> bool,
+        is_expected: impl Fn(&FrameMeta) -> bool,
     ) -> Result<PartialFrame> {
-        // Only errors name it, and to write it down takes as long as a tenth of a read.
+        // Formatting the path takes a tenth of the time of a read, so it is done for errors
+        // only.
         let path = || self.path(entry.segment);
         let offset = u64::from(entry.offset);
         let corrupt = |what: &str| Error::corrupt(&path(), offset, what);
         let OpenSegment { file, version } = self.segment(entry.segment)?;
         let mut buffer = read_at(&*file, path, offset, bytes as usize)?;
-        // Up to where the frame ends by what is known of it, no further.
+        // Never reads beyond the frame's length according to the table.
         let read_to = |buffer: &mut Vec<u8>, end: usize| {
             if buffer.len() < end && end <= entry.bytes as usize {
                 *buffer = read_at(&*file, path, offset, end)?;
@@ -153,18 +157,18 @@ impl FrameReader {
         let head =
             FrameHead::decode(version, &buffer, offset).map_err(|no| no.at(&path(), offset))?;
         let header = head.header;
-        let is_the_one = header.revision == entry.revision
+        let is_expected_frame = header.revision == entry.revision
             && header.frame_bytes() == u64::from(entry.bytes)
             && EntryKind::of(&header) == entry.kind;
-        if !is_the_one {
-            return Err(corrupt("the frame is not the one that was written here"));
+        if !is_expected_frame {
+            return Err(corrupt("the frame is not the expected one"));
         }
         read_to(&mut buffer, header.meta_end())?;
         let section = buffer
             .get(header.head_bytes as usize..header.meta_end())
-            .ok_or_else(|| corrupt("the frame is cut short"))?;
+            .ok_or_else(|| corrupt("the frame is truncated"))?;
         let (header, meta) = head.meta(section).map_err(corrupt)?;
-        if !is_right(&meta) {
+        if !is_expected(&meta) {
             return Err(corrupt("the frame belongs to another namespace"));
         }
         Ok(PartialFrame {
@@ -174,6 +178,8 @@ impl FrameReader {
         })
     }
 
+    /// Returns the open file of a segment. If the file is not open, opens it and checks its
+    /// header.
     fn segment(&self, id: SegmentId) -> Result<OpenSegment> {
         self.open.get_or_insert_with(&id, || {
             let path = self.path(id);
@@ -186,7 +192,7 @@ impl FrameReader {
         })
     }
 
-    /// The file of a segment, for errors that name it.
+    /// The path of a segment's file, for error messages.
     pub(crate) fn path(&self, segment: SegmentId) -> PathBuf {
         file_header::path(&self.dir, segment)
     }
@@ -198,12 +204,13 @@ mod tests {
     use crate::platform::fs::Disk;
 
     #[test]
-    fn a_forged_length_takes_no_memory() {
+    fn read_with_a_forged_length_allocates_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("short");
         let file = Disk.create(&path).expect("a file");
         file.write_all_at(b"short", 0).expect("it is written");
-        // No allocator has this much: asking for it would end the process.
+        // No allocator can provide this many bytes, so trying to allocate them would abort the
+        // test.
         let read = read_at(&*file, || path.clone(), 2, isize::MAX as usize);
         assert!(matches!(read, Err(Error::Corrupt { offset: 2, .. })));
     }

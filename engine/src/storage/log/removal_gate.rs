@@ -1,9 +1,9 @@
-//! Keeps the files of segments in place while somebody reads through all of them.
+//! Keeps segment files from being removed while a reader iterates over all of them.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Readers of all files on one side, removals of files on the other. No lock is held while
-/// files are read or removed.
+/// Lets either any number of readers or any number of removals proceed, but not both. No lock
+/// is held while files are read or removed.
 #[derive(Default)]
 pub(super) struct RemovalGate {
     state: Mutex<GateState>,
@@ -16,11 +16,11 @@ struct GateState {
     removals: usize,
 }
 
-/// No file is removed while this lives.
-pub(crate) struct FilesHeld<'a>(&'a RemovalGate);
+/// Guard of a reader. No file is removed while it exists.
+pub(crate) struct FilesGuard<'a>(&'a RemovalGate);
 
-/// No reader begins while this lives.
-pub(super) struct Removal<'a>(&'a RemovalGate);
+/// Guard of a removal. No reader starts while it exists.
+pub(super) struct RemovalGuard<'a>(&'a RemovalGate);
 
 impl RemovalGate {
     fn lock(&self) -> MutexGuard<'_, GateState> {
@@ -33,36 +33,36 @@ impl RemovalGate {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Blocks until no file is being removed.
-    pub(super) fn hold(&self) -> FilesHeld<'_> {
+    /// Registers a reader. Blocks until no file is being removed.
+    pub(super) fn add_reader(&self) -> FilesGuard<'_> {
         self.wait_while(|state| state.removals > 0).readers += 1;
-        FilesHeld(self)
+        FilesGuard(self)
     }
 
-    /// `None` if the files are held. Never blocks.
-    pub(super) fn try_remove(&self) -> Option<Removal<'_>> {
+    /// Registers a removal. Returns `None` if there are readers. Never blocks.
+    pub(super) fn try_remove(&self) -> Option<RemovalGuard<'_>> {
         let mut state = self.lock();
         if state.readers > 0 {
             return None;
         }
         state.removals += 1;
-        Some(Removal(self))
+        Some(RemovalGuard(self))
     }
 
-    /// Blocks until nobody holds the files.
+    /// Blocks until there are no readers.
     pub(super) fn wait_for_readers(&self) {
         drop(self.wait_while(|state| state.readers > 0));
     }
 }
 
-impl Drop for FilesHeld<'_> {
+impl Drop for FilesGuard<'_> {
     fn drop(&mut self) {
         self.0.lock().readers -= 1;
         self.0.changed.notify_all();
     }
 }
 
-impl Drop for Removal<'_> {
+impl Drop for RemovalGuard<'_> {
     fn drop(&mut self) {
         self.0.lock().removals -= 1;
         self.0.changed.notify_all();

@@ -1,9 +1,9 @@
-//! Scanning a segment frame by frame, where no summary tells what is in it: after a
-//! crash, and where a summary is lost.
+//! Scans a segment frame by frame, if no summary lists its contents: after a crash, or if the
+//! summary is damaged.
 //!
-//! What does not check out is stepped over to the next frame that does. A frame
-//! cannot be faked from inside a document: its magic holds a control character,
-//! which JSON text cannot hold.
+//! Invalid bytes are skipped up to the next valid frame head. A document cannot contain a
+//! forged frame: a frame's magic contains a control character, and JSON text cannot contain
+//! one.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,28 +23,30 @@ use crate::model::names::NamespaceHash;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at, stored_len};
 
-/// Bytes read at once.
+/// Minimum number of bytes per read.
 const WINDOW_BYTES: u64 = 1024 * 1024;
 
-/// What a segment holds, by its own bytes.
+/// The contents of a segment, read from the segment itself.
 pub(crate) struct SegmentScan {
+    /// Frames and invalid ranges, sorted by offset, without gaps.
     pub(crate) items: Vec<ScanItem>,
-    /// The highest watermark of its frames: below it everything was synced.
+    /// The highest watermark in the frames. All bytes of the segment before it were synced.
     pub(crate) watermark: u64,
-    /// The highest revision of its frames.
+    /// The highest revision in the frames.
     pub(crate) last_revision: u64,
 }
 
+/// A frame, or a range of invalid bytes.
 pub(crate) struct ScanItem {
     pub(crate) offset: Offset,
-    /// Bytes to the next item.
+    /// Number of bytes up to the next item.
     pub(crate) bytes: u32,
     pub(crate) found: ScanFound,
 }
 
 impl ScanItem {
     /// # Errors
-    /// [`Error::Corrupt`] if a segment cannot be that long.
+    /// [`Error::Corrupt`] if the item lies beyond the maximum length of a segment.
     fn new(path: &Path, offset: u64, bytes: u64, found: ScanFound) -> Result<Self> {
         let narrow = Offset::new(offset).zip(u32::try_from(bytes).ok());
         let too_long = || Error::corrupt(path, offset, "the segment is too long");
@@ -56,7 +58,7 @@ impl ScanItem {
         })
     }
 
-    /// As the summary of its segment names it.
+    /// The summary entry of this item.
     pub(crate) fn entry(
         &self,
         hash: NamespaceHash,
@@ -74,26 +76,30 @@ impl ScanItem {
         }
     }
 
+    /// Returns whether the item begins before this offset.
     fn is_before(&self, end: u64) -> bool {
         u64::from(self.offset) < end
     }
 }
 
+/// What a [`ScanItem`] consists of.
 pub(crate) enum ScanFound {
     Frame(Box<ValidFrame>),
-    /// Something that is no whole frame; of this namespace, if that can be told.
+    /// Bytes that are not a complete valid frame, with the namespace of the damaged frame if
+    /// it is known.
     Invalid(Option<NamespaceHash>),
 }
 
-/// A frame that holds.
+/// A frame with valid checksums.
 pub(crate) struct ValidFrame {
-    /// The one that it says it is of, or that of its names where it does not say.
+    /// The hash in the frame's head, or the hash of its names if the version of the head
+    /// stores none.
     pub(crate) hash: NamespaceHash,
     pub(crate) header: FrameHeader,
     pub(crate) meta: FrameMeta,
 }
 
-/// Bytes `from..end` of a segment, read in windows.
+/// The bytes of a segment up to `end`, read in windows.
 struct ScanWindow {
     file: Arc<dyn File>,
     version: FormatVersion,
@@ -104,7 +110,8 @@ struct ScanWindow {
 }
 
 impl ScanWindow {
-    /// The bytes from `offset`, at least `len` of them unless the end is nearer.
+    /// Returns the bytes from `offset` to the end of the window: at least `len` bytes, or all
+    /// bytes up to `end`.
     fn at(&mut self, offset: u64, len: u64) -> Result<&[u8]> {
         let wanted = len.min(self.end.saturating_sub(offset));
         let have_end = self.start + self.bytes.len() as u64;
@@ -121,7 +128,7 @@ impl ScanWindow {
         Ok(self.bytes.get(begin..).unwrap_or_default())
     }
 
-    /// The frame head at `offset`, or why there is none.
+    /// Decodes the frame head at `offset`.
     fn head(&mut self, offset: u64) -> Result<std::result::Result<FrameHead, HeadError>> {
         let version = self.version;
         let begin = self.at(offset, frame::MIN_HEAD_BYTES as u64)?;
@@ -133,7 +140,10 @@ impl ScanWindow {
 /// Scans a segment up to `end`, or to the end of its file.
 ///
 /// # Errors
-/// [`Error::Corrupt`] where the file is missing, or is not this segment at all.
+/// - [`Error::Corrupt`]: the file is missing, or is not this segment.
+/// - [`Error::Unreadable`]: the disk does not return the bytes.
+/// - [`Error::UnsupportedFormat`]: a newer version of prefd has written a frame.
+/// - [`Error::Io`]: any other failure.
 pub(crate) fn scan(
     fs: &dyn Fs,
     dir: &Path,
@@ -154,13 +164,15 @@ pub(crate) fn scan(
             bytes: Vec::new(),
         };
         match scan_window(window, of, end) {
-            // Who writes it has cut off the room that was prepared: it is being sealed.
+            // The committer has removed the preallocated bytes to seal the segment, so the
+            // file became shorter during the scan. Scan it again.
             Err(error) if error.is_damage() && stat()? < len => {}
             scanned => return scanned,
         }
     }
 }
 
+/// Scans the segment that `window` reads from.
 fn scan_window(
     mut window: ScanWindow,
     (id, store, hash_key): (SegmentId, StoreId, &[u8; 16]),
@@ -176,7 +188,7 @@ fn scan_window(
     };
     let mut at = file_header::HEADER_BYTES;
     while at < window.end {
-        if end.is_none() && is_prepared(&mut window, at)? {
+        if end.is_none() && is_preallocated(&mut window, at)? {
             break;
         }
         let item = item_at(&mut window, at, hash_key)?;
@@ -187,7 +199,7 @@ fn scan_window(
         at += u64::from(item.bytes);
         scan.items.push(item);
     }
-    // A file that is shorter than what was sealed has lost its end.
+    // The file is shorter than the sealed segment was: its end is lost.
     if let Some(end) = end.filter(|end| *end > at) {
         let lost = ScanFound::Invalid(None);
         scan.items.push(ScanItem::new(&path, at, end - at, lost)?);
@@ -195,8 +207,8 @@ fn scan_window(
     Ok(scan)
 }
 
-/// Whether nothing but zeros comes from here on: room that was made for frames.
-fn is_prepared(window: &mut ScanWindow, mut at: u64) -> Result<bool> {
+/// Returns whether all bytes from `at` on are zero, which means that they were preallocated.
+fn is_preallocated(window: &mut ScanWindow, mut at: u64) -> Result<bool> {
     while at < window.end {
         let bytes = window.at(at, 1)?;
         if bytes.iter().any(|byte| *byte != 0) {
@@ -207,6 +219,7 @@ fn is_prepared(window: &mut ScanWindow, mut at: u64) -> Result<bool> {
     Ok(true)
 }
 
+/// Returns the frame at `at`, or the range of invalid bytes that begins there.
 fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<ScanItem> {
     let room = window.end - at;
     let path = window.path.clone();
@@ -223,7 +236,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
                 None => invalid(to_next, None),
             };
         }
-        // Somebody wrote it who knows more: it is neither damage nor a torn tail.
+        // A newer version has written this frame. It is not damage, and not the torn end of a
+        // batch.
         Err(foreign) => return Err(foreign.at(&window.path, at)),
     };
     let header = head.header;
@@ -239,8 +253,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         .get(head_bytes..meta_end)
         .and_then(|section| head.meta(section).ok());
     let found = match (meta, inline) {
-        // What was synced before it lies before it. A watermark beyond that would have
-        // the segment sealed at a length that it never had.
+        // Only bytes before a frame can have been synced when it was written. A watermark
+        // beyond the frame would seal the segment at a length that it never had.
         (Some((header, meta)), Some(inline))
             if crc32fast::hash(inline) == header.inline_crc
                 && header.watermark <= at
@@ -253,14 +267,15 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
     ScanItem::new(&path, at, frame_bytes, found)
 }
 
-/// The offset of the next frame head that checks out, whatever its version, or the end.
+/// Returns the offset of the next frame head that is valid or has an unknown version. Returns
+/// the end of the window if there is none.
 fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
     let magic = frame::magic(window.version);
     while at + magic.len() as u64 <= window.end {
         let end = window.end;
         let bytes = window.at(at, magic.len() as u64)?;
         let Some(found) = memmem::find(bytes, magic) else {
-            // The magic may begin in the last bytes.
+            // The window may end in the middle of a magic.
             let skip = bytes.len().saturating_sub(magic.len() - 1).max(1);
             at += skip as u64;
             continue;
@@ -276,8 +291,8 @@ fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
 }
 
 impl SegmentScan {
-    /// Where what recovery keeps ends: behind the watermark, the first item that is no
-    /// frame ends what can be told.
+    /// Returns the end of what recovery keeps: the offset of the first invalid item at or
+    /// after the watermark, or `u64::MAX` if all items there are valid.
     pub(crate) fn valid_end(&self) -> u64 {
         let is_torn = |item: &&ScanItem| {
             !item.is_before(self.watermark) && matches!(item.found, ScanFound::Invalid(_))
@@ -288,9 +303,10 @@ impl SegmentScan {
             .map_or(u64::MAX, |item| item.offset.into())
     }
 
-    /// For each item, the highest revision that it can have if it is damaged: below that
-    /// of the next frame of its namespace, since the frames of one namespace lie in the
-    /// order of their revisions. (Those of different ones do not: compaction copies.)
+    /// Returns for each item the highest revision that the frame can have had if the item is
+    /// damaged. Frames of one namespace lie in the order of their revisions, so it is below
+    /// the revision of the next frame of the same namespace. Frames of different namespaces
+    /// are not in that order, because compaction copies frames.
     fn bounds(&self) -> Vec<u64> {
         let mut next = HashMap::new();
         let backwards = self.items.iter().rev().map(|item| match &item.found {
@@ -308,7 +324,7 @@ impl SegmentScan {
         bounds
     }
 
-    /// The summary of the items before `end`. What is invalid there is damage.
+    /// Builds the summary of the items before `end`. Invalid items become entries for damage.
     pub(crate) fn summary(&self, end: u64) -> SummaryBuilder {
         let mut summary = SummaryBuilder::default();
         let bounds = self.bounds();
@@ -346,95 +362,4 @@ impl SegmentScan {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-    use crate::platform::fs::Disk;
-    use crate::{Config, Engine, WriteOptions};
-
-    /// A file that is cut once its length was asked for.
-    struct TruncatingFile {
-        file: Arc<dyn File>,
-        is_asked: AtomicBool,
-    }
-
-    impl File for TruncatingFile {
-        fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-            self.file.read_exact_at(buffer, offset)
-        }
-
-        fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-            self.file.write_all_at(bytes, offset)
-        }
-
-        fn sync(&self) -> io::Result<()> {
-            self.file.sync()
-        }
-
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            self.file.set_len(len)
-        }
-
-        fn len(&self) -> io::Result<u64> {
-            let was_asked = self.is_asked.swap(true, Ordering::Relaxed);
-            Ok(self.file.len()? + if was_asked { 0 } else { 4096 })
-        }
-    }
-
-    struct TruncatingFs;
-
-    impl Fs for TruncatingFs {
-        fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-            Ok(Arc::new(TruncatingFile {
-                file: Disk.open(path)?,
-                is_asked: AtomicBool::new(false),
-            }))
-        }
-
-        fn open_for_write(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-            Disk.open_for_write(path)
-        }
-
-        fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-            Disk.create(path)
-        }
-
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            Disk.rename(from, to)
-        }
-
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            Disk.remove(path)
-        }
-
-        fn create_dir(&self, path: &Path) -> io::Result<()> {
-            Disk.create_dir(path)
-        }
-
-        fn sync_dir(&self, path: &Path) -> io::Result<()> {
-            Disk.sync_dir(path)
-        }
-
-        fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-            Disk.list(path)
-        }
-    }
-
-    #[test]
-    fn a_segment_that_is_sealed_meanwhile_is_scanned_to_its_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(Config::new(dir.path())).unwrap();
-        let namespace = engine.namespace("u", "c").unwrap();
-        namespace.write(b"{}", WriteOptions::default()).unwrap();
-        engine.close().unwrap();
-        let log = dir.path().join("log");
-        let manifest = crate::storage::log::manifest_file::read(&Disk, &log)
-            .unwrap()
-            .unwrap();
-        let of = (manifest.segments[0].id, manifest.store, &manifest.hash_key);
-        let scanned = scan(&TruncatingFs, &log, of, None).unwrap();
-        assert_eq!(scanned.items.len(), 1);
-    }
-}
+mod tests;

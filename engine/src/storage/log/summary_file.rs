@@ -1,4 +1,4 @@
-//! Summary files: reading one section at a time, and writing one durably.
+//! Summary files: reading one section at a time, and writing a summary durably.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::format::summary::entry::{self, ENTRIES_AT, Summary, SummaryCounts, Su
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 use crate::platform::fs::{File, Fs};
-use crate::storage::io::{open_stored, read_into, stage_file, stored_len, switch_file};
+use crate::storage::io::{install_file, open_stored, read_into, stage_file, stored_len};
 
-/// A summary file that is open for reading.
+/// An open summary file.
 pub(crate) struct SummaryReader {
     path: PathBuf,
     file: Arc<dyn File>,
@@ -20,6 +20,7 @@ pub(crate) struct SummaryReader {
 }
 
 impl SummaryReader {
+    /// Opens the summary of a segment and checks its counts and its length.
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: SegmentId, store: StoreId) -> Result<Self> {
         let path = entry::path(dir, id);
         let file = open_stored(fs, &path)?;
@@ -38,7 +39,7 @@ impl SummaryReader {
         Ok(Self { path, file, counts })
     }
 
-    /// Reads a section. The file is known to be long enough for it.
+    /// Reads a section. [`Self::open`] has checked that the file is long enough.
     fn section(&self, at: usize, bytes: usize) -> Result<Vec<u8>> {
         let mut section = vec![0; bytes];
         read_into(&*self.file, || self.path.clone(), at as u64, &mut section)?;
@@ -50,19 +51,19 @@ impl SummaryReader {
         self.counts.entries
     }
 
-    /// Entries and blob references.
+    /// Reads the entries and the blob references.
     pub(crate) fn summary(&self) -> Result<Summary> {
         let opening = self.section(ENTRIES_AT, self.counts.details_at() - ENTRIES_AT)?;
         summary::decode_entries(&self.path, &self.counts, &opening)
     }
 
-    /// The details, one for each entry.
+    /// Reads the details, one for each entry.
     pub(crate) fn details(&self) -> Result<Vec<SummaryDetail>> {
         let bytes = self.section(self.counts.details_at(), self.counts.details_bytes)?;
         summary::decode_details(&self.path, &self.counts, &bytes)
     }
 
-    /// Encodes what was read again, in its own version, for the fuzzers.
+    /// Reads the summary and encodes it again in the same version, for the fuzzers.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn reencode(&self, id: SegmentId, store: StoreId) -> Result<Vec<u8>> {
         let (found, details) = (self.summary()?, self.details()?);
@@ -79,7 +80,7 @@ impl SummaryReader {
     }
 }
 
-/// Writes a segment's summary, durably.
+/// Writes the summary of a segment durably, and replaces an older one.
 pub(crate) fn write_summary(
     fs: &dyn Fs,
     dir: &Path,
@@ -92,5 +93,5 @@ pub(crate) fn write_summary(
     let temporary = path.with_extension("sum.new");
     let bytes = summary::encode(builder, id, store, segment_bytes);
     stage_file(fs, &temporary, &bytes)?;
-    switch_file(fs, dir, &temporary, &path)
+    install_file(fs, dir, &temporary, &path)
 }

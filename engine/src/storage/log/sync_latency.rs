@@ -1,4 +1,4 @@
-//! How long syncs of the log take.
+//! The durations of the log's syncs.
 
 use std::time::Duration;
 
@@ -15,11 +15,13 @@ impl Default for SyncLatency {
 }
 
 impl SyncLatency {
-    pub(crate) fn add(&self, took: Duration) {
+    /// Adds the duration of a sync.
+    pub(crate) fn record(&self, took: Duration) {
         self.0
             .add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// The durations since the store was opened.
     pub(crate) fn histogram(&self) -> Histogram {
         self.0.histogram()
     }

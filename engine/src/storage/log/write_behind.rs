@@ -1,8 +1,9 @@
-//! Writing behind: the disk takes up what is not synced while more is written, so that
-//! the sync at the end of a segment finds little left to wait for.
+//! Write-behind: while the log is written without syncs, another thread syncs the file from
+//! time to time. The sync at the end of a segment then has few bytes left to write.
 //!
-//! Nothing rests on it. A failure is not reported here: the system reports it to each
-//! that has the file open, so that whoever syncs what is acknowledged still hears of it.
+//! Durability does not depend on it, and its failures are ignored. The kernel reports a failed
+//! write-back once to every open file description (fsync(2)), so the committer's own sync
+//! fails too before anything is acknowledged as durable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,37 +11,46 @@ use std::thread::JoinHandle;
 
 use crate::platform::fs::Fs;
 
-/// Unsynced bytes that are worth it.
-const ENOUGH_BYTES: u64 = 8 * 1024 * 1024;
+/// Number of unsynced bytes from which on a sync is started.
+const MIN_UNSYNCED_BYTES: u64 = 8 * 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct WriteBehind {
-    /// What lies before this was synced, or will have been.
-    begun_bytes: u64,
+    /// A sync of the bytes before this offset was started.
+    requested_bytes: u64,
     thread: Option<JoinHandle<()>>,
 }
 
 impl WriteBehind {
-    /// Takes note of how many bytes of the file are written, and how many are synced; has
-    /// another thread sync it where those are far apart.
-    pub(super) fn note(&mut self, fs: &Arc<dyn Fs>, path: &Path, bytes: u64, synced_bytes: u64) {
+    /// Starts a sync in another thread, if at least [`MIN_UNSYNCED_BYTES`] were written since
+    /// the last sync and no such thread is running. `bytes` is the length of the file,
+    /// `synced_bytes` the length of its synced part.
+    pub(super) fn start_if_due(
+        &mut self,
+        fs: &Arc<dyn Fs>,
+        path: &Path,
+        bytes: u64,
+        synced_bytes: u64,
+    ) {
         let is_busy = |thread: &JoinHandle<()>| !thread.is_finished();
-        if bytes - synced_bytes.max(self.begun_bytes) < ENOUGH_BYTES
+        if bytes - synced_bytes.max(self.requested_bytes) < MIN_UNSYNCED_BYTES
             || self.thread.as_ref().is_some_and(is_busy)
         {
             return;
         }
-        self.begun_bytes = bytes;
+        self.requested_bytes = bytes;
         let (fs, path) = (Arc::clone(fs), path.to_owned());
-        // Opened anew, since a failure is reported once to each that has it open.
+        // Opens the file again, because the kernel reports a failure once per open file
+        // description, and the committer must still get the report.
         let sync = move || drop(fs.open(&path).and_then(|file| file.sync()));
         let thread = std::thread::Builder::new().name("prefd-writeback".to_owned());
-        // Without a thread, it is for the end.
+        // If no thread could be started, the sync at the end of the segment writes these
+        // bytes.
         self.thread = thread.spawn(sync).ok();
     }
 }
 
-/// Nobody has the file open any more.
+/// Waits for the thread, so that it does not have the file open afterwards.
 impl Drop for WriteBehind {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
