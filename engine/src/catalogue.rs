@@ -1,10 +1,12 @@
-//! The catalogue: what belongs to a user, in order, with its sizes.
+//! The catalogue: the namespaces of each user, sorted, with the sizes of their documents.
 //!
-//! It is derived from the log and written behind the acknowledgement: a change is
-//! pending until the catalogue's thread has put it into the tree, and pending changes
-//! override what that says, so that a listing sees every acknowledged write. sled
-//! never decides anything: where it fails, panics, or is not exactly what the last
-//! clean close left, it is thrown away and built again, and listings wait for that.
+//! It is derived from the log and updated after a write is acknowledged. A change is pending
+//! until the catalogue's thread has written it to the sled tree. Pending changes override the
+//! tree, so a listing includes every acknowledged write.
+//!
+//! No read or write of a document depends on sled. If sled fails or panics, or its files are
+//! not exactly what the last clean close left, the catalogue is deleted and rebuilt from the
+//! log. Listings wait for that.
 
 pub(crate) mod audit;
 pub(crate) mod marker;
@@ -23,7 +25,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::catalogue::marker::CatalogueIdentity;
-use crate::catalogue::row::{CatalogueChange, CatalogueKey, CatalogueValue, key, parts, text};
+use crate::catalogue::row::{
+    CatalogueChange, CatalogueKey, CatalogueValue, key, lossy_text, split_key,
+};
 use crate::catalogue::state::{
     CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DocumentSource,
 };
@@ -33,35 +37,63 @@ use crate::model::error::{Error, Result};
 use crate::model::names::Names;
 use crate::model::stat::Stat;
 
-/// A namespace of a user, as a listing shows it.
+/// One namespace of a user, as a listing returns it.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(dir.path()))?;
+/// let namespace = engine.namespace("alice", "web")?;
+/// namespace.put(br#"{"theme":"dark"}"#, WriteOptions::default())?;
+///
+/// let entries = engine.list("alice", None, 100)?;
+/// assert_eq!(entries[0].client, "web");
+/// assert_eq!(entries[0].stat.usage.keys, 1);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueEntry {
-    /// The namespace's client.
+    /// The namespace's client id.
     pub client: String,
-    /// The document's revision, time and size.
+    /// The revision, modification time and size of its document.
     pub stat: Stat,
 }
 
-/// What all documents of a user take together.
+/// The sizes of all documents of one user, added up.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(dir.path()))?;
+/// for client in ["web", "phone"] {
+///     engine.namespace("alice", client)?.put(b"{}", WriteOptions::default())?;
+/// }
+/// let usage = engine.usage("alice")?;
+/// assert_eq!((usage.namespaces, usage.keys, usage.bytes), (2, 0, 4));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UserUsage {
-    /// Namespaces that hold a document.
+    /// Number of namespaces that have a document.
     pub namespaces: u64,
-    /// Members of all of them.
+    /// Number of top-level keys in all documents.
     pub keys: u64,
-    /// Bytes of all of them.
+    /// Size of all documents as a read returns them, in bytes.
     pub bytes: u64,
 }
 
+/// The catalogue of an open store, with its thread.
 pub(crate) struct Catalogue {
     core: Arc<CatalogueCore>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Catalogue {
-    /// None: listings fail, and nothing is recorded. In the folder may be what an earlier
-    /// life left.
-    pub(crate) fn none(dir: &Path) -> Self {
+    /// A catalogue that is switched off: listings fail, and changes are not recorded. The
+    /// folder may still exist from an earlier run.
+    pub(crate) fn disabled(dir: &Path) -> Self {
         let phase = CataloguePhase::Failed("it is switched off".to_owned());
         Self {
             core: Arc::new(CatalogueCore::new(dir, 0, 0, phase)),
@@ -69,8 +101,11 @@ impl Catalogue {
         }
     }
 
-    /// Opens it in the background. `identity` is what it must stand for, as its last
-    /// clean close wrote it down; otherwise it is rebuilt from `source`.
+    /// Opens the catalogue in the background. The catalogue is trusted if its last clean close
+    /// recorded this `identity`. Otherwise it is rebuilt from `source`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the thread cannot be started.
     pub(crate) fn open(
         dir: &Path,
         cache_bytes: u64,
@@ -85,16 +120,16 @@ impl Catalogue {
             CataloguePhase::Building,
         );
         let core = Arc::new(core);
-        let keeper = CatalogueWorker {
+        let worker = CatalogueWorker {
             core: Arc::clone(&core),
             source,
         };
         let thread = std::thread::Builder::new()
             .name("prefd-catalogue".to_owned())
             .spawn(move || {
-                let core = Arc::clone(&keeper.core);
-                // Were it to end by a panic, listings would wait for it for ever.
-                if catch_unwind(AssertUnwindSafe(|| keeper.run(identity))).is_err() {
+                let core = Arc::clone(&worker.core);
+                // Without this, a panic of the thread would leave listings waiting forever.
+                if catch_unwind(AssertUnwindSafe(|| worker.run(identity))).is_err() {
                     core.give_up("its thread panicked".to_owned());
                 }
             })
@@ -105,8 +140,9 @@ impl Catalogue {
         })
     }
 
-    /// Takes up changes that are about to be acknowledged, with their revisions. Never
-    /// waits for sled; whether the next ones should.
+    /// Records changes that are about to be acknowledged, with their revisions. Never blocks
+    /// on sled. Returns whether the pending changes exceed their budget, so that the caller
+    /// should wait ([`Self::wait_for_room`]).
     pub(crate) fn record<'a>(
         &self,
         changes: impl Iterator<Item = (&'a Names, u64, CatalogueChange)>,
@@ -116,36 +152,38 @@ impl Catalogue {
             return false;
         }
         let was_empty = state.pending.is_empty();
-        let was_behind = state.pending.is_behind();
+        let was_lagging = state.pending.is_lagging();
         for (names, revision, change) in changes {
             state.pending.record(names, revision, change);
         }
-        // Where a listing waits, writers do: otherwise it might for ever.
+        // While a listing waits, no puts are shed: otherwise the catalogue might never become
+        // complete. Writers wait instead.
         if state.pending.is_over_budget() && state.listings == 0 {
-            state.pending.let_go();
+            state.pending.shed_puts();
             if matches!(state.phase, CataloguePhase::Ready) {
                 state.phase = CataloguePhase::Building;
             }
         }
         let is_over_budget = state.pending.is_over_budget();
-        let is_news = was_empty != state.pending.is_empty()
-            || was_behind != state.pending.is_behind()
+        let needs_wakeup = was_empty != state.pending.is_empty()
+            || was_lagging != state.pending.is_lagging()
             || is_over_budget;
         drop(state);
-        // A wake-up takes longer than a write that need not be synced.
-        if is_news {
+        // Waking the thread takes longer than a write that is not synced, so it is done only
+        // if the thread has something new to do.
+        if needs_wakeup {
             self.core.changed.notify_all();
         }
         is_over_budget
     }
 
-    /// Memory that pending changes take.
+    /// Memory of the pending changes, in bytes.
     pub(crate) fn pending_bytes(&self) -> u64 {
         self.core.lock().pending.bytes()
     }
 
-    /// Waits until the pending changes are within their budget: where puts are let go,
-    /// there are too many deletes, or a listing waits.
+    /// Blocks until the pending changes are within their budget. They exceed it only if there
+    /// are many deletes, or if a listing waits, because puts are shed otherwise.
     pub(crate) fn wait_for_room(&self) {
         let state = self.core.lock();
         drop(self.core.wait_while(state, |state| {
@@ -155,8 +193,8 @@ impl Catalogue {
         }));
     }
 
-    /// Up to `limit` namespaces of `user` that come after the client `after`, in the
-    /// order of the clients' bytes. Waits for a rebuild.
+    /// Returns up to `limit` namespaces of `user` in the byte order of their client ids,
+    /// starting after the client `after`. Blocks while the catalogue is rebuilt.
     pub(crate) fn list(
         &self,
         user: &str,
@@ -173,8 +211,8 @@ impl Catalogue {
         Ok(entries)
     }
 
-    /// Up to `limit` namespaces that come after the namespace `after`, in the order of the
-    /// users' bytes, then the clients'. Waits for a rebuild.
+    /// Returns up to `limit` namespaces of all users in the byte order of user id and client
+    /// id, starting after the namespace `after`. Blocks while the catalogue is rebuilt.
     pub(crate) fn list_all(
         &self,
         after: Option<(&str, &str)>,
@@ -187,15 +225,15 @@ impl Catalogue {
                 None => Bound::Included(CatalogueKey::new()),
             };
             self.scan(&[], first, |key, value| {
-                let (user, client) = parts(key);
-                entries.push((text(user), entry(client, value)));
+                let (user, client) = split_key(key);
+                entries.push((lossy_text(user), entry(client, value)));
                 entries.len() < limit
             })?;
         }
         Ok(entries)
     }
 
-    /// The sums over all namespaces of `user`. Waits for a rebuild.
+    /// Returns the sums over all namespaces of `user`. Blocks while the catalogue is rebuilt.
     pub(crate) fn usage(&self, user: &str) -> Result<UserUsage> {
         let mut sum = UserUsage::default();
         self.scan_user(user, None, |CatalogueEntry { stat, .. }| {
@@ -207,7 +245,7 @@ impl Catalogue {
         Ok(sum)
     }
 
-    /// Visits a user's namespaces in order until `visit` says that it has enough.
+    /// Visits a user's namespaces in order until `visit` returns false.
     fn scan_user(
         &self,
         user: &str,
@@ -220,20 +258,20 @@ impl Catalogue {
             None => Bound::Included(prefix.clone()),
         };
         self.scan(&prefix, first, |key, value| {
-            visit(entry(parts(key).1, value))
+            visit(entry(split_key(key).1, value))
         })
     }
 
-    /// Visits the namespaces from `first` on whose keys begin with `prefix`, in order, until
-    /// `visit` says that it has enough.
+    /// Visits the namespaces whose keys begin with `prefix`, in order, from `first` until
+    /// `visit` returns false.
     fn scan(
         &self,
         prefix: &[u8],
         first: Bound<CatalogueKey>,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
     ) -> Result<()> {
-        // Before the tree is looked at: what leaves the pending changes meanwhile is
-        // in the tree by then.
+        // The pending changes are read before the tree. A change that stops being pending in
+        // between is then in the tree already, so none is missed.
         let pending = self.pending(prefix, &first)?;
         let tree = self
             .core
@@ -250,8 +288,8 @@ impl Catalogue {
                 .next()
                 .transpose()
                 .map_err(|failure| self.fail(failure))?;
-            // Pending changes that come before it are of namespaces that the tree does
-            // not have; one of the same namespace replaces it.
+            // Pending changes with a smaller key belong to namespaces that are not in the
+            // tree. A pending change with the same key replaces the entry in the tree.
             while let Some((key, change)) =
                 pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| key < at))
             {
@@ -272,7 +310,7 @@ impl Catalogue {
         }
     }
 
-    /// A read that failed cannot be mended: the thread builds the tree again.
+    /// Reports a failed read of the tree to the thread, which rebuilds the catalogue.
     fn fail(&self, TreeError(reason): TreeError) -> Error {
         let error = unavailable(&reason);
         self.core.lock().read_failure = Some(reason);
@@ -280,8 +318,8 @@ impl Catalogue {
         error
     }
 
-    /// The pending changes of a user from `first` on, once there is a tree that they
-    /// can override.
+    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. Blocks
+    /// until the tree is complete apart from pending changes.
     fn pending(
         &self,
         prefix: &[u8],
@@ -302,28 +340,31 @@ impl Catalogue {
         Ok(state.pending.range(prefix, first))
     }
 
-    /// Has the folder removed, with all that sled keeps of what was deleted. It is built
-    /// again in the background, and listings wait for that. Blocks until the old one is
-    /// gone.
+    /// Deletes the catalogue's folder, because sled keeps deleted entries in its files. The
+    /// catalogue is then rebuilt in the background, and listings wait for that. Blocks until
+    /// the folder is deleted.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be removed; [`Error::Closed`].
-    pub(crate) fn start_over(&self) -> Result<()> {
+    /// - [`Error::Io`]: the folder cannot be deleted.
+    /// - [`Error::Closed`]: the engine was closed.
+    pub(crate) fn rebuild(&self) -> Result<()> {
         let mut state = self.core.lock();
-        state.removals_asked += 1;
-        let asked = state.removals_asked;
+        state.removals_requested += 1;
+        let requested = state.removals_requested;
         self.core.changed.notify_all();
         let is_open = |state: &CatalogueState| {
             !matches!(state.phase, CataloguePhase::Failed(_)) && state.closing.is_none()
         };
-        let state = self
-            .core
-            .wait_while(state, |state| state.removals_done < asked && is_open(state));
-        if state.removals_done >= asked {
+        let state = self.core.wait_while(state, |state| {
+            state.removals_done < requested && is_open(state)
+        });
+        if state.removals_done >= requested {
             return Ok(());
         }
         drop(state);
-        // Nobody keeps it any more. A close, behind which others may open it, waits.
+        // The catalogue's thread has given up, so the folder is deleted here. The thread's
+        // lock makes a concurrent close wait: after the close, another engine may open the
+        // folder.
         let _thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if self.core.lock().closing.is_some() {
             return Err(Error::Closed);
@@ -333,8 +374,8 @@ impl Catalogue {
         worker::remove_dir(dir).map_err(|error| Error::io("remove", dir, error))
     }
 
-    /// Ends the thread. With an identity, what is pending is put into sled, and the
-    /// catalogue is marked as whole.
+    /// Ends the thread. If `clean` is given, pending changes are first written to sled, and
+    /// the catalogue is marked as complete for this identity.
     pub(crate) fn close(&self, clean: Option<CatalogueIdentity>) {
         self.core
             .lock()
@@ -360,7 +401,7 @@ fn unavailable(reason: &str) -> Error {
 
 fn entry(client: &[u8], value: CatalogueValue) -> CatalogueEntry {
     CatalogueEntry {
-        client: text(client),
+        client: lossy_text(client),
         stat: Stat::new(value.revision, value.modified_ms, value.usage),
     }
 }

@@ -330,7 +330,7 @@ fn open_catalogue(
 ) -> Result<Catalogue> {
     let dir = config.data_dir.join("catalogue");
     if !config.catalogue {
-        return Ok(Catalogue::none(&dir));
+        return Ok(Catalogue::disabled(&dir));
     }
     Catalogue::open(
         &dir,

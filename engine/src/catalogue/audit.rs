@@ -1,4 +1,4 @@
-//! Comparing a closed catalogue with the documents that it is derived from.
+//! Compares a closed catalogue with the documents that it is derived from.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -8,22 +8,25 @@ use crate::catalogue::row::{DocumentVisitor, key};
 use crate::catalogue::tree::{Tree, TreeError};
 use crate::model::error::Result;
 
-/// What came of it.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AuditOutcome {
+    /// The catalogue lists exactly the stored documents.
     Agrees,
-    /// It is not what a clean close left, so nobody will believe it.
+    /// The folder is not what a clean close left, so the next open rebuilds it.
     Unclean,
-    /// It would be believed, and says something else.
+    /// The next open would trust the catalogue, although it differs from the documents in this
+    /// way.
     Differs(String),
 }
 
-/// Has a function called for each document.
+/// Calls a function for each document.
 pub(crate) type VisitDocuments<'a> =
     dyn Fn(&mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + 'a;
 
-/// Looks up every document. The marker is taken, since sled may write while it is open,
-/// and put again: were that to fail, the catalogue is built again at the next open.
+/// Looks up every document in the catalogue. Opening sled may change its files, so the marker
+/// is removed first and written again if the catalogue agrees. If it cannot be written, the
+/// next open rebuilds the catalogue.
 pub(crate) fn audit(
     dir: &Path,
     cache_bytes: u64,
@@ -33,12 +36,12 @@ pub(crate) fn audit(
     if !marker::is_trusted(dir, identity) {
         return Ok(AuditOutcome::Unclean);
     }
-    if !marker::take(dir, identity) {
+    if !marker::verify_and_remove(dir, identity) {
         return Ok(AuditOutcome::Unclean);
     }
     let outcome = compare(dir, cache_bytes, documents)?;
     if outcome == AuditOutcome::Agrees {
-        let _ = marker::put(dir, identity);
+        let _ = marker::write(dir, identity);
     }
     Ok(outcome)
 }
@@ -54,8 +57,8 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
         count += 1;
         difference = match tree.get(&key(user, client)) {
             Ok(Some(found)) if found == value => return ControlFlow::Continue(()),
-            Ok(Some(_)) => Some(format!("it has old values for {user:?} {client:?}")),
-            Ok(None) => Some(format!("it lacks {user:?} {client:?}")),
+            Ok(Some(_)) => Some(format!("its values for {user:?} {client:?} are outdated")),
+            Ok(None) => Some(format!("{user:?} {client:?} is missing")),
             Err(TreeError(reason)) => Some(reason),
         };
         ControlFlow::Break(())
@@ -66,7 +69,7 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
         (None, Ok(_)) => Ok(match tree.len() {
             Ok(len) if len == count => AuditOutcome::Agrees,
             Ok(len) => AuditOutcome::Differs(format!(
-                "it has {len} entries, and there are {count} documents"
+                "it has {len} entries, but there are {count} documents"
             )),
             Err(TreeError(reason)) => AuditOutcome::Differs(reason),
         }),
@@ -92,8 +95,9 @@ mod tests {
         }
     }
 
-    /// What is said of a catalogue that has these clients of one user, at these
-    /// revisions, where `a` and `b` at 1 and 2 are the documents.
+    /// The audit's result for a catalogue that lists these clients of user `u` with these
+    /// revisions. The stored documents are client `a` at revision 1 and client `b` at revision
+    /// 2.
     fn audited(entries: &[(&str, u64)]) -> AuditOutcome {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open(&dir.path().join("sled"), 1024 * 1024).unwrap();
@@ -102,7 +106,7 @@ mod tests {
         }
         tree.flush().unwrap();
         drop(tree);
-        marker::put(dir.path(), IDENTITY).unwrap();
+        marker::write(dir.path(), IDENTITY).unwrap();
         let documents = |visit: &mut DocumentVisitor<'_>| {
             Ok(match visit("u", "a", value(1)) {
                 ControlFlow::Continue(()) => visit("u", "b", value(2)),
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_catalogue_must_have_every_document_as_it_is_and_nothing_else() {
+    fn audit_requires_exactly_the_stored_documents() {
         assert_eq!(audited(&[("a", 1), ("b", 2)]), AuditOutcome::Agrees);
         for wrong in [
             &[("a", 1)][..],

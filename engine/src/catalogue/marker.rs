@@ -1,16 +1,16 @@
-//! The clean-close marker: the exact bytes that the last clean close left in the
-//! catalogue's folder, and what they stand for.
+//! The clean-close marker. It records a checksum of the catalogue's files after a clean close,
+//! and the state of the log that they were derived from.
 //!
-//! sled ends its replay silently at a torn record, and never fsyncs. So its files
-//! are synced here, and trusted again only where each has the length and the
-//! checksum that it had: anything else costs a rebuild, never an answer.
+//! sled silently ends its log replay at a torn record, and never calls fsync. Therefore the
+//! files are synced here, and trusted again only if each file has the recorded length and
+//! checksum. In any other case the catalogue is rebuilt; a wrong listing is never returned.
 //!
 //! ```text
 //!  0  8B  magic "PREFDCAT"
 //!  8  u64 store id
 //! 16  u64 next revision of the log
-//! 24  u32 CRC-32 of the files: of each, in the order of their paths, the path,
-//!         the length (u64) and the bytes
+//! 24  u32 CRC-32 over the path, the length (u64) and the bytes of each file,
+//!         in the order of the paths
 //! 28  u32 CRC-32 of the 28 bytes before it
 //! ```
 
@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use crate::format::fields::FieldReader;
 
 const MAGIC: [u8; 8] = *b"PREFDCAT";
-const NAME: &str = "clean";
-const READ_BYTES: usize = 256 * 1024;
+const FILE_NAME: &str = "clean";
+const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 /// The state of the log that a catalogue was derived from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,25 +31,26 @@ pub(crate) struct CatalogueIdentity {
     pub(crate) next_revision: u64,
 }
 
-/// Whether the folder is what a clean close of this very state left.
+/// Returns whether the folder is exactly what a clean close with this identity left.
 pub(crate) fn is_trusted(dir: &Path, identity: CatalogueIdentity) -> bool {
     read(dir).is_some_and(|(found, checksum)| {
         found == identity && files_checksum(dir, false).is_ok_and(|now| now == checksum)
     })
 }
 
-/// The same. The marker is gone afterwards, durably, since sled may write from now on.
-pub(crate) fn take(dir: &Path, identity: CatalogueIdentity) -> bool {
-    let trusted = is_trusted(dir, identity);
-    let removed = match fs::remove_file(dir.join(NAME)) {
+/// Removes the marker durably, because sled may write to the folder from now on. Returns
+/// whether the folder was trusted, and the marker is gone.
+pub(crate) fn verify_and_remove(dir: &Path, identity: CatalogueIdentity) -> bool {
+    let is_trusted = is_trusted(dir, identity);
+    let removed = match fs::remove_file(dir.join(FILE_NAME)) {
         Ok(()) => File::open(dir).and_then(|dir| dir.sync_all()).is_ok(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     };
-    trusted && removed
+    is_trusted && removed
 }
 
-/// Marks the folder as whole.
-pub(crate) fn put(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
+/// Syncs all files in the folder, and marks it as the result of a clean close.
+pub(crate) fn write(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
     let checksum = files_checksum(dir, true)?;
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&MAGIC);
@@ -58,14 +59,16 @@ pub(crate) fn put(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
     bytes.extend_from_slice(&checksum.to_le_bytes());
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
-    let mut file = File::create(dir.join(NAME))?;
+    let mut file = File::create(dir.join(FILE_NAME))?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     File::open(dir)?.sync_all()
 }
 
+/// Reads the marker: the identity and the checksum of the files. Returns `None` if the marker
+/// is missing or damaged.
 fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
-    let bytes = fs::read(dir.join(NAME)).ok()?;
+    let bytes = fs::read(dir.join(FILE_NAME)).ok()?;
     let (covered, crc) = bytes.split_at_checked(28)?;
     if crc32fast::hash(covered).to_le_bytes() != *crc {
         return None;
@@ -81,26 +84,26 @@ fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
     Some((identity, fields.u32()?))
 }
 
-/// Bytes of all files in the folder.
+/// Size of all files in the folder, in bytes.
 pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
     let mut files = Vec::new();
-    // Of a folder that cannot be read, whatever was found.
-    let _ = collect(dir, false, &mut files);
+    // If a folder cannot be read, the files found so far are counted.
+    let _ = collect_files(dir, false, &mut files);
     let bytes = |file: &PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
     files.iter().map(bytes).sum()
 }
 
-/// One checksum over every file below `dir` but the marker; `sync` puts them on
-/// stable storage too.
+/// Computes one checksum over every file below `dir` except the marker. With `sync`, the files
+/// and folders are also synced.
 fn files_checksum(dir: &Path, sync: bool) -> io::Result<u32> {
     let mut files = Vec::new();
-    collect(dir, sync, &mut files)?;
+    collect_files(dir, sync, &mut files)?;
     files.sort_unstable();
     let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
     for path in files {
         let name = path.strip_prefix(dir).unwrap_or(&path);
-        if name == Path::new(NAME) {
+        if name == Path::new(FILE_NAME) {
             continue;
         }
         let mut file = File::open(&path)?;
@@ -120,11 +123,12 @@ fn files_checksum(dir: &Path, sync: bool) -> io::Result<u32> {
     Ok(hasher.finalize())
 }
 
-fn collect(dir: &Path, sync: bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Adds the files below `dir` to `files`. With `sync`, the folders are also synced.
+fn collect_files(dir: &Path, sync: bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            collect(&entry.path(), sync, files)?;
+            collect_files(&entry.path(), sync, files)?;
         } else {
             files.push(entry.path());
         }

@@ -1,8 +1,10 @@
-//! Changes that were acknowledged and are not in the tree yet, in a budget of memory.
+//! Acknowledged changes that are not in the tree yet, within a memory budget.
 //!
-//! New documents can come faster than the tree takes them in. Writers do not wait for
-//! that: puts are let go, and looked for in the log once there is time, as all are after
-//! a crash. Deletes are kept, since compaction may take theirs out of the log before.
+//! Documents can be created faster than sled inserts them. Writers do not wait for sled. If
+//! the budget is exceeded, pending puts are dropped ("shed"), and later ones are not recorded.
+//! The catalogue then lags behind, and the worker finds the shed puts in the log later, as
+//! after a crash. Deletes are kept, because compaction may remove a tombstone from the log
+//! before the worker finds it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,31 +14,34 @@ use std::time::{Duration, Instant};
 use crate::catalogue::row::{CatalogueChange, CatalogueKey, key};
 use crate::model::names::Names;
 
-/// Memory that a pending change takes besides its key, roughly.
+/// Approximate memory of a pending change in addition to its key, in bytes.
 const CHANGE_BYTES: u64 = 128;
-/// So long no put may have been let go before those that were are looked for: sooner, and
-/// the next ones would be let go again.
-const CALM: Duration = Duration::from_millis(200);
+/// Time that must pass after the last shed put before the worker starts to catch up. If it
+/// started earlier, further puts would probably be shed and it would have to start again.
+const SHED_COOLDOWN: Duration = Duration::from_millis(200);
 
+/// The pending changes of the catalogue.
 pub(super) struct PendingChanges {
     max_bytes: u64,
-    /// Acknowledged, and not yet taken by the thread.
+    /// Changes that the worker has not started to apply.
     queued: BTreeMap<CatalogueKey, CatalogueChange>,
     queued_bytes: u64,
-    /// What is queued has this revision, or a higher one.
+    /// The revision of the change that was queued when the queue was last empty. All queued
+    /// changes have this revision or a higher one.
     first_queued: u64,
-    /// Being put into the tree.
+    /// Changes that the worker is writing to the tree.
     applying: Arc<BTreeMap<CatalogueKey, CatalogueChange>>,
-    behind: Option<CatalogueLag>,
+    /// Set while some puts are neither pending nor in the tree.
+    lag: Option<CatalogueLag>,
 }
 
-/// Puts are in the log only.
+/// Which puts are missing: they are in the log only.
 #[derive(Clone, Copy)]
 struct CatalogueLag {
-    /// None that has this revision, or a lower one.
+    /// All missing puts have a higher revision than this.
     after: u64,
-    /// When one was let go last, while they are.
-    let_go: Option<Instant>,
+    /// The time of the last shed put; `None` if puts are recorded again.
+    last_shed: Option<Instant>,
 }
 
 impl PendingChanges {
@@ -47,23 +52,24 @@ impl PendingChanges {
             queued_bytes: 0,
             first_queued: 0,
             applying: Arc::default(),
-            behind: None,
+            lag: None,
         }
     }
 
-    /// Takes up a change; their revisions grow.
+    /// Records a change. Revisions must be ascending.
     pub(super) fn record(&mut self, names: &Names, revision: u64, change: CatalogueChange) {
         if self.queued.is_empty() {
-            if change.is_some() && self.has_let_go() {
-                return self.note_let_go();
+            if change.is_some() && self.is_shedding() {
+                return self.note_shed();
             }
             self.first_queued = revision;
         }
         let key = key(&names.user, &names.client);
         let bytes = bytes(&key);
-        if change.is_some() && self.has_let_go() {
-            self.note_let_go();
-            // The put is in the log, and what it replaces must not outlive it here.
+        if change.is_some() && self.is_shedding() {
+            self.note_shed();
+            // The put itself is shed. The older change of the same key must not override it
+            // after it is found in the log.
             if self.queued.remove(&key).is_some() {
                 self.queued_bytes -= bytes;
             }
@@ -72,23 +78,25 @@ impl PendingChanges {
         }
     }
 
-    fn note_let_go(&mut self) {
-        if let Some(behind) = &mut self.behind {
-            behind.let_go = Some(Instant::now());
+    /// Restarts the cooldown.
+    fn note_shed(&mut self) {
+        if let Some(lag) = &mut self.lag {
+            lag.last_shed = Some(Instant::now());
         }
     }
 
-    /// Memory that is taken by what was not handed to the thread yet.
+    /// Memory of the changes that the worker has not started to apply, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.queued_bytes
     }
 
+    /// Returns whether the queued changes exceed the budget.
     pub(super) fn is_over_budget(&self) -> bool {
         self.queued_bytes > self.max_bytes
     }
 
-    /// Whether it may soon be.
-    pub(super) fn is_pressed(&self) -> bool {
+    /// Returns whether the queued changes use more than half of the budget.
+    pub(super) fn is_under_pressure(&self) -> bool {
         self.queued_bytes > self.max_bytes / 2
     }
 
@@ -96,81 +104,92 @@ impl PendingChanges {
         self.queued.is_empty()
     }
 
-    /// Lets the puts go, from now on too.
-    pub(super) fn let_go(&mut self) {
+    /// Drops the queued puts and stops recording puts, until [`Self::begin_catch_up`].
+    pub(super) fn shed_puts(&mut self) {
         let after = self.first_queued.saturating_sub(1);
-        self.behind = Some(CatalogueLag {
-            after: self.behind.map_or(after, |behind| behind.after.min(after)),
-            let_go: Some(Instant::now()),
+        self.lag = Some(CatalogueLag {
+            after: self.lag.map_or(after, |lag| lag.after.min(after)),
+            last_shed: Some(Instant::now()),
         });
         self.queued.retain(|_, change| change.is_none());
         self.queued_bytes = self.queued.keys().map(bytes).sum();
     }
 
-    /// All puts must be looked for: there is a new tree.
-    pub(super) fn restart(&mut self) {
-        let let_go = self.behind.and_then(|behind| behind.let_go);
-        self.behind = Some(CatalogueLag { after: 0, let_go });
+    /// Marks every put as missing, because the tree is new and empty.
+    pub(super) fn require_full_scan(&mut self) {
+        let last_shed = self.lag.and_then(|lag| lag.last_shed);
+        self.lag = Some(CatalogueLag {
+            after: 0,
+            last_shed,
+        });
     }
 
-    /// Whether puts must be looked for in the log.
-    pub(super) fn is_behind(&self) -> bool {
-        self.behind.is_some()
+    /// Returns whether puts are missing that the worker must find in the log.
+    pub(super) fn is_lagging(&self) -> bool {
+        self.lag.is_some()
     }
 
-    /// How long to wait before that makes sense.
-    pub(super) fn calm_in(&self) -> Duration {
-        self.behind
-            .and_then(|behind| behind.let_go)
-            .map_or(Duration::ZERO, |at| CALM.saturating_sub(at.elapsed()))
+    /// Time to wait before catching up makes sense.
+    pub(super) fn cooldown(&self) -> Duration {
+        self.lag
+            .and_then(|lag| lag.last_shed)
+            .map_or(Duration::ZERO, |at| {
+                SHED_COOLDOWN.saturating_sub(at.elapsed())
+            })
     }
 
-    /// Keeps puts again, and says after which revision they must be looked for.
-    pub(super) fn catch_up(&mut self) -> u64 {
-        self.behind.as_mut().map_or(u64::MAX, |behind| {
-            behind.let_go = None;
-            behind.after
+    /// Records puts again. Returns the revision after which the missing puts must be looked
+    /// for in the log.
+    pub(super) fn begin_catch_up(&mut self) -> u64 {
+        self.lag.as_mut().map_or(u64::MAX, |lag| {
+            lag.last_shed = None;
+            lag.after
         })
     }
 
-    /// Whether a put was let go since [`Self::catch_up`].
-    pub(super) fn has_let_go(&self) -> bool {
-        self.behind.is_some_and(|behind| behind.let_go.is_some())
+    /// Returns whether puts are being shed: one was shed, and [`Self::begin_catch_up`] was not
+    /// called since.
+    pub(super) fn is_shedding(&self) -> bool {
+        self.lag.is_some_and(|lag| lag.last_shed.is_some())
     }
 
-    /// All that were looked for are in the tree. Whether none was let go meanwhile.
-    pub(super) fn caught_up(&mut self) -> bool {
-        if !self.has_let_go() {
-            self.behind = None;
+    /// Call this after the missing puts were written to the tree. Returns whether the
+    /// catalogue has caught up. It has not if puts were shed again in the meantime.
+    pub(super) fn finish_catch_up(&mut self) -> bool {
+        if !self.is_shedding() {
+            self.lag = None;
         }
-        self.behind.is_none()
+        self.lag.is_none()
     }
 
-    /// What is to be put into the tree. It stays pending until [`Self::applied`].
-    pub(super) fn take(&mut self) -> Arc<BTreeMap<CatalogueKey, CatalogueChange>> {
+    /// Returns the changes to write to the tree. They stay pending until
+    /// [`Self::finish_apply`].
+    pub(super) fn begin_apply(&mut self) -> Arc<BTreeMap<CatalogueKey, CatalogueChange>> {
         self.applying = Arc::new(std::mem::take(&mut self.queued));
         self.queued_bytes = 0;
         Arc::clone(&self.applying)
     }
 
-    pub(super) fn applied(&mut self) {
+    /// Drops the changes that were written to the tree.
+    pub(super) fn finish_apply(&mut self) {
         self.applying = Arc::default();
     }
 
-    /// What was being put into the tree is pending as before.
-    pub(super) fn put_back(&mut self) {
+    /// Queues the changes again that were being written to the tree.
+    pub(super) fn abort_apply(&mut self) {
         let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut self.applying));
         restored.append(&mut self.queued);
         self.queued_bytes = restored.keys().map(bytes).sum();
         self.queued = restored;
     }
 
+    /// Drops all changes.
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.max_bytes);
     }
 
-    /// The changes of keys with this prefix, from `first` on; where there are two of a
-    /// key, the newer.
+    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. If a
+    /// key has two, the newer one is returned.
     pub(super) fn range(
         &self,
         prefix: &[u8],
@@ -189,6 +208,7 @@ impl PendingChanges {
     }
 }
 
+/// Memory of a pending change, in bytes.
 fn bytes(key: &CatalogueKey) -> u64 {
     key.len() as u64 + CHANGE_BYTES
 }
@@ -212,7 +232,7 @@ mod tests {
         pending.record(&names(client), revision, Some(value));
     }
 
-    /// The clients of what is pending.
+    /// The clients of all pending changes.
     fn clients(pending: &PendingChanges) -> String {
         let all = pending.range(b"", &Bound::Unbounded);
         let client = |key: &CatalogueKey| key.last().copied().map(char::from);
@@ -228,41 +248,42 @@ mod tests {
     }
 
     #[test]
-    fn puts_are_let_go_and_deletes_are_kept() {
+    fn over_budget_puts_are_shed_and_deletes_kept() {
         let mut pending = pending();
-        pending.let_go();
+        pending.shed_puts();
         put(&mut pending, "d", 8);
         pending.record(&names("e"), 9, None);
         assert_eq!(clients(&pending), "be");
-        assert!(pending.is_behind());
-        // The first that was let go had revision 5.
-        assert_eq!(pending.catch_up(), 4);
+        assert!(pending.is_lagging());
+        // The first put that was shed has revision 5.
+        assert_eq!(pending.begin_catch_up(), 4);
         put(&mut pending, "f", 10);
         assert_eq!(clients(&pending), "bef");
-        assert!(pending.caught_up());
+        assert!(pending.finish_catch_up());
     }
 
     #[test]
-    fn a_put_that_is_let_go_takes_the_delete_before_it_along() {
+    fn shed_put_drops_the_queued_delete_of_the_same_key() {
         let mut pending = pending();
-        pending.let_go();
+        pending.shed_puts();
         put(&mut pending, "b", 8);
         assert_eq!(clients(&pending), "");
         assert_eq!(pending.queued_bytes, 0);
     }
 
     #[test]
-    fn puts_that_are_let_go_while_others_are_looked_for_are_looked_for_next() {
+    fn puts_shed_during_catch_up_need_another_catch_up() {
         let mut pending = pending();
-        pending.let_go();
-        assert_eq!(pending.catch_up(), 4);
-        pending.take();
-        pending.applied();
+        pending.shed_puts();
+        assert_eq!(pending.begin_catch_up(), 4);
+        pending.begin_apply();
+        pending.finish_apply();
         put(&mut pending, "g", 20);
-        pending.let_go();
-        assert!(!pending.caught_up());
-        // What was looked for is not known to be in the tree.
-        assert_eq!(pending.catch_up(), 4);
-        assert!(pending.caught_up());
+        pending.shed_puts();
+        assert!(!pending.finish_catch_up());
+        // The puts found so far may not be in the tree, so the search starts at the same
+        // revision.
+        assert_eq!(pending.begin_catch_up(), 4);
+        assert!(pending.finish_catch_up());
     }
 }

@@ -1,21 +1,22 @@
-//! Rows of the catalogue: the encoding of keys and values.
+//! The encoding of the catalogue's keys and values.
 
 use std::ops::ControlFlow;
 
 use crate::format::fields::FieldReader;
 use crate::model::limits::Usage;
 
-/// A user and a client with a NUL between them: names hold no control characters,
-/// so these sort by user, then client.
+/// User id and client id, separated by a NUL. Names contain no control characters, so the keys
+/// sort by user id and then by client id.
 pub(super) type CatalogueKey = Vec<u8>;
 
-/// `None`: the namespace is empty.
+/// The new value of a key, or `None` if the namespace has no document any more.
 pub(super) type CatalogueChange = Option<CatalogueValue>;
 
-/// Called with user, client and value of one document. Breaks to end the visit.
+/// Called with the user id, the client id and the value of one document. `Break` ends the
+/// visit.
 pub(crate) type DocumentVisitor<'a> = dyn FnMut(&str, &str, CatalogueValue) -> ControlFlow<()> + 'a;
 
-/// What is known of one document.
+/// What the catalogue stores about one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CatalogueValue {
     pub(crate) revision: u64,
@@ -26,6 +27,7 @@ pub(crate) struct CatalogueValue {
 impl CatalogueValue {
     const BYTES: usize = 28;
 
+    /// Encodes the fields in little-endian order: revision, modification time, bytes, keys.
     pub(super) fn encode(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let fields = self
@@ -35,12 +37,13 @@ impl CatalogueValue {
             .chain(self.modified_ms.to_le_bytes())
             .chain(self.usage.bytes.to_le_bytes())
             .chain(self.usage.keys.to_le_bytes());
-        for (place, byte) in bytes.iter_mut().zip(fields) {
-            *place = byte;
+        for (target, byte) in bytes.iter_mut().zip(fields) {
+            *target = byte;
         }
         bytes
     }
 
+    /// Decodes a value; `None` if it has another length.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = FieldReader::new(bytes);
         let value = Self {
@@ -55,17 +58,19 @@ impl CatalogueValue {
     }
 }
 
-/// The user and the client of a key.
-pub(super) fn parts(key: &[u8]) -> (&[u8], &[u8]) {
+/// Splits a key into user id and client id.
+pub(super) fn split_key(key: &[u8]) -> (&[u8], &[u8]) {
     let mut parts = key.splitn(2, |byte| *byte == 0);
     let user = parts.next().unwrap_or_default();
     (user, parts.next().unwrap_or_default())
 }
 
-pub(super) fn text(name: &[u8]) -> String {
+/// Converts an id from the tree to text.
+pub(super) fn lossy_text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
+/// Returns the key of a namespace.
 pub(super) fn key(user: &str, client: &str) -> CatalogueKey {
     let mut key = Vec::with_capacity(user.len() + 1 + client.len());
     key.extend_from_slice(user.as_bytes());

@@ -1,4 +1,4 @@
-//! The state that the catalogue's callers share with its thread.
+//! The state that the catalogue's thread shares with its callers.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -10,45 +10,53 @@ use crate::catalogue::row::DocumentVisitor;
 use crate::catalogue::tree::Tree;
 use crate::model::error::Result;
 
-/// Yields every document that is current and has a higher revision than this one, to
-/// build the catalogue from.
+/// Visits every current document with a higher revision than the given one, to rebuild the
+/// catalogue.
 pub(crate) type DocumentSource =
     Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
 
+/// The shared part of the catalogue.
 pub(super) struct CatalogueCore {
     pub(super) dir: PathBuf,
     pub(super) cache_bytes: u64,
     pub(super) state: Mutex<CatalogueState>,
+    /// Notified when `state` changes in a way that a waiting thread may be interested in.
     pub(super) changed: Condvar,
-    /// Held for reading while it is read, so that a close waits for that.
+    /// Readers hold the read lock for as long as they use the tree, so that replacing the tree
+    /// waits for them.
     pub(super) tree: RwLock<Option<Tree>>,
 }
 
+/// What the mutex of [`CatalogueCore`] protects.
 pub(super) struct CatalogueState {
     pub(super) phase: CataloguePhase,
     pub(super) pending: PendingChanges,
-    /// Listings that wait for a phase in which they can be answered.
+    /// Number of listings that are waiting until the catalogue is ready, or has failed.
     pub(super) listings: usize,
-    /// What a listing failed on: the catalogue must be built again.
+    /// The reason of a failed read. The worker rebuilds the catalogue because of it.
     pub(super) read_failure: Option<String>,
-    /// How often the folder was to be removed, and how many of these times it was.
-    pub(super) removals_asked: u64,
+    /// Number of times that the removal of the folder was requested, and the number of
+    /// requests that are done.
+    pub(super) removals_requested: u64,
     pub(super) removals_done: u64,
     pub(super) closing: Option<CatalogueClose>,
 }
 
+/// Whether listings can be answered.
 pub(super) enum CataloguePhase {
-    /// Being opened, or behind: documents are missing.
+    /// The tree is being opened, or is missing documents. Listings wait.
     Building,
+    /// The tree and the pending changes are complete.
     Ready,
-    /// Given up until the next open.
+    /// The catalogue is not available until the next open, for this reason. Listings fail.
     Failed(String),
 }
 
-/// How the thread ends.
+/// How the thread should end.
 #[derive(Clone, Copy)]
 pub(super) struct CatalogueClose {
-    /// What the catalogue then stands for, if it may be trusted at the next open.
+    /// The state of the log that the catalogue corresponds to afterwards; `None` if the next
+    /// open must rebuild it.
     pub(super) clean: Option<CatalogueIdentity>,
 }
 
@@ -67,7 +75,7 @@ impl CatalogueCore {
                 pending: PendingChanges::new(max_pending_bytes),
                 listings: 0,
                 read_failure: None,
-                removals_asked: 0,
+                removals_requested: 0,
                 removals_done: 0,
                 closing: None,
             }),
@@ -90,7 +98,7 @@ impl CatalogueCore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has listings fail until the next open. Documents are not touched by that.
+    /// Makes listings fail until the next open. Documents are not affected.
     pub(super) fn give_up(&self, reason: String) {
         let mut state = self.lock();
         state.phase = CataloguePhase::Failed(reason);
@@ -99,6 +107,7 @@ impl CatalogueCore {
         self.changed.notify_all();
     }
 
+    /// Replaces the tree. Blocks until no reader uses the old one.
     pub(super) fn replace_tree(&self, tree: Option<Tree>) {
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
     }

@@ -1,65 +1,75 @@
-//! How fast the catalogue catches up while no listing waits for it: as fast as it can on
-//! a processor that nobody else wants, and a fifth of the time where it takes turns on
-//! one with readers and writers.
+//! Throttles the worker while it catches up and no listing waits for it. If a processor is
+//! idle, the worker runs at full speed. If it competes with readers and writers for
+//! processors, it uses a fifth of the time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// How much longer a rest is than the work before it.
-const REST: u32 = 4;
-/// No rest is longer: so long a listing may wait for nothing.
+/// A rest lasts this many times as long as the work before it.
+const REST_FACTOR: u32 = 4;
+/// Maximum length of a rest: one long step must not delay the catalogue for long.
 const MAX_REST: Duration = Duration::from_millis(50);
-/// The part of the time that it may wait for a processor by chance.
-const CHANCE: u32 = 8;
+/// The fraction of the time (1 / this) that a thread may wait for a processor without counting
+/// as competing for it.
+const TOLERATED_WAIT_DIVISOR: u32 = 8;
 
+/// Measures the thread's work since its last rest.
 pub(super) struct Throttle {
-    /// Of the thread that made it: what the kernel counts of its time on processors, and
-    /// waiting for one. Where there is no such file, it does not rest.
-    schedule: Option<File>,
-    began: Instant,
+    /// The scheduler statistics of the thread that created this: its time on processors, and
+    /// its time waiting for one. If the file does not exist, the thread never rests.
+    schedstat: Option<File>,
+    started: Instant,
+    /// The total wait time when the current work began.
     waited: Duration,
 }
 
 impl Throttle {
+    /// Starts to measure the work of this thread.
     pub(super) fn begin() -> Self {
-        let schedule = File::open("/proc/thread-self/schedstat").ok();
+        let schedstat = File::open("/proc/thread-self/schedstat").ok();
         Self {
-            waited: schedule.as_ref().and_then(waited).unwrap_or_default(),
-            schedule,
-            began: Instant::now(),
+            waited: schedstat
+                .as_ref()
+                .and_then(run_queue_wait)
+                .unwrap_or_default(),
+            schedstat,
+            started: Instant::now(),
         }
     }
 
-    /// How long to rest after the work since the rest that was asked for last.
+    /// Returns how long to rest after the work since the last call.
     pub(super) fn rest(&mut self) -> Duration {
-        let Some(waited) = self.schedule.as_ref().and_then(waited) else {
+        let Some(waited) = self.schedstat.as_ref().and_then(run_queue_wait) else {
             return Duration::ZERO;
         };
-        let rest = rest_after(self.began.elapsed(), waited.saturating_sub(self.waited));
+        let rest = rest_after(self.started.elapsed(), waited.saturating_sub(self.waited));
         self.waited = waited;
-        self.began = Instant::now() + rest;
+        self.started = Instant::now() + rest;
         rest
     }
 }
 
+/// The rest after work that lasted `took`, of which the thread waited `waited` for a
+/// processor.
 fn rest_after(took: Duration, waited: Duration) -> Duration {
-    if waited > took / CHANCE {
-        (took * REST).min(MAX_REST)
+    if waited > took / TOLERATED_WAIT_DIVISOR {
+        (took * REST_FACTOR).min(MAX_REST)
     } else {
         Duration::ZERO
     }
 }
 
-fn waited(schedule: &File) -> Option<Duration> {
+/// Reads the total time that the thread has waited for a processor.
+fn run_queue_wait(schedstat: &File) -> Option<Duration> {
     let mut text = [0; 128];
-    let bytes = schedule.read_at(&mut text, 0).ok()?;
-    waited_in(text.get(..bytes)?)
+    let bytes = schedstat.read_at(&mut text, 0).ok()?;
+    parse_run_queue_wait(text.get(..bytes)?)
 }
 
-/// The second number of three: nanoseconds in which the thread could have run and had no
-/// processor (the kernel's sched-stats.rst).
-fn waited_in(text: &[u8]) -> Option<Duration> {
+/// Parses the second of three numbers: nanoseconds in which the thread was runnable but had no
+/// processor (Documentation/scheduler/sched-stats.rst in the Linux sources).
+fn parse_run_queue_wait(text: &[u8]) -> Option<Duration> {
     let mut numbers = std::str::from_utf8(text).ok()?.split_whitespace();
     let nanoseconds = numbers.nth(1)?.parse().ok()?;
     Some(Duration::from_nanos(nanoseconds))
@@ -70,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_rests_only_where_it_had_to_wait_for_a_processor() {
+    fn worker_rests_only_after_waiting_for_a_processor() {
         let ms = Duration::from_millis;
         assert_eq!(rest_after(ms(8), ms(0)), ms(0));
         assert_eq!(rest_after(ms(8), ms(1)), ms(0));
@@ -79,11 +89,11 @@ mod tests {
     }
 
     #[test]
-    fn the_time_waited_is_the_second_number() {
-        let waited = waited_in(b"837458 1500 2\n");
+    fn schedstat_wait_time_is_the_second_number() {
+        let waited = parse_run_queue_wait(b"837458 1500 2\n");
         assert_eq!(waited, Some(Duration::from_nanos(1500)));
-        assert_eq!(waited_in(b"837458\n"), None);
-        assert_eq!(waited_in(b"0 many 0\n"), None);
-        assert_eq!(waited_in(b""), None);
+        assert_eq!(parse_run_queue_wait(b"837458\n"), None);
+        assert_eq!(parse_run_queue_wait(b"0 many 0\n"), None);
+        assert_eq!(parse_run_queue_wait(b""), None);
     }
 }

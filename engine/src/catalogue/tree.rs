@@ -1,7 +1,7 @@
-//! The ordered map that the catalogue is kept in. The only module that names sled.
+//! The sorted map that stores the catalogue. This is the only module that names sled.
 //!
-//! sled 0.34.7 can fail, and can panic on a damaged directory: both are a
-//! [`TreeError`] here, and both mean that the catalogue is to be built again.
+//! sled 0.34.7 can return errors, and can panic on a damaged directory. Both become a
+//! [`TreeError`], and in both cases the catalogue must be rebuilt.
 
 use std::fs::{File, TryLockError};
 use std::ops::Bound;
@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use crate::catalogue::row::{CatalogueKey, CatalogueValue};
 
-/// sled's threads keep the lock of a tree for a moment after the last handle to it is
-/// gone, and a tree is not opened while one has that: so long it may take.
-const MAX_RELEASE: Duration = Duration::from_secs(10);
+/// Maximum time to wait for sled's file lock. sled's background threads keep the lock for a
+/// moment after the last handle was dropped, and the tree cannot be opened while it is locked.
+const MAX_LOCK_WAIT: Duration = Duration::from_secs(10);
 
-/// An open tree. Clones are the same one.
+/// An open tree. Clones refer to the same tree.
 #[derive(Clone)]
 pub(crate) struct Tree(sled::Db);
 
-/// It failed, or panicked, with this.
+/// The message of an error or a panic in sled.
 #[derive(Debug)]
 pub(crate) struct TreeError(pub(crate) String);
 
@@ -29,65 +29,70 @@ impl From<sled::Error> for TreeError {
     }
 }
 
-/// Runs what calls sled.
-fn guarded<T>(call: impl FnOnce() -> Result<T, TreeError>) -> Result<T, TreeError> {
+/// Runs a call to sled and converts a panic to an error.
+fn catch_panics<T>(call: impl FnOnce() -> Result<T, TreeError>) -> Result<T, TreeError> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(TreeError("sled panicked".to_owned())))
 }
 
 impl Tree {
-    /// Opens the tree in a directory, or makes one there.
+    /// Opens the tree in a directory, and creates it first if it does not exist. Blocks while
+    /// another handle has the tree open, for up to [`MAX_LOCK_WAIT`].
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeError> {
-        wait_for_release(path);
-        guarded(|| {
+        wait_for_lock_release(path);
+        catch_panics(|| {
             let config = sled::Config::new()
                 .path(path)
                 .cache_capacity(cache_bytes)
-                // Nothing here need survive a crash.
+                // The tree need not survive a crash, because it is rebuilt from the log.
                 .flush_every_ms(None);
             Ok(Self(config.open()?))
         })
     }
 
+    /// Inserts or replaces an entry.
     pub(crate) fn insert(&self, key: &[u8], value: CatalogueValue) -> Result<(), TreeError> {
-        guarded(|| {
+        catch_panics(|| {
             self.0.insert(key, &value.encode())?;
             Ok(())
         })
     }
 
+    /// Returns the value of a key.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<CatalogueValue>, TreeError> {
-        guarded(|| {
+        catch_panics(|| {
             let Some(value) = self.0.get(key)? else {
                 return Ok(None);
             };
             let value = CatalogueValue::decode(&value)
-                .ok_or_else(|| TreeError("a value is not one of ours".to_owned()))?;
+                .ok_or_else(|| TreeError("a stored value has an unknown layout".to_owned()))?;
             Ok(Some(value))
         })
     }
 
-    /// Entries in it. Walks all of them.
+    /// Number of entries. Iterates over all of them.
     pub(crate) fn len(&self) -> Result<u64, TreeError> {
-        guarded(|| Ok(self.0.len() as u64))
+        catch_panics(|| Ok(self.0.len() as u64))
     }
 
+    /// Removes an entry, if it exists.
     pub(crate) fn remove(&self, key: &[u8]) -> Result<(), TreeError> {
-        guarded(|| {
+        catch_panics(|| {
             self.0.remove(key)?;
             Ok(())
         })
     }
 
-    /// Hands everything to the system; sled never asks for more.
+    /// Writes everything to the files. sled does not sync them.
     pub(crate) fn flush(&self) -> Result<(), TreeError> {
-        guarded(|| {
+        catch_panics(|| {
             self.0.flush()?;
             Ok(())
         })
     }
 
-    /// The entries from `first` on that begin with `prefix`, in order.
+    /// Iterates over the entries whose keys begin with `prefix`, in order, starting at
+    /// `first`.
     pub(crate) fn range(
         &self,
         first: Bound<CatalogueKey>,
@@ -95,7 +100,7 @@ impl Tree {
     ) -> impl Iterator<Item = Result<(CatalogueKey, CatalogueValue), TreeError>> {
         let mut pairs = self.0.range((first, Bound::Unbounded));
         std::iter::from_fn(move || {
-            let next = guarded(|| {
+            let next = catch_panics(|| {
                 let Some(pair) = pairs.next() else {
                     return Ok(None);
                 };
@@ -104,7 +109,7 @@ impl Tree {
                     return Ok(None);
                 }
                 let value = CatalogueValue::decode(&value)
-                    .ok_or_else(|| TreeError("a value is not one of ours".to_owned()))?;
+                    .ok_or_else(|| TreeError("a stored value has an unknown layout".to_owned()))?;
                 Ok(Some((key.to_vec(), value)))
             });
             next.transpose()
@@ -112,14 +117,15 @@ impl Tree {
     }
 }
 
-/// Waits until nobody has the tree in this directory any more. What else is wrong with it
-/// is for sled to say.
-pub(super) fn wait_for_release(path: &Path) {
+/// Waits until no other handle has the tree in this directory open. Other problems with the
+/// directory are left for sled to report.
+pub(super) fn wait_for_lock_release(path: &Path) {
     let Ok(file) = File::open(path.join("db")) else {
         return;
     };
     let began = Instant::now();
-    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && began.elapsed() < MAX_RELEASE
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+        && began.elapsed() < MAX_LOCK_WAIT
     {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -130,19 +136,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_whose_lock_is_about_to_go_is_opened_then() {
+    fn open_waits_until_the_previous_lock_is_released() {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open(dir.path(), 1 << 20).unwrap();
         tree.flush().unwrap();
         drop(tree);
-        wait_for_release(dir.path());
-        let held = File::open(dir.path().join("db")).unwrap();
-        held.try_lock().unwrap();
+        wait_for_lock_release(dir.path());
+        let lock_file = File::open(dir.path().join("db")).unwrap();
+        lock_file.try_lock().unwrap();
         std::thread::scope(|scope| {
             let opened = scope.spawn(|| Tree::open(dir.path(), 1 << 20).map(drop));
-            // Were it not waited for, the open had failed by then.
+            // If `open` did not wait for the lock, it would have failed within this time.
             std::thread::sleep(Duration::from_millis(50));
-            drop(held);
+            drop(lock_file);
             opened.join().unwrap().unwrap();
         });
     }

@@ -1,5 +1,5 @@
-//! The thread that alone writes to the tree: opens it, builds it, keeps it current,
-//! and marks it as whole at the end.
+//! The catalogue's thread. It is the only writer of the tree: it opens the tree, rebuilds it
+//! if necessary, applies changes, and marks it as complete on a clean close.
 
 use std::fs::File;
 use std::io;
@@ -16,63 +16,71 @@ use crate::catalogue::state::{
 use crate::catalogue::throttle::Throttle;
 use crate::catalogue::tree::{self, Tree, TreeError};
 
-/// Entries between two looks at what is pending, while others are looked for in the log.
-const STRIDE: u64 = 1024;
-/// So long a change waits for others: sled is told once of a document that is written
-/// over and over. Where the budget does not last so long, documents come faster than sled
-/// takes them in, and it would only take the processor away from them: they are let go.
-const GATHER: Duration = Duration::from_secs(2);
-/// Rebuilds in a row that may fail before listings are given up until the next open.
+/// While catching up, the number of documents between two checks of the pending changes.
+const PENDING_CHECK_INTERVAL: u64 = 1024;
+/// Time that a change waits for others, so that a document that is overwritten repeatedly is
+/// written to sled once. If the budget is exceeded sooner, documents arrive faster than sled
+/// can insert them. Inserting them right away would only slow the writers down, so they are
+/// shed instead.
+const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
+/// Number of failures in a row, without a completed rebuild in between, after which the
+/// catalogue is unavailable until the next open.
 const MAX_FAILURES: u32 = 3;
 
+/// The state of the catalogue's thread.
 pub(crate) struct CatalogueWorker {
     pub(crate) core: Arc<CatalogueCore>,
     pub(crate) source: DocumentSource,
 }
 
-/// What the thread does next.
+/// The next step of the worker.
 enum WorkerStep {
+    /// Write the pending changes to the tree.
     Apply,
+    /// Find the missing puts in the log.
     CatchUp,
+    /// Stop using this tree.
     End(WorkerEnd),
 }
 
-/// Why it lets go of a tree.
+/// Why the worker stops using a tree.
 enum WorkerEnd {
     Close(CatalogueClose),
-    /// The folder is to be removed.
-    StartOver,
+    /// The folder must be removed, and the catalogue rebuilt.
+    Rebuild,
 }
 
 impl CatalogueState {
-    /// Whether something else is to be done than to wait until more has come.
+    /// Returns whether the worker has to act now instead of waiting for more changes.
     fn is_urgent(&self) -> bool {
-        self.pending.is_behind()
+        self.pending.is_lagging()
             || self.pending.is_over_budget()
             || self.closing.is_some()
             || self.read_failure.is_some()
-            || self.is_to_be_removed()
+            || self.has_pending_removal()
     }
 
-    fn is_to_be_removed(&self) -> bool {
-        self.removals_done < self.removals_asked
+    /// Returns whether a requested removal of the folder is not done yet.
+    fn has_pending_removal(&self) -> bool {
+        self.removals_done < self.removals_requested
     }
 }
 
 impl CatalogueWorker {
+    /// Runs until the catalogue is closed or has failed too often.
     pub(crate) fn run(self, identity: CatalogueIdentity) {
-        let mut trusted = marker::take(&self.core.dir, identity);
+        let mut is_trusted = marker::verify_and_remove(&self.core.dir, identity);
         let mut failures = 0;
         loop {
-            match self.live(trusted) {
-                Ok(WorkerEnd::Close(closing)) => return self.end(closing),
-                Ok(WorkerEnd::StartOver) => {
-                    self.back_to_building();
+            match self.run_until_end(is_trusted) {
+                Ok(WorkerEnd::Close(closing)) => return self.finish(closing),
+                Ok(WorkerEnd::Rebuild) => {
+                    self.return_to_building();
                     self.core.replace_tree(None);
-                    trusted = false;
+                    is_trusted = false;
                 }
                 Err(TreeError(reason)) => {
-                    failures = if self.back_to_building() {
+                    failures = if self.return_to_building() {
                         1
                     } else {
                         failures + 1
@@ -81,62 +89,63 @@ impl CatalogueWorker {
                     if failures >= MAX_FAILURES {
                         return self.core.give_up(reason);
                     }
-                    trusted = false;
+                    is_trusted = false;
                 }
             }
         }
     }
 
-    /// From opening to letting go of it. `trusted`: what is there need not be rebuilt.
-    fn live(&self, trusted: bool) -> Result<WorkerEnd, TreeError> {
-        if !trusted {
-            let asked = self.core.lock().removals_asked;
+    /// Opens the tree and works on it until it must be closed or rebuilt. If the folder is not
+    /// trusted, it is removed first.
+    fn run_until_end(&self, is_trusted: bool) -> Result<WorkerEnd, TreeError> {
+        if !is_trusted {
+            let requested = self.core.lock().removals_requested;
             remove_dir(&self.core.dir).map_err(|error| {
                 let dir = self.core.dir.display();
                 TreeError(format!("{dir} cannot be removed: {error}"))
             })?;
             let mut state = self.core.lock();
-            state.removals_done = asked;
-            state.pending.restart();
+            state.removals_done = requested;
+            state.pending.require_full_scan();
             drop(state);
             self.core.changed.notify_all();
         }
         let tree = Tree::open(&sled_dir(&self.core.dir), self.core.cache_bytes)?;
         self.core.replace_tree(Some(tree.clone()));
-        self.show();
+        self.mark_ready_if_complete();
         loop {
-            match self.next()? {
+            match self.next_step()? {
                 WorkerStep::Apply => self.apply(&tree)?,
                 WorkerStep::CatchUp => self.catch_up(&tree)?,
                 WorkerStep::End(WorkerEnd::Close(closing)) => {
                     tree.flush()?;
                     return Ok(WorkerEnd::Close(closing));
                 }
-                WorkerStep::End(WorkerEnd::StartOver) => return Ok(WorkerEnd::StartOver),
+                WorkerStep::End(WorkerEnd::Rebuild) => return Ok(WorkerEnd::Rebuild),
             }
         }
     }
 
-    /// Has listings answered, if nothing is missing.
-    fn show(&self) {
+    /// Lets listings proceed if no documents are missing.
+    fn mark_ready_if_complete(&self) {
         let mut state = self.core.lock();
-        if !state.pending.is_behind() {
+        if !state.pending.is_lagging() {
             state.phase = CataloguePhase::Ready;
         }
         drop(state);
         self.core.changed.notify_all();
     }
 
-    /// Waits for what is to be done next.
-    fn next(&self) -> Result<WorkerStep, TreeError> {
+    /// Waits until there is something to do.
+    fn next_step(&self) -> Result<WorkerStep, TreeError> {
         let mut state = self.core.lock();
         loop {
             if let Some(reason) = state.read_failure.take() {
                 return Err(TreeError(reason));
             }
-            let is_behind = state.pending.is_behind();
+            let is_lagging = state.pending.is_lagging();
             if let Some(closing) = state.closing {
-                if is_behind || state.is_to_be_removed() {
+                if is_lagging || state.has_pending_removal() {
                     return Ok(WorkerStep::End(WorkerEnd::Close(CatalogueClose {
                         clean: None,
                     })));
@@ -146,25 +155,26 @@ impl CatalogueWorker {
                 }
                 return Ok(WorkerStep::Apply);
             }
-            if state.is_to_be_removed() {
-                return Ok(WorkerStep::End(WorkerEnd::StartOver));
+            if state.has_pending_removal() {
+                return Ok(WorkerStep::End(WorkerEnd::Rebuild));
             }
-            // Deletes, which are not let go, or puts that a listing waits for.
+            // The budget is exceeded by deletes, which are never shed, or by puts while a
+            // listing waits.
             if state.pending.is_over_budget() {
                 return Ok(WorkerStep::Apply);
             }
-            let calm_in = state.pending.calm_in();
-            if is_behind && (calm_in.is_zero() || state.listings > 0) {
+            let cooldown = state.pending.cooldown();
+            if is_lagging && (cooldown.is_zero() || state.listings > 0) {
                 return Ok(WorkerStep::CatchUp);
             }
-            if is_behind {
-                state = self.wait(state, calm_in);
+            if is_lagging {
+                state = self.wait(state, cooldown);
             } else if state.pending.is_empty() {
                 state = self.wait(state, Duration::MAX);
             } else {
                 let began = Instant::now();
-                while !state.is_urgent() && began.elapsed() < GATHER {
-                    state = self.wait(state, GATHER.saturating_sub(began.elapsed()));
+                while !state.is_urgent() && began.elapsed() < MAX_COALESCE_TIME {
+                    state = self.wait(state, MAX_COALESCE_TIME.saturating_sub(began.elapsed()));
                 }
                 if !state.is_urgent() {
                     return Ok(WorkerStep::Apply);
@@ -173,18 +183,19 @@ impl CatalogueWorker {
         }
     }
 
+    /// Waits until the state changes, or for `timeout`.
     fn wait<'a>(
         &self,
         state: MutexGuard<'a, CatalogueState>,
-        most: Duration,
+        timeout: Duration,
     ) -> MutexGuard<'a, CatalogueState> {
-        let waited = self.core.changed.wait_timeout(state, most);
+        let waited = self.core.changed.wait_timeout(state, timeout);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Puts what is pending into the tree.
+    /// Writes the pending changes to the tree.
     fn apply(&self, tree: &Tree) -> Result<(), TreeError> {
-        let changes = self.core.lock().pending.take();
+        let changes = self.core.lock().pending.begin_apply();
         self.core.changed.notify_all();
         for (key, change) in &*changes {
             match change {
@@ -192,30 +203,31 @@ impl CatalogueWorker {
                 None => tree.remove(key)?,
             }
         }
-        self.core.lock().pending.applied();
+        self.core.lock().pending.finish_apply();
         Ok(())
     }
 
-    /// Puts what is missing into the tree, from the log, and pending changes in between.
-    /// Gives up where the catalogue falls behind again, or is closed: it is not whole then.
+    /// Writes the missing puts from the log to the tree, and pending changes in between. Stops
+    /// early if puts are shed again, or if the catalogue is closed or must be removed. The
+    /// catalogue stays incomplete then.
     fn catch_up(&self, tree: &Tree) -> Result<(), TreeError> {
         let mut seen = 0_u64;
         let mut failure = None;
-        let after = self.core.lock().pending.catch_up();
-        let mut pace = Throttle::begin();
+        let after = self.core.lock().pending.begin_catch_up();
+        let mut throttle = Throttle::begin();
         let outcome = (self.source)(after, &mut |user, client, value| {
             seen += 1;
             let mut step = tree.insert(&key(user, client), value);
-            if step.is_ok() && seen.is_multiple_of(STRIDE) {
-                self.rest(pace.rest());
-                if self.is_pressed() {
+            if step.is_ok() && seen.is_multiple_of(PENDING_CHECK_INTERVAL) {
+                self.rest(throttle.rest());
+                if self.is_under_pressure() {
                     step = self.apply(tree);
                 }
             }
             if let Err(error) = step {
                 failure = Some(error);
             }
-            if failure.is_some() || self.is_in_vain() {
+            if failure.is_some() || self.should_stop_catch_up() {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
@@ -223,61 +235,65 @@ impl CatalogueWorker {
         match (failure, outcome) {
             (Some(failure), _) => return Err(failure),
             (None, Ok(ControlFlow::Continue(()))) => {
-                self.core.lock().pending.caught_up();
+                self.core.lock().pending.finish_catch_up();
             }
             (None, Ok(ControlFlow::Break(()))) => {}
             (None, Err(error)) => return Err(TreeError(error.to_string())),
         }
-        self.show();
+        self.mark_ready_if_complete();
         Ok(())
     }
 
-    /// Leaves the processor to others, unless a listing waits.
-    fn rest(&self, most: Duration) {
+    /// Leaves the processor to other threads for up to `timeout`. A listing or a close ends
+    /// the rest.
+    fn rest(&self, timeout: Duration) {
         let state = self.core.lock();
-        if !most.is_zero() && state.listings == 0 && state.closing.is_none() {
-            drop(self.wait(state, most));
+        if !timeout.is_zero() && state.listings == 0 && state.closing.is_none() {
+            drop(self.wait(state, timeout));
         }
     }
 
-    /// Whether the committer may soon have to wait, or puts be let go.
-    fn is_pressed(&self) -> bool {
-        self.core.lock().pending.is_pressed()
+    /// Returns whether the pending changes are close to their budget. Beyond the budget, the
+    /// committer would have to wait, or puts would be shed.
+    fn is_under_pressure(&self) -> bool {
+        self.core.lock().pending.is_under_pressure()
     }
 
-    fn is_in_vain(&self) -> bool {
+    /// Returns whether it is useless to go on catching up.
+    fn should_stop_catch_up(&self) -> bool {
         let state = self.core.lock();
-        state.closing.is_some() || state.is_to_be_removed() || state.pending.has_let_go()
+        state.closing.is_some() || state.has_pending_removal() || state.pending.is_shedding()
     }
 
-    /// Makes listings wait again, and what was being applied pending again. Returns
-    /// whether the tree had been in use.
-    fn back_to_building(&self) -> bool {
+    /// Makes listings wait, and queues the changes again that were being applied. Returns
+    /// whether the catalogue had been ready.
+    fn return_to_building(&self) -> bool {
         let mut state = self.core.lock();
         let was_ready = matches!(state.phase, CataloguePhase::Ready);
         state.phase = CataloguePhase::Building;
-        state.pending.put_back();
+        state.pending.abort_apply();
         was_ready
     }
 
-    /// Lets go of the tree, and marks what it left as whole, if it is.
-    fn end(&self, closing: CatalogueClose) {
+    /// Closes the tree, and writes the marker after a clean close.
+    fn finish(&self, closing: CatalogueClose) {
         self.core.replace_tree(None);
         if let Some(identity) = closing.clean {
-            // Without the marker the next open rebuilds: slower, and as right.
-            let _ = marker::put(&self.core.dir, identity);
+            // Without the marker, the next open rebuilds the catalogue. That takes longer, but
+            // is just as correct.
+            let _ = marker::write(&self.core.dir, identity);
         }
     }
 }
 
-/// Removes the catalogue's folder and what is in it, once nobody has its tree any more.
+/// Removes the catalogue's folder durably, after no handle has its tree open any more.
 pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
-    tree::wait_for_release(&sled_dir(dir));
+    tree::wait_for_lock_release(&sled_dir(dir));
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         removed => removed?,
     }
-    // What was erased must not come back by a crash.
+    // Erased data must not reappear after a crash.
     match dir.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
@@ -292,10 +308,10 @@ fn sled_dir(dir: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// Longer than any test may take: a rest that does not end is seen by that.
+    /// A rest that does not end is longer than any test may run.
     const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
-    fn keeper() -> CatalogueWorker {
+    fn worker() -> CatalogueWorker {
         CatalogueWorker {
             core: Arc::new(CatalogueCore::new(
                 Path::new(""),
@@ -308,23 +324,23 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_rest_while_a_listing_or_a_close_waits() {
-        let keeper = keeper();
-        keeper.core.lock().listings = 1;
-        keeper.rest(LONG);
-        let mut state = keeper.core.lock();
+    fn waiting_listing_or_close_prevents_a_rest() {
+        let worker = worker();
+        worker.core.lock().listings = 1;
+        worker.rest(LONG);
+        let mut state = worker.core.lock();
         state.listings = 0;
         state.closing = Some(CatalogueClose { clean: None });
         drop(state);
-        keeper.rest(LONG);
+        worker.rest(LONG);
     }
 
     #[test]
-    fn a_listing_ends_the_rest() {
-        let keeper = keeper();
-        let core = Arc::clone(&keeper.core);
-        let resting = std::thread::spawn(move || keeper.rest(LONG));
-        // It has begun to rest, or will find that a listing waits.
+    fn listing_ends_a_rest() {
+        let worker = worker();
+        let core = Arc::clone(&worker.core);
+        let resting = std::thread::spawn(move || worker.rest(LONG));
+        // The thread is already resting, or will notice the waiting listing before it rests.
         core.lock().listings = 1;
         core.changed.notify_all();
         resting.join().unwrap();

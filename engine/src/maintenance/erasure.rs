@@ -88,7 +88,7 @@ pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress))
     rewrite(core, &turn, &found, &mut erased, progress)?;
     erased.held_by_snapshots = remove(core, &turn)?;
     core.cache.forget(&core.table, &found.hashes);
-    core.catalogue.start_over()?;
+    core.catalogue.rebuild()?;
     let is_delete = |hash: &&NamespaceHash| {
         let entry = core.table.entry(**hash);
         entry.is_some_and(|entry| entry.kind == EntryKind::Delete)
