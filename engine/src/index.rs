@@ -1,10 +1,10 @@
 //! The index layer: which frame of a namespace is current, and the documents in memory.
 //!
-//! It owns the table, the accounting of live and dead bytes per segment, the document
-//! cache, documents as readers hold them, and loading all of that from the log.
+//! It owns the table, the accounting of current and stale bytes per segment, the document
+//! cache, documents as readers use them, and loading all of that from the log.
 //!
-//! **Architecture Invariant:** everything here is derived from the log and can be rebuilt
-//! from it. Only the commit layer and recovery change it.
+//! **Architecture Invariant:** everything in this layer is derived from the log and can be
+//! rebuilt from it. Only the commit layer and recovery change what is current.
 
 pub(crate) mod accounting;
 pub(crate) mod cache;

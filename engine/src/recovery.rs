@@ -60,7 +60,7 @@ pub(crate) fn recover(
     let mut documents = RecoveryLoader::default();
     let mut unsummed = Vec::new();
     let next_revision = manifest.reserved_revision;
-    documents.expect(directory.count_entries(&manifest));
+    documents.reserve(directory.count_entries(&manifest));
     for record in &manifest.segments {
         if let Some(sealed) = record.sealed
             && !directory.load_sealed(&mut documents, record.id, sealed)?
@@ -76,7 +76,7 @@ pub(crate) fn recover(
         Some(found) => directory.reopen(&mut manifest, &reader, &mut documents, found)?,
         None => None,
     };
-    documents.settle(active.as_ref().map(|active| active.id));
+    documents.finish(active.as_ref().map(|active| active.id));
     let blobs = documents.blobs();
     let damage = documents.damage().cloned().collect();
     let RecoveryLoader {
@@ -246,7 +246,7 @@ impl LogDirectory {
                 Ok(false)
             }
             Err(error) if error.is_damage() => {
-                documents.lose(id, &error, sealed);
+                documents.load_unreadable(id, &error, sealed);
                 Ok(false)
             }
             Err(error) => Err(error),

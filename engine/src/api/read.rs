@@ -105,9 +105,9 @@ impl NamespaceReader<'_> {
     fn newest_held(&self) -> Result<Option<(FrameLocation, Option<Document>)>> {
         let core = &self.handle.core;
         core.refuse_closed()?;
-        let (newest, document) = core.table.newest_held(self.hash);
+        let (newest, document) = core.table.newest_cached(self.hash);
         if let Some(document) = &document {
-            document.mark();
+            document.mark_read();
             core.counters.read_from_memory();
         }
         Ok(self.located(newest)?.map(|entry| (entry, document)))
@@ -154,7 +154,7 @@ impl NamespaceReader<'_> {
         let core = &self.handle.core;
         let frame = core.reader.frame((self.user, self.client), entry)?;
         let document = Document::new(frame, &core.write_context.blobs)?;
-        core.cache.keep(&core.table, self.hash, &document);
+        core.cache.insert(&core.table, self.hash, &document);
         Ok(document)
     }
 

@@ -304,9 +304,9 @@ impl Committer {
             }
         }
         let has_rotated = segments.active() != began;
-        let is_due = segments.died_bytes() > self.core.segment_bytes / 8;
+        let is_due = segments.newly_stale_bytes() > self.core.segment_bytes / 8;
         if has_rotated || is_due || !self.reserve.is_available() {
-            segments.look_again();
+            segments.reset_newly_stale();
             drop(segments);
             self.core.compaction_wakeup.notify();
         }

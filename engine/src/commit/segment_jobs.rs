@@ -28,7 +28,7 @@ pub(super) fn retire(
     }
     log.retire(segment)?;
     for (hash, entry) in deletes {
-        table.forget_delete(*hash, entry);
+        table.remove_tombstone(*hash, entry);
     }
     accounting.lock().retired(segment);
     Ok(())
@@ -55,6 +55,6 @@ fn holds_other_frames(
 /// Seals the active segment, so that everything committed lies in sealed ones.
 pub(super) fn seal(accounting: &SegmentAccounting, log: &mut Log) -> Result<(), LogFailure> {
     log.seal()?;
-    accounting.lock().begun(log.active_segment());
+    accounting.lock().set_active(log.active_segment());
     Ok(())
 }

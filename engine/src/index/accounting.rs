@@ -1,7 +1,8 @@
-//! What each segment of the log holds that is current, and what is only in the way:
-//! counted as frames become current and stop being so, and what compaction chooses by.
+//! Counts the current and stale bytes of each segment, as frames become current and are
+//! superseded, and selects the segments to compact.
 //!
-//! It knows places and sizes, no documents. Only the committer changes it.
+//! This module knows the locations and sizes of frames, not documents. Only the committer
+//! changes the counts.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,46 +12,51 @@ use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::ids::SegmentId;
 
-/// Sealed segments that may be far shorter than a full one, before they are merged.
+/// Maximum number of short sealed segments. If there are more, they are merged.
 const MAX_SHORT_SEGMENTS: usize = 8;
 
-/// What one segment holds.
+/// The contents of one segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SegmentUsage {
-    /// Of all its frames.
+    /// Bytes of all frames.
     pub(crate) bytes: u64,
+    /// All frames.
     pub(crate) frames: u32,
     /// Current documents.
     pub(crate) documents: u32,
+    /// Bytes of the current documents' frames.
     pub(crate) document_bytes: u64,
-    /// Current deletes.
+    /// Current tombstones.
     pub(crate) tombstones: u32,
+    /// Bytes of the current tombstones.
     pub(crate) tombstone_bytes: u64,
-    /// Frames that cannot be read and may be current: it must stay as it is.
+    /// Damaged frames that may be current. While there are any, the segment must not be
+    /// changed.
     pub(crate) damaged: u32,
-    /// Its tombstones were looked at and are still needed.
+    /// Compaction has checked the tombstones: they still hide older frames.
     pub(crate) needs_tombstones: bool,
-    /// The disk did not give back what is in it.
-    is_passed_over: bool,
+    /// The disk did not return a frame of the segment. Background compaction does not try
+    /// again until the next open. An explicit compaction or erasure does.
+    is_deferred: bool,
 }
 
 impl SegmentUsage {
-    /// Whether a frame in it is current.
+    /// Returns whether a frame in the segment is current, or may be.
     pub(crate) fn is_needed(&self) -> bool {
         self.documents > 0 || self.tombstones > 0 || self.damaged > 0
     }
 
-    /// Whether it holds frames that are not current.
+    /// Returns whether the segment contains frames that are not current.
     pub(crate) fn has_stale(&self) -> bool {
         self.frames > self.documents + self.tombstones
     }
 
-    /// Bytes that rewriting it takes elsewhere, at most.
+    /// Bytes that rewriting the segment copies at most.
     pub(crate) fn current_bytes(&self) -> u64 {
         self.document_bytes + self.tombstone_bytes
     }
 
-    /// Bytes that rewriting it may give back.
+    /// Bytes that rewriting the segment may free.
     pub(crate) fn reclaimable_bytes(&self) -> u64 {
         let tombstones = if self.needs_tombstones {
             self.tombstone_bytes
@@ -62,6 +68,7 @@ impl SegmentUsage {
             .saturating_sub(tombstones)
     }
 
+    /// Counts a frame as current.
     fn count(&mut self, entry: &FrameLocation) {
         match entry.kind {
             EntryKind::Put | EntryKind::PutWithBlobs => {
@@ -76,6 +83,7 @@ impl SegmentUsage {
         }
     }
 
+    /// Reverts [`Self::count`] for a frame that is not current any more.
     fn discount(&mut self, entry: &FrameLocation) {
         let bytes = u64::from(entry.bytes);
         match entry.kind {
@@ -94,25 +102,26 @@ impl SegmentUsage {
     }
 }
 
-/// A segment that is to be rewritten.
+/// A segment that compaction should rewrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CompactionVictim {
     pub(crate) id: SegmentId,
-    /// However little that gives back.
-    pub(crate) whole: bool,
+    /// Rewrite the segment even if that frees few bytes.
+    pub(crate) is_forced: bool,
 }
 
+/// The contents of all segments, protected by a mutex.
 #[derive(Default)]
 pub(crate) struct SegmentAccounting(Mutex<SegmentUsages>);
 
-/// The segments, by id.
+/// The contents of all segments, by segment id.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentUsages {
-    held: BTreeMap<SegmentId, SegmentUsage>,
-    /// The one that is being written.
+    segments: BTreeMap<SegmentId, SegmentUsage>,
+    /// The active segment.
     active: Option<SegmentId>,
-    /// Bytes that stopped being current since compaction was told to look.
-    died_bytes: u64,
+    /// Bytes that became stale since [`Self::reset_newly_stale`].
+    newly_stale_bytes: u64,
 }
 
 impl SegmentAccounting {
@@ -122,180 +131,194 @@ impl SegmentAccounting {
 }
 
 impl SegmentUsages {
-    /// Takes up a segment as it was found.
-    pub(crate) fn found(&mut self, id: SegmentId, entries: &[SummaryEntry]) {
-        let held = self.held.entry(id).or_default();
+    /// Adds a segment that was read from the log. Its frames are not counted as current yet.
+    pub(crate) fn add_segment(&mut self, id: SegmentId, entries: &[SummaryEntry]) {
+        let usage = self.segments.entry(id).or_default();
         for entry in entries {
-            held.frames += 1;
-            held.bytes += u64::from(entry.bytes);
-            // It has no namespace, so it will never be known to be stale.
-            held.damaged += u32::from(entry.kind == EntryKind::Lost);
+            usage.frames += 1;
+            usage.bytes += u64::from(entry.bytes);
+            // The namespace of a lost frame is unknown, so the frame can never be known to be
+            // stale.
+            usage.damaged += u32::from(entry.kind == EntryKind::Lost);
         }
     }
 
-    /// This is the segment that is being written.
-    pub(crate) fn begun(&mut self, active: Option<SegmentId>) {
+    /// Sets the active segment.
+    pub(crate) fn set_active(&mut self, active: Option<SegmentId>) {
         self.active = active;
     }
 
-    /// Takes up a segment of which nothing can be read.
-    pub(crate) fn found_lost(&mut self, id: SegmentId, bytes: u64) {
-        let held = self.held.entry(id).or_default();
-        held.bytes += bytes;
-        held.damaged += 1;
+    /// Adds a segment that cannot be read at all.
+    pub(crate) fn add_unreadable_segment(&mut self, id: SegmentId, bytes: u64) {
+        let usage = self.segments.entry(id).or_default();
+        usage.bytes += bytes;
+        usage.damaged += 1;
     }
 
-    /// A frame that was found is current.
-    pub(crate) fn is_current(&mut self, entry: &FrameLocation) {
-        self.held.entry(entry.segment).or_default().count(entry);
+    /// Counts a frame that was found in the log as current.
+    pub(crate) fn add_current(&mut self, entry: &FrameLocation) {
+        self.segments.entry(entry.segment).or_default().count(entry);
     }
 
-    /// A frame was written, and is current.
+    /// Adds a frame that was written and is current.
     pub(crate) fn appended(&mut self, entry: &FrameLocation) {
         self.active = Some(entry.segment);
-        let held = self.held.entry(entry.segment).or_default();
-        held.frames += 1;
-        held.bytes += u64::from(entry.bytes);
-        held.count(entry);
+        let usage = self.segments.entry(entry.segment).or_default();
+        usage.frames += 1;
+        usage.bytes += u64::from(entry.bytes);
+        usage.count(entry);
     }
 
-    /// A frame is not current any more.
+    /// Counts a frame as stale.
     pub(crate) fn superseded(&mut self, entry: &FrameLocation) {
-        self.died_bytes += u64::from(entry.bytes);
-        if let Some(held) = self.held.get_mut(&entry.segment) {
-            held.discount(entry);
+        self.newly_stale_bytes += u64::from(entry.bytes);
+        if let Some(usage) = self.segments.get_mut(&entry.segment) {
+            usage.discount(entry);
         }
     }
 
-    /// A segment is no part of the log any more.
+    /// Removes a segment that was removed from the log.
     pub(crate) fn retired(&mut self, id: SegmentId) {
-        self.held.remove(&id);
-        // Tombstones were needed for the sake of older frames, which may have gone.
-        for held in self.held.values_mut() {
-            held.needs_tombstones = false;
+        self.segments.remove(&id);
+        // Tombstones may have been needed because of frames in the removed segment.
+        for usage in self.segments.values_mut() {
+            usage.needs_tombstones = false;
         }
     }
 
-    /// Something in it cannot be read: it must stay as it is.
-    pub(crate) fn spare(&mut self, id: SegmentId) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.damaged += 1;
+    /// Marks a segment as damaged: it must not be changed.
+    pub(crate) fn mark_damaged(&mut self, id: SegmentId) {
+        if let Some(usage) = self.segments.get_mut(&id) {
+            usage.damaged += 1;
         }
     }
 
-    /// The disk did not give back what is in it: the others come first.
-    pub(crate) fn pass_over(&mut self, id: SegmentId) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.is_passed_over = true;
+    /// Makes background compaction skip a segment until the next open, because the disk did
+    /// not return a frame of it.
+    pub(crate) fn defer(&mut self, id: SegmentId) {
+        if let Some(usage) = self.segments.get_mut(&id) {
+            usage.is_deferred = true;
         }
     }
 
-    /// Its tombstones cannot go yet.
-    pub(crate) fn keep_tombstones(&mut self, id: SegmentId) {
-        if let Some(held) = self.held.get_mut(&id) {
-            held.needs_tombstones = true;
+    /// Records that the tombstones of a segment are still needed.
+    pub(crate) fn mark_tombstones_needed(&mut self, id: SegmentId) {
+        if let Some(usage) = self.segments.get_mut(&id) {
+            usage.needs_tombstones = true;
         }
     }
 
+    /// The contents of one segment.
     pub(crate) fn get(&self, id: SegmentId) -> Option<SegmentUsage> {
-        self.held.get(&id).copied()
+        self.segments.get(&id).copied()
     }
 
-    /// The segment that is being written.
+    /// The active segment.
     pub(crate) fn active(&self) -> Option<SegmentId> {
         self.active
     }
 
-    /// Bytes that stopped being current since compaction was told to look.
-    pub(crate) fn died_bytes(&self) -> u64 {
-        self.died_bytes
+    /// Bytes that became stale since [`Self::reset_newly_stale`].
+    pub(crate) fn newly_stale_bytes(&self) -> u64 {
+        self.newly_stale_bytes
     }
 
-    /// Compaction is told to look.
-    pub(crate) fn look_again(&mut self) {
-        self.died_bytes = 0;
+    /// Restarts the count of newly stale bytes, because compaction was notified.
+    pub(crate) fn reset_newly_stale(&mut self) {
+        self.newly_stale_bytes = 0;
     }
 
-    /// What all segments hold together.
+    /// The sums over all segments.
     pub(crate) fn sum(&self) -> SegmentUsage {
         let mut sum = SegmentUsage::default();
-        for held in self.held.values() {
-            sum.bytes += held.bytes;
-            sum.frames = sum.frames.saturating_add(held.frames);
-            sum.documents = sum.documents.saturating_add(held.documents);
-            sum.document_bytes += held.document_bytes;
-            sum.tombstones = sum.tombstones.saturating_add(held.tombstones);
-            sum.tombstone_bytes += held.tombstone_bytes;
-            sum.damaged = sum.damaged.saturating_add(held.damaged);
+        for usage in self.segments.values() {
+            sum.bytes += usage.bytes;
+            sum.frames = sum.frames.saturating_add(usage.frames);
+            sum.documents = sum.documents.saturating_add(usage.documents);
+            sum.document_bytes += usage.document_bytes;
+            sum.tombstones = sum.tombstones.saturating_add(usage.tombstones);
+            sum.tombstone_bytes += usage.tombstone_bytes;
+            sum.damaged = sum.damaged.saturating_add(usage.damaged);
         }
         sum
     }
 
+    /// Number of segments.
     pub(crate) fn count(&self) -> usize {
-        self.held.len()
+        self.segments.len()
     }
 
     /// All segments, by id.
     pub(crate) fn all(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
-        self.held.iter().map(|(id, held)| (*id, *held))
+        self.segments.iter().map(|(id, usage)| (*id, *usage))
     }
 
-    /// The segments that are not being written, by id.
+    /// The sealed segments, by id.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.all().filter(|(id, _)| Some(*id) != self.active)
     }
 
-    /// Those of them that can be rewritten, as far as is known.
+    /// The sealed segments that may be rewritten: not damaged, and not deferred.
     fn candidates(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.sealed()
-            .filter(|(_, held)| held.damaged == 0 && !held.is_passed_over)
+            .filter(|(_, usage)| usage.damaged == 0 && !usage.is_deferred)
     }
 
-    /// Whether the log has outgrown what it may take.
+    /// Returns whether the log is larger than twice its current documents and one segment.
     pub(crate) fn is_overgrown(&self, segment_bytes: u64) -> bool {
         let sum = self.sum();
         sum.bytes > 2 * (sum.document_bytes + segment_bytes / 2)
     }
 
-    /// The segment to rewrite on a full disk: the one that takes least room before it
-    /// gives back more.
-    pub(crate) fn cheapest(&self) -> Option<CompactionVictim> {
+    /// The segment to rewrite on a full disk: of those that free at least an eighth of what
+    /// they copy, the one that copies the fewest bytes.
+    pub(crate) fn cheapest_victim(&self) -> Option<CompactionVictim> {
         self.candidates()
-            .filter(|(_, held)| held.reclaimable_bytes() > held.current_bytes() / 8)
-            .min_by_key(|(_, held)| held.current_bytes())
-            .map(|(id, _)| CompactionVictim { id, whole: false })
+            .filter(|(_, usage)| usage.reclaimable_bytes() > usage.current_bytes() / 8)
+            .min_by_key(|(_, usage)| usage.current_bytes())
+            .map(|(id, _)| CompactionVictim {
+                id,
+                is_forced: false,
+            })
     }
 
-    /// The segment that is to be rewritten next, if one is.
+    /// The segment to rewrite next, if there is one.
     ///
-    /// One in which nothing is current costs nothing. Otherwise what is in the way may
-    /// grow to half of what is current, and a quarter of a segment, before the segment
-    /// that gives back most for its size is rewritten: with the segment that is being
-    /// written, the log stays below twice what is current, and one segment.
+    /// A segment without current frames is returned first, because removing it copies nothing.
+    /// Otherwise nothing is rewritten until the stale bytes exceed half of the current ones
+    /// plus a quarter of a segment. Then the segment with the largest share of stale bytes is
+    /// returned. Together with the active segment, the log stays below twice its current
+    /// documents and one segment.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<CompactionVictim> {
-        let give_back = |(id, _)| CompactionVictim { id, whole: false };
-        if let Some(empty) = self.candidates().find(|(_, held)| !held.is_needed()) {
+        let give_back = |(id, _)| CompactionVictim {
+            id,
+            is_forced: false,
+        };
+        if let Some(empty) = self.candidates().find(|(_, usage)| !usage.is_needed()) {
             return Some(give_back(empty));
         }
         let reclaimable: u64 = self
             .candidates()
-            .map(|(_, held)| held.reclaimable_bytes())
+            .map(|(_, usage)| usage.reclaimable_bytes())
             .sum();
         if reclaimable > self.sum().document_bytes / 2 + segment_bytes / 4 {
-            let share = |held: &SegmentUsage| per_mille(held.reclaimable_bytes(), held.bytes);
+            let share = |usage: &SegmentUsage| per_mille(usage.reclaimable_bytes(), usage.bytes);
             return self
                 .candidates()
-                .max_by_key(|(_, held)| share(held))
+                .max_by_key(|(_, usage)| share(usage))
                 .map(give_back);
         }
-        // Each life that ends leaves a segment, however short it was.
-        let is_short = |held: &SegmentUsage| held.bytes < segment_bytes / 4;
-        let mut short = self.candidates().filter(|(_, held)| is_short(held));
+        // Each run of the engine leaves a segment behind, which may be very short.
+        let is_short = |usage: &SegmentUsage| usage.bytes < segment_bytes / 4;
+        let mut short = self.candidates().filter(|(_, usage)| is_short(usage));
         let first = short.next();
         if short.count() < MAX_SHORT_SEGMENTS {
             return None;
         }
-        first.map(|(id, _)| CompactionVictim { id, whole: true })
+        first.map(|(id, _)| CompactionVictim {
+            id,
+            is_forced: true,
+        })
     }
 }
 
@@ -304,91 +327,4 @@ fn per_mille(part: u64, whole: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SEGMENT: u64 = 1000;
-
-    fn entry(segment: u32, kind: EntryKind, bytes: u32) -> FrameLocation {
-        FrameLocation {
-            revision: 1,
-            segment: SegmentId::new(segment),
-            offset: crate::model::ids::Offset::from_u32(28),
-            bytes,
-            kind,
-        }
-    }
-
-    fn victim(segments: &SegmentUsages) -> Option<u32> {
-        segments.victim(SEGMENT).map(|victim| victim.id.get())
-    }
-
-    /// Segments, each full of puts of which so many bytes are stale.
-    fn segments(stale: &[u32]) -> SegmentUsages {
-        let mut segments = SegmentUsages::default();
-        for (id, stale) in (1..).zip(stale) {
-            for bytes in [*stale, 1000 - stale]
-                .into_iter()
-                .filter(|bytes| *bytes > 0)
-            {
-                segments.appended(&entry(id, EntryKind::Put, bytes));
-            }
-            if *stale > 0 {
-                segments.superseded(&entry(id, EntryKind::Put, *stale));
-            }
-        }
-        // The one that is being written.
-        segments.appended(&entry(100, EntryKind::Put, 1));
-        segments
-    }
-
-    #[test]
-    fn what_is_stale_may_grow_to_half_of_what_is_current_and_a_quarter_of_a_segment() {
-        assert_eq!(victim(&segments(&[400, 300, 300])), None);
-        assert_eq!(victim(&segments(&[500, 700, 600])), Some(2));
-    }
-
-    #[test]
-    fn a_segment_that_holds_nothing_current_goes_at_once() {
-        assert_eq!(victim(&segments(&[0, 0, 0, 1000])), Some(4));
-    }
-
-    #[test]
-    fn the_segment_that_is_written_and_damaged_ones_are_left_alone() {
-        let mut segments = segments(&[900, 800]);
-        segments.spare(SegmentId::new(1));
-        assert_eq!(victim(&segments), Some(2));
-        segments.pass_over(SegmentId::new(2));
-        assert_eq!(victim(&segments), None);
-        let active = entry(100, EntryKind::Put, 1);
-        segments.superseded(&active);
-        assert_eq!(victim(&segments), None);
-    }
-
-    #[test]
-    fn tombstones_that_are_needed_do_not_count_until_a_segment_goes() {
-        let mut segments = segments(&[0, 1000]);
-        for _ in 0..10 {
-            segments.appended(&entry(3, EntryKind::Delete, 100));
-        }
-        segments.appended(&entry(100, EntryKind::Put, 1));
-        segments.retired(SegmentId::new(2));
-        assert_eq!(victim(&segments), Some(3));
-        segments.keep_tombstones(SegmentId::new(3));
-        assert_eq!(victim(&segments), None);
-        segments.retired(SegmentId::new(1));
-        assert_eq!(victim(&segments), Some(3));
-    }
-
-    #[test]
-    fn short_segments_are_merged_once_they_are_many() {
-        let mut segments = SegmentUsages::default();
-        for id in 1..=8 {
-            segments.appended(&entry(id, EntryKind::Put, 10));
-        }
-        segments.appended(&entry(100, EntryKind::Put, 1));
-        assert_eq!(victim(&segments), None);
-        segments.appended(&entry(101, EntryKind::Put, 1));
-        assert_eq!(victim(&segments), Some(1));
-    }
-}
+mod tests;

@@ -1,11 +1,12 @@
-//! The document cache: which documents stay in memory, up to a budget in bytes. The table
-//! holds them, where reads find them; here is the order in which they go.
+//! The document cache keeps documents in memory, up to a budget in bytes. The table contains
+//! the cached documents, so that a read finds them there. This module decides the order in
+//! which they are evicted.
 //!
-//! Those that have just come wait in a short queue. What was read again by the time that
-//! it gets to the front goes to the end of a long one, where the same is asked over and
-//! over; what was not, goes. So one pass over many documents takes little from those that
-//! are read often (as in S3-FIFO, Yang et al., SOSP 2023), and a read changes nothing
-//! here: it marks the document.
+//! The algorithm is similar to S3-FIFO (Yang et al., SOSP 2023). A new document enters a small
+//! queue. If it was read again before it reaches the front, it moves to the main queue,
+//! otherwise it is evicted. A document at the front of the main queue goes back to its end if
+//! it was read since it entered. Therefore one pass over many documents evicts few of those
+//! that are read often. A read only marks the document, and does not change the queues.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -14,24 +15,27 @@ use crate::index::document::Document;
 use crate::index::table::Table;
 use crate::model::names::NamespaceHash;
 
-/// Of the budget, what those have that were read once.
-const NEW_SHARE: u64 = 10;
-/// Documents that one that comes looks at, at most, to find some to go: where all were
-/// read again and again, no read looks at all of them.
-const MAX_LOOKS: usize = 64;
+/// The small queue may use this fraction (1 / this) of the budget before its documents are
+/// evicted first.
+const SMALL_QUEUE_DIVISOR: u64 = 10;
+/// Number of documents that one insertion examines before it evicts documents even if they
+/// were read. It bounds the time of an insertion if every document is read again and again.
+const MAX_EXAMINED: usize = 64;
 
+/// The cache's queues. The cached documents are also in the [`Table`].
 pub(crate) struct DocumentCache {
     max_bytes: u64,
     queues: Mutex<EvictionQueues>,
 }
 
+/// The small queue and the main queue of S3-FIFO.
 #[derive(Default)]
 struct EvictionQueues {
-    new: EvictionQueue,
-    proven: EvictionQueue,
+    small: EvictionQueue,
+    main: EvictionQueue,
 }
 
-/// Documents in the order in which they are looked at.
+/// Documents in the order in which they are considered for eviction.
 #[derive(Default)]
 struct EvictionQueue {
     documents: VecDeque<(NamespaceHash, Document)>,
@@ -51,40 +55,42 @@ impl EvictionQueue {
     }
 }
 
-/// Bytes that a document takes here: its own, and its place in a queue.
+/// Memory of a cached document in bytes, including its queue entry.
 fn weight(document: &Document) -> u64 {
     document.weight() + size_of::<(NamespaceHash, Document)>() as u64
 }
 
 impl EvictionQueues {
     fn bytes(&self) -> u64 {
-        self.new.bytes + self.proven.bytes
+        self.small.bytes + self.main.bytes
     }
 
-    /// The documents that go, so that the others take no more than `max_bytes`.
+    /// Removes documents from the queues until the rest uses at most `max_bytes`. Returns the
+    /// removed documents, which the caller must detach from the table.
     fn evict(&mut self, max_bytes: u64) -> Vec<(NamespaceHash, Document)> {
-        let mut gone = Vec::new();
-        let mut looks = 0;
+        let mut evicted = Vec::new();
+        let mut examined = 0;
         while self.bytes() > max_bytes {
-            let is_new = self.new.bytes > max_bytes / NEW_SHARE || self.proven.bytes == 0;
+            let is_new = self.small.bytes > max_bytes / SMALL_QUEUE_DIVISOR || self.main.bytes == 0;
             let queue = if is_new {
-                &mut self.new
+                &mut self.small
             } else {
-                &mut self.proven
+                &mut self.main
             };
             let Some((hash, document)) = queue.pop() else {
                 break;
             };
-            looks += 1;
-            // Only held here, it was replaced or deleted.
-            let stays = document.take_mark() && !document.is_held_once() && looks <= MAX_LOOKS;
+            examined += 1;
+            // If the queue has the only reference, the document was replaced or deleted.
+            let stays =
+                document.take_read_mark() && !document.is_unshared() && examined <= MAX_EXAMINED;
             if stays {
-                self.proven.push(hash, document);
+                self.main.push(hash, document);
             } else {
-                gone.push((hash, document));
+                evicted.push((hash, document));
             }
         }
-        gone
+        evicted
     }
 }
 
@@ -96,47 +102,49 @@ impl DocumentCache {
         }
     }
 
-    /// Memory that the documents take.
+    /// Memory of the cached documents, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.bytes()
     }
 
-    /// Holds nothing of these namespaces any longer. Walks all that it has.
-    pub(crate) fn forget(&self, table: &Table, hashes: &HashSet<NamespaceHash>) {
-        let mut gone = Vec::new();
+    /// Removes the documents of these namespaces from memory. Iterates over all cached
+    /// documents.
+    pub(crate) fn remove_namespaces(&self, table: &Table, hashes: &HashSet<NamespaceHash>) {
+        let mut evicted = Vec::new();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let EvictionQueues { new, proven } = &mut *queues;
-        for queue in [new, proven] {
+        let EvictionQueues { small, main } = &mut *queues;
+        for queue in [small, main] {
             let documents = std::mem::take(queue).documents;
             for (hash, document) in documents {
                 if hashes.contains(&hash) {
-                    gone.push((hash, document));
+                    evicted.push((hash, document));
                 } else {
                     queue.push(hash, document);
                 }
             }
         }
         drop(queues);
-        for (hash, document) in gone {
-            table.let_go(hash, &document);
+        for (hash, document) in evicted {
+            table.detach_document(hash, &document);
         }
     }
 
-    /// Keeps a document that was just read, and lets others go for it.
-    pub(crate) fn keep(&self, table: &Table, hash: NamespaceHash, document: &Document) {
-        // One with blobs holds files open, which are scarcer than memory.
+    /// Adds a document that was just read, and evicts others if necessary.
+    pub(crate) fn insert(&self, table: &Table, hash: NamespaceHash, document: &Document) {
+        // A document with blobs keeps files open, and file descriptors are scarcer than
+        // memory.
         let fits = weight(document) <= self.max_bytes && document.in_memory().is_some();
-        if !fits || !table.hold(hash, document) {
+        if !fits || !table.attach_document(hash, document) {
             return;
         }
-        let gone = {
+        let evicted = {
             let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            queues.new.push(hash, document.clone());
+            queues.small.push(hash, document.clone());
             queues.evict(self.max_bytes)
         };
-        for (hash, document) in gone {
-            table.let_go(hash, &document);
+        for (hash, document) in evicted {
+            table.detach_document(hash, &document);
         }
     }
 }
@@ -184,41 +192,42 @@ mod tests {
             self.table.advance(hash(n), entry);
         }
 
-        /// Whether it was in memory. It is afterwards.
+        /// Reads a document, and returns whether it was cached. It is cached afterwards if the
+        /// budget allows.
         fn get(&self, n: u64, revision: u64) -> bool {
-            if let (_, Some(found)) = self.table.newest_held(hash(n)) {
+            if let (_, Some(found)) = self.table.newest_cached(hash(n)) {
                 assert_eq!(found.stat().revision.get(), revision);
-                found.mark();
+                found.mark_read();
                 return true;
             }
-            self.cache.keep(&self.table, hash(n), &document(revision));
+            self.cache.insert(&self.table, hash(n), &document(revision));
             false
         }
 
-        fn held(&self) -> u64 {
+        fn cached(&self) -> u64 {
             let queues = self.cache.queues.lock().unwrap();
-            let held = queues.new.documents.len() + queues.proven.documents.len();
+            let cached = queues.small.documents.len() + queues.main.documents.len();
             assert!(queues.bytes() <= self.cache.max_bytes);
-            assert_eq!(queues.bytes(), weight(&document(0)) * held as u64);
-            held as u64
+            assert_eq!(queues.bytes(), weight(&document(0)) * cached as u64);
+            cached as u64
         }
     }
 
     #[test]
-    fn it_stays_within_its_budget_and_the_table_holds_what_it_has() {
+    fn cache_stays_within_its_budget_and_the_table_agrees() {
         let store = Store::with_room_for(10);
         for n in 0..100 {
             store.put(n, n + 1);
             assert!(!store.get(n, n + 1));
             assert!(store.get(n, n + 1), "the last one stays");
         }
-        assert_eq!(store.held(), 10);
-        let in_table = (0..100).filter(|n| store.table.newest_held(hash(*n)).1.is_some());
+        assert_eq!(store.cached(), 10);
+        let in_table = (0..100).filter(|n| store.table.newest_cached(hash(*n)).1.is_some());
         assert_eq!(in_table.count(), 10);
     }
 
     #[test]
-    fn a_pass_over_many_leaves_those_that_are_read_often() {
+    fn scan_does_not_evict_frequently_read_documents() {
         let store = Store::with_room_for(20);
         for n in 0..1000 {
             store.put(n, n + 1);
@@ -229,7 +238,8 @@ mod tests {
                 store.get(n, n + 1);
             }
         }
-        // Each once, and those that are read often in between, as seldom as it can be.
+        // Each document is read once. The frequently read ones are read in between, just often
+        // enough to stay.
         for n in 100..1000 {
             assert!(!store.get(n, n + 1));
             if n % 5 == 0 {
@@ -237,12 +247,12 @@ mod tests {
                 assert!(store.get(again, again + 1), "{again} at {n}");
             }
         }
-        // One pass of the same size over what nobody else reads takes no more.
-        assert_eq!(store.held(), 20);
+        // The pass filled the cache, but did not exceed its budget.
+        assert_eq!(store.cached(), 20);
     }
 
     #[test]
-    fn what_was_replaced_is_not_found_and_goes_first() {
+    fn replaced_documents_are_not_found_and_evicted_first() {
         let store = Store::with_room_for(10);
         for n in 0..10 {
             store.put(n, n + 1);
@@ -261,29 +271,29 @@ mod tests {
         for n in 0..5 {
             assert!(store.get(n, 100 + n), "there is room where {n} was");
         }
-        assert_eq!(store.held(), 10);
+        assert_eq!(store.cached(), 10);
     }
 
     #[test]
-    fn what_is_forgotten_is_in_memory_no_more() {
+    fn removed_namespaces_are_not_in_memory() {
         let store = Store::with_room_for(10);
         for n in 0..10 {
             store.put(n, n + 1);
             store.get(n, n + 1);
         }
-        // Replaced, so that only the cache has it.
+        // The replaced document is only in the cache's queue.
         store.put(3, 100);
         let forgotten = [3, 5].map(hash).into_iter().collect();
-        store.cache.forget(&store.table, &forgotten);
-        assert_eq!(store.held(), 8);
+        store.cache.remove_namespaces(&store.table, &forgotten);
+        assert_eq!(store.cached(), 8);
         assert!(store.get(4, 5) && !store.get(5, 6));
     }
 
     #[test]
-    fn without_a_budget_it_holds_nothing() {
+    fn zero_budget_caches_nothing() {
         let store = Store::with_room_for(0);
         store.put(1, 1);
         assert!(!store.get(1, 1) && !store.get(1, 1));
-        assert_eq!(store.held(), 0);
+        assert_eq!(store.cached(), 0);
     }
 }

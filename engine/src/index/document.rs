@@ -1,8 +1,7 @@
-//! A stored document, as a reader holds it: whole where it is small, a stream of
-//! verified chunks where it lies in a blob.
+//! A stored document, as a reader uses it. A small document is entirely in memory. A large one
+//! is read from its blobs as a stream of verified chunks.
 //!
-//! It holds the files it reads from open, so a later write or delete takes nothing
-//! away from it.
+//! A document keeps its blob files open, so a later write or delete does not affect it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,24 +23,42 @@ use crate::storage::blobs::{self, BlobStore};
 use crate::storage::io::read_into;
 use crate::storage::log::reader::Frame;
 
-/// A document at one revision. Cheap to clone; a later write does not change it.
+/// A document at one revision. Later writes and deletes do not change it.
 ///
-/// A small one holds its body in memory. A large one holds its blob file open, a
-/// file descriptor, until the last clone and the last [`Chunks`] of it are gone.
+/// Cloning is cheap: clones share memory and open files. A small document has its body in
+/// memory ([`Self::in_memory`]). A large one keeps its blob files open, usually one file
+/// descriptor, until its last clone and its last [`Chunks`] are dropped. It stays readable
+/// after the engine was closed.
 ///
-/// The body lies behind the head, in one piece of memory: what a read of a document that
-/// nobody has looked at lately takes is the memory's time, and two pieces take twice that.
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(dir.path()))?;
+/// let namespace = engine.namespace("alice", "web")?;
+/// namespace.put(br#"{"theme":"dark","zoom":2}"#, WriteOptions::default())?;
+///
+/// let document = namespace.get()?.ok_or("not found")?;
+/// namespace.delete(WriteOptions::default())?;
+/// assert_eq!(document.read()?, br#"{"theme":"dark","zoom":2}"#);
+/// assert_eq!(document.keys().collect::<Vec<_>>(), ["theme", "zoom"]);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Document(ThinArc<DocumentHead, u8>);
 
+/// Everything but the body. The body follows the head in the same allocation: reading a
+/// document that is not in the processor's caches costs memory latency, and a second
+/// allocation would double it.
 struct DocumentHead {
-    /// Whether it was read since the document cache looked.
-    is_marked: AtomicBool,
+    /// The document was read since the document cache last examined it.
+    is_marked_read: AtomicBool,
     stat: Stat,
     members: Vec<Member>,
     blobs: Vec<OpenBlob>,
 }
 
+/// An open blob file of a large document.
 struct OpenBlob {
     id: BlobId,
     path: PathBuf,
@@ -49,7 +66,7 @@ struct OpenBlob {
 }
 
 impl Document {
-    /// The document in `frame`. Opens the blobs that it names.
+    /// Creates the document that `frame` contains, and opens the blobs that it refers to.
     pub(crate) fn new(frame: Frame, blobs: &BlobStore) -> Result<Self> {
         let FrameHeader {
             revision,
@@ -68,7 +85,7 @@ impl Document {
             })
             .collect::<Result<_>>()?;
         let head = DocumentHead {
-            is_marked: AtomicBool::new(false),
+            is_marked_read: AtomicBool::new(false),
             stat,
             members: frame.members,
             blobs,
@@ -76,11 +93,11 @@ impl Document {
         Ok(Self(ThinArc::from_header_and_slice(head, &frame.inline)))
     }
 
-    /// One that no store holds.
+    /// A document that is not in a store.
     #[cfg(test)]
     pub(crate) fn in_memory_only(stat: Stat, body: &[u8]) -> Self {
         let head = DocumentHead {
-            is_marked: AtomicBool::new(false),
+            is_marked_read: AtomicBool::new(false),
             stat,
             members: Vec::new(),
             blobs: Vec::new(),
@@ -92,88 +109,91 @@ impl Document {
         &self.0.header.header
     }
 
-    /// Whether both are the same one in memory.
+    /// Returns whether both are clones of the same document.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self.head(), other.head())
     }
 
-    /// Whether nobody else has it.
-    pub(crate) fn is_held_once(&self) -> bool {
+    /// Returns whether there is no other clone.
+    pub(crate) fn is_unshared(&self) -> bool {
         ThinArc::strong_count(&self.0) == 1
     }
 
-    /// Marks it as read.
-    pub(crate) fn mark(&self) {
-        // A write that changes nothing would still take the line from other processors.
-        if !self.head().is_marked.load(Ordering::Relaxed) {
-            self.head().is_marked.store(true, Ordering::Relaxed);
+    /// Marks the document as read.
+    pub(crate) fn mark_read(&self) {
+        // The check avoids an unnecessary write, which would invalidate the cache line on
+        // other processors.
+        if !self.head().is_marked_read.load(Ordering::Relaxed) {
+            self.head().is_marked_read.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether it was marked; it is not any more.
-    pub(crate) fn take_mark(&self) -> bool {
-        self.head().is_marked.swap(false, Ordering::Relaxed)
+    /// Clears the read mark and returns whether it was set.
+    pub(crate) fn take_read_mark(&self) -> bool {
+        self.head().is_marked_read.swap(false, Ordering::Relaxed)
     }
 
-    /// Revision, time and size.
+    /// The document's revision, modification time and size. Does not block.
     pub fn stat(&self) -> &Stat {
         &self.head().stat
     }
 
-    /// The whole body, where it is in memory: documents up to
-    /// [`crate::Config::inline_bytes`].
+    /// The entire body, if it is in memory. This is the case for documents of up to
+    /// [`crate::Config::inline_bytes`]. Returns `None` for larger ones. Does not block.
     pub fn in_memory(&self) -> Option<&[u8]> {
         self.head().blobs.is_empty().then(|| &self.0.slice)
     }
 
-    /// The same, to be kept: it shares the document's memory.
+    /// The entire body as [`Bytes`] that share the document's memory, if [`Self::in_memory`]
+    /// has it. The document stays in memory as long as the returned value. Does not block.
     pub fn to_bytes(&self) -> Option<Bytes> {
         self.in_memory()?;
         Some(Bytes::from_owner(BodyOwner(self.clone())))
     }
 
-    /// The body in pieces of up to 64 KiB, in order. Blocks on the disk unless it
-    /// is [in memory](Self::in_memory). Memory: up to 512 KiB, which is read at once.
+    /// The body in pieces of up to 64 KiB, in order. Iterating blocks on the disk unless the
+    /// body is [in memory](Self::in_memory). A large document is read 512 KiB at a time, into
+    /// a buffer of that size.
     ///
-    /// Every piece is verified before it is yielded. After an error there are no
-    /// further pieces.
+    /// Every piece is verified before it is returned. After an error the iterator ends.
     pub fn chunks(&self) -> Chunks {
-        self.chunks_within(READ_BYTES)
+        self.chunks_within(DEFAULT_READ_BYTES)
     }
 
-    /// The same, in less memory: `bytes` of it (at least 64 KiB, since a checksum is of
-    /// as much).
+    /// The body in pieces, as [`Self::chunks`] returns it, but with a read buffer of `bytes`
+    /// bytes. The minimum is 64 KiB, because each checksum covers that many bytes.
     pub fn chunks_within(&self, bytes: usize) -> Chunks {
-        let mut pieces = VecDeque::new();
+        let mut sources = VecDeque::new();
         if let Some(body) = self.to_bytes() {
-            pieces.push_back(ChunkSource::Text(body));
+            sources.push_back(ChunkSource::Text(body));
         } else {
             let mut separator = "{";
             for member in &self.head().members {
                 let text = format!("{separator}{}:", member.key);
-                pieces.push_back(ChunkSource::Text(text.into()));
-                pieces.push_back(self.value_piece(&member.value));
+                sources.push_back(ChunkSource::Text(text.into()));
+                sources.push_back(self.value_source(&member.value));
                 separator = ",";
             }
-            pieces.push_back(ChunkSource::Text(Bytes::from_static(b"}")));
+            sources.push_back(ChunkSource::Text(Bytes::from_static(b"}")));
         }
-        self.pieces(pieces, bytes)
+        self.chunks_from(sources, bytes)
     }
 
-    /// One value's JSON text, by its decoded key, in pieces as [`Self::chunks`]
-    /// yields them; `None` where there is no such key. Reads nothing but that value.
+    /// The JSON text of one value in pieces, as [`Self::chunks`] returns them. `key` is the
+    /// decoded key. Returns `None` if the document does not have the key. Iterating reads this
+    /// value only.
     pub fn value(&self, key: &str) -> Option<Chunks> {
         self.head()
             .members
             .iter()
             .find(|member| decode_key(&member.key) == key)
             .map(|member| {
-                let pieces = VecDeque::from([self.value_piece(&member.value)]);
-                self.pieces(pieces, READ_BYTES)
+                let sources = VecDeque::from([self.value_source(&member.value)]);
+                self.chunks_from(sources, DEFAULT_READ_BYTES)
             })
     }
 
-    /// The decoded keys, in the document's order.
+    /// The decoded keys, in the document's order. Does not block.
     pub fn keys(&self) -> impl Iterator<Item = String> + '_ {
         self.head()
             .members
@@ -181,7 +201,12 @@ impl Document {
             .map(|member| decode_key(&member.key))
     }
 
-    /// The whole body, in memory of its size. Blocks as [`Self::chunks`] does.
+    /// Reads the entire body into memory. Blocks on the disk unless the body is [in
+    /// memory](Self::in_memory).
+    ///
+    /// # Errors
+    /// - [`Error::Corrupt`]: the stored bytes are damaged or missing.
+    /// - [`Error::Unreadable`]: the disk does not return the stored bytes.
     pub fn read(&self) -> Result<Vec<u8>> {
         let bytes = usize::try_from(self.head().stat.usage.bytes).unwrap_or_default();
         let mut body = Vec::with_capacity(bytes);
@@ -191,7 +216,7 @@ impl Document {
         Ok(body)
     }
 
-    /// Bytes of memory that it takes, roughly.
+    /// Approximate memory of the document, in bytes.
     pub(crate) fn weight(&self) -> u64 {
         let members: usize = self
             .head()
@@ -202,12 +227,12 @@ impl Document {
         (size_of::<DocumentHead>() + members + self.0.slice.len()) as u64
     }
 
-    fn value_piece(&self, location: &ValueLocation) -> ChunkSource {
+    fn value_source(&self, location: &ValueLocation) -> ChunkSource {
         match location {
             ValueLocation::Inline { offset, bytes } => {
                 let start = *offset as usize;
-                // The bounds were checked when the frame was read, and only a document
-                // without blobs has inline values.
+                // The bounds were checked when the frame was read. Only documents without
+                // blobs have inline values.
                 debug_assert!(self.in_memory().is_some());
                 let body = Bytes::from_owner(BodyOwner(self.clone()));
                 ChunkSource::Text(body.slice(start..start + *bytes as usize))
@@ -219,17 +244,17 @@ impl Document {
         }
     }
 
-    fn pieces(&self, pieces: VecDeque<ChunkSource>, bytes: usize) -> Chunks {
+    fn chunks_from(&self, sources: VecDeque<ChunkSource>, bytes: usize) -> Chunks {
         Chunks {
             document: self.clone(),
-            pieces,
-            at_once: (bytes / EXTENT_CHUNK_BYTES).max(1),
+            sources,
+            per_read: (bytes / EXTENT_CHUNK_BYTES).max(1),
             memory: Bytes::new(),
         }
     }
 }
 
-/// What keeps the memory of a body that is handed out.
+/// Owns the document whose body is shared as [`Bytes`].
 struct BodyOwner(Document);
 
 impl AsRef<[u8]> for BodyOwner {
@@ -238,7 +263,8 @@ impl AsRef<[u8]> for BodyOwner {
     }
 }
 
-/// Keys were checked on their way in; one that does not decode is shown as it is.
+/// Decodes a key. Keys are validated when they are written; one that does not decode anyway is
+/// returned as stored.
 fn decode_key(text: &str) -> String {
     serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
 }
@@ -249,23 +275,46 @@ impl fmt::Debug for Document {
     }
 }
 
+/// A part of the text that [`Chunks`] returns.
 enum ChunkSource {
     Text(Bytes),
     Extent {
         extent: Extent,
-        /// Chunks of it that were read.
+        /// Number of chunks of the extent that were read.
         done: usize,
     },
 }
 
-/// The bytes of a document or of one value, piece by piece. See
-/// [`Document::chunks`].
+/// An iterator over the bytes of a document or of one of its values. See [`Document::chunks`]
+/// and [`Document::value`].
+///
+/// Each item is a piece of up to 64 KiB. For a large document, advancing the iterator blocks
+/// on the disk, and its files stay open until it is dropped. An item is an error if the stored
+/// bytes are damaged ([`Error::Corrupt`]) or the disk does not return them
+/// ([`Error::Unreadable`]). The iterator ends after an error.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(dir.path()))?;
+/// let namespace = engine.namespace("alice", "web")?;
+/// namespace.put(br#"{"zoom":2}"#, WriteOptions::default())?;
+///
+/// let document = namespace.get()?.ok_or("not found")?;
+/// let mut zoom = Vec::new();
+/// for chunk in document.value("zoom").ok_or("no such key")? {
+///     zoom.extend_from_slice(&chunk?);
+/// }
+/// assert_eq!(zoom, b"2");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Chunks {
     document: Document,
-    pieces: VecDeque<ChunkSource>,
-    /// Of an extent, this many are read at once.
-    at_once: usize,
-    /// What was read last, to be used again once nobody else has any of it.
+    sources: VecDeque<ChunkSource>,
+    /// Number of extent chunks per read.
+    per_read: usize,
+    /// The buffer of the last read. It is reused if no returned piece refers to it any more.
     memory: Bytes,
 }
 
@@ -276,8 +325,8 @@ impl fmt::Debug for Chunks {
 }
 
 impl Chunks {
-    /// What comes next of an extent of which `done` chunks were read, verified, and how
-    /// many chunks that is; `None` at its end.
+    /// Reads and verifies the next chunks of an extent, of which `done` chunks were read
+    /// before. Returns the bytes and the number of chunks, or `None` at the end of the extent.
     fn read(&mut self, extent: &Extent, done: usize) -> Result<Option<(Bytes, usize)>> {
         let begun = (done * EXTENT_CHUNK_BYTES) as u64;
         let Some(rest) = extent.bytes.checked_sub(begun).filter(|rest| *rest > 0) else {
@@ -293,7 +342,7 @@ impl Chunks {
             return Err(Error::internal("a document has all its blobs open"));
         };
         let offset = extent.offset.saturating_add(begun);
-        let most = self.at_once * EXTENT_CHUNK_BYTES;
+        let most = self.per_read * EXTENT_CHUNK_BYTES;
         let len = usize::try_from(rest).unwrap_or(most).min(most);
         let mut buffer = std::mem::take(&mut self.memory)
             .try_into_mut()
@@ -302,7 +351,7 @@ impl Chunks {
             buffer = BytesMut::zeroed(len + LARGEST_SHIFT);
         }
         let start = misalignment(&buffer, offset);
-        let too_short = || Error::internal("a read buffer is as long as what is read");
+        let too_short = || Error::internal("a read buffer is as long as the read");
         let memory = buffer.get_mut(start..start + len).ok_or_else(too_short)?;
         read_into(&*blob.file, || blob.path.clone(), offset, memory)?;
         for (index, chunk) in memory.chunks(EXTENT_CHUNK_BYTES).enumerate() {
@@ -325,26 +374,26 @@ impl Iterator for Chunks {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.pieces.pop_front()? {
+            match self.sources.pop_front()? {
                 ChunkSource::Text(mut text) => {
                     if text.len() > EXTENT_CHUNK_BYTES {
                         let first = text.split_to(EXTENT_CHUNK_BYTES);
-                        self.pieces.push_front(ChunkSource::Text(text));
+                        self.sources.push_front(ChunkSource::Text(text));
                         return Some(Ok(first));
                     }
                     return Some(Ok(text));
                 }
                 ChunkSource::Extent { extent, done } => match self.read(&extent, done) {
                     Ok(Some((read, chunks))) => {
-                        self.pieces.push_front(ChunkSource::Extent {
+                        self.sources.push_front(ChunkSource::Extent {
                             extent,
                             done: done + chunks,
                         });
-                        self.pieces.push_front(ChunkSource::Text(read));
+                        self.sources.push_front(ChunkSource::Text(read));
                     }
                     Ok(None) => {}
                     Err(error) => {
-                        self.pieces.clear();
+                        self.sources.clear();
                         return Some(Err(error));
                     }
                 },
@@ -353,10 +402,10 @@ impl Iterator for Chunks {
     }
 }
 
-/// What is read at once of a large document, where nobody asks for less: so much that the
-/// calls take little, and so little that what was read is still in the processor's cache
-/// when it is checked.
-const READ_BYTES: usize = 512 * 1024;
+/// Default size of a read from a blob. It is large enough that system calls take little of the
+/// time, and small enough that the bytes are still in the processor's cache when their
+/// checksums are verified.
+const DEFAULT_READ_BYTES: usize = 512 * 1024;
 
-/// Where in its blob the body begins.
+/// Offset of the body in a blob's file.
 pub(crate) const BODY_AT: u64 = blobs::HEADER_BYTES;

@@ -1,5 +1,5 @@
-//! What is found of the documents when a log is read: segment by segment, the newest
-//! frame of each namespace wins.
+//! Builds the table and the accounting while a log is read segment by segment. The newest
+//! frame of each namespace becomes the current one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -18,17 +18,18 @@ use crate::model::limits::Usage;
 use crate::model::names::NamespaceHash;
 use crate::storage::log::directory::LogDirectory;
 
-/// What has been found of the documents so far.
+/// The table, the accounting and the damage that were found so far.
 #[derive(Default)]
 pub(crate) struct RecoveryLoader {
     pub(crate) table: Table,
     pub(crate) accounting: SegmentAccounting,
+    /// Blob references of all frames that were read, current or not.
     references: Vec<BlobReference>,
     /// The first damage of each segment.
     damage: BTreeMap<SegmentId, Damage>,
 }
 
-/// A blob, and the frame that names it.
+/// A frame's reference to a blob.
 struct BlobReference {
     hash: NamespaceHash,
     revision: u64,
@@ -36,12 +37,13 @@ struct BlobReference {
 }
 
 impl RecoveryLoader {
-    /// Makes room for this many entries.
-    pub(crate) fn expect(&mut self, entries: usize) {
+    /// Reserves memory for this many entries.
+    pub(crate) fn reserve(&mut self, entries: usize) {
         self.table.reserve(entries);
     }
 
-    /// Takes up a segment's entries.
+    /// Adds the entries of a segment. `blobs` contains the blob references, each with the
+    /// index of its entry.
     pub(crate) fn load(
         &mut self,
         directory: &LogDirectory,
@@ -55,10 +57,10 @@ impl RecoveryLoader {
             let damage = Damage::new(&path, damaged.offset.into(), "a frame cannot be read");
             self.damage.insert(segment, damage);
         }
-        self.accounting.lock().found(segment, entries);
+        self.accounting.lock().add_segment(segment, entries);
         self.table.load(segment, entries);
         for entry in entries.iter().filter(|e| e.kind == EntryKind::Lost) {
-            self.table.lose(LostFrame {
+            self.table.record_loss(LostFrame {
                 revision: entry.revision,
                 segment,
                 offset: entry.offset,
@@ -75,39 +77,47 @@ impl RecoveryLoader {
             }));
     }
 
-    /// Takes up a sealed segment of which nothing can be read. `error` is why: an error
-    /// that [is damage](Error::is_damage).
-    pub(crate) fn lose(&mut self, segment: SegmentId, error: &Error, sealed: SealedSegment) {
+    /// Adds a sealed segment that cannot be read at all. `error` is the reason, an error that
+    /// [is damage](Error::is_damage).
+    pub(crate) fn load_unreadable(
+        &mut self,
+        segment: SegmentId,
+        error: &Error,
+        sealed: SealedSegment,
+    ) {
         let damage = Damage::from_error(error);
         debug_assert!(damage.is_some(), "not damage: {error}");
         let offset = damage.as_ref().map_or(0, |damage| damage.offset);
         self.damage.extend(damage.map(|damage| (segment, damage)));
-        self.table.lose(LostFrame {
+        self.table.record_loss(LostFrame {
             revision: sealed.last_revision,
             segment,
-            // Behind what a segment can hold there is nothing to point to.
+            // An offset beyond the maximum length of a segment cannot be represented.
             offset: Offset::new(offset).unwrap_or(Offset::START),
         });
-        self.accounting.lock().found_lost(segment, sealed.bytes);
+        self.accounting
+            .lock()
+            .add_unreadable_segment(segment, sealed.bytes);
     }
 
-    /// Ends the reading: counts what has turned out to be current.
-    pub(crate) fn settle(&mut self, active: Option<SegmentId>) {
-        self.table.fit();
+    /// Completes the loading: counts the current frames of each segment. `active` is the
+    /// active segment.
+    pub(crate) fn finish(&mut self, active: Option<SegmentId>) {
+        self.table.shrink_to_fit();
         let mut segments = self.accounting.lock();
-        segments.begun(active);
-        self.table.for_each(|entry| segments.is_current(entry));
-        // Damaged frames that were replaced or deleted later harm nobody.
+        segments.set_active(active);
+        self.table.for_each(|entry| segments.add_current(entry));
+        // Damage to frames that were replaced or deleted later has no effect.
         let is_needed = |id| segments.get(id).is_some_and(|usage| usage.damaged > 0);
         self.damage.retain(|id, _| is_needed(*id));
     }
 
-    /// The first damage of each segment in which a frame is damaged that may be current.
+    /// The first damage of each segment that contains a damaged frame which may be current.
     pub(crate) fn damage(&self) -> impl Iterator<Item = &Damage> {
         self.damage.values()
     }
 
-    /// The blobs that current frames name.
+    /// The blobs that current frames refer to, by namespace.
     pub(crate) fn blobs(&self) -> HashMap<NamespaceHash, Vec<BlobId>> {
         let mut blobs: HashMap<NamespaceHash, Vec<BlobId>> = HashMap::new();
         for reference in &self.references {
@@ -122,18 +132,18 @@ impl RecoveryLoader {
     }
 }
 
-/// Visits every document that `is_current` accepts, by the entry of its segment. Segments
-/// that cannot be read are left out. Breaks if `visit` does.
+/// Visits every document whose summary entry `is_current` accepts. Segments that cannot be
+/// read are skipped. Breaks if `visit` does.
 pub(crate) fn visit(
     directory: &LogDirectory,
     is_current: impl Fn(SegmentId, &SummaryEntry) -> bool,
     visit: &mut DocumentVisitor<'_>,
 ) -> Result<ControlFlow<()>> {
-    // A segment that compaction removed meanwhile would be missed.
-    let _held = directory.hold_files();
+    // Compaction must not remove segments during the visit: their documents would be missed.
+    let _guard = directory.hold_files();
     for id in directory.segments()? {
         let details = match directory.details(id) {
-            // Every read of one of its documents reports it.
+            // The damage is reported by each read of a document in this segment.
             Err(error) if error.is_damage() => continue,
             details => details?,
         };
@@ -169,7 +179,7 @@ mod tests {
     use crate::platform::fs::Disk;
 
     #[test]
-    fn no_segment_is_removed_while_they_are_walked() {
+    fn no_segment_is_removed_during_a_visit() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(Config::new(dir.path())).unwrap();
         let namespace = engine.namespace("u", "c").unwrap();

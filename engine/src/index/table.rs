@@ -1,10 +1,11 @@
-//! The table: where the newest frame of each namespace lies. In memory, rebuilt at
-//! every open, and the one place that decides what is current. Beside each place it
-//! holds the document, if the document cache has it (`cache.rs`): a read that finds the
-//! one has found the other.
+//! The table: the location of the newest frame of each namespace. It is in memory, is rebuilt
+//! at every open, and alone decides which frame is current. Next to each location it has the
+//! document, if the document cache keeps it (`cache.rs`), so that a read finds both with one
+//! lookup.
 //!
-//! It knows hashes and places, never names or bytes. An entry takes 40 bytes, in arrays
-//! of which 78 to 88 % are taken: 45 to 52 bytes a document, and what the allocator adds.
+//! The table knows hashes and locations, not names or documents' bytes. An entry has 40 bytes,
+//! in arrays that are 78 to 88 % full. A document thus needs 45 to 52 bytes of memory, plus
+//! the allocator's overhead.
 
 pub(crate) mod buckets;
 pub(crate) mod slots;
@@ -18,7 +19,7 @@ use crate::index::table::slots::Slot;
 use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
-/// A frame that cannot be read, of a namespace that is not known.
+/// A frame that cannot be read and whose namespace is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LostFrame {
     /// The highest revision that the frame can have had.
@@ -27,58 +28,60 @@ pub(crate) struct LostFrame {
     pub(crate) offset: Offset,
 }
 
-/// What the table knows of a namespace.
+/// The state of a namespace according to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewestFrame {
+    /// The namespace has no document.
     Absent,
+    /// The namespace has a document, in this frame.
     Document(FrameLocation),
-    /// The newest frame cannot be read, or what is the newest cannot be told.
-    Unreadable {
-        segment: SegmentId,
-        offset: Offset,
-    },
+    /// The newest frame cannot be read, or it is unknown which frame is the newest.
+    Unreadable { segment: SegmentId, offset: Offset },
 }
 
-/// Entries whose slots are fetched at once: about as many as a processor waits for at a
-/// time, and few enough to still be there when they are changed.
-const LOADED_AT_ONCE: usize = 32;
+/// Number of entries whose slots are prefetched at once. It is about as many as a processor
+/// can have outstanding cache misses for, and few enough to still be cached when they are
+/// changed.
+const PREFETCH_BATCH: usize = 32;
 
+/// Maps the hash of each namespace to its newest frame.
 #[derive(Default)]
 pub(crate) struct Table {
-    held: Buckets,
-    /// The loss with the highest revision. Found at the open or never, so that readers
-    /// need no lock for it.
+    buckets: Buckets,
+    /// The lost frame with the highest revision. It is only set while the store is opened, so
+    /// readers need no lock.
     loss: Option<LostFrame>,
 }
 
 impl Table {
-    /// The entry as it is, damaged and deleted ones included.
+    /// The newest frame of a namespace, including tombstones and damaged frames.
     pub(crate) fn entry(&self, hash: NamespaceHash) -> Option<FrameLocation> {
-        self.held.read(hash, |held| held.map(Slot::entry))
+        self.buckets.read(hash, |slot| slot.map(Slot::entry))
     }
 
-    /// Has the processor fetch what a commit will look at and change.
+    /// Makes the processor load the memory that a commit will read and change.
     pub(crate) fn prefetch(&self, hash: NamespaceHash) {
         std::hint::black_box(self.entry(hash));
     }
 
-    /// What is current in a namespace.
+    /// The state of a namespace.
     pub(crate) fn newest(&self, hash: NamespaceHash) -> NewestFrame {
-        self.judge(self.entry(hash))
+        self.classify(self.entry(hash))
     }
 
-    /// The same, and the document, if it is in memory.
-    pub(crate) fn newest_held(&self, hash: NamespaceHash) -> (NewestFrame, Option<Document>) {
-        let found = self.held.read(hash, |held| {
-            held.map(|held| (held.entry(), held.document.clone()))
+    /// The state of a namespace, and its document if it is cached.
+    pub(crate) fn newest_cached(&self, hash: NamespaceHash) -> (NewestFrame, Option<Document>) {
+        let found = self.buckets.read(hash, |slot| {
+            slot.map(|slot| (slot.entry(), slot.document.clone()))
         });
         match found {
-            None => (self.judge(None), None),
-            Some((entry, document)) => (self.judge(Some(entry)), document),
+            None => (self.classify(None), None),
+            Some((entry, document)) => (self.classify(Some(entry)), document),
         }
     }
 
-    fn judge(&self, entry: Option<FrameLocation>) -> NewestFrame {
+    /// Determines the state of a namespace from its entry and the lost frames.
+    fn classify(&self, entry: Option<FrameLocation>) -> NewestFrame {
         if let Some(loss) = self.loss
             && entry.is_none_or(|entry| entry.revision <= loss.revision)
         {
@@ -100,94 +103,95 @@ impl Table {
         }
     }
 
-    /// Makes `entry` current unless a newer one is there; returns the one that it
-    /// replaced. A copy of what was current, under its revision, keeps the document.
+    /// Makes `entry` current, unless the table has a newer one. Returns the entry that was
+    /// replaced. If `entry` is a copy with the same revision, the cached document is kept.
     pub(crate) fn advance(
         &self,
         hash: NamespaceHash,
         entry: FrameLocation,
     ) -> Option<FrameLocation> {
-        // The document is freed when nobody waits for its bucket any more.
-        let (replaced, _freed) = self.held.change(hash, |held| {
-            let Some(held) = held else {
+        // The old document is freed after the bucket's lock was released.
+        let (replaced, _freed) = self.buckets.update(hash, |slot| {
+            let Some(slot) = slot else {
                 let slot = Slot::new(hash, &entry, None);
                 return (SlotChange::Insert(slot), (None, None));
             };
-            let before = held.entry();
+            let before = slot.entry();
             if before.revision > entry.revision {
                 return (SlotChange::Keep, (None, None));
             }
-            let document = held.document.take();
-            let (kept, freed) = if before.revision == entry.revision {
+            let document = slot.document.take();
+            let (retained, freed) = if before.revision == entry.revision {
                 (document, None)
             } else {
                 (None, document)
             };
-            *held = Slot::new(hash, &entry, kept);
+            *slot = Slot::new(hash, &entry, retained);
             (SlotChange::Keep, (Some(before), freed))
         });
         replaced
     }
 
-    /// Makes room for this many entries, in a table that is empty.
+    /// Reserves memory for this many entries. The table must be empty.
     pub(crate) fn reserve(&mut self, entries: usize) {
-        self.held.reserve(entries);
+        self.buckets.reserve(entries);
     }
 
-    /// Gives back room that was made for entries that did not come, or were replaced.
-    pub(crate) fn fit(&mut self) {
-        self.held.fit();
+    /// Frees memory that was reserved for entries that were not inserted.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.buckets.shrink_to_fit();
     }
 
-    /// Takes up a segment's entries, as one after the other by [`Self::advance`]; those of
-    /// frames that are lost are not for the table.
+    /// Adds the entries of a segment, like a call of [`Self::advance`] for each. Lost frames
+    /// are skipped, because their namespace is unknown.
     pub(crate) fn load(&mut self, segment: SegmentId, entries: &[SummaryEntry]) {
-        for entries in entries.chunks(LOADED_AT_ONCE) {
-            self.held.touch(entries.iter().map(|entry| entry.hash));
+        for entries in entries.chunks(PREFETCH_BATCH) {
+            self.buckets
+                .prefetch(entries.iter().map(|entry| entry.hash));
             for entry in entries.iter().filter(|e| e.kind != EntryKind::Lost) {
                 self.advance(entry.hash, FrameLocation::at(segment, entry));
             }
         }
     }
 
-    /// Holds a document, if it is the current one of its namespace, and there is none.
-    /// Whether it does.
-    pub(crate) fn hold(&self, hash: NamespaceHash, document: &Document) -> bool {
+    /// Caches a document, if its revision is the current one and no document is cached for the
+    /// namespace. Returns whether it was cached.
+    pub(crate) fn attach_document(&self, hash: NamespaceHash, document: &Document) -> bool {
         let revision = document.stat().revision.get();
-        self.held.change(hash, |held| {
-            let held = held.filter(|held| held.document.is_none());
-            let is_held = match held.filter(|held| held.entry().revision == revision) {
-                Some(held) => held.document.replace(document.clone()).is_none(),
+        self.buckets.update(hash, |slot| {
+            let slot = slot.filter(|slot| slot.document.is_none());
+            let is_attached = match slot.filter(|slot| slot.entry().revision == revision) {
+                Some(slot) => slot.document.replace(document.clone()).is_none(),
                 None => false,
             };
-            (SlotChange::Keep, is_held)
+            (SlotChange::Keep, is_attached)
         })
     }
 
-    /// Holds a document no longer.
-    pub(crate) fn let_go(&self, hash: NamespaceHash, document: &Document) {
-        let _freed = self.held.change(hash, |held| {
+    /// Removes a document from the namespace's entry, if it is still cached there.
+    pub(crate) fn detach_document(&self, hash: NamespaceHash, document: &Document) {
+        let _freed = self.buckets.update(hash, |slot| {
             let is_it =
-                |held: &&mut Slot| held.document.as_ref().is_some_and(|d| d.is_same(document));
+                |slot: &&mut Slot| slot.document.as_ref().is_some_and(|d| d.is_same(document));
             (
                 SlotChange::Keep,
-                held.filter(is_it).map(|held| held.document.take()),
+                slot.filter(is_it).map(|slot| slot.document.take()),
             )
         });
     }
 
-    /// Whether `entry` is what is current.
+    /// Returns whether this revision is the namespace's current one.
     pub(crate) fn is_current(&self, hash: NamespaceHash, revision: u64) -> bool {
         self.entry(hash)
             .is_some_and(|entry| entry.revision == revision)
     }
 
-    /// Forgets a delete, if it is what is current: nothing older is left that it
+    /// Removes a tombstone, if it is current. Call this only if no older frame exists that it
     /// could hide.
-    pub(crate) fn forget_delete(&self, hash: NamespaceHash, entry: &FrameLocation) {
-        self.held.change(hash, |held| {
+    pub(crate) fn remove_tombstone(&self, hash: NamespaceHash, entry: &FrameLocation) {
+        self.buckets.update(hash, |slot| {
             let is_it =
-                entry.kind == EntryKind::Delete && held.is_some_and(|held| held.entry() == *entry);
+                entry.kind == EntryKind::Delete && slot.is_some_and(|slot| slot.entry() == *entry);
             (
                 if is_it {
                     SlotChange::Remove
@@ -199,24 +203,24 @@ impl Table {
         });
     }
 
-    /// Visits what is current, deletes included, in no order.
+    /// Visits all current frames, including tombstones, in no particular order.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&FrameLocation)) {
-        self.held.for_each(|held| visit(&held.entry()));
+        self.buckets.for_each(|slot| visit(&slot.entry()));
     }
 
-    /// Remembers that a frame was lost.
-    pub(crate) fn lose(&mut self, loss: LostFrame) {
+    /// Records a lost frame.
+    pub(crate) fn record_loss(&mut self, loss: LostFrame) {
         if self.loss.is_none_or(|worst| worst.revision < loss.revision) {
             self.loss = Some(loss);
         }
     }
 
-    /// The loss with the highest revision.
+    /// The lost frame with the highest revision.
     pub(crate) fn loss(&self) -> Option<LostFrame> {
         self.loss
     }
 
-    /// Documents stored.
+    /// Number of stored documents. Iterates over the table.
     pub(crate) fn documents(&self) -> u64 {
         let mut documents = 0;
         self.for_each(|entry| {

@@ -72,8 +72,8 @@ pub(crate) fn leave(core: &Core, segment: SegmentId, error: &Error) {
     let mut segments = core.accounting.lock();
     match error {
         // The disk may give it back another time.
-        Error::Unreadable { .. } => segments.pass_over(segment),
-        _ => segments.spare(segment),
+        Error::Unreadable { .. } => segments.defer(segment),
+        _ => segments.mark_damaged(segment),
     }
 }
 
@@ -85,7 +85,7 @@ fn next_victim(core: &Core) -> Option<CompactionVictim> {
     if core.has_reserve.load(Ordering::Relaxed) {
         segments.victim(core.segment_bytes)
     } else {
-        segments.cheapest()
+        segments.cheapest_victim()
     }
 }
 
@@ -124,7 +124,6 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
     };
     let total_bytes = sealed.iter().map(|(_, held)| held.bytes).sum();
     let mut done_bytes = 0;
-    let whole = true;
     let mut damage = None;
     // The oldest first: what is older than a delete goes before the delete does.
     for (id, held) in sealed {
@@ -133,7 +132,10 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
             total_bytes,
         });
         done_bytes += held.bytes;
-        let victim = CompactionVictim { id, whole };
+        let victim = CompactionVictim {
+            id,
+            is_forced: true,
+        };
         match rewrite(
             core,
             &core.turn_to_compact(),
@@ -168,8 +170,8 @@ pub(crate) fn rewrite(
     };
     let entries = core.directory.entries(segment, held.bytes)?;
     let deletes = needless_deletes(core, segment, &entries)?;
-    if !victim.whole && held.tombstones > 0 && !is_worthwhile(&held, &deletes) {
-        core.accounting.lock().keep_tombstones(segment);
+    if !victim.is_forced && held.tombstones > 0 && !is_worthwhile(&held, &deletes) {
+        core.accounting.lock().mark_tombstones_needed(segment);
         return Ok(());
     }
     let may_use_reserve = held.current_bytes() <= core.reserve_bytes / 4 * 3;

@@ -87,7 +87,7 @@ pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress))
     found.look(core, &turn, user)?;
     rewrite(core, &turn, &found, &mut erased, progress)?;
     erased.held_by_snapshots = remove(core, &turn)?;
-    core.cache.forget(&core.table, &found.hashes);
+    core.cache.remove_namespaces(&core.table, &found.hashes);
     core.catalogue.rebuild()?;
     let is_delete = |hash: &&NamespaceHash| {
         let entry = core.table.entry(**hash);
@@ -203,7 +203,10 @@ fn rewrite(
             total_bytes,
         });
         done_bytes += bytes;
-        let victim = CompactionVictim { id, whole: true };
+        let victim = CompactionVictim {
+            id,
+            is_forced: true,
+        };
         match compaction::rewrite(core, turn, victim, CompactionPace::Hurried) {
             Ok(()) => erased.segments += 1,
             Err(error) if compaction::is_lasting(&error) => {

@@ -48,11 +48,13 @@ impl OfflineScan {
             };
             match directory.sealed_summary(record.id, sealed) {
                 Ok(found) => documents.load(&directory, record.id, &found.entries, &found.blobs),
-                Err(error) if error.is_damage() => documents.lose(record.id, &error, sealed),
+                Err(error) if error.is_damage() => {
+                    documents.load_unreadable(record.id, &error, sealed);
+                }
                 Err(error) => return Err(error),
             }
         }
-        documents.settle(active);
+        documents.finish(active);
         Ok(Self {
             directory,
             manifest,

@@ -1,12 +1,11 @@
-//! The slots of one bucket: an array in which an entry lies at the place that its hash
-//! names, or soon behind it (linear probing, as Robin Hood: Celis 1986). Entries stand in
-//! the order of their keys, which is also that of these places, so that one that is not
-//! there is missed after a few slots even where nearly all are taken, and an array is
-//! filled from another one from front to end. What does not fit at the end is at the
-//! front.
+//! The slots of one bucket: an open-addressing hash table with linear probing and Robin Hood
+//! hashing (Celis 1986). Entries are sorted by their keys, which is also the order of their
+//! home slots. Therefore a search for a missing key ends after a few slots even in a nearly
+//! full array, and an array can be filled from another one sequentially. Entries that do not
+//! fit at the end wrap around to the front.
 //!
-//! It grows by an eighth, and not to double its length: between 78 % and 88 % of the
-//! slots are taken, but for the smallest arrays.
+//! Instead of doubling, an array grows by an eighth. Between 78 % and 88 % of the slots are in
+//! use, except in the smallest arrays.
 
 #![allow(
     clippy::indexing_slicing,
@@ -19,18 +18,20 @@ use crate::index::document::Document;
 use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
-/// Of 100 slots, so many may be taken: with more, what is put there moves too many.
-const MAX_TAKEN_PERCENT: usize = 88;
+/// Maximum percentage of used slots. With more, an insertion has to move too many entries.
+const MAX_LOAD_PERCENT: usize = 88;
+/// Minimum length of an array that is not empty.
 const MIN_SLOTS: usize = 8;
-/// What an array grows by: its length divided by this.
+/// An array grows by its length divided by this.
 const GROWTH_DIVISOR: usize = 8;
-/// Below this it doubles: there is little to waste.
-const SMALL_SLOTS: usize = 64;
-/// A cache line further on, and a bit.
-const TOUCHED_AHEAD: usize = 2;
+/// Arrays shorter than this double their length, because they waste little memory.
+const MIN_LARGE_SLOTS: usize = 64;
+/// Distance to the second prefetched slot: a little more than a cache line (64 bytes, a slot
+/// has 40).
+const PREFETCH_AHEAD_SLOTS: usize = 2;
 
-/// What a slot knows a namespace by: 96 bits of its hash. Of a billion namespaces, two
-/// have the same ones with a probability of 10⁻¹¹.
+/// The part of a namespace's hash that a slot stores: 96 bits. With a billion namespaces, the
+/// probability that any two share them is about 10⁻¹¹.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct SlotKey {
     high: u64,
@@ -42,23 +43,23 @@ impl SlotKey {
         let (low, high) = hash.halves();
         #[allow(
             clippy::cast_possible_truncation,
-            reason = "the other bits are not kept"
+            reason = "the other bits are not stored"
         )]
         let low = low as u32;
         Self { high, low }
     }
 }
 
-/// An entry of the table, and the document that it points to, if that is in memory. 40
-/// bytes.
+/// An entry of the table, with its document if it is cached. 40 bytes.
 #[derive(Default)]
 pub(super) struct Slot {
-    /// The parts of its [`SlotKey`], which as one would take 4 bytes more.
+    /// The parts of the [`SlotKey`]. Storing the struct itself would need 4 bytes more.
     key_high: u64,
     key_low: u32,
     segment: u32,
     offset: u32,
-    /// The kind in the high bits, never 0; a slot that is free has 0.
+    /// The frame's kind in the high bits, its length in the low ones. A kind is never 0, so 0
+    /// means that the slot is free.
     kind_and_bytes: u32,
     revision: u64,
     pub(super) document: Option<Document>,
@@ -91,7 +92,8 @@ impl Slot {
             segment: SegmentId::new(self.segment),
             offset: Offset::from_u32(self.offset),
             bytes: self.kind_and_bytes & FrameLocation::MAX_BYTES,
-            // Only kinds are put there. Were it something else, reads would report damage.
+            // Slots are only created with valid kinds. An invalid one would make reads report
+            // damage.
             kind: EntryKind::from_byte(kind).unwrap_or(EntryKind::Damaged),
         }
     }
@@ -107,31 +109,33 @@ impl Slot {
         self.kind_and_bytes == 0
     }
 
-    /// Bits of the hash, of which the low ones say nothing of its home.
+    /// The bits of the hash that select the bucket. The low bits are used, because the high
+    /// bits select the home slot.
     pub(super) fn bucket_bits(&self) -> u64 {
         self.key_high
     }
 }
 
-/// The length of an array that these fit in, and not many more.
+/// Length of an array for this many entries, with little unused space.
 fn slots_for(entries: usize) -> usize {
-    (entries * 100 / MAX_TAKEN_PERCENT + 1).max(MIN_SLOTS)
+    (entries * 100 / MAX_LOAD_PERCENT + 1).max(MIN_SLOTS)
 }
 
+/// The array, and the number of its used slots.
 #[derive(Default)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
-    taken: usize,
+    len: usize,
 }
 
 impl Slots {
-    /// The length of the array.
+    /// Length of the array.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.slots.len()
     }
 
-    /// The slot that `key` would have if it were alone.
+    /// The index of the slot that `key` would have in an otherwise empty array.
     fn home(&self, key: SlotKey) -> usize {
         let length = self.slots.len() as u128;
         #[allow(clippy::cast_possible_truncation, reason = "below the length")]
@@ -139,6 +143,7 @@ impl Slots {
         home
     }
 
+    /// The next index, which wraps around at the end.
     fn after(&self, index: usize) -> usize {
         if index + 1 == self.slots.len() {
             0
@@ -147,7 +152,7 @@ impl Slots {
         }
     }
 
-    /// How far behind its home the entry in slot `index` lies.
+    /// The distance of the entry in slot `index` from its home slot.
     fn displacement(&self, index: usize) -> usize {
         let home = self.home(self.slots[index].key());
         if index >= home {
@@ -157,7 +162,7 @@ impl Slots {
         }
     }
 
-    /// The slot of an entry; where there is none, the one that it would have.
+    /// The index of an entry, or the index where it would have to be inserted.
     fn search(&self, key: SlotKey) -> Result<usize, usize> {
         let mut index = self.home(key);
         for distance in 0..self.slots.len() {
@@ -168,7 +173,7 @@ impl Slots {
             if slot.key() == key {
                 return Ok(index);
             }
-            // Its home is behind that of the one that is looked for, or the same.
+            // The entry sorts after `key`, so `key` is not in the array.
             let displacement = self.displacement(index);
             if displacement < distance || (displacement == distance && slot.key() > key) {
                 return Err(index);
@@ -178,20 +183,26 @@ impl Slots {
         Err(index)
     }
 
+    /// The entry of a namespace.
     pub(super) fn get(&self, hash: NamespaceHash) -> Option<&Slot> {
         let index = self.search(SlotKey::of(hash)).ok()?;
         Some(&self.slots[index])
     }
 
+    /// The entry of a namespace, to be changed in place. Its key must stay the same.
     pub(super) fn get_mut(&mut self, hash: NamespaceHash) -> Option<&mut Slot> {
         let index = self.search(SlotKey::of(hash)).ok()?;
         Some(&mut self.slots[index])
     }
 
-    /// Has the processor fetch the slots that a search for this looks at first.
-    pub(super) fn touch(&self, hash: NamespaceHash) -> u32 {
+    /// Makes the processor load the slots that a search begins with. The returned value only
+    /// keeps the compiler from removing the reads.
+    pub(super) fn prefetch(&self, hash: NamespaceHash) -> u32 {
         let home = self.home(SlotKey::of(hash));
-        let slots = [self.slots.get(home), self.slots.get(home + TOUCHED_AHEAD)];
+        let slots = [
+            self.slots.get(home),
+            self.slots.get(home + PREFETCH_AHEAD_SLOTS),
+        ];
         slots
             .into_iter()
             .flatten()
@@ -199,18 +210,19 @@ impl Slots {
             .fold(0, u32::wrapping_add)
     }
 
-    /// Puts an entry there whose namespace has none.
+    /// Inserts an entry for a namespace that has none. Grows the array if necessary.
     pub(super) fn insert(&mut self, slot: Slot) {
-        if (self.taken + 1) * 100 > self.slots.len() * MAX_TAKEN_PERCENT {
+        if (self.len + 1) * 100 > self.slots.len() * MAX_LOAD_PERCENT {
             self.grow();
         }
-        self.place(slot);
+        self.shift_insert(slot);
     }
 
-    /// Everything from its place to the next free slot moves on by one.
-    fn place(&mut self, slot: Slot) {
+    /// Inserts an entry without growing the array. All entries from its index to the next free
+    /// slot are shifted by one.
+    fn shift_insert(&mut self, slot: Slot) {
         let (Ok(index) | Err(index)) = self.search(slot.key());
-        // There is a free one: what is put there grows the array first.
+        // A free slot exists, because `insert` grows the array if necessary.
         if let Some(free) = self.slots[index..].iter().position(Slot::is_free) {
             self.slots[index..=index + free].rotate_right(1);
         } else {
@@ -221,14 +233,15 @@ impl Slots {
             self.slots[index..].rotate_right(1);
         }
         self.slots[index] = slot;
-        self.taken += 1;
+        self.len += 1;
     }
 
+    /// Removes the entry of a namespace and returns it.
     pub(super) fn remove(&mut self, hash: NamespaceHash) -> Option<Slot> {
         let mut index = self.search(SlotKey::of(hash)).ok()?;
         let removed = std::mem::take(&mut self.slots[index]);
-        self.taken -= 1;
-        // Those behind it that are not at home move up.
+        self.len -= 1;
+        // Shift the following entries back by one, up to the first one in its home slot.
         loop {
             let next = self.after(index);
             if self.slots[next].is_free() || self.displacement(next) == 0 {
@@ -239,17 +252,17 @@ impl Slots {
         }
     }
 
+    /// Replaces the array with a longer one.
     fn grow(&mut self) {
         let slots = match self.slots.len() {
-            few if few < SMALL_SLOTS => (few * 2).max(MIN_SLOTS),
+            few if few < MIN_LARGE_SLOTS => (few * 2).max(MIN_SLOTS),
             many => many + many / GROWTH_DIVISOR,
         };
         let before = std::mem::take(self);
         self.fill(slots, before.into_slots());
     }
 
-    /// Replaces an empty array by one of this length, in which these are, that come in
-    /// their order.
+    /// Replaces an empty array with one of `slots` slots that contains `with`, sorted by key.
     fn fill(&mut self, slots: usize, with: impl Iterator<Item = Slot>) {
         self.slots = (0..slots).map(|_| Slot::default()).collect();
         let mut next = 0;
@@ -257,15 +270,15 @@ impl Slots {
             let index = self.home(slot.key()).max(next);
             if index < slots {
                 self.slots[index] = slot;
-                self.taken += 1;
+                self.len += 1;
                 next = index + 1;
             } else {
-                self.place(slot);
+                self.shift_insert(slot);
             }
         }
     }
 
-    /// All of them, in their order.
+    /// Iterates over the entries in the order of their keys.
     fn into_slots(mut self) -> impl Iterator<Item = Slot> {
         let is_wrapped = |index: &usize| self.displacement(*index) > *index;
         let taken = (0..self.slots.len()).take_while(|index| !self.slots[*index].is_free());
@@ -274,122 +287,36 @@ impl Slots {
         self.slots.into_iter().filter(|slot| !slot.is_free())
     }
 
-    /// Makes room for this many, in an array that is empty.
+    /// Reserves memory for this many entries. The array must be empty.
     pub(super) fn reserve(&mut self, entries: usize) {
         self.fill(slots_for(entries), std::iter::empty());
     }
 
-    /// Makes the array smaller, where much of it is free.
-    pub(super) fn fit(&mut self) {
-        let needed = slots_for(self.taken);
+    /// Replaces the array with a shorter one, if much of it is unused.
+    pub(super) fn shrink_to_fit(&mut self) {
+        let needed = slots_for(self.len);
         if self.slots.len().saturating_sub(needed) > self.slots.len() / GROWTH_DIVISOR {
             let before = std::mem::take(self);
             self.fill(needed, before.into_slots());
         }
     }
 
-    /// Takes out those that `goes` says, into an array of their own.
-    pub(super) fn split_off(&mut self, goes: impl Fn(&Slot) -> bool) -> Self {
+    /// Moves the entries that `is_moved` selects to a new array.
+    pub(super) fn split_off(&mut self, is_moved: impl Fn(&Slot) -> bool) -> Self {
         let before = std::mem::take(self);
-        let (gone, stays): (Vec<_>, Vec<_>) = before.into_slots().partition(goes);
+        let (moved, stays): (Vec<_>, Vec<_>) = before.into_slots().partition(is_moved);
         let mut split = Self::default();
-        for (half, slots) in [(&mut split, gone), (self, stays)] {
+        for (half, slots) in [(&mut split, moved), (self, stays)] {
             half.fill(slots_for(slots.len()), slots.into_iter());
         }
         split
     }
 
+    /// Iterates over the entries in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| !slot.is_free())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-
-    fn entry(revision: u64) -> FrameLocation {
-        FrameLocation {
-            revision,
-            segment: SegmentId::new(3),
-            offset: Offset::from_u32(28),
-            bytes: 7,
-            kind: EntryKind::Put,
-        }
-    }
-
-    #[test]
-    fn a_slot_takes_40_bytes_and_keeps_all_of_an_entry() {
-        assert_eq!(size_of::<Slot>(), 40);
-        let hash = NamespaceHash::of(&[7; 16], "u", "c");
-        let kinds = [
-            EntryKind::Put,
-            EntryKind::PutWithBlobs,
-            EntryKind::Delete,
-            EntryKind::Damaged,
-        ];
-        for kind in kinds {
-            let entry = FrameLocation {
-                revision: u64::MAX,
-                segment: SegmentId::new(u32::MAX - 1),
-                offset: Offset::from_u32(u32::MAX - 2),
-                bytes: FrameLocation::MAX_BYTES,
-                kind,
-            };
-            assert_eq!(Slot::new(hash, &entry, None).entry(), entry);
-        }
-    }
-
-    #[test]
-    fn it_holds_what_a_map_holds() {
-        let mut slots = Slots::default();
-        let mut model = HashMap::new();
-        let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-        for step in 0..60_000_u64 {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            let n = random % 700;
-            let hash = NamespaceHash::of(&[7; 16], &n.to_string(), "c");
-            let found = slots.get(hash).map(|slot| slot.entry().revision);
-            assert_eq!(found, model.get(&n).copied());
-            if (random >> 32).is_multiple_of(3) {
-                let removed = slots.remove(hash).map(|slot| slot.entry().revision);
-                assert_eq!(removed, model.remove(&n));
-            } else if let Some(slot) = slots.get_mut(hash) {
-                *slot = Slot::new(hash, &entry(step), None);
-                model.insert(n, step);
-            } else {
-                slots.insert(Slot::new(hash, &entry(step), None));
-                model.insert(n, step);
-            }
-            assert_eq!(slots.taken, model.len());
-        }
-        assert_eq!(slots.iter().count(), model.len());
-        let odd = |slot: &Slot| slot.entry().revision % 2 == 1;
-        let gone = slots.split_off(odd);
-        assert!(gone.iter().all(odd) && !slots.iter().any(odd));
-        for (n, revision) in &model {
-            let hash = NamespaceHash::of(&[7; 16], &n.to_string(), "c");
-            let half = if revision % 2 == 1 { &gone } else { &slots };
-            assert_eq!(half.get(hash).map(|s| s.entry().revision), Some(*revision));
-        }
-    }
-
-    #[test]
-    fn most_slots_are_taken_at_any_size() {
-        let mut slots = Slots::default();
-        for n in 0..5000_u64 {
-            let hash = NamespaceHash::of(&[7; 16], &n.to_string(), "c");
-            slots.insert(Slot::new(hash, &entry(n), None));
-            let taken = slots.taken * 100 / slots.slots.len();
-            let least = if n < 100 { 10 } else { 77 };
-            assert!(
-                (least..=MAX_TAKEN_PERCENT).contains(&taken),
-                "{taken} % of {n}"
-            );
-        }
-    }
-}
+mod tests;
