@@ -9,7 +9,7 @@ use crate::format::summary::entry;
 use crate::model::error::{Error, Result};
 use crate::model::ids::{BlobId, SegmentId};
 use crate::platform::fs::Fs;
-use crate::storage::io::{open_stored, stored_len};
+use crate::storage::io::{open_stored, remove_if_present, stored_len};
 
 /// Removes the files of obsolete segments and blobs that no snapshot holds. Files that cannot
 /// be removed are tried again next time; the error is the first one.
@@ -68,16 +68,18 @@ fn held_only(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u6
 /// [`Error::Poisoned`] once writing has stopped; [`Error::Io`]; [`Error::Closed`].
 pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     core.poison().map_or(Ok(()), Err)?;
+    // Before the snapshot point: a file that the committer creates later is not in this list,
+    // and one that it was creating has been listed in the manifest or given up by then.
+    let files = core.directory.files()?;
     let point = core.queue.snapshot_point()?;
     let manifest = &point.image.manifest;
     let active = point.image.unsealed.as_ref().map(|(id, _)| *id);
-    // The committer may be working on these.
-    let is_in_use = |id: SegmentId| id >= manifest.next_segment || Some(id) == active;
     let obsolete = core.obsolete_segments().clone();
     let is_kept = |id| obsolete.contains(&id) || core.pins.is_segment_pinned(id);
     let (fs, dir) = (&*core.directory.fs, &core.directory.dir);
-    for (id, path) in core.directory.files()? {
-        if is_in_use(id) {
+    for (id, path) in files {
+        // The committer may be writing to these.
+        if Some(id) == active {
             continue;
         }
         let record = manifest.segments.iter().find(|record| record.id == id);
@@ -88,9 +90,8 @@ pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
             }) if path == file_header::path(dir, id) => cut_off(fs, &path, sealed.bytes)?,
             Some(_) if path == entry::path(dir, id) => {}
             None if is_kept(id) => {}
-            _ => fs
-                .remove(&path)
-                .map_err(|error| Error::io("remove", &path, error))?,
+            // A purge may have removed it since it was listed.
+            _ => remove_if_present(fs, &path)?,
         }
     }
     fs.sync_dir(dir)
