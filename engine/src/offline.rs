@@ -1,9 +1,9 @@
-//! The offline layer: inspecting a data directory that no engine has open.
+//! The offline layer: inspects a data directory that no engine has open.
 //!
 //! It owns `stats` and `verify`, and the scan that both start with.
 //!
-//! **Architecture Invariant:** it reports and repairs nothing. No byte of log or blobs is
-//! changed.
+//! **Architecture Invariant:** this layer only reports, and repairs nothing. It never changes
+//! files in `log/` and `blobs/`.
 
 pub(crate) mod report;
 pub(crate) mod scan;

@@ -1,66 +1,69 @@
-//! What [`crate::verify()`] reports.
+//! The report of [`crate::verify()`].
 
 use std::path::PathBuf;
 
-/// What something that is wrong means for the documents.
+/// The effect of a [`Problem`] on the documents of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Impact {
-    /// A document cannot be read, or it cannot be told which documents there are.
+    /// A document cannot be read, or it is unknown which documents exist.
     Document,
-    /// What is damaged had been replaced or deleted.
+    /// No document is affected: the damaged data had already been replaced or deleted.
     Nothing,
-    /// It is made again from the documents when the store is opened.
+    /// No document is affected: the damaged data is derived from documents, and is rebuilt the
+    /// next time the store is opened.
     Derived,
 }
 
-/// Something that is wrong.
+/// One defect that [`crate::verify()`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The file.
+    /// The defective file.
     pub path: PathBuf,
-    /// Where in it, in bytes from its start.
+    /// The offset of the defect, in bytes from the start of the file.
     pub offset: u64,
-    /// What does not hold there.
+    /// A description of the defect.
     pub what: String,
-    /// What that means.
+    /// The effect on documents.
     pub impact: Impact,
-    /// The user and the client whose document it is, where that is known.
+    /// The user and the client that the defective data belongs to, if known.
     pub namespace: Option<(String, String)>,
 }
 
-/// Whether what was derived from the documents agrees with them.
+/// Whether the catalogue agrees with the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CatalogueCheck {
-    /// It has every document and nothing else.
+    /// The catalogue has an entry for every document, and no others.
     Agrees,
-    /// It is not as a clean close leaves it, and is built again at the next open.
+    /// The catalogue was not checked, because it was not closed cleanly or because documents are
+    /// damaged. The next open rebuilds a catalogue that was not closed cleanly.
     Unclean,
-    /// It says something else. There is a [`Problem`] that tells what.
+    /// The catalogue does not agree with the documents. A [`Problem`] describes the
+    /// difference.
     Differs,
 }
 
-/// What [`crate::verify()`] found.
+/// The result of [`crate::verify()`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verification {
-    /// Segments read.
+    /// Number of segments that were read.
     pub segments: u64,
-    /// Frames that hold.
+    /// Number of valid frames.
     pub frames: u64,
-    /// Current documents, all of whose bytes were read and hold.
+    /// Number of current documents of which all bytes were read and are valid.
     pub documents: u64,
-    /// Bytes read.
+    /// Number of bytes that were read.
     pub bytes: u64,
-    /// Bytes behind the last synced frame that are no frames: the torn end of a write
-    /// that was never acknowledged.
+    /// Bytes after the last synced frame that are not valid frames. They are the torn end of a
+    /// write that was never acknowledged, so they are not a problem.
     pub torn_bytes: u64,
-    /// Files in `blobs/` that no document lies in, and which the next open removes.
+    /// Files in `blobs/` that no document uses. The next open removes them.
     pub unnamed_blobs: u64,
-    /// The catalogue.
+    /// Whether the catalogue agrees with the documents.
     pub catalogue: CatalogueCheck,
-    /// What is wrong.
+    /// All defects. Empty if the store is intact.
     pub problems: Vec<Problem>,
 }

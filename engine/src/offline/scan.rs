@@ -1,7 +1,7 @@
-//! A closed data directory as it lies there, looked at without changing it: what
-//! [`crate::stats`] and [`crate::verify()`] go by.
+//! Loads the index of a closed store without changing the store. [`crate::stats()`] and
+//! [`crate::verify()`] start with this scan.
 //!
-//! It reads what recovery reads, and mends nothing.
+//! The scan reads the same files as recovery, but repairs nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,21 +18,25 @@ use crate::storage::lock::DirectoryLock;
 use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::manifest_file;
 
-/// A closed data directory, and what is current in it.
+/// The index of a closed store.
 pub(crate) struct OfflineScan {
     pub(crate) directory: LogDirectory,
     pub(crate) manifest: Manifest,
     pub(crate) documents: RecoveryLoader,
-    /// Nobody may open it meanwhile.
+    /// Keeps the store closed while the scan is used.
     _lock: DirectoryLock,
 }
 
 impl OfflineScan {
-    pub(crate) fn of(config: &Config) -> Result<Self> {
-        // First, because locking a directory creates it.
-        manifest(config)?;
+    /// Locks the data directory, and loads its index.
+    ///
+    /// # Errors
+    /// The errors of [`crate::stats()`].
+    pub(crate) fn run(config: &Config) -> Result<Self> {
+        // Acquiring the lock creates the directory, so check first that the store exists.
+        require_store(config)?;
         let lock = DirectoryLock::acquire(&config.data_dir)?;
-        let manifest = manifest(config)?;
+        let manifest = read_manifest(config)?;
         let dir = config.data_dir.join("log");
         let fs = Arc::clone(&config.fs);
         let directory = LogDirectory::new(fs, &dir, manifest.store, manifest.hash_key);
@@ -41,13 +45,15 @@ impl OfflineScan {
         for record in &manifest.segments {
             let Some(sealed) = record.sealed else {
                 active = Some(record.id);
-                let found = directory.scan(record.id, None)?;
-                let summary = found.summary(found.valid_end());
+                let scan = directory.scan(record.id, None)?;
+                let summary = scan.summary(scan.valid_end());
                 documents.load(&directory, record.id, summary.entries(), summary.blobs());
                 continue;
             };
             match directory.sealed_summary(record.id, sealed) {
-                Ok(found) => documents.load(&directory, record.id, &found.entries, &found.blobs),
+                Ok(summary) => {
+                    documents.load(&directory, record.id, &summary.entries, &summary.blobs);
+                }
                 Err(error) if error.is_damage() => {
                     documents.load_unreadable(record.id, &error, sealed);
                 }
@@ -63,35 +69,46 @@ impl OfflineScan {
         })
     }
 
-    /// Whether the table points to this entry of this segment.
+    /// Whether this entry of this segment is the current frame of its namespace.
     pub(crate) fn is_current(&self, segment: SegmentId, entry: &SummaryEntry) -> bool {
-        let there = FrameLocation::at(segment, entry);
-        self.documents.table.entry(entry.hash) == Some(there)
+        let location = FrameLocation::at(segment, entry);
+        self.documents.table.entry(entry.hash) == Some(location)
     }
 }
 
-/// Checks that a data directory holds a store. Reads the manifest and nothing else, and does
-/// not create the directory. Blocks.
+/// Checks that [`Config::data_dir`] contains a store. The store may be open.
+///
+/// Reads only the manifest. Does not create the directory, and does not lock it. Blocks on the
+/// disk.
 ///
 /// # Errors
-/// [`Error::NotAStore`] if there is none; [`Error::Corrupt`], [`Error::Unreadable`],
-/// [`Error::UnsupportedFormat`] or [`Error::Io`] if the manifest cannot be read.
+/// [`Error::NotAStore`] if the directory has no manifest; [`Error::Corrupt`],
+/// [`Error::Unreadable`], [`Error::UnsupportedFormat`] or [`Error::Io`] if the manifest cannot
+/// be read.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Error, require_store};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let empty = Config::new(dir.path());
+/// assert!(matches!(require_store(&empty), Err(Error::NotAStore { .. })));
+/// ```
 pub fn require_store(config: &Config) -> Result<()> {
-    manifest(config).map(drop)
+    read_manifest(config).map(drop)
 }
 
-fn manifest(config: &Config) -> Result<Manifest> {
+fn read_manifest(config: &Config) -> Result<Manifest> {
     let found = manifest_file::read(&*config.fs, &config.data_dir.join("log"))?;
     found.ok_or_else(|| Error::NotAStore {
         path: config.data_dir.clone(),
     })
 }
 
-/// The files of a directory. One that is not there has none: a copy of a store that has no
-/// large document need not have a folder for them.
-pub(crate) fn listed(config: &Config, dir: &Path) -> Result<Vec<PathBuf>> {
+/// The files of a directory. A directory that does not exist counts as empty: a copy of a store
+/// without large documents may have no `blobs` directory.
+pub(crate) fn list_files(config: &Config, dir: &Path) -> Result<Vec<PathBuf>> {
     match config.fs.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(|error| Error::io("list", dir, error)),
+        files => files.map_err(|error| Error::io("list", dir, error)),
     }
 }

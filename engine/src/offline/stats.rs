@@ -1,4 +1,4 @@
-//! Counting what a data directory holds.
+//! Statistics of a closed store.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -9,62 +9,78 @@ use crate::index::loader::visit;
 use crate::model::config::Config;
 use crate::model::damage::Damage;
 use crate::model::error::Result;
-use crate::offline::scan::{OfflineScan, listed};
+use crate::offline::scan::{OfflineScan, list_files};
 use crate::storage::io::{open_stored, stored_len};
 
-/// What a closed data directory holds.
+/// Statistics of a closed store: the result of [`stats()`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Documents stored.
+    /// Number of documents.
     pub documents: u64,
-    /// Users that have one.
+    /// Number of users that have at least one document.
     pub users: u64,
-    /// Bytes of all documents as they are read.
+    /// Sum of the lengths of all documents, as they are read, in bytes.
     pub document_bytes: u64,
-    /// Deletes that are kept because they may hide older frames.
+    /// Number of deletes that are kept because they may hide older frames.
     pub tombstones: u64,
-    /// Segments of the log.
+    /// Number of segments of the log.
     pub segments: u64,
-    /// Bytes of the frames of the log that documents are in.
+    /// Bytes of the log's frames that contain current documents.
     pub live_bytes: u64,
-    /// Bytes of all its other frames: what compaction may give back.
+    /// Bytes of all other frames of the log. Compaction can reclaim most of them.
     pub dead_bytes: u64,
-    /// Frames that cannot be read and may be current.
+    /// Number of frames that cannot be read and may be current.
     pub damaged_frames: u64,
-    /// Bytes of the files in `log/`: segments, summaries, manifest, reserve.
+    /// Bytes of the files in `log/`: segments, summaries, manifest and reserve.
     pub log_bytes: u64,
-    /// Files in `blobs/`, those that nothing names any more included.
+    /// Number of files in `blobs/`, including files that no document uses any more.
     pub blobs: u64,
-    /// Bytes of them.
+    /// Bytes of the files in `blobs/`.
     pub blob_bytes: u64,
     /// Bytes of the files in `catalogue/`.
     pub catalogue_bytes: u64,
-    /// Memory that the table takes while the store is open, at most.
+    /// Maximum memory of the in-memory table while the store is open, in bytes.
     pub table_bytes: u64,
-    /// The first damage of each segment in which a frame is damaged that may be current,
-    /// and files whose length the system does not tell.
+    /// The first damage of each segment with a damaged frame that may be current, and the files
+    /// whose length cannot be read.
     pub damage: Vec<Damage>,
 }
 
-/// Bytes of the table for each document and each delete, at most.
+/// Maximum memory of the table for each document and each delete, in bytes.
 const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 
-/// Counts what a data directory holds, by the summaries of its log. Blocks. The
-/// directory must not be open, and nothing in it is changed. Memory: that of the table,
-/// and some 50 bytes for each user.
+/// Counts the documents and files of a closed store.
+///
+/// Reads the summaries of the log. Does not read documents, and changes nothing. Locks the
+/// directory, so no engine may have it open. Blocks.
+///
+/// Memory: the table (up to 60 bytes for each document), and about 50 bytes for each user.
 ///
 /// # Errors
-/// [`crate::Error::NotAStore`] where there is none; [`crate::Error::Locked`]; [`crate::Error::Corrupt`]
-/// where the manifest, or the segment that was being written, is damaged beyond what can
-/// be told apart; [`crate::Error::UnsupportedFormat`].
+/// - [`crate::Error::NotAStore`]: the directory has no store.
+/// - [`crate::Error::Locked`]: an engine has the directory open.
+/// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest, or the header of the
+///   active segment, is damaged. Other damage is reported in [`Stats::damage`].
+/// - [`crate::Error::UnsupportedFormat`]: a newer version has written the store.
+/// - [`crate::Error::Io`].
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, stats};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let config = Config::new(dir.path());
+/// Engine::open(config.clone())?.close()?;
+/// assert_eq!(stats(&config)?.documents, 0);
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 pub fn stats(config: &Config) -> Result<Stats> {
-    let scan = OfflineScan::of(config)?;
+    let scan = OfflineScan::run(config)?;
     let sum = scan.documents.accounting.lock().sum();
     let entries = u64::from(sum.documents) + u64::from(sum.tombstones);
     let mut damage: Vec<Damage> = scan.documents.damage().cloned().collect();
-    let (blobs, blob_bytes) = files(config, &config.data_dir.join("blobs"), &mut damage)?;
-    let (_, log_bytes) = files(config, &config.data_dir.join("log"), &mut damage)?;
+    let (blobs, blob_bytes) = count_files(config, &config.data_dir.join("blobs"), &mut damage)?;
+    let (_, log_bytes) = count_files(config, &config.data_dir.join("log"), &mut damage)?;
     let mut stats = Stats {
         tombstones: sum.tombstones.into(),
         segments: scan.manifest.segments.len() as u64,
@@ -94,10 +110,10 @@ pub fn stats(config: &Config) -> Result<Stats> {
     Ok(stats)
 }
 
-/// Number of files in a directory, and their bytes. A file whose length the system does not
-/// tell counts as empty, and is added to `damage`.
-fn files(config: &Config, dir: &Path, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
-    let files = listed(config, dir)?;
+/// The number of files in a directory, and the sum of their lengths. A file whose length cannot
+/// be read counts as empty, and is added to `damage`.
+fn count_files(config: &Config, dir: &Path, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
+    let files = list_files(config, dir)?;
     let mut bytes = 0;
     for path in &files {
         let len = open_stored(&*config.fs, path).and_then(|file| stored_len(&*file, path));

@@ -1,7 +1,7 @@
-//! Verifying a closed data directory: every frame, every byte of every document, and
-//! whatever was derived from them.
+//! Verifies a closed store: every frame, every byte of every document, and the data that is
+//! derived from them (summaries and the catalogue).
 //!
-//! It reports and mends nothing. Of log and blobs not a byte is changed.
+//! Nothing is repaired. Files in `log/` and `blobs/` are not changed.
 
 mod documents;
 mod segment;
@@ -11,27 +11,48 @@ use crate::model::config::Config;
 use crate::model::error::Result;
 use crate::model::progress::Progress;
 use crate::offline::report::{CatalogueCheck, Verification};
-use crate::offline::scan::{OfflineScan, listed};
+use crate::offline::scan::{OfflineScan, list_files};
 use crate::offline::verify::verifier::Verifier;
 
-/// Reads everything in a data directory and checks it. Blocks. The directory must not be
-/// open. Memory: that of the table, and that of one segment's frames without their
-/// documents.
+/// Reads all data of a closed store, and checks it. Defects are reported in
+/// [`Verification::problems`], not as an error.
+///
+/// Does not change log and blobs. Locks the directory, so no engine may have it open. Blocks
+/// until everything has been read. `progress` is called on the calling thread after each frame
+/// and each chunk.
+///
+/// Memory: the table (up to 60 bytes for each document), and the frame headers and metadata of
+/// one segment.
 ///
 /// # Errors
-/// Only where nothing can be said: [`crate::Error::NotAStore`], [`crate::Error::Locked`],
-/// [`crate::Error::UnsupportedFormat`], [`crate::Error::Io`], and [`crate::Error::Corrupt`] where the
-/// manifest, or the header of the segment that was being written, is damaged: then the
-/// store does not open either.
+/// In these cases, verification is not possible. [`crate::Engine::open`] fails too.
+///
+/// - [`crate::Error::NotAStore`]: the directory has no store. (`open` would create one.)
+/// - [`crate::Error::Locked`]: an engine has the directory open.
+/// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest, or the header of the
+///   active segment, is damaged.
+/// - [`crate::Error::UnsupportedFormat`]: a newer version has written the store.
+/// - [`crate::Error::Io`].
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, verify};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let config = Config::new(dir.path());
+/// Engine::open(config.clone())?.close()?;
+/// let report = verify(&config, &mut |_progress| {})?;
+/// assert!(report.problems.is_empty());
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 pub fn verify(config: &Config, progress: &mut dyn FnMut(Progress)) -> Result<Verification> {
-    let scan = OfflineScan::of(config)?;
+    let scan = OfflineScan::run(config)?;
     let total_bytes = total_bytes(config, &scan)?;
     let mut verifier = Verifier {
         config,
         scan: &scan,
         progress,
         total_bytes,
-        found: Verification {
+        report: Verification {
             segments: 0,
             frames: 0,
             documents: 0,
@@ -41,20 +62,22 @@ pub fn verify(config: &Config, progress: &mut dyn FnMut(Progress)) -> Result<Ver
             catalogue: CatalogueCheck::Unclean,
             problems: Vec::new(),
         },
-        spread: Vec::new(),
+        blob_documents: Vec::new(),
     };
     for record in &scan.manifest.segments {
-        verifier.segment(record)?;
+        verifier.verify_segment(record)?;
     }
-    verifier.blobs()?;
-    verifier.catalogue()?;
-    Ok(verifier.found)
+    verifier.verify_blob_documents()?;
+    verifier.verify_catalogue()?;
+    Ok(verifier.report)
 }
 
+/// The number of bytes that a verification reads, approximately: the lengths of all segments
+/// and blobs.
 fn total_bytes(config: &Config, scan: &OfflineScan) -> Result<u64> {
     let mut total = 0;
     for dir in [&scan.directory.dir, &config.data_dir.join("blobs")] {
-        for path in listed(config, dir)? {
+        for path in list_files(config, dir)? {
             let is_read = path.extension().is_some_and(|e| e == "seg" || e == "blob");
             if is_read && let Ok(file) = config.fs.open(&path) {
                 total += file.len().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Verifying documents that lie in blobs, and the catalogue.
+//! Verifies documents in blobs, and the catalogue.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::storage::blobs::BlobStore;
 use crate::storage::log::reader::FrameReader;
 
 impl Verifier<'_> {
-    /// Reads every document that lies in blobs.
-    pub(super) fn blobs(&mut self) -> Result<()> {
+    /// Reads every current document whose body is in a blob.
+    pub(super) fn verify_blob_documents(&mut self) -> Result<()> {
         let config = self.config;
         let blobs = BlobStore::open(
             Arc::clone(&config.fs),
@@ -28,18 +28,19 @@ impl Verifier<'_> {
             true,
             Arc::<Wakeup>::default(),
         )?;
-        self.found.unnamed_blobs = blobs.obsolete_count();
+        self.report.unnamed_blobs = blobs.obsolete_count();
         let reader = self.reader();
-        for entry in std::mem::take(&mut self.spread) {
+        for entry in std::mem::take(&mut self.blob_documents) {
             let mut namespace = None;
             match self.read_document(&reader, &blobs, &entry, &mut namespace) {
-                Ok(()) => self.found.documents += 1,
-                Err(error) => self.problem(&error, Impact::Document, namespace)?,
+                Ok(()) => self.report.documents += 1,
+                Err(error) => self.record_problem(&error, Impact::Document, namespace)?,
             }
         }
         Ok(())
     }
 
+    /// Reads all bytes of a document. Sets `namespace` as soon as it is known.
     fn read_document(
         &mut self,
         reader: &FrameReader,
@@ -50,17 +51,19 @@ impl Verifier<'_> {
         let frame = reader.any_frame(entry, |_| true)?;
         *namespace = Some((frame.user.clone(), frame.client.clone()));
         for chunk in Document::new(frame, blobs)?.chunks() {
-            self.read(chunk?.len() as u64);
+            self.add_read_bytes(chunk?.len() as u64);
         }
         Ok(())
     }
 
-    pub(super) fn catalogue(&mut self) -> Result<()> {
+    /// Compares the catalogue with the documents. Does nothing if the store was not closed
+    /// cleanly or documents are damaged, because the catalogue may then differ.
+    pub(super) fn verify_catalogue(&mut self) -> Result<()> {
         let scan = self.scan;
         let is_clean = scan.manifest.segments.iter().all(|r| r.sealed.is_some());
         if !is_clean
             || self
-                .found
+                .report
                 .problems
                 .iter()
                 .any(|p| p.impact == Impact::Document)
@@ -81,11 +84,11 @@ impl Verifier<'_> {
             identity,
             &documents,
         )?;
-        self.found.catalogue = match audit {
+        self.report.catalogue = match audit {
             AuditOutcome::Agrees => CatalogueCheck::Agrees,
             AuditOutcome::Unclean => CatalogueCheck::Unclean,
             AuditOutcome::Differs(what) => {
-                self.problem(&Error::corrupt(&dir, 0, what), Impact::Derived, None)?;
+                self.record_problem(&Error::corrupt(&dir, 0, what), Impact::Derived, None)?;
                 CatalogueCheck::Differs
             }
         };

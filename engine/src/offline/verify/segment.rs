@@ -1,4 +1,4 @@
-//! Verifying one segment: its frames, and its summary against them.
+//! Verifies one segment: its frames, and whether its summary agrees with them.
 
 use crate::format::frame::header::EntryKind;
 use crate::format::frame::meta::FrameMeta;
@@ -12,14 +12,15 @@ use crate::offline::report::Impact;
 use crate::offline::verify::verifier::Verifier;
 use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
 
-/// The entries of a segment by its summary, with their details.
-type SummaryRows = Vec<(SummaryEntry, SummaryDetail)>;
+/// One entry of a summary, with its details.
+type SummaryRow = (SummaryEntry, SummaryDetail);
 
 impl Verifier<'_> {
-    pub(super) fn segment(&mut self, record: &SegmentRecord) -> Result<()> {
-        self.found.segments += 1;
+    /// Verifies all frames of a segment, and its summary.
+    pub(super) fn verify_segment(&mut self, record: &SegmentRecord) -> Result<()> {
+        self.report.segments += 1;
         let summary = match record.sealed {
-            Some(sealed) => self.summary(record.id, sealed.bytes)?,
+            Some(sealed) => self.read_summary(record.id, sealed.bytes)?,
             None => None,
         };
         let scanned = self
@@ -28,25 +29,30 @@ impl Verifier<'_> {
             .scan(record.id, record.sealed.map(|sealed| sealed.bytes));
         let scan = match scanned {
             Ok(scan) => scan,
-            Err(error) => return self.frame_by_frame(record.id, &error, summary.as_deref()),
+            Err(error) => return self.verify_by_summary(record.id, &error, summary.as_deref()),
         };
         let valid_end = record.sealed.map_or_else(|| scan.valid_end(), |s| s.bytes);
         for item in &scan.items {
             if u64::from(item.offset) >= valid_end {
-                self.found.torn_bytes += u64::from(item.bytes);
+                self.report.torn_bytes += u64::from(item.bytes);
             } else {
-                self.item(record.id, item, summary.as_deref())?;
+                self.verify_item(record.id, item, summary.as_deref())?;
             }
-            self.read(item.bytes.into());
+            self.add_read_bytes(item.bytes.into());
         }
         if let Some(summary) = &summary {
-            self.compare(record.id, &scan, valid_end, summary)?;
+            self.compare_summary(record.id, &scan, valid_end, summary)?;
         }
         Ok(())
     }
 
-    /// The summary of a sealed segment, whole; `None` where it is to be made again.
-    fn summary(&mut self, id: SegmentId, segment_bytes: u64) -> Result<Option<SummaryRows>> {
+    /// Reads the summary of a sealed segment. If it is damaged, records a problem and returns
+    /// `None`; the next open will rebuild the summary.
+    fn read_summary(
+        &mut self,
+        id: SegmentId,
+        segment_bytes: u64,
+    ) -> Result<Option<Vec<SummaryRow>>> {
         let directory = &self.scan.directory;
         let read = directory.summary(id, segment_bytes).and_then(|summary| {
             let details = directory.open_summary(id)?.details()?;
@@ -55,21 +61,22 @@ impl Verifier<'_> {
         match read {
             Ok(summary) => Ok(Some(summary)),
             Err(error) => {
-                self.problem(&error, Impact::Derived, None)?;
+                self.record_problem(&error, Impact::Derived, None)?;
                 Ok(None)
             }
         }
     }
 
-    /// A segment that cannot be read as a whole.
-    fn frame_by_frame(
+    /// Verifies a segment that cannot be scanned from its start: reads each current frame at
+    /// the location that the summary names. `error` is the reason why the scan failed.
+    fn verify_by_summary(
         &mut self,
         id: SegmentId,
         error: &Error,
-        summary: Option<&[(SummaryEntry, SummaryDetail)]>,
+        summary: Option<&[SummaryRow]>,
     ) -> Result<()> {
         let Some(summary) = summary else {
-            return self.problem(error, Impact::Document, None);
+            return self.record_problem(error, Impact::Document, None);
         };
         let mut impact = Impact::Nothing;
         let reader = self.reader();
@@ -77,38 +84,39 @@ impl Verifier<'_> {
             if !self.scan.is_current(id, entry) || entry.kind == EntryKind::Delete {
                 continue;
             }
-            let there = FrameLocation::at(id, entry);
-            let is_right = |meta: &FrameMeta| meta.is_of((&detail.user, &detail.client));
-            match reader.any_frame(&there, is_right) {
-                Ok(_) => self.current(there),
+            let location = FrameLocation::at(id, entry);
+            let is_expected = |meta: &FrameMeta| meta.is_of((&detail.user, &detail.client));
+            match reader.any_frame(&location, is_expected) {
+                Ok(_) => self.record_current(location),
                 Err(error) => {
                     impact = Impact::Document;
-                    self.problem(&error, impact, namespace(detail))?;
+                    self.record_problem(&error, impact, namespace(detail))?;
                 }
             }
-            self.read(entry.bytes.into());
+            self.add_read_bytes(entry.bytes.into());
         }
         if impact == Impact::Nothing {
-            self.problem(error, impact, None)?;
+            self.record_problem(error, impact, None)?;
         }
         Ok(())
     }
 
-    fn item(
+    /// Verifies one item of the scan: a frame, or bytes that are not a valid frame.
+    fn verify_item(
         &mut self,
         id: SegmentId,
         item: &ScanItem,
-        summary: Option<&[(SummaryEntry, SummaryDetail)]>,
+        summary: Option<&[SummaryRow]>,
     ) -> Result<()> {
         let path = file_header::path(&self.scan.directory.dir, id);
         let corrupt = |what: &str| Error::corrupt(&path, item.offset.into(), what);
-        let written = summary.and_then(|summary| at(summary, item.offset));
+        let row = summary.and_then(|summary| row_at(summary, item.offset));
         match &item.found {
             ScanFound::Frame(frame) => {
-                self.found.frames += 1;
+                self.report.frames += 1;
                 let entry = entry_of(item, frame);
                 let is_current = self.scan.is_current(id, &entry);
-                if let Some(what) = self.wrong(frame) {
+                if let Some(what) = self.frame_defect(frame) {
                     let impact = if is_current {
                         Impact::Document
                     } else {
@@ -116,86 +124,85 @@ impl Verifier<'_> {
                     };
                     let meta = &frame.meta;
                     let namespace = Some((meta.user.clone(), meta.client.clone()));
-                    return self.problem(&corrupt(what), impact, namespace);
+                    return self.record_problem(&corrupt(what), impact, namespace);
                 }
                 if is_current {
-                    self.current(FrameLocation::at(id, &entry));
+                    self.record_current(FrameLocation::at(id, &entry));
                 }
                 Ok(())
             }
             ScanFound::Invalid(_) => {
-                // Of a delete there is nothing to read, as long as the summary tells of it.
-                let is_stale = written.is_some_and(|(entry, _)| match entry.kind {
+                // A delete has no document. Its summary entry contains everything that is
+                // needed, so the damaged frame does no harm.
+                let is_harmless = row.is_some_and(|(entry, _)| match entry.kind {
                     EntryKind::Delete => true,
                     EntryKind::Lost => false,
                     _ => !self.scan.is_current(id, entry),
                 });
-                let impact = if is_stale {
+                let impact = if is_harmless {
                     Impact::Nothing
                 } else {
                     Impact::Document
                 };
-                let namespace = written.and_then(|(_, detail)| namespace(detail));
-                self.problem(&corrupt("no frame here holds"), impact, namespace)
+                let namespace = row.and_then(|(_, detail)| namespace(detail));
+                self.record_problem(&corrupt("the frame is not valid"), impact, namespace)
             }
         }
     }
 
-    /// A frame that holds is current.
-    fn current(&mut self, entry: FrameLocation) {
+    /// Counts the document of a valid frame that is current.
+    fn record_current(&mut self, entry: FrameLocation) {
         match entry.kind {
-            EntryKind::Put => self.found.documents += 1,
-            // Its bytes are in files that are read later.
-            EntryKind::PutWithBlobs => self.spread.push(entry),
+            EntryKind::Put => self.report.documents += 1,
+            // The body is in a blob, which is verified after all segments.
+            EntryKind::PutWithBlobs => self.blob_documents.push(entry),
             EntryKind::Delete | EntryKind::Damaged | EntryKind::Lost => {}
         }
     }
 
-    /// What is wrong with a frame whose checksums hold.
-    fn wrong(&self, frame: &ValidFrame) -> Option<&'static str> {
+    /// The defect of a frame whose checksums are correct; `None` if it has no defect.
+    fn frame_defect(&self, frame: &ValidFrame) -> Option<&'static str> {
         let ValidFrame { hash, header, meta } = frame;
         if *hash != self.scan.directory.hash(&meta.user, &meta.client) {
-            return Some("the frame's hash is not that of its namespace");
+            return Some("the namespace hash does not match the names in the frame");
         }
-        let is_given_out = header.revision < self.scan.manifest.reserved_revision;
-        (!is_given_out).then_some("the frame's revision is higher than any that was given out")
+        let is_allocated = header.revision < self.scan.manifest.reserved_revision;
+        (!is_allocated).then_some("the frame's revision has not been allocated yet")
     }
 
-    /// The summary must say what the frames say.
-    fn compare(
+    /// Checks that the summary agrees with the readable frames. Records a problem for the first
+    /// difference.
+    fn compare_summary(
         &mut self,
         id: SegmentId,
         scan: &SegmentScan,
         end: u64,
-        summary: &[(SummaryEntry, SummaryDetail)],
+        summary: &[SummaryRow],
     ) -> Result<()> {
         let frames = scan.summary(end);
         let details = summary::builder_details(&frames);
-        let mut differs = None;
+        let mut difference = None;
         for (entry, detail) in frames.entries().iter().zip(&details) {
             let is_readable = !matches!(entry.kind, EntryKind::Damaged | EntryKind::Lost);
-            let written = at(summary, entry.offset);
-            if is_readable && written != Some(&(*entry, detail.clone())) {
-                differs.get_or_insert(entry.offset);
+            let row = row_at(summary, entry.offset);
+            if is_readable && row != Some(&(*entry, detail.clone())) {
+                difference.get_or_insert(entry.offset);
             }
         }
-        match differs {
+        match difference {
             None => Ok(()),
             Some(offset) => {
                 let path = summary::entry::path(&self.scan.directory.dir, id);
                 let what =
-                    format!("it does not say what the frame at {offset} of its segment says");
-                self.problem(&Error::corrupt(&path, 0, what), Impact::Document, None)
+                    format!("the summary does not match the frame at byte {offset} of its segment");
+                self.record_problem(&Error::corrupt(&path, 0, what), Impact::Document, None)
             }
         }
     }
 }
 
-/// The entry of the frame at an offset.
-fn at(
-    summary: &[(SummaryEntry, SummaryDetail)],
-    offset: Offset,
-) -> Option<&(SummaryEntry, SummaryDetail)> {
+/// The row of the frame at an offset.
+fn row_at(summary: &[SummaryRow], offset: Offset) -> Option<&SummaryRow> {
     let index = summary.binary_search_by_key(&offset, |(entry, _)| entry.offset);
     summary.get(index.ok()?)
 }

@@ -1,4 +1,4 @@
-//! What every step of a verification shares.
+//! The state that all steps of a verification share.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ pub(super) struct Verifier<'a> {
     pub(super) scan: &'a OfflineScan,
     pub(super) progress: &'a mut dyn FnMut(Progress),
     pub(super) total_bytes: u64,
-    pub(super) found: Verification,
-    /// Current documents that lie in blobs.
-    pub(super) spread: Vec<FrameLocation>,
+    pub(super) report: Verification,
+    /// Current documents whose bodies are in blobs. They are verified after the segments.
+    pub(super) blob_documents: Vec<FrameLocation>,
 }
 
 impl Verifier<'_> {
@@ -32,15 +32,20 @@ impl Verifier<'_> {
         )
     }
 
-    pub(super) fn read(&mut self, bytes: u64) {
-        self.found.bytes += bytes;
+    /// Counts bytes that were read, and reports the progress.
+    pub(super) fn add_read_bytes(&mut self, bytes: u64) {
+        self.report.bytes += bytes;
         (self.progress)(Progress {
-            done_bytes: self.found.bytes,
+            done_bytes: self.report.bytes,
             total_bytes: self.total_bytes,
         });
     }
 
-    pub(super) fn problem(
+    /// Adds a problem to the report.
+    ///
+    /// # Errors
+    /// Returns `error` if it [is not damage](Error::is_damage).
+    pub(super) fn record_problem(
         &mut self,
         error: &Error,
         impact: Impact,
@@ -55,7 +60,7 @@ impl Verifier<'_> {
             } => (path, *offset, format!("a read failed: {source}")),
             other => return Err(other.clone()),
         };
-        self.found.problems.push(Problem {
+        self.report.problems.push(Problem {
             path: path.clone(),
             offset,
             what,
