@@ -1,8 +1,8 @@
-//! Recovery: from what is on the disk to a table and a log that can be written to.
+//! Recovery: builds the table and opens the log of a store that exists on disk.
 //!
-//! It reads the manifest, the summaries of the sealed segments, and the frames of
-//! the one segment that was being written. Nothing is served before it is done, and
-//! whatever it serves from then on has been synced by it or before it.
+//! It reads the manifest, the summaries of the sealed segments, and the frames of the active
+//! segment. (docs/format.md explains these terms.) The engine serves reads only after
+//! recovery is complete. At that time, every frame in the table is synced.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,20 +28,25 @@ use crate::storage::log::reader::{Frame, FrameReader};
 use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
 use crate::storage::log::{Log, MAX_SEGMENT_FRAMES, manifest_file};
 
-/// A store as it was found.
+/// The result of recovery.
 pub(crate) struct RecoveredStore {
     pub(crate) directory: LogDirectory,
     pub(crate) table: Table,
     pub(crate) accounting: SegmentAccounting,
     pub(crate) log: Log,
     pub(crate) reader: FrameReader,
-    /// The first damage of each segment whose damage may harm a document.
+    /// The first damage of each segment in which a damaged frame may be current.
     pub(crate) damage: Vec<Damage>,
-    /// The blobs that current frames name.
+    /// The blobs that current frames name, by namespace.
     pub(crate) blobs: HashMap<NamespaceHash, Vec<BlobId>>,
 }
 
-/// Reads the log in `dir`, which is made where it is missing.
+/// Recovers the log in `dir`. Creates the directory and an empty store if they do not exist.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the manifest, or the header of the active segment, is damaged, or if
+/// a segment file is newer than the manifest; [`Error::Unreadable`];
+/// [`Error::UnsupportedFormat`]; [`Error::StorageFull`]; [`Error::Io`].
 pub(crate) fn recover(
     fs: &Arc<dyn Fs>,
     dir: &Path,
@@ -52,28 +57,31 @@ pub(crate) fn recover(
         .map_err(|error| Error::io("create", dir, error))?;
     let mut manifest = match manifest_file::read(&**fs, dir)? {
         Some(manifest) => manifest,
-        None => create(&**fs, dir)?,
+        None => create_manifest(&**fs, dir)?,
     };
     let directory = LogDirectory::new(Arc::clone(fs), dir, manifest.store, manifest.hash_key);
-    let unlisted = directory.unlisted(&manifest)?;
+    let unlisted = directory.unlisted_files(&manifest)?;
     let reader = FrameReader::new(Arc::clone(fs), dir, manifest.store, open_segments);
     let mut documents = RecoveryLoader::default();
-    let mut unsummed = Vec::new();
+    let mut missing_summaries = Vec::new();
     let next_revision = manifest.reserved_revision;
     documents.reserve(directory.count_entries(&manifest));
     for record in &manifest.segments {
         if let Some(sealed) = record.sealed
             && !directory.load_sealed(&mut documents, record.id, sealed)?
         {
-            unsummed.push((record.id, sealed));
+            missing_summaries.push((record.id, sealed));
         }
     }
-    let unsealed = directory.unsealed(&manifest)?;
-    // All has been looked at and nothing changed: what this version does not know was
-    // refused before here, and is as it was.
-    directory.put_in_order(&unlisted, &unsummed)?;
-    let active = match unsealed {
-        Some(found) => directory.reopen(&mut manifest, &reader, &mut documents, found)?,
+    let previous_active = directory.scan_active(&manifest)?;
+    // Until here, files have only been read. A store in an unsupported format has been
+    // rejected by now, and is unchanged.
+    directory.remove_files(&unlisted)?;
+    directory.rebuild_summaries(&missing_summaries);
+    let active = match previous_active {
+        Some(previous) => {
+            directory.replace_active(&mut manifest, &reader, &mut documents, previous)?
+        }
         None => None,
     };
     documents.finish(active.as_ref().map(|active| active.id));
@@ -101,8 +109,11 @@ pub(crate) fn recover(
     })
 }
 
-/// A manifest for a store that is made now.
-fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
+/// Writes the manifest of a new store.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the directory contains segments: then the manifest has been lost.
+fn create_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
     let found = fs
         .list(dir)
         .map_err(|error| Error::io("list", dir, error))?
@@ -112,12 +123,12 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
         return Err(Error::corrupt(
             &Manifest::path(dir),
             0,
-            format!("the manifest is missing, and {} is there", found.display()),
+            format!("the manifest is missing, but {} exists", found.display()),
         ));
     }
     let mut random = [0; 24];
     getrandom::fill(&mut random)
-        .map_err(|error| Error::io("draw random bytes for", dir, io::Error::from(error)))?;
+        .map_err(|error| Error::io("generate random bytes for", dir, io::Error::from(error)))?;
     let (key, store) = random.split_at(16);
     let manifest = Manifest::new(
         key.try_into().unwrap_or_default(),
@@ -128,104 +139,114 @@ fn create(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl LogDirectory {
-    /// The entries of all segments whose summaries say how many they are: about as many
-    /// as will be read.
+    /// The number of entries in all readable summaries. It is an estimate of the number of
+    /// entries that will be loaded.
     fn count_entries(&self, manifest: &Manifest) -> usize {
         let sealed = manifest.segments.iter().filter(|r| r.sealed.is_some());
         sealed
             .filter_map(|record| Some(self.open_summary(record.id).ok()?.entries()))
-            // More than a segment takes are there only where it is damaged.
+            // A damaged summary may claim any number of entries.
             .map(|entries| entries.min(MAX_SEGMENT_FRAMES))
             .sum()
     }
 
-    /// The files of segments that were begun and never listed, and of those that
-    /// compaction has taken out of the list.
-    fn unlisted(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {
+    /// The files of segments that are not listed in the manifest. A crash leaves such files if
+    /// it happens after a segment is created, or after compaction retires one.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if one of the files is newer than the manifest.
+    fn unlisted_files(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {
         let files = self.files()?;
         let is_listed = |id| manifest.segments.iter().any(|record| record.id == id);
         let unlisted = || files.iter().filter(|(id, _)| !is_listed(*id));
         let is_segment = |path: &Path| path.extension().is_some_and(|e| e == "seg");
-        let begun =
+        let created =
             unlisted().filter(|(id, path)| *id >= manifest.next_segment && is_segment(path));
-        for (id, path) in begun {
-            if self.is_newer_than(manifest, &files, *id)? {
-                return Err(self.outdated(path));
+        for (id, path) in created {
+            if self.is_newer_than_manifest(manifest, &files, *id)? {
+                return Err(self.outdated_manifest(path));
             }
         }
         Ok(unlisted().map(|(_, path)| path.clone()).collect())
     }
 
-    /// The error of a manifest that is older than the segment in this file.
-    fn outdated(&self, path: &Path) -> Error {
+    /// The error for a manifest that is older than the segment in this file.
+    fn outdated_manifest(&self, path: &Path) -> Error {
         let what = format!("the manifest is older than {}", path.display());
         Error::corrupt(&Manifest::path(&self.dir), 0, what)
     }
 
-    /// The one segment that was being written, if there is one, by its frames.
-    fn unsealed(&self, manifest: &Manifest) -> Result<Option<(SegmentRecord, SegmentScan)>> {
+    /// Scans the frames of the active segment; `None` if the store has no active segment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the segment header is damaged, or if the segment is newer than the
+    /// manifest.
+    fn scan_active(&self, manifest: &Manifest) -> Result<Option<(SegmentRecord, SegmentScan)>> {
         let Some(record) = manifest.segments.iter().find(|r| r.sealed.is_none()) else {
             return Ok(None);
         };
-        let found = self.scan(record.id, None)?;
-        // Once its frames are copied, it is unlisted, and would be refused for that.
-        if found.last_revision >= manifest.reserved_revision {
-            return Err(self.outdated(&file_header::path(&self.dir, record.id)));
+        let scan = self.scan(record.id, None)?;
+        // Without this check, recovery would copy the frames to a new segment. After a crash,
+        // the next open would find that segment unlisted, and reject it as newer than the
+        // manifest.
+        if scan.last_revision >= manifest.reserved_revision {
+            return Err(self.outdated_manifest(&file_header::path(&self.dir, record.id)));
         }
-        Ok(Some((*record, found)))
+        Ok(Some((*record, scan)))
     }
 
-    /// Removes what is not listed, and makes the summaries again that are damaged.
-    fn put_in_order(
-        &self,
-        unlisted: &[PathBuf],
-        unsummed: &[(SegmentId, SealedSegment)],
-    ) -> Result<()> {
-        for path in unlisted {
+    fn remove_files(&self, paths: &[PathBuf]) -> Result<()> {
+        for path in paths {
             self.fs
                 .remove(path)
                 .map_err(|error| Error::io("remove", path, error))?;
         }
-        // Scanned once more, so that no more than one is held. Mended where that is
-        // possible; if not, the next open scans again.
-        for (id, sealed) in unsummed {
+        Ok(())
+    }
+
+    /// Rebuilds the summaries of these segments. If that fails, the store works without the
+    /// summary, and the next open tries again.
+    fn rebuild_summaries(&self, segments: &[(SegmentId, SealedSegment)]) {
+        for (id, sealed) in segments {
+            // The segment is scanned a second time, so that only one summary is in memory.
             let _ = self
                 .summary_from_frames(*id, sealed.bytes, sealed.last_revision)
                 .and_then(|summary| self.write_summary(*id, &summary, sealed.bytes));
         }
-        Ok(())
     }
 
-    /// Whether a segment was listed in a newer manifest: this one is then out of date,
-    /// and going on would throw documents away. One that never was listed holds nothing,
-    /// or what recovery copied from the end of the unsealed segment.
-    fn is_newer_than(
+    /// Whether an unlisted segment was listed in a newer manifest. Then this manifest is
+    /// outdated, for example restored from an older copy. Continuing would discard documents.
+    ///
+    /// A segment that was never listed has no frames, or only frames that recovery copied from
+    /// the end of the active segment.
+    fn is_newer_than_manifest(
         &self,
         manifest: &Manifest,
         files: &[(SegmentId, PathBuf)],
         id: SegmentId,
     ) -> Result<bool> {
-        let found = match self.scan(id, None) {
-            Ok(found) => found,
+        let scan = match self.scan(id, None) {
+            Ok(scan) => scan,
             Err(Error::Corrupt { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let holds_frames = found
+        let has_frames = scan
             .items
             .iter()
             .any(|item| matches!(item.found, ScanFound::Frame(_)));
-        let has_unsealed = manifest.segments.iter().any(|r| r.sealed.is_none());
-        let is_there = |record: &SegmentRecord| {
+        let has_active = manifest.segments.iter().any(|r| r.sealed.is_none());
+        let is_present = |record: &SegmentRecord| {
             let path = file_header::path(&self.dir, record.id);
             files.iter().any(|(_, file)| *file == path)
         };
-        Ok(found.last_revision >= manifest.reserved_revision
-            || (holds_frames && !(has_unsealed && manifest.segments.iter().all(is_there))))
+        Ok(scan.last_revision >= manifest.reserved_revision
+            || (has_frames && !(has_active && manifest.segments.iter().all(is_present))))
     }
 
-    /// Takes up a sealed segment, by its summary, or by its frames where the summary is
-    /// damaged; where both are, its documents are unreadable. Whether the summary is
-    /// whole.
+    /// Loads a sealed segment from its summary, or from its frames if the summary is damaged.
+    /// If both are damaged, the segment's documents become unreadable. Returns whether the
+    /// summary is intact.
     fn load_sealed(
         &self,
         documents: &mut RecoveryLoader,
@@ -253,23 +274,23 @@ impl LogDirectory {
         }
     }
 
-    /// Ends the segment that an earlier life left unsealed. What it had synced stays
-    /// where it is, sealed. The valid part of its last batch may be in the page
-    /// cache only, so it is written anew into a segment of this life, and synced.
-    fn reopen(
+    /// Seals the segment that was active when the previous process ended, up to its
+    /// watermark. The valid frames after the watermark may be only in the page cache, so they
+    /// are copied to a new active segment and synced.
+    fn replace_active(
         &self,
         manifest: &mut Manifest,
         reader: &FrameReader,
         documents: &mut RecoveryLoader,
-        (record, found): (SegmentRecord, SegmentScan),
+        (record, scan): (SegmentRecord, SegmentScan),
     ) -> Result<Option<ActiveSegment>> {
-        let watermark = found.watermark;
-        let sealed = found.summary(watermark);
-        let tail: Vec<&ValidFrame> = found
+        let watermark = scan.watermark;
+        let sealed = scan.summary(watermark);
+        let tail: Vec<&ValidFrame> = scan
             .items
             .iter()
             .skip_while(|item| u64::from(item.offset) < watermark)
-            .map_while(valid)
+            .map_while(valid_frame)
             .collect();
         let mut listed = manifest.clone();
         listed.segments.retain(|r| r.id != record.id);
@@ -279,7 +300,7 @@ impl LogDirectory {
                 id: record.id,
                 sealed: Some(SealedSegment {
                     bytes: watermark,
-                    last_revision: found.last_revision,
+                    last_revision: scan.last_revision,
                 }),
             });
         }
@@ -290,14 +311,14 @@ impl LogDirectory {
             listed.segments.push(SegmentRecord { id, sealed: None });
             listed.reserved_revision += MAX_SEGMENT_FRAMES as u64;
             let mut active = ActiveSegment::create(&*self.fs, &self.dir, id, self.store)?;
-            copy_tail(reader, &mut active, record.id, &found.items, watermark)?;
+            copy_tail(reader, &mut active, record.id, &scan.items, watermark)?;
             Some(active)
         };
         if listed != *manifest {
             manifest_file::write(&listed, &*self.fs, &self.dir)?;
             *manifest = listed;
         }
-        self.trim(record.id, watermark, sealed.len() > 0);
+        self.free_copied_tail(record.id, watermark, sealed.len() > 0);
         if sealed.len() > 0 {
             documents.load(self, record.id, sealed.entries(), sealed.blobs());
         }
@@ -307,11 +328,12 @@ impl LogDirectory {
         Ok(active)
     }
 
-    /// Gives back the space of what was copied. It is not a part of the store any
-    /// more, so a failure costs nothing but the space.
-    fn trim(&self, id: SegmentId, watermark: u64, keep: bool) {
+    /// Truncates the previous active segment to its watermark, or removes its file if it has no
+    /// frames before the watermark. The copied tail is no longer part of the store, so errors
+    /// are ignored: they only cost disk space.
+    fn free_copied_tail(&self, id: SegmentId, watermark: u64, has_frames: bool) {
         let path = file_header::path(&self.dir, id);
-        if keep {
+        if has_frames {
             if let Ok(file) = self.fs.open_for_write(&path) {
                 let _ = file.set_len(watermark);
             }
@@ -321,7 +343,7 @@ impl LogDirectory {
     }
 }
 
-/// Copies the valid frames from `watermark` on, and syncs them.
+/// Copies the valid frames after `watermark` to the new active segment, and syncs it.
 fn copy_tail(
     reader: &FrameReader,
     active: &mut ActiveSegment,
@@ -333,7 +355,7 @@ fn copy_tail(
         .iter()
         .skip_while(|item| u64::from(item.offset) < watermark);
     for item in tail {
-        let Some(ValidFrame { hash, header, meta }) = valid(item) else {
+        let Some(ValidFrame { hash, header, meta }) = valid_frame(item) else {
             break;
         };
         let names = Names::new(&meta.user, &meta.client)?;
@@ -344,13 +366,13 @@ fn copy_tail(
             bytes: item.bytes,
             kind: EntryKind::of(header),
         };
-        let of_these = (&*names.user, &*names.client);
+        let namespace = (&*names.user, &*names.client);
         let Frame {
             members,
             usage,
             inline,
             ..
-        } = reader.frame(of_these, &entry)?;
+        } = reader.frame(namespace, &entry)?;
         let too_long = || {
             Error::corrupt(
                 &reader.path(from),
@@ -358,7 +380,7 @@ fn copy_tail(
                 "the frame is too long",
             )
         };
-        let encoded = EncodedFrame::new(header.kind, *hash, of_these, &members, inline)
+        let encoded = EncodedFrame::new(header.kind, *hash, namespace, &members, inline)
             .ok_or_else(too_long)?;
         let frame = FrameWrite {
             names: &names,
@@ -371,7 +393,7 @@ fn copy_tail(
     active.flush_recovered()
 }
 
-fn valid(item: &ScanItem) -> Option<&ValidFrame> {
+fn valid_frame(item: &ScanItem) -> Option<&ValidFrame> {
     match &item.found {
         ScanFound::Frame(frame) => Some(frame),
         ScanFound::Invalid(_) => None,
