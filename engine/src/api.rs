@@ -1,9 +1,9 @@
-//! The API layer: what callers of the engine hold.
+//! The API layer: the types that callers of the engine use.
 //!
 //! It owns [`engine::Engine`] and [`namespace::Namespace`], opening and closing a store, and
 //! the read path.
 //!
-//! **Architecture Invariant:** nothing below imports it.
+//! **Architecture Invariant:** no other layer imports this one.
 
 pub(crate) mod engine;
 pub(crate) mod handle;

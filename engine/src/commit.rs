@@ -1,11 +1,12 @@
-//! The commit layer: the way of a write from a body to its acknowledgement.
+//! The commit layer: everything between the body of a write and its acknowledgement.
 //!
-//! It owns taking a document in, the commit queue, the committer that alone writes to the
-//! log, and the state that an open engine shares ([`core`]).
+//! It owns the writer that validates documents, the commit queue, the committer (the only
+//! writer of the log), and the state that all parts of an open engine share ([`core`]).
 //!
-//! **Architecture Invariant:** nothing is visible or acknowledged before what it rests on
-//! is synced. One thread at a time is the commit leader; only it writes to the log and
-//! changes the table.
+//! **Architecture Invariant:** with [`Durability::Sync`](crate::Durability::Sync), a write
+//! becomes visible and is acknowledged only after the log is synced. At most one thread at
+//! a time is the commit leader. Only the commit leader writes to the log and changes the
+//! table.
 
 pub(crate) mod batch;
 pub(crate) mod change;

@@ -1,9 +1,9 @@
-//! The maintenance layer: what runs beside reads and writes of an open store.
+//! The maintenance layer: tasks that run while an open store serves reads and writes.
 //!
-//! It owns compaction, the removal of obsolete files, erasure of a user, and snapshots.
+//! It owns compaction, the removal of obsolete files, the erasure of users, and snapshots.
 //!
-//! **Architecture Invariant:** it never writes to the log itself. It hands jobs to the
-//! committer, and removes only files that the committer has taken out of the store.
+//! **Architecture Invariant:** this layer never writes to the log. It gives jobs to the
+//! committer, and removes only files that the committer has removed from the store.
 
 pub(crate) mod compaction;
 pub(crate) mod erasure;

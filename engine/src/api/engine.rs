@@ -1,4 +1,4 @@
-//! The engine: opens a store, and answers what concerns more than one namespace.
+//! The engine: opens and closes a store, and lists the namespaces of users.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -36,11 +36,17 @@ use crate::storage::log::directory::LogDirectory;
 use crate::storage::pins::PinRegistry;
 use crate::storage::reserve::{self, Reserve};
 
-/// An open data directory. A cheap handle: clones are the same engine.
+/// An open store.
 ///
-/// [`Engine::close`] closes it; dropping the last handle does so too, unable to
-/// report a failure. After a crash the next open finds every acknowledged write.
+/// `Engine` is a handle: it is cheap to clone, and all clones use the same store. It can be used
+/// from many threads at the same time.
 ///
+/// [`Engine::close`] closes the store. Dropping the last handle (every `Engine`, [`Namespace`] and
+/// [`Located`](crate::Located)) closes it too, but cannot report errors. If the process ends
+/// without a close, the next open recovers every acknowledged write that its
+/// [`Durability`](crate::Durability) covers.
+///
+/// # Examples
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
 /// # let dir = tempfile::tempdir().unwrap();
@@ -48,7 +54,7 @@ use crate::storage::reserve::{self, Reserve};
 /// let engine = Engine::open(Config::new(path))?;
 /// let namespace = engine.namespace("user-1", "my-app")?;
 /// let revision = namespace.write(br#"{"theme":"dark"}"#, WriteOptions::default())?;
-/// let document = namespace.get()?.expect("it was put");
+/// let document = namespace.get()?.expect("a document is stored");
 /// assert_eq!(Some(document.stat().revision), revision);
 /// assert_eq!(document.read()?, br#"{"theme":"dark"}"#);
 /// engine.close()?;
@@ -58,17 +64,25 @@ use crate::storage::reserve::{self, Reserve};
 pub struct Engine(pub(super) Arc<EngineHandle>);
 
 impl Engine {
-    /// Opens the store in a directory, which is made where it is missing. Blocks
-    /// until every document is found; the catalogue is opened in the background.
+    /// Opens the store in [`Config::data_dir`]. Creates the directory and an empty store if they
+    /// do not exist.
     ///
-    /// Memory: the table takes less than 60 bytes for each document, and the budgets in
-    /// [`Config`] come on top.
+    /// Blocks until the location of every document is known. After [`Engine::close`], it reads
+    /// only the summaries of the log, not the documents. After a crash, it also reads the segment
+    /// that was active. The catalogue is opened in the background.
+    ///
+    /// Memory: the table uses less than 60 bytes for each document, in addition to the budgets
+    /// in [`Config`].
     ///
     /// # Errors
-    /// [`Error::Locked`] where another engine has it open; [`Error::Corrupt`] where
-    /// the manifest, or the segment that was being written, is damaged beyond what
-    /// can be told apart; [`Error::UnsupportedFormat`]; [`Error::InvalidConfig`];
-    /// [`Error::StorageFull`] where there is no room to finish a crashed write.
+    /// - [`Error::InvalidConfig`]: a setting is out of range.
+    /// - [`Error::Locked`]: another engine, in this process or another one, has the directory
+    ///   open.
+    /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest, or the header of the active
+    ///   segment, is damaged. Other damage does not prevent opening; see [`Self::damage`].
+    /// - [`Error::UnsupportedFormat`]: a newer version has written the store. It is not changed.
+    /// - [`Error::StorageFull`]: recovery after a crash needs more disk space.
+    /// - [`Error::Io`].
     pub fn open(config: Config) -> Result<Self> {
         config.validate()?;
         let dir = &config.data_dir;
@@ -89,7 +103,7 @@ impl Engine {
             &dir.join("log"),
             config.reserve_bytes,
         );
-        sync_names(&config, dir)?;
+        sync_directories(&config, dir)?;
         let identity = CatalogueIdentity {
             store: recovered.directory.store,
             next_revision: recovered.log.next_revision(),
@@ -145,30 +159,32 @@ impl Engine {
         Ok(Self(Arc::new(handle)))
     }
 
-    /// The namespace of a user and a client. No I/O; it need not hold a document.
+    /// Returns a handle to the namespace of a user and a client. The namespace need not contain
+    /// a document. Never blocks.
     ///
     /// # Errors
-    /// [`Error::InvalidName`] unless both are 1 to 255 bytes without control
-    /// characters.
+    /// [`Error::InvalidName`] unless both names have 1 to 255 bytes and no control characters.
     pub fn namespace(&self, user: &str, client: &str) -> Result<Namespace> {
         let names = Names::new(user, client)?;
         Ok(Namespace::new(Arc::clone(&self.0), names))
     }
 
-    /// The document of a user and a client, as [`Namespace::get`]: for a read or two,
-    /// without a handle.
+    /// Returns the document of a user and a client; `None` if none is stored. Shorthand for
+    /// [`Namespace::get`] that allocates no handle. Blocks on the disk unless the document is in
+    /// the cache.
     ///
     /// # Errors
-    /// [`Error::InvalidName`], and those of [`Namespace::get`].
+    /// [`Error::InvalidName`]; the errors of [`Namespace::get`].
     pub fn get(&self, user: &str, client: &str) -> Result<Option<Document>> {
         self.reader(user, client)?.get()
     }
 
-    /// The document of a user and a client, as far as that needs no disk, as
-    /// [`Namespace::peek`]: without a handle, which takes memory.
+    /// Looks up the document of a user and a client without accessing the disk. Shorthand for
+    /// [`Namespace::peek`] that allocates no handle. Never blocks on the disk, so it can be
+    /// called on an async worker thread.
     ///
     /// # Errors
-    /// [`Error::InvalidName`], and those of [`Namespace::peek`].
+    /// [`Error::InvalidName`]; the errors of [`Namespace::peek`].
     pub fn peek(&self, user: &str, client: &str) -> Result<Peek> {
         self.reader(user, client)?.peek()
     }
@@ -184,29 +200,36 @@ impl Engine {
         })
     }
 
-    /// A way in for a document that comes in chunks. No I/O yet.
+    /// Returns a writer for a document that arrives in chunks. Never blocks.
     pub fn writer(&self) -> Writer {
         Writer::new(Arc::clone(&self.0.core.write_context))
     }
 
-    /// Checks a document that is whole in memory, as a [`Writer`] would. Blocks on the
-    /// disk where the document is past [`Config::inline_bytes`].
+    /// Validates a document that is completely in memory, and prepares it for a commit.
+    ///
+    /// Blocks on the disk if the document is longer than [`Config::inline_bytes`]: it is then
+    /// written to a blob file and synced.
     ///
     /// # Errors
-    /// Those of [`Writer::write`] and [`Writer::finish`].
+    /// The errors of [`Writer::write`] and [`Writer::finish`].
     pub fn prepare(&self, body: &[u8]) -> Result<Prepared> {
         Writer::prepare(&self.0.core.write_context, body)
     }
 
-    /// Up to `limit` namespaces of `user` that hold a document, in the order of the
-    /// clients' bytes, from behind the client `after`. Sees every acknowledged write.
+    /// Lists the namespaces of `user` that contain a document, in the byte order of their
+    /// clients. Returns up to `limit` entries that come after the client `after`. The result
+    /// includes every acknowledged write.
     ///
-    /// Blocks on the disk, and while the catalogue is rebuilt after a crash, or catches up
-    /// with writes that it was too slow for ([`Config::catalogue_pending_bytes`]).
+    /// Blocks on the disk. Also blocks while the catalogue is being rebuilt after a crash or an
+    /// erasure, and while the catalogue catches up after a burst of writes
+    /// ([`Config::catalogue_pending_bytes`]).
     ///
     /// # Errors
-    /// [`Error::CatalogueUnavailable`]; [`Error::Corrupt`] where damage to the log
-    /// leaves it unknown what belongs to a user; [`Error::Closed`].
+    /// - [`Error::InvalidName`]: `user` is not a valid name.
+    /// - [`Error::CatalogueUnavailable`]: the catalogue is switched off or has failed.
+    /// - [`Error::Corrupt`]: a damaged frame may belong to any user, so that a list could be
+    ///   incomplete. [`Self::list_known`] returns the known part.
+    /// - [`Error::Closed`].
     pub fn list(
         &self,
         user: &str,
@@ -214,35 +237,39 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<CatalogueEntry>> {
         valid("user", user)?;
-        self.core().refuse_partial()?;
+        self.core().check_listable()?;
         self.core().catalogue.list(user, after, limit)
     }
 
-    /// Up to `limit` namespaces of the whole store that come after `after`, a user and a
-    /// client, in the order of the users' bytes, then the clients': each user and what
-    /// [`Self::list`] has of it. Blocks and fails as that does.
+    /// Lists the namespaces of all users that contain a document, in the byte order of users and
+    /// then clients. Returns up to `limit` entries that come after the user and client `after`.
+    /// Each entry has the name of its user. Blocks like [`Self::list`].
+    ///
+    /// # Errors
+    /// The errors of [`Self::list`], except [`Error::InvalidName`].
     pub fn list_all(
         &self,
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<(String, CatalogueEntry)>> {
-        self.core().refuse_partial()?;
+        self.core().check_listable()?;
         self.core().catalogue.list_all(after, limit)
     }
 
-    /// The namespaces that [`Self::list_all`] would return, or those of one user, even if
-    /// damage to the log leaves it unknown whether there are more. For rescuing what can be
-    /// read; [`Self::damage`] tells what may be missing. Blocks as [`Self::list`] does.
+    /// Lists namespaces like [`Self::list_all`], or only those of `user` if given. Unlike the
+    /// other lists, this one does not fail if damage makes it incomplete. Use it to rescue the
+    /// documents of a damaged store; [`Self::damage`] shows which data may be missing. Blocks like
+    /// [`Self::list`].
     ///
     /// # Errors
-    /// [`Error::CatalogueUnavailable`]; [`Error::Closed`].
+    /// [`Error::InvalidName`]; [`Error::CatalogueUnavailable`]; [`Error::Closed`].
     pub fn list_known(
         &self,
         user: Option<&str>,
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<(String, CatalogueEntry)>> {
-        self.core().refuse_closed()?;
+        self.core().check_open()?;
         let catalogue = &self.core().catalogue;
         match user {
             None => catalogue.list_all(after, limit),
@@ -255,47 +282,59 @@ impl Engine {
         }
     }
 
-    /// What the documents of `user` take together. Blocks and fails as [`Self::list`].
+    /// Returns the number of documents of `user`, and the sums of their keys and bytes. Blocks
+    /// like [`Self::list`].
+    ///
+    /// # Errors
+    /// The errors of [`Self::list`].
     pub fn usage(&self, user: &str) -> Result<UserUsage> {
         valid("user", user)?;
-        self.core().refuse_partial()?;
+        self.core().check_listable()?;
         self.core().catalogue.usage(user)
     }
 
-    /// A number that stands for a user where the name must not be seen, as in a log: the
-    /// same for as long as the store lives, and in its copies. Keyed with a secret of the
-    /// store, so that nobody who knows only it can try names.
+    /// Returns a number that identifies a user without showing the name, for example in logs.
+    ///
+    /// A user has the same pseudonym for the lifetime of the store, and in its copies. The
+    /// pseudonym is a hash with a secret key of the store. Without that key, names cannot be
+    /// tested against a pseudonym. Never blocks.
     pub fn pseudonym(&self, user: &str) -> u64 {
-        // No namespace has an empty client.
+        // An empty client cannot collide with a namespace, because client names are not empty.
         self.core().directory.hash(user, "").halves().0
     }
 
-    /// The first damage of each segment that was found damaged when the store was opened,
-    /// if a damaged frame may be the current one of a document. While this is not empty,
-    /// [`Self::list`] and its siblings may refuse, and [`Self::list_known`] may be incomplete.
-    /// No I/O.
+    /// Returns the damage that was found when the store was opened: the first damage of each
+    /// segment in which a damaged frame may be current. If this is not empty, [`Self::list`],
+    /// [`Self::list_all`] and [`Self::usage`] may fail, and [`Self::list_known`] may be
+    /// incomplete. Never blocks.
     pub fn damage(&self) -> &[Damage] {
         &self.core().damage
     }
 
-    /// Documents stored. Walks the whole table.
+    /// Returns the number of documents. Iterates over the entire table in memory, which takes
+    /// time for many documents; [`Self::usage_on_disk`] has the same number without that.
     pub fn documents(&self) -> u64 {
         self.core().table.documents()
     }
 
-    /// Whether writes are possible.
+    /// Checks that writes are possible. Never blocks.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after a failed sync of the log.
+    /// [`Error::Poisoned`] after a failed sync of the log. Writes are possible again after the
+    /// store has been closed and opened.
     pub fn writable(&self) -> Result<()> {
         self.core().poison().map_or(Ok(()), Err)
     }
 
-    /// Commits what is queued, refuses everything after it, and closes the store so
-    /// that the next open is quick. Blocks. A second call does nothing.
+    /// Closes the store: commits all queued writes, seals the log so that the next open is
+    /// fast, removes obsolete files, and unlocks the directory.
+    ///
+    /// Later reads and writes fail with [`Error::Closed`]. Blocks until the store is closed.
+    /// A second call waits for the first one, and then does nothing.
     ///
     /// # Errors
-    /// Where the log could not be sealed. What was acknowledged is safe all the same.
+    /// [`Error::Poisoned`], [`Error::StorageFull`] or [`Error::Io`] if the log could not be
+    /// sealed. Acknowledged writes are not affected; the next open recovers them.
     pub fn close(&self) -> Result<()> {
         self.0.close()
     }
@@ -313,8 +352,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Finds what is on the disk. A disk that is too full to finish what a crash left gets
-/// the space that is kept for deletes.
+/// Recovers the store. If the disk is too full for recovery, releases the reserve and tries
+/// again.
 fn recover_with_reserve(config: &Config, log: &Path) -> Result<RecoveredStore> {
     let recover = || recover(&config.fs, log, config.segment_bytes, config.open_segments);
     match recover() {
@@ -352,9 +391,10 @@ fn spawn<T: Send + 'static>(
         .map_err(|error| Error::io("start a thread for", dir, error))
 }
 
-/// Puts the names of `log/` and `blobs/`, and of the directory itself, on stable
-/// storage: without them, what is synced inside could not be found again.
-fn sync_names(config: &Config, dir: &Path) -> Result<()> {
+/// Syncs the data directory and its parent, so that the directory entries of `log/`, `blobs/`
+/// and the data directory survive a power cut. Without these entries, synced files inside could
+/// not be found.
+fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     for dir in [Some(dir), parent.or(Some(Path::new(".")))]
         .into_iter()
@@ -368,9 +408,11 @@ fn sync_names(config: &Config, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Visits every current document, to build the catalogue from. A document that compaction
-/// moves meanwhile is found by its revision: either at its old place, whose file is kept
-/// until the visit ends, or at its new one.
+/// Returns a function that visits every current document. The catalogue is built from it.
+///
+/// Compaction may move a document during the visit. The document is recognized by its revision,
+/// either at its old location, because no segment file is removed until the visit ends, or at
+/// its new one.
 fn document_source(
     directory: LogDirectory,
     table: Arc<Table>,
@@ -381,7 +423,7 @@ fn document_source(
             entry.revision > after && table.is_current(entry.hash, entry.revision)
         };
         let visited = loader::visit(&directory, is_current, visit);
-        // Files that became obsolete during the visit can be removed now.
+        // Compaction could not remove obsolete files during the visit.
         compaction_wakeup.notify();
         visited
     })

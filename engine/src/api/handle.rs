@@ -1,4 +1,4 @@
-//! The handle of an open engine: the last one to be dropped closes the store.
+//! The shared handle of an open engine. Dropping its last reference closes the store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,20 +10,23 @@ use crate::model::error::{Error, Result};
 use crate::platform::semaphore::Semaphore;
 use crate::storage::lock::DirectoryLock;
 
-/// What engines and namespaces hold on to.
+/// The state and the threads of an open engine. Engines and namespaces share it.
 pub(crate) struct EngineHandle {
     pub(super) core: Arc<Core>,
     pub(super) group_commit: Arc<GroupCommit>,
+    /// The committer thread; `None` after a close.
     pub(super) committer: Mutex<Option<JoinHandle<Result<()>>>>,
+    /// The compaction thread; `None` after a close, or if background compaction is off.
     pub(super) compactor: Mutex<Option<JoinHandle<()>>>,
+    /// One permit, so that a second close waits for the first one.
     pub(super) closing: Semaphore,
-    /// Released last.
+    /// Released at the end of a close, when no thread uses the directory any more.
     pub(super) lock: Mutex<Option<DirectoryLock>>,
 }
 
 impl EngineHandle {
-    /// Commits what is queued and closes the store. A second call blocks until the first
-    /// has returned, and does nothing.
+    /// Commits all queued writes, and closes the store. A second call blocks until the first one
+    /// has returned, and then does nothing.
     pub(super) fn close(&self) -> Result<()> {
         self.core.queue.close();
         self.core.compaction_wakeup.close();
@@ -33,7 +36,7 @@ impl EngineHandle {
         let outcome = match thread.map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(error),
-            // A panic of the committer is a bug. What it had acknowledged is on the disk.
+            // The committer panicked, which is a bug. Acknowledged writes are not affected.
             Some(Err(_)) => Err(Error::Closed),
         };
         let compactor = lock(&self.compactor).take();

@@ -1,5 +1,5 @@
-//! What an operator asks of an open store: how it is, to be copied, to take less room, to
-//! forget somebody.
+//! Operations for administrators of an open store: disk usage, metrics, snapshots, compaction,
+//! and the erasure of users.
 
 use crate::api::engine::Engine;
 use crate::maintenance::compaction;
@@ -10,7 +10,8 @@ use crate::model::metrics::{Metrics, SpaceUsage};
 use crate::model::progress::Progress;
 
 impl Engine {
-    /// What the store takes on the disk, and what of it is needed.
+    /// Returns the number of documents, and how much disk space live and dead data use. Does not
+    /// access the disk.
     pub fn usage_on_disk(&self) -> SpaceUsage {
         let core = self.core();
         let segments = core.accounting.lock();
@@ -29,29 +30,43 @@ impl Engine {
         }
     }
 
-    /// Everything that is acknowledged, at one moment between this call and its return, to
-    /// be copied while reads and writes go on: a backup.
+    /// Takes a snapshot: a consistent copy of the store for a backup. Reads and writes continue
+    /// while the snapshot is copied. See [`Snapshot`] for an example.
     ///
-    /// Blocks until the batch that is being committed is synced, and for a look at each
-    /// file. Writes wait no longer than it takes to copy the summary of one segment in
-    /// memory, some milliseconds at most. Nothing is written, so it is possible on a full
-    /// disk, and once writing has stopped ([`crate::Error::Poisoned`]): a write of which the
-    /// outcome is unknown is not in it then. Of a damaged segment it has the bytes as they
-    /// are, and the copy is damaged there as the store is.
+    /// Blocks until the current batch is committed, and then while each file is opened once. Writes
+    /// are delayed by a few milliseconds at most, for a copy of one segment's summary in memory.
+    ///
+    /// A snapshot writes nothing to disk, so it works on a full disk. It also works after writing
+    /// has stopped with [`crate::Error::Poisoned`]; writes with an unknown outcome are then not
+    /// included. Damaged segments are included as they are, so the copy has the same damage as
+    /// the store.
     ///
     /// # Errors
-    /// [`crate::Error::Closed`]; [`crate::Error::Io`] where a file cannot be looked at.
+    /// [`crate::Error::Closed`]. [`crate::Error::Io`] if a file cannot be opened for a reason
+    /// other than damage, for example because no file descriptor is free. Damaged files that
+    /// cannot be opened are left out, and listed in [`Snapshot::damage`].
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(self.core())
     }
 
-    /// What the engine has done since it was opened, and how it is. Takes a few locks for a
-    /// moment each, and looks at every segment's counts: cheap enough for once a second. No
-    /// I/O.
+    /// Returns counters since the engine was opened, and its current state. Does not access the
+    /// disk. Locks a few mutexes for a short time and iterates over the segments, which is cheap
+    /// enough for one call per second.
+    ///
+    /// # Examples
+    /// ```
+    /// use prefd_engine::{Config, Engine};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let engine = Engine::open(Config::new(dir.path()))?;
+    /// let metrics = engine.metrics();
+    /// assert!(metrics.is_writable);
+    /// assert_eq!(metrics.space.documents, 0);
+    /// # Ok::<(), prefd_engine::Error>(())
+    /// ```
     pub fn metrics(&self) -> Metrics {
         let core = self.core();
         let counts = core.counters.counts();
-        let (queued_writes, queued_bytes) = core.queue.waiting();
+        let (queued_writes, queued_bytes) = core.queue.size();
         Metrics {
             batch_writes: counts.batch_writes,
             log_sync_us: counts.log_sync_us,
@@ -71,51 +86,59 @@ impl Engine {
         }
     }
 
-    /// Rewrites every segment of the log that holds anything stale, the one that is
-    /// being written excepted, and removes what nothing needs any more. Blocks until
-    /// that is done; reads and writes go on meanwhile. A thread of the engine does so
-    /// too, for what is mostly stale, unless [`crate::Config::background_compaction`] is off.
+    /// Reclaims disk space: rewrites every sealed segment of the log that has stale frames, and
+    /// removes obsolete files. The active segment is not rewritten.
+    ///
+    /// Blocks until compaction is complete. Reads and writes continue. Usually there is no need
+    /// to call this function: unless [`crate::Config::background_compaction`] is off, a thread of
+    /// the engine rewrites segments that are mostly stale.
     ///
     /// # Errors
-    /// [`crate::Error::Corrupt`] where a segment could not be read: it stays as it is, and
-    /// the others are rewritten; [`crate::Error::StorageFull`], since copies need room before
-    /// they give any; those of [`crate::Commit::wait`].
+    /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`],
+    ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. It is left unchanged,
+    ///   and all other segments are rewritten.
+    /// - [`crate::Error::StorageFull`]: copies need disk space before old segments are removed.
+    /// - [`crate::Error::Poisoned`], [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn compact(&self) -> Result<()> {
         self.compact_with(&mut |_| {})
     }
 
-    /// The same, telling how far it has come before each segment.
+    /// Reclaims disk space like [`Self::compact`], and calls `progress` before each segment, on
+    /// the calling thread.
     ///
     /// # Errors
-    /// As [`Self::compact`].
+    /// The errors of [`Self::compact`].
     pub fn compact_with(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         compaction::compact(self.core(), progress)
     }
 
-    /// Deletes everything of a user, and leaves no byte of it in the data directory: nor of
-    /// what was deleted or replaced before, nor the user's and the clients' names. Not
-    /// even where nothing is stored of the user any more. What the file system and the
-    /// disk keep of removed files is not in its reach.
+    /// Deletes all documents of a user, and removes every byte of them from the data directory.
     ///
-    /// The documents are deleted durably, one by one. Then the segments of the log that
-    /// hold anything of the user are written anew without it, as [`Self::compact`] does
-    /// with all, and the catalogue is built again: listings wait for that, as after a
-    /// crash. After an error, or a crash, what was deleted stays deleted, and another call
-    /// completes it. What is put for the user during the call is either deleted or a
-    /// document like any other, left with all that belongs to it.
+    /// This includes documents that were deleted or replaced earlier, and the names of the user
+    /// and of the user's clients. It works even if the user has no documents any more. Data that
+    /// the file system or the disk keeps of removed files is out of reach.
     ///
-    /// What could not be removed is told by [`Erased`], which is to be looked at: files
-    /// that a [`Snapshot`] holds, segments that are damaged, and, because of these,
-    /// deletes.
+    /// The result reports data that could not be removed: files that a [`Snapshot`] needs,
+    /// damaged segments, and deletes that hide frames in damaged segments. Check
+    /// [`Erased::is_complete`].
     ///
-    /// Blocks until that is done; reads and writes go on meanwhile, and compaction waits.
-    /// It reads the summaries of all segments. Memory: the names of the user's clients,
-    /// and what is known of one segment's frames.
+    /// First, the documents are deleted, durably. Then all segments with frames of the user are
+    /// rewritten without them, and the catalogue is rebuilt; lists wait for that. After an error
+    /// or a crash, deleted documents stay deleted, and another call completes the erasure. A
+    /// document that is written for the user during the call is either deleted, or kept
+    /// completely.
+    ///
+    /// Blocks until the erasure is complete. Reads and writes continue; compaction waits.
+    /// `progress` is called before each segment is rewritten, on the calling thread. Reads the
+    /// summaries of all segments. Memory: the names of the user's clients, and the summary of one
+    /// segment.
     ///
     /// # Errors
-    /// [`crate::Error::InvalidName`]; [`crate::Error::StorageFull`], since what else is in a segment
-    /// needs room before that gives any; [`crate::Error::Io`] where a file cannot be removed;
-    /// those of [`crate::Commit::wait`].
+    /// - [`crate::Error::InvalidName`]: `user` is not a valid name.
+    /// - [`crate::Error::StorageFull`]: other data of a segment must be copied before the
+    ///   segment is removed.
+    /// - [`crate::Error::Io`]: for example, a file could not be removed.
+    /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
     pub fn erase(&self, user: &str, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
         erasure::erase(self.core(), user, progress)
     }

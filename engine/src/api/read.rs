@@ -12,21 +12,45 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::model::revision::Revision;
 use crate::model::stat::Stat;
 
-/// What can be said about a namespace without touching the disk.
+/// The result of a lookup that does not access the disk.
+///
+/// An async server can respond to `Absent` and `Resident` on the worker thread, and move only
+/// `OnDisk` to a thread that may block.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, Peek, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = Engine::open(Config::new(dir.path()))?;
+/// let namespace = engine.namespace("alice", "editor")?;
+/// assert!(matches!(namespace.peek()?, Peek::Absent));
+/// namespace.write(b"{}", WriteOptions::default())?;
+/// let document = match namespace.peek()? {
+///     Peek::Absent => None,
+///     Peek::Resident(document) => Some(document),
+///     Peek::OnDisk(located) => located.get()?, // blocks
+/// };
+/// assert_eq!(document.expect("a document is stored").read()?, b"{}");
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub enum Peek {
-    /// It holds no document.
+    /// The namespace contains no document.
     Absent,
-    /// It holds this document, which is in the cache.
+    /// The namespace contains this document, which is in the cache.
     Resident(Document),
-    /// It holds a document that must be read from the disk.
+    /// The namespace contains a document that must be read from the disk.
     OnDisk(Located),
 }
 
-/// A document that was located and is still to be read from the disk.
+/// A document whose location on disk is known, but which has not been read yet. It comes from
+/// [`Peek::OnDisk`], which has an example.
 ///
-/// It keeps the engine open, but not the document. If a later write or delete overtakes it,
-/// it may return either what was located or what is stored by the time of the read.
+/// A `Located` keeps the engine open, but it does not keep the document on disk. If the document
+/// is replaced or deleted before the read, the read may return either the located document or the
+/// new state.
+///
+/// It uses no file descriptor.
 #[derive(Clone)]
 pub struct Located {
     handle: Arc<EngineHandle>,
@@ -41,10 +65,10 @@ impl Located {
         Revision::new(self.location.revision)
     }
 
-    /// Reads the document; `None` if it has been deleted since. Blocks on the disk.
+    /// Reads the document; `None` if it has been deleted since the lookup. Blocks on the disk.
     ///
     /// # Errors
-    /// As [`crate::Namespace::get`].
+    /// The errors of [`crate::Namespace::get`].
     pub fn get(&self) -> Result<Option<Document>> {
         let reader = self.reader();
         reader.read(Some(self.location), Clone::clone, |entry| {
@@ -52,11 +76,11 @@ impl Located {
         })
     }
 
-    /// Reads revision, time and size of the document; `None` if it has been deleted since.
-    /// Blocks on the disk.
+    /// Reads revision, time and size of the document, without its body; `None` if it has been
+    /// deleted since the lookup. Blocks on the disk.
     ///
     /// # Errors
-    /// As [`crate::Namespace::get`].
+    /// The errors of [`crate::Namespace::get`].
     pub fn stat(&self) -> Result<Option<Stat>> {
         let reader = self.reader();
         reader.read(
@@ -84,7 +108,7 @@ impl fmt::Debug for Located {
     }
 }
 
-/// Reads one namespace. Making one costs nothing but the hash of the names.
+/// Reads one namespace. It borrows the names, so creating one allocates nothing.
 #[derive(Clone, Copy)]
 pub(super) struct NamespaceReader<'a> {
     pub(super) handle: &'a Arc<EngineHandle>,
@@ -94,26 +118,27 @@ pub(super) struct NamespaceReader<'a> {
 }
 
 impl NamespaceReader<'_> {
-    /// Where the current document lies; `None` if there is none.
+    /// The location of the current document; `None` if the namespace contains no document.
     pub(super) fn newest(&self) -> Result<Option<FrameLocation>> {
         let core = &self.handle.core;
-        core.refuse_closed()?;
-        self.located(core.table.newest(self.hash))
+        core.check_open()?;
+        self.location_of(core.table.newest(self.hash))
     }
 
-    /// The same, and the document if it is in memory, which then counts as read.
-    fn newest_held(&self) -> Result<Option<(FrameLocation, Option<Document>)>> {
+    /// The location of the current document, and the document if it is in the cache. A cached
+    /// document is marked as recently used, and the read is counted.
+    fn newest_cached(&self) -> Result<Option<(FrameLocation, Option<Document>)>> {
         let core = &self.handle.core;
-        core.refuse_closed()?;
+        core.check_open()?;
         let (newest, document) = core.table.newest_cached(self.hash);
         if let Some(document) = &document {
             document.mark_read();
             core.counters.read_from_memory();
         }
-        Ok(self.located(newest)?.map(|entry| (entry, document)))
+        Ok(self.location_of(newest)?.map(|entry| (entry, document)))
     }
 
-    fn located(&self, newest: NewestFrame) -> Result<Option<FrameLocation>> {
+    fn location_of(&self, newest: NewestFrame) -> Result<Option<FrameLocation>> {
         match newest {
             NewestFrame::Absent => Ok(None),
             NewestFrame::Document(entry) => Ok(Some(entry)),
@@ -125,7 +150,7 @@ impl NamespaceReader<'_> {
     }
 
     pub(super) fn peek(&self) -> Result<Peek> {
-        Ok(match self.newest_held()? {
+        Ok(match self.newest_cached()? {
             None => Peek::Absent,
             Some((_, Some(document))) => Peek::Resident(document),
             Some((location, None)) => Peek::OnDisk(Located {
@@ -149,7 +174,7 @@ impl NamespaceReader<'_> {
         )
     }
 
-    /// Reads the document at `entry`, and keeps it in the cache.
+    /// Reads the document at `entry`, and adds it to the cache.
     fn document(&self, entry: &FrameLocation) -> Result<Document> {
         let core = &self.handle.core;
         let frame = core.reader.frame((self.user, self.client), entry)?;
@@ -164,22 +189,22 @@ impl NamespaceReader<'_> {
         Ok(Stat::new(header.revision, header.modified_ms, usage))
     }
 
-    /// Returns what `from_memory` makes of the document in memory, or else what `from_disk`
-    /// reads at the newest location. `located` is that location, if it was looked up before.
+    /// Reads the current document: with `from_memory` if the document is in the cache, otherwise
+    /// with `from_disk` at its location. `located` is the location, if it is already known.
     ///
-    /// If the read fails and the location is no longer the newest, a write has overtaken the
-    /// read: the file that it pointed to may be gone. Then the read starts over.
+    /// Tries again if `from_disk` fails and the location is no longer current: the document was
+    /// replaced, deleted or moved in the meantime, so its old file may have been removed.
     fn read<T>(
         &self,
         mut located: Option<FrameLocation>,
         from_memory: impl Fn(&Document) -> T,
         from_disk: impl Fn(&FrameLocation) -> Result<T>,
     ) -> Result<Option<T>> {
-        self.handle.core.refuse_closed()?;
+        self.handle.core.check_open()?;
         loop {
             let entry = match located.take() {
                 Some(entry) => entry,
-                None => match self.newest_held()? {
+                None => match self.newest_cached()? {
                     None => return Ok(None),
                     Some((_, Some(document))) => return Ok(Some(from_memory(&document))),
                     Some((entry, None)) => entry,

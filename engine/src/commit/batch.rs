@@ -1,5 +1,6 @@
-//! One batch: each write is decided, the accepted ones are appended, copies follow them,
-//! and everything is synced once.
+//! Writes one batch to the log. A write that changes nothing, for example because its
+//! precondition fails, gets no frame. The frames of the other writes come first, then the frames
+//! that compaction copies. One sync covers all of them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,57 +20,61 @@ use crate::storage::log::active::FrameWrite;
 use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::failure::LogFailure;
 
-/// A batch that was written.
+/// The result of writing a batch.
 #[derive(Default)]
 pub(super) struct WrittenBatch {
     /// The time of the batch, in milliseconds since 1970.
     pub(super) modified_ms: u64,
-    /// One decision for each write.
+    /// One decision for each write, in the order of the writes.
     pub(super) decisions: Vec<WriteDecision>,
-    /// The newest revision of each namespace that the batch has written. The table does not
-    /// show it yet.
+    /// The new revision of each namespace that the batch changes; `None` for a delete. The
+    /// table is updated only after the batch is complete.
     newest: NamespaceMap<Option<Revision>>,
+    /// The frames that were copied, each with the segment that it was appended to.
     pub(super) copied: Vec<(SegmentId, SummaryEntry)>,
-    /// Why no copy was written.
-    pub(super) copies_refused: Option<Error>,
+    /// Set if the copies could not be written. The batch then contains none of them.
+    pub(super) copy_error: Option<Error>,
 }
 
 /// The decision on one write.
 pub(super) enum WriteDecision {
-    /// It is answered with this outcome, once everything before it is synced.
-    Answer(CommitOutcome),
-    /// Its frame is in the batch: this entry of this segment.
+    /// The write needs no frame. Its outcome may depend on earlier writes, so it is reported
+    /// after those are synced.
+    Resolved(CommitOutcome),
+    /// The batch contains a frame for the write: this entry of this segment.
     Appended(SegmentId, SummaryEntry),
 }
 
-/// What writing a batch needs.
+/// The parts of the engine that are needed to write a batch.
 pub(super) struct BatchWriter<'a> {
     pub(super) log: &'a mut Log,
     pub(super) table: &'a Table,
     pub(super) directory: &'a LogDirectory,
-    /// Whether zeros may be written ahead. On a full disk, the remaining space is left for
-    /// deletes and compaction.
+    /// Whether the segment may be extended with zeros for later frames. On a full disk, the
+    /// remaining space is left for deletes and compaction.
     pub(super) may_preallocate: bool,
 }
 
 impl BatchWriter<'_> {
-    /// Decides every write, appends the accepted ones, and appends the copies behind them.
+    /// Decides every write, appends a frame for each accepted one, and then appends the
+    /// copies.
     ///
     /// # Errors
-    /// [`LogFailure::Refused`]: nothing of the batch is left in the log.
+    /// After [`LogFailure::Refused`], the log contains no frame of the batch. After
+    /// [`LogFailure::Poisoned`], the content of the log is unknown.
     pub(super) fn write(
         mut self,
         writes: &mut [WriteRequest],
         copies: &[FrameCopy],
     ) -> Result<WrittenBatch, LogFailure> {
         let mut written = WrittenBatch::default();
-        let asks_sync = |write: &WriteRequest| write.durability == Durability::Sync;
-        let sync = !copies.is_empty() || writes.iter().any(asks_sync);
+        let needs_sync = |write: &WriteRequest| write.durability == Durability::Sync;
+        let sync = !copies.is_empty() || writes.iter().any(needs_sync);
         let outcome = self
             .append(writes, &mut written)
             .and_then(|()| self.append_copies(copies, &mut written))
             .and_then(|()| {
-                let sync = sync && !self.is_settled(&written);
+                let sync = sync && !self.is_already_durable(&written);
                 self.log.flush(sync, self.may_preallocate)
             });
         if let Err(failure) = outcome {
@@ -83,12 +88,15 @@ impl BatchWriter<'_> {
         Ok(written)
     }
 
-    /// Whether no answer rests on anything that is not synced.
-    fn is_settled(&self, written: &WrittenBatch) -> bool {
-        let is_answer = |decision: &WriteDecision| matches!(decision, WriteDecision::Answer(_));
-        self.log.is_synced() && written.copied.is_empty() && written.decisions.iter().all(is_answer)
+    /// Whether the batch needs no sync: it has no frames, and the log is synced.
+    fn is_already_durable(&self, written: &WrittenBatch) -> bool {
+        let is_resolved = |decision: &WriteDecision| matches!(decision, WriteDecision::Resolved(_));
+        self.log.is_synced()
+            && written.copied.is_empty()
+            && written.decisions.iter().all(is_resolved)
     }
 
+    /// Decides every write, and appends a frame for each accepted one.
     fn append(
         &mut self,
         writes: &mut [WriteRequest],
@@ -99,14 +107,15 @@ impl BatchWriter<'_> {
         let mut has_begun = false;
         for write in writes {
             if let Some(outcome) = self.decide(write, written) {
-                written.decisions.push(WriteDecision::Answer(outcome));
+                written.decisions.push(WriteDecision::Resolved(outcome));
                 continue;
             }
             if !has_begun {
                 self.log.begin_batch()?;
                 has_begun = true;
             }
-            // From here on a frame on the disk may name the blob.
+            // The frame may be on disk even if the append fails, so the blob must not be
+            // removed.
             if let Some(blob) = &mut write.blob {
                 blob.keep();
             }
@@ -126,7 +135,7 @@ impl BatchWriter<'_> {
         Ok(())
     }
 
-    /// The outcome of a write that needs no frame; `None` if it needs one.
+    /// The outcome of a write that needs no frame; `None` if the write needs a frame.
     fn decide(&self, write: &WriteRequest, written: &WrittenBatch) -> Option<CommitOutcome> {
         let hash = write.frame.hash;
         let current = match written.newest.get(&hash) {
@@ -145,8 +154,8 @@ impl BatchWriter<'_> {
         }
     }
 
-    /// Appends copies of those frames that are still current. If that fails, the batch is
-    /// left as it was without them.
+    /// Appends copies of those frames that are still current. If that fails, all copies are
+    /// removed from the batch, and the writes of the batch are kept.
     fn append_copies(
         &mut self,
         copies: &[FrameCopy],
@@ -163,7 +172,7 @@ impl BatchWriter<'_> {
         if written.newest.is_empty() {
             match self.log.begin_batch() {
                 Err(LogFailure::Refused(error)) => {
-                    written.copies_refused = Some(error);
+                    written.copy_error = Some(error);
                     return Ok(());
                 }
                 outcome => outcome?,
@@ -185,14 +194,15 @@ impl BatchWriter<'_> {
         if let Err(error) = appended.and_then(|()| self.log.write_buffered()) {
             self.log.roll_back_to(savepoint)?;
             written.copied.clear();
-            written.copies_refused = Some(error);
+            written.copy_error = Some(error);
         }
         Ok(())
     }
 
-    /// The revision that a precondition is judged against. If the newest frame of the
-    /// namespace cannot be read, a precondition cannot be judged, but a write without one
-    /// replaces it.
+    /// The current revision of a namespace, according to the table.
+    ///
+    /// If the newest frame of the namespace cannot be read, its revision is unknown. A write
+    /// without a precondition may then replace the frame; a write with one fails.
     fn current(&self, hash: NamespaceHash, write: &WriteRequest) -> Result<Option<Revision>> {
         match self.table.newest(hash) {
             NewestFrame::Absent => Ok(None),
@@ -209,7 +219,7 @@ impl BatchWriter<'_> {
     }
 }
 
-/// Milliseconds since 1970 by the clock of the machine.
+/// The current time by the system clock, in milliseconds since 1970.
 fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,12 +1,16 @@
-//! The committer: takes everything that waits, writes it as one batch, publishes it and
-//! acknowledges it.
+//! The committer: takes all queued writes, writes them as one batch, updates the table, and
+//! acknowledges them.
 //!
-//! There is no timer: a lone writer pays for one sync, and what arrives during a sync
-//! shares the next. Copies of compaction go behind the writes of a batch. If they cannot
-//! be written, the writes still are.
+//! There is no timer. A single writer waits for one sync. Writes that arrive during a sync
+//! share the next one.
 //!
-//! **Architecture Invariant:** nothing is visible or acknowledged before what it rests on
-//! is synced.
+//! The frames that compaction copies come after the writes of a batch. If the copies cannot
+//! be written, the writes are still committed.
+//!
+//! **Architecture Invariant:** a write that asks for [`Durability::Sync`] becomes visible
+//! and is acknowledged only after its frame, and every earlier frame, is synced.
+//!
+//! [`Durability::Sync`]: crate::Durability::Sync
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,23 +35,26 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::{Log, MAX_BATCH_FRAMES};
 use crate::storage::reserve::Reserve;
 
-/// Bytes of one batch, at most, one frame excepted: what a writer may have to wait
-/// for besides the sync.
+/// Maximum number of bytes that one batch takes from the queue. It bounds the time that a
+/// writer waits in addition to the sync. A larger frame is committed in a batch without other
+/// queued writes.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
-/// Writes that a batch takes from the queue, at most: that of a writer who commits by
-/// itself must fit too.
-const MAX_TAKEN_REQUESTS: usize = MAX_BATCH_FRAMES - MAX_COPIED_FRAMES - 1;
+/// Maximum number of queued writes in one batch. It leaves room for the copies of compaction
+/// and for the write of a thread that commits on its own.
+const MAX_QUEUED_WRITES: usize = MAX_BATCH_FRAMES - MAX_COPIED_FRAMES - 1;
 
+/// Writes batches to the log, and publishes and acknowledges them.
 pub(crate) struct Committer {
     core: Arc<Core>,
     log: Log,
     reserve: Reserve,
-    /// Blobs that published frames name, or their namespaces did before: what was
-    /// replaced may go only once they are synced.
-    unsynced_names: Vec<(NamespaceHash, Vec<BlobId>)>,
-    /// Whether to wait for it before the next batch.
-    catalogue_is_full: bool,
-    /// Between two batches empty, and kept for its memory.
+    /// The namespaces whose current blobs have changed, each with the blobs that its newest
+    /// frame names. The replaced blobs may be removed only after these frames are synced.
+    unsynced_blobs: Vec<(NamespaceHash, Vec<BlobId>)>,
+    /// Whether the catalogue has too many pending changes. If so, the committer waits for
+    /// the catalogue before the next batch.
+    is_catalogue_full: bool,
+    /// Empty between two batches. It is kept so that its memory is reused.
     work: QueuedWork,
 }
 
@@ -57,16 +64,16 @@ impl Committer {
             core,
             log,
             reserve,
-            unsynced_names: Vec::new(),
-            catalogue_is_full: false,
+            unsynced_blobs: Vec::new(),
+            is_catalogue_full: false,
             work: QueuedWork::default(),
         }
     }
 
-    /// Commits one batch of what waits. How many writes it was; `None` where nothing
-    /// waited.
-    pub(super) fn step(&mut self) -> Option<usize> {
-        let work = self.take();
+    /// Commits one batch from the queue, and returns its number of writes; `None` if the
+    /// queue was empty.
+    pub(super) fn commit_queued(&mut self) -> Option<usize> {
+        let work = self.take_queued();
         if work.is_empty() {
             self.work = work;
             return None;
@@ -74,70 +81,75 @@ impl Committer {
         Some(self.commit_work(work))
     }
 
-    /// Commits `own`, where nothing waits.
-    pub(super) fn step_alone(&mut self, own: QueuedWrite) -> usize {
+    /// Commits a batch with a single write, and returns its number of writes. The queue must
+    /// be empty.
+    pub(super) fn commit_alone(&mut self, own: QueuedWrite) -> usize {
         self.commit(std::iter::once(own), None);
-        self.end_step();
+        self.finish_batch();
         1
     }
 
-    /// Commits `own`, in one batch with what waits before it. How many writes that was.
-    pub(super) fn step_with(&mut self, own: QueuedWrite) -> usize {
-        let mut work = self.take();
-        // In the order in which they came: one thread may have queued both.
-        while !work.is_all {
+    /// Commits all queued writes and then `own`, and returns the number of writes in the last
+    /// batch.
+    pub(super) fn commit_after_queued(&mut self, own: QueuedWrite) -> usize {
+        let mut work = self.take_queued();
+        // The queue comes first, because the thread that commits `own` may have queued an
+        // earlier write.
+        while !work.is_queue_drained {
             self.commit_work(work);
-            work = self.take();
+            work = self.take_queued();
         }
-        work.requests.push(own);
+        work.writes.push(own);
         self.commit_work(work)
     }
 
-    fn take(&mut self) -> QueuedWork {
+    fn take_queued(&mut self) -> QueuedWork {
         let mut work = std::mem::take(&mut self.work);
         let queue = &self.core.queue;
-        queue.take(&mut work, MAX_BATCH_BYTES, MAX_TAKEN_REQUESTS);
+        queue.take_batch(&mut work, MAX_BATCH_BYTES, MAX_QUEUED_WRITES);
         work
     }
 
     fn commit_work(&mut self, mut work: QueuedWork) -> usize {
-        let writes = work.requests.len();
+        let writes = work.writes.len();
         if writes > 0 || work.job.is_some() {
-            self.commit(work.requests.drain(..), work.job.take());
+            self.commit(work.writes.drain(..), work.job.take());
         }
         for request in work.snapshots.drain(..) {
-            // Who asked may have stopped waiting: it is let go of again.
+            // If the receiver has stopped waiting, the snapshot point is dropped, and with it
+            // the pin.
             let _ = request.send(self.snapshot_point());
         }
         self.work = work;
-        self.end_step();
+        self.finish_batch();
         writes
     }
 
-    fn end_step(&mut self) {
+    fn finish_batch(&mut self) {
         let has_reserve = self.reserve.is_available();
-        // Others read it: it is not written needlessly.
+        // Storing an unchanged value would still take the cache line from other threads.
         if self.core.has_reserve.load(Ordering::Relaxed) != has_reserve {
             self.core.has_reserve.store(has_reserve, Ordering::Relaxed);
         }
-        if std::mem::take(&mut self.catalogue_is_full) {
+        if std::mem::take(&mut self.is_catalogue_full) {
             self.core.catalogue.wait_for_room();
         }
     }
 
-    fn commit(&mut self, requests: impl Iterator<Item = QueuedWrite>, job: Option<CommitJob>) {
-        let (mut writes, mut acknowledgements): (Vec<_>, Vec<_>) = requests
-            .map(|request| (request.write, request.acknowledgement))
+    /// Commits one batch, and carries out the job.
+    fn commit(&mut self, queued: impl Iterator<Item = QueuedWrite>, job: Option<CommitJob>) {
+        let (mut writes, mut acknowledgements): (Vec<_>, Vec<_>) = queued
+            .map(|queued| (queued.write, queued.acknowledgement))
             .unzip();
         if let Some(poison) = self.core.poison() {
-            refuse(acknowledgements, &poison);
+            reject_all(acknowledgements, &poison);
             if let Some(job) = job {
                 let _ = job.done.send(Err(poison));
             }
             return;
         }
         if !self.reserve.is_available() {
-            self.fill_reserve(&mut writes, &mut acknowledgements);
+            self.refill_reserve(&mut writes, &mut acknowledgements);
         }
         let copies = match &job {
             Some(CommitJob {
@@ -148,16 +160,16 @@ impl Committer {
         };
         let outcome = match self.write(&mut writes, copies) {
             Ok(written) => {
-                let outcome = written.copies_refused.clone().map_or(Ok(()), Err);
+                let outcome = written.copy_error.clone().map_or(Ok(()), Err);
                 self.publish(writes, written, acknowledgements);
                 outcome
             }
             Err(error) => {
                 if matches!(error, Error::StorageFull { .. }) {
-                    self.refuse_puts(&mut writes, &mut acknowledgements, &error);
+                    self.reject_puts(&mut writes, &mut acknowledgements, &error);
                     self.commit_deletes(writes, acknowledgements);
                 } else {
-                    refuse(acknowledgements, &error);
+                    reject_all(acknowledgements, &error);
                 }
                 Err(error)
             }
@@ -167,8 +179,9 @@ impl Committer {
         }
     }
 
-    /// Space for deletes and compaction comes first: without it, puts are refused.
-    fn fill_reserve(
+    /// Refills the reserve before a batch that contains puts. If the disk is full, the puts
+    /// are rejected, so that they cannot use the space that deletes and compaction need.
+    fn refill_reserve(
         &mut self,
         writes: &mut Vec<WriteRequest>,
         acknowledgements: &mut Vec<Acknowledgement>,
@@ -182,13 +195,13 @@ impl Committer {
         if let Err(error) = self.reserve.fill() {
             let error = Error::io("write", self.reserve.path(), error);
             if matches!(error, Error::StorageFull { .. }) {
-                self.refuse_puts(writes, acknowledgements, &error);
+                self.reject_puts(writes, acknowledgements, &error);
             }
         }
     }
 
-    /// Answers the puts of a batch with an error, and leaves the deletes.
-    fn refuse_puts(
+    /// Rejects the puts of a batch with `error`, and keeps the deletes.
+    fn reject_puts(
         &mut self,
         writes: &mut Vec<WriteRequest>,
         acknowledgements: &mut Vec<Acknowledgement>,
@@ -198,16 +211,16 @@ impl Committer {
             .into_iter()
             .zip(acknowledgements.drain(..))
             .partition(|(write, _)| write.frame.kind == FrameKind::Put);
-        refuse(
+        reject_all(
             puts.into_iter().map(|(_, acknowledgement)| acknowledgement),
             error,
         );
         (*writes, *acknowledgements) = deletes.into_iter().unzip();
-        // Whatever can be given back is wanted now.
+        // The disk is full, so compaction should start now.
         self.core.compaction_wakeup.notify();
     }
 
-    /// Commits deletes on a full disk, in the space that is kept for them.
+    /// Commits deletes on a full disk. If they do not fit, the space of the reserve is used.
     fn commit_deletes(
         &mut self,
         mut writes: Vec<WriteRequest>,
@@ -219,20 +232,20 @@ impl Committer {
         }
         match outcome {
             Ok(written) => self.publish(writes, written, acknowledgements),
-            Err(error) => refuse(acknowledgements, &error),
+            Err(error) => reject_all(acknowledgements, &error),
         }
     }
 
-    /// Makes a written batch visible, and answers it.
+    /// Makes a written batch visible to readers and listings, and acknowledges its writes.
     fn publish(
         &mut self,
         writes: Vec<WriteRequest>,
         written: WrittenBatch,
         acknowledgements: Vec<Acknowledgement>,
     ) {
-        self.advance(&written);
+        self.update_table(&written);
         let recorded = written.decisions.iter().zip(&writes);
-        self.catalogue_is_full |=
+        self.is_catalogue_full |=
             self.core
                 .catalogue
                 .record(recorded.filter_map(|(decision, write)| match decision {
@@ -248,54 +261,56 @@ impl Committer {
                             (write.frame.kind == FrameKind::Put).then_some(value),
                         ))
                     }
-                    WriteDecision::Answer(_) => None,
+                    WriteDecision::Resolved(_) => None,
                 }));
-        let answered = writes.into_iter().zip(acknowledgements);
-        for (decision, (write, acknowledgement)) in written.decisions.into_iter().zip(answered) {
+        let writes = writes.into_iter().zip(acknowledgements);
+        for (decision, (write, acknowledgement)) in written.decisions.into_iter().zip(writes) {
             match decision {
-                WriteDecision::Answer(outcome) => acknowledgement.resolve(outcome),
+                WriteDecision::Resolved(outcome) => acknowledgement.resolve(outcome),
                 WriteDecision::Appended(_, entry) => {
                     let revision = Revision::new(entry.revision);
                     let outcome = (write.frame.kind == FrameKind::Put).then_some(revision);
                     let blobs = &self.core.write_context.blobs;
-                    // Behind one that is still to be named, it may concern that.
-                    if !self.unsynced_names.is_empty()
+                    // While an earlier entry is waiting, every frame is added: the frame may
+                    // replace the blobs of that entry.
+                    if !self.unsynced_blobs.is_empty()
                         || blobs.would_change(entry.hash, &write.frame.blobs)
                     {
-                        self.unsynced_names.push((entry.hash, write.frame.blobs));
+                        self.unsynced_blobs.push((entry.hash, write.frame.blobs));
                     }
                     acknowledgement.resolve(Ok(outcome));
                 }
             }
         }
-        self.name_synced();
+        self.release_replaced_blobs();
     }
 
-    /// Lets go of the blobs that were replaced, once what replaced them is synced.
-    fn name_synced(&mut self) {
+    /// Marks replaced blobs as obsolete, if the frames that replaced them are synced.
+    fn release_replaced_blobs(&mut self) {
         if self.log.is_synced() {
-            for (hash, blobs) in self.unsynced_names.drain(..) {
+            for (hash, blobs) in self.unsynced_blobs.drain(..) {
                 self.core.write_context.blobs.set_references(hash, &blobs);
             }
         }
     }
 
-    /// Has the table point to what was written, and counts what that replaced.
-    fn advance(&self, written: &WrittenBatch) {
+    /// Makes the written frames current in the table, and updates the live and dead bytes of
+    /// the segments. Wakes compaction if it may have work.
+    fn update_table(&self, written: &WrittenBatch) {
         let appended = written
             .decisions
             .iter()
             .filter_map(|decision| match decision {
                 WriteDecision::Appended(segment, entry) => Some((*segment, entry)),
-                WriteDecision::Answer(_) => None,
+                WriteDecision::Resolved(_) => None,
             });
         let copied = written
             .copied
             .iter()
             .map(|(segment, entry)| (*segment, entry));
-        self.count(appended.clone(), &written.copied);
+        self.count_frames(appended.clone(), &written.copied);
         let mut segments = self.core.accounting.lock();
-        let began = segments.active();
+        let active_before = segments.active();
         for (segment, entry) in appended.chain(copied) {
             let current = FrameLocation::at(segment, entry);
             segments.appended(&current);
@@ -303,7 +318,7 @@ impl Committer {
                 segments.superseded(&replaced);
             }
         }
-        let has_rotated = segments.active() != began;
+        let has_rotated = segments.active() != active_before;
         let is_due = segments.newly_stale_bytes() > self.core.segment_bytes / 8;
         if has_rotated || is_due || !self.reserve.is_available() {
             segments.reset_newly_stale();
@@ -312,7 +327,8 @@ impl Committer {
         }
     }
 
-    fn count<'a>(
+    /// Adds the frames of a batch to the metrics.
+    fn count_frames<'a>(
         &self,
         appended: impl Iterator<Item = (SegmentId, &'a SummaryEntry)>,
         copied: &[(SegmentId, SummaryEntry)],
@@ -327,7 +343,7 @@ impl Committer {
         self.core.counters.copied(frames, bytes);
     }
 
-    /// Writes one batch.
+    /// Writes one batch to the log, and syncs it if necessary.
     fn write(&mut self, writes: &mut [WriteRequest], copies: &[FrameCopy]) -> Result<WrittenBatch> {
         let batch = BatchWriter {
             table: &self.core.table,
@@ -339,7 +355,8 @@ impl Committer {
         self.or_poison(written)
     }
 
-    /// Stops writing for good if it is not known what is on the disk.
+    /// Stops writing until the next open if the failure leaves the content of the disk
+    /// unknown.
     fn or_poison<T>(&self, outcome: Result<T, LogFailure>) -> Result<T> {
         outcome.map_err(|failure| {
             if let LogFailure::Poisoned(error) = &failure {
@@ -349,14 +366,14 @@ impl Committer {
         })
     }
 
-    /// Carries out a job. The copies of a [`JobTask::Copy`] went with the batch, with this
-    /// outcome.
-    fn finish_job(&mut self, job: &CommitJob, outcome_of_copies: Result<()>) {
+    /// Carries out a job, except a [`JobTask::Copy`]: its copies were part of the batch, and
+    /// `copy_outcome` is their outcome. Sends the outcome to the caller.
+    fn finish_job(&mut self, job: &CommitJob, copy_outcome: Result<()>) {
         let mut outcome = match (&job.task, self.core.poison()) {
-            // After a failed sync no file may be written or removed, and the writes of the
-            // same batch may have found that.
+            // The sync of this batch may have failed. After a failed sync, no file may be
+            // written or removed.
             (_, Some(error)) => Err(error),
-            (JobTask::Copy(_), None) => outcome_of_copies,
+            (JobTask::Copy(_), None) => copy_outcome,
             (task, None) => self.run_task(task),
         };
         if matches!(outcome, Err(Error::StorageFull { .. }))
@@ -373,7 +390,7 @@ impl Committer {
         match task {
             JobTask::Copy(copies) => {
                 let written = self.write(&mut [], copies)?;
-                let outcome = written.copies_refused.clone().map_or(Ok(()), Err);
+                let outcome = written.copy_error.clone().map_or(Ok(()), Err);
                 self.publish(Vec::new(), written, Vec::new());
                 outcome
             }
@@ -384,21 +401,21 @@ impl Committer {
             JobTask::Seal => {
                 let sealed = segment_jobs::seal(&self.core.accounting, &mut self.log);
                 self.or_poison(sealed)?;
-                self.name_synced();
+                self.release_replaced_blobs();
                 Ok(())
             }
         }
     }
 
-    /// The store as it is now. It is pinned before anything in it can leave the store,
-    /// because that takes a commit.
+    /// The state of the store between two batches, with its files pinned. No file can leave
+    /// the store before it is pinned, because that requires a commit.
     fn snapshot_point(&self) -> SnapshotPoint {
         let image = self.log.image();
         let blobs = self
             .core
             .write_context
             .blobs
-            .referenced_ids_with(&self.unsynced_names);
+            .referenced_ids_with(&self.unsynced_blobs);
         let segments = image.manifest.segments.iter();
         let segments = segments.map(|record| record.id).collect();
         let sum = self.core.accounting.lock().sum();
@@ -411,7 +428,11 @@ impl Committer {
         }
     }
 
-    /// Seals the log, and lets the catalogue know what it then stands for.
+    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue records
+    /// the state of the log that it agrees with.
+    ///
+    /// # Errors
+    /// The error that stopped writing earlier, or the error of sealing the log.
     pub(super) fn close(&mut self) -> Result<()> {
         let outcome = match self.core.poison() {
             Some(poison) => Err(poison),
@@ -422,7 +443,7 @@ impl Committer {
             next_revision: self.log.next_revision(),
         });
         self.core.catalogue.close(clean);
-        for (hash, blobs) in self.unsynced_names.drain(..) {
+        for (hash, blobs) in self.unsynced_blobs.drain(..) {
             if outcome.is_ok() {
                 self.core.write_context.blobs.set_references(hash, &blobs);
             }
@@ -431,7 +452,7 @@ impl Committer {
     }
 }
 
-fn refuse(acknowledgements: impl IntoIterator<Item = Acknowledgement>, error: &Error) {
+fn reject_all(acknowledgements: impl IntoIterator<Item = Acknowledgement>, error: &Error) {
     for acknowledgement in acknowledgements {
         acknowledgement.resolve(Err(error.clone()));
     }

@@ -1,20 +1,24 @@
-//! The state that everything in an open engine shares.
+//! The state that all parts of an open engine share.
 //!
 //! # Lock order
 //!
-//! A thread that holds one of these locks may take only those after it:
+//! A thread that holds one of these locks may acquire only locks that come later in this
+//! list:
 //!
 //! 1. the committer ([`crate::commit::group_commit`])
 //! 2. the commit queue
-//! 3. the segment accounting, or the names of blobs
+//! 3. the segment accounting, or the map from namespaces to their blobs
 //! 4. a bucket of the table
 //! 5. one of: the queues of the document cache, the pins, the lists of obsolete files, the
-//!    state of the catalogue, a wakeup. Nothing is taken while one of these is held.
+//!    state of the catalogue, a wakeup. A thread that holds one of these acquires no other
+//!    lock.
 //!
 //! The turns to compact and to remove files ([`CompactionTurn`], [`PurgeTurn`], in this
-//! order) are not locks: they guard no data, and are taken before any lock. Files are removed
-//! while no lock is held, with one exception: the commit leader removes the reserve, whose
-//! space it needs, and segment files that it failed to begin or has not used.
+//! order) are not locks, because they guard no data. They are acquired before any lock.
+//!
+//! No lock is held while files are removed, with one exception: the commit leader, which holds
+//! the committer lock, removes the reserve when it needs the space, and removes segment files
+//! that it could not initialize or has not used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -36,15 +40,15 @@ use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::reader::FrameReader;
 use crate::storage::pins::PinRegistry;
 
-/// What namespaces, the committer, the compaction thread and engine handles share.
+/// The state that namespaces, the committer, the compaction thread and engine handles share.
 ///
-/// Functions take only the parts that they use.
+/// Where possible, a function gets only the parts that it uses.
 pub(crate) struct Core {
     pub(crate) directory: LogDirectory,
     pub(crate) durability: Durability,
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_bytes: u64,
-    /// Whether the reserve is in place. If not, the disk is full.
+    /// Whether the reserve exists. If it does not, the disk is full.
     pub(crate) has_reserve: AtomicBool,
     pub(crate) table: Arc<Table>,
     pub(crate) accounting: SegmentAccounting,
@@ -57,17 +61,18 @@ pub(crate) struct Core {
     pub(crate) catalogue: Catalogue,
     pub(crate) write_context: Arc<WriteContext>,
     pub(crate) cache: DocumentCache,
-    /// What recovery found damaged.
+    /// The damage that recovery found.
     pub(crate) damage: Vec<Damage>,
     pub(crate) state: CoreState,
 }
 
-/// What changes while an engine is open, other than its documents.
+/// State that changes while the engine is open, other than documents.
 pub(crate) struct CoreState {
     compaction: Semaphore,
     purge: Semaphore,
-    /// Segments that were taken out of the log and whose files still exist.
+    /// Segments that are no longer part of the log, but whose files still exist.
     obsolete_segments: Mutex<Vec<SegmentId>>,
+    /// The error that stopped writing.
     poison: OnceLock<Error>,
     is_closed: AtomicBool,
 }
@@ -84,20 +89,20 @@ impl Default for CoreState {
     }
 }
 
-/// Proof that nobody else compacts.
+/// Proof that no other thread compacts the log.
 pub(crate) struct CompactionTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
 
-/// Proof that nobody else removes obsolete files.
+/// Proof that no other thread removes obsolete files.
 pub(crate) struct PurgeTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
 
 impl Core {
-    /// Blocks until nobody else compacts.
-    pub(crate) fn turn_to_compact(&self) -> CompactionTurn<'_> {
+    /// Blocks until no other thread compacts the log.
+    pub(crate) fn acquire_compaction_turn(&self) -> CompactionTurn<'_> {
         CompactionTurn(self.state.compaction.acquire())
     }
 
-    /// Blocks until nobody else removes obsolete files.
-    pub(crate) fn turn_to_purge(&self) -> PurgeTurn<'_> {
+    /// Blocks until no other thread removes obsolete files.
+    pub(crate) fn acquire_purge_turn(&self) -> PurgeTurn<'_> {
         PurgeTurn(self.state.purge.acquire())
     }
 
@@ -108,38 +113,41 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses reads from here on, and ends all snapshots.
+    /// Makes later reads fail, and invalidates all snapshots.
     pub(crate) fn close(&self) {
         self.pins.close();
         self.state.is_closed.store(true, Ordering::Release);
     }
 
+    /// Checks that the engine is open.
+    ///
     /// # Errors
     /// [`Error::Closed`] after [`Self::close`].
-    pub(crate) fn refuse_closed(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.state.is_closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
         Ok(())
     }
 
-    /// Why writing has stopped, if it has.
+    /// The error that stopped writing; `None` while writes are possible.
     pub(crate) fn poison(&self) -> Option<Error> {
         self.state.poison.get().cloned()
     }
 
-    /// Stops writing. Only the first error is kept, because it causes the later ones.
+    /// Stops writing. Only the first error is kept, because later errors are its
+    /// consequences.
     pub(crate) fn set_poison(&self, error: Error) {
         self.state.poison.get_or_init(|| error);
     }
 
-    /// Refuses a listing if a frame was lost whose namespace is unknown: the listing could
-    /// be incomplete.
+    /// Checks that a listing would be complete. It may be incomplete if a damaged frame
+    /// belongs to an unknown namespace.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Corrupt`].
-    pub(crate) fn refuse_partial(&self) -> Result<()> {
-        self.refuse_closed()?;
+    /// [`Error::Closed`]; [`Error::Corrupt`] with the location of the damaged frame.
+    pub(crate) fn check_listable(&self) -> Result<()> {
+        self.check_open()?;
         self.table.loss().map_or(Ok(()), |lost| {
             Err(self.directory.unreadable_frame(lost.segment, lost.offset))
         })

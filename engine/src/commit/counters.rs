@@ -1,4 +1,4 @@
-//! What an open engine counts.
+//! The counters of an open engine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,17 +10,18 @@ use crate::platform::counters::{
 };
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Counts since the engine was opened. [`crate::Metrics`] says what each one means.
+/// Counters since the engine was opened. [`crate::Metrics`] documents each of them.
 pub(crate) struct EngineCounters {
     commits: CachePadded<CommitCounters>,
     log_syncs: Arc<SyncLatency>,
     segments_rewritten: AtomicU64,
     reads_from_memory: ShardedCounter,
-    /// Not sharded: reading from the disk takes far longer than this addition.
+    /// A single counter is sufficient, because a disk read takes far longer than the
+    /// addition.
     reads_from_disk: CachePadded<AtomicU64>,
 }
 
-/// What the commit leader counts.
+/// The counters that only the commit leader adds to.
 struct CommitCounters {
     bytes: SingleWriterCounter,
     batch_writes: SingleWriterHistogram<{ BATCH_WRITES_BOUNDS.len() }>,
@@ -28,7 +29,7 @@ struct CommitCounters {
     copied_bytes: SingleWriterCounter,
 }
 
-/// The counters at one time.
+/// The values of the counters. They are read one after the other.
 pub(crate) struct Counts {
     pub(crate) batch_writes: Histogram,
     pub(crate) log_sync_us: Histogram,
@@ -56,7 +57,8 @@ impl EngineCounters {
         }
     }
 
-    /// Counts a committed batch. Only the commit leader may call this.
+    /// Counts a committed batch of `writes` frames and `bytes` bytes. Only the commit leader
+    /// may call this function.
     pub(super) fn committed(&self, writes: u64, bytes: u64) {
         if writes > 0 {
             self.commits.0.batch_writes.add(writes);
@@ -64,7 +66,8 @@ impl EngineCounters {
         }
     }
 
-    /// Counts copied frames. Only the commit leader may call this.
+    /// Counts frames that were copied for compaction or erasure. Only the commit leader may
+    /// call this function.
     pub(super) fn copied(&self, frames: u64, bytes: u64) {
         if frames > 0 {
             self.commits.0.copied_frames.add(frames);

@@ -1,7 +1,8 @@
-//! Whose turn it is to commit. A thread of the engine's own takes what was submitted; a
-//! writer that would only wait for that thread commits by itself where nobody does yet,
-//! which spares two switches of threads: for a lone writer they take longer than all but
-//! the sync.
+//! Group commit: decides which thread is the commit leader.
+//!
+//! Submitted writes are committed by the committer thread. A blocking writer becomes the
+//! leader itself if no other thread is the leader. This saves two thread switches. For a
+//! single writer, two thread switches take longer than everything else except the sync.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -15,22 +16,24 @@ use crate::model::config::Durability;
 use crate::model::error::{Error, Result};
 use crate::platform::cache_padded::CachePadded;
 
-/// How often a writer looks for its turn before it has another thread commit: what need
-/// not be synced is committed in less time than it takes to sleep and wake up.
+/// Attempts of a buffered writer to become the leader, with a spin-loop hint in between,
+/// before it starts to yield. A write that needs no sync is committed faster than a thread
+/// can sleep and wake up.
 const SPINS: u32 = 100;
-/// How often it lets other threads run after that, and looks again.
+/// Further attempts of a buffered writer, with a yield to other threads in between, before
+/// it queues its write.
 const YIELDS: u32 = 200;
 
-/// The committer, and who waits for a turn.
+/// The committer, and the state that decides which thread may use it.
 pub(crate) struct GroupCommit {
     core: Arc<Core>,
     committer: CachePadded<Mutex<Committer>>,
-    /// Whether somebody has the committer. Those who wait look at this: to try the lock
-    /// itself would take its cache line, and what lies beside it, from who has it.
-    is_taken: CachePadded<AtomicBool>,
-    /// Whether the last batch had more than one write. Writers that are many gain more
-    /// by sharing a sync than each of them by beginning its own at once.
-    is_shared: AtomicBool,
+    /// Whether a thread is the leader. Waiting threads poll this flag instead of the mutex,
+    /// because an attempt to lock would take the leader's cache line away.
+    has_leader: CachePadded<AtomicBool>,
+    /// Whether the last batch had more than one write. If so, synced writes are queued:
+    /// concurrent writers gain more by sharing a sync than by starting one each.
+    is_batching: AtomicBool,
 }
 
 impl GroupCommit {
@@ -38,34 +41,38 @@ impl GroupCommit {
         Self {
             core,
             committer: CachePadded(Mutex::new(committer)),
-            is_taken: CachePadded(AtomicBool::new(false)),
-            is_shared: AtomicBool::new(false),
+            has_leader: CachePadded(AtomicBool::new(false)),
+            is_batching: AtomicBool::new(false),
         }
     }
 
-    /// Commits what is submitted until the queue is closed and empty, then closes the
-    /// store.
+    /// The committer thread: commits queued writes until the queue is closed and empty, and
+    /// then closes the store.
+    ///
+    /// # Errors
+    /// The errors of [`Committer::close`].
     pub(crate) fn run(&self) -> Result<()> {
         let _abort = AbortOnPanic(&self.core);
         while self.core.queue.wait() {
-            let mut turn = self.lock();
-            while let Some(writes) = turn.committer.step() {
-                self.note(writes);
+            let mut leader = self.lead();
+            while let Some(writes) = leader.committer.commit_queued() {
+                self.record_batch(writes);
             }
         }
-        self.lock().committer.close()
+        self.lead().committer.close()
     }
 
-    /// Commits a write, and whatever waits with it, or has it committed.
+    /// Commits a write on the calling thread, or queues it for the committer thread. Blocks
+    /// until the write is committed.
     pub(crate) fn commit(&self, write: WriteRequest) -> CommitOutcome {
         let attempts = match write.durability {
             Durability::Buffered => SPINS + YIELDS,
-            Durability::Sync if self.is_shared.load(Ordering::Relaxed) => 0,
+            Durability::Sync if self.is_batching.load(Ordering::Relaxed) => 0,
             Durability::Sync => 1,
         };
         for attempt in 0..attempts {
-            if let Some(turn) = self.try_lead() {
-                return self.lead(turn, write);
+            if let Some(leader) = self.try_lead() {
+                return self.commit_as_leader(leader, write);
             }
             if attempt < SPINS {
                 std::hint::spin_loop();
@@ -76,68 +83,71 @@ impl GroupCommit {
         self.core.queue.submit_blocking(write).wait()
     }
 
-    fn lead(&self, mut turn: LeaderGuard<'_>, write: WriteRequest) -> CommitOutcome {
+    fn commit_as_leader(&self, mut leader: LeaderGuard<'_>, write: WriteRequest) -> CommitOutcome {
         let _abort = AbortOnPanic(&self.core);
         let queue = &self.core.queue;
         let is_idle = queue.is_idle();
-        // The thread that closes the store needs the committer for that.
+        // After a close, the committer thread commits the queue and seals the log. No write
+        // may follow.
         if !is_idle && queue.is_closed() {
             return Err(Error::Closed);
         }
-        let (request, commit) = QueuedWrite::new(write);
+        let (queued, commit) = QueuedWrite::new(write);
         let writes = if is_idle {
-            turn.committer.step_alone(request)
+            leader.committer.commit_alone(queued)
         } else {
-            turn.committer.step_with(request)
+            leader.committer.commit_after_queued(queued)
         };
-        drop(turn);
-        self.note(writes);
+        drop(leader);
+        self.record_batch(writes);
         commit.wait()
     }
 
-    fn note(&self, writes: usize) {
-        self.is_shared.store(writes > 1, Ordering::Relaxed);
+    fn record_batch(&self, writes: usize) {
+        self.is_batching.store(writes > 1, Ordering::Relaxed);
     }
 
+    /// Makes the calling thread the leader, if there is none. Never blocks.
     fn try_lead(&self) -> Option<LeaderGuard<'_>> {
-        if self.is_taken.0.load(Ordering::Relaxed) {
+        if self.has_leader.0.load(Ordering::Relaxed) {
             return None;
         }
         match self.committer.0.try_lock() {
-            Ok(committer) => Some(self.turn(committer)),
-            Err(TryLockError::Poisoned(poisoned)) => Some(self.turn(poisoned.into_inner())),
+            Ok(committer) => Some(self.guard(committer)),
+            Err(TryLockError::Poisoned(poisoned)) => Some(self.guard(poisoned.into_inner())),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    fn lock(&self) -> LeaderGuard<'_> {
+    /// Makes the calling thread the leader. Blocks until there is no other.
+    fn lead(&self) -> LeaderGuard<'_> {
         let committer = self.committer.0.lock();
-        self.turn(committer.unwrap_or_else(PoisonError::into_inner))
+        self.guard(committer.unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn turn<'a>(&'a self, committer: MutexGuard<'a, Committer>) -> LeaderGuard<'a> {
-        self.is_taken.0.store(true, Ordering::Relaxed);
+    fn guard<'a>(&'a self, committer: MutexGuard<'a, Committer>) -> LeaderGuard<'a> {
+        self.has_leader.0.store(true, Ordering::Relaxed);
         LeaderGuard {
             committer,
-            is_taken: &self.is_taken.0,
+            has_leader: &self.has_leader.0,
         }
     }
 }
 
-/// The committer, for as long as this is held.
+/// The thread that owns this guard is the commit leader.
 struct LeaderGuard<'a> {
     committer: MutexGuard<'a, Committer>,
-    is_taken: &'a AtomicBool,
+    has_leader: &'a AtomicBool,
 }
 
-/// Before the lock is let go.
+/// Runs before the mutex is unlocked, because Rust drops the fields afterwards.
 impl Drop for LeaderGuard<'_> {
     fn drop(&mut self) {
-        self.is_taken.store(false, Ordering::Relaxed);
+        self.has_leader.store(false, Ordering::Relaxed);
     }
 }
 
-/// Should committing panic, nobody may wait for it for ever.
+/// Closes the commit queue if the commit leader panics, so that no writer waits forever.
 struct AbortOnPanic<'a>(&'a Core);
 
 impl Drop for AbortOnPanic<'_> {

@@ -1,5 +1,5 @@
-//! What maintenance asks of the committer. Plain data: maintenance fills it, and the
-//! committer carries it out.
+//! The jobs that maintenance gives to the committer. They are plain data: maintenance
+//! creates them, and the committer carries them out.
 
 use std::sync::mpsc::SyncSender;
 
@@ -12,22 +12,24 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::storage::log::LogImage;
 use crate::storage::pins::Pin;
 
-/// Maximum number of frames that one [`JobTask::Copy`] has.
+/// Maximum number of frames in one [`JobTask::Copy`].
 pub(crate) const MAX_COPIED_FRAMES: usize = 1024;
 
-/// A task for the committer, and where to send the outcome.
+/// A task for the committer, with the channel for its outcome.
 pub(crate) struct CommitJob {
     pub(crate) task: JobTask,
-    /// Whether the reserve may be used. Only for tasks that free more space than they take.
+    /// Whether the task may use the space of the reserve. Set only for tasks that free more
+    /// space than they use.
     pub(crate) may_use_reserve: bool,
-    /// Dropped without an outcome if the engine is closed.
+    /// The channel for the outcome. If the engine is closed, the channel is dropped without an
+    /// outcome.
     pub(crate) done: SyncSender<Result<()>>,
 }
 
 pub(crate) enum JobTask {
     /// Append copies of these frames, if they are still current.
     Copy(Vec<FrameCopy>),
-    /// Take a segment out of the log in which nothing is current but these deletes.
+    /// Remove a segment from the log. Its only current frames must be these deletes.
     Retire {
         segment: SegmentId,
         deletes: Vec<(NamespaceHash, FrameLocation)>,
@@ -36,7 +38,7 @@ pub(crate) enum JobTask {
     Seal,
 }
 
-/// A frame to be copied.
+/// A frame to be copied to the end of the log.
 pub(crate) struct FrameCopy {
     pub(crate) from: FrameLocation,
     pub(crate) names: Names,
@@ -45,7 +47,7 @@ pub(crate) struct FrameCopy {
     pub(crate) modified_ms: u64,
 }
 
-/// The store between two batches.
+/// The state of the store between two batches.
 pub(crate) struct SnapshotPoint {
     pub(crate) image: LogImage,
     /// The blobs that current frames name, sorted by id.
@@ -55,5 +57,6 @@ pub(crate) struct SnapshotPoint {
     pub(crate) pin: Pin,
 }
 
-/// Where to send a snapshot point. Dropped without one if the engine is closed.
+/// The channel for a snapshot point. If the engine is closed, the channel is dropped without a
+/// snapshot point.
 pub(crate) type SnapshotRequest = SyncSender<SnapshotPoint>;

@@ -1,10 +1,13 @@
-//! The way in of a document that is whole in memory and small: checked in one pass.
+//! The fast path for a small document that is completely in memory: it is validated in one
+//! pass.
 //!
-//! The streaming way (`writer.rs`) looks at each byte twice, to find where values end
-//! and to judge them, and knows which violation comes first. Here `serde_json` does
-//! both at once, and whatever is not plainly right is left to the streaming way.
+//! The streaming writer (`writer.rs`) reads each byte twice: once to find the end of the
+//! value, and once to validate the value. The fast path lets `serde_json` do both at once. A
+//! document that the fast path does not accept goes to the streaming writer, which decides
+//! whether the document is valid, and reports the first violation.
 //!
-//! Invariant: what is accepted here is accepted there, and comes out as the same.
+//! Invariant: the streaming writer accepts every document that the fast path accepts, and
+//! stores the same bytes.
 
 use std::fmt;
 
@@ -15,14 +18,14 @@ use serde_json::value::RawValue;
 use crate::format::frame::meta::{Member, ValueLocation};
 use crate::model::limits::{Limits, Usage};
 
-/// A document of which everything is known.
+/// A document that has been accepted in one pass.
 pub(crate) struct OnePassDocument {
     pub(crate) members: Vec<Member>,
     pub(crate) body: Bytes,
     pub(crate) usage: Usage,
 }
 
-/// The members of an object: the JSON texts of keys and values.
+/// The members of an object: the JSON text of each key and its value.
 struct RawMembers<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
@@ -36,7 +39,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(USUAL_KEYS);
+                let mut members = Vec::with_capacity(TYPICAL_KEYS);
                 while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
                     if members.len() == MAX_KEYS {
                         return Err(A::Error::custom("many keys"));
@@ -50,13 +53,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
     }
 }
 
-/// Of a document under the default limits, at most.
-const USUAL_KEYS: usize = 10;
-/// Each key is compared with those before it.
+/// Initial capacity for members: the default limit for keys.
+const TYPICAL_KEYS: usize = 10;
+/// Maximum number of keys on the fast path. Each key is compared with all earlier ones, so
+/// the cost grows with the square of this number.
 const MAX_KEYS: usize = 64;
 
-/// The document in `body`, if it is valid and takes no more than `max_bytes`. `None`
-/// says nothing: it may be valid all the same.
+/// Returns the document in `body` if it is valid and its stored form has at most `max_bytes`
+/// bytes. `None` does not mean that the document is invalid: the streaming writer decides.
 pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OnePassDocument> {
     if body.len() as u64 > limits.max_body_bytes {
         return None;
@@ -67,56 +71,58 @@ pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OneP
         return None;
     }
     let mut members = Vec::with_capacity(found.len());
-    // Nothing is added to what was sent, but for the braces of an empty object.
-    let mut kept = Vec::with_capacity(body.len());
+    // The stored form is never longer than the body.
+    let mut stored = Vec::with_capacity(body.len());
     for (index, (key, value)) in found.iter().enumerate() {
         let is_new = found.iter().take(index).all(|(before, _)| before != key);
         if !is_new || !is_plain_key(key, limits) || !is_plain_value(value, limits) {
             return None;
         }
-        kept.push(if index == 0 { b'{' } else { b',' });
-        kept.extend_from_slice(key.as_bytes());
-        kept.push(b':');
+        stored.push(if index == 0 { b'{' } else { b',' });
+        stored.extend_from_slice(key.as_bytes());
+        stored.push(b':');
         members.push(Member {
             key: (*key).to_owned(),
             value: ValueLocation::Inline {
-                offset: u32::try_from(kept.len()).ok()?,
+                offset: u32::try_from(stored.len()).ok()?,
                 bytes: u32::try_from(value.len()).ok()?,
             },
         });
-        kept.extend_from_slice(value.as_bytes());
+        stored.extend_from_slice(value.as_bytes());
     }
-    kept.extend_from_slice(if found.is_empty() { b"{}" } else { b"}" });
-    if kept.len() > max_bytes as usize {
+    stored.extend_from_slice(if found.is_empty() { b"{}" } else { b"}" });
+    if stored.len() > max_bytes as usize {
         return None;
     }
     let usage = Usage {
         keys: u32::try_from(members.len()).ok()?,
-        bytes: kept.len() as u64,
+        bytes: stored.len() as u64,
     };
     Some(OnePassDocument {
         members,
-        body: kept.into(),
+        body: stored.into(),
         usage,
     })
 }
 
-/// Whether the key is within its limit, and says literally what it is.
+/// Whether the key is within the length limit and has no escapes. Without escapes, keys can
+/// be compared by their JSON text.
 fn is_plain_key(text: &str, limits: &Limits) -> bool {
-    // Its quotes are not counted.
+    // The two quotes do not count.
     text.len() <= limits.max_key_bytes as usize + 2 && !text.contains('\\')
 }
 
-/// Whether the value is within its limits. Its depth is, where there are not even that
-/// many brackets.
+/// Whether the value is within the limits for length and depth. The number of opening
+/// brackets is used as an upper bound of the depth.
 fn is_plain_value(text: &str, limits: &Limits) -> bool {
     text.len() as u64 <= limits.max_value_bytes
         && (text.len() <= limits.max_depth as usize
-            || opening_brackets(text.as_bytes()) <= limits.max_depth as usize)
+            || count_opening_brackets(text.as_bytes()) <= limits.max_depth as usize)
 }
 
-fn opening_brackets(text: &[u8]) -> usize {
-    // Summed up in bytes, of which the processor adds many at once.
+fn count_opening_brackets(text: &[u8]) -> usize {
+    // Each chunk is short enough for a sum of type u8, so that the compiler can use vector
+    // instructions with one byte per lane.
     let in_chunk = |chunk: &[u8]| -> u8 {
         let is_opening = |byte: &u8| u8::from(matches!(byte, b'{' | b'['));
         chunk.iter().map(is_opening).sum()

@@ -1,4 +1,4 @@
-//! The promise that each write gets: the commit leader resolves it, and the writer waits for it.
+//! The promise of a write: the commit leader resolves it, and the writer waits for it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,16 +8,41 @@ use std::thread::Thread;
 use crate::model::error::{Error, Result};
 use crate::model::revision::Revision;
 
-/// A write on its way to stable storage.
+/// A write that has been queued. It resolves to the outcome of the write.
 ///
-/// It can be awaited on any executor, or waited for with [`Commit::wait`]. Dropping
-/// it does not take the write back.
+/// `Commit` is a [`Future`] that works on any executor; it needs no runtime of its own. From
+/// synchronous code, call [`Commit::wait`]. Dropping a `Commit` does not cancel the write.
+///
+/// # Errors
+/// The outcome can be one of these errors:
+///
+/// - [`Error::PreconditionFailed`]: nothing was written.
+/// - [`Error::StorageFull`], [`Error::Io`]: nothing was written.
+/// - [`Error::Corrupt`]: the write has a precondition, but the newest stored frame of the
+///   namespace is damaged. Nothing was written.
+/// - [`Error::Poisoned`]: a sync of the log failed. Whether the write is stored is unknown
+///   until the store is opened again.
+/// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued. After a panic of the
+///   committer, `Closed` can also be the outcome of a queued write.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = Engine::open(Config::new(dir.path()))?;
+/// let namespace = engine.namespace("alice", "editor")?;
+/// let first = namespace.submit(b"{}", WriteOptions::default());
+/// let second = namespace.submit(b"{\"a\":1}", WriteOptions::default());
+/// // Both writes are queued. They may share one sync.
+/// assert!(first.wait()? < second.wait()?);
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a write that nobody waits for may have failed"]
 pub struct Commit(Arc<Promise>);
 
-/// What a write answers: the revision that is current after it, `None` where the
-/// namespace is then empty.
+/// The outcome of a write: the new revision of the namespace, or `None` if the namespace is
+/// empty after the write.
 pub(crate) type CommitOutcome = Result<Option<Revision>>;
 
 #[derive(Debug, Default)]
@@ -38,19 +63,19 @@ impl Promise {
 }
 
 impl Commit {
-    /// A write that was decided before it was queued.
+    /// A commit that is already resolved, for a write that was never queued.
     pub(crate) fn decided(outcome: CommitOutcome) -> Self {
         let commit = Self(Arc::default());
         commit.0.lock().outcome = Some(outcome);
         commit
     }
 
-    /// Blocks until the write is acknowledged.
+    /// Blocks until the write is acknowledged, and returns the new revision of the namespace;
+    /// `None` after a delete. Do not call it on an async worker thread; await the `Commit`
+    /// there.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`]; [`Error::StorageFull`] and [`Error::Io`]
-    /// (nothing was changed); [`Error::Poisoned`] (the outcome is unknown until the
-    /// next open); [`Error::Overloaded`] and [`Error::Closed`] (it was not queued).
+    /// See [`Commit`].
     pub fn wait(mut self) -> Result<Option<Revision>> {
         if let Some(outcome) = self.0.lock().outcome.take() {
             return outcome;
@@ -90,8 +115,8 @@ impl Future for Commit {
     }
 }
 
-/// The committer's end of a [`Commit`]. Dropped without an answer, it answers that
-/// the engine is closed, so that nobody waits for ever.
+/// The committer's end of a [`Commit`]. If it is dropped without an outcome, the commit
+/// resolves to [`Error::Closed`], so that no writer waits forever.
 #[derive(Debug)]
 pub(crate) struct Acknowledgement(Option<Arc<Promise>>);
 

@@ -1,4 +1,4 @@
-//! The queue in front of the committer, and the promise that each write gets.
+//! The commit queue: writes, jobs and snapshot requests that are waiting for the committer.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,76 +12,77 @@ use crate::format::frame::encoded::EncodedFrame;
 use crate::model::error::{Error, Result};
 use crate::platform::cache_padded::CachePadded;
 
-/// One write that waits for the committer.
+/// A write that is waiting for the committer.
 pub(crate) struct QueuedWrite {
     pub(crate) write: WriteRequest,
     pub(crate) acknowledgement: Acknowledgement,
 }
 
 impl QueuedWrite {
-    /// And what its writer waits for.
+    /// Returns the queued write, and the [`Commit`] that its writer waits for.
     pub(crate) fn new(write: WriteRequest) -> (Self, Commit) {
         let (acknowledgement, commit) = Acknowledgement::new();
-        let request = Self {
+        let queued = Self {
             write,
             acknowledgement,
         };
-        (request, commit)
+        (queued, commit)
     }
 }
 
-/// What the committer takes at once.
+/// The part of the queue that the committer takes for one batch.
 #[derive(Default)]
 pub(crate) struct QueuedWork {
-    pub(crate) requests: Vec<QueuedWrite>,
+    pub(crate) writes: Vec<QueuedWrite>,
     pub(crate) job: Option<CommitJob>,
-    /// Snapshots that are to be taken behind the writes.
+    /// Snapshots that are taken after the writes are committed.
     pub(crate) snapshots: Vec<SnapshotRequest>,
-    /// Whether nothing is left behind it in the queue.
-    pub(crate) is_all: bool,
+    /// Whether the queue has no further writes.
+    pub(crate) is_queue_drained: bool,
 }
 
 impl QueuedWork {
     pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.job.is_none() && self.snapshots.is_empty()
+        self.writes.is_empty() && self.job.is_none() && self.snapshots.is_empty()
     }
 }
 
-/// The writes that wait, bounded in bytes, a place for one job of compaction, and the
-/// snapshots that are asked for.
+/// The commit queue: writes up to a memory limit, at most one job, and any number of snapshot
+/// requests.
 pub(crate) struct CommitQueue {
     max_bytes: u64,
     state: Mutex<CommitQueueState>,
-    /// Whether a writer who commits by itself has to look behind the lock. Changed with it
-    /// held, and only where it changes: who reads it need not take its cache line from
-    /// another thread.
+    /// Whether the queue is closed or not empty. A thread that commits its own write reads
+    /// this flag instead of locking `state`. The flag is changed only while `state` is
+    /// locked, and stored only if its value changes, so that readers keep its cache line.
     is_busy: CachePadded<AtomicBool>,
-    /// Something was queued, or the queue was closed.
+    /// Signalled after an addition to the queue, and when the queue is closed.
     filled: Condvar,
-    /// Something was taken, or the queue was closed.
+    /// Signalled when a full queue has been emptied in part, and when the queue is closed.
     drained: Condvar,
 }
 
 #[derive(Default)]
 struct CommitQueueState {
-    requests: VecDeque<QueuedWrite>,
+    writes: VecDeque<QueuedWrite>,
+    /// Memory that the writes use, in bytes.
     bytes: u64,
     job: Option<CommitJob>,
     snapshots: Vec<SnapshotRequest>,
-    closed: bool,
-    /// Whether the committer's thread sleeps: to wake one that does not is a system call
-    /// all the same.
-    is_awaited: bool,
+    is_closed: bool,
+    /// Whether the committer thread is waiting for work. A notification costs a system call
+    /// even if no thread is waiting, so it is sent only if this is set.
+    is_committer_waiting: bool,
 }
 
 impl CommitQueueState {
     fn has_work(&self) -> bool {
-        !self.requests.is_empty() || self.job.is_some() || !self.snapshots.is_empty()
+        !self.writes.is_empty() || self.job.is_some() || !self.snapshots.is_empty()
     }
 }
 
-/// Memory that a request takes besides its frame, roughly.
-const REQUEST_BYTES: u64 = 512;
+/// Approximate memory of a queued write in addition to its frame, in bytes.
+const WRITE_OVERHEAD_BYTES: u64 = 512;
 
 impl CommitQueue {
     pub(crate) fn new(max_bytes: u64) -> Self {
@@ -98,174 +99,187 @@ impl CommitQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is open, and nothing waits: what this thread has queued before is seen,
-    /// and, by who holds the committer, that it was closed before the committer was.
+    /// Whether the queue is open and empty. Never blocks.
+    ///
+    /// The result takes into account all earlier writes of the calling thread. The commit
+    /// leader also sees a close that happened before the committer was closed.
     pub(crate) fn is_idle(&self) -> bool {
         !self.is_busy.0.load(Ordering::Relaxed)
     }
 
-    /// To be called with the lock held, once what it guards was changed.
-    fn note(&self, state: &CommitQueueState) {
-        let is_busy = state.closed || state.has_work();
+    /// Updates `is_busy`. Must be called after each change of the state, before the lock is
+    /// released.
+    fn update_busy(&self, state: &CommitQueueState) {
+        let is_busy = state.is_closed || state.has_work();
         if self.is_busy.0.load(Ordering::Relaxed) != is_busy {
             self.is_busy.0.store(is_busy, Ordering::Relaxed);
         }
     }
 
-    /// Queues a write, or decides at once that it cannot be.
+    /// Queues a write. Never waits for space: if the queue is full, the commit resolves to
+    /// [`Error::Overloaded`]. If the queue is closed, it resolves to [`Error::Closed`].
     pub(crate) fn submit(&self, write: WriteRequest) -> Commit {
         let state = self.lock();
-        if !state.closed && state.bytes >= self.max_bytes {
+        if !state.is_closed && state.bytes >= self.max_bytes {
             return Commit::decided(Err(Error::Overloaded));
         }
         self.push(state, write)
     }
 
-    /// The same, waiting for room.
+    /// Queues a write. Blocks while the queue is full. If the queue is closed, the commit
+    /// resolves to [`Error::Closed`].
     pub(crate) fn submit_blocking(&self, write: WriteRequest) -> Commit {
         let state = self
             .drained
             .wait_while(self.lock(), |state| {
-                !state.closed && state.bytes >= self.max_bytes
+                !state.is_closed && state.bytes >= self.max_bytes
             })
             .unwrap_or_else(PoisonError::into_inner);
         self.push(state, write)
     }
 
     fn push(&self, mut state: MutexGuard<'_, CommitQueueState>, write: WriteRequest) -> Commit {
-        if state.closed {
+        if state.is_closed {
             return Commit::decided(Err(Error::Closed));
         }
-        let (request, commit) = QueuedWrite::new(write);
-        state.bytes += weight(&request.write.frame);
-        state.requests.push_back(request);
-        self.note(&state);
-        self.wake(state);
+        let (queued, commit) = QueuedWrite::new(write);
+        state.bytes += memory_bytes(&queued.write.frame);
+        state.writes.push_back(queued);
+        self.update_busy(&state);
+        self.wake_committer(state);
         commit
     }
 
-    /// Wakes the committer's thread, if it sleeps.
-    fn wake(&self, mut state: MutexGuard<'_, CommitQueueState>) {
-        let is_awaited = std::mem::take(&mut state.is_awaited);
+    /// Unlocks the state, and wakes the committer thread if it is waiting.
+    fn wake_committer(&self, mut state: MutexGuard<'_, CommitQueueState>) {
+        let is_waiting = std::mem::take(&mut state.is_committer_waiting);
         drop(state);
-        if is_awaited {
+        if is_waiting {
             self.filled.notify_one();
         }
     }
 
-    /// Has the committer carry out a task with its next batch. Blocks until that is done.
-    /// There is one task at a time: the callers hold the turn to compact.
+    /// Gives the committer a task for its next batch. Blocks until the task is done.
+    ///
+    /// Only one task may be queued at a time. Callers ensure that by holding a
+    /// [`CompactionTurn`](crate::commit::core::CompactionTurn).
     ///
     /// # Errors
-    /// [`Error::Closed`], and those of the task.
+    /// [`Error::Closed`]; the errors of the task.
     pub(crate) fn run_task(&self, task: JobTask, may_use_reserve: bool) -> Result<()> {
         let (done, outcome) = sync_channel(1);
         let mut state = self.lock();
-        if state.closed {
+        if state.is_closed {
             return Err(Error::Closed);
         }
-        debug_assert!(state.job.is_none(), "there is one task at a time");
+        debug_assert!(state.job.is_none(), "a second task was queued");
         state.job = Some(CommitJob {
             task,
             may_use_reserve,
             done,
         });
-        self.note(&state);
-        self.wake(state);
+        self.update_busy(&state);
+        self.wake_committer(state);
         outcome.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// The store between two batches. Blocks until the current batch is committed.
+    /// Returns the state of the store after the next batch. Blocks until that batch is
+    /// committed.
     ///
     /// # Errors
     /// [`Error::Closed`].
     pub(crate) fn snapshot_point(&self) -> Result<SnapshotPoint> {
         let (done, point) = sync_channel(1);
         let mut state = self.lock();
-        if state.closed {
+        if state.is_closed {
             return Err(Error::Closed);
         }
         state.snapshots.push(done);
-        self.note(&state);
-        self.wake(state);
+        self.update_busy(&state);
+        self.wake_committer(state);
         point.recv().map_err(|_| Error::Closed)
     }
 
-    /// Waits for work. False once the queue is closed and empty.
+    /// Blocks until there is work, and returns true. Returns false when the queue is closed
+    /// and empty. Only the committer thread may call this function.
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.lock();
-        while !state.closed && !state.has_work() {
-            state.is_awaited = true;
+        while !state.is_closed && !state.has_work() {
+            state.is_committer_waiting = true;
             state = self
                 .filled
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.is_awaited = false;
+        state.is_committer_waiting = false;
         state.has_work()
     }
 
-    /// Writes that wait, and the memory that they take.
-    pub(crate) fn waiting(&self) -> (u64, u64) {
+    /// The number of queued writes, and the memory that they use in bytes.
+    pub(crate) fn size(&self) -> (u64, u64) {
         let state = self.lock();
-        (state.requests.len() as u64, state.bytes)
+        (state.writes.len() as u64, state.bytes)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.lock().is_closed
     }
 
-    /// Moves what waits into `work`: writes in order, up to these bounds but at least one,
-    /// the job, if there is one, and the snapshots that are asked for.
-    pub(crate) fn take(&self, work: &mut QueuedWork, max_bytes: u64, max_requests: usize) {
+    /// Moves the next batch into `work`: the job, all snapshot requests, and writes in order.
+    /// At least one write is moved, even if it is larger than `max_bytes`; further writes
+    /// are moved up to `max_bytes` and `max_writes`.
+    pub(crate) fn take_batch(&self, work: &mut QueuedWork, max_bytes: u64, max_writes: usize) {
         let mut state = self.lock();
         work.job = state.job.take();
         work.snapshots.append(&mut state.snapshots);
-        let batch = &mut work.requests;
+        let batch = &mut work.writes;
         let mut bytes = 0;
-        while let Some(next) = state.requests.front() {
-            let weight = weight(&next.write.frame);
-            if !batch.is_empty() && (bytes + weight > max_bytes || batch.len() >= max_requests) {
+        while let Some(next) = state.writes.front() {
+            let next_bytes = memory_bytes(&next.write.frame);
+            if !batch.is_empty() && (bytes + next_bytes > max_bytes || batch.len() >= max_writes) {
                 break;
             }
-            bytes += weight;
-            batch.extend(state.requests.pop_front());
+            bytes += next_bytes;
+            batch.extend(state.writes.pop_front());
         }
         let was_full = state.bytes >= self.max_bytes;
         state.bytes -= bytes;
-        work.is_all = state.requests.is_empty();
-        self.note(&state);
+        work.is_queue_drained = state.writes.is_empty();
+        self.update_busy(&state);
         drop(state);
         if was_full {
             self.drained.notify_all();
         }
     }
 
-    /// Refuses what comes from now on. What is queued will be taken.
+    /// Makes later submissions fail with [`Error::Closed`]. Writes that are already queued
+    /// are still committed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
-        state.closed = true;
-        self.note(&state);
+        state.is_closed = true;
+        self.update_busy(&state);
         drop(state);
         self.filled.notify_all();
         self.drained.notify_all();
     }
 
-    /// Closes it, and answers what is queued that it will not be committed.
+    /// Closes the queue and drops everything in it, so that every waiting caller gets
+    /// [`Error::Closed`].
     pub(crate) fn abort(&self) {
         self.close();
         let mut state = self.lock();
-        let requests = std::mem::take(&mut state.requests);
         let abandoned = (
-            requests,
+            std::mem::take(&mut state.writes),
             state.job.take(),
             std::mem::take(&mut state.snapshots),
         );
+        // Dropping the writes wakes their writers, so the lock is released first.
         drop(state);
         drop(abandoned);
     }
 }
 
-fn weight(frame: &EncodedFrame) -> u64 {
-    frame.max_frame_bytes() + REQUEST_BYTES
+/// Memory that a queued write uses, in bytes.
+fn memory_bytes(frame: &EncodedFrame) -> u64 {
+    frame.max_frame_bytes() + WRITE_OVERHEAD_BYTES
 }

@@ -1,4 +1,5 @@
-//! The jobs of the committer that change which segments the log has.
+//! The committer's jobs that change the list of segments: retiring a segment, and sealing
+//! the active one.
 
 use crate::commit::core::Core;
 use crate::format::file_header;
@@ -11,7 +12,11 @@ use crate::model::names::NamespaceHash;
 use crate::storage::log::Log;
 use crate::storage::log::failure::LogFailure;
 
-/// Takes a segment out of the log, once nothing is current in it but these deletes.
+/// Removes a segment from the log. Its only current frames must be `deletes`, which are
+/// removed from the table.
+///
+/// # Errors
+/// [`LogFailure::Refused`] if the segment has other current frames.
 pub(super) fn retire(
     core: &Core,
     log: &mut Log,
@@ -21,7 +26,7 @@ pub(super) fn retire(
     let Core {
         table, accounting, ..
     } = core;
-    if holds_other_frames(table, accounting, segment, deletes) {
+    if has_other_frames(table, accounting, segment, deletes) {
         let path = file_header::path(&core.directory.dir, segment);
         let what = "its summary does not name every current frame";
         return Err(LogFailure::Refused(Error::corrupt(&path, 0, what)));
@@ -34,7 +39,8 @@ pub(super) fn retire(
     Ok(())
 }
 
-fn holds_other_frames(
+/// Whether a segment has current or damaged frames other than `deletes`.
+fn has_other_frames(
     table: &Table,
     accounting: &SegmentAccounting,
     segment: SegmentId,
@@ -45,14 +51,14 @@ fn holds_other_frames(
         .filter(|(hash, entry)| table.entry(*hash) == Some(*entry))
         .count();
     let Some(usage) = accounting.lock().get(segment) else {
-        // It was retired already.
+        // The segment has already been retired.
         return true;
     };
     let current = usage.documents as usize + usage.tombstones as usize;
     current != current_deletes || usage.damaged > 0
 }
 
-/// Seals the active segment, so that everything committed lies in sealed ones.
+/// Seals the active segment, so that all committed frames are in sealed segments.
 pub(super) fn seal(accounting: &SegmentAccounting, log: &mut Log) -> Result<(), LogFailure> {
     log.seal()?;
     accounting.lock().set_active(log.active_segment());

@@ -1,9 +1,10 @@
-//! The way in: a document arrives in chunks, is split and checked as it passes, and
-//! comes out ready to be committed.
+//! The streaming writer: it receives a document in chunks, validates it, and prepares it for
+//! a commit.
 //!
-//! It writes down the body as it will be read: the members' own text, without the
-//! whitespace between them. Up to the inline size that stays in memory; past it, it
-//! goes to a blob, and a value is read back to be judged once it is complete.
+//! It stores the body as it will be read: the text of keys and values as it was sent, without
+//! the whitespace between members. A body of up to `inline_bytes` stays in memory. A larger
+//! body is written to a blob file. A value that is already in the blob is read back for
+//! validation when it is complete.
 
 use std::sync::Arc;
 
@@ -20,49 +21,81 @@ use crate::model::limits::{Limits, Usage, Violation};
 use crate::platform::semaphore::Semaphore;
 use crate::storage::blobs::{BlobStore, BlobWriter, UncommittedBlob};
 
-/// What writers share: the rules, and the few buffers for judging spooled values.
+/// The state that all writers of an engine share.
 pub(crate) struct WriteContext {
     pub(crate) limits: Limits,
     pub(crate) inline_bytes: u32,
     pub(crate) blobs: Arc<BlobStore>,
+    /// Limits the memory for values that are read back from blob files for validation.
     pub(crate) value_checks: Semaphore,
 }
 
-/// Takes a document in, chunk by chunk. Dropping it discards what was written.
+/// Receives a document in chunks, and validates it against the [`Limits`] of the engine.
 ///
-/// Memory: up to [`crate::Config::inline_bytes`] and 128 KiB, however large the
-/// document and however it is cut; and while a value of a spooled document is
-/// checked, that value, for at most [`crate::Config::value_checks`] writers at once.
+/// Use it for a document that arrives piece by piece, for example from a socket. For a
+/// document that is completely in memory, [`crate::Engine::prepare`] is shorter. Chunks may be
+/// split anywhere, even inside a key or a number. Dropping a writer discards the document.
+///
+/// # Memory
+/// Up to [`crate::Config::inline_bytes`] and 128 KiB, independent of the sizes of the document
+/// and of its chunks. If the document is larger than `inline_bytes`, a value that arrived in
+/// more than one chunk is read back into memory for validation. At most
+/// [`crate::Config::value_checks`] writers do that at the same time; others wait.
+///
+/// # Durability
+/// The document becomes visible and durable only when the [`Prepared`] document is committed.
+/// After a crash before that, the next open removes its blob file.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = Engine::open(Config::new(dir.path()))?;
+/// let mut writer = engine.writer();
+/// for chunk in [&b"{\"the"[..], b"me\":\"da", b"rk\"}"] {
+///     writer.write(chunk)?;
+/// }
+/// let document = writer.finish()?;
+/// assert_eq!(document.usage().keys, 1);
+/// engine
+///     .namespace("alice", "editor")?
+///     .write(document, WriteOptions::default())?;
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 pub struct Writer {
     context: Arc<WriteContext>,
-    splitter: JsonScanner,
+    scanner: JsonScanner,
     body: BodyBuffer,
     members: Vec<PendingMember>,
+    /// The error that all later calls return.
     failed: Option<Error>,
 }
 
+/// The part of the stored body that has been received.
 enum BodyBuffer {
     Memory(Vec<u8>),
-    Spooled {
+    Blob {
         blob: BlobWriter,
-        /// Of the value that is being written.
+        /// The checksums of the value that is being received.
         checksums: ChunkChecksums,
     },
 }
 
-/// A member whose value has begun at an offset in the body.
+/// A member whose value is complete or being received.
 struct PendingMember {
     key: String,
-    value_at: u64,
+    /// Offset of the value in the body, or in the blob file.
+    value_offset: u64,
+    /// Bytes of the value that have been received.
     value_bytes: u64,
-    /// Of a complete value in a blob.
+    /// The checksums of a complete value in a blob. Empty for other values.
     crcs: Vec<u32>,
 }
 
 impl Writer {
     pub(crate) fn new(context: Arc<WriteContext>) -> Self {
         Self {
-            splitter: JsonScanner::new(context.limits.clone()),
+            scanner: JsonScanner::new(context.limits.clone()),
             context,
             body: BodyBuffer::Memory(Vec::new()),
             members: Vec::new(),
@@ -70,16 +103,16 @@ impl Writer {
         }
     }
 
-    /// Takes in a document that is whole in memory.
+    /// Validates a document that is completely in memory.
     pub(crate) fn prepare(context: &Arc<WriteContext>, body: &[u8]) -> Result<Prepared> {
         if body.len() <= context.inline_bytes as usize
-            && let Some(whole) = one_pass::check(body, &context.limits, context.inline_bytes)
+            && let Some(document) = one_pass::check(body, &context.limits, context.inline_bytes)
         {
             return Ok(Prepared {
-                members: whole.members,
-                inline: whole.body,
+                members: document.members,
+                inline: document.body,
                 blob: None,
-                usage: whole.usage,
+                usage: document.usage,
             });
         }
         let mut writer = Self::new(Arc::clone(context));
@@ -87,47 +120,51 @@ impl Writer {
         writer.finish()
     }
 
-    /// Whether nothing was written to it.
+    /// Whether no bytes have been written yet. Never blocks.
     pub fn is_empty(&self) -> bool {
-        self.splitter.is_at_start()
+        self.scanner.is_at_start()
     }
 
-    /// Whether a write of `more` bytes, and a finish after it, touch no disk.
+    /// Whether a [`write`](Self::write) of `more` bytes, and a [`finish`](Self::finish) after
+    /// it, do not access the disk. If true, both can be called on an async worker thread.
+    /// Never blocks.
     pub fn stays_in_memory(&self, more: usize) -> bool {
         match &self.body {
-            // What is kept is never longer than what was sent.
+            // The stored body is never longer than the received one.
             BodyBuffer::Memory(body) => body.len() + more < self.context.inline_bytes as usize,
-            BodyBuffer::Spooled { .. } => false,
+            BodyBuffer::Blob { .. } => false,
         }
     }
 
-    /// Takes the next bytes of the body. Blocks on the disk once the document is
-    /// past the inline size ([`Self::stays_in_memory`] tells).
+    /// Adds the next bytes of the document, and validates them.
+    ///
+    /// Blocks on the disk if [`Self::stays_in_memory`] returns false for the length of the
+    /// chunk. It may then also wait for other writers that are validating large values.
     ///
     /// # Errors
-    /// [`Error::Rejected`] with the first violation in the order of the bytes, as
-    /// soon as it is seen; [`Error::StorageFull`] or [`Error::Io`] from the spool
-    /// file. Every later call returns the same error.
+    /// [`Error::Rejected`] as soon as a violation is found; it is the first one in the order
+    /// of the bytes. [`Error::StorageFull`] or [`Error::Io`] if the blob file cannot be
+    /// written or read back. After an error, every later call returns the same error.
     pub fn write(&mut self, chunk: &[u8]) -> Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let outcome = self.take_in(chunk);
+        let outcome = self.scan_chunk(chunk);
         if let Err(error) = &outcome {
             self.failed = Some(error.clone());
         }
         outcome
     }
 
-    fn take_in(&mut self, mut chunk: &[u8]) -> Result<()> {
+    fn scan_chunk(&mut self, mut chunk: &[u8]) -> Result<()> {
         if let BodyBuffer::Memory(body) = &mut self.body {
             let room = (self.context.inline_bytes as usize).saturating_sub(body.len());
             body.reserve(chunk.len().min(room));
         }
-        // The value that ends next, where all of it is in this chunk.
-        let mut whole = None;
+        // The current value, if all of its text is in this chunk.
+        let mut complete = None;
         loop {
-            match self.splitter.next(&mut chunk) {
+            match self.scanner.next(&mut chunk) {
                 Ok(None) => return Ok(()),
                 Ok(Some(ScanEvent::Key(key))) => {
                     let separator = if self.members.is_empty() { b"{" } else { b"," };
@@ -136,46 +173,49 @@ impl Writer {
                     self.append(b":")?;
                     self.members.push(PendingMember {
                         key: key.text,
-                        value_at: self.offset(),
+                        value_offset: self.offset(),
                         value_bytes: 0,
                         crcs: Vec::new(),
                     });
-                    if let BodyBuffer::Spooled { checksums, .. } = &mut self.body {
+                    if let BodyBuffer::Blob { checksums, .. } = &mut self.body {
                         *checksums = ChunkChecksums::default();
                     }
                 }
                 Ok(Some(ScanEvent::Value(piece))) => {
                     self.append(piece)?;
-                    if let BodyBuffer::Spooled { checksums, .. } = &mut self.body {
+                    if let BodyBuffer::Blob { checksums, .. } = &mut self.body {
                         checksums.update(piece);
                     }
                     if let Some(member) = self.members.last_mut() {
-                        whole = (member.value_bytes == 0).then_some(piece);
+                        complete = (member.value_bytes == 0).then_some(piece);
                         member.value_bytes += piece.len() as u64;
                     }
                 }
-                Ok(Some(ScanEvent::ValueEnd)) => self.end_value(whole.take())?,
+                Ok(Some(ScanEvent::ValueEnd)) => self.end_value(complete.take())?,
                 Err(violation) => return Err(self.first_violation(violation)),
             }
         }
     }
 
-    /// Checks the end of the body. Blocks where [`Self::stays_in_memory`] is false:
-    /// a spooled document is put on stable storage here.
+    /// Validates the end of the document, and returns it ready to be committed.
+    ///
+    /// If [`Self::stays_in_memory`] returns false for 0 bytes, this function blocks: it syncs
+    /// the document's blob file and the `blobs` directory.
     ///
     /// # Errors
-    /// As [`Self::write`]; a failed sync of the spool file fails this document only.
+    /// The errors of [`Self::write`]. After [`Error::Io`] from a failed sync, the engine
+    /// remains writable; only this document is lost.
     pub fn finish(mut self) -> Result<Prepared> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        if let Err(violation) = self.splitter.end() {
+        if let Err(violation) = self.scanner.end() {
             return Err(self.first_violation(violation));
         }
         let end: &[u8] = if self.members.is_empty() { b"{}" } else { b"}" };
         match &mut self.body {
             BodyBuffer::Memory(body) => body.extend_from_slice(end),
-            BodyBuffer::Spooled { blob, .. } => blob.write(end)?,
+            BodyBuffer::Blob { blob, .. } => blob.write(end)?,
         }
         let bytes = self.body_bytes();
         let keys = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
@@ -191,7 +231,7 @@ impl Writer {
                 blob: None,
                 usage,
             }),
-            BodyBuffer::Spooled { blob, .. } => {
+            BodyBuffer::Blob { blob, .. } => {
                 let id = blob.id();
                 let members = self.members.into_iter().map(|m| m.extent(id)).collect();
                 Ok(Prepared {
@@ -204,63 +244,69 @@ impl Writer {
         }
     }
 
-    /// Appends to the body, moving it to a blob where it outgrows the memory.
+    /// Appends to the body. Moves the body to a blob file when it becomes longer than
+    /// `inline_bytes`.
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         if let BodyBuffer::Memory(body) = &mut self.body {
-            // One byte short of the limit: the closing brace must fit too.
+            // "Less than", because the closing brace needs one more byte.
             if body.len() + bytes.len() < self.context.inline_bytes as usize {
                 body.extend_from_slice(bytes);
                 return Ok(());
             }
             let body = std::mem::take(body);
-            self.spill(&body)?;
+            self.move_to_blob(&body)?;
         }
         match &mut self.body {
-            BodyBuffer::Spooled { blob, .. } => blob.write(bytes),
-            BodyBuffer::Memory(_) => Err(Error::internal("a body that outgrew memory is spilled")),
+            BodyBuffer::Blob { blob, .. } => blob.write(bytes),
+            BodyBuffer::Memory(_) => Err(Error::internal(
+                "a body longer than inline_bytes is in a blob",
+            )),
         }
     }
 
-    fn spill(&mut self, body: &[u8]) -> Result<()> {
+    fn move_to_blob(&mut self, body: &[u8]) -> Result<()> {
         let mut blob = self.context.blobs.create()?;
         let base = blob.offset();
         let mut checksums = ChunkChecksums::default();
         for member in &mut self.members {
             let value = member.value_in(body)?;
             member.crcs = ChunkChecksums::of(value).finish();
-            member.value_at += base;
-            // The last value may go on; its checksum goes on with it.
+            member.value_offset += base;
+            // The last value may be incomplete. Its checksum is then continued.
             checksums = ChunkChecksums::of(value);
         }
         blob.write(body)?;
-        self.body = BodyBuffer::Spooled { blob, checksums };
+        self.body = BodyBuffer::Blob { blob, checksums };
         Ok(())
     }
 
+    /// The offset of the next byte in the body, or in the blob file.
     fn offset(&self) -> u64 {
         match &self.body {
             BodyBuffer::Memory(body) => body.len() as u64,
-            BodyBuffer::Spooled { blob, .. } => blob.offset(),
+            BodyBuffer::Blob { blob, .. } => blob.offset(),
         }
     }
 
+    /// Length of the body that has been stored so far, in bytes.
     fn body_bytes(&self) -> u64 {
         match &self.body {
             BodyBuffer::Memory(body) => body.len() as u64,
-            BodyBuffer::Spooled { blob, .. } => blob.offset() - crate::index::document::BODY_AT,
+            BodyBuffer::Blob { blob, .. } => blob.offset() - crate::index::document::BODY_AT,
         }
     }
 
-    /// `whole`: the value's text, where it came in one piece.
-    fn end_value(&mut self, whole: Option<&[u8]>) -> Result<()> {
-        let start = self.splitter.value_start();
-        match (&mut self.body, whole) {
-            (BodyBuffer::Spooled { blob, .. }, Some(text)) => {
+    /// Validates the value that has just ended. `complete` is its text, if all of it was in
+    /// the last chunk; it then need not be read back.
+    fn end_value(&mut self, complete: Option<&[u8]>) -> Result<()> {
+        let start = self.scanner.value_start();
+        match (&mut self.body, complete) {
+            (BodyBuffer::Blob { blob, .. }, Some(text)) => {
                 blob.sync_during(text.len(), || validate::value(text, start))??;
             }
             _ => self.with_value(|text| validate::value(text, start))??,
         }
-        if let (BodyBuffer::Spooled { checksums, .. }, Some(member)) =
+        if let (BodyBuffer::Blob { checksums, .. }, Some(member)) =
             (&mut self.body, self.members.last_mut())
         {
             member.crcs = std::mem::take(checksums).finish();
@@ -268,12 +314,13 @@ impl Writer {
         Ok(())
     }
 
-    /// The violation that comes first: one in the begun value, or this one behind it.
+    /// Returns the first violation: `violation`, or an earlier one in the incomplete value.
+    /// Other values are validated only when they end.
     fn first_violation(&mut self, violation: Violation) -> Error {
-        if !self.splitter.in_value() {
+        if !self.scanner.in_value() {
             return violation.into();
         }
-        let start = self.splitter.value_start();
+        let start = self.scanner.value_start();
         match self.with_value(|text| validate::prefix(text, start)) {
             Ok(Ok(())) => violation.into(),
             Ok(Err(earlier)) => earlier.into(),
@@ -281,17 +328,19 @@ impl Writer {
         }
     }
 
-    /// Hands the last value's text, as far as it has come, to `judge`.
-    fn with_value<T>(&mut self, judge: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    /// Calls `validate` with the part of the last value that has been received. A value in a
+    /// blob is read back, and the blob is synced at the same time, so that less remains for
+    /// the sync at the end.
+    fn with_value<T>(&mut self, validate: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let Some(member) = self.members.last() else {
-            return Err(Error::internal("a value follows its key"));
+            return Err(Error::internal("a value has a key"));
         };
         match &mut self.body {
-            BodyBuffer::Memory(body) => Ok(judge(member.value_in(body)?)),
-            BodyBuffer::Spooled { blob, .. } => {
+            BodyBuffer::Memory(body) => Ok(validate(member.value_in(body)?)),
+            BodyBuffer::Blob { blob, .. } => {
                 let _permit = self.context.value_checks.acquire();
-                let text = blob.read_back(member.value_at, member.value_bytes)?;
-                blob.sync_during(text.len(), || judge(&text))
+                let text = blob.read_back(member.value_offset, member.value_bytes)?;
+                blob.sync_during(text.len(), || validate(&text))
             }
         }
     }
@@ -307,20 +356,20 @@ impl std::fmt::Debug for Writer {
 }
 
 impl PendingMember {
-    /// The value's text, as far as it has arrived, in a body that is in memory.
+    /// The part of the value that has been received. `body` must be the body in memory.
     fn value_in<'a>(&self, body: &'a [u8]) -> Result<&'a [u8]> {
-        let range = usize::try_from(self.value_at)
+        let range = usize::try_from(self.value_offset)
             .ok()
             .zip(usize::try_from(self.value_bytes).ok());
         let value = range.and_then(|(start, len)| body.get(start..)?.get(..len));
-        value.ok_or_else(|| Error::internal("a value lies in the body"))
+        value.ok_or_else(|| Error::internal("a value is inside the body"))
     }
 
     fn inline(self) -> Result<Member> {
-        let location = u32::try_from(self.value_at)
+        let location = u32::try_from(self.value_offset)
             .ok()
             .zip(u32::try_from(self.value_bytes).ok());
-        let too_long = || Error::internal("an inline value lies within the inline size");
+        let too_long = || Error::internal("an inline value is at most inline_bytes long");
         let (offset, bytes) = location.ok_or_else(too_long)?;
         Ok(Member {
             key: self.key,
@@ -333,7 +382,7 @@ impl PendingMember {
             key: self.key,
             value: ValueLocation::Extent(Extent {
                 blob,
-                offset: self.value_at,
+                offset: self.value_offset,
                 bytes: self.value_bytes,
                 crcs: self.crcs,
             }),
@@ -341,8 +390,25 @@ impl PendingMember {
     }
 }
 
-/// A checked document that has not been committed; see
-/// [`crate::Namespace::submit`]. Dropping it discards it.
+/// A validated document that has not been committed yet.
+///
+/// It comes from [`Writer::finish`] or [`crate::Engine::prepare`], and can be committed to any
+/// namespace of the same engine. Dropping it discards the document.
+///
+/// Memory: a document of up to [`crate::Config::inline_bytes`] is in memory. A larger one is in
+/// a blob file that is already synced; only its keys and checksums are in memory.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = Engine::open(Config::new(dir.path()))?;
+/// let document = engine.prepare(br#"{"theme": "dark", "tab_width": 4}"#)?;
+/// assert_eq!(document.usage().keys, 2);
+/// let namespace = engine.namespace("alice", "editor")?;
+/// namespace.write(document, WriteOptions::default())?;
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 pub struct Prepared {
     pub(crate) members: Vec<Member>,
     pub(crate) inline: Bytes,
@@ -351,7 +417,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// What it will take once it is stored.
+    /// The number of keys, and the size in bytes that the stored document will have. Never
+    /// blocks.
     pub fn usage(&self) -> Usage {
         self.usage
     }

@@ -1,13 +1,14 @@
-//! Compaction: segments of the log that are mostly stale are written anew and removed,
-//! and so are blobs that no document lies in any more.
+//! Compaction: reclaims the disk space of stale frames and of obsolete blobs.
 //!
-//! It reads and decides what to copy; the committer, the only writer of the log,
-//! appends the copies behind the writes that wait anyway, so that they share a sync,
-//! and takes the old segment out of the manifest. A copy keeps its revision. Whatever
-//! happens in between, the log holds every current frame at least once.
+//! To rewrite a segment, compaction reads its current frames. The committer, which is the only
+//! writer of the log, appends copies of them after the queued writes of a batch, so that the
+//! copies and the writes share a sync. Then the committer removes the segment from the
+//! manifest. A copy keeps its revision. At every moment, the log contains each current frame
+//! at least once, so a crash loses nothing.
 //!
-//! Pace: one small step at a time, and then a rest of the same length; large steps
-//! without a rest once the log has outgrown what it may take.
+//! In the background, compaction copies in small steps, and pauses after each step for as long
+//! as the step took. When the log exceeds its size limit (`SegmentUsages::is_overgrown`), it
+//! copies in large steps without pauses.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -28,30 +29,32 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::model::progress::Progress;
 use crate::storage::log::reader::Frame;
 
-/// Bytes that are copied in one step, at most, one frame excepted: little more than a
-/// small write that shares the sync.
-const STEP_BYTES: u64 = 16 * 1024;
-/// The same where there is no time for a rest.
-const HURRIED_STEP_BYTES: u64 = 256 * 1024;
+/// Maximum number of bytes copied in one background step; a larger frame gets a step of its
+/// own. A step should not delay the writes in the same batch, so it is not much larger than a
+/// small write.
+const BACKGROUND_STEP_BYTES: u64 = 16 * 1024;
+/// Maximum number of bytes copied in one step at full speed; a larger frame gets a step of its
+/// own.
+const FULL_SPEED_STEP_BYTES: u64 = 256 * 1024;
 
-/// The background thread: gives back what can be given back, as long as the engine is
-/// open.
+/// The compaction thread: rewrites segments and removes obsolete files until the engine is
+/// closed.
 pub(crate) fn run(core: &Core) {
-    // Blobs of an earlier life that no document lies in wait already.
+    // A previous process may have left obsolete blobs.
     let _ = purge(core);
     loop {
         while let Some(victim) = next_victim(core) {
             let outcome = rewrite(
                 core,
-                &core.turn_to_compact(),
+                &core.acquire_compaction_turn(),
                 victim,
-                CompactionPace::Polite,
+                CompactionPace::Background,
             );
             let _ = purge(core);
             match outcome {
                 Ok(()) => {}
-                Err(error) if is_lasting(&error) => leave(core, victim.id, &error),
-                // Tried again when the bell rings next.
+                Err(error) if is_segment_error(&error) => skip_segment(core, victim.id, &error),
+                // The next wakeup tries again.
                 Err(_) => break,
             }
         }
@@ -62,21 +65,25 @@ pub(crate) fn run(core: &Core) {
     }
 }
 
-/// Whether a segment cannot be read, and is to stay as it is for that.
-pub(crate) fn is_lasting(error: &Error) -> bool {
+/// Whether the error concerns only the segment that was read, so that compaction can continue
+/// with other segments.
+pub(crate) fn is_segment_error(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
 }
 
-/// Leaves a segment as it is, so that the others are not kept waiting for it.
-pub(crate) fn leave(core: &Core, segment: SegmentId, error: &Error) {
+/// Excludes an unreadable segment from background compaction, so that compaction continues with
+/// other segments.
+pub(crate) fn skip_segment(core: &Core, segment: SegmentId, error: &Error) {
     let mut segments = core.accounting.lock();
     match error {
-        // The disk may give it back another time.
+        // The read may succeed later, so no frame is counted as damaged.
         Error::Unreadable { .. } => segments.defer(segment),
         _ => segments.mark_damaged(segment),
     }
 }
 
+/// The segment to rewrite next; `None` if there is none or the engine is closing. If the
+/// disk is full, it is the segment that needs the least space for its copies.
 fn next_victim(core: &Core) -> Option<CompactionVictim> {
     if core.compaction_wakeup.is_closed() {
         return None;
@@ -89,18 +96,21 @@ fn next_victim(core: &Core) -> Option<CompactionVictim> {
     }
 }
 
-/// How much of the disk is left to others.
+/// How fast compaction copies frames.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CompactionPace {
-    /// Half of the time, and little at once, unless the log has outgrown its bound.
-    Polite,
-    Hurried,
+    /// Small steps with pauses, so that compaction is active at most half of the time. While
+    /// the log exceeds its size limit, full speed is used instead.
+    Background,
+    /// Large steps without pauses.
+    FullSpeed,
 }
 
 impl CompactionPace {
-    fn now(self, core: &Core) -> Self {
+    /// The pace for the next step.
+    fn effective(self, core: &Core) -> Self {
         if core.accounting.lock().is_overgrown(core.segment_bytes) {
-            Self::Hurried
+            Self::FullSpeed
         } else {
             self
         }
@@ -108,43 +118,52 @@ impl CompactionPace {
 
     fn step_bytes(self) -> u64 {
         match self {
-            Self::Polite => STEP_BYTES,
-            Self::Hurried => HURRIED_STEP_BYTES,
+            Self::Background => BACKGROUND_STEP_BYTES,
+            Self::FullSpeed => FULL_SPEED_STEP_BYTES,
         }
     }
 }
 
-/// Writes every sealed segment anew that holds anything stale, without a rest.
+/// Rewrites every sealed segment that has reclaimable bytes, at full speed, and removes
+/// obsolete files.
+///
+/// # Errors
+/// The errors of [`crate::Engine::compact`].
 pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result<()> {
-    core.refuse_closed()?;
-    let stale = |held: &SegmentUsage| held.damaged == 0 && held.reclaimable_bytes() > 0;
-    let sealed: Vec<(SegmentId, SegmentUsage)> = {
+    core.check_open()?;
+    let is_worth_rewriting =
+        |usage: &SegmentUsage| usage.damaged == 0 && usage.reclaimable_bytes() > 0;
+    let victims: Vec<(SegmentId, SegmentUsage)> = {
         let segments = core.accounting.lock();
-        segments.sealed().filter(|(_, held)| stale(held)).collect()
+        let sealed = segments.sealed();
+        sealed
+            .filter(|(_, usage)| is_worth_rewriting(usage))
+            .collect()
     };
-    let total_bytes = sealed.iter().map(|(_, held)| held.bytes).sum();
+    let total_bytes = victims.iter().map(|(_, usage)| usage.bytes).sum();
     let mut done_bytes = 0;
     let mut damage = None;
-    // The oldest first: what is older than a delete goes before the delete does.
-    for (id, held) in sealed {
+    // Oldest first: a delete can be dropped only after all older frames of its namespace are
+    // gone.
+    for (id, usage) in victims {
         progress(Progress {
             done_bytes,
             total_bytes,
         });
-        done_bytes += held.bytes;
+        done_bytes += usage.bytes;
         let victim = CompactionVictim {
             id,
             is_forced: true,
         };
         match rewrite(
             core,
-            &core.turn_to_compact(),
+            &core.acquire_compaction_turn(),
             victim,
-            CompactionPace::Hurried,
+            CompactionPace::FullSpeed,
         ) {
             Ok(()) => {}
-            Err(error) if is_lasting(&error) => {
-                leave(core, id, &error);
+            Err(error) if is_segment_error(&error) => {
+                skip_segment(core, id, &error);
                 damage.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -154,9 +173,15 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
     damage.map_or(Ok(()), Err)
 }
 
-/// Copies what is current in a segment to the end of the log, and removes it.
+/// Copies the current frames of a segment to the end of the log, and retires the segment. Its
+/// files become obsolete, and are removed by [`purge`].
 ///
-/// The turn must be held for the whole time in which the victim is chosen by what it holds.
+/// Deletes that hide no older frame are not copied. Unless `victim.is_forced` is set, a segment with
+/// deletes is left unchanged if rewriting it would reclaim too little.
+///
+/// # Errors
+/// A [segment error](is_segment_error) if the segment cannot be read; the errors of the
+/// committer's jobs.
 pub(crate) fn rewrite(
     core: &Core,
     _turn: &CompactionTurn<'_>,
@@ -164,36 +189,39 @@ pub(crate) fn rewrite(
     pace: CompactionPace,
 ) -> Result<()> {
     let segment = victim.id;
-    let Some(held) = core.accounting.lock().get(segment) else {
-        // Whoever had the turn before has done it.
+    let Some(usage) = core.accounting.lock().get(segment) else {
+        // The thread that had the previous turn has retired the segment.
         return Ok(());
     };
-    let entries = core.directory.entries(segment, held.bytes)?;
-    let deletes = needless_deletes(core, segment, &entries)?;
-    if !victim.is_forced && held.tombstones > 0 && !is_worthwhile(&held, &deletes) {
+    let entries = core.directory.entries(segment, usage.bytes)?;
+    let deletes = droppable_deletes(core, segment, &entries)?;
+    if !victim.is_forced && usage.tombstones > 0 && !is_worthwhile(&usage, &deletes) {
         core.accounting.lock().mark_tombstones_needed(segment);
         return Ok(());
     }
-    let may_use_reserve = held.current_bytes() <= core.reserve_bytes / 4 * 3;
+    // On a full disk, the copies must fit into the space that the reserve releases. A quarter
+    // is left as a margin.
+    let may_use_reserve = usage.current_bytes() <= core.reserve_bytes / 4 * 3;
     let mut step = Vec::new();
     let mut step_bytes = 0;
-    let mut now = pace.now(core);
+    let mut step_pace = pace.effective(core);
     for entry in &entries {
         let from = FrameLocation::at(segment, entry);
         if core.table.entry(entry.hash) != Some(from) || deletes.contains_key(&entry.hash) {
             continue;
         }
         let bytes = u64::from(entry.bytes);
-        let is_full = step_bytes + bytes > now.step_bytes() || step.len() >= MAX_COPIED_FRAMES;
+        let is_full =
+            step_bytes + bytes > step_pace.step_bytes() || step.len() >= MAX_COPIED_FRAMES;
         if is_full && !step.is_empty() {
-            let began = Instant::now();
+            let start = Instant::now();
             let copies = JobTask::Copy(std::mem::take(&mut step));
             core.queue.run_task(copies, may_use_reserve)?;
-            if now == CompactionPace::Polite {
-                core.compaction_wakeup.sleep(began.elapsed());
+            if step_pace == CompactionPace::Background {
+                core.compaction_wakeup.sleep(start.elapsed());
             }
             step_bytes = 0;
-            now = pace.now(core);
+            step_pace = pace.effective(core);
         }
         step_bytes += bytes;
         step.push(read_copy(core, entry.hash, from)?);
@@ -209,9 +237,9 @@ pub(crate) fn rewrite(
     Ok(())
 }
 
-/// Reads a frame that is to be copied, and checks all of it.
+/// Reads a frame that is to be copied, and verifies all its checksums.
 fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<FrameCopy> {
-    let is_right = |meta: &FrameMeta| core.directory.hash(&meta.user, &meta.client) == hash;
+    let is_expected = |meta: &FrameMeta| core.directory.hash(&meta.user, &meta.client) == hash;
     let Frame {
         header,
         user,
@@ -219,11 +247,11 @@ fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<Fr
         members,
         usage,
         inline,
-    } = core.reader.any_frame(&from, is_right)?;
+    } = core.reader.any_frame(&from, is_expected)?;
     let path = core.reader.path(from.segment);
     let corrupt = |what| Error::corrupt(&path, from.offset.into(), what);
     let names = Names::new(&user, &client)
-        .map_err(|_| corrupt("the frame has names that no namespace can have"))?;
+        .map_err(|_| corrupt("the user or client name in the frame is not valid"))?;
     let frame = EncodedFrame::new(header.kind, hash, (&user, &client), &members, inline)
         .ok_or_else(|| corrupt("the frame is too long"))?;
     Ok(FrameCopy {
@@ -235,17 +263,21 @@ fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<Fr
     })
 }
 
-/// Whether rewriting gives back enough although some deletes have to stay.
-fn is_worthwhile(held: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLocation>) -> bool {
-    let needless: u64 = deletes.values().map(|entry| u64::from(entry.bytes)).sum();
-    let given_back = held.reclaimable_bytes() - held.tombstone_bytes.min(held.reclaimable_bytes());
-    given_back + needless > held.bytes / 4
+/// Whether rewriting the segment reclaims more than a quarter of it, although some of its
+/// deletes must be kept.
+fn is_worthwhile(usage: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLocation>) -> bool {
+    let droppable: u64 = deletes.values().map(|entry| u64::from(entry.bytes)).sum();
+    let reclaimable = usage.reclaimable_bytes();
+    let stale = reclaimable - usage.tombstone_bytes.min(reclaimable);
+    stale + droppable > usage.bytes / 4
 }
 
-/// The current deletes in a segment that hide nothing any more: no older segment
-/// holds a frame of their namespace. (A newer one cannot: a frame is copied to the end
-/// of the log, and only while it is current.)
-fn needless_deletes(
+/// The current deletes of a segment that can be dropped, because no older segment has a frame
+/// of their namespace.
+///
+/// Newer segments cannot have an older frame of the namespace: frames are copied only to the
+/// end of the log, and only while they are current.
+fn droppable_deletes(
     core: &Core,
     segment: SegmentId,
     entries: &[SummaryEntry],
@@ -256,26 +288,27 @@ fn needless_deletes(
         .map(|entry| (entry.hash, FrameLocation::at(segment, entry)))
         .filter(|(hash, entry)| core.table.entry(*hash) == Some(*entry))
         .collect();
-    // Without its delete, a namespace would be among those of which nothing is known.
+    // A lost frame may belong to any namespace. A namespace without a newer frame is therefore
+    // unreadable. A delete may be the only newer frame of its namespace, so it must be kept.
     if core.table.loss().is_some() {
         deletes.clear();
     }
     let older: Vec<_> = {
         let segments = core.accounting.lock();
         let older = segments.all().take_while(|(id, _)| *id < segment);
-        older.filter(|(_, held)| held.has_stale()).collect()
+        older.filter(|(_, usage)| usage.has_stale()).collect()
     };
-    for (id, held) in older {
+    for (id, usage) in older {
         if deletes.is_empty() {
             break;
         }
-        match core.directory.entries(id, held.bytes) {
+        match core.directory.entries(id, usage.bytes) {
             Ok(entries) => {
                 for entry in entries {
                     deletes.remove(&entry.hash);
                 }
             }
-            // What it held is not known.
+            // The damaged segment may have a frame of any namespace.
             Err(error) if error.is_damage() => deletes.clear(),
             Err(error) => return Err(error),
         }

@@ -1,15 +1,17 @@
-//! Erasure: a user's documents are deleted, and then every file that holds a byte of them,
-//! or the user's name, is written anew without it and removed.
+//! Erasure: deletes a user's documents, and then removes every file that contains their bytes
+//! or the user's name. Other data in these files is copied first.
 //!
-//! Which segments these are is told by the names in their summaries, so no catalogue is
-//! needed, and what was deleted or replaced long ago is found as well. They are rewritten
-//! as compaction does, the oldest first: by the time that a delete is come to, no older
-//! segment has a frame for it to hide, and the delete is left out too. Compaction waits
-//! meanwhile, so that nothing moves. What sled keeps of what was removed from it goes with
-//! the catalogue's folder, which is built again.
+//! The segments are found by the names in their summaries. No catalogue is needed, and frames
+//! that were deleted or replaced long ago are found too. The segments are rewritten oldest
+//! first, as in compaction. A delete is therefore reached only after all older frames of its
+//! namespace are gone, so it is dropped as well. Compaction waits during an erasure, so that
+//! no frame moves to a segment that has already been searched.
 //!
-//! Each step is one that a crash may follow: what was deleted stays so, and to erase again
-//! finds the rest.
+//! The catalogue's folder is removed and built again, because sled keeps removed entries in
+//! its files.
+//!
+//! A crash may happen after any step. Deleted documents stay deleted, and another erasure
+//! completes the work.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use crate::format::frame::header::EntryKind;
 use crate::index::accounting::{CompactionVictim, SegmentUsage};
 use crate::index::table::NewestFrame;
 use crate::maintenance::compaction::{self, CompactionPace};
-use crate::maintenance::purge::{purge_all, tidy};
+use crate::maintenance::purge::{purge_all, remove_stray_bytes};
 use crate::model::config::Durability;
 use crate::model::damage::Damage;
 use crate::model::error::Result;
@@ -31,62 +33,82 @@ use crate::model::ids::SegmentId;
 use crate::model::names::{Names, NamespaceHash, valid};
 use crate::model::progress::Progress;
 
-/// Deletes that are queued before the first of them is waited for.
+/// Maximum number of deletes that are queued at a time. They share syncs.
 const MAX_QUEUED_DELETES: usize = 256;
 
-/// What [`crate::Engine::erase`] has done, and what it could not.
+/// The result of [`crate::Engine::erase`].
+///
+/// Check [`Self::is_complete`]: an erasure can succeed and still leave data of the user behind.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = Engine::open(Config::new(dir.path()))?;
+/// let namespace = engine.namespace("alice", "editor")?;
+/// namespace.write(b"{\"theme\":\"dark\"}", WriteOptions::default())?;
+/// let erased = engine.erase("alice", &mut |_progress| {})?;
+/// assert_eq!(erased.documents, 1);
+/// assert!(erased.is_complete());
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Erased {
-    /// Documents that were deleted, those that could not be read included.
+    /// Number of documents that were deleted, including those that could not be read.
     pub documents: u64,
-    /// Segments of the log that were rewritten and taken out of it.
+    /// Number of segments that were rewritten and removed from the log.
     pub segments: u64,
-    /// Segments and blobs that are no part of the store any more, and whose files a
-    /// [`crate::Snapshot`] still holds. They may be of the user, and go once the last
-    /// snapshot that holds them is dropped.
+    /// Number of segments and blobs that are no longer part of the store, but whose files are
+    /// kept for a [`crate::Snapshot`]. They may contain data of the user. They are removed
+    /// after the last snapshot that needs them is dropped.
     pub held_by_snapshots: u64,
-    /// Segments that stay as they are, because a frame in them cannot be read that may be
-    /// current: it may be of the user, and so may all that was stale in them.
+    /// Segments that were left unchanged, because they have a damaged frame that may be
+    /// current. They may contain data of the user.
     pub unreadable: Vec<Damage>,
-    /// Deletes that had to be kept, since a segment that cannot be read may hold what they
-    /// hide. They name the user and the client, and nothing else.
+    /// Number of deletes that had to be kept, because an unreadable segment may contain the
+    /// frames that they hide. A delete contains the names of the user and the client, but no
+    /// other data of the user.
     pub deletes_kept: u64,
 }
 
 impl Erased {
-    /// Whether nothing of the user is left in any file.
+    /// Whether no file of the store contains data of the user. False if
+    /// [`Self::held_by_snapshots`], [`Self::unreadable`] or [`Self::deletes_kept`] is not
+    /// zero or empty.
     pub fn is_complete(&self) -> bool {
         self.held_by_snapshots == 0 && self.unreadable.is_empty() && self.deletes_kept == 0
     }
 }
 
-/// What of a user is in the log.
+/// The frames of one user in the log.
 #[derive(Default)]
 struct UserFrames {
-    /// Segments that were looked at.
-    seen: BTreeSet<SegmentId>,
-    /// Those that hold a frame of the user, or one that may be.
+    /// Segments that have been searched.
+    searched: BTreeSet<SegmentId>,
+    /// Segments with a frame that belongs to the user, or a damaged frame that may belong to
+    /// the user.
     segments: BTreeSet<SegmentId>,
-    /// Why nothing could be read of a segment.
+    /// The damage of segments of which nothing can be read.
     damage: BTreeMap<SegmentId, Damage>,
     clients: BTreeSet<Arc<str>>,
+    /// The user's namespaces.
     hashes: HashSet<NamespaceHash>,
 }
 
-/// See [`crate::Engine::erase`].
+/// Implements [`crate::Engine::erase`].
 pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
     valid("user", user)?;
-    core.refuse_closed()?;
-    let turn = core.turn_to_compact();
+    core.check_open()?;
+    let turn = core.acquire_compaction_turn();
     let mut erased = Erased::default();
     let mut found = UserFrames::default();
-    found.look(core, &turn, user)?;
-    erased.documents = delete(core, user, &found)?;
-    // The deletes are found too, and what was put meanwhile.
-    found.look(core, &turn, user)?;
-    rewrite(core, &turn, &found, &mut erased, progress)?;
-    erased.held_by_snapshots = remove(core, &turn)?;
+    found.search(core, &turn, user)?;
+    erased.documents = delete_documents(core, user, &found)?;
+    // The second search finds the frames of these deletes, and of writes that came between.
+    found.search(core, &turn, user)?;
+    rewrite_segments(core, &turn, &found, &mut erased, progress)?;
+    erased.held_by_snapshots = remove_files(core, &turn)?;
     core.cache.remove_namespaces(&core.table, &found.hashes);
     core.catalogue.rebuild()?;
     let is_delete = |hash: &&NamespaceHash| {
@@ -98,16 +120,16 @@ pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress))
 }
 
 impl UserFrames {
-    /// Looks through every segment that was not seen yet; the one that is being written is
-    /// ended first.
-    fn look(&mut self, core: &Core, _turn: &CompactionTurn<'_>, user: &str) -> Result<()> {
+    /// Searches every segment that has not been searched yet. Seals the active segment first,
+    /// so that it can be searched and rewritten too.
+    fn search(&mut self, core: &Core, _turn: &CompactionTurn<'_>, user: &str) -> Result<()> {
         core.queue.run_task(JobTask::Seal, true)?;
         let sealed: Vec<SegmentId> = {
             let segments = core.accounting.lock();
             segments.sealed().map(|(id, _)| id).collect()
         };
         for id in sealed {
-            if !self.seen.insert(id) {
+            if !self.searched.insert(id) {
                 continue;
             }
             let details = match core.directory.details(id) {
@@ -119,7 +141,7 @@ impl UserFrames {
                 }
                 Err(error) => return Err(error),
             };
-            // There is a frame in each: nothing can be read of this one, nor rewritten.
+            // Every segment has a frame, so this one is unreadable.
             if details.is_empty() {
                 self.segments.insert(id);
             }
@@ -138,8 +160,8 @@ impl UserFrames {
     }
 }
 
-/// Deletes what is stored of these clients. How many documents that were.
-fn delete(core: &Core, user: &str, found: &UserFrames) -> Result<u64> {
+/// Deletes the user's documents, durably. Returns their number.
+fn delete_documents(core: &Core, user: &str, found: &UserFrames) -> Result<u64> {
     let is_stored = |client: &&Arc<str>| {
         let hash = core.directory.hash(user, client);
         core.table.newest(hash) != NewestFrame::Absent
@@ -165,36 +187,34 @@ fn delete(core: &Core, user: &str, found: &UserFrames) -> Result<u64> {
     Ok(stored.len() as u64)
 }
 
-/// Writes the segments anew that hold something of the user, the oldest first.
-fn rewrite(
+/// Rewrites the segments that have frames of the user, oldest first. Segments with damaged
+/// frames are left unchanged, and are listed in [`Erased::unreadable`].
+fn rewrite_segments(
     core: &Core,
     turn: &CompactionTurn<'_>,
     found: &UserFrames,
     erased: &mut Erased,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
-    let held: Vec<(SegmentId, SegmentUsage)> = {
+    let searched: Vec<(SegmentId, SegmentUsage)> = {
         let segments = core.accounting.lock();
-        let seen = segments.sealed().filter(|(id, _)| found.seen.contains(id));
-        seen.collect()
+        let sealed = segments.sealed();
+        sealed
+            .filter(|(id, _)| found.searched.contains(id))
+            .collect()
     };
-    let path = |id| file_header::path(&core.directory.dir, id);
-    let (damaged, intact): (Vec<_>, Vec<_>) =
-        held.into_iter().partition(|(_, held)| held.damaged > 0);
-    let known = |id| {
-        let path = path(id);
-        let known = core.damage.iter().find(|damage| damage.path == path);
-        known.or(found.damage.get(&id)).cloned()
-    };
-    let unknown = |id| Damage::new(&path(id), 0, "a frame cannot be read");
-    let damaged = damaged.into_iter().map(|(id, _)| id);
-    let mut unreadable: BTreeMap<SegmentId, Damage> = damaged
-        .map(|id| (id, known(id).unwrap_or_else(|| unknown(id))))
-        .collect();
-    let victims = intact
+    let (damaged, intact): (Vec<_>, Vec<_>) = searched
         .into_iter()
-        .filter(|(id, _)| found.segments.contains(id));
-    let victims: Vec<(SegmentId, u64)> = victims.map(|(id, held)| (id, held.bytes)).collect();
+        .partition(|(_, usage)| usage.damaged > 0);
+    let mut unreadable: BTreeMap<SegmentId, Damage> = damaged
+        .into_iter()
+        .map(|(id, _)| (id, damage_of(core, found, id)))
+        .collect();
+    let victims: Vec<(SegmentId, u64)> = intact
+        .into_iter()
+        .filter(|(id, _)| found.segments.contains(id))
+        .map(|(id, usage)| (id, usage.bytes))
+        .collect();
     let total_bytes = victims.iter().map(|(_, bytes)| bytes).sum();
     let mut done_bytes = 0;
     for (id, bytes) in victims {
@@ -207,12 +227,13 @@ fn rewrite(
             id,
             is_forced: true,
         };
-        match compaction::rewrite(core, turn, victim, CompactionPace::Hurried) {
+        match compaction::rewrite(core, turn, victim, CompactionPace::FullSpeed) {
             Ok(()) => erased.segments += 1,
-            Err(error) if compaction::is_lasting(&error) => {
-                compaction::leave(core, id, &error);
+            Err(error) if compaction::is_segment_error(&error) => {
+                compaction::skip_segment(core, id, &error);
                 let damage = Damage::from_error(&error);
-                let other = || Damage::new(&path(id), 0, error.to_string());
+                let path = file_header::path(&core.directory.dir, id);
+                let other = || Damage::new(&path, 0, error.to_string());
                 unreadable.insert(id, damage.unwrap_or_else(other));
             }
             Err(error) => return Err(error),
@@ -222,11 +243,21 @@ fn rewrite(
     Ok(())
 }
 
-/// Removes the files of what is no part of the store any more, durably. How many a snapshot
-/// holds.
-fn remove(core: &Core, turn: &CompactionTurn<'_>) -> Result<u64> {
-    let held = purge_all(core)?;
-    tidy(core, turn)?;
+/// The known damage of a segment.
+fn damage_of(core: &Core, found: &UserFrames, id: SegmentId) -> Damage {
+    let path = file_header::path(&core.directory.dir, id);
+    let known = core.damage.iter().find(|damage| damage.path == path);
+    known
+        .or(found.damage.get(&id))
+        .cloned()
+        .unwrap_or_else(|| Damage::new(&path, 0, "a frame cannot be read"))
+}
+
+/// Removes all files that are no longer part of the store, durably. Returns the number of
+/// segments and blobs that are kept for snapshots.
+fn remove_files(core: &Core, turn: &CompactionTurn<'_>) -> Result<u64> {
+    let kept = purge_all(core)?;
+    remove_stray_bytes(core, turn)?;
     core.write_context.blobs.sync_dir_entries()?;
-    Ok(held)
+    Ok(kept)
 }

@@ -1,4 +1,5 @@
-//! Removing obsolete files: segments and blobs that are not part of the store any more.
+//! Removes obsolete files: the files of segments and blobs that are no longer part of the
+//! store.
 
 use std::path::Path;
 
@@ -11,12 +12,16 @@ use crate::model::ids::{BlobId, SegmentId};
 use crate::platform::fs::Fs;
 use crate::storage::io::{open_stored, remove_if_present, stored_len};
 
-/// Removes the files of obsolete segments and blobs that no snapshot holds. Files that cannot
-/// be removed are tried again next time; the error is the first one.
+/// Removes the files of obsolete segments and blobs, except those that snapshots need. Files
+/// that cannot be removed are tried again by the next call.
+///
+/// # Errors
+/// The first error. Other files are removed nevertheless.
 pub(crate) fn purge(core: &Core) -> Result<()> {
-    let _turn = core.turn_to_purge();
+    let _turn = core.acquire_purge_turn();
     let mut outcome = core.write_context.blobs.purge(&core.pins);
-    // They stay in the list until they are gone, so that others know of them.
+    // A segment stays in the list until its files are removed, so that `purge_all` can wait
+    // for them.
     let obsolete = core.obsolete_segments().clone();
     for segment in obsolete {
         if core.pins.is_segment_pinned(segment) {
@@ -34,42 +39,48 @@ pub(crate) fn purge(core: &Core) -> Result<()> {
     outcome
 }
 
-/// Removes all files that are obsolete now, except those that snapshots hold. Returns their
-/// number. Files that become obsolete later are left to later calls.
+/// Removes all segments and blobs that are obsolete at the time of the call, except those that
+/// snapshots need. Returns the number of the exceptions. Blocks while the catalogue is being
+/// built from obsolete segments.
 pub(crate) fn purge_all(core: &Core) -> Result<u64> {
     let segments = core.obsolete_segments().clone();
     let blobs = core.write_context.blobs.obsolete_ids();
     loop {
         purge(core)?;
-        if let Some(held) = held_only(core, &segments, &blobs) {
-            return Ok(held);
+        if let Some(pinned) = count_if_all_pinned(core, &segments, &blobs) {
+            return Ok(pinned);
         }
-        // The catalogue is being built from them.
+        // The catalogue is being built, and keeps all segment files until it is complete.
         core.directory.wait_until_released();
     }
 }
 
-/// The number of these files that still exist, if snapshots hold every one of them.
-fn held_only(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u64> {
-    let _turn = core.turn_to_purge();
-    let mut left = core.obsolete_segments().clone();
-    left.retain(|id| segments.contains(id));
-    let is_held = left.iter().all(|id| core.pins.is_segment_pinned(*id));
-    let mut left_blobs = core.write_context.blobs.obsolete_ids();
-    left_blobs.retain(|id| blobs.contains(id));
-    let are_held = left_blobs.iter().all(|id| core.pins.is_blob_pinned(*id));
-    (is_held && are_held).then_some((left.len() + left_blobs.len()) as u64)
+/// The number of these segments and blobs that still exist; `None` if one of them is not
+/// pinned by a snapshot.
+fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u64> {
+    let _turn = core.acquire_purge_turn();
+    let mut segments_left = core.obsolete_segments().clone();
+    segments_left.retain(|id| segments.contains(id));
+    let mut blobs_left = core.write_context.blobs.obsolete_ids();
+    blobs_left.retain(|id| blobs.contains(id));
+    let are_pinned = segments_left
+        .iter()
+        .all(|id| core.pins.is_segment_pinned(*id))
+        && blobs_left.iter().all(|id| core.pins.is_blob_pinned(*id));
+    are_pinned.then_some((segments_left.len() + blobs_left.len()) as u64)
 }
 
-/// Removes the files in the log's directory that belong to no segment of the store and are
-/// not pinned, and cuts off what a crash left behind the frames of sealed segments. Durably.
+/// Removes stray files and bytes from the log's directory, durably: files that belong to no
+/// segment of the store and are not pinned, and bytes that a crash left after the last frame of
+/// a sealed segment.
 ///
 /// # Errors
-/// [`Error::Poisoned`] once writing has stopped; [`Error::Io`]; [`Error::Closed`].
-pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
+/// [`Error::Poisoned`] if writing has stopped; [`Error::Io`]; [`Error::Closed`].
+pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     core.poison().map_or(Ok(()), Err)?;
-    // Before the snapshot point: a file that the committer creates later is not in this list,
-    // and one that it was creating has been listed in the manifest or given up by then.
+    // The files must be listed before the snapshot point is taken. A segment that the committer
+    // is creating at this time is in the manifest by the snapshot point, or has been abandoned.
+    // A segment that it creates later is not in the list, so it is not removed.
     let files = core.directory.files()?;
     let point = core.queue.snapshot_point()?;
     let manifest = &point.image.manifest;
@@ -78,7 +89,7 @@ pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     let is_kept = |id| obsolete.contains(&id) || core.pins.is_segment_pinned(id);
     let (fs, dir) = (&*core.directory.fs, &core.directory.dir);
     for (id, path) in files {
-        // The committer may be writing to these.
+        // The committer may be writing to this segment.
         if Some(id) == active {
             continue;
         }
@@ -87,10 +98,10 @@ pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
             Some(SegmentRecord {
                 sealed: Some(sealed),
                 ..
-            }) if path == file_header::path(dir, id) => cut_off(fs, &path, sealed.bytes)?,
+            }) if path == file_header::path(dir, id) => truncate(fs, &path, sealed.bytes)?,
             Some(_) if path == entry::path(dir, id) => {}
             None if is_kept(id) => {}
-            // A purge may have removed it since it was listed.
+            // A purge may have removed the file after it was listed.
             _ => remove_if_present(fs, &path)?,
         }
     }
@@ -98,17 +109,19 @@ pub(crate) fn tidy(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
         .map_err(|error| Error::io("sync", dir, error))
 }
 
-fn cut_off(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<()> {
+/// Shortens a file to `bytes`, durably. A shorter file, or a file that cannot be read, is left
+/// unchanged.
+fn truncate(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<()> {
     match open_stored(fs, path).and_then(|file| stored_len(&*file, path)) {
         Ok(len) if len > bytes => {}
         Ok(_) => return Ok(()),
-        // It stays as it is, and is reported where it is read.
+        // Readers of the segment report the damage.
         Err(error) if error.is_damage() => return Ok(()),
         Err(error) => return Err(error),
     }
-    let cut = fs.open_for_write(path).and_then(|file| {
+    let truncated = fs.open_for_write(path).and_then(|file| {
         file.set_len(bytes)?;
         file.sync()
     });
-    cut.map_err(|error| Error::io("truncate", path, error))
+    truncated.map_err(|error| Error::io("truncate", path, error))
 }

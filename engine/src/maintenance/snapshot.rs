@@ -1,10 +1,10 @@
-//! Snapshots: the files of the store as they stand at one moment, while it is written.
+//! Snapshots: a consistent view of the files of an open store at one moment.
 //!
-//! Nothing is written for one, so that it can be had on a full disk and once writing has
-//! stopped: who commits says, between two batches, which segments there are, how far the
-//! one that is being written has come, and which blobs are named. Of these files only the
-//! last grows, and behind what the snapshot has of it. Its summary, and the manifest in
-//! which it is sealed, are made in memory. `pins.rs` has the files stay.
+//! A snapshot writes nothing to disk, so it works on a full disk and after writing has
+//! stopped. Between two batches, the committer records the list of segments, the length of the
+//! active segment, and the blobs that current frames name. Only the active segment grows
+//! afterwards, beyond the recorded length. Its summary, and a manifest in which it is sealed,
+//! are built in memory. Pins (`storage/pins.rs`) keep the files on disk.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,32 +25,65 @@ use crate::storage::io::{open_stored, stored_len};
 use crate::storage::log::LogImage;
 use crate::storage::pins::Pin;
 
-/// Everything that was acknowledged at one moment, held so that it can be read at leisure.
+/// A consistent copy of an open store, for backups.
 ///
-/// Its files, written to an empty directory in any order and synced, are a data directory
-/// that [`crate::Engine::open`] opens: with every write that was acknowledged before
-/// [`crate::Engine::snapshot`] was called, with none that was begun after it returned, and
-/// with the state of one moment in between. The catalogue is not a part of it, and is built
-/// when the copy is opened first. The manifest comes last, so that a copy that was cut
-/// short is none. The copy is the same store, by its id, and goes on with revisions a
-/// trillion ahead, so that they are none that the original has given out meanwhile.
+/// A snapshot is a list of files. Write them to an empty directory and sync them, and the
+/// directory can be opened with [`crate::Engine::open`]. The copy has every write that was
+/// acknowledged before [`crate::Engine::snapshot`] was called, and no write that started after
+/// it returned. It has the state of a single moment.
 ///
-/// While it lives, what it holds stays on the disk, compacted, replaced and erased or not;
-/// it goes once the last snapshot of it is dropped ([`crate::Config::background_compaction`]
-/// says by whom). Closing the engine ends it: what is read from it then fails. It takes
-/// some 200 bytes of memory for each file, and a summary of one segment, up to 7 MiB.
+/// The files may be written in any order. In [`Self::files`], the manifest comes last: a copy
+/// that was interrupted before it is not a store, and does not open. The snapshot does not
+/// include the catalogue. It is built when the copy is opened for the first time.
+///
+/// The copy has the same store id as the original. Its revisions continue 2^40 (about a
+/// trillion) above the last one, so that copy and original do not use the same revision for
+/// different documents.
+///
+/// # Lifetime
+/// While a snapshot exists, its files stay on disk, even if their data has been compacted,
+/// replaced or erased. After it is dropped, they are removed by the compaction thread, or, if
+/// [`crate::Config::background_compaction`] is off, by [`crate::Engine::compact`] or
+/// [`crate::Engine::close`]. Closing the engine invalidates the snapshot: later reads fail
+/// with [`Error::Closed`].
+///
+/// # Memory
+/// About 200 bytes for each file, and the summary of one segment (up to 7 MiB).
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (data, copy) = (dir.path().join("data"), dir.path().join("copy"));
+/// let engine = Engine::open(Config::new(&data))?;
+/// let namespace = engine.namespace("alice", "editor")?;
+/// namespace.write(b"{\"theme\":\"dark\"}", WriteOptions::default())?;
+///
+/// let snapshot = engine.snapshot()?;
+/// for file in snapshot.files() {
+///     let target = copy.join(file.path());
+///     std::fs::create_dir_all(target.parent().unwrap())?;
+///     let mut target = std::fs::File::create(target)?;
+///     std::io::copy(&mut snapshot.open(file)?, &mut target)?;
+///     target.sync_all()?;
+/// }
+///
+/// let copy = Engine::open(Config::new(&copy))?;
+/// assert_eq!(copy.documents(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Snapshot {
     fs: Arc<dyn Fs>,
     pin: Arc<Pin>,
     revision: Option<Revision>,
     documents: u64,
     damaged_frames: u64,
-    /// Files that could not be opened, and are left out.
+    /// Files that could not be opened because of damage. They are not in `files`.
     damage: Vec<Damage>,
     files: Vec<SnapshotFile>,
 }
 
-/// A file of a [`Snapshot`].
+/// A file of a [`Snapshot`]. [`Snapshot::open`] reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotFile {
     path: String,
@@ -65,21 +98,21 @@ enum SnapshotContent {
 }
 
 impl SnapshotFile {
-    /// Its path in the data directory, with slashes: `log/manifest`, `log/00000001.seg`,
-    /// `log/00000001.sum`, `blobs/0000000000000001.blob`.
+    /// The path of the file relative to the data directory, with slashes as separators. For
+    /// example: `log/manifest`, `log/00000001.seg`, `log/00000001.sum`,
+    /// `blobs/0000000000000001.blob`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Its length. A snapshot has exactly these bytes of it.
+    /// The number of bytes that the snapshot has of the file. The file on disk may be longer.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
 impl Snapshot {
-    /// Takes one. Blocks until who commits has come to the end of a batch, and then for a
-    /// look at each file.
+    /// Implements [`crate::Engine::snapshot`].
     pub(crate) fn take(core: &Core) -> Result<Self> {
         let SnapshotPoint {
             image: LogImage { manifest, unsealed },
@@ -109,7 +142,11 @@ impl Snapshot {
             let path = summary::entry::path(log, id);
             match &unsealed {
                 Some((unsealed, summary)) if *unsealed == id => {
-                    snapshot.add_made("log", &path, summary::encode(summary, id, store, bytes));
+                    snapshot.add_from_memory(
+                        "log",
+                        &path,
+                        summary::encode(summary, id, store, bytes),
+                    );
                 }
                 _ => snapshot.add("log", path, u64::MAX)?,
             }
@@ -118,14 +155,15 @@ impl Snapshot {
             snapshot.add("blobs", core.write_context.blobs.path(id), u64::MAX)?;
         }
         let path = Manifest::path(log);
-        snapshot.add_made("log", &path, manifest.encode(&path)?);
-        // Until here a close may have removed what was looked for.
+        snapshot.add_from_memory("log", &path, manifest.encode(&path)?);
+        // If the engine was closed in the meantime, some of the files may have been removed.
         snapshot.pin.check()?;
         Ok(snapshot)
     }
 
-    /// Adds up to `max_bytes` of a file, as many as there are. A file that is too short or
-    /// missing is so in the copy, and one that the disk does not open is left out.
+    /// Adds the first `max_bytes` bytes of a file, or all of it if it is shorter. A file that
+    /// is missing is missing in the copy too. A file that the disk reports as damaged is added
+    /// to `damage` instead.
     fn add(&mut self, folder: &str, path: PathBuf, max_bytes: u64) -> Result<()> {
         let file = open_stored(&*self.fs, &path);
         let len = match file.and_then(|file| stored_len(&*file, &path)) {
@@ -137,59 +175,58 @@ impl Snapshot {
             }
         };
         self.files.push(SnapshotFile {
-            path: within(folder, &path),
+            path: relative_path(folder, &path),
             bytes: len.min(max_bytes),
             content: SnapshotContent::Disk(path),
         });
         Ok(())
     }
 
-    fn add_made(&mut self, folder: &str, path: &Path, bytes: Vec<u8>) {
+    fn add_from_memory(&mut self, folder: &str, path: &Path, bytes: Vec<u8>) {
         self.files.push(SnapshotFile {
-            path: within(folder, path),
+            path: relative_path(folder, path),
             bytes: bytes.len() as u64,
             content: SnapshotContent::Memory(bytes.into()),
         });
     }
 
-    /// The newest revision in it; `None` where nothing is. Of what was acknowledged up to
-    /// this revision it has everything that was not replaced by then, and of what came
-    /// later nothing.
+    /// The newest revision in the snapshot; `None` if the snapshot has no frames. The snapshot
+    /// contains the effects of all writes up to this revision, and of no later write.
     pub fn revision(&self) -> Option<Revision> {
         self.revision
     }
 
-    /// Documents in it, exactly.
+    /// The exact number of documents in the snapshot.
     pub fn documents(&self) -> u64 {
         self.documents
     }
 
-    /// Frames in it that are known to be damaged: the copy has them as they are
-    /// ([`crate::SpaceUsage::damaged_frames`]).
+    /// The number of damaged frames in the snapshot that may be current, as in
+    /// [`crate::SpaceUsage::damaged_frames`]. The copy has the same damage.
     pub fn damaged_frames(&self) -> u64 {
         self.damaged_frames
     }
 
-    /// Files that the disk did not open, and that the copy lacks.
+    /// Files that could not be opened because of damage. They are missing in the snapshot.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
 
-    /// Bytes of all its files.
+    /// The sum of the lengths of all files, in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(SnapshotFile::bytes).sum()
     }
 
-    /// Its files. The manifest comes last.
+    /// The files of the snapshot. The manifest comes last.
     pub fn files(&self) -> &[SnapshotFile] {
         &self.files
     }
 
-    /// Opens one of its files for reading from its start. Blocks on the disk. One
-    /// descriptor, until the reader is dropped.
+    /// Opens a file of this snapshot for reading. Blocks on the disk. A file on disk uses one
+    /// file descriptor until the reader is dropped.
     ///
     /// # Errors
-    /// [`Error::Closed`] where the engine is; [`Error::Io`].
+    /// [`Error::Closed`] if the engine is closed; [`Error::Io`].
     pub fn open(&self, file: &SnapshotFile) -> Result<SnapshotReader> {
         self.pin.check()?;
         let source = match &file.content {
@@ -200,7 +237,7 @@ impl Snapshot {
                     path: path.clone(),
                 },
                 Err(error) => {
-                    // A close may have come in between.
+                    // If the engine was closed in the meantime, the error is `Closed`.
                     self.pin.check()?;
                     return Err(Error::io("open", path, error));
                 }
@@ -226,14 +263,17 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// The bytes of one file of a [`Snapshot`], which it keeps on the disk.
+/// Reads one file of a [`Snapshot`]. The files of the snapshot stay on disk until the reader is
+/// dropped too.
 ///
-/// It yields exactly [`SnapshotFile::bytes`] bytes, or fails: with the error of the system,
-/// or with [`Error::Closed`] inside once the engine is closed. Each read blocks on the disk.
+/// The reader yields exactly [`SnapshotFile::bytes`] bytes, or fails. Each read blocks on the
+/// disk. After the engine is closed, reads fail with an [`io::Error`] that contains
+/// [`Error::Closed`].
 ///
-/// If the disk does not return a part of the file, zeros take its place, in blocks of 4 KiB,
-/// so that the rest can be saved. Zeros never pass for stored bytes, because everything is
-/// checksummed: the copy is damaged there, as the original is. [`Self::damage`] tells.
+/// If the disk does not return a part of the file, that part is replaced by zeros, in blocks of
+/// 4 KiB, so that the rest can be saved. Zeros are never mistaken for data, because all data
+/// has checksums: the copy is damaged at the same offsets as the original. [`Self::damage`]
+/// reports such a replacement.
 pub struct SnapshotReader {
     pin: Arc<Pin>,
     source: SnapshotSource,
@@ -247,18 +287,19 @@ enum SnapshotSource {
     Memory(Bytes),
 }
 
-/// What is read again on its own after a failed read: the size in which disks and file
-/// systems fail.
+/// Block size for reading a damaged part again, in bytes. It is the usual unit in which disks
+/// and file systems fail.
 const SALVAGE_BLOCK_BYTES: usize = 4096;
 
 impl SnapshotReader {
-    /// The first place of the file that could not be read and came as zeros; `None` if there
-    /// was none so far.
+    /// The first block that could not be read and was replaced by zeros; `None` if all blocks
+    /// up to now could be read.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
 
-    /// Reads block by block what could not be read at once.
+    /// Reads block by block into `buffer`, and replaces each block that cannot be read by
+    /// zeros.
     fn salvage(&mut self, file: &dyn File, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
         let mut offset = self.offset;
         let mut rest = buffer;
@@ -318,8 +359,8 @@ impl fmt::Debug for SnapshotReader {
     }
 }
 
-/// The path of a file in the data directory.
-fn within(folder: &str, path: &Path) -> String {
+/// The path of a file relative to the data directory.
+fn relative_path(folder: &str, path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     format!("{folder}/{}", name.to_string_lossy())
 }
