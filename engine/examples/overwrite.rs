@@ -1,13 +1,17 @@
-//! What compaction costs a writer: overwrites documents again and again with short
-//! segments, durably, once with compaction in the background and once without, and
-//! prints the latencies of the puts and what the directory takes in the end.
+//! Measures the effect of background compaction on writers.
+//!
+//! Overwrites the same documents many times, durably and with short segments: first without
+//! background compaction, and then with it. Prints the latencies of the puts and the disk usage
+//! at the end.
 //!
 //! `cargo run --release -p prefd-engine --example overwrite -- [DOCUMENTS [ROUNDS [THREADS]]]`
+//!
+//! Defaults: 10,000 documents, 50 rounds, 1 thread.
 
 #![allow(
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "it prints what it measured"
+    reason = "a benchmark prints approximate figures"
 )]
 
 use std::error::Error;
@@ -37,11 +41,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let engine = Engine::open(config.clone())?;
         let mut latencies = Vec::with_capacity(documents * rounds);
         for round in 0..rounds {
-            let began = Instant::now();
+            let start = Instant::now();
             latencies.extend(overwrite(&engine, documents, round, threads)?);
             if round + 1 == rounds {
-                let rate = documents as f64 / began.elapsed().as_secs_f64();
-                println!("compaction {background_compaction}: {rate:.0} puts/s in the last round");
+                let rate = documents as f64 / start.elapsed().as_secs_f64();
+                println!(
+                    "background compaction {background_compaction}: {rate:.0} puts/s in the last round"
+                );
             }
         }
         latencies.sort_unstable();
@@ -49,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "a share of the length"
+                reason = "the share is between 0 and 1"
             )]
             let index = (latencies.len() as f64 * share) as usize;
             latencies.get(index).or(latencies.last()).copied()
@@ -57,22 +63,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
             println!("  {name}: {:?}", at(share).unwrap_or_default());
         }
-        let live = documents * (VALUE_BYTES + "{\"value\":\"\"}".len());
-        let taken = || -> Result<u64, Box<dyn Error>> {
+        let document_bytes = documents * (VALUE_BYTES + "{\"value\":\"\"}".len());
+        let disk_bytes = || -> Result<u64, Box<dyn Error>> {
             Ok(bytes_in(&dir.path().join("log"))? + bytes_in(&dir.path().join("blobs"))?)
         };
         println!(
-            "  documents: {live} bytes; log/ and blobs/: {} bytes",
-            taken()?
+            "  documents: {document_bytes} bytes; log/ and blobs/: {} bytes",
+            disk_bytes()?
         );
         engine.close()?;
         let problems = verify(&config, &mut |_| {})?.problems;
-        println!("  closed: {} bytes; verify: {problems:?}", taken()?);
+        println!(
+            "  after close: {} bytes; problems: {problems:?}",
+            disk_bytes()?
+        );
     }
     Ok(())
 }
 
-/// One put of each document, spread over threads; how long each took.
+/// Puts each document once, from several threads. Returns the latency of each put.
 fn overwrite(
     engine: &Engine,
     documents: usize,
@@ -85,15 +94,16 @@ fn overwrite(
                 scope.spawn(move || {
                     let text = format!("{round:08}{}", "v".repeat(VALUE_BYTES - 8));
                     let body = format!("{{\"value\":\"{text}\"}}");
-                    let mine = (thread..documents).step_by(threads);
-                    mine.map(|index| {
-                        let index = shuffled(index, round, documents);
-                        let namespace = engine.namespace(&format!("user-{index}"), "app")?;
-                        let began = Instant::now();
-                        namespace.write(body.as_bytes(), WriteOptions::default())?;
-                        Ok(began.elapsed())
-                    })
-                    .collect::<Result<Vec<_>, prefd_engine::Error>>()
+                    let indexes = (thread..documents).step_by(threads);
+                    indexes
+                        .map(|index| {
+                            let index = shuffled(index, round, documents);
+                            let namespace = engine.namespace(&format!("user-{index}"), "app")?;
+                            let start = Instant::now();
+                            namespace.write(body.as_bytes(), WriteOptions::default())?;
+                            Ok(start.elapsed())
+                        })
+                        .collect::<Result<Vec<_>, prefd_engine::Error>>()
                 })
             })
             .collect();
@@ -105,8 +115,9 @@ fn overwrite(
     })
 }
 
-/// Another order in each round, so that a segment dies bit by bit. (The primes divide
-/// no count of documents that anybody would ask for.)
+/// Maps an index to another one, differently in each round, so that the frames of a segment
+/// become stale gradually. The mapping is a permutation unless one of the primes divides the
+/// number of documents, which is unlikely for round numbers.
 fn shuffled(index: usize, round: usize, documents: usize) -> usize {
     const PRIMES: [usize; 5] = [7919, 6151, 3079, 1543, 769];
     let prime = PRIMES.get(round % PRIMES.len()).copied().unwrap_or(1);

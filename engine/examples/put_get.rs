@@ -1,4 +1,5 @@
-//! Opens a store, puts a document, reads it back, and lists what the user has.
+//! Stores a document, replaces it with a precondition, reads it back, and lists the documents of
+//! the user.
 //!
 //! `cargo run --example put_get -- /tmp/prefd-example`
 
@@ -11,19 +12,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(Config::new(dir))?;
     let settings = engine.namespace("alice", "editor")?;
 
-    // Durable when it returns: fdatasync came before.
+    // When this call returns, the document is on stable storage (fdatasync has returned).
     let revision = settings.write(
         br#"{"theme": "dark", "tab_width": 4}"#,
         WriteOptions::default(),
     )?;
 
-    // Only if nobody else has written since.
-    let unchanged = WriteOptions {
-        precondition: Precondition::matches(revision.ok_or("a document is stored")?),
+    // Replace the document only if no other write has happened since. Otherwise, the call fails
+    // with `Error::PreconditionFailed`.
+    let if_unchanged = WriteOptions {
+        precondition: Precondition::matches(revision.ok_or("no document is stored")?),
         ..WriteOptions::default()
     };
-    settings.write(br#"{"theme": "light", "tab_width": 4}"#, unchanged)?;
+    settings.write(br#"{"theme": "light", "tab_width": 4}"#, if_unchanged)?;
 
+    // Read the whole document, and then a single value.
     let mut out = io::stdout().lock();
     if let Some(document) = settings.get()? {
         out.write_all(&document.read()?)?;

@@ -1,8 +1,9 @@
-//! Streams a large document in and out, in memory that does not grow with it.
+//! Writes and reads a large document as a stream, so that the document is never completely in
+//! memory.
+//!
+//! This command stores one document with 8 values of 8 MiB each:
 //!
 //! `cargo run --release --example stream_large -- /tmp/prefd-example 8`
-//!
-//! stores one document of 8 values of 8 MiB each.
 
 use std::io::{self, Write};
 
@@ -21,8 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(Config::new(dir))?;
     let namespace = engine.namespace("alice", "photo-album")?;
 
-    // Any chunking will do: here, chunks as they might come off a socket. A limit
-    // that is broken shows at the very chunk that breaks it.
+    // Chunks may be split anywhere. If the document exceeds a limit, the write of the chunk that
+    // exceeds it fails.
     let mut writer = engine.writer();
     let chunk = vec![b'x'; CHUNK_BYTES];
     for index in 0..values {
@@ -36,8 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     writer.write(b"}")?;
     namespace.write(writer.finish()?, WriteOptions::default())?;
 
-    // Every chunk is verified before it is handed out.
-    let document = namespace.get()?.ok_or("just written")?;
+    // The checksums of each chunk are verified before the iterator returns it.
+    let document = namespace.get()?.ok_or("no document is stored")?;
     let mut bytes = 0;
     for chunk in document.chunks() {
         bytes += chunk?.len();

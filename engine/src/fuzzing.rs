@@ -1,8 +1,8 @@
-//! What the fuzzers reach inside for: each layout decoded and encoded again. Only with
-//! the feature `fuzzing`; not a part of the API.
+//! Entry points for the fuzzers: each function decodes one layout of the on-disk format and
+//! encodes the result again. Only available with the feature `fuzzing`; not part of the API.
 //!
-//! Everything here takes bytes and answers; what must hold of the answers is said by
-//! the tests.
+//! The functions check nothing else. The oracles in `tests/src/oracle/` compare their results
+//! with the input.
 
 use std::path::Path;
 
@@ -15,43 +15,46 @@ use crate::platform::fs::Fs;
 use crate::storage::log::manifest_file;
 use crate::storage::log::summary_file::SummaryReader;
 
-/// The manifest of an empty store with this key and id, which would be drawn.
+/// Encodes the manifest of an empty store with this hash key and store id. (The engine generates
+/// both randomly.)
 ///
 /// # Errors
-/// Never, in fact: the lengths fit.
+/// None in practice, because an empty manifest always fits its length fields.
 pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }
 
-/// Decodes the head of the frame of version 2 that `bytes` begins with, and its metadata
-/// if it has any, and encodes them again.
+/// Decodes and re-encodes the head and the metadata of a version 2 frame at the start of
+/// `bytes`. Metadata that is missing or not valid is left out.
 ///
 /// # Errors
-/// What is wrong with the head. Metadata that does not decode is left out.
+/// [`Error::Corrupt`](crate::Error::Corrupt) or
+/// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the head is not valid.
 pub fn frame(bytes: &[u8]) -> Result<Vec<u8>> {
     v2::again(bytes).map_err(|no| no.at(Path::new("segment"), 0))
 }
 
-/// The same of the head of a frame of version 1.
+/// Decodes and re-encodes the head of a version 1 frame.
 ///
 /// # Errors
-/// What is wrong with it.
+/// [`Error::Corrupt`](crate::Error::Corrupt) or
+/// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the head is not valid.
 pub fn frame_header_1(bytes: &[u8]) -> Result<Vec<u8>> {
     v1::head_again(bytes).map_err(|no| no.at(Path::new("segment"), 0))
 }
 
-/// The same of the metadata of a frame of version 1, its checksum taken as right.
+/// Decodes and re-encodes the metadata of a version 1 frame. Its checksum is not verified.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the first defect.
 pub fn frame_metadata_1(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
     v1::meta_again(bytes)
 }
 
-/// The same of the manifest in `dir`; `None` where there is none.
+/// Decodes and re-encodes the manifest in `dir`; `None` if there is no manifest.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The errors of reading a manifest.
 pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
     let manifest = manifest_file::read(fs, dir)?;
     manifest
@@ -59,19 +62,20 @@ pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
         .transpose()
 }
 
-/// The same of the summary of segment `id` in `dir`.
+/// Decodes and re-encodes the summary of segment `id` in `dir`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The errors of reading a summary.
 pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> {
     let id = SegmentId::new(id);
     SummaryReader::open(fs, dir, id, store)?.reencode(id, store)
 }
 
-/// The header of a segment file, checked and encoded again.
+/// Decodes and re-encodes the header of a segment file.
 ///
 /// # Errors
-/// What is wrong with it.
+/// [`Error::Corrupt`](crate::Error::Corrupt) or
+/// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the header is not valid.
 pub fn segment_header(bytes: &[u8], id: u32, store: u64) -> Result<Vec<u8>> {
     let path = Path::new("segment");
     let version = file_header::check_header(path, bytes, file_header::KIND, id, store)?;

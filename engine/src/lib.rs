@@ -1,20 +1,130 @@
-//! The engine of prefd: an embeddable, durable store of one JSON document for each
-//! namespace, a user and a client.
+//! An embeddable, durable storage engine that keeps one JSON document for each user and client.
 //!
-//! A put replaces a whole document, atomically and durably; a get returns the very
-//! text that was put. Start with [`Engine::open`].
+//! It is the engine of prefd, a preferences server. Use it for settings, preferences and other
+//! small documents that are read often, replaced as a whole, and must not be lost.
 //!
-//! # Durability
+//! # Quick start
 //!
-//! An acknowledged [`Durability::Sync`] write survives a crash of the machine:
-//! `fdatasync` of the log returned before the acknowledgement, and a large
-//! document's own file and its directory were synced before that.
+//! A *namespace* is a pair of names, a user and a client. It contains at most one document, which
+//! is a JSON object. [`Engine`] opens a store, and [`Namespace`] reads and writes a document.
+//!
+//! ```
+//! use prefd_engine::{Config, Engine, Precondition, WriteOptions};
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path();
+//! let engine = Engine::open(Config::new(path))?;
+//! let namespace = engine.namespace("alice", "editor")?;
+//!
+//! // The document is on stable storage when this call returns.
+//! namespace.write(br#"{"theme":"dark"}"#, WriteOptions::default())?;
+//!
+//! let document = namespace.get()?.expect("a document is stored");
+//! assert_eq!(document.read()?, br#"{"theme":"dark"}"#);
+//!
+//! // Replace the document only if no other write has happened since.
+//! let if_unchanged = WriteOptions {
+//!     precondition: Precondition::matches(document.stat().revision),
+//!     ..WriteOptions::default()
+//! };
+//! namespace.write(br#"{"theme":"light"}"#, if_unchanged)?;
+//!
+//! engine.close()?;
+//! # Ok::<(), prefd_engine::Error>(())
+//! ```
+//!
+//! The folder `examples/` has complete programs.
+//!
+//! # Guarantees
+//!
+//! - **Atomic.** A write replaces or deletes a whole document. Readers see the old document or the
+//!   new one, never a mixture.
+//! - **Durable.** With [`Durability::Sync`], the default, a write survives a crash of the machine:
+//!   `fdatasync` of the log has returned before the write is acknowledged. The file of a large
+//!   document, and its directory, are synced before that. With [`Durability::Buffered`], a write
+//!   survives a crash of the process only.
+//! - **Linearizable.** A read returns the newest acknowledged write. A [`Precondition`] is checked
+//!   together with the write, so of two writers with the same precondition at most one succeeds.
+//! - **Text is preserved.** Order, digits, escapes and the whitespace inside values are returned as
+//!   they were sent. Only whitespace between members is removed.
+//! - **Damage is an error.** All data has checksums. Damaged data is reported with file and offset,
+//!   and never returned. A damaged document is never replaced by an older revision.
+//! - **Exact limits.** [`Limits`] for keys, values and depth are checked to the byte, in bounded
+//!   memory.
+//!
+//! # Synchronous and async use
+//!
+//! The API is synchronous, and the engine needs no async runtime. Each function documents whether
+//! it blocks. An async program can work without blocking its worker threads:
+//!
+//! - Reads: [`Engine::peek`] returns cached documents without disk access. Only a
+//!   [`Peek::OnDisk`] must be read on a thread that may block.
+//! - Writes: [`Commit`] is a [`Future`] that works on any executor. [`Writer::stays_in_memory`]
+//!   tells whether the next chunk can be validated without disk access.
+//!
+//! ```
+//! use prefd_engine::{Engine, Result, Revision, WriteOptions};
+//!
+//! async fn save(engine: &Engine, body: &[u8]) -> Result<Option<Revision>> {
+//!     let namespace = engine.namespace("alice", "editor")?;
+//!     // `submit` blocks only if the body is longer than `Config::inline_bytes`.
+//!     namespace.submit(body, WriteOptions::default()).await
+//! }
+//! ```
+//!
+//! An open engine has up to three threads: one commits writes, one compacts the log, and one
+//! maintains the catalogue. More threads run for a short time, to sync large writes.
+//!
+//! # Features
+//!
+//! - Streaming: a large document is stored in a file of its own, and is written and read in chunks
+//!   ([`Writer`], [`Document::chunks`]).
+//! - Lists of a user's documents, and the sums of their sizes ([`Engine::list`],
+//!   [`Engine::usage`]).
+//! - Backups of an open store ([`Engine::snapshot`]).
+//! - Erasure of all data of a user ([`Engine::erase`]).
+//! - Compaction in the background.
+//! - Statistics and verification of a closed store ([`stats()`], [`verify()`]).
+//!
+//! The crate has no optional Cargo features. (The feature `fuzzing` is for the engine's own fuzzers
+//! and not part of the API.)
+//!
+//! # Platforms
+//!
+//! The engine is developed for and tested on Linux. It compiles only on Unix,
+//! because it uses Unix file permissions and positioned reads and writes. It creates the data
+//! directory with mode 700, and log and blob files with mode 600.
+//!
+//! The data directory must be on a file system where `fdatasync` of a file and `fsync` of a
+//! directory survive a power cut, `rename` replaces a file atomically, and files can be locked.
+//! Local Linux file systems such as ext4 meet these requirements. Only one process at a time can
+//! open a directory ([`Error::Locked`]).
+//!
+//! # Memory
+//!
+//! The engine keeps a table of all documents in memory, with less than 60 bytes for each document.
+//! In addition, it uses these budgets of [`Config`]:
+//!
+//! | setting | default | memory for |
+//! | --- | --- | --- |
+//! | `cache_bytes` | 32 MiB | recently read documents |
+//! | `queue_bytes` | 64 MiB | documents that are waiting to be committed |
+//! | `catalogue_pending_bytes` | 16 MiB | changes that the catalogue has not stored yet |
+//! | `catalogue_cache_bytes` | 8 MiB | the cache of the catalogue's database (which uses more) |
+//! | `value_checks` | 2 | values of large documents that are validated at the same time |
 //!
 //! # Errors
 //!
-//! Damage on the disk is an [`Error::Corrupt`] that names file and offset, never
-//! wrong bytes and never an older revision. A failed sync of the log stops writing
-//! for good ([`Error::Poisoned`]); reads go on.
+//! Functions that can fail return an [`Error`]. A write that fails has changed nothing, with one
+//! exception: after [`Error::Poisoned`], it is unknown whether the write is stored.
+//!
+//! | error | meaning | what to do |
+//! | --- | --- | --- |
+//! | [`Error::Rejected`] | the document is not valid or exceeds a limit | report the [`Violation`] |
+//! | [`Error::PreconditionFailed`] | another write came first | read the document again |
+//! | [`Error::Overloaded`] | the commit queue is full | try again later |
+//! | [`Error::StorageFull`] | the disk is full; deletes may still work | free disk space |
+//! | [`Error::Corrupt`], [`Error::Unreadable`] | stored data is damaged | restore a backup; [`verify()`] finds all damage |
+//! | [`Error::Poisoned`] | a sync of the log failed; reads still work | check the disk, and open the store again |
 
 #![cfg_attr(
     test,
@@ -22,7 +132,7 @@
         clippy::unwrap_used,
         clippy::expect_used,
         clippy::indexing_slicing,
-        reason = "a test says what it expects by unwrapping it"
+        reason = "in a test, a panic is a failed expectation"
     )
 )]
 
