@@ -1,11 +1,11 @@
-//! The platform layer: what the engine needs of the operating system and the processor.
+//! The platform layer: interfaces to the operating system and the processor.
 //!
-//! It owns the file system interface, memory alignment, cache-line padding, counters that
-//! are cheap to add to, and the wakeup of a background thread.
+//! It owns the file system interface, aligned buffers, cache-line padding, cheap counters,
+//! a semaphore, and the wakeup of a background thread.
 //!
 //! **Architecture Invariant:** this layer imports nothing from the rest of the engine. It
-//! knows files, bytes and threads, and nothing about documents, segments or errors of the
-//! engine.
+//! knows files, bytes and threads. It does not know documents, segments or the engine's
+//! error type.
 
 pub(crate) mod aligned;
 pub(crate) mod cache_padded;

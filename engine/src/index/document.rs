@@ -17,7 +17,7 @@ use crate::format::frame::meta::{self, EXTENT_CHUNK_BYTES, Extent, Member, Value
 use crate::model::error::{Error, Result};
 use crate::model::ids::BlobId;
 use crate::model::stat::Stat;
-use crate::platform::aligned::{LARGEST_SHIFT, misalignment};
+use crate::platform::aligned::{MAX_ALIGNMENT_PADDING, alignment_padding};
 use crate::platform::fs::File;
 use crate::storage::blobs::{self, BlobStore};
 use crate::storage::io::read_into;
@@ -347,10 +347,10 @@ impl Chunks {
         let mut buffer = std::mem::take(&mut self.memory)
             .try_into_mut()
             .unwrap_or_default();
-        if buffer.len() < len + LARGEST_SHIFT {
-            buffer = BytesMut::zeroed(len + LARGEST_SHIFT);
+        if buffer.len() < len + MAX_ALIGNMENT_PADDING {
+            buffer = BytesMut::zeroed(len + MAX_ALIGNMENT_PADDING);
         }
-        let start = misalignment(&buffer, offset);
+        let start = alignment_padding(&buffer, offset);
         let too_short = || Error::internal("a read buffer is as long as the read");
         let memory = buffer.get_mut(start..start + len).ok_or_else(too_short)?;
         read_into(&*blob.file, || blob.path.clone(), offset, memory)?;

@@ -82,3 +82,13 @@ pub struct SpaceUsage {
     /// Blob files that documents lie in.
     pub blobs: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_bounds_are_in_ascending_order() {
+        assert!(LOG_SYNC_BOUNDS_US.is_sorted() && BATCH_WRITES_BOUNDS.is_sorted());
+    }
+}

@@ -1,65 +1,72 @@
-//! Where bytes in memory should begin that go to a file, or come from one.
+//! Buffers for file I/O whose memory address has the same cache-line alignment as the file
+//! offset.
 //!
-//! To copy between the page cache and memory that lies otherwise takes some processors
-//! three times as long.
+//! Copying between the page cache and a buffer with another alignment takes some
+//! processors three times as long.
 
 use std::cell::Cell;
 
 const CACHE_LINE_BYTES: u64 = 64;
-/// What a buffer must have more for [`misalignment`].
-pub(crate) const LARGEST_SHIFT: usize = 63;
-/// What a thread keeps of memory for [`AlignedBuffer`], at most.
-const MOST_KEPT_BYTES: usize = 512 * 1024;
+/// The largest padding that [`alignment_padding`] returns. A buffer needs this many bytes
+/// in addition to its content.
+pub(crate) const MAX_ALIGNMENT_PADDING: usize = 63;
+/// The largest buffer that a thread keeps for its next batch.
+const MAX_CACHED_BYTES: usize = 512 * 1024;
 
-/// How far into `memory` bytes should begin that go to this offset of a file, or come
-/// from it, so that both are as far behind a cache line.
-pub(crate) fn misalignment(memory: &[u8], offset: u64) -> usize {
+/// The number of bytes to skip at the start of `memory`, so that the next byte has the same
+/// position in its cache line as the byte at `offset` in the file.
+pub(crate) fn alignment_padding(memory: &[u8], offset: u64) -> usize {
     let distance = offset.wrapping_sub(memory.as_ptr().addr() as u64);
     usize::try_from(distance % CACHE_LINE_BYTES).unwrap_or_default()
 }
 
 thread_local! {
-    static OF_THIS_THREAD: Cell<Option<AlignedBuffer>> = const { Cell::new(None) };
+    static THREAD_BUFFER: Cell<Option<AlignedBuffer>> = const { Cell::new(None) };
 }
 
-/// Bytes that are gathered to be written at once. Past the capacity they are as right, and
-/// may lie otherwise.
+/// A buffer that collects bytes for one write to a file.
+///
+/// If the content outgrows the capacity, the buffer is reallocated. The content stays
+/// correct, but may no longer be aligned.
 #[derive(Default)]
 pub(crate) struct AlignedBuffer {
     memory: Vec<u8>,
-    /// Where in the memory they begin.
+    /// Index of the first byte of the content. The bytes before it are padding.
     start: usize,
 }
 
 impl AlignedBuffer {
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self {
-            memory: Vec::with_capacity(bytes + LARGEST_SHIFT),
+            memory: Vec::with_capacity(bytes + MAX_ALIGNMENT_PADDING),
             start: 0,
         }
     }
 
-    /// What this thread has kept, or else new memory. Threads that take turns do not hand
-    /// their memory to each other, which would have each wait for the other's cache lines.
-    pub(crate) fn of_this_thread(bytes: usize) -> Self {
-        let kept = OF_THIS_THREAD.take();
-        kept.unwrap_or_else(|| Self::with_capacity(bytes))
+    /// The buffer that this thread has cached, or a new one of this capacity.
+    ///
+    /// The cache is per thread. If committing threads passed one buffer on to each other,
+    /// each would wait for the cache lines of the thread before it.
+    pub(crate) fn from_thread_cache(bytes: usize) -> Self {
+        let cached = THREAD_BUFFER.take();
+        cached.unwrap_or_else(|| Self::with_capacity(bytes))
     }
 
-    pub(crate) fn keep_for_this_thread(mut self) {
-        // What a frame far beyond the usual made it grow to is not kept.
-        if self.memory.capacity() > MOST_KEPT_BYTES {
+    /// Clears the buffer and caches it for this thread.
+    pub(crate) fn into_thread_cache(mut self) {
+        // An unusually large frame may have grown the buffer. Such a buffer is freed.
+        if self.memory.capacity() > MAX_CACHED_BYTES {
             return;
         }
         self.memory.clear();
         self.start = 0;
-        OF_THIS_THREAD.set(Some(self));
+        THREAD_BUFFER.set(Some(self));
     }
 
-    /// Forgets them: what follows goes to this offset of the file.
-    pub(crate) fn begin(&mut self, offset: u64) {
+    /// Clears the buffer. The first byte appended afterwards belongs to this file offset.
+    pub(crate) fn restart_at(&mut self, offset: u64) {
         self.memory.clear();
-        self.start = misalignment(&self.memory, offset);
+        self.start = alignment_padding(&self.memory, offset);
         self.memory.resize(self.start, 0);
     }
 
@@ -71,8 +78,9 @@ impl AlignedBuffer {
         self.memory.len() - self.start
     }
 
-    /// What they may be appended to.
-    pub(crate) fn end(&mut self) -> &mut Vec<u8> {
+    /// The vector to append content to. It also contains the padding, so its length is not
+    /// the length of the content.
+    pub(crate) fn tail_mut(&mut self) -> &mut Vec<u8> {
         &mut self.memory
     }
 }
@@ -82,31 +90,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_gets_back_the_memory_that_it_kept_and_nothing_in_it() {
-        let mut gathered = AlignedBuffer::of_this_thread(100);
-        gathered.begin(5);
-        gathered.end().extend_from_slice(&[7; 100]);
-        let memory = gathered.memory.as_ptr();
-        gathered.keep_for_this_thread();
-        let again = AlignedBuffer::of_this_thread(100);
+    fn cached_buffer_is_reused_by_its_thread_and_is_empty() {
+        let mut buffer = AlignedBuffer::from_thread_cache(100);
+        buffer.restart_at(5);
+        buffer.tail_mut().extend_from_slice(&[7; 100]);
+        let memory = buffer.memory.as_ptr();
+        buffer.into_thread_cache();
+        let again = AlignedBuffer::from_thread_cache(100);
         assert_eq!((again.memory.as_ptr(), again.bytes()), (memory, &[][..]));
-        let mut other = AlignedBuffer::of_this_thread(100);
+        let mut other = AlignedBuffer::from_thread_cache(100);
         assert_ne!(other.memory.as_ptr(), memory);
-        other.end().resize(MOST_KEPT_BYTES + 1, 0);
-        other.keep_for_this_thread();
-        assert!(OF_THIS_THREAD.take().is_none());
+        other.tail_mut().resize(MAX_CACHED_BYTES + 1, 0);
+        other.into_thread_cache();
+        assert!(THREAD_BUFFER.take().is_none());
     }
 
     #[test]
-    fn what_is_gathered_lies_as_its_place_in_the_file_does() {
-        let mut gathered = AlignedBuffer::with_capacity(100);
+    fn buffer_content_is_aligned_like_its_file_offset() {
+        let mut buffer = AlignedBuffer::with_capacity(100);
         for offset in [0, 1, 28, 63, 64, 65, 1_000_003] {
-            gathered.begin(offset);
-            assert_eq!(gathered.bytes(), b"");
-            gathered.end().extend_from_slice(&[7; 100]);
-            assert_eq!((gathered.bytes(), gathered.len()), (&[7; 100][..], 100));
-            let place = gathered.bytes().as_ptr().addr() as u64;
-            assert_eq!(place % 64, offset % 64);
+            buffer.restart_at(offset);
+            assert_eq!(buffer.bytes(), b"");
+            buffer.tail_mut().extend_from_slice(&[7; 100]);
+            assert_eq!((buffer.bytes(), buffer.len()), (&[7; 100][..], 100));
+            let address = buffer.bytes().as_ptr().addr() as u64;
+            assert_eq!(address % 64, offset % 64);
         }
     }
 }

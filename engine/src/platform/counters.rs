@@ -1,9 +1,9 @@
-//! Counters that cost next to nothing to add to.
+//! Counters that are cheap to increment.
 //!
-//! What one thread at a time counts ([`SingleWriterCounter`]) is read and written without
-//! an atomic read-modify-write. What many threads count at once ([`ShardedCounter`]) is
-//! counted in one shard per thread, because a single counter would move from processor to
-//! processor with every addition.
+//! - [`SingleWriterCounter`]: one thread at a time adds to it, without an atomic
+//!   read-modify-write operation.
+//! - [`ShardedCounter`]: many threads add to it at the same time, each to its own shard. The
+//!   cache line of a single counter would move between processors with every addition.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,33 +11,48 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::platform::cache_padded::CachePadded;
 
-/// How often values of which size have come.
+/// A histogram of recorded values, such as the durations of syncs.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// let engine = Engine::open(Config::new(path))?;
+/// engine.namespace("alice", "editor")?.put(b"{}", WriteOptions::default())?;
+/// let syncs = engine.metrics().log_sync_us;
+/// // The last bucket has no upper bound.
+/// assert_eq!(syncs.counts.len(), syncs.bounds.len() + 1);
+/// assert!(syncs.count() >= 1);
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// The highest value of each bucket but the last, which has none.
+    /// Upper bounds of the buckets, inclusive and in ascending order. The last bucket has
+    /// no upper bound and is not listed.
     pub bounds: &'static [u64],
-    /// Values in each bucket: one more than there are bounds.
+    /// Number of values in each bucket. The numbers are not cumulative. There is one more
+    /// bucket than there are bounds.
     pub counts: Vec<u64>,
-    /// All values together.
+    /// Sum of all recorded values.
     pub sum: u64,
 }
 
 impl Histogram {
-    /// Values.
+    /// Number of recorded values.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
-/// A number that one thread at a time adds to.
+/// A counter that only one thread at a time may add to. Any thread may read it.
 #[derive(Default)]
 pub(crate) struct SingleWriterCounter(AtomicU64);
 
 impl SingleWriterCounter {
-    pub(crate) fn add(&self, more: u64) {
+    pub(crate) fn add(&self, amount: u64) {
         let now = self.0.load(Ordering::Relaxed);
-        self.0.store(now.wrapping_add(more), Ordering::Relaxed);
+        self.0.store(now.wrapping_add(amount), Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -45,11 +60,12 @@ impl SingleWriterCounter {
     }
 }
 
-/// A histogram that one thread at a time adds to.
+/// A histogram that only one thread at a time may add to. Any thread may read it.
 pub(crate) struct SingleWriterHistogram<const BOUNDS: usize> {
     bounds: &'static [u64; BOUNDS],
     sum: SingleWriterCounter,
     counts: [SingleWriterCounter; BOUNDS],
+    /// Number of values above the last bound.
     above: SingleWriterCounter,
 }
 
@@ -80,33 +96,35 @@ impl<const BOUNDS: usize> SingleWriterHistogram<BOUNDS> {
     }
 }
 
-/// Threads that have a place in each [`ShardedCounter`] to themselves, at most; 128 bytes each.
+/// Number of threads that have their own shard in each [`ShardedCounter`]. A shard uses 128
+/// bytes. Further threads share one atomic counter.
 const OWN_SHARDS: usize = 64;
 
-/// The place of a thread that has not asked for one yet, and of one that got none.
+/// Shard index of a thread that has not requested a shard yet.
 const UNASSIGNED: usize = usize::MAX;
 
+/// Shard index of a thread that uses the shared atomic counter.
 const SHARED: usize = usize::MAX - 1;
 
-/// Places that threads have given back.
+/// Shard indexes that ended threads have returned.
 static FREE_SHARDS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-/// Those from here on nobody ever had.
+/// The lowest shard index that no thread has used yet.
 static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(UNASSIGNED) };
-    static LEASE: ShardLease = ShardLease::take();
+    static LEASE: ShardLease = ShardLease::acquire();
 }
 
-/// A thread's place, which the next one gets when it ends.
+/// The shard index of a thread. The index is returned when the thread ends.
 struct ShardLease(usize);
 
 impl ShardLease {
-    fn take() -> Self {
+    fn acquire() -> Self {
         let mut free = FREE_SHARDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = free.pop();
-        Self(place.unwrap_or_else(|| NEXT_SHARD.fetch_add(1, Ordering::Relaxed)))
+        let shard = free.pop();
+        Self(shard.unwrap_or_else(|| NEXT_SHARD.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
@@ -118,18 +136,20 @@ impl Drop for ShardLease {
     }
 }
 
-/// A number that many threads add to, each in a place of its own, so that no processor
-/// waits for another, nor for an atomic operation; those that come when there are many
-/// already, in one.
+/// A counter that many threads may add to at the same time.
+///
+/// Up to [`OWN_SHARDS`] threads have their own shards. They do not wait for other processors
+/// and need no atomic read-modify-write operation. All further threads add to one shared
+/// atomic counter.
 pub(crate) struct ShardedCounter {
-    own: [CachePadded<SingleWriterCounter>; OWN_SHARDS],
+    shards: [CachePadded<SingleWriterCounter>; OWN_SHARDS],
     shared: CachePadded<AtomicU64>,
 }
 
 impl Default for ShardedCounter {
     fn default() -> Self {
         Self {
-            own: std::array::from_fn(|_| CachePadded::default()),
+            shards: std::array::from_fn(|_| CachePadded::default()),
             shared: CachePadded::default(),
         }
     }
@@ -137,40 +157,45 @@ impl Default for ShardedCounter {
 
 impl ShardedCounter {
     pub(crate) fn add_one(&self) {
-        match self.own.get(SHARD.get()) {
+        match self.shards.get(SHARD.get()) {
             Some(CachePadded(count)) => count.add(1),
-            None => self.add_one_slowly(),
+            None => self.add_one_slow(),
         }
     }
 
     #[cold]
-    fn add_one_slowly(&self) {
+    fn add_one_slow(&self) {
         if SHARD.get() == UNASSIGNED {
-            // A thread that is ending can have none any more.
-            let place = LEASE.try_with(|lease| lease.0);
-            let own = place.ok().filter(|place| *place < OWN_SHARDS);
-            SHARD.set(own.unwrap_or(SHARED));
+            // A thread that is ending has already returned its shard, and uses the shared counter.
+            let leased = LEASE.try_with(|lease| lease.0);
+            let shard = leased.ok().filter(|shard| *shard < OWN_SHARDS);
+            SHARD.set(shard.unwrap_or(SHARED));
         }
-        match self.own.get(SHARD.get()) {
+        match self.shards.get(SHARD.get()) {
             Some(CachePadded(count)) => count.add(1),
             None => drop(self.shared.0.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
     pub(crate) fn sum(&self) -> u64 {
-        let own: u64 = self.own.iter().map(|CachePadded(count)| count.get()).sum();
-        own + self.shared.0.load(Ordering::Relaxed)
+        let sharded: u64 = self
+            .shards
+            .iter()
+            .map(|CachePadded(count)| count.get())
+            .sum();
+        sharded + self.shared.0.load(Ordering::Relaxed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::metrics::{BATCH_WRITES_BOUNDS, LOG_SYNC_BOUNDS_US};
+
+    const BOUNDS: [u64; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048];
 
     #[test]
-    fn a_value_is_in_the_bucket_whose_bound_it_does_not_exceed() {
-        let buckets = SingleWriterHistogram::new(&BATCH_WRITES_BOUNDS);
+    fn value_is_counted_in_the_first_bucket_with_a_bound_not_below_it() {
+        let buckets = SingleWriterHistogram::new(&BOUNDS);
         for value in [1, 1, 2, 3, 4, 5, 2048, 2049, 4000] {
             buckets.add(value);
         }
@@ -178,13 +203,12 @@ mod tests {
         assert_eq!(histogram.counts, [2, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!((histogram.count(), histogram.sum), (9, 8113));
         assert_eq!(histogram.counts.len(), histogram.bounds.len() + 1);
-        assert!(LOG_SYNC_BOUNDS_US.is_sorted() && BATCH_WRITES_BOUNDS.is_sorted());
     }
 
     #[test]
-    fn what_many_threads_count_is_exact() {
+    fn sharded_counter_with_more_threads_than_shards_is_exact() {
         let count = ShardedCounter::default();
-        // More at once than there are places, and others after them.
+        // Each round runs more threads than there are shards. Later rounds reuse shards.
         let barrier = std::sync::Barrier::new(OWN_SHARDS + 10);
         for _ in 0..3 {
             std::thread::scope(|scope| {
@@ -201,7 +225,7 @@ mod tests {
         assert!(count.shared.0.load(Ordering::Relaxed) >= 3 * 10_000);
         assert!(
             count
-                .own
+                .shards
                 .iter()
                 .filter(|CachePadded(n)| n.get() > 0)
                 .count()

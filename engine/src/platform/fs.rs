@@ -1,76 +1,141 @@
-//! The seam to the file system: every operation of the log, the blobs and the
-//! manifest passes it, so that a simulated disk can lose, tear and refuse at each.
+//! The interface between the engine and the file system.
 //!
-//! It knows files and directories, and nothing of what is in them. (sled does its
-//! own I/O: the catalogue is derived and may be lost.)
+//! The engine reads and writes the log, the blobs and the manifest through the traits [`Fs`]
+//! and [`File`]. It does not use them for the lock file and the catalogue. sled does its own
+//! I/O, and the catalogue can be rebuilt from the log.
+//!
+//! [`Disk`] is the file system of the operating system. Tests set [`crate::Config::fs`] to a
+//! simulated disk that loses unsynced writes, tears writes, or lets an operation fail.
 
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-/// An open file. Every call names its offset, so one handle serves many threads.
+/// An open file.
+///
+/// All reads and writes pass an offset, and a file has no current position. So threads can
+/// use one handle at the same time. All methods block until the operation is complete.
 pub trait File: Send + Sync {
     /// Reads exactly `buffer.len()` bytes at `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` where the file ends before that.
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before that.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all of `bytes` at `offset`. On an error any part of it may have been
-    /// written.
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-
-    /// Puts what was written, and the length, on stable storage (`fdatasync`).
-    fn sync(&self) -> io::Result<()>;
-
-    /// Cuts or extends the file.
-    fn set_len(&self, len: u64) -> io::Result<()>;
-
-    /// Its length in bytes.
-    fn len(&self) -> io::Result<u64>;
-
-    /// Whether it holds no byte.
+    /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
-    /// As [`File::len`].
+    /// After an error, any part of `bytes` may have been written.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Flushes the content and the length of the file to stable storage (`fdatasync`).
+    ///
+    /// # Errors
+    /// After an error, it is unknown which of the earlier writes are on stable storage.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Truncates the file to `len` bytes, or extends it with zeros.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// The length of the file in bytes.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Returns true if the length of the file is 0.
+    ///
+    /// # Errors
+    /// The errors of [`File::len`].
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 }
 
 /// A file system.
+///
+/// The engine needs three guarantees. After [`File::sync`], the content and the length of
+/// the file survive a power cut. After [`Fs::sync_dir`], the names in the directory survive
+/// a power cut. [`Fs::rename`] is atomic. All methods block until the operation is complete.
+///
+/// An implementation must return the errors that the operating system returns for the same
+/// failure. The engine checks the [`io::ErrorKind`] and the raw OS error.
 pub trait Fs: Send + Sync {
-    /// Opens a file for reading.
+    /// Opens an existing file for reading.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the file does not exist.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// Opens a file for writing and reading; it must exist.
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the file does not exist.
     fn open_for_write(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// Creates a file for writing and reading; it must not exist.
+    /// Creates a new file and opens it for reading and writing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if the file exists.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// Renames a file, replacing what has the new name.
+    /// Renames a file. An existing file named `to` is replaced.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if `from` does not exist.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file's name. Who has it open goes on reading.
+    /// Removes the name of a file. Handles that are already open remain usable.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the file does not exist.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a directory, and those above it, where they are missing.
+    /// Creates a directory and its missing parents. Succeeds if the directory already
+    /// exists.
+    ///
+    /// # Errors
+    /// Any error of the file system.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Puts the names in a directory on stable storage (`fsync` on it).
+    /// Flushes the names in a directory to stable storage (`fsync` of the directory).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the directory does not exist.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// The files of a directory, in no order.
+    /// The paths of all entries of a directory, in unspecified order.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the directory does not exist.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 }
 
-/// What users store is nobody else's business on the machine.
+/// Permissions of new files. Other users of the machine must not read stored documents.
 const OWNER_ONLY_FILE: u32 = 0o600;
+/// Permissions of new directories. Other users of the machine must not list or enter them.
 const OWNER_ONLY_DIR: u32 = 0o700;
 
 /// The file system of the operating system.
+///
+/// New files have mode 0600 and new directories mode 0700, so that other users of the
+/// machine cannot read stored documents.
+///
+/// ```
+/// use prefd_engine::fs::{Disk, Fs};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path();
+/// let file = Disk.create(&dir.join("example"))?;
+/// file.write_all_at(b"{}", 0)?;
+/// file.sync()?;
+/// Disk.sync_dir(dir)?;
+/// assert_eq!(Disk.list(dir)?, [dir.join("example")]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 

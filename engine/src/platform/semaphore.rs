@@ -1,5 +1,7 @@
-//! A counting semaphore. A semaphore of one hands out turns: unlike a lock it guards no
-//! data, and may be held across file operations.
+//! A counting semaphore.
+//!
+//! A semaphore with one permit serializes its callers. Unlike a mutex, it guards no data,
+//! and a permit may be held during file operations.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -9,7 +11,7 @@ pub(crate) struct Semaphore {
     returned: Condvar,
 }
 
-/// One permit, until it is dropped.
+/// One permit. Dropping it returns the permit to the semaphore.
 pub(crate) struct SemaphorePermit<'a>(&'a Semaphore);
 
 impl Semaphore {

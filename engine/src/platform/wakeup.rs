@@ -1,9 +1,10 @@
-//! The wakeup of a background thread.
+//! Waking and stopping a background thread.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Wakes a background thread when there is work, and tells it to stop.
+/// A signal for one background thread: it wakes the thread when work arrives, and tells it
+/// to stop.
 #[derive(Default)]
 pub(crate) struct Wakeup {
     state: Mutex<WakeupState>,
@@ -21,19 +22,20 @@ impl Wakeup {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the thread that there is work.
+    /// Wakes the thread. A notification before the next [`Self::wait`] is not lost.
     pub(crate) fn notify(&self) {
         self.lock().is_notified = true;
         self.changed.notify_all();
     }
 
-    /// Tells the thread to stop.
+    /// Tells the thread to stop. This cannot be undone.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// Blocks until there is work. Returns false once it is closed.
+    /// Blocks until [`Self::notify`] or [`Self::close`] is called. Returns false after
+    /// [`Self::close`].
     pub(crate) fn wait(&self) -> bool {
         let mut state = self
             .changed
@@ -43,7 +45,7 @@ impl Wakeup {
         !state.is_closed
     }
 
-    /// Sleeps for this long, or until it is closed.
+    /// Blocks for `time`, or until [`Self::close`] is called.
     pub(crate) fn sleep(&self, time: Duration) {
         let waited = self
             .changed

@@ -151,7 +151,7 @@ impl BlobStore {
             written: 0,
             buffer: AlignedBuffer::with_capacity(WRITE_BUFFER_BYTES),
         };
-        writer.buffer.begin(0);
+        writer.buffer.restart_at(0);
         writer.write(&file_header::encode_header(KIND, low_half(id), self.store))?;
         Ok(writer)
     }
@@ -359,10 +359,10 @@ impl BlobWriter {
         loop {
             let room = WRITE_BUFFER_BYTES - self.buffer.len();
             let Some((now, later)) = bytes.split_at_checked(room) else {
-                self.buffer.end().extend_from_slice(bytes);
+                self.buffer.tail_mut().extend_from_slice(bytes);
                 return Ok(());
             };
-            self.buffer.end().extend_from_slice(now);
+            self.buffer.tail_mut().extend_from_slice(now);
             self.flush()?;
             bytes = later;
         }
@@ -374,7 +374,7 @@ impl BlobWriter {
             .write_all_at(self.buffer.bytes(), self.written)
             .map_err(|error| Error::io("write", &self.path, error))?;
         self.written += self.buffer.len() as u64;
-        self.buffer.begin(self.written);
+        self.buffer.restart_at(self.written);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::model::error::{Error, Result};
 use crate::model::ids::{Offset, SegmentId};
 use crate::model::limits::Usage;
 use crate::model::names::Names;
-use crate::platform::aligned::{AlignedBuffer, LARGEST_SHIFT, misalignment};
+use crate::platform::aligned::{AlignedBuffer, MAX_ALIGNMENT_PADDING, alignment_padding};
 use crate::platform::fs::{File, Fs};
 use crate::storage::log::failure::LogFailure;
 use crate::storage::log::sync_latency::SyncLatency;
@@ -36,7 +36,8 @@ const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 /// long again. Unsynced writes are faster too, because the page cache already has the pages. A
 /// larger value would delay the sync that has to write the zeros.
 const PREALLOCATED_BYTES: usize = 512 * 1024;
-static ZEROS: [u8; PREALLOCATED_BYTES + LARGEST_SHIFT] = [0; PREALLOCATED_BYTES + LARGEST_SHIFT];
+static ZEROS: [u8; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING] =
+    [0; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING];
 
 /// The segment that frames are appended to.
 pub(crate) struct ActiveSegment {
@@ -155,7 +156,7 @@ impl ActiveSegment {
     /// Begins a batch at the current end of the segment.
     pub(super) fn begin_batch(&mut self) {
         self.batch.start = self.savepoint();
-        self.buffer = AlignedBuffer::of_this_thread(WRITE_BUFFER_BYTES);
+        self.buffer = AlignedBuffer::from_thread_cache(WRITE_BUFFER_BYTES);
     }
 
     /// The savepoint that rolls back the entire batch.
@@ -166,7 +167,7 @@ impl ActiveSegment {
     /// Adds the batch to the segment and returns what was added.
     pub(super) fn end_batch(&mut self) -> AppendBatch {
         self.bytes += self.batch.bytes;
-        std::mem::take(&mut self.buffer).keep_for_this_thread();
+        std::mem::take(&mut self.buffer).into_thread_cache();
         std::mem::take(&mut self.batch)
     }
 
@@ -231,9 +232,9 @@ impl ActiveSegment {
             unsynced_bytes: u32::try_from(offset - self.synced_bytes).map_err(|_| too_long())?,
         };
         if self.buffer.bytes().is_empty() {
-            self.buffer.begin(offset);
+            self.buffer.restart_at(offset);
         }
-        let frame_bytes = frame.encode(commit_info, self.buffer.end());
+        let frame_bytes = frame.encode(commit_info, self.buffer.tail_mut());
         let entry = SummaryEntry {
             hash: frame.hash,
             revision,
@@ -252,7 +253,7 @@ impl ActiveSegment {
         );
         self.last_revision = self.last_revision.max(revision);
         if self.buffer.len() + frame.inline.len() <= WRITE_BUFFER_BYTES {
-            self.buffer.end().extend_from_slice(&frame.inline);
+            self.buffer.tail_mut().extend_from_slice(&frame.inline);
             return Ok(entry);
         }
         self.write_buffered_before(frame.inline.len() as u64)?;
@@ -278,7 +279,7 @@ impl ActiveSegment {
     /// Returns the number of revisions that become unused.
     pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) -> Result<u64, LogFailure> {
         let revisions = self.batch.revisions - savepoint.revisions;
-        self.buffer.begin(self.bytes + savepoint.bytes);
+        self.buffer.restart_at(self.bytes + savepoint.bytes);
         self.batch.bytes = savepoint.bytes;
         self.batch.revisions = savepoint.revisions;
         self.last_revision = savepoint.last_revision;
@@ -305,7 +306,7 @@ impl ActiveSegment {
             self.file
                 .write_all_at(self.buffer.bytes(), end - self.buffer.len() as u64)
                 .map_err(|error| Error::io("write", &self.path, error))?;
-            self.buffer.begin(end);
+            self.buffer.restart_at(end);
         }
         Ok(())
     }
@@ -326,7 +327,7 @@ impl ActiveSegment {
             return;
         }
         let ahead = usize::try_from(self.bytes).unwrap_or(PREALLOCATED_BYTES);
-        let shift = misalignment(&ZEROS, self.bytes);
+        let shift = alignment_padding(&ZEROS, self.bytes);
         let zeros = ZEROS.get(shift..shift + ahead.min(PREALLOCATED_BYTES));
         let zeros = zeros.unwrap_or_default();
         if self.file.write_all_at(zeros, self.bytes).is_err() {
