@@ -45,7 +45,7 @@ use crate::model::stat::Stat;
 /// let dir = tempfile::tempdir()?;
 /// let engine = Engine::open(Config::new(dir.path()))?;
 /// let namespace = engine.namespace("alice", "web")?;
-/// namespace.put(br#"{"theme":"dark"}"#, WriteOptions::default())?;
+/// namespace.write(br#"{"theme":"dark"}"#, WriteOptions::default())?;
 ///
 /// let entries = engine.list("alice", None, 100)?;
 /// assert_eq!(entries[0].client, "web");
@@ -68,7 +68,7 @@ pub struct CatalogueEntry {
 /// let dir = tempfile::tempdir()?;
 /// let engine = Engine::open(Config::new(dir.path()))?;
 /// for client in ["web", "phone"] {
-///     engine.namespace("alice", client)?.put(b"{}", WriteOptions::default())?;
+///     engine.namespace("alice", client)?.write(b"{}", WriteOptions::default())?;
 /// }
 /// let usage = engine.usage("alice")?;
 /// assert_eq!((usage.namespaces, usage.keys, usage.bytes), (2, 0, 4));

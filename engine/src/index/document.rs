@@ -36,10 +36,10 @@ use crate::storage::log::reader::Frame;
 /// let dir = tempfile::tempdir()?;
 /// let engine = Engine::open(Config::new(dir.path()))?;
 /// let namespace = engine.namespace("alice", "web")?;
-/// namespace.put(br#"{"theme":"dark","zoom":2}"#, WriteOptions::default())?;
+/// namespace.write(br#"{"theme":"dark","zoom":2}"#, WriteOptions::default())?;
 ///
 /// let document = namespace.get()?.ok_or("not found")?;
-/// namespace.delete(WriteOptions::default())?;
+/// namespace.write(prefd_engine::Change::Delete, WriteOptions::default())?;
 /// assert_eq!(document.read()?, br#"{"theme":"dark","zoom":2}"#);
 /// assert_eq!(document.keys().collect::<Vec<_>>(), ["theme", "zoom"]);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
@@ -299,7 +299,7 @@ enum ChunkSource {
 /// let dir = tempfile::tempdir()?;
 /// let engine = Engine::open(Config::new(dir.path()))?;
 /// let namespace = engine.namespace("alice", "web")?;
-/// namespace.put(br#"{"zoom":2}"#, WriteOptions::default())?;
+/// namespace.write(br#"{"zoom":2}"#, WriteOptions::default())?;
 ///
 /// let document = namespace.get()?.ok_or("not found")?;
 /// let mut zoom = Vec::new();

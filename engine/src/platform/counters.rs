@@ -18,7 +18,7 @@ use crate::platform::cache_padded::CachePadded;
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path();
 /// let engine = Engine::open(Config::new(path))?;
-/// engine.namespace("alice", "editor")?.put(b"{}", WriteOptions::default())?;
+/// engine.namespace("alice", "editor")?.write(b"{}", WriteOptions::default())?;
 /// let syncs = engine.metrics().log_sync_us;
 /// // The last bucket has no upper bound.
 /// assert_eq!(syncs.counts.len(), syncs.bounds.len() + 1);
