@@ -1,15 +1,15 @@
-//! Counters that any thread may add to: what has happened, and how many there are now.
+//! Counters and gauges that any thread may update without a lock.
 //!
-//! **Architecture Invariant:** this is the ground floor. It imports nothing from the
+//! **Architecture Invariant:** this is the lowest layer. It imports nothing from the
 //! rest of the crate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Something that only grows.
+/// A number of events. It only grows.
 #[derive(Default)]
-pub(crate) struct Count(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
-impl Count {
+impl Counter {
     pub(crate) fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -19,17 +19,18 @@ impl Count {
     }
 }
 
-/// How many there are of something now.
+/// The current number of something, such as open connections.
 #[derive(Default)]
 pub(crate) struct Gauge(AtomicU64);
 
-/// One of those that a [`Gauge`] counts, until it is dropped.
-pub(crate) struct Counted<'a>(&'a Gauge);
+/// Counts as one in a [`Gauge`] until it is dropped.
+pub(crate) struct GaugeGuard<'a>(&'a Gauge);
 
 impl Gauge {
-    pub(crate) fn count(&self) -> Counted<'_> {
+    /// Adds one. Dropping the guard subtracts it again.
+    pub(crate) fn enter(&self) -> GaugeGuard<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(self)
+        GaugeGuard(self)
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -37,7 +38,7 @@ impl Gauge {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use crate::api::Handler;
 use crate::auth::Authenticator;
 use crate::auth::setup::{IdentityError, authenticator, local_keys};
-use crate::net::{Carrier, Standing};
-use crate::serve::{ServeError, carrier, handler};
+use crate::net::{ConnectionServer, ConnectionState};
+use crate::serve::{ServeError, connection_server, handler};
 use crate::settings::Settings;
 use crate::store::{Bulk, Engine, Prepared, Store};
 use crate::transfer::Lines;
@@ -42,7 +42,7 @@ impl KeyFiles<'_> {
 
 /// A server without a listener.
 pub struct Server {
-    carrier: Carrier<Handler>,
+    connections: ConnectionServer<Handler>,
     /// Held, since its end tells connections to stop.
     _stop: watch::Sender<()>,
     stopping: watch::Receiver<()>,
@@ -66,7 +66,7 @@ impl Server {
         let handler = build().map_err(|error: ServeError| error.to_string())?;
         let (stop, stopping) = watch::channel(());
         Ok(Self {
-            carrier: carrier(&settings, handler),
+            connections: connection_server(&settings, handler),
             _stop: stop,
             stopping,
         })
@@ -74,9 +74,9 @@ impl Server {
 
     /// Serves one connection to its end.
     pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) {
-        let standing = Standing::new(Instant::now());
+        let state = ConnectionState::new(Instant::now());
         let stopping = self.stopping.clone();
-        self.carrier.carry(stream, &standing, stopping).await;
+        self.connections.run(stream, &state, stopping).await;
     }
 }
 

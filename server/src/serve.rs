@@ -15,5 +15,5 @@ mod systemd;
 
 pub(crate) use error::ServeError;
 #[cfg(feature = "fuzzing")]
-pub(crate) use parts::{carrier, handler};
+pub(crate) use parts::{connection_server, handler};
 pub(crate) use server::{check_settings, run};

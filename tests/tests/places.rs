@@ -123,7 +123,7 @@ fn of_equals_who_has_waited_longest_goes() {
     let _newcomer = comes(&server);
     assert!(is_closed(&mut first));
     assert_eq!(get(&mut second, "xyz", &token()), "{\"a\":1}");
-    server.wait_for_log("all places are taken");
+    server.wait_for_log("connection limit reached");
 }
 
 #[test]

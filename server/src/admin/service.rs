@@ -16,7 +16,7 @@ use crate::admin::token::AdminToken;
 use crate::auth::bearer;
 use crate::auth::outgoing::is_of_this_machine;
 use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
-use crate::net::{Caller, Service};
+use crate::net::{ConnectionContext, Service};
 use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
 
 const TEXT: HeaderValue = HeaderValue::from_static(METRICS_TYPE);
@@ -32,19 +32,19 @@ pub(crate) struct Admin {
 impl Service for Admin {
     type Connection = ();
 
-    fn answer(
+    fn respond(
         &self,
         request: Request<Incoming>,
-        caller: &Caller<'_, ()>,
-        see: impl FnOnce(&Response<Body>) + Send,
+        connection: &ConnectionContext<'_, ()>,
+        on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let exchange = Exchange::begin();
         let (parts, mut body) = request.into_parts();
         async move {
-            let outcome = unpanicked(pin!(self.operate(&parts, &mut body, caller))).await;
+            let outcome = unpanicked(pin!(self.operate(&parts, &mut body, connection))).await;
             let is_read = body.is_end_stream();
             let (response, _) = exchange.end(outcome, &parts.method, name(&parts), NOBODY, is_read);
-            see(&response);
+            on_response(&response);
             Ok(response)
         }
     }
@@ -52,14 +52,19 @@ impl Service for Admin {
 
 impl Admin {
     /// Judges the request, and carries it out.
-    async fn operate(&self, parts: &Parts, body: &mut Incoming, caller: &Caller<'_, ()>) -> Answer {
+    async fn operate(
+        &self,
+        parts: &Parts,
+        body: &mut Incoming,
+        connection: &ConnectionContext<'_, ()>,
+    ) -> Answer {
         let path = parts.uri.path();
         if let Some(probe) = Probe::of(path) {
             only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
             return Ok(self.health.answer(probe));
         }
         self.authorize(&parts.headers)?;
-        caller.standing.is_granted();
+        connection.state.record_granted();
         match path {
             "/metrics" => {
                 only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;

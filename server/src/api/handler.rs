@@ -22,7 +22,7 @@ use crate::http::{
     Route, Verdict, etag, found, media_type, no_content, not_modified, precondition_failed,
     unmodified, unpanicked,
 };
-use crate::net::{Caller, Service};
+use crate::net::{ConnectionContext, Service};
 use crate::store::{Change, Name, Precondition, Revisions, Store};
 use crate::telemetry::{Health, Kind, Probe, Requests};
 
@@ -78,11 +78,11 @@ impl Service for Handler {
 
     /// What this returns is as small as it can be, since each request has memory allocated
     /// for it.
-    fn answer(
+    fn respond(
         &self,
         request: Request<Incoming>,
-        caller: &Caller<'_, LastToken>,
-        see: impl FnOnce(&Response<Body>) + Send,
+        connection: &ConnectionContext<'_, LastToken>,
+        on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let exchange = Exchange::begin();
         // Outside, so that there is no room for the request as well.
@@ -90,7 +90,7 @@ impl Service for Handler {
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
             let user = AtomicU64::new(NOBODY);
-            let operation = self.operate(&parts, route, &mut body, caller, &exchange, &user);
+            let operation = self.operate(&parts, route, &mut body, connection, &exchange, &user);
             let outcome = unpanicked(pin!(operation)).await;
             let (kind, name) = match route {
                 Some(_) => (Kind::Preferences, Route::TEMPLATE),
@@ -104,7 +104,7 @@ impl Service for Handler {
             }
             let status = response.status();
             self.requests.count(kind, &parts.method, status, took);
-            see(&response);
+            on_response(&response);
             Ok(response)
         }
     }
@@ -126,7 +126,7 @@ impl Handler {
         parts: &Parts,
         route: Option<Route<'_>>,
         body: &mut Incoming,
-        caller: &Caller<'_, LastToken>,
+        connection: &ConnectionContext<'_, LastToken>,
         exchange: &Exchange,
         user: &AtomicU64,
     ) -> Answer {
@@ -149,7 +149,7 @@ impl Handler {
         })?;
         let claims = self
             .authenticator
-            .authenticate(&parts.headers, &caller.state, exchange.now())
+            .authenticate(&parts.headers, &connection.service_state, exchange.now())
             .await?;
         if tracing::enabled!(tracing::Level::INFO) {
             user.store(self.store.pseudonym(&claims.user), Ordering::Relaxed);
@@ -166,7 +166,7 @@ impl Handler {
         {
             return Err(Refusal::new(Code::NotFound, "There is no such client."));
         }
-        caller.standing.is_granted();
+        connection.state.record_granted();
         let name = Name {
             user: &claims.user,
             client: &client_id,

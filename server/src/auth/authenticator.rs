@@ -16,7 +16,7 @@ use crate::auth::last_token::LastToken;
 use crate::auth::provider::Provider;
 use crate::auth::rules::{Denial, Rules};
 use crate::auth::token_cache::TokenCache;
-use crate::counters::Count;
+use crate::counters::Counter;
 use crate::http::Refusal;
 
 /// Bytes of a token, at most; what an identity provider makes is far below.
@@ -52,8 +52,8 @@ pub(crate) struct Authenticator {
 /// How tokens came to be believed, or not.
 #[derive(Default)]
 pub(crate) struct Counts {
-    pub(crate) remembered: Count,
-    pub(crate) judged: Count,
+    pub(crate) remembered: Counter,
+    pub(crate) judged: Counter,
 }
 
 impl Authenticator {

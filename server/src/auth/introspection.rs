@@ -22,7 +22,7 @@ use crate::auth::outgoing::{Endpoint, Outgoing, OutgoingError};
 use crate::auth::provider::{FetchError, Provider};
 use crate::auth::rules::{Denial, Rules};
 use crate::auth::token_cache::TokenCache;
-use crate::counters::Count;
+use crate::counters::Counter;
 
 /// Questions at a time.
 pub(super) const MAX_QUESTIONS: usize = 64;
@@ -138,8 +138,8 @@ pub(crate) struct Introspection {
     turns: [Mutex<()>; MAX_QUESTIONS],
     /// When the issuer could not be reached.
     failed: Lock<Option<Instant>>,
-    asked: Count,
-    unanswered: Count,
+    asked: Counter,
+    unanswered: Counter,
 }
 
 impl Introspection {
@@ -162,8 +162,8 @@ impl Introspection {
             bad: TokenCache::new(entries),
             turns: [const { Mutex::const_new(()) }; MAX_QUESTIONS],
             failed: Lock::default(),
-            asked: Count::default(),
-            unanswered: Count::default(),
+            asked: Counter::default(),
+            unanswered: Counter::default(),
         }
     }
 
@@ -259,12 +259,12 @@ impl Introspection {
     }
 
     /// Questions.
-    pub(crate) fn asked(&self) -> &Count {
+    pub(crate) fn asked(&self) -> &Counter {
         &self.asked
     }
 
     /// Those that were not answered.
-    pub(crate) fn unanswered(&self) -> &Count {
+    pub(crate) fn unanswered(&self) -> &Counter {
         &self.unanswered
     }
 

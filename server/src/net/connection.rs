@@ -1,5 +1,6 @@
-//! One connection: what hyper leaves to us. A client that takes nothing is given up,
-//! and one that is still sending gets its answer before the socket goes.
+//! Serves one connection with hyper, and adds what hyper does not do: a timeout for
+//! writes that make no progress, and a lingering close, so that a client that is still
+//! sending can read its response.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,72 +23,79 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use crate::http::Body;
-use crate::net::pace::Paced;
-use crate::net::places::Standing;
+use crate::net::connection_limit::ConnectionState;
+use crate::net::minimum_rate::MinimumRateStream;
 
-/// Time for a client whose upload was refused to stop sending and take its answer.
-const LINGER: Duration = Duration::from_secs(10);
-/// What hyper may hold of a head, of a body that comes, or of an answer that is not
-/// taken. So a head may be that long; the longest target that hyper tells from one that
-/// is too long (65,534 bytes; else 414) has room in it.
+/// How long a client whose upload was refused may take to stop sending and to read its
+/// response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Size of hyper's buffer per direction: for a request head, for a piece of a body, and
+/// for response bytes that the client has not read. It also limits the length of a head.
+/// It leaves room for the longest request target that hyper accepts: 65,534 bytes (a
+/// longer one gets 414).
 pub(crate) const BUFFER_BYTES: usize = 80 * 1024;
-/// Bytes discarded at once.
+/// Size of the buffer into which bytes are discarded.
 const DISCARD_BYTES: usize = 64 * 1024;
 
-/// A socket on which a write that makes no progress fails in the end: hyper has no
-/// timeout for that.
-pub(super) struct Socket<S> {
+/// A stream on which a write fails if it makes no progress for `write_timeout`. hyper
+/// has no timeout for writes.
+struct WriteTimeoutStream<S> {
     io: TokioIo<S>,
     write_timeout: Duration,
-    /// Runs while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs while a write is pending.
+    stall_timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    pub(crate) fn new(stream: S, write_timeout: Duration) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> WriteTimeoutStream<S> {
+    fn new(stream: S, write_timeout: Duration) -> Self {
         Self {
             io: TokioIo::new(stream),
             write_timeout,
-            stalled: None,
+            stall_timer: None,
         }
     }
 
-    fn watch<T>(
+    /// Starts the timer when a write is pending, and stops it when the write is done.
+    fn check_stall<T>(
         &mut self,
         outcome: Poll<io::Result<T>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
-            self.stalled = None;
+            self.stall_timer = None;
             return outcome;
         }
         let timeout = self.write_timeout;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(stalled.as_mut().poll(context));
-        tracing::debug!("a client takes nothing of its answer");
+        let stall_timer = self
+            .stall_timer
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(stall_timer.as_mut().poll(context));
+        tracing::debug!("write timeout: the client does not read its response");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Socket<Paced<'_, S>> {
-    /// Gives the socket up. Closed while bytes of the client are unread or on their
-    /// way, the kernel would answer them with a reset, which can overtake and destroy
-    /// what the client has not read yet (RFC 9112 section 9.6). So only the sending
-    /// side is closed, and what still comes is discarded.
-    pub(crate) async fn linger(self) {
-        let mut stream = self.io.into_inner().into_leaving();
+impl<S: AsyncRead + AsyncWrite + Unpin> WriteTimeoutStream<MinimumRateStream<'_, S>> {
+    /// Closes the socket without destroying the response (RFC 9112 section 9.6).
+    ///
+    /// If the socket were closed while bytes from the client are unread or on their way,
+    /// the kernel would send a reset. The reset can reach the client before it has read
+    /// the response, which is then lost. So only the sending side is closed, and bytes
+    /// that still arrive are discarded.
+    async fn linger(self) {
+        let mut stream = self.io.into_inner().into_draining();
         let discard = async {
             stream.shutdown().await?;
             let mut buffer = vec![0; DISCARD_BYTES];
             while stream.read(&mut buffer).await? > 0 {}
             io::Result::Ok(())
         };
-        // Whether it ends by itself, by an error or by the clock: it is over.
-        let _ = tokio::time::timeout(LINGER, discard).await;
+        // The connection is over, even if discarding fails or times out.
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, discard).await;
     }
 }
 
-impl<S: AsyncRead + Unpin> Read for Socket<S> {
+impl<S: AsyncRead + Unpin> Read for WriteTimeoutStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -97,25 +105,25 @@ impl<S: AsyncRead + Unpin> Read for Socket<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Write for WriteTimeoutStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.watch(outcome, context)
+        self.check_stall(outcome, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_flush(context);
-        self.watch(outcome, context)
+        self.check_stall(outcome, context)
     }
 
-    /// With TLS there is a last word to be written.
+    /// With TLS, a shutdown writes a `close_notify` alert, which can stall.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_shutdown(context);
-        self.watch(outcome, context)
+        self.check_stall(outcome, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -128,105 +136,115 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Socket<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.io).poll_write_vectored(context, slices);
-        self.watch(outcome, context)
+        self.check_stall(outcome, context)
     }
 }
 
-/// A connection, as the service sees it that answers its requests.
-pub(crate) struct Caller<'a, C> {
-    /// The service's own, from one request to the next.
-    pub(crate) state: C,
-    pub(crate) standing: &'a Standing,
+/// What a service knows about the connection of a request.
+pub(crate) struct ConnectionContext<'a, C> {
+    /// The service's own state. It lives as long as the connection.
+    pub(crate) service_state: C,
+    pub(crate) state: &'a ConnectionState,
 }
 
-/// What answers the requests of connections.
+/// Responds to the requests of connections.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// What it remembers of a connection from one request to the next.
+    /// State that the service keeps from one request of a connection to the next.
     type Connection: Default + Send + Sync;
 
-    /// Answers a request, whatever happens; `see` is shown what is answered. Tells the
-    /// caller's standing of a request that is granted.
-    fn answer(
+    /// Responds to a request. A failure becomes an error response.
+    ///
+    /// The service calls [`ConnectionState::record_granted`] if it grants the request,
+    /// and `on_response` with the response before it returns it.
+    fn respond(
         &self,
         request: Request<Incoming>,
-        caller: &Caller<'_, Self::Connection>,
-        see: impl FnOnce(&Response<Body>) + Send,
+        connection: &ConnectionContext<'_, Self::Connection>,
+        on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send;
 }
 
-/// What carrying a connection needs.
-pub(crate) struct Carrier<H> {
-    pub(crate) handler: Arc<H>,
-    /// Time for a head to come, and for the next one to begin.
+/// Serves connections with one service.
+pub(crate) struct ConnectionServer<H> {
+    pub(crate) service: Arc<H>,
+    /// Time for a request head to arrive, and idle time before the next one begins.
     pub(crate) head_timeout: Duration,
     pub(crate) write_timeout: Duration,
 }
 
-impl<H: Service> Carrier<H> {
-    /// Serves one connection to its end.
-    pub(crate) async fn carry<S>(
+impl<H: Service> ConnectionServer<H> {
+    /// Serves one connection until it ends. When `stopping` changes, the connection ends
+    /// after the current request.
+    pub(crate) async fn run<S>(
         &self,
         stream: S,
-        standing: &Standing,
+        state: &ConnectionState,
         mut stopping: watch::Receiver<()>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let socket = Socket::new(Paced::new(stream, standing), self.write_timeout);
-        let is_cut_short = AtomicBool::new(false);
-        let caller = Caller {
-            state: H::Connection::default(),
-            standing,
+        let stream = MinimumRateStream::new(stream, state);
+        let stream = WriteTimeoutStream::new(stream, self.write_timeout);
+        let has_unread_upload = AtomicBool::new(false);
+        let context = ConnectionContext {
+            service_state: H::Connection::default(),
+            state,
         };
-        // Boxed, because a connection that outlives hyper's part in it must be movable.
+        // Boxed, because hyper's connection is movable only if the service's future is.
+        // It has to be moved when the connection lingers.
         let service = service_fn(|request| {
-            Box::pin(self.handler.answer(request, &caller, |response| {
-                // A condition that does not hold is no refusal.
+            Box::pin(self.service.respond(request, &context, |response| {
+                // 412 is the result of a condition, not a refusal.
                 let status = response.status();
                 if status.is_client_error() && status != StatusCode::PRECONDITION_FAILED {
-                    standing.is_refused();
+                    state.record_refused();
                 }
+                // `Connection: close` is set if the request's body was not read to its end.
                 if response.headers().contains_key(CONNECTION) {
-                    is_cut_short.store(true, Ordering::Relaxed);
+                    has_unread_upload.store(true, Ordering::Relaxed);
                 }
             }))
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout)
-            // Without it hyper would read while a request is carried out, and what is
-            // read then is taken for waiting (`pace`).
+            // Without it, hyper would read while a request is processed, and this read
+            // would count as waiting for the client (see `minimum_rate`).
             .half_close(true)
             .max_buf_size(BUFFER_BYTES)
-            .serve_connection(socket, service);
+            .serve_connection(stream, service);
         let outcome = {
-            let mut told = false;
+            let mut is_stopping = false;
             let mut stop = pin!(stopping.changed());
             std::future::poll_fn(|context| {
-                if !told && stop.as_mut().poll(context).is_ready() {
-                    told = true;
+                if !is_stopping && stop.as_mut().poll(context).is_ready() {
+                    is_stopping = true;
                     Pin::new(&mut connection).graceful_shutdown();
                 }
-                // To the end: without the shutdown hyper would not wait until what it
-                // has buffered of an answer is written.
+                // Not `poll_without_shutdown`: with it, hyper would not wait until the
+                // buffered part of a response is written.
                 Pin::new(&mut connection).poll(context)
             })
             .await
         };
-        // Only a client whose upload was cut short could lose its answer if the process
-        // ended now: that one is waited for, and not one that keeps its side open.
-        let _held = is_cut_short.load(Ordering::Relaxed).then_some(stopping);
-        let is_over = match outcome {
+        // The process waits for all clones of `stopping` before it exits. A client with an
+        // unread upload would lose its response if the process exited now, so its
+        // connection keeps the clone while it lingers. Other connections drop it here, so
+        // that a client that keeps its side open does not delay the exit.
+        let _delays_exit = has_unread_upload
+            .load(Ordering::Relaxed)
+            .then_some(stopping);
+        let needs_linger = match outcome {
             Ok(()) => true,
             Err(error) => {
-                tracing::debug!(%error, "a connection broke off");
+                tracing::debug!(%error, "connection failed");
                 error.is_parse()
             }
         };
-        if is_over {
-            // On its own, so that what hyper has read of it goes before it lingers.
-            let socket = connection.into_parts().io;
-            socket.linger().await;
+        if needs_linger {
+            // A variable of its own, so that hyper's read buffer is freed before the wait.
+            let stream = connection.into_parts().io;
+            stream.linger().await;
         }
     }
 }

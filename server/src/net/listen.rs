@@ -1,5 +1,7 @@
-//! Sockets that clients come to: of an address, of a path, or handed over by the process
-//! that started this one; with or without TLS.
+//! Listening sockets and accepted connections.
+//!
+//! A listening socket is bound to a TCP address or to a path in the file system, or it is
+//! inherited from the process that started the server. Connections may use TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,53 +18,57 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::counters::{Count, Gauge};
-use crate::net::connection::{Carrier, Service};
-use crate::net::places::Places;
+use crate::counters::{Counter, Gauge};
+use crate::net::connection::{ConnectionServer, Service};
+use crate::net::connection_limit::ConnectionLimit;
 use crate::settings::Address;
 
-/// How long to wait where the system has no file descriptor for a connection: they
-/// come back as connections end, and asking at once again would spin.
+/// Pause after a failed accept. It usually fails because the process has no free file
+/// descriptor. They become free as connections end, and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections that the system keeps until they are accepted. Where they are more, they
-/// are turned away, each to try again after seconds. So it is as many as Linux allows
-/// unless it is told otherwise (net.core.somaxconn), and not the usual 128.
+/// Most connections that the kernel queues until they are accepted. If the queue is full,
+/// new clients are dropped and retry only after seconds. So this is the default of
+/// Linux's upper limit (net.core.somaxconn), not the usual 128.
 const BACKLOG: u32 = 4096;
-/// What the system may hold of an answer that a client does not take, for each
-/// connection. By itself it would go up to 4 MiB, and clients that take nothing could
-/// have gigabytes in their hands. It lets 20 Mbit/s pass over 100 ms.
+/// Size of the kernel's send buffer per connection. By default Linux grows it up to 4 MiB,
+/// so clients that do not read their responses could occupy gigabytes. 256 KiB allow
+/// 20 Mbit/s at a round-trip time of 100 ms.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Whoever may look into its folder may connect to a socket, as to a port: what a request
-/// may do, its token says.
+/// Mode of the Unix socket. Everybody who can reach its directory may connect, as with a
+/// TCP port. What a request may do depends on its token.
 const SOCKET_MODE: u32 = 0o666;
 
-/// Why there is nothing to come to.
+/// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ListenError {
     #[error("cannot listen on {address}: {source}")]
     Bind { address: Address, source: io::Error },
-    #[error("cannot use the socket that was handed over (LISTEN_FDS): {0}")]
-    HandedOver(io::Error),
-    #[error("{0} sockets were handed over (LISTEN_FDS), and one can be used")]
-    TooMany(usize),
+    #[error(
+        "cannot use the socket passed by the service manager (LISTEN_FDS), expected a listening \
+         TCP or Unix socket: {0}"
+    )]
+    Inherited(io::Error),
+    #[error("the service manager passed {0} sockets (LISTEN_FDS), expected one")]
+    TooManyInherited(usize),
 }
 
-/// A socket that clients come to.
+/// A listening socket.
 pub(crate) struct Listener {
-    socket: Socket,
-    /// What it is called: with the port that the system has picked.
+    socket: ListeningSocket,
+    /// The address with the actual port, if the system has picked one.
     address: Address,
-    /// Goes with it, if it is ours.
+    /// Removes the socket's path when the listener is dropped. `None` for TCP, and for an
+    /// inherited socket, whose path belongs to the service manager.
     _file: Option<SocketFile>,
 }
 
-enum Socket {
+enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A socket's name in the file system, for as long as somebody listens.
+/// The path of a Unix socket. Dropping it removes the path.
 struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
@@ -71,36 +77,37 @@ impl Drop for SocketFile {
     }
 }
 
-enum Stream {
+enum AcceptedStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Listener {
-    /// The socket that was handed over (systemd's `sd_listen_fds(3)`), if one was.
-    pub(crate) fn handed_over() -> Result<Option<Self>, ListenError> {
+    /// The socket inherited from the service manager (`sd_listen_fds(3)`), if there is
+    /// one.
+    pub(crate) fn inherited() -> Result<Option<Self>, ListenError> {
         let mut sockets = ListenFd::from_env();
         match sockets.len() {
             0 => return Ok(None),
             1 => {}
-            many => return Err(ListenError::TooMany(many)),
+            many => return Err(ListenError::TooManyInherited(many)),
         }
-        let handed_over = match sockets.take_tcp_listener(0) {
-            Ok(socket) => socket.map(Self::of_tcp),
+        let inherited = match sockets.take_tcp_listener(0) {
+            Ok(socket) => socket.map(Self::from_tcp),
             Err(_) => sockets
                 .take_unix_listener(0)
-                .map_err(ListenError::HandedOver)?
-                .map(Self::of_unix),
+                .map_err(ListenError::Inherited)?
+                .map(Self::from_unix),
         };
-        handed_over.transpose().map_err(ListenError::HandedOver)
+        inherited.transpose().map_err(ListenError::Inherited)
     }
 
-    fn of_tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+    fn from_tcp(socket: std::net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        // Of the sockets that are accepted, too.
+        // Accepted sockets inherit the size (socket(7)).
         set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
         let address = Address::Tcp(socket.local_addr()?);
-        let socket = Socket::Tcp(TcpListener::from_std(socket)?);
+        let socket = ListeningSocket::Tcp(TcpListener::from_std(socket)?);
         Ok(Self {
             socket,
             address,
@@ -108,12 +115,12 @@ impl Listener {
         })
     }
 
-    fn of_unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+    fn from_unix(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let name = socket.local_addr()?;
         let path = name.as_pathname().map(Path::to_owned);
         let address = Address::Unix(path.unwrap_or_default());
-        let socket = Socket::Unix(UnixListener::from_std(socket)?);
+        let socket = ListeningSocket::Unix(UnixListener::from_std(socket)?);
         Ok(Self {
             socket,
             address,
@@ -121,7 +128,7 @@ impl Listener {
         })
     }
 
-    /// A new one. A socket in the file system that nobody listens on any more is replaced.
+    /// Binds a new socket. A Unix socket whose process was killed is replaced.
     pub(crate) fn bind(address: &Address) -> Result<Self, ListenError> {
         let bound = match address {
             Address::Tcp(address) => bind_tcp(*address),
@@ -133,20 +140,21 @@ impl Listener {
         })
     }
 
-    /// Where clients find it.
+    /// The address that clients connect to.
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<AcceptedStream> {
         match &self.socket {
-            Socket::Tcp(socket) => {
+            ListeningSocket::Tcp(socket) => {
                 let (stream, _) = socket.accept().await?;
-                // An answer is written in one go; waiting for more would only delay it.
+                // A response is written in one piece. Nagle's algorithm would only delay
+                // it.
                 let _ = stream.set_nodelay(true);
-                Ok(Stream::Tcp(stream))
+                Ok(AcceptedStream::Tcp(stream))
             }
-            Socket::Unix(socket) => Ok(Stream::Unix(socket.accept().await?.0)),
+            ListeningSocket::Unix(socket) => Ok(AcceptedStream::Unix(socket.accept().await?.0)),
         }
     }
 }
@@ -156,10 +164,11 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // Else a restart could fail for a minute, on what is left of old connections.
+    // Without it, a restart fails for up to a minute, while old connections are in
+    // TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    Listener::of_tcp(socket.listen(BACKLOG)?.into_std()?)
+    Listener::from_tcp(socket.listen(BACKLOG)?.into_std()?)
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -173,13 +182,14 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     let file = SocketFile(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
     Ok(Listener {
-        socket: Socket::Unix(socket),
+        socket: ListeningSocket::Unix(socket),
         address: Address::Unix(path.to_owned()),
         _file: Some(file),
     })
 }
 
-/// Whether there is a socket that nobody listens on: its process was killed.
+/// Whether the path is a socket on which no process listens. A process that was killed
+/// leaves such a socket behind.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refuses = BlockingUnixStream::connect(path)
@@ -187,76 +197,79 @@ fn is_abandoned(path: &Path) -> bool {
     is_socket && refuses
 }
 
-/// Connections, as metrics count them.
+/// Metrics about connections.
 #[derive(Default)]
 pub(crate) struct ConnectionCounters {
     pub(crate) open: Gauge,
-    pub(crate) failed_handshakes: Count,
+    /// TLS handshakes that failed or timed out.
+    pub(crate) failed_handshakes: Counter,
 }
 
-/// What is done with those who come.
-pub(crate) struct Door<H> {
-    pub(crate) carrier: Arc<Carrier<H>>,
+/// Accepts connections and serves each in a task of its own.
+pub(crate) struct Acceptor<H> {
+    pub(crate) server: Arc<ConnectionServer<H>>,
     pub(crate) counters: Arc<ConnectionCounters>,
+    /// `None` for connections without TLS.
     pub(crate) tls: Option<TlsAcceptor>,
-    pub(crate) places: Places,
+    pub(crate) limit: ConnectionLimit,
     /// Time for a TLS handshake.
     pub(crate) handshake_timeout: Duration,
 }
 
-impl<H: Service> Door<H> {
-    /// Accepts connections, each carried by a task of its own, for as long as it is polled.
-    pub(crate) async fn keep(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
+impl<H: Service> Acceptor<H> {
+    /// Accepts connections for as long as it is polled. Connections that are open when it
+    /// is dropped are served until they end or `stopping` changes.
+    pub(crate) async fn accept_loop(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
         loop {
             match listener.accept().await {
-                Ok(Stream::Tcp(stream)) => self.let_in(stream, stopping).await,
-                Ok(Stream::Unix(stream)) => self.let_in(stream, stopping).await,
+                Ok(AcceptedStream::Tcp(stream)) => self.accept_one(stream, stopping).await,
+                Ok(AcceptedStream::Unix(stream)) => self.accept_one(stream, stopping).await,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    async fn let_in<S>(&self, stream: S, stopping: &watch::Receiver<()>)
+    /// Waits for a free slot, and spawns the task that serves the connection.
+    async fn accept_one<S>(&self, stream: S, stopping: &watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let place = self.places.take().await;
-        let standing = Arc::clone(place.standing());
-        let (carrier, mut stopping) = (Arc::clone(&self.carrier), stopping.clone());
+        let slot = self.limit.acquire().await;
+        let state = Arc::clone(slot.state());
+        let (server, mut stopping) = (Arc::clone(&self.server), stopping.clone());
         let counters = Arc::clone(&self.counters);
-        // Boxed, so that of one that has ended little is kept.
+        // Boxed, because the limit keeps an abort handle for a while after the task has
+        // ended, and with it the task's memory. The box is freed when the task ends.
         let task = match self.tls.clone() {
             None => tokio::spawn(Box::pin(async move {
-                let _counted = counters.open.count();
-                carrier.carry(stream, place.standing(), stopping).await;
+                let _open = counters.open.enter();
+                server.run(stream, slot.state(), stopping).await;
             })),
             Some(tls) => {
                 let timeout = self.handshake_timeout;
                 tokio::spawn(Box::pin(async move {
-                    let _counted = counters.open.count();
-                    let shaken = tokio::select! {
-                        shaken = tokio::time::timeout(timeout, tls.accept(stream)) => shaken,
+                    let _open = counters.open.enter();
+                    let handshake = tokio::select! {
+                        outcome = tokio::time::timeout(timeout, tls.accept(stream)) => outcome,
                         _ = stopping.changed() => return,
                     };
-                    match shaken {
-                        Ok(Ok(stream)) => {
-                            carrier.carry(stream, place.standing(), stopping).await;
-                        }
+                    match handshake {
+                        Ok(Ok(stream)) => server.run(stream, slot.state(), stopping).await,
                         Ok(Err(error)) => {
                             counters.failed_handshakes.add_one();
-                            tracing::debug!(%error, "a TLS handshake failed");
+                            tracing::debug!(%error, "TLS handshake failed");
                         }
                         Err(_) => {
                             counters.failed_handshakes.add_one();
-                            tracing::debug!("a TLS handshake did not end in time");
+                            tracing::debug!(?timeout, "TLS handshake timed out");
                         }
                     }
                 }))
             }
         };
-        self.places.carried_by(standing, task.abort_handle());
+        self.limit.register(state, task.abort_handle());
     }
 }

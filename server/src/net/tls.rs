@@ -1,4 +1,4 @@
-//! The certificate that the server shows, read again when it is told to.
+//! The server's TLS certificate, which can be reloaded while the server runs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,96 +12,119 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
-/// The one protocol that is spoken (RFC 7301).
+/// The only protocol that the server offers in ALPN (RFC 7301).
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Why a certificate cannot be shown.
+/// Why TLS cannot be used with the configured files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TlsError {
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: pem::Error },
-    #[error("{}: no certificate in it", path.display())]
+    #[error("{setting}: cannot read {}: {source}", path.display())]
+    Read {
+        setting: &'static str,
+        path: PathBuf,
+        source: pem::Error,
+    },
+    #[error(
+        "{CERTIFICATE_SETTING} {}: no certificate found, expected a PEM chain with the leaf first",
+        path.display()
+    )]
     NoCertificate { path: PathBuf },
-    #[error("{} and {}: {source}", certificate.display(), key.display())]
-    Unfit {
+    #[error(
+        "cannot use {CERTIFICATE_SETTING} {} with {KEY_SETTING} {}: {source}",
+        certificate.display(),
+        key.display()
+    )]
+    Unusable {
         certificate: PathBuf,
         key: PathBuf,
         source: rustls::Error,
     },
-    #[error("cannot prepare for TLS: {0}")]
-    Prepare(#[from] rustls::Error),
+    #[error("cannot set up TLS: {0}")]
+    Setup(#[from] rustls::Error),
 }
 
-/// A certificate and its key, in PEM files. A cheap handle.
+const CERTIFICATE_SETTING: &str = "--tls-cert-file";
+const KEY_SETTING: &str = "--tls-key-file";
+
+/// A certificate and its private key, read from PEM files. Clones are cheap and share the
+/// certificate.
 #[derive(Clone)]
 pub(crate) struct Certificate {
-    files: Arc<Files>,
-    shown: Arc<Shown>,
+    files: Arc<CertificateFiles>,
+    current: Arc<CurrentCertificate>,
 }
 
-struct Files {
+struct CertificateFiles {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-struct Shown(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
 impl Certificate {
-    /// Of a file with a chain, the server's own certificate first, and one with its key.
+    /// Reads a file with the certificate chain, leaf first, and a file with the private
+    /// key. Blocks.
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let files = Files {
+        let files = CertificateFiles {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
         };
-        let shown = Shown(RwLock::new(files.read()?));
+        let current = CurrentCertificate(RwLock::new(files.read()?));
         Ok(Self {
             files: Arc::new(files),
-            shown: Arc::new(shown),
+            current: Arc::new(current),
         })
     }
 
-    /// Shows what the files hold now; where they cannot be used, what was shown before.
+    /// Reads the files again, for new connections. If the files cannot be used, the old
+    /// certificate stays in use. Blocks.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
-        let read = self.files.read()?;
-        let mut shown = self.shown.0.write().unwrap_or_else(PoisonError::into_inner);
-        *shown = read;
+        let new = self.files.read()?;
+        let current = &self.current.0;
+        *current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// What makes a connection one of TLS.
+    /// Performs the TLS handshakes of a listener, with the certificate that is current at
+    /// each handshake.
     pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
-        let shown = Arc::clone(&self.shown);
+        let current = Arc::clone(&self.current);
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_safe_default_protocol_versions()?
                 .with_no_client_auth()
-                .with_cert_resolver(shown);
+                .with_cert_resolver(current);
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        // A client that comes again needs no new handshake.
+        // Session tickets let a returning client skip the full handshake.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
 
-impl Files {
+impl CertificateFiles {
     fn read(&self) -> Result<Arc<CertifiedKey>, TlsError> {
-        let cannot_read = |path: &Path| {
+        let cannot_read = |setting: &'static str, path: &Path| {
             let path = path.to_owned();
-            move |source| TlsError::Read { path, source }
+            move |source| TlsError::Read {
+                setting,
+                path,
+                source,
+            }
         };
         let chain = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(cannot_read(&self.certificate))?;
+            .map_err(cannot_read(CERTIFICATE_SETTING, &self.certificate))?;
         if chain.is_empty() {
             return Err(TlsError::NoCertificate {
                 path: self.certificate.clone(),
             });
         }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(cannot_read(&self.key))?;
-        // Checks that they belong together.
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(cannot_read(KEY_SETTING, &self.key))?;
+        // This also checks that the key belongs to the certificate.
         let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
-        let certified = certified.map_err(|source| TlsError::Unfit {
+        let certified = certified.map_err(|source| TlsError::Unusable {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             source,
@@ -110,15 +133,16 @@ impl Files {
     }
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(&shown))
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&current))
     }
 }
 
-impl fmt::Debug for Shown {
+/// Required by [`ResolvesServerCert`]. It does not print the key.
+impl fmt::Debug for CurrentCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shown")
+        f.write_str("CurrentCertificate")
     }
 }

@@ -10,7 +10,7 @@ use crate::admin::{Admin, AdminToken, StoreDesk};
 use crate::api::{BUFFERS_BYTES, Handler, OpenApi};
 use crate::auth::{KeySet, setup};
 use crate::http::{Budget, Cors, CorsError};
-use crate::net::{Carrier, Certificate, ConnectionCounters};
+use crate::net::{Certificate, ConnectionCounters, ConnectionServer};
 use crate::serve::descriptors::Shares;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, span};
@@ -177,9 +177,9 @@ pub(super) fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
         .transpose()
 }
 
-pub(crate) fn carrier<H>(settings: &Settings, handler: Arc<H>) -> Carrier<H> {
-    Carrier {
-        handler,
+pub(crate) fn connection_server<H>(settings: &Settings, service: Arc<H>) -> ConnectionServer<H> {
+    ConnectionServer {
+        service,
         head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
         write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
     }

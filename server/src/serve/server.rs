@@ -13,12 +13,12 @@ use crate::admin::{Admin, AdminToken};
 use crate::api::Handler;
 use crate::auth::setup::{self, IdentityError};
 use crate::auth::{DEFAULT_TTL, KeySet, NewClaims, dev, secret_of, sign};
-use crate::net::{Certificate, ConnectionCounters, Door, Listener, Places};
+use crate::net::{Acceptor, Certificate, ConnectionCounters, ConnectionLimit, Listener};
 use crate::serve::descriptors::Shares;
 use crate::serve::error::{ServeError, system};
 use crate::serve::log::{self, Log};
 use crate::serve::parts::{
-    DEFAULT_TIMEOUT, admin, admin_address, carrier, certificate, check, cors, handler,
+    DEFAULT_TIMEOUT, admin, admin_address, certificate, check, connection_server, cors, handler,
     listen_address, open, versions,
 };
 use crate::serve::systemd;
@@ -137,7 +137,7 @@ impl Server {
     /// Listens, says so, and accepts until a signal; then lets what is in flight end.
     async fn serve(&self) -> Result<(), ServeError> {
         let mut signals = Signals::new().map_err(system("cannot wait for signals"))?;
-        let listener = match Listener::handed_over()? {
+        let listener = match Listener::inherited()? {
             Some(listener) if self.settings.is_dev() && !listener.address().is_local() => {
                 return Err(ServeError::DevOffLoopback(listener.address().clone()));
             }
@@ -149,27 +149,27 @@ impl Server {
             tokio::spawn(async move { provider.run().await });
         }
         let (stop, stopping) = watch::channel(());
-        let door = Door {
-            carrier: Arc::new(carrier(&self.settings, Arc::clone(&self.handler))),
+        let acceptor = Acceptor {
+            server: Arc::new(connection_server(&self.settings, Arc::clone(&self.handler))),
             counters: Arc::clone(&self.connections),
             tls: self
                 .certificate
                 .as_ref()
                 .map(Certificate::acceptor)
                 .transpose()?,
-            places: Places::new(self.shares.connections),
+            limit: ConnectionLimit::new(self.shares.connections),
             handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
         // Longer than the other, so that somebody can look at how it stops.
         let (admin_stop, admin_stopping) = watch::channel(());
-        let admin = self.admin()?.map(|(listener, door)| {
-            tokio::spawn(async move { door.keep(&listener, &admin_stopping).await })
+        let admin = self.admin()?.map(|(listener, acceptor)| {
+            tokio::spawn(async move { acceptor.accept_loop(&listener, &admin_stopping).await })
         });
         self.announce(listener.address())?;
         systemd::ready();
         tokio::spawn(systemd::keep_watched());
         {
-            let mut accepting = pin!(door.keep(&listener, &stopping));
+            let mut accepting = pin!(acceptor.accept_loop(&listener, &stopping));
             loop {
                 tokio::select! {
                     () = &mut accepting => {}
@@ -203,7 +203,7 @@ impl Server {
     }
 
     /// The operator's listener, if there is to be one.
-    fn admin(&self) -> Result<Option<(Listener, Door<Admin>)>, ServeError> {
+    fn admin(&self) -> Result<Option<(Listener, Acceptor<Admin>)>, ServeError> {
         let Some((address, is_required)) = admin_address(&self.settings) else {
             return Ok(None);
         };
@@ -223,20 +223,20 @@ impl Server {
             &self.connections,
             self.shares.connections,
         )?;
-        let door = Door {
-            carrier: Arc::new(carrier(&self.settings, Arc::new(admin))),
+        let acceptor = Acceptor {
+            server: Arc::new(connection_server(&self.settings, Arc::new(admin))),
             counters: Arc::default(),
             tls: certificate.map(Certificate::acceptor).transpose()?,
-            places: Places::new(ADMIN_CONNECTIONS),
+            limit: ConnectionLimit::new(ADMIN_CONNECTIONS),
             handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
-        if door.tls.is_none() && !address.is_local() {
+        if acceptor.tls.is_none() && !address.is_local() {
             tracing::warn!(
                 "the operator's token passes the network in the clear: see --tls-cert-file"
             );
         }
         tracing::info!(address = %listener.address(), "the operator's listener");
-        Ok(Some((listener, door)))
+        Ok(Some((listener, acceptor)))
     }
 
     /// Reads certificate, keys and the log's filter anew. What cannot be used stays as it

@@ -1,0 +1,336 @@
+//! The connection limit: how many connections may be open at a time, and which of them
+//! are shed when the limit is reached and a new client connects.
+//!
+//! Only connections that wait for their client can be shed. A connection whose request
+//! is being processed is never shed. Connections are shed in this order:
+//!
+//! 1. *Untrusted* connections: no request was granted yet, or the last one was refused.
+//!    Anybody can open thousands of these and request pages that need no token.
+//! 2. *New* connections: one request was granted.
+//! 3. *Established* connections: at least two requests were granted.
+//!
+//! Within a class, the connection that has waited longest for its client is shed first.
+//! It does not matter whether it waits for a request head, for more of a body, or for
+//! the client to read a response. A client that sends or reads single bytes counts as
+//! waiting all the time (see `minimum_rate`).
+//!
+//! A request writes only two atomics that belong to its own connection. The lock is
+//! taken when a connection opens, and all connections are examined only while the limit
+//! is reached. nginx sheds its reusable connections in the same way
+//! (`ngx_drain_connections`).
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+/// How long an untrusted connection may wait for its client before it can be shed.
+/// Short, because a client sends its request head right after the TCP handshake.
+const UNTRUSTED_GRACE: Duration = Duration::from_millis(100);
+/// How long a new or established connection may wait for its client before it can be
+/// shed. Longer than any network round trip, and longer than a busy client needs between
+/// a response and its next request.
+const TRUSTED_GRACE: Duration = Duration::from_secs(1);
+/// While no connection can be shed, the limit looks for one again after this time.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// Most connections that are shed in one round. More than one, so that not every new
+/// client causes a search through all connections.
+const MAX_SHED_PER_ROUND: usize = 32;
+/// A round sheds at most one connection in this many of those that can be shed, so that
+/// a short list is not emptied at once. It sheds at least one.
+const SHED_DIVISOR: usize = 8;
+/// Shortest time between two log lines about the limit.
+const WARN_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Value of `waiting_since_ms`: the connection does not wait for its client.
+const NOT_WAITING: u64 = u64::MAX;
+/// Value of `waiting_since_ms`: the connection was shed.
+const SHED: u64 = u64::MAX - 1;
+
+// The trust classes of connections. A lower class is shed first.
+const UNTRUSTED: u8 = 0;
+const NEW: u8 = 1;
+const ESTABLISHED: u8 = 2;
+
+/// Decides whether a connection may be shed. The connection writes it; the limit reads
+/// it when slots are short.
+#[derive(Debug)]
+pub(crate) struct ConnectionState {
+    /// Times are counted from here.
+    epoch: Instant,
+    /// Milliseconds from `epoch` to the moment when the connection began to wait for its
+    /// client, or one of `NOT_WAITING` and `SHED`.
+    waiting_since_ms: AtomicU64,
+    /// One of the trust classes.
+    class: AtomicU8,
+}
+
+/// The connection was shed to free its slot for another client.
+#[derive(Debug)]
+pub(crate) struct ConnectionShed;
+
+impl ConnectionState {
+    /// The state of a connection that waits for its first request head.
+    pub(crate) fn new(epoch: Instant) -> Self {
+        let state = Self {
+            epoch,
+            waiting_since_ms: AtomicU64::new(NOT_WAITING),
+            class: AtomicU8::new(UNTRUSTED),
+        };
+        state.mark_waiting(state.now_ms());
+        state
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        elapsed_ms(self.epoch)
+    }
+
+    /// Records that the connection has been waiting for its client since `since_ms`.
+    /// Does nothing if the connection waits already or was shed.
+    pub(super) fn mark_waiting(&self, since_ms: u64) {
+        let _ = self.waiting_since_ms.compare_exchange(
+            NOT_WAITING,
+            since_ms,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Records that the client has sent or read something. Until the next
+    /// [`Self::mark_waiting`] the connection cannot be shed.
+    pub(super) fn mark_active(&self) -> Result<(), ConnectionShed> {
+        let before = self.waiting_since_ms.swap(NOT_WAITING, Ordering::Relaxed);
+        if before == SHED {
+            self.waiting_since_ms.store(SHED, Ordering::Relaxed);
+            return Err(ConnectionShed);
+        }
+        Ok(())
+    }
+
+    /// Records that a request was granted. Its body may still be on its way.
+    pub(crate) fn record_granted(&self) {
+        match self.class.load(Ordering::Relaxed) {
+            UNTRUSTED => self.class.store(NEW, Ordering::Relaxed),
+            NEW => self.class.store(ESTABLISHED, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Records that a request was refused.
+    pub(super) fn record_refused(&self) {
+        self.class.store(UNTRUSTED, Ordering::Relaxed);
+    }
+
+    /// Marks the connection as shed, unless it was active after `since_ms` was read.
+    /// Returns whether it is shed now.
+    fn try_shed(&self, since_ms: u64) -> bool {
+        self.waiting_since_ms
+            .compare_exchange(since_ms, SHED, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// `None` if the connection does not wait for its client, or was shed.
+    fn shed_rank(&self) -> Option<ShedRank> {
+        let since_ms = self.waiting_since_ms.load(Ordering::Relaxed);
+        let class = self.class.load(Ordering::Relaxed);
+        (since_ms < SHED).then_some(ShedRank { class, since_ms })
+    }
+}
+
+/// Milliseconds since `epoch`, below the two reserved values.
+fn elapsed_ms(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_millis()).unwrap_or(SHED - 1)
+}
+
+/// The position in the order of shedding. The connection with the lowest rank is shed
+/// first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ShedRank {
+    class: u8,
+    since_ms: u64,
+}
+
+impl ShedRank {
+    fn is_past_grace(self, now_ms: u64) -> bool {
+        let grace = if self.class == UNTRUSTED {
+            UNTRUSTED_GRACE
+        } else {
+            TRUSTED_GRACE
+        };
+        Duration::from_millis(now_ms.saturating_sub(self.since_ms)) >= grace
+    }
+}
+
+/// Permission for one connection to be open. Dropping it frees the slot.
+#[derive(Debug)]
+pub(super) struct ConnectionSlot {
+    state: Arc<ConnectionState>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl ConnectionSlot {
+    pub(super) fn state(&self) -> &Arc<ConnectionState> {
+        &self.state
+    }
+}
+
+/// Limits how many connections are open at a time.
+#[derive(Debug)]
+pub(crate) struct ConnectionLimit {
+    free_slots: Arc<Semaphore>,
+    max_connections: usize,
+    epoch: Instant,
+    open: Mutex<OpenConnections>,
+}
+
+#[derive(Debug, Default)]
+struct OpenConnections {
+    /// Includes connections that have ended. They are removed when the list has twice as
+    /// many entries as there are slots.
+    connections: Vec<OpenConnection>,
+    last_warning: Option<Instant>,
+}
+
+#[derive(Debug, Clone)]
+struct OpenConnection {
+    state: Arc<ConnectionState>,
+    task: AbortHandle,
+}
+
+impl ConnectionLimit {
+    pub(crate) fn new(max_connections: usize) -> Self {
+        let max_connections = max_connections.min(Semaphore::MAX_PERMITS);
+        Self {
+            free_slots: Arc::new(Semaphore::new(max_connections)),
+            max_connections,
+            epoch: Instant::now(),
+            open: Mutex::default(),
+        }
+    }
+
+    /// Waits for a free slot. While there is none, it sheds connections that wait for
+    /// their clients.
+    pub(super) async fn acquire(&self) -> ConnectionSlot {
+        let permit = match Arc::clone(&self.free_slots).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => loop {
+                self.shed_longest_waiting();
+                let permit = Arc::clone(&self.free_slots).acquire_owned();
+                if let Ok(permit) = timeout(RETRY_INTERVAL, permit).await {
+                    // The semaphore is never closed, so the permit is always `Ok`.
+                    break permit.ok();
+                }
+            },
+        };
+        ConnectionSlot {
+            state: Arc::new(ConnectionState::new(self.epoch)),
+            _permit: permit,
+        }
+    }
+
+    /// Records the task that serves a connection, so that shedding can abort it.
+    pub(super) fn register(&self, state: Arc<ConnectionState>, task: AbortHandle) {
+        let mut open = self.lock();
+        if open.connections.len() >= 2 * self.max_connections {
+            open.connections.retain(|c| !c.task.is_finished());
+        }
+        open.connections.push(OpenConnection { state, task });
+    }
+
+    /// Sheds the connections that are first in the order of shedding, if any can be shed.
+    fn shed_longest_waiting(&self) {
+        let mut open = self.lock();
+        open.connections.retain(|c| !c.task.is_finished());
+        let now_ms = elapsed_ms(self.epoch);
+        let ranked = |c: &OpenConnection| Some((c.state.shed_rank()?, c.clone()));
+        let mut waiting: Vec<_> = open.connections.iter().filter_map(ranked).collect();
+        // While an untrusted connection waits, trusted ones are kept: the grace period of
+        // the untrusted one ends soon.
+        let has_untrusted = waiting.iter().any(|(rank, _)| rank.class == UNTRUSTED);
+        waiting.retain(|(rank, _)| {
+            rank.is_past_grace(now_ms) && (rank.class == UNTRUSTED || !has_untrusted)
+        });
+        waiting.sort_unstable_by_key(|(rank, _)| *rank);
+        waiting.truncate((waiting.len() / SHED_DIVISOR).clamp(1, MAX_SHED_PER_ROUND));
+        let mut shed = 0;
+        for (rank, connection) in waiting {
+            if connection.state.try_shed(rank.since_ms) {
+                connection.task.abort();
+                shed += 1;
+            }
+        }
+        let warned_recently = open
+            .last_warning
+            .is_some_and(|warned| warned.elapsed() < WARN_INTERVAL);
+        if shed > 0 && !warned_recently {
+            open.last_warning = Some(Instant::now());
+            tracing::warn!(
+                max_connections = self.max_connections,
+                "connection limit reached (--max-connections): closing connections that wait \
+                 for their clients"
+            );
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, OpenConnections> {
+        // Every change under the lock is complete in itself, so a panic leaves no broken
+        // state behind.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens a connection that never ends by itself.
+    async fn open(limit: &ConnectionLimit) -> Arc<ConnectionState> {
+        let slot = limit.acquire().await;
+        let state = Arc::clone(slot.state());
+        let task = tokio::spawn(async move {
+            let _slot = slot;
+            std::future::pending::<()>().await;
+        });
+        limit.register(Arc::clone(&state), task.abort_handle());
+        state
+    }
+
+    #[tokio::test]
+    async fn connection_that_processes_a_request_is_not_shed() {
+        let limit = ConnectionLimit::new(1);
+        let state = open(&limit).await;
+        state.record_granted();
+        assert!(state.mark_active().is_ok());
+        let past_any_grace = TRUSTED_GRACE + UNTRUSTED_GRACE;
+        assert!(timeout(past_any_grace, limit.acquire()).await.is_err());
+        state.mark_waiting(state.now_ms());
+        let _slot = limit.acquire().await;
+        assert!(state.mark_active().is_err(), "it was shed");
+        assert!(state.mark_active().is_err(), "it stays shed");
+    }
+
+    #[tokio::test]
+    async fn connection_active_after_ranking_is_not_shed() {
+        let state = ConnectionState::new(Instant::now());
+        let seen = state.shed_rank().map(|rank| rank.since_ms);
+        assert!(state.mark_active().is_ok());
+        assert!(!state.try_shed(seen.unwrap_or_default()));
+        assert!(state.mark_active().is_ok());
+    }
+
+    #[tokio::test]
+    async fn ended_connections_are_removed_from_the_list() {
+        let limit = ConnectionLimit::new(2);
+        for _ in 0..100 {
+            let slot = limit.acquire().await;
+            let state = Arc::clone(slot.state());
+            let task = tokio::spawn(async move { drop(slot) });
+            limit.register(state, task.abort_handle());
+            assert!(task.await.is_ok());
+        }
+        assert!(limit.lock().connections.len() <= 4);
+    }
+}

@@ -1,0 +1,159 @@
+//! A stream that records since when its connection has been waiting for the client.
+//!
+//! A client that sends or reads single bytes must not look active. So the waiting time
+//! starts again only at one of these events:
+//!
+//! - The direction changes: the client has sent its request and the server responds, or
+//!   the client has read the response and sends its next request.
+//! - [`PROGRESS_BYTES`] have moved in one direction.
+//!
+//! Together with the grace periods of `connection_limit` this enforces a minimum rate:
+//! a slower connection can be shed when the connection limit is reached.
+//!
+//! A pending read or write counts as waiting for the client. So hyper must not read
+//! ahead: a read that no request needs would make a busy connection look idle.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::connection_limit::ConnectionState;
+
+/// Bytes in one direction that count as progress. A slow line moves as much in a second.
+const PROGRESS_BYTES: usize = 16 * 1024;
+
+/// The direction of the last transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Receiving,
+    Sending,
+}
+
+/// A stream that records in its [`ConnectionState`] since when it waits for the client.
+#[derive(Debug)]
+pub(super) struct MinimumRateStream<'a, S> {
+    stream: S,
+    state: &'a ConnectionState,
+    direction: Direction,
+    /// When the connection first waited since the last progress, if it has waited.
+    waiting_since_ms: Option<u64>,
+    /// Bytes since the last progress.
+    moved_bytes: usize,
+    is_waiting: bool,
+}
+
+impl<'a, S> MinimumRateStream<'a, S> {
+    pub(super) fn new(stream: S, state: &'a ConnectionState) -> Self {
+        Self {
+            stream,
+            state,
+            direction: Direction::Receiving,
+            // `ConnectionState::new` also begins with a connection that waits.
+            waiting_since_ms: Some(state.now_ms()),
+            moved_bytes: 0,
+            is_waiting: true,
+        }
+    }
+
+    /// The inner stream, for the time when only the client's close is awaited.
+    pub(super) fn into_draining(mut self) -> S {
+        self.restart_clock();
+        self.wait();
+        self.stream
+    }
+
+    /// Records the outcome of a read or a write, with the number of bytes that it moved.
+    /// Returns an error if the connection was shed in the meantime.
+    fn record<T>(
+        &mut self,
+        direction: Direction,
+        outcome: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        if self.direction != direction {
+            self.direction = direction;
+            self.restart_clock();
+        }
+        match &outcome {
+            Poll::Pending => self.wait(),
+            Poll::Ready(done) => {
+                if std::mem::take(&mut self.is_waiting) && self.state.mark_active().is_err() {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+                self.moved_bytes += done.as_ref().map_or(0, bytes);
+                if self.moved_bytes >= PROGRESS_BYTES {
+                    self.restart_clock();
+                }
+            }
+        }
+        outcome
+    }
+
+    fn restart_clock(&mut self) {
+        self.waiting_since_ms = None;
+        self.moved_bytes = 0;
+    }
+
+    fn wait(&mut self) {
+        if !self.is_waiting {
+            self.is_waiting = true;
+            let now = || self.state.now_ms();
+            let since_ms = *self.waiting_since_ms.get_or_insert_with(now);
+            self.state.mark_waiting(since_ms);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for MinimumRateStream<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let bytes = buffer.filled().len() - before;
+        self.record(Direction::Receiving, outcome, |()| bytes)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for MinimumRateStream<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.record(Direction::Sending, outcome, |bytes| *bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        // hyper also flushes when it has written nothing. Such a flush must not count as
+        // a change of direction.
+        if outcome.is_ready() && self.direction == Direction::Receiving {
+            return outcome;
+        }
+        self.record(Direction::Sending, outcome, |()| 0)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.record(Direction::Sending, outcome, |()| 0)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.record(Direction::Sending, outcome, |bytes| *bytes)
+    }
+}
