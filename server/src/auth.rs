@@ -1,11 +1,13 @@
-//! Who asks: from an `Authorization` header to a user, a client and scopes.
+//! Authentication: from an `Authorization` header to a user, a client and scopes.
 //!
-//! A resource server (RFC 6750, 7519, 8725, 9068): keys are the operator's or those of
-//! providers that the operator has named, one algorithm for each key, and nothing in a
-//! token chooses either. Tokens that are not JWTs are judged by their issuer (RFC 7662).
+//! prefd is a resource server (RFC 6750, RFC 7519, RFC 8725, RFC 9068). It verifies JWTs
+//! with keys from the operator's files and from the identity providers that the operator
+//! has configured. Each key is used with one algorithm, and nothing in a token chooses the
+//! key's source or the algorithm. Tokens that are not JWTs are sent to the identity
+//! provider for introspection (RFC 7662).
 //!
-//! It must not know what a request is for, how connections are served, or that documents
-//! exist.
+//! The layer must not know what a request is for, how connections are served, or that
+//! documents exist.
 //!
 //! **Architecture Invariant:** it imports only `http`, `settings` and `counters`, and
 //! neither `net` nor `transfer`.
@@ -14,10 +16,10 @@ mod authenticator;
 mod challenge;
 mod claims;
 pub(crate) mod dev;
+pub(crate) mod http_client;
 mod introspection;
 mod keys;
 mod last_token;
-pub(crate) mod outgoing;
 mod provider;
 mod rules;
 mod scope;

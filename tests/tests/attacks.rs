@@ -20,16 +20,16 @@ const PUBLISHED: &[u8] = b"published by mistake, 32 bytes...";
 const NO_KEY: &str = "The token is not signed by a trusted key.";
 const MALFORMED: &str = "The token is not a signed JWT.";
 const EXTENSION: &str = "The token's crit header names an extension that is not supported.";
-const TYPE: &str = "The token is not of the right type.";
-const NO_EXPIRY: &str = "The token has no exp that is a time in seconds.";
-const NO_TIME: &str = "The token's exp or nbf is not a time in seconds.";
+const TYPE: &str = "The token's typ is not the required one.";
+const NO_EXPIRY: &str = "The token's exp is missing or is not a number of seconds.";
+const NO_TIME: &str = "The token's exp or nbf is not a number of seconds.";
 const EXPIRED: &str = "The token has expired.";
 const EARLY: &str = "The token is not valid yet.";
-const ISSUER: &str = "The token is not of a trusted issuer.";
+const ISSUER: &str = "The token's issuer is not trusted.";
 const SERVICE: &str = "The token is not meant for this service.";
 const NO_USER: &str = "The token names no user.";
 const NO_CLIENT: &str = "The token names no client.";
-const TOO_LONG: &str = "The token has more than 8 KiB.";
+const TOO_LONG: &str = "The token is longer than 8 KiB.";
 
 /// The table's own page.
 const PAGE: &str = include_str!("../../docs/security.md");

@@ -196,7 +196,7 @@ fn a_provider_that_is_gone_takes_nothing_down_that_is_known() {
     let fresh = issuer.token(&key, "bob", "xyz");
     let of_another_key = issuer.token(&other, "alice", "xyz");
     issuer.shut(true);
-    server.wait_for_log("cannot be fetched");
+    server.wait_for_log("cannot fetch the keys of an identity provider");
     assert_eq!(status(&server, &token), 200);
     assert_eq!(status(&server, &fresh), 200, "one that was not seen before");
     // It may be good: that is not known.
@@ -221,7 +221,7 @@ fn a_key_set_that_says_nothing_changes_nothing() {
     for (answer, fault) in [
         (Answer::json(&json!({})), "missing field `keys`"),
         (Answer::status(200), "EOF while parsing"),
-        (Answer::status(503), "the answer has the status 503"),
+        (Answer::status(503), "unexpected status 503"),
     ] {
         issuer.answer(KEYS, answer);
         // Once it is judged: before, nothing can have changed.
@@ -292,7 +292,7 @@ fn a_provider_that_publishes_no_key_has_withdrawn_them() {
             &issuer.token(&key, "bob", "xyz"),
             "not seen before",
         );
-        server.wait_for_log("no key in it can verify a signature");
+        server.wait_for_log("no key in the key set can verify a signature");
         issuer.publish(&[&key]);
         wait_for_status(&server, &token, 200);
     }

@@ -117,7 +117,7 @@ fn its_death_refuses_nothing_that_is_known() {
     wait_for_status(&server, &revoked, 401);
     assert_eq!(status(&server, &opaque), 200);
     drop(provider);
-    server.wait_for_log("cannot be fetched");
+    server.wait_for_log("cannot fetch the keys of an identity provider");
     for _ in 0..10 {
         for token in [&jwt, &unseen, &opaque] {
             assert_eq!(status(&server, token), 200);

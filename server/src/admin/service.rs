@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use crate::admin::store::StoreDesk;
 use crate::admin::token::AdminToken;
 use crate::auth::bearer;
-use crate::auth::outgoing::is_of_this_machine;
+use crate::auth::http_client::is_loopback_host;
 use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
 use crate::net::{ConnectionContext, Service};
 use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
@@ -169,7 +169,7 @@ fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
         (Some(host), None) => host.to_str().ok().and_then(|host| host.parse().ok()),
         _ => None,
     };
-    if host.is_some_and(|host| is_of_this_machine(host.host())) {
+    if host.is_some_and(|host| is_loopback_host(host.host())) {
         return Ok(());
     }
     forbidden(

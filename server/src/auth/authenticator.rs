@@ -1,5 +1,8 @@
-//! From an `Authorization` header to claims: what is cached first, then the keys that are
-//! known, and only then whoever else could judge the token.
+//! From an `Authorization` header to the claims of a valid token.
+//!
+//! The cheapest way is tried first: the connection's last token, the token cache, the known
+//! keys. Only then does the request wait for a provider, for newer keys or for an
+//! introspection response.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,79 +12,86 @@ use hyper::header::HeaderMap;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::challenge::Challenges;
-use crate::auth::claims::{Claims, UNTRUSTED_ISSUER, Verified};
+use crate::auth::claims::{Claims, UNTRUSTED_ISSUER, VerifiedToken};
 use crate::auth::introspection::Introspection;
-use crate::auth::keys::{Distrust, KeySet, Signed, Token};
+use crate::auth::keys::{KeySet, SignedClaims, Token, VerifyError};
 use crate::auth::last_token::LastToken;
 use crate::auth::provider::Provider;
-use crate::auth::rules::{Denial, Rules};
+use crate::auth::rules::{Denial, TokenRules};
 use crate::auth::token_cache::TokenCache;
 use crate::counters::Counter;
 use crate::http::Refusal;
 
-/// Bytes of a token, at most; what an identity provider makes is far below.
+/// Longest token in bytes. The tokens of identity providers are much shorter.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// Who can say that a token is good.
+const TOO_LONG: &str = "The token is longer than 8 KiB.";
+const WRONG_TYPE: &str = "The token's typ is not the required one.";
+
+/// Everything that can verify tokens.
 #[derive(Default)]
-pub(crate) struct Trust {
-    /// Keys from files.
+pub(crate) struct KeySources {
+    /// The keys from files.
     pub(crate) local: KeySet,
     pub(crate) providers: Vec<Arc<Provider>>,
-    /// Grows where a key is withdrawn.
+    /// Grows when a key is withdrawn. Tokens that were verified before are verified again.
     pub(crate) generation: Arc<AtomicU64>,
     pub(crate) introspection: Option<Introspection>,
 }
 
-/// Judges tokens.
+/// Verifies the tokens of requests.
 pub(crate) struct Authenticator {
     local: RwLock<Arc<KeySet>>,
     providers: Vec<Arc<Provider>>,
+    /// See [`KeySources::generation`].
     generation: Arc<AtomicU64>,
     introspection: Option<Introspection>,
-    rules: Rules,
-    cache: TokenCache<Verified>,
-    /// Whether a token is verified once, and not each time that it comes.
-    remembers: bool,
+    rules: TokenRules,
+    cache: TokenCache<VerifiedToken>,
+    /// False if the operator has turned the token cache off. Then connections do not cache
+    /// their last token either.
+    is_caching: bool,
     challenges: Challenges,
-    counts: Counts,
-    /// Requests that may wait for a provider at a time: each keeps a place meanwhile, and
-    /// anybody can send a token that nobody knows.
+    counters: TokenCounters,
+    /// One permit for each request that may wait for a provider. Anybody can send a token
+    /// with an unknown key, and waiting requests must not occupy all connections.
     waiting: Semaphore,
 }
 
-/// How tokens came to be believed, or not.
+/// Metrics about tokens.
 #[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) remembered: Counter,
-    pub(crate) judged: Counter,
+pub(crate) struct TokenCounters {
+    /// Tokens whose result was cached.
+    pub(crate) cached: Counter,
+    /// Tokens that were verified or introspected, with any result.
+    pub(crate) verified: Counter,
 }
 
 impl Authenticator {
-    /// `None` where the realm cannot stand in a header. `max_waiting`: requests that wait for
-    /// a provider at a time.
+    /// `max_waiting` limits the requests that wait for a provider at the same time. Returns
+    /// `None` if the realm contains characters that are not allowed in a header.
     pub(crate) fn new(
-        trust: Trust,
-        rules: Rules,
+        sources: KeySources,
+        rules: TokenRules,
         realm: &str,
         cache_entries: usize,
         max_waiting: usize,
     ) -> Option<Self> {
         Some(Self {
-            local: RwLock::new(Arc::new(trust.local)),
-            providers: trust.providers,
-            generation: trust.generation,
-            introspection: trust.introspection,
+            local: RwLock::new(Arc::new(sources.local)),
+            providers: sources.providers,
+            generation: sources.generation,
+            introspection: sources.introspection,
             rules,
             cache: TokenCache::new(cache_entries),
-            remembers: cache_entries > 0,
-            counts: Counts::default(),
+            is_caching: cache_entries > 0,
+            counters: TokenCounters::default(),
             challenges: Challenges::new(realm)?,
             waiting: Semaphore::new(max_waiting),
         })
     }
 
-    /// The claims of the request's token, which are believed at `now`. `last` is what its
-    /// connection sent last.
+    /// The claims of the request's token, if it is valid at `now`. `last` is the last token
+    /// of the request's connection.
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -89,14 +99,14 @@ impl Authenticator {
         now: SystemTime,
     ) -> Result<Arc<Claims>, Box<Refusal>> {
         let token = self.challenges.token(headers)?;
-        let now = seconds(now);
-        let claims = if let Some(known) = self.known(token, last, now) {
-            self.counts.remembered.add_one();
-            known
+        let now = unix_seconds(now);
+        let claims = if let Some(cached) = self.cached(token, last, now) {
+            self.counters.cached.add_one();
+            cached
         } else {
-            self.counts.judged.add_one();
-            // On its own, so that what it waits with is no part of every request.
-            Box::pin(self.judge(token, last, now)).await
+            self.counters.verified.add_one();
+            // Boxed, so that its state does not make the future of every request larger.
+            Box::pin(self.verify_or_introspect(token, last, now)).await
         };
         let claims = claims.map_err(|denial| self.challenges.denied(denial))?;
         if !claims.has_linked_identity {
@@ -105,82 +115,87 @@ impl Authenticator {
         Ok(claims)
     }
 
-    /// The refusal of a token that lacks `scope`.
+    /// The error response for a token without the required `scope`.
     pub(crate) fn insufficient(&self, scope: &str) -> Box<Refusal> {
         self.challenges.insufficient(scope)
     }
 
-    /// What is known of a token without judging it anew.
-    fn known(
+    /// The result for a token that was verified or introspected before, if it is cached.
+    fn cached(
         &self,
         token: &[u8],
         last: &LastToken,
         now: f64,
     ) -> Option<Result<Arc<Claims>, Denial>> {
-        if let Some(claims) = self.remembered(token, last) {
-            let judged = claims.check_time(now).map_err(Denial::Refused);
-            return Some(judged.map(|()| claims));
+        if let Some(claims) = self.cached_claims(token, last) {
+            let checked = claims.check_time(now).map_err(Denial::Invalid);
+            return Some(checked.map(|()| claims));
         }
-        self.asked_about(token)?.known(token, now)
+        self.introspection_for(token)?.cached(token, now)
     }
 
-    /// Who is asked about a token, where that is not for keys to judge.
-    fn asked_about(&self, token: &[u8]) -> Option<&Introspection> {
+    /// Introspection, if it is configured and the token is not a JWT that keys can verify.
+    fn introspection_for(&self, token: &[u8]) -> Option<&Introspection> {
         let is_for_keys = || self.has_keys() && Token::is_jwt(token);
         self.introspection.as_ref().filter(|_| !is_for_keys())
     }
 
-    /// The claims of a token that a key has signed which is not withdrawn yet; their times
-    /// are not judged.
-    fn remembered(&self, token: &[u8], last: &LastToken) -> Option<Arc<Claims>> {
+    /// The cached claims of a token, unless a key was withdrawn since it was verified. The
+    /// times are not checked.
+    fn cached_claims(&self, token: &[u8], last: &LastToken) -> Option<Arc<Claims>> {
         let generation = self.generation.load(Ordering::Acquire);
-        let is_current = |verified: &Verified| verified.generation == generation;
+        let is_current = |verified: &VerifiedToken| verified.generation == generation;
         if let Some(verified) = last.get(token).filter(is_current) {
             return Some(verified.claims);
         }
         let verified = self.cache.get(token).filter(is_current)?;
-        self.remember(token, last, &verified);
+        self.set_last(last, token, &verified);
         Some(verified.claims)
     }
 
-    fn remember(&self, token: &[u8], last: &LastToken, verified: &Verified) {
-        if self.remembers {
+    fn set_last(&self, last: &LastToken, token: &[u8], verified: &VerifiedToken) {
+        if self.is_caching {
             last.set(token, verified);
         }
     }
 
-    /// The claims of a token that is valid at `now`, or why there are none. May wait for
-    /// its issuer.
-    async fn judge(&self, text: &[u8], last: &LastToken, now: f64) -> Result<Arc<Claims>, Denial> {
+    /// Verifies a token with keys, or asks its provider, and caches the result. May wait for
+    /// a provider.
+    async fn verify_or_introspect(
+        &self,
+        text: &[u8],
+        last: &LastToken,
+        now: f64,
+    ) -> Result<Arc<Claims>, Denial> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(TOO_LONG.into());
         }
-        if let Some(introspection) = self.asked_about(text) {
-            let _waiting = self.wait()?;
+        if let Some(introspection) = self.introspection_for(text) {
+            let _permit = self.acquire_wait_permit()?;
             return introspection.claims(text, &self.rules, now).await;
         }
         let token = self.parse(text)?;
-        let verified = match self.verified(&token) {
-            Err(Distrust::NoKey | Distrust::OtherIssuer) => {
-                self.verified_by_newer_keys(&token).await?
+        let verified = match self.verify_with_known_keys(&token) {
+            Err(VerifyError::NoKey | VerifyError::IssuerMismatch) => {
+                self.verify_with_newer_keys(&token).await?
             }
-            Err(Distrust::Because(reason)) => return Err(reason.into()),
+            Err(VerifyError::Rejected(reason)) => return Err(reason.into()),
             Ok(verified) => verified,
         };
         verified.claims.check_time(now)?;
         let weight = verified.claims.weight();
         self.cache.insert(text, verified.clone(), weight);
-        self.remember(text, last, &verified);
+        self.set_last(last, text, &verified);
         Ok(verified.claims)
     }
 
-    /// The claims of a token that is valid at `now`, by the keys that are known.
+    /// The claims of a token that is valid at `now` and signed by a known key.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn verify(&self, text: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(TOO_LONG);
         }
-        let verified = self.verified(&self.parse(text)?);
+        let verified = self.verify_with_known_keys(&self.parse(text)?);
         let claims = verified.map_err(reason)?.claims;
         claims.check_time(now)?;
         Ok(claims)
@@ -189,60 +204,64 @@ impl Authenticator {
     fn parse<'a>(&self, text: &'a [u8]) -> Result<Token<'a>, &'static str> {
         let token = Token::parse(text)?;
         match &self.rules.typ {
-            Some(typ) if !token.is_of_type(typ) => Err("The token is not of the right type."),
+            Some(typ) if !token.is_of_type(typ) => Err(WRONG_TYPE),
             _ => Ok(token),
         }
     }
 
-    /// By the keys that are known.
-    fn verified(&self, token: &Token<'_>) -> Result<Verified, Distrust> {
-        // Before the keys: what is judged by keys that are withdrawn meanwhile is then
-        // not remembered for longer than that.
+    fn verify_with_known_keys(&self, token: &Token<'_>) -> Result<VerifiedToken, VerifyError> {
+        // The generation is read before the keys. If a key is withdrawn in between, the
+        // result has the old generation and is not served from the cache.
         let generation = self.generation.load(Ordering::Acquire);
-        let claims = Claims::read(&self.signed(token)?.claims, &self.rules);
-        Ok(Verified {
-            claims: Arc::new(claims.map_err(Distrust::Because)?),
+        let claims = Claims::from_jwt(&self.verify_signature(token)?.claims, &self.rules);
+        Ok(VerifiedToken {
+            claims: Arc::new(claims.map_err(VerifyError::Rejected)?),
             generation,
         })
     }
 
-    /// By a key of whoever it names: providers may share keys.
-    fn signed(&self, token: &Token<'_>) -> Result<Signed, Distrust> {
+    /// Verifies the signature with the keys from files and then with those of each provider.
+    /// Providers can share keys, so the search goes on if the issuer of a key does not match.
+    fn verify_signature(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
         let mut outcome = self
             .local_keys()
             .verify(token)
-            .and_then(Signed::of_its_issuer);
+            .and_then(SignedClaims::check_issuer);
         for provider in &self.providers {
-            let verify = || provider.verify(token).and_then(Signed::of_its_issuer);
+            let verify = || provider.verify(token).and_then(SignedClaims::check_issuer);
             outcome = match outcome {
                 Ok(signed) => return Ok(signed),
-                Err(Distrust::NoKey) => verify(),
+                Err(VerifyError::NoKey) => verify(),
                 Err(earlier) => verify().map_err(|_| earlier),
             };
         }
         outcome
     }
 
-    /// Has providers asked for newer keys whose key may have signed the token.
-    async fn verified_by_newer_keys(&self, token: &Token<'_>) -> Result<Verified, Denial> {
+    /// Refreshes the keys of each provider that may have signed the token, and verifies the
+    /// token again.
+    async fn verify_with_newer_keys(&self, token: &Token<'_>) -> Result<VerifiedToken, Denial> {
         let claimed_issuer = token.claimed_issuer();
         let mut is_up_to_date = true;
         for provider in &self.providers {
-            if token.may_be_of_a_provider()
-                && provider.may_have_key_of(token, claimed_issuer.as_deref())
+            if token.has_asymmetric_algorithm()
+                && provider.may_have_unknown_key(token, claimed_issuer.as_deref())
             {
-                let _waiting = self.wait()?;
-                is_up_to_date &= provider.renew().await;
+                let _permit = self.acquire_wait_permit()?;
+                is_up_to_date &= provider.refresh().await;
             }
         }
-        self.verified(token).map_err(|distrust| match distrust {
-            Distrust::NoKey | Distrust::OtherIssuer if !is_up_to_date => Denial::Unavailable,
-            distrust => Denial::Refused(reason(distrust)),
-        })
+        self.verify_with_known_keys(token)
+            .map_err(|error| match error {
+                VerifyError::NoKey | VerifyError::IssuerMismatch if !is_up_to_date => {
+                    Denial::Unavailable
+                }
+                error => Denial::Invalid(reason(error)),
+            })
     }
 
-    /// To be held while a request waits for a provider.
-    fn wait(&self) -> Result<SemaphorePermit<'_>, Denial> {
+    /// The permit must be kept while the request waits for a provider.
+    fn acquire_wait_permit(&self) -> Result<SemaphorePermit<'_>, Denial> {
         self.waiting.try_acquire().map_err(|_| Denial::Unavailable)
     }
 
@@ -251,55 +270,57 @@ impl Authenticator {
         Arc::clone(&keys)
     }
 
+    /// Whether tokens can be verified with keys at all.
     fn has_keys(&self) -> bool {
         !self.providers.is_empty() || !self.local_keys().is_empty()
     }
 
-    /// Believes these keys from files, and no others any more.
+    /// Replaces all keys from files. If a key is withdrawn, cached tokens must be verified
+    /// again.
     pub(crate) fn replace_local_keys(&self, keys: KeySet) {
         let keys = Arc::new(keys);
         let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
-        let withdraws = !local.is_within(&keys);
+        let withdraws = !local.is_subset_of(&keys);
         *local = keys;
         drop(local);
-        // Behind the keys, as with those of a provider.
+        // The generation grows after the keys are replaced, and a verification reads the
+        // generation before the keys. So a token that was verified with the old keys always
+        // has an old generation.
         if withdraws {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// Whether each provider was reached once.
-    pub(crate) fn knows_its_providers(&self) -> bool {
-        self.providers.iter().all(|provider| provider.is_known())
+    /// Whether the keys of every provider were fetched at least once.
+    pub(crate) fn has_keys_of_all_providers(&self) -> bool {
+        self.providers.iter().all(|provider| provider.has_keys())
     }
 
-    pub(crate) fn counts(&self) -> &Counts {
-        &self.counts
+    pub(crate) fn counters(&self) -> &TokenCounters {
+        &self.counters
     }
 
-    /// Who is asked about tokens, if somebody is.
     pub(crate) fn introspection(&self) -> Option<&Introspection> {
         self.introspection.as_ref()
     }
 
-    /// Whose keys are fetched, for as long as [`Provider::run`] is polled.
+    /// The configured providers. The caller must poll [`Provider::run`] of each, or no keys
+    /// are fetched.
     pub(crate) fn providers(&self) -> &[Arc<Provider>] {
         &self.providers
     }
 }
 
-const TOO_LONG: &str = "The token has more than 8 KiB.";
-
-fn reason(distrust: Distrust) -> &'static str {
-    match distrust {
-        Distrust::NoKey => "The token is not signed by a trusted key.",
-        Distrust::OtherIssuer => UNTRUSTED_ISSUER,
-        Distrust::Because(reason) => reason,
+fn reason(error: VerifyError) -> &'static str {
+    match error {
+        VerifyError::NoKey => "The token is not signed by a trusted key.",
+        VerifyError::IssuerMismatch => UNTRUSTED_ISSUER,
+        VerifyError::Rejected(reason) => reason,
     }
 }
 
 /// Seconds since 1970.
-fn seconds(time: SystemTime) -> f64 {
+fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }
@@ -315,18 +336,18 @@ mod tests {
     use super::*;
     use crate::http::Code;
 
-    /// Seconds since 1970. Where a signature is checked, times are held against the clock
-    /// as well.
+    /// Seconds since 1970. The signature library compares `exp` with the system clock, so
+    /// the tests' tokens must expire in the future.
     const IN_THE_FUTURE: u64 = 4_000_000_000;
 
     const SECRET: [u8; 32] = [b's'; 32];
 
-    fn remembering(entries: usize) -> Authenticator {
+    fn authenticator(entries: usize) -> Authenticator {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), SECRET).unwrap();
-        let mut trust = Trust::default();
-        trust.local.add_secret_file(file.path()).unwrap();
-        Authenticator::new(trust, Rules::default(), "prefd", entries, 1).unwrap()
+        let mut sources = KeySources::default();
+        sources.local.add_secret_file(file.path()).unwrap();
+        Authenticator::new(sources, TokenRules::default(), "prefd", entries, 1).unwrap()
     }
 
     fn token(user: &str, expires: u64) -> String {
@@ -336,25 +357,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_no_token_is_remembered_a_connection_has_none_either() {
+    async fn connection_caches_its_token_only_with_the_token_cache_on() {
         for entries in [0, 10] {
             let (last, token) = (LastToken::default(), token("u", IN_THE_FUTURE));
-            let authenticator = remembering(entries);
+            let authenticator = authenticator(entries);
             let claims = authenticator
-                .judge(token.as_bytes(), &last, 0.0)
+                .verify_or_introspect(token.as_bytes(), &last, 0.0)
                 .await
                 .unwrap();
-            let remembered = (entries > 0).then_some(claims);
+            let expected = (entries > 0).then_some(claims);
             let last = last.get(token.as_bytes());
-            assert_eq!(last.map(|last| last.claims), remembered);
+            assert_eq!(last.map(|last| last.claims), expected);
         }
     }
 
     #[tokio::test]
-    async fn a_connection_s_token_is_judged_by_the_clock_each_time() {
-        let authenticator = remembering(10);
+    async fn cached_token_expires_while_its_connection_is_open() {
+        let authenticator = authenticator(10);
         let last = LastToken::default();
-        let ask = async |user: &str, expires: u64, now: u64| {
+        let authenticate = async |user: &str, expires: u64, now: u64| {
             let token = token(user, expires);
             let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
             let headers = [(AUTHORIZATION, value)].into_iter().collect();
@@ -365,35 +386,66 @@ mod tests {
                 .map_err(|refusal| refusal.code())
         };
         let expires = IN_THE_FUTURE;
-        assert_eq!(ask("u", expires, expires - 100).await, Ok("u".to_owned()));
-        assert_eq!(ask("u", expires, expires + 29).await, Ok("u".to_owned()));
         assert_eq!(
-            ask("u", expires, expires + 30).await,
+            authenticate("u", expires, expires - 100).await,
+            Ok("u".to_owned())
+        );
+        assert_eq!(
+            authenticate("u", expires, expires + 29).await,
+            Ok("u".to_owned())
+        );
+        assert_eq!(
+            authenticate("u", expires, expires + 30).await,
             Err(Code::InvalidToken)
         );
-        // One that is refused does not take the place of one that is not.
+        // A rejected token does not replace a valid one.
         assert_eq!(
-            ask("v", expires - 200, expires).await,
+            authenticate("v", expires - 200, expires).await,
             Err(Code::InvalidToken)
         );
-        assert_eq!(ask("u", expires, expires).await, Ok("u".to_owned()));
-        assert_eq!(ask("v", expires, expires).await, Ok("v".to_owned()));
-        assert_eq!(ask("u", expires, expires).await, Ok("u".to_owned()));
+        assert_eq!(
+            authenticate("u", expires, expires).await,
+            Ok("u".to_owned())
+        );
+        assert_eq!(
+            authenticate("v", expires, expires).await,
+            Ok("v".to_owned())
+        );
+        assert_eq!(
+            authenticate("u", expires, expires).await,
+            Ok("u".to_owned())
+        );
     }
 
     #[tokio::test]
-    async fn a_key_that_is_withdrawn_takes_its_tokens_with_it() {
-        let authenticator = remembering(10);
+    async fn withdrawn_key_invalidates_its_cached_tokens() {
+        let authenticator = authenticator(10);
         let (last, other) = (LastToken::default(), LastToken::default());
         let token = token("u", IN_THE_FUTURE);
         authenticator
-            .judge(token.as_bytes(), &last, 0.0)
+            .verify_or_introspect(token.as_bytes(), &last, 0.0)
             .await
             .unwrap();
-        assert!(authenticator.remembered(token.as_bytes(), &last).is_some());
-        assert!(authenticator.remembered(token.as_bytes(), &other).is_some());
+        assert!(
+            authenticator
+                .cached_claims(token.as_bytes(), &last)
+                .is_some()
+        );
+        assert!(
+            authenticator
+                .cached_claims(token.as_bytes(), &other)
+                .is_some()
+        );
         authenticator.generation.fetch_add(1, Ordering::AcqRel);
-        assert!(authenticator.remembered(token.as_bytes(), &last).is_none());
-        assert!(authenticator.remembered(token.as_bytes(), &other).is_none());
+        assert!(
+            authenticator
+                .cached_claims(token.as_bytes(), &last)
+                .is_none()
+        );
+        assert!(
+            authenticator
+                .cached_claims(token.as_bytes(), &other)
+                .is_none()
+        );
     }
 }

@@ -1,16 +1,16 @@
-//! The token of a request, and what a client is told whose token is missing, bad or not
-//! enough (RFC 6750 sections 2.1 and 3).
+//! Reads the token of a request, and builds the error responses for a token that is
+//! missing, invalid or insufficient (RFC 6750 sections 2.1 and 3).
 
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::auth::rules::Denial;
 use crate::http::{Code, Refusal};
 
-/// The page's own words.
+/// The text is that of the PACE Cloud preferences API.
 pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \
      please check why the user does not have a linked identity";
 
-/// The `WWW-Authenticate` headers, which differ only in the realm.
+/// The `WWW-Authenticate` headers of one realm.
 pub(super) struct Challenges {
     realm: String,
     plain: HeaderValue,
@@ -18,7 +18,7 @@ pub(super) struct Challenges {
 }
 
 impl Challenges {
-    /// `None` where the realm cannot stand in a header.
+    /// `None` if the realm contains characters that are not allowed in a header.
     pub(super) fn new(realm: &str) -> Option<Self> {
         let realm = format!(
             "Bearer realm=\"{}\"",
@@ -32,7 +32,7 @@ impl Challenges {
         })
     }
 
-    /// The token of a request.
+    /// The bearer token of a request. It is not checked in any way.
     pub(super) fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<Refusal>> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let header = values.next();
@@ -52,37 +52,38 @@ impl Challenges {
         })
     }
 
-    /// The refusal of a token that gives no access.
+    /// The error response for a token that gives no access.
     pub(super) fn denied(&self, denial: Denial) -> Box<Refusal> {
         match denial {
-            Denial::Refused(reason) => Refusal::new(Code::InvalidToken, reason)
+            Denial::Invalid(reason) => Refusal::new(Code::InvalidToken, reason)
                 .at_header("Authorization")
                 .challenge(self.invalid_token.clone()),
-            // Not a refusal of the token: its client would throw it away.
+            // Not 401: a client would discard a token that may be valid.
             Denial::Unavailable => Refusal::new(
                 Code::Overloaded,
-                "The token cannot be judged now, since its issuer does not answer; try again later.",
+                "The token cannot be verified now, because its issuer does not respond; try again later.",
             ),
         }
     }
 
-    /// The refusal of a user without the linked identity that is required.
+    /// The error response for a user without the required linked identity.
     pub(super) fn not_linked(&self) -> Box<Refusal> {
         Refusal::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY).challenge(self.plain.clone())
     }
 
-    /// The refusal of a token that lacks `scope`.
+    /// The error response for a token without the required `scope`.
     pub(super) fn insufficient(&self, scope: &str) -> Box<Refusal> {
         let refusal = Refusal::new(
             Code::InsufficientScope,
-            format!("The token is not of this client and does not have the scope {scope}."),
+            format!("The token was issued to another client and does not have the scope {scope}."),
         );
-        // A scope token is visible ASCII without quote and backslash (RFC 6749,
-        // section 3.3); a clientId with anything else has no scope that could be told.
-        let tellable = scope
+        // A scope consists of visible ASCII characters without quote and backslash (RFC 6749
+        // section 3.3). For a client id with other characters no valid scope exists, so the
+        // header names none.
+        let is_valid_scope = scope
             .bytes()
             .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
-        let challenge = if tellable {
+        let challenge = if is_valid_scope {
             format!(
                 "{}, error=\"insufficient_scope\", scope=\"{scope}\"",
                 self.realm
@@ -97,8 +98,8 @@ impl Challenges {
     }
 }
 
-/// The token of a `Bearer` header (RFC 6750 section 2.1; the scheme's case does not
-/// matter, RFC 9110 section 11.1).
+/// The token of an `Authorization` header with the scheme `Bearer` (RFC 6750 section 2.1).
+/// The case of the scheme does not matter (RFC 9110 section 11.1).
 pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = header.as_bytes().split_at_checked("Bearer".len())?;
     if !scheme.eq_ignore_ascii_case(b"Bearer") {

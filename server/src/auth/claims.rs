@@ -1,73 +1,81 @@
-//! What a verified token says, and what of it is believed.
+//! The claims of verified tokens, and the checks on them.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::auth::rules::{LEEWAY_SECONDS, Rules};
+use crate::auth::rules::{LEEWAY_SECONDS, TokenRules};
 
-/// Bytes of a user or client name, at most: what a namespace can have.
+/// Longest user or client name in bytes. A namespace cannot have a longer one.
 const MAX_NAME_BYTES: usize = 255;
-pub(super) const UNTRUSTED_ISSUER: &str = "The token is not of a trusted issuer.";
+pub(super) const UNTRUSTED_ISSUER: &str = "The token's issuer is not trusted.";
 
-/// A verified token's content.
+/// What prefd uses of a verified token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Claims {
     pub(crate) user: String,
     pub(crate) client: String,
     scopes: Vec<String>,
-    /// True also where none is required.
+    /// Also true if no linked identity is required.
     pub(crate) has_linked_identity: bool,
-    /// Seconds since 1970.
+    /// Seconds since 1970. Infinite if an introspection response has no `exp`.
     expires: f64,
+    /// Seconds since 1970.
     not_before: Option<f64>,
 }
 
 impl Claims {
-    /// Reads the claims of a JWT of an issuer that is believed, and checks all but the times.
-    pub(crate) fn read(token: &Map<String, Value>, rules: &Rules) -> Result<Self, &'static str> {
+    /// Reads the claims of a JWT whose signature and issuer were verified. Checks everything
+    /// except the times.
+    pub(crate) fn from_jwt(
+        token: &Map<String, Value>,
+        rules: &TokenRules,
+    ) -> Result<Self, &'static str> {
         let expires = seconds(token, "exp", "The token's exp is not a number.")?
             .ok_or("The token has no exp.")?;
-        Self::named(token, &["sub"], expires, rules)
+        Self::from_members(token, &["sub"], expires, rules)
     }
 
-    /// Reads what an issuer answers about an active token (RFC 7662 section 2.2), and
-    /// checks all but the times. Who answers is the issuer, so it need not name itself, and
-    /// how long a token is valid it need not say.
-    pub(crate) fn introspected(
-        answer: &Map<String, Value>,
+    /// Reads the introspection response for an active token (RFC 7662 section 2.2). Checks
+    /// everything except the times.
+    ///
+    /// `iss` and `exp` are optional: the response comes from the issuer itself, and the
+    /// issuer may not say how long the token is valid.
+    pub(crate) fn from_introspection(
+        response: &Map<String, Value>,
         issuer: Option<&str>,
-        rules: &Rules,
+        rules: &TokenRules,
     ) -> Result<Self, &'static str> {
-        if let (Some(issuer), Some(named)) = (issuer, answer.get("iss"))
+        if let (Some(issuer), Some(named)) = (issuer, response.get("iss"))
             && named.as_str() != Some(issuer)
         {
             return Err(UNTRUSTED_ISSUER);
         }
-        // A refresh token is active, too. Those that access is given by are of this type
-        // (RFC 6750 section 6.1.1).
-        if let Some(kind) = answer.get("token_type")
+        // A refresh token can also be active. Access tokens have the type Bearer (RFC 6750
+        // section 6.1.1).
+        if let Some(kind) = response.get("token_type")
             && !kind
                 .as_str()
                 .is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"))
         {
             return Err("The token is not a bearer token.");
         }
-        let expires = seconds(answer, "exp", "The token's exp is not a number.")?;
-        Self::named(
-            answer,
+        let expires = seconds(response, "exp", "The token's exp is not a number.")?;
+        Self::from_members(
+            response,
             &["user_id", "sub"],
             expires.unwrap_or(f64::INFINITY),
             rules,
         )
     }
 
-    /// The user is in the first of `usual_users` that is there, where none is configured.
-    fn named(
+    /// Reads the members that JWTs and introspection responses share. If no user claim is
+    /// configured, the user is the first of `default_user_claims` that is present.
+    fn from_members(
         token: &Map<String, Value>,
-        usual_users: &[&str],
+        default_user_claims: &[&str],
         expires: f64,
-        rules: &Rules,
+        rules: &TokenRules,
     ) -> Result<Self, &'static str> {
         if let Some(audience) = &rules.audience
             && !names_audience(token.get("aud"), audience)
@@ -78,13 +86,15 @@ impl Claims {
         let names = &rules.names;
         let user = match &names.user {
             Some(claim) => token.get(claim),
-            None => usual_users.iter().find_map(|claim| token.get(*claim)),
+            None => default_user_claims
+                .iter()
+                .find_map(|claim| token.get(*claim)),
         };
-        let client = first(token, &names.client).and_then(Value::as_str);
+        let client = first_present(token, &names.client).and_then(Value::as_str);
         Ok(Self {
-            user: name(user.and_then(Value::as_str)).ok_or("The token names no user.")?,
-            client: name(client).ok_or("The token names no client.")?,
-            scopes: scopes(first(token, &names.scope)),
+            user: valid_name(user.and_then(Value::as_str)).ok_or("The token names no user.")?,
+            client: valid_name(client).ok_or("The token names no client.")?,
+            scopes: scopes(first_present(token, &names.scope)),
             has_linked_identity: rules
                 .linked_identity_claim
                 .as_ref()
@@ -94,7 +104,7 @@ impl Claims {
         })
     }
 
-    /// Whether it holds at `now`, in seconds since 1970.
+    /// Checks that the token is valid at `now`, in seconds since 1970.
     pub(crate) fn check_time(&self, now: f64) -> Result<(), &'static str> {
         if now >= self.expires + LEEWAY_SECONDS {
             return Err("The token has expired.");
@@ -112,7 +122,7 @@ impl Claims {
         self.scopes.iter().any(|granted| granted == scope)
     }
 
-    /// Bytes that it takes in memory, roughly.
+    /// Approximate size in memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let scopes: usize = self
             .scopes
@@ -123,7 +133,7 @@ impl Claims {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(user: &str, client: &str, scopes: &[&str]) -> Self {
+    pub(crate) fn for_test(user: &str, client: &str, scopes: &[&str]) -> Self {
         Self {
             user: user.to_owned(),
             client: client.to_owned(),
@@ -135,26 +145,28 @@ impl Claims {
     }
 }
 
-/// What a token says that a key has signed.
+/// The claims of a token with a valid signature.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Verified {
+pub(super) struct VerifiedToken {
     pub(super) claims: Arc<Claims>,
-    /// Of the keys that it was judged by.
+    /// The key generation when the signature was verified. It grows when a key is withdrawn.
     pub(super) generation: u64,
 }
 
-fn first<'a>(token: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {
+fn first_present<'a>(token: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {
     names.iter().find_map(|name| token.get(name))
 }
 
-/// A name that a namespace can have.
-fn name(name: Option<&str>) -> Option<String> {
+/// The name, if it can be part of a namespace.
+fn valid_name(name: Option<&str>) -> Option<String> {
     let name = name?;
-    let fits = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
-    fits.then(|| name.to_owned())
+    let is_valid =
+        (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+    is_valid.then(|| name.to_owned())
 }
 
-/// `NumericDate` (RFC 7519 section 2): a number, whole or decimal, never a text.
+/// Reads a `NumericDate` (RFC 7519 section 2): an integer or a decimal number, not a string.
+/// `wrong` is the error for any other value.
 fn seconds(
     token: &Map<String, Value>,
     claim: &str,
@@ -170,7 +182,8 @@ fn seconds(
     }
 }
 
-/// One audience, or a list of them (RFC 7519 section 4.1.3).
+/// Whether an `aud` claim contains `audience`. The claim is one string or an array of strings
+/// (RFC 7519 section 4.1.3).
 fn names_audience(claim: Option<&Value>, audience: &str) -> bool {
     match claim {
         Some(Value::String(one)) => one == audience,
@@ -179,7 +192,8 @@ fn names_audience(claim: Option<&Value>, audience: &str) -> bool {
     }
 }
 
-/// A text of scopes with spaces between them (RFC 6749 section 3.3), or a list.
+/// The scopes of a claim: a string with spaces between the scopes (RFC 6749 section 3.3),
+/// or an array of strings.
 fn scopes(claim: Option<&Value>) -> Vec<String> {
     match claim {
         Some(Value::String(text)) => text
@@ -195,6 +209,7 @@ fn scopes(claim: Option<&Value>) -> Vec<String> {
     }
 }
 
+/// Whether a linked-identity claim is present and not empty.
 fn is_linked(claim: Option<&Value>) -> bool {
     match claim {
         None | Some(Value::Null | Value::Bool(false)) => false,
@@ -211,8 +226,8 @@ mod tests {
 
     use super::*;
 
-    fn read(token: &Value, rules: &Rules) -> Result<Claims, &'static str> {
-        Claims::read(token.as_object().unwrap(), rules)
+    fn read(token: &Value, rules: &TokenRules) -> Result<Claims, &'static str> {
+        Claims::from_jwt(token.as_object().unwrap(), rules)
     }
 
     fn with(name: &str, value: Value) -> Value {
@@ -222,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn user_and_client_must_be_names_of_a_namespace() {
-        let rules = Rules::default();
+    fn token_without_valid_user_and_client_is_rejected() {
+        let rules = TokenRules::default();
         for bad in [
             json!(""),
             json!(null),
@@ -245,22 +260,22 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_a_text_or_a_list() {
+    fn scopes_are_read_from_string_or_array() {
         for claim in [json!("a b  c"), json!(["a", "b", 7, "c"])] {
             for name in ["scope", "scp"] {
-                let claims = read(&with(name, claim.clone()), &Rules::default()).unwrap();
+                let claims = read(&with(name, claim.clone()), &TokenRules::default()).unwrap();
                 assert_eq!(claims.scopes, ["a", "b", "c"]);
                 assert!(claims.has_scope("b") && !claims.has_scope("a b"));
             }
         }
-        // An element of a list is one scope, spaces and all.
-        let claims = read(&with("scp", json!(["a b"])), &Rules::default()).unwrap();
+        // An array element is one scope, even if it contains spaces.
+        let claims = read(&with("scp", json!(["a b"])), &TokenRules::default()).unwrap();
         assert!(!claims.has_scope("a"));
     }
 
     #[test]
-    fn times_are_numbers_and_have_30_seconds_of_leeway() {
-        let rules = Rules::default();
+    fn times_must_be_numbers_and_get_30_seconds_of_leeway() {
+        let rules = TokenRules::default();
         for bad in [json!("1000"), json!(null), json!([]), json!(true)] {
             assert!(read(&with("exp", bad.clone()), &rules).is_err(), "{bad}");
             assert!(read(&with("nbf", bad.clone()), &rules).is_err(), "{bad}");
@@ -273,10 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_is_required_once_configured() {
-        let rules = Rules {
+    fn configured_audience_is_required() {
+        let rules = TokenRules {
             audience: Some("prefd".to_owned()),
-            ..Rules::default()
+            ..TokenRules::default()
         };
         let with = |aud: Value| read(&with("aud", aud), &rules);
         assert!(with(json!("prefd")).is_ok());
@@ -292,19 +307,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_about_a_token_need_not_repeat_what_is_known() {
-        let rules = Rules::default();
-        let read = |answer: &Value| {
-            Claims::introspected(answer.as_object().unwrap(), Some("https://i"), &rules)
+    fn introspection_response_may_omit_issuer_and_expiry() {
+        let rules = TokenRules::default();
+        let read = |response: &Value| {
+            Claims::from_introspection(response.as_object().unwrap(), Some("https://i"), &rules)
         };
-        let least = json!({"active": true, "sub": "u", "client_id": "c"});
-        let claims = read(&least).unwrap();
+        let minimal = json!({"active": true, "sub": "u", "client_id": "c"});
+        let claims = read(&minimal).unwrap();
         assert_eq!((claims.user.as_str(), claims.client.as_str()), ("u", "c"));
         assert!(claims.check_time(9e9).is_ok());
         let with = |name: &str, value: Value| {
-            let mut answer = least.clone();
-            answer[name] = value;
-            read(&answer)
+            let mut response = minimal.clone();
+            response[name] = value;
+            read(&response)
         };
         assert_eq!(with("user_id", json!("v")).unwrap().user, "v");
         assert!(with("iss", json!("https://i")).is_ok());
@@ -322,19 +337,19 @@ mod tests {
         ] {
             assert!(with(name, value.clone()).is_err(), "{name} {value}");
         }
-        let rules = Rules {
+        let rules = TokenRules {
             audience: Some("prefd".to_owned()),
-            ..Rules::default()
+            ..TokenRules::default()
         };
-        let answer = least.as_object().unwrap();
-        assert!(Claims::introspected(answer, None, &rules).is_err());
+        let response = minimal.as_object().unwrap();
+        assert!(Claims::from_introspection(response, None, &rules).is_err());
     }
 
     #[test]
-    fn a_linked_identity_is_a_claim_that_says_something() {
-        let rules = Rules {
+    fn linked_identity_claim_must_be_present_and_not_empty() {
+        let rules = TokenRules {
             linked_identity_claim: Some("linked".to_owned()),
-            ..Rules::default()
+            ..TokenRules::default()
         };
         for (value, linked) in [
             (json!(null), false),
@@ -361,7 +376,7 @@ mod tests {
                 .has_linked_identity
         );
         assert!(
-            read(&with("other", json!(1)), &Rules::default())
+            read(&with("other", json!(1)), &TokenRules::default())
                 .unwrap()
                 .has_linked_identity
         );

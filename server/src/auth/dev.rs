@@ -1,4 +1,4 @@
-//! `serve --dev`: a signing key in the data directory, and requests to paste.
+//! `serve --dev`: creates a signing key in the data directory, and prints example requests.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::Address;
 
-/// Random bytes of the key, as many as HS256 hashes to.
+/// Length of the key in random bytes: the length of the HS256 hash.
 const KEY_BYTES: usize = 32;
-/// Who the printed token is of.
+/// The user and the client of the printed token.
 pub(crate) const USER: &str = "dev-user";
 pub(crate) const CLIENT: &str = "dev-client";
 
-/// Where a data directory keeps the key.
+/// The path of the key in a data directory.
 pub(crate) fn key_path(data_dir: &Path) -> PathBuf {
     data_dir.join("dev-signing-key")
 }
 
-/// Makes the key where there is none. Its name appears only once it is whole.
+/// Creates the key if it does not exist. The file appears under its name only when it is
+/// complete and on stable storage. Blocks.
 pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
     let path = key_path(data_dir);
     if path.exists() {
@@ -35,7 +36,8 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
                 .flatten(),
         );
     }
-    // What a crash has left is not written into: its mode may not be ours.
+    // A crash can leave the temporary file behind. It is not reused, because its mode may
+    // allow other users to read it.
     let temporary = path.with_extension("new");
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -52,10 +54,11 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
     File::open(data_dir)?.sync_all()
 }
 
-/// What to paste: a PUT of the page's own example, and a GET of it.
+/// Two curl commands to try the server with: a PUT of the example document of the PACE
+/// Cloud preferences API, and a GET.
 pub(crate) fn requests(address: &Address, scheme: &str, version: &str, token: &str) -> String {
     let (options, origin) = match address {
-        // The certificate may be anybody's.
+        // `-k` because the certificate may not be valid for this address.
         Address::Tcp(address) if scheme == "https://" => {
             ("-k ".to_owned(), format!("{scheme}{address}"))
         }

@@ -1,8 +1,10 @@
-//! Tokens that only their issuer can read: it is asked what they say (RFC 7662).
+//! Token introspection (RFC 7662): the provider is asked about tokens that only it can
+//! read.
 //!
-//! What it says is believed for a short time, good and bad alike; where it cannot be
-//! asked, a good answer is believed somewhat longer. One request at a time asks about a
-//! token, and a bounded number about all of them.
+//! Responses about active and inactive tokens are cached for a short time. If the provider
+//! cannot be reached, a response about an active token is used for longer. At most one
+//! request at a time asks about a token, and at most [`MAX_REQUESTS`] requests ask at the
+//! same time.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
@@ -18,72 +20,77 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::auth::claims::Claims;
-use crate::auth::outgoing::{Endpoint, Outgoing, OutgoingError};
+use crate::auth::http_client::{Endpoint, HttpClient, HttpClientError};
 use crate::auth::provider::{FetchError, Provider};
-use crate::auth::rules::{Denial, Rules};
+use crate::auth::rules::{Denial, TokenRules};
 use crate::auth::token_cache::TokenCache;
 use crate::counters::Counter;
 
-/// Questions at a time.
-pub(super) const MAX_QUESTIONS: usize = 64;
-/// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request waits for an answer, and for its turn to ask. Longer than the other,
-/// so that whoever asks learns that there is no answer, and those after it need not wait.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// After the issuer could not be reached, it is asked again so much later: else each
-/// request would wait for a connection that does not come.
+/// Most concurrent introspection requests.
+pub(super) const MAX_REQUESTS: usize = 64;
+/// Timeout of one introspection request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client's request waits, both for the lock of its token and for the response.
+/// Longer than `REQUEST_TIMEOUT`, so that the request that asks learns of a timeout and
+/// records it. Requests that wait for the same lock then need not ask.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failed connection, the provider is not asked again for this time. Otherwise
+/// each request would wait for a connection timeout.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// What stands for itself in a form (application/x-www-form-urlencoded).
-const FORM: &AsciiSet = &NON_ALPHANUMERIC
+/// Characters that are escaped in a form (application/x-www-form-urlencoded).
+const FORM_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'*');
 
-/// Whom to ask.
-pub(crate) enum Place {
-    At(Endpoint),
-    /// Where its metadata says.
-    Of(Arc<Provider>),
+/// Where introspection requests are sent.
+pub(crate) enum IntrospectionEndpoint {
+    /// To a configured URL.
+    Configured(Endpoint),
+    /// To the URL in the metadata of this provider.
+    Discovered(Arc<Provider>),
 }
 
-/// Why a file holds no credentials.
+/// Why a file does not contain valid credentials.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum CredentialsError {
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("--introspection-credentials-file: cannot read {}: {source}", path.display())]
     Read {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{}: not one line CLIENT_ID:CLIENT_SECRET", path.display())]
-    Form { path: PathBuf },
+    #[error(
+        "--introspection-credentials-file {}: expected one line CLIENT_ID:CLIENT_SECRET",
+        path.display()
+    )]
+    Format { path: PathBuf },
 }
 
-/// What this server says of itself when it asks.
+/// The `Authorization` header with which this server authenticates to the provider.
 #[derive(Clone)]
 pub(crate) struct Credentials(HeaderValue);
 
 impl Credentials {
-    /// Of a file with one line, `CLIENT_ID:CLIENT_SECRET`.
+    /// Reads a file with one line, `CLIENT_ID:CLIENT_SECRET`. Blocks.
     pub(crate) fn read(path: &Path) -> Result<Self, CredentialsError> {
         let text = std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Self::of(text.trim_end()).ok_or_else(|| CredentialsError::Form {
+        Self::parse(text.trim_end()).ok_or_else(|| CredentialsError::Format {
             path: path.to_owned(),
         })
     }
 
-    fn of(line: &str) -> Option<Self> {
+    fn parse(line: &str) -> Option<Self> {
         let (id, secret) = line.split_once(':')?;
         if id.is_empty() || secret.is_empty() || line.contains(['\n', '\r']) {
             return None;
         }
-        // Section 2.3.1 of RFC 6749: encoded as in a form first.
-        let pair = format!("{}:{}", encoded(id), encoded(secret));
+        // Both parts are form-encoded before they are joined (RFC 6749 section 2.3.1).
+        let pair = format!("{}:{}", form_encode(id), form_encode(secret));
         let value = format!("Basic {}", BASE64.encode(pair));
         let mut header = HeaderValue::try_from(value).ok()?;
         header.set_sensitive(true);
@@ -91,184 +98,199 @@ impl Credentials {
     }
 }
 
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, FORM).to_string()
+fn form_encode(text: &str) -> String {
+    utf8_percent_encode(text, FORM_ESCAPES).to_string()
 }
 
-/// How long answers are believed.
+/// How long introspection responses are cached.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Belief {
-    pub(crate) fresh: Duration,
-    /// A good one where the issuer cannot be asked; of the time of the answer, too.
-    pub(crate) stale: Duration,
+pub(crate) struct CachePolicy {
+    pub(crate) ttl: Duration,
+    /// How long a response about an active token is used while the provider cannot be
+    /// reached. It is counted from the request, like `ttl`.
+    pub(crate) max_stale: Duration,
 }
 
-/// Why there is no answer.
+/// Why introspection failed.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error("the provider was not reached yet, or its metadata does not say where")]
-    NoPlace,
+enum IntrospectionError {
+    #[error(
+        "the introspection endpoint is unknown, because the provider's metadata was not fetched \
+         yet or does not name it; --introspection-url sets it"
+    )]
+    UnknownEndpoint,
     #[error(transparent)]
-    Place(#[from] FetchError),
+    Endpoint(#[from] FetchError),
     #[error(transparent)]
-    Outgoing(#[from] OutgoingError),
-    #[error("not an answer about a token: {0}")]
-    Answer(#[from] serde_json::Error),
-    #[error("an answer without `active`")]
-    NoActive,
+    Request(#[from] HttpClientError),
+    #[error("not an introspection response: {0}")]
+    NotJson(#[from] serde_json::Error),
+    #[error("the introspection response has no boolean member `active`")]
+    MissingActive,
 }
 
+/// The cached response about an active token.
 #[derive(Clone)]
-struct Answer {
+struct ActiveToken {
     claims: Arc<Claims>,
-    asked: Instant,
+    asked_at: Instant,
 }
 
+/// Asks a provider about tokens.
 pub(crate) struct Introspection {
-    place: Place,
-    /// Whom an answer names that names somebody.
+    endpoint: IntrospectionEndpoint,
+    /// Required value of `iss`, if a response has this member.
     issuer: Option<Arc<str>>,
     credentials: Lock<Credentials>,
-    outgoing: Outgoing,
-    belief: Belief,
-    /// Apart from each other, so that nobody pushes good answers out with bad tokens.
-    good: TokenCache<Answer>,
-    bad: TokenCache<Instant>,
-    /// Held while one of the tokens is asked about that fall to it.
-    turns: [Mutex<()>; MAX_QUESTIONS],
-    /// When the issuer could not be reached.
-    failed: Lock<Option<Instant>>,
-    asked: Counter,
-    unanswered: Counter,
+    http_client: HttpClient,
+    cache_policy: CachePolicy,
+    /// Active and inactive tokens have separate caches, so that a client that sends many
+    /// invalid tokens cannot evict the valid ones.
+    active: TokenCache<ActiveToken>,
+    /// When the provider was asked about a token that it refused.
+    inactive: TokenCache<Instant>,
+    /// A request locks one of these while it asks. A token always uses the same lock, so it
+    /// is asked about once at a time.
+    request_locks: [Mutex<()>; MAX_REQUESTS],
+    /// When the provider could last not be reached.
+    failed_at: Lock<Option<Instant>>,
+    requests: Counter,
+    failed_requests: Counter,
 }
 
 impl Introspection {
-    /// Remembers `entries` answers of each kind.
+    /// Each of the two caches has room for `entries` tokens.
     pub(crate) fn new(
-        place: Place,
+        endpoint: IntrospectionEndpoint,
         issuer: Option<Arc<str>>,
         credentials: Credentials,
-        outgoing: Outgoing,
-        belief: Belief,
+        http_client: HttpClient,
+        cache_policy: CachePolicy,
         entries: usize,
     ) -> Self {
         Self {
-            place,
+            endpoint,
             issuer,
             credentials: Lock::new(credentials),
-            outgoing,
-            belief,
-            good: TokenCache::new(entries),
-            bad: TokenCache::new(entries),
-            turns: [const { Mutex::const_new(()) }; MAX_QUESTIONS],
-            failed: Lock::default(),
-            asked: Counter::default(),
-            unanswered: Counter::default(),
+            http_client,
+            cache_policy,
+            active: TokenCache::new(entries),
+            inactive: TokenCache::new(entries),
+            request_locks: [const { Mutex::const_new(()) }; MAX_REQUESTS],
+            failed_at: Lock::default(),
+            requests: Counter::default(),
+            failed_requests: Counter::default(),
         }
     }
 
-    /// What the token says at `now`, in seconds since 1970. May wait for its issuer.
+    /// The claims of a token that is valid at `now`, in seconds since 1970. Asks the
+    /// provider unless the response is cached.
     pub(crate) async fn claims(
         &self,
         token: &[u8],
-        rules: &Rules,
+        rules: &TokenRules,
         now: f64,
     ) -> Result<Arc<Claims>, Denial> {
-        let text = plain(token).ok_or(Denial::Refused("The token has a malformed form."))?;
-        let asked = tokio::time::timeout(PATIENCE, async {
-            let _turn = self.turn_of(token).lock().await;
-            // Another request may have asked meanwhile.
-            match self.known(token, now) {
-                Some(known) => known,
+        let text = well_formed(token).ok_or(Denial::Invalid("The token is malformed."))?;
+        let asked = tokio::time::timeout(WAIT_TIMEOUT, async {
+            let _lock = self.request_lock(token).lock().await;
+            // Another request may have asked while this one waited for the lock.
+            match self.cached(token, now) {
+                Some(cached) => cached,
                 None => self.ask(text, rules, now).await,
             }
         });
         asked.await.unwrap_or_else(|_| self.stale(token, now))
     }
 
-    fn turn_of(&self, token: &[u8]) -> &Mutex<()> {
+    fn request_lock(&self, token: &[u8]) -> &Mutex<()> {
         let mut hasher = DefaultHasher::new();
         hasher.write(token);
-        let index = hasher.finish() % (MAX_QUESTIONS as u64);
-        let [first, ..] = &self.turns;
+        let index = hasher.finish() % (MAX_REQUESTS as u64);
+        let [first, ..] = &self.request_locks;
         let index = usize::try_from(index).unwrap_or_default();
-        self.turns.get(index).unwrap_or(first)
+        self.request_locks.get(index).unwrap_or(first)
     }
 
-    /// What was answered lately.
-    pub(crate) fn known(&self, token: &[u8], now: f64) -> Option<Result<Arc<Claims>, Denial>> {
-        if let Some(answer) = self.good.get(token)
-            && answer.asked.elapsed() < self.belief.fresh
+    /// The cached result, if it is younger than `ttl`.
+    pub(crate) fn cached(&self, token: &[u8], now: f64) -> Option<Result<Arc<Claims>, Denial>> {
+        let ttl = self.cache_policy.ttl;
+        if let Some(active) = self.active.get(token)
+            && active.asked_at.elapsed() < ttl
         {
-            return Some(at(&answer.claims, now));
+            return Some(valid_at(&active.claims, now));
         }
-        let refused = self.bad.get(token)?;
-        (refused.elapsed() < self.belief.fresh).then_some(Err(INACTIVE))
+        let asked_at = self.inactive.get(token)?;
+        (asked_at.elapsed() < ttl).then_some(Err(INACTIVE))
     }
 
-    /// What was answered before, where the issuer cannot be asked.
+    /// The cached claims, if they are younger than `max_stale`. Used when the provider
+    /// cannot be asked.
     fn stale(&self, token: &[u8], now: f64) -> Result<Arc<Claims>, Denial> {
-        match self.good.get(token) {
-            Some(answer) if answer.asked.elapsed() < self.belief.stale => at(&answer.claims, now),
+        match self.active.get(token) {
+            Some(active) if active.asked_at.elapsed() < self.cache_policy.max_stale => {
+                valid_at(&active.claims, now)
+            }
             _ => Err(Denial::Unavailable),
         }
     }
 
-    async fn ask(&self, token: &str, rules: &Rules, now: f64) -> Result<Arc<Claims>, Denial> {
-        if self.failed_lately() {
+    /// Asks the provider and caches the result.
+    async fn ask(&self, token: &str, rules: &TokenRules, now: f64) -> Result<Arc<Claims>, Denial> {
+        if self.failed_recently() {
             return self.stale(token.as_bytes(), now);
         }
-        let asked = Instant::now();
-        self.asked.add_one();
-        let answer = match self.question(token).await {
-            Ok(answer) => answer,
+        let asked_at = Instant::now();
+        self.requests.add_one();
+        let response = match self.request(token).await {
+            Ok(response) => response,
             Err(error) => {
-                self.unanswered.add_one();
-                tracing::warn!(%error, "an identity provider cannot be asked about a token");
-                if let AskError::Outgoing(
-                    OutgoingError::Connection(_) | OutgoingError::Timeout(_),
+                self.failed_requests.add_one();
+                tracing::warn!(%error, "token introspection failed");
+                if let IntrospectionError::Request(
+                    HttpClientError::Connection(_) | HttpClientError::Timeout(_),
                 ) = error
                 {
-                    *self.failure() = Some(Instant::now());
+                    *self.failed_at() = Some(Instant::now());
                 }
                 return self.stale(token.as_bytes(), now);
             }
         };
         let token = token.as_bytes();
-        let judged = match answer {
-            None => Err("The token is not active."),
-            Some(members) => Claims::introspected(&members, self.issuer.as_deref(), rules),
+        let claims = match response {
+            None => Err(INACTIVE),
+            Some(members) => Claims::from_introspection(&members, self.issuer.as_deref(), rules)
+                .map_err(Denial::Invalid),
         };
-        match judged {
+        match claims {
             Ok(claims) => {
                 let claims = Arc::new(claims);
                 let weight = claims.weight();
-                let answer = Answer {
+                let active = ActiveToken {
                     claims: Arc::clone(&claims),
-                    asked,
+                    asked_at,
                 };
-                self.good.insert(token, answer, weight);
-                at(&claims, now)
+                self.active.insert(token, active, weight);
+                valid_at(&claims, now)
             }
-            Err(reason) => {
-                self.good.remove(token);
-                self.bad.insert(token, asked, size_of::<Instant>());
-                Err(Denial::Refused(reason))
+            Err(denial) => {
+                self.active.remove(token);
+                self.inactive.insert(token, asked_at, size_of::<Instant>());
+                Err(denial)
             }
         }
     }
 
-    /// Questions.
-    pub(crate) fn asked(&self) -> &Counter {
-        &self.asked
+    /// Number of introspection requests, including failed ones.
+    pub(crate) fn requests(&self) -> &Counter {
+        &self.requests
     }
 
-    /// Those that were not answered.
-    pub(crate) fn unanswered(&self) -> &Counter {
-        &self.unanswered
+    pub(crate) fn failed_requests(&self) -> &Counter {
+        &self.failed_requests
     }
 
-    /// Asks with these from now on.
+    /// Uses these credentials for all further requests.
     pub(crate) fn replace_credentials(&self, credentials: Credentials) {
         *self.credentials() = credentials;
     }
@@ -279,54 +301,61 @@ impl Introspection {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failure(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed_lately(&self) -> bool {
-        self.failure().is_some_and(|at| at.elapsed() < RETRY_PAUSE)
+    fn failed_recently(&self) -> bool {
+        self.failed_at()
+            .is_some_and(|at| at.elapsed() < RETRY_PAUSE)
     }
 
-    /// The members of an answer about an active token; `None` for one that is not.
-    async fn question(&self, token: &str) -> Result<Option<Map<String, Value>>, AskError> {
-        let place = match &self.place {
-            Place::At(endpoint) => endpoint.clone(),
-            Place::Of(provider) => {
-                if provider.introspection().is_none() {
-                    provider.renew().await;
+    /// Sends one introspection request. Returns the members of the response, or `None` if
+    /// the token is not active.
+    async fn request(&self, token: &str) -> Result<Option<Map<String, Value>>, IntrospectionError> {
+        let endpoint = match &self.endpoint {
+            IntrospectionEndpoint::Configured(endpoint) => endpoint.clone(),
+            IntrospectionEndpoint::Discovered(provider) => {
+                if provider.introspection_endpoint().is_none() {
+                    provider.refresh().await;
                 }
-                provider.introspection().ok_or(AskError::NoPlace)??
+                provider
+                    .introspection_endpoint()
+                    .ok_or(IntrospectionError::UnknownEndpoint)??
             }
         };
-        let form = format!("token={}&token_type_hint=access_token", encoded(token));
-        let Credentials(credentials) = self.credentials().clone();
+        let form = format!("token={}&token_type_hint=access_token", form_encode(token));
+        let Credentials(authorization) = self.credentials().clone();
         let text = self
-            .outgoing
-            .post(&place, credentials, form, ANSWER_TIMEOUT);
-        let text = text.await?;
+            .http_client
+            .post(&endpoint, authorization, form, REQUEST_TIMEOUT)
+            .await?;
         let members: Map<String, Value> = serde_json::from_slice(&text)?;
         match members.get("active") {
             Some(Value::Bool(true)) => Ok(Some(members)),
             Some(Value::Bool(false)) => Ok(None),
-            _ => Err(AskError::NoActive),
+            _ => Err(IntrospectionError::MissingActive),
         }
     }
 }
 
-const INACTIVE: Denial = Denial::Refused("The token is not active.");
+const INACTIVE: Denial = Denial::Invalid("The token is not active.");
 
-fn at(claims: &Arc<Claims>, now: f64) -> Result<Arc<Claims>, Denial> {
-    claims.check_time(now).map_err(Denial::Refused)?;
+/// The claims, if they are valid at `now`, in seconds since 1970.
+fn valid_at(claims: &Arc<Claims>, now: f64) -> Result<Arc<Claims>, Denial> {
+    claims.check_time(now)?;
     Ok(Arc::clone(claims))
 }
 
-/// A token in the form that every token has (RFC 6750 section 2.1, `b64token`): nothing
-/// else is worth a question.
-fn plain(token: &[u8]) -> Option<&str> {
+/// The token as text, if it has the syntax of a bearer token (RFC 6750 section 2.1,
+/// `b64token`). The provider is not asked about other texts.
+fn well_formed(token: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(token).ok()?;
     let body = text.trim_end_matches('=');
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
-    (!body.is_empty() && body.bytes().all(is_plain)).then_some(text)
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
+    (!body.is_empty() && body.bytes().all(is_allowed)).then_some(text)
 }
 
 #[cfg(test)]
@@ -334,16 +363,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_encoded_as_in_a_form_first() {
-        let header = |line: &str| Credentials::of(line).map(|Credentials(value)| value);
+    fn credentials_are_form_encoded_before_base64() {
+        let header = |line: &str| Credentials::parse(line).map(|Credentials(value)| value);
         // The example of RFC 6749 section 2.3.1.
         assert_eq!(
             header("s6BhdRkqt3:gX1fBat3bV").unwrap(),
             "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"
         );
-        let odd = header("a b:c:d/é").unwrap();
+        let escaped = header("a b:c:d/é").unwrap();
         assert_eq!(
-            odd,
+            escaped,
             format!("Basic {}", BASE64.encode("a%20b:c%3Ad%2F%C3%A9"))
         );
         for bad in ["", "id", "id:", ":secret", "id:a\nb"] {
@@ -352,12 +381,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_a_token_is_asked_about() {
+    fn only_well_formed_tokens_are_introspected() {
         for good in ["abc", "a-._~+/Z9", "YQ==", "a.b.c"] {
-            assert_eq!(plain(good.as_bytes()), Some(good));
+            assert_eq!(well_formed(good.as_bytes()), Some(good));
         }
         for bad in ["", "=", "a b", "a=b", "a\"", "é", "a&b"] {
-            assert_eq!(plain(bad.as_bytes()), None, "{bad}");
+            assert_eq!(well_formed(bad.as_bytes()), None, "{bad}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The keys that tokens are verified with, each with the one algorithm it is for.
+//! The keys that verify tokens. Each key is used with exactly one algorithm.
 //!
-//! The algorithm comes from the key, never from the token (RFC 8725 section 3.1): a
-//! token's `alg` and `kid` only pick among keys that the operator has given. `jku`, `x5u`
-//! and `jwk` headers are ignored.
+//! The key decides the algorithm, never the token (RFC 8725 section 3.1). A token's `alg`
+//! and `kid` only select among the configured keys. The headers `jku`, `x5u` and `jwk` are
+//! ignored.
 
-mod fault;
+mod error;
 mod jwks;
 mod key;
 mod modulus;
@@ -12,6 +12,6 @@ mod pem;
 mod set;
 mod token;
 
-pub(crate) use fault::{Distrust, KeyError, KeyFault};
-pub(crate) use set::{KeySet, Signed, secret_of};
+pub(crate) use error::{KeyError, KeyFault, VerifyError};
+pub(crate) use set::{KeySet, SignedClaims, secret_of};
 pub(crate) use token::Token;

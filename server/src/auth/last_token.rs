@@ -1,34 +1,36 @@
-//! The token that a connection sent last: most send the same one each time, and to compare
-//! it takes a fraction of what its hash does.
+//! The token that a connection sent last. Most connections send the same token with every
+//! request, and comparing it is much cheaper than hashing it for the token cache.
 
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use crate::auth::claims::Verified;
+use crate::auth::claims::VerifiedToken;
 
-/// A connection's last verified token, and what it says. Like the cache of tokens it leaves
-/// the times to whoever takes claims from it.
+/// A connection's last verified token and its claims. Callers must check whether the
+/// claims have expired, as with the token cache.
 #[derive(Default)]
-pub(crate) struct LastToken(Mutex<Last>);
+pub(crate) struct LastToken(Mutex<CachedToken>);
 
 #[derive(Default)]
-struct Last {
+struct CachedToken {
     token: Vec<u8>,
-    /// `None` where there was no token yet.
-    verified: Option<Verified>,
+    /// `None` before the first token.
+    verified: Option<VerifiedToken>,
 }
 
 impl LastToken {
-    /// What is known of `token`, if it is the last one. How long this takes says nothing of
-    /// where they differ: behind a proxy a connection is not of one user.
-    pub(super) fn get(&self, token: &[u8]) -> Option<Verified> {
+    /// The verified token, if `token` is the last one.
+    ///
+    /// The comparison takes constant time. Behind a proxy, users share a connection, and
+    /// the time must not tell one user where another user's token differs.
+    pub(super) fn get(&self, token: &[u8]) -> Option<VerifiedToken> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         verify_slices_are_equal(&last.token, token).ok()?;
         last.verified.clone()
     }
 
-    pub(super) fn set(&self, token: &[u8], verified: &Verified) {
+    pub(super) fn set(&self, token: &[u8], verified: &VerifiedToken) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.token.clear();
         last.token.extend_from_slice(token);
@@ -44,14 +46,14 @@ mod tests {
     use crate::auth::claims::Claims;
 
     #[test]
-    fn only_the_whole_last_token_is_known() {
+    fn only_the_complete_last_token_is_found() {
         let last = LastToken::default();
         assert_eq!(last.get(b""), None);
-        let of = |user: &str| Verified {
-            claims: Arc::new(Claims::of(user, "c", &[])),
+        let verified = |user: &str| VerifiedToken {
+            claims: Arc::new(Claims::for_test(user, "c", &[])),
             generation: 0,
         };
-        let (first, second) = (of("u"), of("v"));
+        let (first, second) = (verified("u"), verified("v"));
         last.set(b"first token", &first);
         assert_eq!(last.get(b"first token"), Some(first));
         for other in [

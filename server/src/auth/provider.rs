@@ -1,6 +1,8 @@
-//! Keys of an identity provider, which it publishes at a URL: fetched in the background,
-//! kept whatever happens to the provider, and asked for again where a token names a key
-//! that is not known.
+//! The keys that an identity provider publishes at a URL.
+//!
+//! They are fetched in the background and refreshed at an interval. If the provider cannot
+//! be reached, the known keys stay valid. A token with an unknown key triggers an early
+//! refresh.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,39 +13,43 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::auth::keys::{Distrust, KeyFault, KeySet, Signed, Token};
-use crate::auth::outgoing::{Endpoint, EndpointError, Outgoing, OutgoingError};
+use crate::auth::http_client::{Endpoint, EndpointError, HttpClient, HttpClientError};
+use crate::auth::keys::{KeyFault, KeySet, SignedClaims, Token, VerifyError};
 
-/// Between two times that tokens have keys fetched, at least: anybody can send a token
-/// that names a key which does not exist.
-const ASK_PAUSE: Duration = Duration::from_secs(60);
-/// The pause after the first failure to fetch; it doubles with each further one.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-const MAX_RETRY_PAUSE: Duration = Duration::from_secs(60);
-/// How long a request waits for keys.
-const RENEW_TIMEOUT: Duration = Duration::from_secs(15);
+/// Shortest time between two fetches that tokens trigger. Anybody can send a token that
+/// names a key that does not exist, and must not be able to flood the provider.
+const TOKEN_FETCH_INTERVAL: Duration = Duration::from_mins(1);
+/// Pause after the first failed fetch. It doubles with each further failure.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
+const MAX_RETRY_PAUSE: Duration = Duration::from_mins(1);
+/// How long a request waits for newer keys.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where a provider's keys are.
+/// The configured URL of a provider.
 #[derive(Debug, Clone)]
-pub(crate) enum Source {
-    /// Where its metadata says; this is what the metadata must name as the issuer.
+pub(crate) enum ProviderUrl {
+    /// An issuer. Its metadata contains the URL of the keys, and must name this issuer.
     Issuer(String),
+    /// The URL of a JSON Web Key Set.
     KeySet(Endpoint),
 }
 
-/// Why there are no newer keys.
+/// Why fetching the keys failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum FetchError {
     #[error("{from}: {source}")]
-    Outgoing { from: String, source: OutgoingError },
-    #[error("{from}: not a provider's metadata: {source}")]
+    Request {
+        from: String,
+        source: HttpClientError,
+    },
+    #[error("{from}: not valid provider metadata: {source}")]
     Metadata {
         from: String,
         source: serde_json::Error,
     },
-    #[error("{from}: the metadata is of the issuer {found:?}, and not of {expected:?}")]
-    OtherIssuer {
+    #[error("{from}: expected the metadata of the issuer {expected:?}, found {found:?}")]
+    IssuerMismatch {
         from: String,
         found: String,
         expected: String,
@@ -54,154 +60,164 @@ pub(crate) enum FetchError {
     Keys { from: String, fault: KeyFault },
 }
 
-/// What a provider says of itself (RFC 8414 section 2; OpenID Connect Discovery 1.0
-/// section 3).
+/// The members of a provider's metadata that prefd uses (RFC 8414 section 2; OpenID
+/// Connect Discovery 1.0 section 3).
 #[derive(Debug, Deserialize)]
-struct Metadata {
+struct ProviderMetadata {
     issuer: String,
     jwks_uri: String,
     introspection_endpoint: Option<String>,
 }
 
-/// What is known of a provider.
+/// The result of the fetches so far.
 #[derive(Clone, Default)]
-struct Known {
-    /// `None` where it was never reached.
+struct ProviderState {
+    /// `None` before the first successful fetch.
     keys: Option<Arc<KeySet>>,
-    introspection: Option<Arc<str>>,
-    /// Fetches that have ended, well or not.
+    introspection_url: Option<Arc<str>>,
+    /// Number of completed fetches, including failed ones.
     fetches: u64,
     is_fetching: bool,
-    /// The last fetch went well.
+    /// Whether the last completed fetch succeeded.
     is_up_to_date: bool,
 }
 
-/// What a fetch brings.
-struct Fetched {
+/// The result of one successful fetch.
+struct FetchedKeys {
     keys: KeySet,
-    /// As the metadata have it: most have no use for it, and one that cannot be used must
-    /// not take the keys down.
-    introspection: Option<Arc<str>>,
+    /// The URL from the metadata, unchecked. Most setups do not use it, and an invalid URL
+    /// must not prevent the use of the keys.
+    introspection_url: Option<Arc<str>>,
 }
 
+/// An identity provider. [`Self::run`] fetches its keys.
 pub(crate) struct Provider {
-    source: Source,
-    /// Whom its tokens must name.
+    url: ProviderUrl,
+    /// Required `iss` claim of the provider's tokens. `None` accepts any.
     issuer: Option<Arc<str>>,
-    outgoing: Outgoing,
-    /// Between two fetches that go well.
-    refresh: Duration,
-    known: watch::Sender<Known>,
-    /// When a token last had keys fetched.
-    asked: Mutex<Option<Instant>>,
+    http_client: HttpClient,
+    /// Time between two successful fetches.
+    refresh_interval: Duration,
+    state: watch::Sender<ProviderState>,
+    /// When a token last triggered a fetch.
+    token_fetch: Mutex<Option<Instant>>,
+    /// Wakes [`Self::run`] for a fetch before the end of its pause.
     wake: Notify,
-    /// Grows where a key is withdrawn: what it has signed is to be judged anew.
+    /// Grows when a key is withdrawn. Tokens that were verified before must then be
+    /// verified again.
     generation: Arc<AtomicU64>,
 }
 
 impl Provider {
-    /// For [`Source::KeySet`], `issuer` is whom the tokens must name, where anybody.
+    /// `issuer` is the required `iss` claim for [`ProviderUrl::KeySet`]. It is ignored for
+    /// [`ProviderUrl::Issuer`], which names the issuer itself.
     pub(crate) fn new(
-        source: Source,
+        url: ProviderUrl,
         issuer: Option<Arc<str>>,
-        outgoing: Outgoing,
-        refresh: Duration,
+        http_client: HttpClient,
+        refresh_interval: Duration,
         generation: Arc<AtomicU64>,
     ) -> Self {
-        let issuer = match &source {
-            Source::Issuer(issuer) => Some(issuer.as_str().into()),
-            Source::KeySet(_) => issuer,
+        let issuer = match &url {
+            ProviderUrl::Issuer(issuer) => Some(issuer.as_str().into()),
+            ProviderUrl::KeySet(_) => issuer,
         };
         Self {
-            source,
+            url,
             issuer,
-            outgoing,
-            refresh,
-            known: watch::Sender::default(),
-            asked: Mutex::default(),
+            http_client,
+            refresh_interval,
+            state: watch::Sender::default(),
+            token_fetch: Mutex::default(),
             wake: Notify::new(),
             generation,
         }
     }
 
-    /// Fetches keys now and again, for as long as it is polled.
+    /// Fetches the keys again and again, for as long as it is polled.
     pub(crate) async fn run(&self) {
         let mut failures: u32 = 0;
         loop {
-            self.known.send_modify(|known| known.is_fetching = true);
+            self.state.send_modify(|state| state.is_fetching = true);
             let fetched = self.fetch().await;
             let is_up_to_date = fetched.is_ok();
             let pause = match fetched {
                 Ok(fetched) => {
                     failures = 0;
-                    self.learn(fetched);
-                    self.refresh
+                    self.install(fetched);
+                    self.refresh_interval
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "keys of an identity provider cannot be fetched");
-                    let pause = RETRY_PAUSE.saturating_mul(1 << failures.min(6));
+                    tracing::warn!(%error, "cannot fetch the keys of an identity provider");
+                    let pause = FIRST_RETRY_PAUSE.saturating_mul(1 << failures.min(6));
                     failures = failures.saturating_add(1);
                     pause.min(MAX_RETRY_PAUSE)
                 }
             };
-            self.known.send_modify(|known| {
-                known.is_fetching = false;
-                known.is_up_to_date = is_up_to_date;
-                known.fetches += 1;
+            self.state.send_modify(|state| {
+                state.is_fetching = false;
+                state.is_up_to_date = is_up_to_date;
+                state.fetches += 1;
             });
             let _ = tokio::time::timeout(pause, self.wake.notified()).await;
         }
     }
 
-    /// Takes newer keys over; a key that is none any more takes its tokens with it.
-    fn learn(&self, fetched: Fetched) {
-        let before = self.known.borrow().keys.clone().unwrap_or_default();
+    /// Replaces the keys. If a key is withdrawn, cached tokens must be verified again.
+    fn install(&self, fetched: FetchedKeys) {
+        let before = self.state.borrow().keys.clone().unwrap_or_default();
         let after = Arc::new(fetched.keys);
-        if !after.is_within(&before) {
+        if !after.is_subset_of(&before) {
             let keys = after.len();
-            tracing::info!(from = %self.name(), keys, "an identity provider has new keys");
+            tracing::info!(provider = %self.name(), keys, "identity provider has new keys");
         }
-        let withdraws = !before.is_within(&after);
-        self.known.send_modify(|known| {
-            known.keys = Some(after);
-            known.introspection = fetched.introspection;
+        let withdraws = !before.is_subset_of(&after);
+        self.state.send_modify(|state| {
+            state.keys = Some(after);
+            state.introspection_url = fetched.introspection_url;
         });
-        // Behind the keys: what was judged by the old ones was begun before, and is
-        // remembered as of then.
+        // The generation grows after the keys are replaced, and a verification reads the
+        // generation before the keys. So a token that was verified with the old keys always
+        // has an old generation.
         if withdraws {
-            tracing::info!(from = %self.name(), "an identity provider has withdrawn a key");
+            tracing::info!(provider = %self.name(), "identity provider has withdrawn a key");
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    async fn fetch(&self) -> Result<Fetched, FetchError> {
-        let (url, introspection) = match &self.source {
-            Source::KeySet(url) => (url.clone(), None),
-            Source::Issuer(issuer) => self.discover(issuer).await?,
+    async fn fetch(&self) -> Result<FetchedKeys, FetchError> {
+        let (url, introspection_url) = match &self.url {
+            ProviderUrl::KeySet(url) => (url.clone(), None),
+            ProviderUrl::Issuer(issuer) => self.discover(issuer).await?,
         };
         let text = self.get(&url).await?;
-        let (keys, unfit) =
-            KeySet::of_jwks(self.issuer.clone(), &text).map_err(|fault| FetchError::Keys {
-                from: url.to_string(),
-                fault,
+        let (keys, faults) =
+            KeySet::from_provider_jwks(self.issuer.clone(), &text).map_err(|fault| {
+                FetchError::Keys {
+                    from: url.to_string(),
+                    fault,
+                }
             })?;
-        for fault in unfit {
-            tracing::warn!(from = %url, %fault, "keys of an identity provider are passed over");
+        for fault in faults {
+            tracing::warn!(%url, %fault, "problem in the key set of an identity provider");
         }
-        Ok(Fetched {
+        Ok(FetchedKeys {
             keys,
-            introspection,
+            introspection_url,
         })
     }
 
-    /// Where an issuer's keys are, and where it looks at tokens. OpenID Connect has the
-    /// place of the metadata behind the issuer's path, RFC 8414 before it.
+    /// Reads the URLs of the keys and of the introspection endpoint from an issuer's
+    /// metadata.
+    ///
+    /// OpenID Connect puts the well-known path of the metadata after the issuer's path, RFC
+    /// 8414 before it. The second is tried if the first does not exist.
     async fn discover(&self, issuer: &str) -> Result<(Endpoint, Option<Arc<str>>), FetchError> {
         let base = issuer.strip_suffix('/').unwrap_or(issuer);
         let openid = endpoint(&format!("{base}/.well-known/openid-configuration"))?;
         let (from, text) = match self.get(&openid).await {
-            Err(FetchError::Outgoing {
-                source: OutgoingError::Status(StatusCode::NOT_FOUND),
+            Err(FetchError::Request {
+                source: HttpClientError::Status(StatusCode::NOT_FOUND),
                 ..
             }) => {
                 let oauth = endpoint(&rfc8414_url(base))?;
@@ -210,108 +226,117 @@ impl Provider {
             }
             outcome => (openid, outcome?),
         };
-        let metadata: Metadata =
+        let metadata: ProviderMetadata =
             serde_json::from_slice(&text).map_err(|source| FetchError::Metadata {
                 from: from.to_string(),
                 source,
             })?;
-        // Section 3.3 of RFC 8414: else one issuer could speak for another.
+        // Otherwise one issuer could impersonate another (RFC 8414 section 3.3).
         if metadata.issuer != issuer {
-            return Err(FetchError::OtherIssuer {
+            return Err(FetchError::IssuerMismatch {
                 from: from.to_string(),
                 found: metadata.issuer,
                 expected: issuer.to_owned(),
             });
         }
-        let introspection = metadata.introspection_endpoint.map(Arc::from);
-        Ok((endpoint(&metadata.jwks_uri)?, introspection))
+        let introspection_url = metadata.introspection_endpoint.map(Arc::from);
+        Ok((endpoint(&metadata.jwks_uri)?, introspection_url))
     }
 
     async fn get(&self, from: &Endpoint) -> Result<bytes::Bytes, FetchError> {
-        let answer = self.outgoing.get(from).await;
-        answer.map_err(|source| FetchError::Outgoing {
+        let body = self.http_client.get(from).await;
+        body.map_err(|source| FetchError::Request {
             from: from.to_string(),
             source,
         })
     }
 
-    /// Whether it was reached once.
-    pub(crate) fn is_known(&self) -> bool {
-        self.known.borrow().keys.is_some()
+    /// Whether a fetch has ever succeeded.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.state.borrow().keys.is_some()
     }
 
-    /// Whether the last fetch went well.
+    /// Whether the last fetch succeeded.
     pub(crate) fn is_up(&self) -> bool {
-        self.known.borrow().is_up_to_date
+        self.state.borrow().is_up_to_date
     }
 
-    /// Fetches that have ended, well or not.
+    /// Number of completed fetches, including failed ones.
     pub(crate) fn fetches(&self) -> u64 {
-        self.known.borrow().fetches
+        self.state.borrow().fetches
     }
 
-    /// What the log and metrics call it.
+    /// The configured URL, which identifies the provider in the log and in metrics.
     pub(crate) fn name(&self) -> String {
-        match &self.source {
-            Source::Issuer(issuer) => issuer.clone(),
-            Source::KeySet(url) => url.to_string(),
+        match &self.url {
+            ProviderUrl::Issuer(issuer) => issuer.clone(),
+            ProviderUrl::KeySet(url) => url.to_string(),
         }
     }
 
-    /// Where it looks at tokens, as its metadata says.
-    pub(crate) fn introspection(&self) -> Option<Result<Endpoint, FetchError>> {
-        let url = self.known.borrow().introspection.clone()?;
+    /// The introspection endpoint from the provider's metadata. `None` if the metadata was
+    /// not fetched yet, or names no endpoint.
+    pub(crate) fn introspection_endpoint(&self) -> Option<Result<Endpoint, FetchError>> {
+        let url = self.state.borrow().introspection_url.clone()?;
         Some(endpoint(&url))
     }
 
-    /// The claims of a token that one of its keys has signed.
-    pub(crate) fn verify(&self, token: &Token<'_>) -> Result<Signed, Distrust> {
-        let keys = self.known.borrow().keys.clone();
-        keys.map_or(Err(Distrust::NoKey), |keys| keys.verify(token))
+    /// Verifies a token with the known keys.
+    pub(crate) fn verify(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
+        let keys = self.state.borrow().keys.clone();
+        keys.map_or(Err(VerifyError::NoKey), |keys| keys.verify(token))
     }
 
-    /// Whether a key that has signed the token may be its, and is not known yet.
-    pub(crate) fn may_have_key_of(&self, token: &Token<'_>, claimed_issuer: Option<&str>) -> bool {
-        let is_its = self
+    /// Whether this provider may have signed the token with a key that is not known yet.
+    pub(crate) fn may_have_unknown_key(
+        &self,
+        token: &Token<'_>,
+        claimed_issuer: Option<&str>,
+    ) -> bool {
+        let issuer_matches = self
             .issuer
             .as_deref()
             .is_none_or(|issuer| claimed_issuer == Some(issuer));
-        let known = self.known.borrow();
-        let has_key = match (&known.keys, token.key_id()) {
-            (Some(keys), Some(id)) => keys.has(id),
+        let state = self.state.borrow();
+        let has_key = match (&state.keys, token.key_id()) {
+            (Some(keys), Some(id)) => keys.has_key_id(id),
             _ => false,
         };
-        is_its && !has_key
+        issuer_matches && !has_key
     }
 
-    /// Has newer keys fetched, and waits for that together with everybody else who does;
-    /// not where a token had it done less than a minute ago. Whether the keys that are
-    /// known now are those that the provider has.
-    pub(crate) async fn renew(&self) -> bool {
-        let mut known = self.known.subscribe();
-        if let Some(fetches) = self.ask() {
-            let renewed = known.wait_for(|known| known.fetches > fetches);
-            // However that ends: what is known tells.
-            let _ = tokio::time::timeout(RENEW_TIMEOUT, renewed).await;
+    /// Triggers a fetch and waits until it ends. Concurrent callers share one fetch. If a
+    /// token has triggered a fetch less than a minute ago, nothing is fetched.
+    ///
+    /// Returns whether the known keys are up to date.
+    pub(crate) async fn refresh(&self) -> bool {
+        let mut state = self.state.subscribe();
+        if let Some(fetches) = self.request_fetch() {
+            let done = state.wait_for(|state| state.fetches > fetches);
+            // The state below tells whether the fetch succeeded, failed or timed out.
+            let _ = tokio::time::timeout(REFRESH_TIMEOUT, done).await;
         }
-        let known = known.borrow();
-        known.is_up_to_date && !known.is_fetching
+        let state = state.borrow();
+        state.is_up_to_date && !state.is_fetching
     }
 
-    /// Fetches that had ended when the one was begun that is under way now; `None` where
-    /// none is, since it is too early for another one.
-    fn ask(&self) -> Option<u64> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Wakes [`Self::run`] unless it is fetching already. Returns the number of fetches that
+    /// were completed before the current one, or `None` if it is too early for another fetch.
+    fn request_fetch(&self) -> Option<u64> {
+        let mut last = self
+            .token_fetch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (is_fetching, fetches) = {
-            let known = self.known.borrow();
-            (known.is_fetching, known.fetches)
+            let state = self.state.borrow();
+            (state.is_fetching, state.fetches)
         };
         if !is_fetching {
-            if asked.is_some_and(|at| at.elapsed() < ASK_PAUSE) {
+            if last.is_some_and(|at| at.elapsed() < TOKEN_FETCH_INTERVAL) {
                 return None;
             }
-            *asked = Some(Instant::now());
-            self.known.send_modify(|known| known.is_fetching = true);
+            *last = Some(Instant::now());
+            self.state.send_modify(|state| state.is_fetching = true);
             self.wake.notify_one();
         }
         Some(fetches)
@@ -325,7 +350,8 @@ fn endpoint(url: &str) -> Result<Endpoint, FetchError> {
     })
 }
 
-/// Where RFC 8414 section 3.1 has the metadata of an issuer: before its path.
+/// The metadata URL of an issuer, with the well-known path before the issuer's path (RFC
+/// 8414 section 3.1).
 fn rfc8414_url(issuer: &str) -> String {
     let host_at = issuer.find("://").map_or(0, |at| at + "://".len());
     let path_at = issuer

@@ -1,28 +1,28 @@
-//! What a token must say to give access, and why one gives none.
+//! The requirements that a token must meet, and the reasons to deny access.
 
-/// Seconds that clocks may differ.
+/// Clock difference in seconds that is tolerated when `exp` and `nbf` are checked.
 pub(super) const LEEWAY_SECONDS: f64 = 30.0;
 
-/// What a token must say to be believed, besides its signature and its issuer.
+/// What a token must contain, in addition to a valid signature and a trusted issuer.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Rules {
+pub(crate) struct TokenRules {
     pub(crate) audience: Option<String>,
-    /// The type that a JWT's header must name.
+    /// Required `typ` in the header of a JWT.
     pub(crate) typ: Option<String>,
     pub(crate) names: ClaimNames,
-    /// The claim that a linked identity shows in, where one is required.
+    /// The claim that must be present and not empty. `None` if no linked identity is
+    /// required.
     pub(crate) linked_identity_claim: Option<String>,
 }
 
-/// Where in a token the names are.
+/// The names of the claims that prefd reads.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimNames {
-    /// `None` for the usual one, which is another for a JWT and for an answer about a
-    /// token.
+    /// `None` for the default, which differs between JWTs and introspection responses.
     pub(crate) user: Option<String>,
-    /// The first one that is there counts.
+    /// The first one that the token has is used.
     pub(crate) client: Vec<String>,
-    /// The first one that is there counts.
+    /// The first one that the token has is used.
     pub(crate) scope: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ impl Default for ClaimNames {
             user: None,
             // RFC 9068 section 2.2; OpenID Connect Core section 2.
             client: names(&["client_id", "azp"]),
-            // RFC 8693 section 4.2; "scp" is what several providers send.
+            // RFC 8693 section 4.2; several providers send "scp".
             scope: names(&["scope", "scp"]),
         }
     }
@@ -42,13 +42,15 @@ impl Default for ClaimNames {
 /// Why a token gives no access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denial {
-    Refused(&'static str),
-    /// Whoever could judge it cannot be reached.
+    /// The token is invalid, for this reason.
+    Invalid(&'static str),
+    /// The token could not be checked, because its provider cannot be reached or too many
+    /// requests wait for providers.
     Unavailable,
 }
 
 impl From<&'static str> for Denial {
     fn from(reason: &'static str) -> Self {
-        Self::Refused(reason)
+        Self::Invalid(reason)
     }
 }

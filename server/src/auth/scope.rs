@@ -1,12 +1,13 @@
-//! What a token may do with a namespace of its user.
+//! Which namespaces of its user a token may read and write.
 //!
-//! "All clients have their own preferences namespace, only with the respective scope
-//! … might [a client] be able to read the preferences of a different client": the
-//! scope names the foreign client, and is compared whole, byte for byte.
+//! The PACE Cloud preferences API says: "All clients have their own preferences namespace,
+//! only with the respective scope … might [a client] be able to read the preferences of a
+//! different client". The scope names the other client. It is compared byte for byte, and
+//! there are no wildcards.
 
 use crate::auth::claims::Claims;
 
-/// What a request does with the document.
+/// What a request does with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
@@ -14,7 +15,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// The scope that opens the namespace of a foreign client.
+    /// The scope that another client needs for the namespace of `client_id`.
     pub(crate) fn scope(self, client_id: &str) -> String {
         let verb = match self {
             Self::Read => "read",
@@ -23,7 +24,7 @@ impl Access {
         format!("user:preferences:{verb}:{client_id}")
     }
 
-    /// Whether `claims` allow it.
+    /// Whether a token may access the namespace of `client_id`.
     pub(crate) fn is_allowed(self, claims: &Claims, client_id: &str) -> bool {
         claims.client == client_id || claims.has_scope(&self.scope(client_id))
     }
@@ -34,14 +35,14 @@ mod tests {
     use super::*;
 
     fn allowed(access: Access, scopes: &[&str]) -> bool {
-        let claims = Claims::of("alice", "own", scopes);
+        let claims = Claims::for_test("alice", "own", scopes);
         access.is_allowed(&claims, "xyz")
     }
 
     #[test]
-    fn the_scope_table_holds() {
+    fn only_the_exact_scope_opens_another_clients_namespace() {
         use Access::{Read, Write};
-        let own = Claims::of("alice", "xyz", &[]);
+        let own = Claims::for_test("alice", "xyz", &[]);
         assert!(Read.is_allowed(&own, "xyz") && Write.is_allowed(&own, "xyz"));
         assert!(!Read.is_allowed(&own, "XYZ") && !Read.is_allowed(&own, "xy"));
         for (scope, read, write) in [

@@ -1,4 +1,4 @@
-//! Whom the server believes: from the settings to an authenticator.
+//! Builds the authenticator from the settings.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,72 +7,84 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::auth::authenticator::{Authenticator, Trust};
+use crate::auth::authenticator::{Authenticator, KeySources};
+use crate::auth::http_client::{Endpoint, EndpointError, HttpClient};
 use crate::auth::introspection::{
-    Belief, Credentials, CredentialsError, Introspection, MAX_QUESTIONS, Place,
+    CachePolicy, Credentials, CredentialsError, Introspection, IntrospectionEndpoint, MAX_REQUESTS,
 };
 use crate::auth::keys::{KeyError, KeySet};
-use crate::auth::outgoing::{Endpoint, EndpointError, Outgoing};
-use crate::auth::provider::{Provider, Source};
-use crate::auth::rules::{ClaimNames, Rules};
+use crate::auth::provider::{Provider, ProviderUrl};
+use crate::auth::rules::{ClaimNames, TokenRules};
 use crate::settings::{Settings, span};
 
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
-/// Of the places so many may be taken by requests that wait for a provider: the others are
-/// for tokens that are known.
-const WAITING_PART: usize = 2;
-const DEFAULT_JWKS_REFRESH: Duration = Duration::from_secs(5 * 60);
+/// At most one in this many connections may wait for a provider. The other connections
+/// stay free for tokens that prefd can verify itself.
+const WAITING_DIVISOR: usize = 2;
+const DEFAULT_JWKS_REFRESH: Duration = Duration::from_mins(5);
 const DEFAULT_INTROSPECTION_TTL: Duration = Duration::from_secs(30);
-const DEFAULT_INTROSPECTION_MAX_STALE: Duration = Duration::from_secs(60 * 60);
+const DEFAULT_INTROSPECTION_MAX_STALE: Duration = Duration::from_hours(1);
 
-/// Why nobody can be believed.
+/// Why the settings do not allow verifying tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum IdentityError {
     #[error(
-        "no way to verify tokens: set --oidc-issuer, --jwks-url, --jwt-hs256-secret-file, \
-         --jwt-public-key-file, --jwks-file or --introspection-url, or try it out with --dev"
+        "no way to verify tokens is configured: set --oidc-issuer, --jwks-url, \
+         --jwt-hs256-secret-file, --jwt-public-key-file, --jwks-file or --introspection-url; \
+         --dev creates a key for a first try"
     )]
     NoKeys,
     #[error(
-        "--jwt-audience is not set, so tokens that an issuer made for other services would be \
-         believed: set it, or say --require-audience=false"
+        "--jwt-audience is not set, so tokens that were issued for other services would be \
+         accepted: set it, or allow this with --require-audience=false"
     )]
     NoAudience,
-    #[error("{flag} {url:?}: {source}")]
+    #[error("{setting} {url:?}: {source}")]
     Endpoint {
-        flag: &'static str,
+        setting: &'static str,
         url: String,
         source: EndpointError,
     },
-    #[error("--oidc-issuer {0:?}: an issuer has no query (RFC 8414 section 2)")]
+    #[error("--oidc-issuer {0:?}: an issuer must not have a query (RFC 8414 section 2)")]
     IssuerQuery(String),
-    #[error("{0} needs --introspection-credentials-file")]
+    #[error("{0} requires --introspection-credentials-file")]
     NoCredentials(&'static str),
     #[error(
-        "--introspection-credentials-file says how to ask about tokens, and not whom: set \
-         --introspection-url, or exactly one --oidc-issuer"
+        "--introspection-credentials-file requires --introspection-url or exactly one \
+         --oidc-issuer"
     )]
-    NoIntrospectionPlace,
-    #[error("--realm cannot stand in a header")]
+    NoIntrospectionEndpoint,
+    #[error("--realm contains a character that is not allowed in an HTTP header")]
     Realm,
-    #[error(transparent)]
-    Keys(#[from] KeyError),
+    #[error("{setting}: {source}")]
+    Keys {
+        setting: &'static str,
+        source: KeyError,
+    },
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    #[error("cannot prepare for TLS: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 impl IdentityError {
-    /// Whether it was asked for in a way that cannot work.
+    /// An error of the key file that `setting` names.
+    pub(crate) fn keys(setting: &'static str) -> impl FnOnce(KeyError) -> Self {
+        move |source| Self::Keys { setting, source }
+    }
+
+    /// Whether the settings are wrong, as opposed to a file or the system.
     pub(crate) fn is_usage(&self) -> bool {
-        !matches!(self, Self::Keys(_) | Self::Credentials(_) | Self::Tls(_))
+        !matches!(
+            self,
+            Self::Keys { .. } | Self::Credentials(_) | Self::Tls(_)
+        )
     }
 }
 
-/// Judges what needs no file, and says what an operator should know.
+/// Checks the settings without reading files, and logs a warning for each insecure one.
 pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
     let is_dev = settings.is_dev();
     let is_remote = issuers(settings).next().is_some()
@@ -94,7 +106,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
     if !has_local && !is_remote && !is_dev && !has_introspection {
         return Err(IdentityError::NoKeys);
     }
-    // A provider makes tokens for many services; a local key is this one's own, as a rule.
+    // A provider issues tokens for many services. A local key usually belongs to prefd alone.
     let requires_audience = settings.require_audience.unwrap_or(is_remote && !is_dev);
     if settings.jwt_audience.is_none() {
         if requires_audience {
@@ -102,8 +114,7 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
         }
         if !is_dev {
             tracing::warn!(
-                "--jwt-audience is not set: a token that its issuer made for another service is \
-                 believed, too"
+                "--jwt-audience is not set: tokens that were issued for other services are accepted"
             );
         }
     }
@@ -113,15 +124,17 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
         + usize::from(settings.introspection_url.is_some());
     if sources > 1 && !is_dev {
         tracing::warn!(
-            "tokens of several issuers are believed: a user of one is the user of the same name \
-             of another, with the same documents"
+            "tokens of several issuers are accepted: users with the same name share their \
+             documents, whichever issuer they belong to"
         );
     }
     let needs_issuer = has_local || key_urls(settings).next().is_some();
     if settings.jwt_issuer.is_none() && needs_issuer && !is_dev {
-        tracing::warn!("--jwt-issuer is not set: a token may name any issuer, or none");
+        tracing::warn!(
+            "--jwt-issuer is not set: tokens with any iss claim, or without one, are accepted"
+        );
     }
-    introspection_place(settings).map(|_| ())
+    introspection_config(settings).map(|_| ())
 }
 
 fn issuers(settings: &Settings) -> impl Iterator<Item = &str> {
@@ -132,9 +145,9 @@ fn key_urls(settings: &Settings) -> impl Iterator<Item = &str> {
     settings.jwks_url.iter().flatten().map(String::as_str)
 }
 
-fn endpoint(flag: &'static str, url: &str) -> Result<Endpoint, IdentityError> {
+fn endpoint(setting: &'static str, url: &str) -> Result<Endpoint, IdentityError> {
     url.parse().map_err(|source| IdentityError::Endpoint {
-        flag,
+        setting,
         url: url.to_owned(),
         source,
     })
@@ -146,49 +159,54 @@ fn introspection_url(settings: &Settings) -> Result<Option<Endpoint>, IdentityEr
         .transpose()
 }
 
-/// Who is asked about tokens that only their issuer can read.
-enum Asked<'a> {
-    Nobody,
-    At(Endpoint, &'a Path),
-    /// The one issuer.
+/// The configured token introspection. The path is the credentials file.
+enum IntrospectionConfig<'a> {
+    Off,
+    Url(Endpoint, &'a Path),
+    /// The endpoint in the metadata of the only issuer.
     Issuer(&'a Path),
 }
 
-fn introspection_place(settings: &Settings) -> Result<Asked<'_>, IdentityError> {
+fn introspection_config(settings: &Settings) -> Result<IntrospectionConfig<'_>, IdentityError> {
     let credentials = settings.introspection_credentials_file.as_deref();
     match (introspection_url(settings)?, credentials) {
-        (None, None) => Ok(Asked::Nobody),
+        (None, None) => Ok(IntrospectionConfig::Off),
         (Some(_), None) => Err(IdentityError::NoCredentials("--introspection-url")),
-        (Some(url), Some(file)) => Ok(Asked::At(url, file)),
-        (None, Some(file)) if issuers(settings).count() == 1 => Ok(Asked::Issuer(file)),
-        (None, Some(_)) => Err(IdentityError::NoIntrospectionPlace),
+        (Some(url), Some(file)) => Ok(IntrospectionConfig::Url(url, file)),
+        (None, Some(file)) if issuers(settings).count() == 1 => {
+            Ok(IntrospectionConfig::Issuer(file))
+        }
+        (None, Some(_)) => Err(IdentityError::NoIntrospectionEndpoint),
     }
 }
 
-/// File descriptors that asking may take.
+/// Most file descriptors that requests to providers use at the same time.
 pub(crate) fn descriptors(settings: &Settings) -> u64 {
     let providers = issuers(settings).chain(key_urls(settings)).count();
-    let asks = settings.introspection_credentials_file.is_some();
-    providers as u64 + if asks { MAX_QUESTIONS as u64 } else { 0 }
+    let introspects = settings.introspection_credentials_file.is_some();
+    providers as u64 + if introspects { MAX_REQUESTS as u64 } else { 0 }
 }
 
-/// The keys in files.
+/// Reads the keys from the configured files. Blocks.
 pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, IdentityError> {
-    let mut keys = KeySet::of(settings.jwt_issuer.as_deref().map(Arc::from));
+    let mut keys = KeySet::for_issuer(settings.jwt_issuer.as_deref().map(Arc::from));
     if let Some(file) = &settings.jwt_hs256_secret_file {
-        keys.add_secret_file(file)?;
+        keys.add_secret_file(file)
+            .map_err(IdentityError::keys("--jwt-hs256-secret-file"))?;
     }
     for file in settings.jwt_public_key_file.iter().flatten() {
-        keys.add_public_key_file(file)?;
+        keys.add_public_key_file(file)
+            .map_err(IdentityError::keys("--jwt-public-key-file"))?;
     }
     if let Some(file) = &settings.jwks_file {
-        keys.add_jwks_file(file)?;
+        keys.add_jwks_file(file)
+            .map_err(IdentityError::keys("--jwks-file"))?;
     }
     Ok(keys)
 }
 
-/// Reads every file anew that says whom to believe. Where one of them cannot be used,
-/// nothing changes.
+/// Reads the credentials file again, and replaces the credentials and the keys from files.
+/// If the credentials file cannot be used, nothing changes. Blocks.
 pub(crate) fn reload(
     settings: &Settings,
     authenticator: &Authenticator,
@@ -204,13 +222,14 @@ pub(crate) fn reload(
     Ok(())
 }
 
-/// With these keys from files, and whoever else the settings name.
+/// Builds the authenticator from the keys of [`local_keys`] and the configured providers.
+/// Blocks. It does not connect to the providers.
 pub(crate) fn authenticator(
     settings: &Settings,
     local: KeySet,
 ) -> Result<Authenticator, IdentityError> {
     let default = ClaimNames::default();
-    let rules = Rules {
+    let rules = TokenRules {
         audience: settings.jwt_audience.clone(),
         typ: settings.jwt_typ.clone(),
         names: ClaimNames {
@@ -224,63 +243,68 @@ pub(crate) fn authenticator(
     let entries = settings
         .token_cache_entries
         .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
-    let trust = trust(settings, local, entries)?;
-    let places = settings.connections();
-    let max_waiting = (places / WAITING_PART).clamp(1, Semaphore::MAX_PERMITS);
-    Authenticator::new(trust, rules, realm, entries, max_waiting).ok_or(IdentityError::Realm)
+    let sources = key_sources(settings, local, entries)?;
+    let max_waiting = (settings.connections() / WAITING_DIVISOR).clamp(1, Semaphore::MAX_PERMITS);
+    Authenticator::new(sources, rules, realm, entries, max_waiting).ok_or(IdentityError::Realm)
 }
 
-fn trust(settings: &Settings, local: KeySet, entries: usize) -> Result<Trust, IdentityError> {
-    let mut trust = Trust {
+fn key_sources(
+    settings: &Settings,
+    local: KeySet,
+    entries: usize,
+) -> Result<KeySources, IdentityError> {
+    let mut sources = KeySources {
         local,
-        ..Trust::default()
+        ..KeySources::default()
     };
-    let place = introspection_place(settings)?;
+    let introspection = introspection_config(settings)?;
     let issuer: Option<Arc<str>> = settings.jwt_issuer.as_deref().map(Arc::from);
-    let sources = issuers(settings)
-        .map(|issuer| Ok(Source::Issuer(issuer.to_owned())))
-        .chain(key_urls(settings).map(|url| Ok(Source::KeySet(endpoint("--jwks-url", url)?))))
+    let urls = issuers(settings)
+        .map(|issuer| Ok(ProviderUrl::Issuer(issuer.to_owned())))
+        .chain(key_urls(settings).map(|url| Ok(ProviderUrl::KeySet(endpoint("--jwks-url", url)?))))
         .collect::<Result<Vec<_>, IdentityError>>()?;
-    if sources.is_empty() && matches!(place, Asked::Nobody) {
-        return Ok(trust);
+    if urls.is_empty() && matches!(introspection, IntrospectionConfig::Off) {
+        return Ok(sources);
     }
-    let outgoing = Outgoing::new()?;
-    let refresh = span(settings.jwks_refresh, DEFAULT_JWKS_REFRESH);
-    for source in sources {
-        trust.providers.push(Arc::new(Provider::new(
-            source,
+    let http_client = HttpClient::new()?;
+    let refresh_interval = span(settings.jwks_refresh, DEFAULT_JWKS_REFRESH);
+    for url in urls {
+        sources.providers.push(Arc::new(Provider::new(
+            url,
             issuer.clone(),
-            outgoing.clone(),
-            refresh,
-            Arc::<AtomicU64>::clone(&trust.generation),
+            http_client.clone(),
+            refresh_interval,
+            Arc::<AtomicU64>::clone(&sources.generation),
         )));
     }
-    let (place, issuer, file) = match place {
-        Asked::Nobody => return Ok(trust),
-        Asked::At(url, file) => (Place::At(url), issuer, file),
-        Asked::Issuer(file) => {
-            // The issuers come first.
-            let provider = trust.providers.first().map(Arc::clone);
-            let provider = provider.ok_or(IdentityError::NoIntrospectionPlace)?;
+    let (endpoint, issuer, file) = match introspection {
+        IntrospectionConfig::Off => return Ok(sources),
+        IntrospectionConfig::Url(url, file) => {
+            (IntrospectionEndpoint::Configured(url), issuer, file)
+        }
+        IntrospectionConfig::Issuer(file) => {
+            // The providers of --oidc-issuer come first in the list.
+            let provider = sources.providers.first().map(Arc::clone);
+            let provider = provider.ok_or(IdentityError::NoIntrospectionEndpoint)?;
             let issuer = issuers(settings).next().map(Arc::from);
-            (Place::Of(provider), issuer, file)
+            (IntrospectionEndpoint::Discovered(provider), issuer, file)
         }
     };
-    let belief = Belief {
-        fresh: span(settings.introspection_ttl, DEFAULT_INTROSPECTION_TTL),
-        stale: span(
+    let cache_policy = CachePolicy {
+        ttl: span(settings.introspection_ttl, DEFAULT_INTROSPECTION_TTL),
+        max_stale: span(
             settings.introspection_max_stale,
             DEFAULT_INTROSPECTION_MAX_STALE,
         ),
     };
     let credentials = Credentials::read(file)?;
-    trust.introspection = Some(Introspection::new(
-        place,
+    sources.introspection = Some(Introspection::new(
+        endpoint,
         issuer,
         credentials,
-        outgoing,
-        belief,
+        http_client,
+        cache_policy,
         entries,
     ));
-    Ok(trust)
+    Ok(sources)
 }

@@ -1,13 +1,12 @@
-//! Tokens that this process signs itself, with a local HS256 secret: for tests, scripts
-//! and a first try.
+//! Signs tokens with a local HS256 secret, for tests, scripts and `serve --dev`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 
-/// How long a token is valid, unless its maker says otherwise.
-pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+/// How long a signed token is valid by default.
+pub(crate) const DEFAULT_TTL: Duration = Duration::from_hours(1);
 
 /// Why a token was not signed.
 #[derive(Debug, thiserror::Error)]
@@ -15,11 +14,11 @@ pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 pub(crate) enum SignError {
     #[error("cannot sign the token: {0}")]
     Sign(#[from] jsonwebtoken::errors::Error),
-    #[error("--ttl is beyond what a clock can show")]
+    #[error("--ttl is too long: the expiry time in seconds does not fit into 64 bits")]
     TooLong,
 }
 
-/// The claims of a token of ours.
+/// The claims of a token to be signed.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct NewClaims<'a> {
     pub(crate) sub: &'a str,
@@ -33,14 +32,14 @@ pub(crate) struct NewClaims<'a> {
 }
 
 #[derive(Serialize)]
-struct Timed<'a> {
+struct ClaimsWithTimes<'a> {
     #[serde(flatten)]
     claims: &'a NewClaims<'a>,
     iat: u64,
     exp: u64,
 }
 
-/// Signs a token that is valid from now on.
+/// Signs a token that is valid from now until `ttl` has passed.
 pub(crate) fn sign(
     secret: &[u8],
     claims: &NewClaims<'_>,
@@ -49,11 +48,11 @@ pub(crate) fn sign(
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let timed = Timed {
+    let claims = ClaimsWithTimes {
         claims,
         iat: now,
         exp: now.checked_add(ttl.as_secs()).ok_or(SignError::TooLong)?,
     };
     let key = EncodingKey::from_secret(secret);
-    Ok(encode(&Header::new(Algorithm::HS256), &timed, &key)?)
+    Ok(encode(&Header::new(Algorithm::HS256), &claims, &key)?)
 }

@@ -1,9 +1,9 @@
-//! What is known of tokens, remembered so that a signature is checked once and an issuer
-//! asked once.
+//! A cache of verified tokens and introspection responses. With it, a signature is checked
+//! once, and a token is introspected once.
 //!
-//! Bounded, and of no use to a thief: it is keyed by a hash of the token under a key
-//! of this process. Expiry is not its business: whoever takes claims from it checks
-//! their times.
+//! The cache has a size limit. Its keys are hashes of tokens under a random key of this
+//! process, so the cache contains no usable tokens. It does not know expiry times: callers
+//! must check the times of the claims that they get.
 
 use std::hash::Hasher;
 
@@ -11,7 +11,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// Bytes of claims that an entry holds typically; the bound is on the sum.
+/// Typical size of an entry's claims in bytes. The cache limits the sum of all sizes to
+/// this size times the number of entries.
 const TYPICAL_CLAIMS_BYTES: u64 = 512;
 
 pub(super) struct TokenCache<V> {
@@ -22,7 +23,7 @@ pub(super) struct TokenCache<V> {
 #[derive(Clone)]
 struct Entry<V> {
     value: V,
-    /// Bytes.
+    /// Size of the value in bytes.
     weight: usize,
 }
 
@@ -36,8 +37,8 @@ impl<V> Weighter<u128, Entry<V>> for EntryWeight {
 }
 
 impl<V: Clone> TokenCache<V> {
-    /// For some `entries` tokens of ordinary size. Without random bytes for a key it
-    /// holds nothing.
+    /// A cache for about `entries` tokens of typical size. If the system provides no random
+    /// bytes for the key, the cache stays empty.
     pub(crate) fn new(entries: usize) -> Self {
         let mut key = [0; 16];
         let entries = match getrandom::fill(&mut key) {
@@ -65,7 +66,7 @@ impl<V: Clone> TokenCache<V> {
         Some(entry.value)
     }
 
-    /// `weight`: bytes that the value takes.
+    /// `weight` is the size of the value in bytes.
     pub(crate) fn insert(&self, token: &[u8], value: V, weight: usize) {
         self.entries
             .insert(self.hash(token), Entry { value, weight });
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_bounded_and_keyed_by_the_whole_token() {
+    fn cache_is_bounded_and_keyed_by_the_complete_token() {
         let cache = TokenCache::new(10);
         cache.insert(b"token", 1, 200);
         assert_eq!(cache.get(b"token"), Some(1));

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::admin::{AdminToken, AdminTokenError};
-use crate::auth::outgoing;
+use crate::auth::http_client;
 use crate::http::Body;
 use crate::telemetry::Probe;
 
@@ -220,7 +220,7 @@ impl AdminOptions {
                 if !is_tls {
                     return exchange(stream, request).await;
                 }
-                let connector = TlsConnector::from(std::sync::Arc::new(outgoing::tls()?));
+                let connector = TlsConnector::from(std::sync::Arc::new(http_client::tls()?));
                 let name = host.clone().try_into().map_err(|_| {
                     unreachable(std::io::Error::other("no certificate can be of this name"))
                 })?;

@@ -113,7 +113,8 @@ fn other_descriptors(settings: &Settings) -> u64 {
 }
 
 fn add_dev_key(keys: &mut KeySet, data_dir: &Path) -> Result<(), IdentityError> {
-    Ok(keys.add_secret_file(&dev::key_path(data_dir))?)
+    keys.add_secret_file(&dev::key_path(data_dir))
+        .map_err(IdentityError::keys("--dev"))
 }
 
 /// The signals that a server heeds.

@@ -193,16 +193,16 @@ impl Exposition {
 
     fn identity(&self, out: &mut Out<'_>) -> fmt::Result {
         let authenticator = &self.0.authenticator;
-        let counts = authenticator.counts();
+        let counters = authenticator.counters();
         out.counter(
             "prefd_tokens_remembered",
             "Tokens of which it was still known whether they are good",
-            counts.remembered.get(),
+            counters.cached.get(),
         )?;
         out.counter(
             "prefd_tokens_judged",
             "Tokens that were judged anew, by a key or by asking",
-            counts.judged.get(),
+            counters.verified.get(),
         )?;
         out.family(
             "prefd_identity_provider_up",
@@ -228,12 +228,12 @@ impl Exposition {
         out.counter(
             "prefd_introspections",
             "Questions about tokens to an identity provider",
-            introspection.asked().get(),
+            introspection.requests().get(),
         )?;
         out.counter(
             "prefd_introspections_failed",
             "Questions about tokens that were not answered",
-            introspection.unanswered().get(),
+            introspection.failed_requests().get(),
         )
     }
 

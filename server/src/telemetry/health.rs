@@ -69,7 +69,7 @@ impl Health {
         if self.store.ready().is_err() {
             reasons.push("not-writable");
         }
-        if !self.authenticator.knows_its_providers() {
+        if !self.authenticator.has_keys_of_all_providers() {
             reasons.push("identity-provider-never-reached");
         }
         reasons

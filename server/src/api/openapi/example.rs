@@ -120,7 +120,7 @@ fn refusal(code: Code, limits: &Limits) -> Box<Refusal> {
         Code::MissingLinkedIdentity => Refusal::new(code, NO_LINKED_IDENTITY),
         Code::InsufficientScope => Refusal::new(
             code,
-            "The token is not of this client and does not have the scope \
+            "The token was issued to another client and does not have the scope \
              user:preferences:read:xyz.",
         ),
         Code::NotFound => Refusal::new(code, "There is no such resource."),

@@ -7,44 +7,44 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::auth::keys::fault::KeyFault;
+use crate::auth::keys::error::KeyFault;
 use crate::auth::keys::key::NewKey;
 use crate::auth::keys::modulus;
 
 #[derive(Deserialize)]
-struct Set {
+struct JwksDocument {
     keys: Vec<Value>,
 }
 
-/// What a set has for signatures.
-pub(super) struct Found {
+/// The signature keys of a key set.
+pub(super) struct SignatureKeys {
     pub(super) keys: Vec<NewKey>,
-    /// What is wrong with those that must not be used.
-    pub(super) unfit: Vec<KeyFault>,
+    /// One fault for each signature key that must not be used.
+    pub(super) faults: Vec<KeyFault>,
 }
 
-/// The keys that verify signatures, with their ids. Keys for other uses and of unknown
-/// kinds are passed over, as section 5 says.
-pub(super) fn signature_keys(text: &[u8]) -> Result<Found, KeyFault> {
-    let set: Set = serde_json::from_slice(text)?;
-    let mut found = Found {
+/// The keys of a set that verify signatures. Keys for other uses and keys of an unknown
+/// type are ignored (RFC 7517 section 5).
+pub(super) fn signature_keys(text: &[u8]) -> Result<SignatureKeys, KeyFault> {
+    let set: JwksDocument = serde_json::from_slice(text)?;
+    let mut found = SignatureKeys {
         keys: Vec::new(),
-        unfit: Vec::new(),
+        faults: Vec::new(),
     };
     for member in &set.keys {
         match signature_key(member) {
             Ok(Some(key)) => found.keys.push(key),
             Ok(None) => {}
-            Err(fault) => found.unfit.push(fault),
+            Err(fault) => found.faults.push(fault),
         }
     }
     Ok(found)
 }
 
-/// `None` for a key that cannot verify signatures.
+/// Reads one member of a key set. `None` if it is not for verifying signatures.
 fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
-    // The member that makes a key private, whatever its kind (RFC 7518 sections 6.2.2
-    // and 6.3.2, RFC 8037 section 2); it is not kept in a `Jwk`.
+    // `d` is the private part of a key of every asymmetric type (RFC 7518 sections 6.2.2
+    // and 6.3.2, RFC 8037 section 2). `Jwk` does not keep this member.
     if member.get("d").is_some() {
         return Err(KeyFault::PrivateKey);
     }
@@ -59,7 +59,7 @@ fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
         return Ok(None);
     };
     if let AlgorithmParameters::RSA(rsa) = &jwk.algorithm {
-        modulus::refuse_weak(modulus::base64url_bits(&rsa.n))?;
+        modulus::check_length(modulus::base64url_bits(&rsa.n))?;
     }
     Ok(Some(NewKey {
         id: jwk.common.key_id,
@@ -69,14 +69,14 @@ fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
     }))
 }
 
-/// The algorithm of a key that is for signatures: its `alg`, where that fits its
-/// kind, or the usual one of its kind.
+/// The algorithm of a signature key: its `alg` if that fits its type, or the default of
+/// its type if it has no `alg`. `None` if the key is not for verifying signatures.
 fn signature_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     let common = &jwk.common;
     let is_for_signatures = common
         .public_key_use
         .as_ref()
-        .is_none_or(|used| *used == PublicKeyUse::Signature);
+        .is_none_or(|key_use| *key_use == PublicKeyUse::Signature);
     let may_verify = common
         .key_operations
         .as_ref()
@@ -84,7 +84,8 @@ fn signature_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     if !is_for_signatures || !may_verify {
         return None;
     }
-    let fitting: &[(KeyAlgorithm, Algorithm)] = match &jwk.algorithm {
+    // The first algorithm of a type is its default.
+    let candidates: &[(KeyAlgorithm, Algorithm)] = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => &[
             (KeyAlgorithm::RS256, Algorithm::RS256),
             (KeyAlgorithm::RS384, Algorithm::RS384),
@@ -105,7 +106,7 @@ fn signature_algorithm(jwk: &Jwk) -> Option<Algorithm> {
         _ => &[],
     };
     let named = common.key_algorithm;
-    fitting
+    candidates
         .iter()
         .find(|(name, _)| named.is_none_or(|named| named == *name))
         .map(|(_, algorithm)| *algorithm)
@@ -122,10 +123,10 @@ mod tests {
 
     type Keys = Vec<(Option<String>, Algorithm)>;
 
-    /// The keys of a set, or what is wrong with one of them.
+    /// The keys of a set, or the fault of the first key that must not be used.
     fn read(text: &str) -> Result<Keys, KeyFault> {
         let found = signature_keys(text.as_bytes())?;
-        match found.unfit.into_iter().next() {
+        match found.faults.into_iter().next() {
             Some(fault) => Err(fault),
             None => Ok(found
                 .keys
@@ -146,11 +147,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_set_gives_the_keys_that_verify() {
+    fn jwks_with_keys_for_other_uses_yields_only_signature_keys() {
         let rsa = json!({"kty": "RSA", "n": RSA_2048_N, "e": "AQAB", "kid": "k"});
         let id = Some("k".to_owned());
-        let usual = jwks(&rsa).unwrap();
-        assert_eq!(usual, [(id.clone(), Algorithm::RS256)]);
+        let default = jwks(&rsa).unwrap();
+        assert_eq!(default, [(id.clone(), Algorithm::RS256)]);
         let named = jwks(&with(&rsa, "alg", json!("PS384"))).unwrap();
         assert_eq!(named, [(id, Algorithm::PS384)]);
         for (name, value) in [
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_set_with_secret_or_weak_keys_is_refused() {
+    fn jwks_with_secret_or_weak_key_is_rejected() {
         let oct = json!({"kty": "oct", "k": "c2VjcmV0"});
         assert!(matches!(jwks(&oct), Err(KeyFault::SymmetricKey)));
         let rsa = json!({"kty": "RSA", "n": RSA_2048_N, "e": "AQAB"});
@@ -186,49 +187,50 @@ mod tests {
         let weak = jwks(&with(&rsa, "n", json!(short)));
         assert!(matches!(weak, Err(KeyFault::WeakRsaKey { found: 2040 })));
         for text in ["", "[]", "{}", "{\"keys\":{}}"] {
-            let refused = read(text);
-            assert!(matches!(refused, Err(KeyFault::NoKeySet(_))), "{text}");
+            let rejected = read(text);
+            assert!(matches!(rejected, Err(KeyFault::NotAKeySet(_))), "{text}");
         }
     }
 
     #[test]
-    fn a_provider_s_unfit_keys_do_not_take_the_others_down() {
+    fn provider_jwks_with_bad_keys_keeps_its_good_keys() {
         let rsa = json!({"kty": "RSA", "n": RSA_2048_N, "e": "AQAB", "kid": "k"});
         let oct = json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s"});
         let private = with(&rsa, "d", json!("AQ"));
         let text = |keys: &[&Value]| json!({ "keys": keys }).to_string();
-        let (set, unfit) =
-            KeySet::of_jwks(None, text(&[&oct, &rsa, &private, &json!(7)]).as_bytes()).unwrap();
-        assert_eq!((set.len(), unfit.len()), (1, 2));
-        assert!(set.has("k") && !set.has("s"));
+        let (set, faults) =
+            KeySet::from_provider_jwks(None, text(&[&oct, &rsa, &private, &json!(7)]).as_bytes())
+                .unwrap();
+        assert_eq!((set.len(), faults.len()), (1, 2));
+        assert!(set.has_key_id("k") && !set.has_key_id("s"));
         for nothing in [text(&[]), text(&[&oct])] {
-            let (set, unfit) = KeySet::of_jwks(None, nothing.as_bytes()).unwrap();
+            let (set, faults) = KeySet::from_provider_jwks(None, nothing.as_bytes()).unwrap();
             assert!(set.is_empty(), "{nothing}");
-            let told = unfit.last();
-            assert!(matches!(told, Some(KeyFault::NoUsableKey)), "{nothing}");
+            let last = faults.last();
+            assert!(matches!(last, Some(KeyFault::NoUsableKey)), "{nothing}");
         }
         for no_set in ["{}", "[]", "", "{\"keys\":7}"] {
             assert!(
-                KeySet::of_jwks(None, no_set.as_bytes()).is_err(),
+                KeySet::from_provider_jwks(None, no_set.as_bytes()).is_err(),
                 "{no_set}"
             );
         }
         let many = vec![&rsa; 200];
-        let (set, unfit) = KeySet::of_jwks(None, text(&many).as_bytes()).unwrap();
-        assert!(set.len() == 64 && matches!(unfit[..], [KeyFault::TooManyKeys]));
+        let (set, faults) = KeySet::from_provider_jwks(None, text(&many).as_bytes()).unwrap();
+        assert!(set.len() == 64 && matches!(faults[..], [KeyFault::TooManyKeys]));
     }
 
     #[test]
-    fn a_key_that_goes_is_told_from_one_that_comes() {
+    fn key_set_comparison_distinguishes_added_from_withdrawn() {
         let key = |id: &str| json!({"kty": "RSA", "n": RSA_2048_N, "e": "AQAB", "kid": id});
         let set = |keys: &[Value]| {
             let text = json!({ "keys": keys }).to_string();
-            KeySet::of_jwks(None, text.as_bytes()).unwrap().0
+            KeySet::from_provider_jwks(None, text.as_bytes()).unwrap().0
         };
         let (one, two) = (set(&[key("a")]), set(&[key("b"), key("a")]));
-        assert!(one.is_within(&two) && !two.is_within(&one));
-        // Another key of the same id.
+        assert!(one.is_subset_of(&two) && !two.is_subset_of(&one));
+        // A different key with the same id.
         let other = set(&[with(&key("a"), "e", json!("Aw"))]);
-        assert!(!one.is_within(&other));
+        assert!(!one.is_subset_of(&other));
     }
 }

@@ -1,21 +1,23 @@
-//! One key, with the one algorithm it is for.
+//! One key and its one algorithm.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
-/// A key that tokens are verified with.
+/// A key that verifies tokens.
 pub(super) struct Key {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
     pub(super) validation: Validation,
-    /// What it was made of, so that a key that goes can be told.
+    /// The bytes that the key was read from. They are compared to find out which keys of
+    /// a set were added or withdrawn.
     pub(super) material: Vec<u8>,
 }
 
-/// A key to be added.
+/// A key that was read, but is not part of a set yet.
 pub(super) struct NewKey {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
+    /// See [`Key::material`].
     pub(super) material: Vec<u8>,
 }

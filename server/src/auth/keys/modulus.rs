@@ -1,32 +1,34 @@
-//! How long an RSA key is.
+//! The length of an RSA key.
 //!
-//! A signature by a short key is refused when it is verified; looking at the key when
-//! it is read says so to the operator, and before the first request.
+//! The signature library rejects short keys only when it verifies a signature. prefd
+//! checks the length when it reads the key, so that the operator learns of a short key
+//! before the first request.
 
-use crate::auth::keys::fault::{KeyFault, MIN_RSA_BITS};
+use crate::auth::keys::error::{KeyFault, MIN_RSA_BITS};
 
-pub(super) fn refuse_weak(bits: usize) -> Result<(), KeyFault> {
+pub(super) fn check_length(bits: usize) -> Result<(), KeyFault> {
     if bits < MIN_RSA_BITS {
         return Err(KeyFault::WeakRsaKey { found: bits });
     }
     Ok(())
 }
 
-/// The modulus in the DER form of an RSA public key: a sequence of two integers, of
-/// which it is the first (RFC 8017 appendix A.1.1).
+/// The modulus of an RSA public key in DER. The key is a sequence of two integers, and
+/// the first one is the modulus (RFC 8017 appendix A.1.1).
 pub(super) fn modulus(der: &[u8]) -> Option<&[u8]> {
     const SEQUENCE: u8 = 0x30;
     const INTEGER: u8 = 0x02;
     der_content(der_content(der, SEQUENCE)?, INTEGER)
 }
 
-/// The content of a DER element, if it has this tag.
+/// The content of a DER element. `None` if the element has another tag.
 fn der_content(der: &[u8], tag: u8) -> Option<&[u8]> {
     let (&[found, first], rest) = der.split_first_chunk()?;
     if found != tag {
         return None;
     }
-    // Up to 127 the length itself, above it the number of bytes that it takes.
+    // Short form: the byte is the length. Long form: the low seven bits are the number of
+    // length bytes (X.690 section 8.1.3).
     let (length, rest) = if first < 0x80 {
         (usize::from(first), rest)
     } else {
@@ -39,14 +41,14 @@ fn der_content(der: &[u8], tag: u8) -> Option<&[u8]> {
     rest.get(..length)
 }
 
-/// Bits of a number in big-endian bytes.
+/// The number of significant bits of a big-endian number.
 pub(super) fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     let first = number.get(zeros).map_or(0, |byte| byte.leading_zeros());
     8 * (number.len() - zeros) - first as usize
 }
 
-/// Bits of a number in the base64url form of its big-endian bytes.
+/// The number of significant bits of a big-endian number in base64url.
 pub(super) fn base64url_bits(number: &str) -> usize {
     let digits = number.trim_end_matches('=');
     let zeros = digits.bytes().take_while(|digit| *digit == b'A').count();
@@ -59,7 +61,7 @@ pub(super) fn base64url_bits(number: &str) -> usize {
         Some(b'Q'..=b'Z' | b'a'..=b'f') => 1,
         Some(_) => 0,
     };
-    // The last digit has bits that are of no byte.
+    // The last digit can contain padding bits that do not belong to a byte.
     (digits.len() * 6 / 8 * 8).saturating_sub(6 * zeros + first)
 }
 
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_of_a_modulus_are_counted_exactly() {
+    fn modulus_bits_are_counted_exactly() {
         assert_eq!(base64url_bits(&"_".repeat(342)), 2048);
         assert_eq!(base64url_bits(""), 0);
         // 0x00_01, 0x7f, 0x80, 0xff_ff.

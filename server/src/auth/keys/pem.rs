@@ -2,33 +2,34 @@
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use crate::auth::keys::fault::KeyFault;
+use crate::auth::keys::error::KeyFault;
 use crate::auth::keys::modulus;
 
-/// Bytes of an uncompressed point on P-256 and on P-384: a tag and two coordinates.
+// Length of an uncompressed curve point in bytes: a tag and two coordinates.
 const P256_POINT_BYTES: usize = 65;
 const P384_POINT_BYTES: usize = 97;
 
-/// The one key in a file, and the algorithm that it is for.
+/// Reads a file that contains exactly one public key. The key's type decides the
+/// algorithm.
 pub(super) fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), KeyFault> {
     if occurrences(pem, b"PRIVATE KEY") > 0 {
         return Err(KeyFault::PrivateKey);
     }
-    let unknown = || KeyFault::UnknownKey;
-    // Of several keys only the first would be read, and of a certificate a key
-    // without its dates: neither is what its owner expects.
+    let unsupported = || KeyFault::UnsupportedKey;
+    // Of several keys, only the first would be read. Of a certificate, the key would be
+    // read and the validity period ignored. Operators expect neither, so both are refused.
     let is_one_key =
         occurrences(pem, b"-----BEGIN ") == 1 && occurrences(pem, b"PUBLIC KEY-----") == 2;
     if !is_one_key {
-        return Err(unknown());
+        return Err(unsupported());
     }
-    let (algorithm, key) = any_public_key(pem).ok_or_else(unknown)?;
+    let (algorithm, key) = any_public_key(pem).ok_or_else(unsupported)?;
     if algorithm == Algorithm::RS256 {
-        let der = key.try_get_as_bytes().map_err(|_| unknown())?;
+        let der = key.try_get_as_bytes().map_err(|_| unsupported())?;
         let bits = modulus::modulus(der)
             .map(modulus::bits)
-            .ok_or_else(unknown)?;
-        modulus::refuse_weak(bits)?;
+            .ok_or_else(unsupported)?;
+        modulus::check_length(bits)?;
     }
     Ok((algorithm, key))
 }
@@ -98,7 +99,7 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
     }
 
     #[test]
-    fn a_public_key_is_for_the_algorithm_of_its_kind() {
+    fn public_key_type_decides_the_algorithm() {
         for (pem, algorithm) in [
             (RSA_2048, Algorithm::RS256),
             (EC_256, Algorithm::ES256),
@@ -110,23 +111,26 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
     }
 
     #[test]
-    fn a_file_that_is_not_one_strong_public_key_is_refused() {
+    fn pem_file_without_one_strong_public_key_is_rejected() {
         let weak = read(RSA_1024);
         assert!(matches!(weak, Err(KeyFault::WeakRsaKey { found: 1024 })));
         let private = EC_256.replace("PUBLIC", "PRIVATE");
         for private in [private, format!("{EC_256}-----BEGIN EC PRIVATE KEY-----")] {
-            let refused = read(&private);
-            assert!(matches!(refused, Err(KeyFault::PrivateKey)));
+            let rejected = read(&private);
+            assert!(matches!(rejected, Err(KeyFault::PrivateKey)));
         }
-        for unknown in [
+        for unsupported in [
             String::new(),
             "not a key".to_owned(),
             format!("{EC_256}{EC_384}"),
             EC_256.replace("PUBLIC KEY", "CERTIFICATE"),
             EC_256.replace("MFkw", "MFkx"),
         ] {
-            let refused = read(&unknown);
-            assert!(matches!(refused, Err(KeyFault::UnknownKey)), "{unknown}");
+            let rejected = read(&unsupported);
+            assert!(
+                matches!(rejected, Err(KeyFault::UnsupportedKey)),
+                "{unsupported}"
+            );
         }
     }
 }

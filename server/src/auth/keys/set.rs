@@ -1,4 +1,4 @@
-//! Sets of keys: those in files, and those that an identity provider publishes.
+//! Sets of keys, read from files or published by an identity provider.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::{Map, Value};
 
-use crate::auth::keys::fault::{
-    Distrust, KeyError, KeyFault, MALFORMED, MAX_PROVIDER_KEYS, MIN_SECRET_BYTES,
+use crate::auth::keys::error::{
+    KeyError, KeyFault, MALFORMED, MAX_PROVIDER_KEYS, MIN_SECRET_BYTES, VerifyError,
 };
 use crate::auth::keys::jwks;
 use crate::auth::keys::key::{Key, NewKey};
@@ -16,35 +16,35 @@ use crate::auth::keys::pem;
 use crate::auth::keys::token::Token;
 use crate::auth::rules::LEEWAY_SECONDS;
 
-/// Keys of one issuer.
+/// The keys of one issuer.
 #[derive(Default)]
 pub(crate) struct KeySet {
-    /// Whom a token must name that one of them has signed.
+    /// Required `iss` claim of tokens that these keys have signed. `None` accepts any.
     issuer: Option<Arc<str>>,
     keys: Vec<Key>,
 }
 
-/// A token's claims, which are those of its signer.
-pub(crate) struct Signed {
+/// The claims of a token with a valid signature.
+pub(crate) struct SignedClaims {
     pub(crate) claims: Map<String, Value>,
-    /// Whom the claims must name.
+    /// Required `iss` claim. `None` accepts any.
     issuer: Option<Arc<str>>,
 }
 
-impl Signed {
-    /// The same, where it names the issuer that its key is of.
-    pub(crate) fn of_its_issuer(self) -> Result<Self, Distrust> {
+impl SignedClaims {
+    /// Checks that the token names the issuer that its key belongs to.
+    pub(crate) fn check_issuer(self) -> Result<Self, VerifyError> {
         let named = self.claims.get("iss").and_then(Value::as_str);
         match &self.issuer {
-            Some(issuer) if named != Some(&**issuer) => Err(Distrust::OtherIssuer),
+            Some(issuer) if named != Some(&**issuer) => Err(VerifyError::IssuerMismatch),
             _ => Ok(self),
         }
     }
 }
 
 impl KeySet {
-    /// Without a key yet, for tokens that name `issuer`, where there is one.
-    pub(crate) fn of(issuer: Option<Arc<str>>) -> Self {
+    /// An empty set. Tokens must name `issuer`, if it is given.
+    pub(crate) fn for_issuer(issuer: Option<Arc<str>>) -> Self {
         Self {
             issuer,
             keys: Vec::new(),
@@ -59,13 +59,12 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Whether a key has this id.
-    pub(crate) fn has(&self, id: &str) -> bool {
+    pub(crate) fn has_key_id(&self, id: &str) -> bool {
         self.keys.iter().any(|key| key.id.as_deref() == Some(id))
     }
 
-    /// Whether each of these keys is in `other` as well.
-    pub(crate) fn is_within(&self, other: &Self) -> bool {
+    /// Whether `other` contains each of these keys.
+    pub(crate) fn is_subset_of(&self, other: &Self) -> bool {
         self.keys.iter().all(|key| {
             other.keys.iter().any(|other| {
                 (&key.id, key.algorithm, &key.material)
@@ -76,14 +75,14 @@ impl KeySet {
 
     fn push(&mut self, key: NewKey) {
         let mut validation = Validation::new(key.algorithm);
-        // The rest of the claims is judged by `claims`, as exactly as the contract
-        // has it; that there is an expiry and that it holds, here as well.
+        // `claims` checks all claims exactly as documented. The library checks `exp` and
+        // `nbf` as well.
         validation.validate_aud = false;
         validation.validate_nbf = true;
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a whole number of seconds; one more, since here times are rounded"
+            reason = "an integer number of seconds; one more, because the library rounds times"
         )]
         {
             validation.leeway = LEEWAY_SECONDS as u64 + 1;
@@ -97,13 +96,13 @@ impl KeySet {
         });
     }
 
-    /// Adds an HS256 secret: the bytes of the file without a final line break.
+    /// Adds an HS256 secret: the bytes of the file without a final line break. Blocks.
     pub(crate) fn add_secret_file(&mut self, path: &Path) -> Result<(), KeyError> {
         let bytes = read(path)?;
         let secret = secret_of(&bytes);
         if secret.len() < MIN_SECRET_BYTES {
             let found = secret.len();
-            return Err(unfit(path)(KeyFault::ShortSecret { found }));
+            return Err(unusable(path)(KeyFault::ShortSecret { found }));
         }
         self.push(NewKey {
             id: None,
@@ -115,10 +114,10 @@ impl KeySet {
     }
 
     /// Adds a PEM public key: RSA for RS256, P-256 for ES256, P-384 for ES384,
-    /// Ed25519 for EdDSA.
+    /// Ed25519 for EdDSA. Blocks.
     pub(crate) fn add_public_key_file(&mut self, path: &Path) -> Result<(), KeyError> {
         let pem = read(path)?;
-        let (algorithm, decoding) = pem::public_key(&pem).map_err(unfit(path))?;
+        let (algorithm, decoding) = pem::public_key(&pem).map_err(unusable(path))?;
         self.push(NewKey {
             id: None,
             algorithm,
@@ -128,16 +127,16 @@ impl KeySet {
         Ok(())
     }
 
-    /// Adds the signature keys of a JSON Web Key Set, of which none may be unfit: its
-    /// owner can mend it.
+    /// Adds the signature keys of a JSON Web Key Set in a file. One key that must not be
+    /// used fails the call, because the operator can correct the file. Blocks.
     pub(crate) fn add_jwks_file(&mut self, path: &Path) -> Result<(), KeyError> {
         let text = read(path)?;
-        let found = jwks::signature_keys(&text).map_err(unfit(path))?;
-        if let Some(fault) = found.unfit.into_iter().next() {
-            return Err(unfit(path)(fault));
+        let found = jwks::signature_keys(&text).map_err(unusable(path))?;
+        if let Some(fault) = found.faults.into_iter().next() {
+            return Err(unusable(path)(fault));
         }
         if found.keys.is_empty() {
-            return Err(unfit(path)(KeyFault::NoUsableKey));
+            return Err(unusable(path)(KeyFault::NoUsableKey));
         }
         for key in found.keys {
             self.push(key);
@@ -145,38 +144,39 @@ impl KeySet {
         Ok(())
     }
 
-    /// The signature keys of a provider's JSON Web Key Set, and what is wrong with those
-    /// that are passed over: one that is unfit must not take the others down. That there is
-    /// none is what the provider says: it has withdrawn what it had.
-    pub(crate) fn of_jwks(
+    /// Reads a provider's JSON Web Key Set. Returns the signature keys, and a fault for
+    /// each key that is ignored, so that one bad key does not disable the good ones.
+    ///
+    /// A set without usable keys is not an error: the provider has withdrawn its keys.
+    pub(crate) fn from_provider_jwks(
         issuer: Option<Arc<str>>,
         text: &[u8],
     ) -> Result<(Self, Vec<KeyFault>), KeyFault> {
-        let jwks::Found {
+        let jwks::SignatureKeys {
             mut keys,
-            mut unfit,
+            mut faults,
         } = jwks::signature_keys(text)?;
         if keys.len() > MAX_PROVIDER_KEYS {
             keys.truncate(MAX_PROVIDER_KEYS);
-            unfit.push(KeyFault::TooManyKeys);
+            faults.push(KeyFault::TooManyKeys);
         }
         if keys.is_empty() {
-            unfit.push(KeyFault::NoUsableKey);
+            faults.push(KeyFault::NoUsableKey);
         }
-        let mut set = Self::of(issuer);
+        let mut set = Self::for_issuer(issuer);
         for key in keys {
             set.push(key);
         }
-        Ok((set, unfit))
+        Ok((set, faults))
     }
 
-    /// The claims of a token that one of the keys has signed, or why there are none.
-    pub(crate) fn verify(&self, token: &Token<'_>) -> Result<Signed, Distrust> {
-        let mut outcome = Err(Distrust::NoKey);
-        for key in self.keys.iter().filter(|key| token.may_be_of(key)) {
+    /// Verifies a token's signature, `exp` and `nbf` with each key that its header allows.
+    pub(crate) fn verify(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
+        let mut outcome = Err(VerifyError::NoKey);
+        for key in self.keys.iter().filter(|key| token.matches_key(key)) {
             match decode::<Map<String, Value>>(token.text, &key.decoding, &key.validation) {
                 Ok(verified) => {
-                    return Ok(Signed {
+                    return Ok(SignedClaims {
                         claims: verified.claims,
                         issuer: self.issuer.clone(),
                     });
@@ -188,14 +188,14 @@ impl KeySet {
                         Kind::ExpiredSignature => "The token has expired.",
                         Kind::ImmatureSignature => "The token is not valid yet.",
                         Kind::MissingRequiredClaim(_) => {
-                            "The token has no exp that is a time in seconds."
+                            "The token's exp is missing or is not a number of seconds."
                         }
                         Kind::InvalidClaimFormat(_) => {
-                            "The token's exp or nbf is not a time in seconds."
+                            "The token's exp or nbf is not a number of seconds."
                         }
                         _ => MALFORMED,
                     };
-                    outcome = Err(Distrust::Because(reason));
+                    outcome = Err(VerifyError::Rejected(reason));
                 }
             }
         }
@@ -203,12 +203,13 @@ impl KeySet {
     }
 }
 
-fn unfit(path: &Path) -> impl FnOnce(KeyFault) -> KeyError {
+fn unusable(path: &Path) -> impl FnOnce(KeyFault) -> KeyError {
     let path = path.to_owned();
-    move |fault| KeyError::Unfit { path, fault }
+    move |fault| KeyError::Unusable { path, fault }
 }
 
-/// The secret in a file: editors end a file with a line break that nobody means.
+/// The secret in a file. A final line break is not part of the secret, because editors
+/// add it.
 pub(crate) fn secret_of(file: &[u8]) -> &[u8] {
     let secret = file.strip_suffix(b"\n").unwrap_or(file);
     secret.strip_suffix(b"\r").unwrap_or(secret)
@@ -235,7 +236,7 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
 ";
 
     #[test]
-    fn a_secret_is_the_file_without_its_last_line_break() {
+    fn secret_file_loses_only_its_final_line_break() {
         assert_eq!(secret_of(b"a\n"), b"a");
         assert_eq!(secret_of(b"a\r\n"), b"a");
         assert_eq!(secret_of(b" a\n\n"), b" a\n");
@@ -244,21 +245,21 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
         assert!(KeySet::default().add_secret_file(file.path()).is_ok());
         fs::write(file.path(), [&[b'x'; 31][..], b"\n"].concat()).unwrap();
         let short = KeySet::default().add_secret_file(file.path());
-        let Err(KeyError::Unfit { fault, .. }) = short else {
+        let Err(KeyError::Unusable { fault, .. }) = short else {
             panic!("{short:?}");
         };
         assert!(matches!(fault, KeyFault::ShortSecret { found: 31 }));
     }
 
     #[test]
-    fn the_issuer_is_the_one_that_the_key_is_of() {
+    fn token_of_another_issuer_than_its_key_is_rejected() {
         let named = |issuer: Option<&str>, iss: Value| {
             let claims = json!({ "iss": iss });
-            let signed = Signed {
+            let signed = SignedClaims {
                 claims: claims.as_object().unwrap().clone(),
                 issuer: issuer.map(Arc::from),
             };
-            signed.of_its_issuer().map(drop)
+            signed.check_issuer().map(drop)
         };
         assert_eq!(named(Some("https://i"), json!("https://i")), Ok(()));
         assert_eq!(named(None, json!("https://j")), Ok(()));
@@ -268,13 +269,13 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
             json!(null),
             json!("HTTPS://i"),
         ] {
-            let refused = named(Some("https://i"), iss.clone());
-            assert_eq!(refused, Err(Distrust::OtherIssuer), "{iss}");
+            let rejected = named(Some("https://i"), iss.clone());
+            assert_eq!(rejected, Err(VerifyError::IssuerMismatch), "{iss}");
         }
     }
 
     #[test]
-    fn a_token_chooses_neither_key_nor_algorithm() {
+    fn token_cannot_choose_its_key_or_algorithm() {
         let mut keys = KeySet::default();
         keys.push(NewKey {
             id: Some("a".to_owned()),
@@ -291,7 +292,7 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
         let sign = |algorithm, id: Option<&str>, secret: &[u8]| {
             let mut header = Header::new(algorithm);
             header.kid = id.map(str::to_owned);
-            // What would send a trusting server elsewhere.
+            // A server that follows `jku` would fetch the attacker's key.
             header.jku = Some("https://example.com/keys".to_owned());
             let claims = json!({"sub": "u", "exp": 4_000_000_000_u64});
             encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap()
@@ -305,7 +306,7 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
             Ok(json!("u"))
         );
         assert_eq!(verify(sign(Algorithm::HS256, None, SECRET)), Ok(json!("u")));
-        for refused in [
+        for rejected in [
             sign(Algorithm::HS256, Some("b"), SECRET),
             sign(Algorithm::HS384, Some("a"), SECRET),
             sign(
@@ -313,10 +314,10 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
                 None,
                 b"another secret, and of 32 bytes too",
             ),
-            // The public key as a secret.
+            // The text of the public key, used as an HS256 secret.
             sign(Algorithm::HS256, None, ED_25519.as_bytes()),
         ] {
-            assert!(verify(refused).is_err());
+            assert!(verify(rejected).is_err());
         }
     }
 }

@@ -1,13 +1,13 @@
-//! A token as it came, with its header read once: what keys are picked by.
+//! An unverified JWT. Its header is parsed once, to select the keys that may verify it.
 
 use jsonwebtoken::{Algorithm, Header, dangerous, decode_header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::auth::keys::fault::MALFORMED;
+use crate::auth::keys::error::MALFORMED;
 use crate::auth::keys::key::Key;
 
-/// A token that is a JWT by its form. Nothing in it is believed yet.
+/// A token in the format of a JWT. Nothing in it is verified.
 pub(crate) struct Token<'a> {
     pub(super) text: &'a [u8],
     header: Header,
@@ -16,25 +16,26 @@ pub(crate) struct Token<'a> {
 impl<'a> Token<'a> {
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, &'static str> {
         let header = decode_header(text).map_err(|_| MALFORMED)?;
-        // RFC 7515 section 4.1.11: an extension that is not understood refuses it.
+        // A token with an extension that is not supported must be rejected (RFC 7515
+        // section 4.1.11).
         if header.crit.is_some() || has_crit(text) {
             return Err("The token's crit header names an extension that is not supported.");
         }
         Ok(Self { text, header })
     }
 
-    /// Whether it has the form of a JWT: three parts, of which the first is a header.
+    /// Whether the text has the format of a JWT: three parts, and the first is a header.
     pub(crate) fn is_jwt(text: &[u8]) -> bool {
         text.split(|byte| *byte == b'.').count() == 3 && decode_header(text).is_ok()
     }
 
-    /// The id of the key that it says has signed it.
+    /// The id of the key that has signed the token, according to its header.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header.kid.as_deref()
     }
 
-    /// Whether its type is `expected`, as media types are compared (RFC 7515 section
-    /// 4.1.9): in any case, with or without `application/`.
+    /// Whether the token's `typ` is `expected`. Types are compared as media types: case
+    /// does not matter, and `application/` may be omitted (RFC 7515 section 4.1.9).
     pub(crate) fn is_of_type(&self, expected: &str) -> bool {
         let short = |name: &str| {
             let name = name.to_ascii_lowercase();
@@ -48,24 +49,26 @@ impl<'a> Token<'a> {
             .is_some_and(|typ| short(typ) == short(expected))
     }
 
-    /// Whether one of a provider's keys can have signed it: none of those is symmetric.
-    pub(crate) fn may_be_of_a_provider(&self) -> bool {
+    /// Whether the token's algorithm is asymmetric. A provider's key can only verify such
+    /// a token, because symmetric keys of providers are ignored.
+    pub(crate) fn has_asymmetric_algorithm(&self) -> bool {
         !matches!(
             self.header.alg,
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
         )
     }
 
-    pub(super) fn may_be_of(&self, key: &Key) -> bool {
-        let same_id = match (&key.id, &self.header.kid) {
+    /// Whether the token's header allows that `key` has signed it.
+    pub(super) fn matches_key(&self, key: &Key) -> bool {
+        let id_matches = match (&key.id, &self.header.kid) {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => true,
         };
-        key.algorithm == self.header.alg && same_id
+        key.algorithm == self.header.alg && id_matches
     }
 
-    /// The issuer that it names, whether or not that is true: only good for choosing whom
-    /// to ask.
+    /// The issuer that the unverified token names. It may only be used to choose which
+    /// provider's keys to fetch.
     pub(crate) fn claimed_issuer(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Claimed {
@@ -76,9 +79,9 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Whether a token's header has a `crit` at all: `decode_header` takes one that is null
-/// for one that is absent. The header is decoded as if it were a token's claims, which
-/// are JSON in base64url too.
+/// Whether a token's header has a `crit` member. `decode_header` does not distinguish a
+/// member that is null from one that is absent. So the header is decoded with the function
+/// for claims, which are JSON in base64url too.
 fn has_crit(token: &[u8]) -> bool {
     let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
     let members: Result<Map<String, Value>, _> =
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_compared_as_media_types() {
+    fn token_types_are_compared_as_media_types() {
         let is_of_type = |typ: Option<&str>| {
             let mut header = Header::new(Algorithm::HS256);
             header.typ = typ.map(str::to_owned);
@@ -127,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn what_it_claims_is_read_without_belief() {
+    fn unverified_token_shows_its_issuer_and_format() {
         let text = signed(&Header::default(), &json!({"iss": "https://i", "exp": 0}));
         let token = Token::parse(text.as_bytes()).unwrap();
         assert_eq!(token.claimed_issuer().as_deref(), Some("https://i"));
-        assert!(!token.may_be_of_a_provider());
+        assert!(!token.has_asymmetric_algorithm());
         for claims in [json!({}), json!({"iss": 7}), json!([])] {
             let text = signed(&Header::default(), &claims);
             let token = Token::parse(text.as_bytes()).unwrap();

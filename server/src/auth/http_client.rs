@@ -1,6 +1,7 @@
-//! Requests that the server sends: to identity providers, over TLS, for small answers.
+//! The HTTP client for requests to identity providers. It uses TLS and reads small
+//! responses.
 //!
-//! Redirects are not followed: where keys come from is the operator's choice.
+//! It does not follow redirects, because only the operator decides where keys come from.
 
 use std::error::Error;
 use std::fmt;
@@ -20,30 +21,31 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// Bytes of an answer, at most: a key set has a few thousand.
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
-/// Time for a connection to be made, and for a GET from beginning to end.
+/// Longest response body in bytes. A key set has a few thousand.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
+/// Time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a complete GET, including the connection and the response body.
 const GET_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections that nobody uses are closed after so long.
+/// Unused connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("prefd/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// Where a request may go: an `https` URL, or an `http` one of this machine.
+/// A URL that requests may be sent to: an `https` URL, or an `http` URL of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint(Uri);
 
-/// Why a URL is not one to ask.
+/// Why a URL cannot be used for requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EndpointError {
-    #[error("not an https URL")]
-    NoUrl,
-    #[error("a URL that is not of this machine must begin with https://")]
-    Plain,
-    #[error("a URL must not hold a user name, a password or a fragment")]
-    Extra,
+    #[error("expected a URL that begins with https://")]
+    NotHttps,
+    #[error("expected https://, because http:// is allowed only for this machine (loopback)")]
+    PlainHttp,
+    #[error("the URL must not contain a user name, a password or a fragment")]
+    CredentialsOrFragment,
 }
 
 impl FromStr for Endpoint {
@@ -51,32 +53,33 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         if text.contains('#') {
-            return Err(EndpointError::Extra);
+            return Err(EndpointError::CredentialsOrFragment);
         }
-        let uri: Uri = text.parse().map_err(|_| EndpointError::NoUrl)?;
-        let authority = uri.authority().ok_or(EndpointError::NoUrl)?;
+        let uri: Uri = text.parse().map_err(|_| EndpointError::NotHttps)?;
+        let authority = uri.authority().ok_or(EndpointError::NotHttps)?;
         if authority.as_str().contains('@') {
-            return Err(EndpointError::Extra);
+            return Err(EndpointError::CredentialsOrFragment);
         }
         let host = authority.host();
         if host.is_empty() {
-            return Err(EndpointError::NoUrl);
+            return Err(EndpointError::NotHttps);
         }
         match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => Ok(Self(uri)),
             Some(scheme) if *scheme == Scheme::HTTP => {
-                if is_of_this_machine(host) {
+                if is_loopback_host(host) {
                     Ok(Self(uri))
                 } else {
-                    Err(EndpointError::Plain)
+                    Err(EndpointError::PlainHttp)
                 }
             }
-            _ => Err(EndpointError::NoUrl),
+            _ => Err(EndpointError::NotHttps),
         }
     }
 }
 
-pub(crate) fn is_of_this_machine(host: &str) -> bool {
+/// Whether a URL's host is a loopback address or `localhost`. It is not resolved.
+pub(crate) fn is_loopback_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     match address.parse::<IpAddr>() {
         Ok(address) => address.is_loopback(),
@@ -90,24 +93,25 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum OutgoingError {
-    #[error("no answer within {} s", .0.as_secs())]
+pub(crate) enum HttpClientError {
+    #[error("no response within {} s", .0.as_secs())]
     Timeout(Duration),
-    #[error("{}", causes(.0))]
+    #[error("{}", with_causes(.0))]
     Connection(#[source] hyper_util::client::legacy::Error),
-    #[error("the answer breaks off: {}", causes(.0.as_ref()))]
-    Broken(Box<dyn Error + Send + Sync>),
-    #[error("the answer has the status {0}")]
+    #[error("the response is incomplete: {}", with_causes(.0.as_ref()))]
+    Incomplete(Box<dyn Error + Send + Sync>),
+    #[error("unexpected status {0}, expected 200 OK")]
     Status(StatusCode),
-    #[error("the answer has more than {MAX_ANSWER_BYTES} bytes")]
+    #[error("the response is longer than {MAX_RESPONSE_BYTES} bytes")]
     TooLong,
 }
 
-/// An error with what is behind it: hyper's own words name only the step that failed.
-fn causes(error: &(dyn Error + 'static)) -> String {
+/// The text of an error and its causes. hyper's error text names only the step that
+/// failed.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -118,12 +122,12 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Sends requests, over connections that are kept for a while. A cheap handle.
+/// Sends requests over pooled connections. Clones are cheap and share the pool.
 #[derive(Clone)]
-pub(crate) struct Outgoing(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
-impl Outgoing {
-    /// Trusts the certificates that the system trusts, or those that `SSL_CERT_FILE` names.
+impl HttpClient {
+    /// A client with the settings of [`tls`]. Blocks.
     pub(crate) fn new() -> Result<Self, rustls::Error> {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
@@ -131,7 +135,7 @@ impl Outgoing {
         connector.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls()?)
-            // What may be plain, an `Endpoint` says.
+            // `Endpoint` decides which URLs may use plain HTTP.
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -142,62 +146,68 @@ impl Outgoing {
         Ok(Self(client))
     }
 
-    /// The body of a 200 to a GET.
-    pub(crate) async fn get(&self, from: &Endpoint) -> Result<Bytes, OutgoingError> {
-        let request = request(Method::GET, from, Bytes::new());
+    /// Sends a GET and returns the body of a 200 response.
+    pub(crate) async fn get(&self, url: &Endpoint) -> Result<Bytes, HttpClientError> {
+        let request = request(Method::GET, url, Bytes::new());
         self.send(request, GET_TIMEOUT).await
     }
 
-    /// The body of a 200 to a POST of a form, within this time.
+    /// Sends a form with POST and returns the body of a 200 response. `total_timeout` includes
+    /// the connection and the response body.
     pub(crate) async fn post(
         &self,
-        to: &Endpoint,
+        url: &Endpoint,
         authorization: HeaderValue,
         form: String,
-        patience: Duration,
-    ) -> Result<Bytes, OutgoingError> {
-        let mut request = request(Method::POST, to, form.into());
+        total_timeout: Duration,
+    ) -> Result<Bytes, HttpClientError> {
+        let mut request = request(Method::POST, url, form.into());
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, FORM);
         headers.insert(AUTHORIZATION, authorization);
-        self.send(request, patience).await
+        self.send(request, total_timeout).await
     }
 
     async fn send(
         &self,
         request: Request<Full<Bytes>>,
-        patience: Duration,
-    ) -> Result<Bytes, OutgoingError> {
-        let exchange = async {
+        total_timeout: Duration,
+    ) -> Result<Bytes, HttpClientError> {
+        let response_body = async {
             let response = self.0.request(request).await;
-            let response = response.map_err(OutgoingError::Connection)?;
+            let response = response.map_err(HttpClientError::Connection)?;
             if response.status() != StatusCode::OK {
-                return Err(OutgoingError::Status(response.status()));
+                return Err(HttpClientError::Status(response.status()));
             }
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
+            let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES);
             let body = body.collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
-                    OutgoingError::TooLong
+                    HttpClientError::TooLong
                 } else {
-                    OutgoingError::Broken(error)
+                    HttpClientError::Incomplete(error)
                 }
             })?;
             Ok(body.to_bytes())
         };
-        tokio::time::timeout(patience, exchange)
+        tokio::time::timeout(total_timeout, response_body)
             .await
-            .unwrap_or(Err(OutgoingError::Timeout(patience)))
+            .unwrap_or(Err(HttpClientError::Timeout(total_timeout)))
     }
 }
 
-/// Trusts the certificates that the system trusts.
+/// TLS settings that trust the system's certificate authorities, or those in the file that
+/// `SSL_CERT_FILE` names. Blocks.
 pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        // A provider on this machine can be asked all the same.
-        tracing::warn!(errors = ?found.errors, "no trusted certificates were found: nobody can be asked over TLS");
+        // Not an error, because a provider on this machine can be reached without TLS.
+        tracing::warn!(
+            errors = ?found.errors,
+            "no trusted certificate authorities found, outgoing TLS connections will fail: set \
+             SSL_CERT_FILE"
+        );
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
@@ -206,10 +216,10 @@ pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
         .with_no_client_auth())
 }
 
-fn request(method: Method, to: &Endpoint, body: Bytes) -> Request<Full<Bytes>> {
+fn request(method: Method, url: &Endpoint, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
-    *request.uri_mut() = to.0.clone();
+    *request.uri_mut() = url.0.clone();
     let headers = request.headers_mut();
     headers.insert(ACCEPT, JSON);
     headers.insert(USER_AGENT, AGENT);
@@ -221,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_asked_without_tls() {
+    fn plain_http_is_accepted_only_for_loopback_urls() {
         for good in [
             "https://id.example",
             "https://id.example:8443/realms/x?y=z",
@@ -234,18 +244,27 @@ mod tests {
             assert!(good.parse::<Endpoint>().is_ok(), "{good}");
         }
         for (bad, error) in [
-            ("", EndpointError::NoUrl),
-            ("id.example", EndpointError::NoUrl),
-            ("/jwks", EndpointError::NoUrl),
-            ("ftp://127.0.0.1/x", EndpointError::NoUrl),
-            ("file:///etc/passwd", EndpointError::NoUrl),
-            ("https://", EndpointError::NoUrl),
-            ("http://id.example", EndpointError::Plain),
-            ("http://128.0.0.1", EndpointError::Plain),
-            ("http://localhost.example", EndpointError::Plain),
-            ("http://127.0.0.1@id.example/", EndpointError::Extra),
-            ("https://user:password@id.example", EndpointError::Extra),
-            ("https://id.example/#keys", EndpointError::Extra),
+            ("", EndpointError::NotHttps),
+            ("id.example", EndpointError::NotHttps),
+            ("/jwks", EndpointError::NotHttps),
+            ("ftp://127.0.0.1/x", EndpointError::NotHttps),
+            ("file:///etc/passwd", EndpointError::NotHttps),
+            ("https://", EndpointError::NotHttps),
+            ("http://id.example", EndpointError::PlainHttp),
+            ("http://128.0.0.1", EndpointError::PlainHttp),
+            ("http://localhost.example", EndpointError::PlainHttp),
+            (
+                "http://127.0.0.1@id.example/",
+                EndpointError::CredentialsOrFragment,
+            ),
+            (
+                "https://user:password@id.example",
+                EndpointError::CredentialsOrFragment,
+            ),
+            (
+                "https://id.example/#keys",
+                EndpointError::CredentialsOrFragment,
+            ),
         ] {
             assert_eq!(bad.parse::<Endpoint>(), Err(error), "{bad}");
         }

@@ -1,0 +1,62 @@
+//! What can be wrong with a key, and why a token's signature is not accepted.
+
+use std::path::PathBuf;
+
+/// Shortest HS256 secret in bytes: the length of the hash (RFC 7518 section 3.2).
+pub(super) const MIN_SECRET_BYTES: usize = 32;
+/// Most keys that are used of one provider. A token without a key id is checked with each
+/// of them.
+pub(super) const MAX_PROVIDER_KEYS: usize = 64;
+pub(super) const MALFORMED: &str = "The token is not a signed JWT.";
+/// Shortest RSA modulus in bits (RFC 7518 section 3.3).
+pub(super) const MIN_RSA_BITS: usize = 2048;
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum KeyError {
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot use {}: {fault}", path.display())]
+    Unusable { path: PathBuf, fault: KeyFault },
+}
+
+/// What is wrong with a key or a key set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum KeyFault {
+    #[error("the secret has {found} bytes, HS256 requires at least {MIN_SECRET_BYTES}")]
+    ShortSecret { found: usize },
+    #[error("found a private key, expected a public key, because this server only verifies")]
+    PrivateKey,
+    #[error("expected one PEM public key: RSA, EC (P-256 or P-384) or Ed25519")]
+    UnsupportedKey,
+    #[error("the RSA key has {found} bits, at least {MIN_RSA_BITS} are required")]
+    WeakRsaKey { found: usize },
+    #[error("not a JSON Web Key Set: {0}")]
+    NotAKeySet(#[from] serde_json::Error),
+    #[error(
+        "found a symmetric key in the key set; put the secret into the file of \
+         --jwt-hs256-secret-file instead"
+    )]
+    SymmetricKey,
+    #[error("no key in the key set can verify a signature")]
+    NoUsableKey,
+    #[error("the key set has more than {MAX_PROVIDER_KEYS} keys; the rest is ignored")]
+    TooManyKeys,
+}
+
+/// Why a token is not accepted as signed by its issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VerifyError {
+    /// None of the known keys has signed the token. A newer key may have signed it.
+    NoKey,
+    /// A known key has signed the token, but the token names another issuer than the
+    /// key's. That issuer may publish the same key.
+    IssuerMismatch,
+    /// The token is invalid, whatever keys are known.
+    Rejected(&'static str),
+}
