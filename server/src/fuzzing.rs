@@ -1,5 +1,6 @@
-//! What the fuzzers reach inside for: a connection over any stream, the judgement of a
-//! token at any time, and a line of an import. Only with the feature `fuzzing`; not a part of the API.
+//! Access to server internals for fuzzing: a connection over any stream, the verification of a
+//! token at any time, and a line of an import. Requires the feature `fuzzing`. Not part of the
+//! public API.
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -18,14 +19,14 @@ use crate::settings::Settings;
 use crate::store::{Bulk, Engine, Prepared, Store};
 use crate::transfer::Lines;
 
-/// The keys of an operator.
+/// The key files that the server verifies tokens with.
 #[derive(Debug, Default)]
 pub struct KeyFiles<'a> {
-    /// The secret of HS256 tokens.
+    /// The secret for HS256 tokens.
     pub secret: Option<&'a Path>,
-    /// PEM public keys.
+    /// Public keys, one PEM file each.
     pub public_keys: Vec<PathBuf>,
-    /// A JSON Web Key Set.
+    /// A JSON Web Key Set (RFC 7517).
     pub jwks: Option<&'a Path>,
 }
 
@@ -40,20 +41,21 @@ impl KeyFiles<'_> {
     }
 }
 
-/// A server without a listener.
-pub struct Server {
+/// The API of a server without a listener. The caller supplies the connections.
+pub struct InMemoryServer {
     connections: ConnectionServer<Handler>,
-    /// Held, since its end tells connections to stop.
+    /// Never used, but kept: connections shut down when it is dropped.
     _stop: watch::Sender<()>,
     stopping: watch::Receiver<()>,
 }
 
-impl Server {
-    /// With the default settings but for the keys. `engine` has the document limits;
-    /// a body is limited by `max_body_bytes` already by its Content-Length.
+impl InMemoryServer {
+    /// A server with the default settings and these keys. `engine` enforces the document
+    /// limits. A request whose Content-Length is larger than `max_body_bytes` is rejected before
+    /// its body is read.
     ///
     /// # Errors
-    /// Where the keys cannot be read.
+    /// The error as text if a key file cannot be read or is not valid.
     pub fn new(engine: Engine, keys: &KeyFiles<'_>, max_body_bytes: u64) -> Result<Self, String> {
         let settings = Settings {
             max_body_bytes: Some(max_body_bytes),
@@ -72,22 +74,23 @@ impl Server {
         })
     }
 
-    /// Serves one connection to its end.
-    pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) {
+    /// Serves one connection, and returns when the connection has ended.
+    pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) {
         let state = ConnectionState::new(Instant::now());
         let stopping = self.stopping.clone();
         self.connections.run(stream, &state, stopping).await;
     }
 }
 
-/// Judges tokens.
+/// Verifies tokens.
 pub struct Verifier(Authenticator);
 
 impl Verifier {
-    /// With the default settings but for the keys, and what a token must name.
+    /// A verifier with the default settings and these keys. A token must have the issuer and
+    /// the audience, if they are given.
     ///
     /// # Errors
-    /// Where the keys cannot be read.
+    /// The error as text if a key file cannot be read or is not valid.
     pub fn new(
         keys: &KeyFiles<'_>,
         issuer: Option<&str>,
@@ -96,7 +99,7 @@ impl Verifier {
         let settings = Settings {
             jwt_issuer: issuer.map(str::to_owned),
             jwt_audience: audience.map(str::to_owned),
-            // What was judged once would be believed unjudged the next time.
+            // With a cache, a token would be verified only the first time.
             token_cache_entries: Some(0),
             ..keys.settings()
         };
@@ -106,18 +109,18 @@ impl Verifier {
         ))
     }
 
-    /// User and client of a token that is valid at `now`, in seconds since 1970.
+    /// Verifies a token at the time `now` (seconds since 1970), and returns its user and client.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why the token is not accepted.
     pub fn verify(&self, token: &[u8], now: f64) -> Result<(String, String), &'static str> {
         let claims = self.0.verify(token, now)?;
         Ok((claims.user.clone(), claims.client.clone()))
     }
 }
 
-/// User, client and document of the first line, read through a buffer of so many bytes;
-/// `None` where there is none that is right.
+/// Reads the first line of an import through a buffer of `buffer_bytes`, and returns its user,
+/// client and document. Returns `None` if there is no line, or if the line is not valid.
 pub fn read_line(
     engine: &Engine,
     text: &[u8],

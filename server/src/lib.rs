@@ -1,27 +1,27 @@
-//! prefd: the preferences server, as a library behind a thin binary.
+//! prefd, the preferences server, as a library. The binary only calls [`main`].
 //!
 //! # Layout
 //!
-//! Each folder is a layer. Imports go down only, and no two files import each other. From
-//! the top:
+//! Each folder is a layer. Imports go down only, and no two files import each other. The
+//! layers from the top:
 //!
 //! | folder | owns |
 //! | --- | --- |
 //! | `commands` | the command line |
-//! | `serve` | from settings to a listening server, and back to a closed store |
-//! | `admin` | what the admin listener answers |
-//! | `api` | the operations on a document, and the document that describes them |
+//! | `serve` | starting a server from its settings, and shutting it down |
+//! | `admin` | the admin listener: metrics, backup, export, import and erasure |
+//! | `api` | the operations on a document, and the OpenAPI document |
 //! | `telemetry` | metrics and health |
-//! | `auth`, `net`, `transfer` | who asks; sockets and connections; backups and lines of JSON |
+//! | `auth`, `net`, `transfer` | authentication; sockets and connections; backup archives and JSON lines |
 //! | `http` | bodies, errors, entity tags, conditional requests |
-//! | `store` | where documents are kept |
-//! | `settings`, `counters` | what `serve` can be told; what can be counted |
+//! | `store` | access to the stored documents |
+//! | `settings`, `counters` | the settings of `prefd serve`; counters for metrics |
 //!
-//! A request passes `net`, which accepts and carries its connection, then `api`, which
-//! judges it with `http` and `auth`, and then `store`.
+//! A request first reaches `net`, which accepts and serves the connection. `api` then checks
+//! the request with `http` and `auth`, and runs it against `store`.
 //!
-//! The store is `prefd-engine`: the server never opens a data file. Async workers never
-//! block: what touches the disk runs on blocking threads, a bounded piece at a time.
+//! The storage engine is the crate `prefd-engine`. The server never opens a data file itself.
+//! Async workers never block: disk access runs on blocking threads, in steps of bounded size.
 
 #![cfg_attr(
     test,
@@ -29,7 +29,7 @@
         clippy::unwrap_used,
         clippy::expect_used,
         clippy::indexing_slicing,
-        reason = "a test says what it expects by unwrapping it"
+        reason = "in a test, a panic reports the failed expectation"
     )
 )]
 

@@ -1,4 +1,4 @@
-//! The `prefd` binary: everything is in the library.
+//! The `prefd` binary. All code is in the library.
 
 use std::process::ExitCode;
 

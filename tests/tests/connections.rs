@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use prefd::fuzzing::{KeyFiles, Server};
+use prefd::fuzzing::{InMemoryServer, KeyFiles};
 use prefd_engine::{Config, Engine, Limits};
 use prefd_tests::api_error::{Expected, check_any};
 use prefd_tests::http::{Request, Response};
@@ -16,7 +16,7 @@ const LITTLE: usize = 64;
 const PLENTY: usize = 64 * 1024;
 
 /// A server on an empty store, in which nearly every document goes to a blob.
-fn serving(dir: &Path) -> Server {
+fn serving(dir: &Path) -> InMemoryServer {
     let mut config = Config::new(dir);
     config.inline_bytes = 16;
     let engine = Engine::open(config).unwrap();
@@ -25,7 +25,7 @@ fn serving(dir: &Path) -> Server {
         secret: Some(&secret),
         ..KeyFiles::default()
     };
-    Server::new(engine, &keys, Limits::DEFAULT.max_body_bytes).unwrap()
+    InMemoryServer::new(engine, &keys, Limits::DEFAULT.max_body_bytes).unwrap()
 }
 
 /// What is answered to a client that sends this, over a pipe of so many bytes, and then
@@ -41,7 +41,7 @@ fn answer(request: &[u8], pipe_bytes: usize) -> Response {
     Response::read(&mut &bytes[..], false).unwrap()
 }
 
-async fn converse(server: &Server, request: &[u8], pipe_bytes: usize) -> Vec<u8> {
+async fn converse(server: &InMemoryServer, request: &[u8], pipe_bytes: usize) -> Vec<u8> {
     let (client, end) = tokio::io::duplex(pipe_bytes);
     let (mut from, mut to) = tokio::io::split(client);
     let send = async {
@@ -53,7 +53,7 @@ async fn converse(server: &Server, request: &[u8], pipe_bytes: usize) -> Vec<u8>
         from.read_to_end(&mut answer).await.unwrap();
         answer
     };
-    tokio::join!(receive, send, server.carry(end)).0
+    tokio::join!(receive, send, server.serve_connection(end)).0
 }
 
 /// Found by the fuzzer of connections: what was still to be written when it was known

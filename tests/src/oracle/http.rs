@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::pin::pin;
 use std::time::Duration;
 
-use prefd::fuzzing::{KeyFiles, Server};
+use prefd::fuzzing::{InMemoryServer, KeyFiles};
 use prefd_engine::{Change, Durability, Engine, Limits, Namespace, WriteOptions, check};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,7 +45,7 @@ fn limits() -> Limits {
 /// A server, and a token that works on it.
 struct Scene {
     stage: Stage,
-    server: Option<Server>,
+    server: Option<InMemoryServer>,
     runtime: Runtime,
     token: String,
 }
@@ -107,7 +107,7 @@ impl Scene {
                 secret: Some(&secret),
                 ..KeyFiles::default()
             };
-            let server = Server::new(engine.clone(), &keys, limits().max_body_bytes);
+            let server = InMemoryServer::new(engine.clone(), &keys, limits().max_body_bytes);
             self.server = Some(server.unwrap());
         }
         let Some(server) = &self.server else { return };
@@ -174,7 +174,7 @@ fn empty(engine: &Engine) {
 ///
 /// # Panics
 /// Where the connection does not end.
-async fn converse(server: &Server, engine: &Engine, script: &Script) -> Vec<u8> {
+async fn converse(server: &InMemoryServer, engine: &Engine, script: &Script) -> Vec<u8> {
     let (client, end) = tokio::io::duplex(PIPE_BYTES);
     let (mut from, mut to) = tokio::io::split(client);
     let send = async move {
@@ -198,7 +198,7 @@ async fn converse(server: &Server, engine: &Engine, script: &Script) -> Vec<u8> 
         answers
     };
     let mut conversation = pin!(async {
-        let (answers, ..) = tokio::join!(receive, send, server.carry(end));
+        let (answers, ..) = tokio::join!(receive, send, server.serve_connection(end));
         answers
     });
     // A commit is made by the engine's own thread, which the clock does not know: when
