@@ -1,10 +1,10 @@
-//! The API: the operations on a document, and the document that describes them.
+//! The API: the operations on a document, and the OpenAPI document that describes them.
 //!
-//! It decides what is judged in which order, and carries a request out against the store.
-//! It must not know where clients connect, how the server is started, or what an operator
-//! can ask.
+//! This layer decides in which order the parts of a request are checked, and runs the request
+//! against the store. It must not know where clients connect, how the server is started, or
+//! what the admin listener offers.
 //!
-//! **Architecture Invariant:** it imports only what lies below it, from `telemetry`
+//! **Architecture Invariant:** This layer imports only the layers below it, from `telemetry`
 //! downwards. Nothing in it blocks.
 
 mod handler;
@@ -13,4 +13,4 @@ mod upload;
 
 pub(crate) use handler::Handler;
 pub(crate) use openapi::{OpenApi, OpenApiError};
-pub(crate) use upload::BUFFERS_BYTES;
+pub(crate) use upload::UPLOAD_BUFFERS_BYTES;

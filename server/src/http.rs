@@ -1,32 +1,33 @@
-//! HTTP as this server speaks it: bodies, errors, entity tags, conditional requests, and
-//! the parts of a request that are judged one at a time.
+//! HTTP semantics: bodies, errors, entity tags, conditional requests, CORS and routes. Each
+//! file checks or builds one part of a request or response.
 //!
-//! It knows documents only by what the store says of them. It must not know who asks,
-//! which sockets exist, or what a request is for.
+//! This layer knows documents only by what the store reports about them. It must not know
+//! who sends a request, which sockets exist, or which operation a request performs.
 //!
-//! **Architecture Invariant:** it imports only `store`, `settings` and `counters`.
+//! **Architecture Invariant:** This layer imports only `store`, `settings` and `counters`.
 
-mod answer;
 mod body;
+mod body_stream;
 mod budget;
 mod cors;
 mod error;
 mod etag;
-mod exchange;
 mod header;
-mod id;
 pub(crate) mod media_type;
-mod pipe;
 mod precondition;
+mod request_context;
+mod request_id;
+mod response;
 mod route;
 
-pub(crate) use answer::{NO_DOCUMENT, found, no_content, not_modified, precondition_failed};
 pub(crate) use body::Body;
+pub(crate) use body_stream::{BodyReader, BodyWriter};
 pub(crate) use budget::Budget;
 pub(crate) use cors::{Cors, CorsError};
-pub(crate) use error::{Code, JSON_API, Refusal};
+pub(crate) use error::{ApiError, Code, JSON_API};
 pub(crate) use etag::etag;
-pub(crate) use exchange::{Answer, Exchange, NOBODY, unpanicked};
-pub(crate) use pipe::{BodyReader, Pipe};
-pub(crate) use precondition::{Conditions, Verdict, unmodified};
+pub(crate) use header::JSON;
+pub(crate) use precondition::{Conditions, UnmetCondition, is_unmodified};
+pub(crate) use request_context::{ApiResult, NO_USER, RequestContext, catch_unwind};
+pub(crate) use response::{EMPTY_DOCUMENT, no_content, not_modified, ok, precondition_failed};
 pub(crate) use route::{MAX_CLIENT_ID_BYTES, METHODS, Route};

@@ -1,9 +1,9 @@
-//! What an operator learns about a running server: its metrics and its health.
+//! Metrics and health of a running server.
 //!
-//! It reads what the parts below count by themselves, and counts requests. It must not
-//! know how requests are carried out, or which listener shows what it says.
+//! This layer counts requests, and reads the counters of the layers below. It must not know
+//! how requests are processed, or which listener serves the metrics.
 //!
-//! **Architecture Invariant:** it imports only what lies below it: `transfer`, `net`,
+//! **Architecture Invariant:** This layer imports only the layers below it: `transfer`, `net`,
 //! `auth`, `http`, `store`, `settings` and `counters`.
 
 mod exposition;
@@ -15,5 +15,5 @@ mod sources;
 
 pub(crate) use health::{Health, Probe};
 pub(crate) use metrics::{CONTENT_TYPE, Metrics};
-pub(crate) use requests::{Kind, Requests};
-pub(crate) use sources::Sources;
+pub(crate) use requests::{RequestMetrics, RouteKind};
+pub(crate) use sources::MetricSources;

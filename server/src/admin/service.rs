@@ -15,7 +15,7 @@ use crate::admin::store::StoreDesk;
 use crate::admin::token::AdminToken;
 use crate::auth::bearer;
 use crate::auth::http_client::is_loopback_host;
-use crate::http::{Answer, Body, Code, Exchange, NOBODY, Refusal, unpanicked};
+use crate::http::{ApiError, ApiResult, Body, Code, NO_USER, RequestContext, catch_unwind};
 use crate::net::{ConnectionContext, Service};
 use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
 
@@ -38,12 +38,13 @@ impl Service for Admin {
         connection: &ConnectionContext<'_, ()>,
         on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
-        let exchange = Exchange::begin();
+        let context = RequestContext::new();
         let (parts, mut body) = request.into_parts();
         async move {
-            let outcome = unpanicked(pin!(self.operate(&parts, &mut body, connection))).await;
+            let outcome = catch_unwind(pin!(self.operate(&parts, &mut body, connection))).await;
             let is_read = body.is_end_stream();
-            let (response, _) = exchange.end(outcome, &parts.method, name(&parts), NOBODY, is_read);
+            let (response, _) =
+                context.finish(outcome, &parts.method, name(&parts), NO_USER, is_read);
             on_response(&response);
             Ok(response)
         }
@@ -57,11 +58,11 @@ impl Admin {
         parts: &Parts,
         body: &mut Incoming,
         connection: &ConnectionContext<'_, ()>,
-    ) -> Answer {
+    ) -> ApiResult {
         let path = parts.uri.path();
         if let Some(probe) = Probe::of(path) {
             only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-            return Ok(self.health.answer(probe));
+            return Ok(self.health.response(probe));
         }
         self.authorize(&parts.headers)?;
         connection.state.record_granted();
@@ -86,8 +87,8 @@ impl Admin {
     }
 
     /// `/users/{user}` and `/users/{user}/documents`.
-    async fn of_user(&self, parts: &Parts) -> Answer {
-        let not_found = || Refusal::new(Code::NotFound, "There is no such resource.");
+    async fn of_user(&self, parts: &Parts) -> ApiResult {
+        let not_found = || ApiError::new(Code::NotFound, "There is no such resource.");
         let path = parts
             .uri
             .path()
@@ -109,33 +110,33 @@ impl Admin {
         }
     }
 
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), Box<ApiError>> {
         let Some(token) = &self.token else {
             return refuse_pages(headers);
         };
         let challenge = HeaderValue::from_static("Bearer realm=\"prefd admin\"");
         let given = headers.get(AUTHORIZATION).and_then(bearer);
         let given = given.ok_or_else(|| {
-            Refusal::new(
+            ApiError::new(
                 Code::MissingToken,
                 "The request has no administrator's token.",
             )
             .challenge(challenge.clone())
         })?;
         verify_slices_are_equal(given, token.as_bytes()).map_err(|_| {
-            Refusal::new(Code::InvalidToken, "This is not the administrator's token.")
+            ApiError::new(Code::InvalidToken, "This is not the administrator's token.")
                 .at_header("Authorization")
                 .challenge(challenge)
         })
     }
 
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> ApiResult {
         let metrics = Arc::clone(&self.metrics);
         let text = tokio::task::spawn_blocking(move || metrics.text()).await;
         let Ok(Ok(text)) = text else {
-            return Err(Refusal::internal("the metrics cannot be written"));
+            return Err(ApiError::internal("the metrics cannot be written"));
         };
-        let mut response = Response::new(Body::whole(text.into()));
+        let mut response = Response::new(Body::full(text.into()));
         response.headers_mut().insert(CONTENT_TYPE, TEXT);
         Ok(response)
     }
@@ -155,9 +156,9 @@ fn name(parts: &Parts) -> &'static str {
 
 /// Refuses what a browser sends for a page: it names an origin, or a host that a page's
 /// owner has made an address of this machine.
-fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
     let forbidden =
-        |header, detail| Err(Refusal::new(Code::InsufficientScope, detail).at_header(header));
+        |header, detail| Err(ApiError::new(Code::InsufficientScope, detail).at_header(header));
     if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
         return forbidden(
             "Origin",
@@ -178,10 +179,10 @@ fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
     )
 }
 
-fn only(parts: &Parts, methods: &[Method], named: &'static str) -> Result<(), Box<Refusal>> {
+fn only(parts: &Parts, methods: &[Method], named: &'static str) -> Result<(), Box<ApiError>> {
     if methods.contains(&parts.method) {
         return Ok(());
     }
-    let refusal = Refusal::new(Code::MethodNotAllowed, "This resource has other methods.");
+    let refusal = ApiError::new(Code::MethodNotAllowed, "This resource has other methods.");
     Err(refusal.allow(named))
 }

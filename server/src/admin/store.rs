@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::http::{Answer, Body, BodyReader, Code, Pipe, Refusal};
+use crate::http::{ApiError, ApiResult, Body, BodyReader, BodyWriter, Code};
 use crate::store::{Erased, Error, Store};
 use crate::transfer::{self, Fault, READ_BYTES, RefusedLine, archive};
 
@@ -50,12 +50,12 @@ impl StoreDesk {
     }
 
     /// The store at one moment, as an archive.
-    pub(super) async fn backup(&self) -> Answer {
+    pub(super) async fn backup(&self) -> ApiResult {
         // One whose client has gone ends a moment later.
         let turn = Arc::clone(&self.backups).acquire_owned();
         let Ok(Ok(turn)) = tokio::time::timeout(BACKUP_WAIT, turn).await else {
             let detail = "Another backup is being taken.";
-            return Err(Refusal::new(Code::Overloaded, detail));
+            return Err(ApiError::new(Code::Overloaded, detail));
         };
         let snapshot = self.store.snapshot().await?;
         let total = snapshot.bytes();
@@ -63,7 +63,7 @@ impl StoreDesk {
         if damaged > 0 {
             tracing::warn!(damaged, "the store is damaged, and so is the backup of it");
         }
-        let (pipe, pieces) = Pipe::new();
+        let (pipe, pieces) = BodyWriter::new();
         self.store.spawn_bulk(move |_| {
             let _turn = turn;
             let outcome = pipe.write(|out| {
@@ -78,7 +78,7 @@ impl StoreDesk {
                 Err(error) => tracing::error!(%error, "a backup broke off"),
             }
         });
-        let mut response = Response::new(Body::piped(pieces));
+        let mut response = Response::new(Body::channel(pieces));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, TAR);
         headers.insert(TOTAL_BYTES, total.into());
@@ -87,7 +87,7 @@ impl StoreDesk {
 
     /// The documents of a user, or of everybody, as lines.
     pub(super) fn export(&self, user: Option<String>) -> Response<Body> {
-        let (pipe, pieces) = Pipe::new();
+        let (pipe, pieces) = BodyWriter::new();
         self.store.spawn_bulk(move |bulk| {
             let user = user.as_deref();
             let outcome = pipe.write_with_trailers(|out| {
@@ -106,7 +106,7 @@ impl StoreDesk {
                 tracing::error!(%error, "an export broke off");
             }
         });
-        let mut response = Response::new(Body::piped(pieces));
+        let mut response = Response::new(Body::channel(pieces));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, LINES);
         headers.insert(TRAILER, HeaderValue::from_static("prefd-unsaved"));
@@ -114,13 +114,13 @@ impl StoreDesk {
     }
 
     /// Puts the documents of the lines that come.
-    pub(super) async fn import(&self, query: Option<&str>, body: &mut Incoming) -> Answer {
+    pub(super) async fn import(&self, query: Option<&str>, body: &mut Incoming) -> ApiResult {
         let keep_existing = match query {
             None => false,
             Some(KEEP_EXISTING) => true,
             Some(_) => {
                 let detail = "The query can be keep-existing, and nothing else.";
-                return Err(Refusal::new(Code::InvalidRequest, detail));
+                return Err(ApiError::new(Code::InvalidRequest, detail));
             }
         };
         let (sender, pieces) = mpsc::channel(WAITING_PIECES);
@@ -151,12 +151,12 @@ impl StoreDesk {
         drop(sender);
         let read = reading
             .await
-            .map_err(|_| Refusal::internal("a panic, told above"))?;
+            .map_err(|_| ApiError::internal("a panic, told above"))?;
         match read {
             Ok((documents, kept)) => Ok(told(&json!({"documents": documents, "kept": kept}))),
             Err(_) if broken => {
                 let detail = "The lines break off; those before are imported.";
-                Err(Refusal::new(Code::InvalidRequest, detail))
+                Err(ApiError::new(Code::InvalidRequest, detail))
             }
             Err(error) => {
                 let detail = format!("The import ended: {error}. The lines before are imported.");
@@ -166,16 +166,16 @@ impl StoreDesk {
                         source: Fault::Refused(error),
                         ..
                     } if !matches!(error, Error::InvalidName { .. }) => {
-                        Box::<Refusal>::from(error).detailed(detail)
+                        Box::<ApiError>::from(error).with_detail(detail)
                     }
-                    _ => Refusal::new(Code::InvalidRequest, detail),
+                    _ => ApiError::new(Code::InvalidRequest, detail),
                 })
             }
         }
     }
 
     /// Erases a user.
-    pub(super) async fn erase(&self, user: String) -> Answer {
+    pub(super) async fn erase(&self, user: String) -> ApiResult {
         let erased = self.store.erase(user).await?;
         let (complete, documents) = (erased.is_complete(), erased.documents);
         tracing::info!(complete, documents, "a user was erased");
@@ -184,7 +184,7 @@ impl StoreDesk {
 }
 
 fn told(what: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::whole(what.to_string().into()));
+    let mut response = Response::new(Body::full(what.to_string().into()));
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
 }

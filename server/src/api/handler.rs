@@ -1,6 +1,6 @@
-//! The operations: what is judged in which order, and what is answered.
+//! The operations on a document: the checks of a request, in their order, and its response.
 //!
-//! Nothing here blocks: what may touch the disk is handed to a blocking thread.
+//! Nothing here blocks: the store runs disk access on blocking threads.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -15,36 +15,36 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, Version};
 
 use crate::api::openapi::{self, OpenApi};
-use crate::api::upload::{Received, receive};
+use crate::api::upload::{ReceivedDocument, receive};
 use crate::auth::{Access, Authenticator, LastToken};
 use crate::http::{
-    Answer, Body, Budget, Code, Conditions, Cors, Exchange, METHODS, NO_DOCUMENT, NOBODY, Refusal,
-    Route, Verdict, etag, found, media_type, no_content, not_modified, precondition_failed,
-    unmodified, unpanicked,
+    ApiError, ApiResult, Body, Budget, Code, Conditions, Cors, EMPTY_DOCUMENT, METHODS, NO_USER,
+    RequestContext, Route, UnmetCondition, catch_unwind, etag, is_unmodified, media_type,
+    no_content, not_modified, ok, precondition_failed,
 };
 use crate::net::{ConnectionContext, Service};
 use crate::store::{Change, Name, Precondition, Revisions, Store};
-use crate::telemetry::{Health, Kind, Probe, Requests};
+use crate::telemetry::{Health, Probe, RequestMetrics, RouteKind};
 
-/// Everything that answering needs.
+/// Serves the requests of the API listener.
 pub(crate) struct Handler {
     pub(crate) store: Store,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
-    pub(crate) requests: Arc<Requests>,
-    /// The clients that there are; `None` where any may be.
+    pub(crate) requests: Arc<RequestMetrics>,
+    /// The only clients whose documents can be accessed; `None` allows all.
     pub(crate) known_clients: Option<HashSet<String>>,
-    /// Which pages of other origins may ask; `None` where none may.
+    /// The CORS policy; `None` if CORS is off.
     pub(crate) cors: Option<Cors>,
     pub(crate) versions: Vec<String>,
     pub(crate) openapi: OpenApi,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Arc<Budget>,
-    /// How long a body may stall.
+    /// How long a client may send nothing while it uploads a body.
     pub(crate) body_timeout: Duration,
 }
 
-/// The operation on the document.
+/// An operation on a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Get,
@@ -73,90 +73,94 @@ impl Operation {
 }
 
 impl Service for Handler {
-    /// Most connections send the same token each time.
+    /// Most connections send the same token with each request.
     type Connection = LastToken;
 
-    /// What this returns is as small as it can be, since each request has memory allocated
-    /// for it.
+    /// Memory for the returned future is allocated on each request, so the future is kept small.
     fn respond(
         &self,
         request: Request<Incoming>,
         connection: &ConnectionContext<'_, LastToken>,
         on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
-        let exchange = Exchange::begin();
-        // Outside, so that there is no room for the request as well.
+        let context = RequestContext::new();
+        // Outside the async block, so that the future does not contain `request` as well.
         let (parts, mut body) = request.into_parts();
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
-            let user = AtomicU64::new(NOBODY);
-            let operation = self.operate(&parts, route, &mut body, connection, &exchange, &user);
-            let outcome = unpanicked(pin!(operation)).await;
+            let user = AtomicU64::new(NO_USER);
+            let operation = self.operate(&parts, route, &mut body, connection, &context, &user);
+            let result = catch_unwind(pin!(operation)).await;
             let (kind, name) = match route {
-                Some(_) => (Kind::Preferences, Route::TEMPLATE),
-                None => page(parts.uri.path()),
+                Some(_) => (RouteKind::Preferences, Route::TEMPLATE),
+                None => other_route(parts.uri.path()),
             };
             let user = user.into_inner();
-            let is_read = body.is_end_stream();
-            let (mut response, took) = exchange.end(outcome, &parts.method, name, user, is_read);
+            let is_body_read = body.is_end_stream();
+            let (mut response, duration) =
+                context.finish(result, &parts.method, name, user, is_body_read);
             if let Some(cors) = &self.cors {
-                cors.expose(&parts.headers, response.headers_mut());
+                cors.add_headers(&parts.headers, response.headers_mut());
             }
             let status = response.status();
-            self.requests.count(kind, &parts.method, status, took);
+            self.requests.count(kind, &parts.method, status, duration);
             on_response(&response);
             Ok(response)
         }
     }
 }
 
-/// What a path is of that is not that of a document, as metrics and the log call it.
-fn page(path: &str) -> (Kind, &'static str) {
+/// How metrics and the log name a path that is not the path of a document.
+fn other_route(path: &str) -> (RouteKind, &'static str) {
     match Probe::of(path) {
-        Some(probe) => (Kind::Page, probe.path()),
-        None if path == openapi::PATH => (Kind::Page, openapi::PATH),
-        None => (Kind::None, "none"),
+        Some(probe) => (RouteKind::Page, probe.path()),
+        None if path == openapi::PATH => (RouteKind::Page, openapi::PATH),
+        None => (RouteKind::None, "none"),
     }
 }
 
 impl Handler {
-    /// Judges the request in the order that clients can rely on, and carries it out.
+    /// Checks the request in the documented order, and runs it.
     async fn operate(
         &self,
         parts: &Parts,
         route: Option<Route<'_>>,
         body: &mut Incoming,
         connection: &ConnectionContext<'_, LastToken>,
-        exchange: &Exchange,
+        context: &RequestContext,
         user: &AtomicU64,
-    ) -> Answer {
+    ) -> ApiResult {
         if let Some(cors) = &self.cors
             && let Some(response) = cors.preflight(parts)
         {
             return Ok(response);
         }
         check_host(parts)?;
-        check_coding(parts)?;
+        check_transfer_coding(parts)?;
         let Some(route) = route else {
-            return self.page(parts);
+            return self.serve_page(parts);
         };
         let operation = Operation::of(&parts.method).ok_or_else(|| {
-            Refusal::new(
+            ApiError::new(
                 Code::MethodNotAllowed,
-                "Preferences can be read with GET and HEAD, set with PUT and deleted with DELETE.",
+                "Preferences support GET, HEAD, PUT and DELETE.",
             )
             .allow(METHODS)
         })?;
         let claims = self
             .authenticator
-            .authenticate(&parts.headers, &connection.service_state, exchange.now())
+            .authenticate(
+                &parts.headers,
+                &connection.service_state,
+                context.received_at(),
+            )
             .await?;
         if tracing::enabled!(tracing::Level::INFO) {
             user.store(self.store.pseudonym(&claims.user), Ordering::Relaxed);
         }
         let client_id = route
             .client_id()
-            .map_err(|reason| Refusal::new(Code::InvalidClientId, reason.0))?;
+            .map_err(|reason| ApiError::new(Code::InvalidClientId, reason.0))?;
         let access = operation.access();
         if !access.is_allowed(&claims, &client_id) {
             return Err(self.authenticator.insufficient(&access.scope(&client_id)));
@@ -164,7 +168,10 @@ impl Handler {
         if let Some(known) = &self.known_clients
             && !known.contains(&*client_id)
         {
-            return Err(Refusal::new(Code::NotFound, "There is no such client."));
+            return Err(ApiError::new(
+                Code::NotFound,
+                "This server does not allow this client ID.",
+            ));
         }
         connection.state.record_granted();
         let name = Name {
@@ -173,38 +180,41 @@ impl Handler {
         };
         match operation {
             Operation::Get | Operation::Head => {
-                let conditions = Conditions::of(&parts.headers)?;
+                let conditions = Conditions::from_headers(&parts.headers)?;
                 self.read(name, &conditions, operation).await
             }
-            // On their own, so that what they wait with is not moved about by reads.
+            // Boxed, so that the futures of writes do not enlarge the future of a read.
             Operation::Put => Box::pin(self.put(parts, name, body)).await,
             Operation::Delete => Box::pin(self.delete(parts, name)).await,
         }
     }
 
-    /// What there is besides documents, for anybody.
-    fn page(&self, parts: &Parts) -> Answer {
-        if parts.uri.path() == openapi::PATH {
-            return self.openapi.answer(parts);
+    /// Serves the OpenAPI document and the health checks, which require no token.
+    fn serve_page(&self, parts: &Parts) -> ApiResult {
+        let path = parts.uri.path();
+        let probe = Probe::of(path);
+        if probe.is_none() && path != openapi::PATH {
+            let detail = "There is no resource at this path.";
+            return Err(ApiError::new(Code::NotFound, detail));
         }
-        let Some(probe) = Probe::of(parts.uri.path()) else {
-            return Err(Refusal::new(Code::NotFound, "There is no such resource."));
-        };
         if !matches!(parts.method, Method::GET | Method::HEAD) {
-            let refusal = Refusal::new(Code::MethodNotAllowed, "This can be read only.");
-            return Err(refusal.allow("GET, HEAD"));
+            let detail = "This resource supports only GET and HEAD.";
+            return Err(ApiError::new(Code::MethodNotAllowed, detail).allow("GET, HEAD"));
         }
-        Ok(self.health.answer(probe))
+        match probe {
+            Some(probe) => Ok(self.health.response(probe)),
+            None => self.openapi.response(&parts.headers),
+        }
     }
 
-    async fn put(&self, parts: &Parts, name: Name<'_>, body: &mut Incoming) -> Answer {
+    async fn put(&self, parts: &Parts, name: Name<'_>, body: &mut Incoming) -> ApiResult {
         media_type::check(&parts.headers)?;
         self.check_length(body)?;
-        let conditions = Conditions::of(&parts.headers)?;
-        // Its room in the budget is kept to the end.
-        let Received {
+        let conditions = Conditions::from_headers(&parts.headers)?;
+        // The permit is kept until the document is committed.
+        let ReceivedDocument {
             document,
-            room: _room,
+            permit: _permit,
         } = receive(&self.store, body, self.body_timeout, &self.budget).await?;
         let precondition = self.precondition(name, conditions).await?;
         let change = Change::Document(document);
@@ -216,20 +226,20 @@ impl Handler {
         Ok(response)
     }
 
-    async fn delete(&self, parts: &Parts, name: Name<'_>) -> Answer {
-        let conditions = Conditions::of(&parts.headers)?;
+    async fn delete(&self, parts: &Parts, name: Name<'_>) -> ApiResult {
+        let conditions = Conditions::from_headers(&parts.headers)?;
         let precondition = self.precondition(name, conditions).await?;
         self.store.apply(name, Change::Delete, precondition).await?;
         Ok(no_content())
     }
 
-    fn check_length(&self, body: &Incoming) -> Result<(), Box<Refusal>> {
+    fn check_length(&self, body: &Incoming) -> Result<(), Box<ApiError>> {
         match body.size_hint().exact() {
             Some(actual) if actual > self.max_body_bytes => {
                 let limit = self.max_body_bytes;
-                Err(Refusal::new(
+                Err(ApiError::new(
                     Code::MaxBodyLengthExceeded,
-                    format!("The body has {actual} bytes, and {limit} are allowed."),
+                    format!("The body has {actual} bytes, but the limit is {limit} bytes."),
                 )
                 .limit(limit, actual))
             }
@@ -237,45 +247,56 @@ impl Handler {
         }
     }
 
-    /// GET and HEAD. A document that overtakes its own judgement is judged again.
-    async fn read(&self, name: Name<'_>, conditions: &Conditions, operation: Operation) -> Answer {
+    /// Runs a GET or HEAD. If the document changes between checking its revision and reading
+    /// it, the conditions are evaluated again for the new revision.
+    async fn read(
+        &self,
+        name: Name<'_>,
+        conditions: &Conditions,
+        operation: Operation,
+    ) -> ApiResult {
         loop {
             let stored = self.store.get(name)?;
             let current = stored.revision();
-            match conditions.judge_read(current) {
-                Some(Verdict::Failed) => return Err(precondition_failed(current)),
-                Some(Verdict::NotModified) => return Ok(not_modified(current)),
+            match conditions.check_etags(current) {
+                Some(UnmetCondition::PreconditionFailed) => {
+                    return Err(precondition_failed(current));
+                }
+                Some(UnmetCondition::NotModified) => return Ok(not_modified(current)),
                 None => {}
             }
             let (stat, body) = match operation {
                 Operation::Head => (stored.stat().await?, None),
                 _ => match stored.read().await? {
                     Some((stat, text)) => (Some(stat), Some(Body::document(text))),
-                    None => (None, Some(Body::whole(NO_DOCUMENT.into()))),
+                    None => (None, Some(Body::full(EMPTY_DOCUMENT.into()))),
                 },
             };
             if stat.map(|stat| stat.revision) != current {
                 continue;
             }
-            match conditions.judge_dates(stat.map(|stat| stat.modified)) {
-                Some(Verdict::Failed) => return Err(precondition_failed(current)),
-                Some(Verdict::NotModified) => return Ok(not_modified(current)),
-                None => return Ok(found(stat, body)),
+            match conditions.check_dates(stat.map(|stat| stat.modified)) {
+                Some(UnmetCondition::PreconditionFailed) => {
+                    return Err(precondition_failed(current));
+                }
+                Some(UnmetCondition::NotModified) => return Ok(not_modified(current)),
+                None => return Ok(ok(stat, body)),
             }
         }
     }
 
-    /// The store's precondition for a write. A date is judged now, and what it was judged
-    /// on must still be there in the commit: where it is not, it was modified since.
+    /// The precondition that the store checks when it commits a write. If-Unmodified-Since is
+    /// evaluated now, and the precondition then requires that the document does not change
+    /// before the commit.
     async fn precondition(
         &self,
         name: Name<'_>,
         conditions: Conditions,
-    ) -> Result<Precondition, Box<Refusal>> {
-        let mut precondition = conditions.tags;
+    ) -> Result<Precondition, Box<ApiError>> {
+        let mut precondition = conditions.etags;
         if conditions.unmodified_since.is_some() {
             match self.store.get(name)?.stat().await? {
-                Some(stat) if !unmodified(conditions.unmodified_since, Some(stat.modified)) => {
+                Some(stat) if !is_unmodified(conditions.unmodified_since, Some(stat.modified)) => {
                     return Err(precondition_failed(Some(stat.revision)));
                 }
                 Some(stat) => precondition.must_match = Some(Revisions::OneOf(vec![stat.revision])),
@@ -286,32 +307,32 @@ impl Handler {
     }
 }
 
-/// One host, since intermediaries that see two may each take another (RFC 9112 section
-/// 3.2); HTTP/1.0 did not have it.
-fn check_host(parts: &Parts) -> Result<(), Box<Refusal>> {
+/// Requires exactly one Host header (RFC 9112 section 3.2): with two, prefd and an
+/// intermediary could use different ones. HTTP/1.0 requests may omit the header.
+fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
     let hosts = parts.headers.get_all(HOST).iter().count();
     if hosts == 1 || (hosts == 0 && parts.version < Version::HTTP_11) {
         return Ok(());
     }
-    Err(Refusal::new(
+    Err(ApiError::new(
         Code::InvalidRequest,
-        "The request does not have exactly one Host header.",
+        "The request must have exactly one Host header.",
     )
     .at_header("Host"))
 }
 
-/// A body in chunks, and nothing else. hyper takes any list that ends in `chunked`, but
-/// nobody here undoes what else there is in it, and an intermediary could read it another
-/// way (RFC 9112 section 6.1).
-fn check_coding(parts: &Parts) -> Result<(), Box<Refusal>> {
+/// Rejects every transfer coding except `chunked`. hyper accepts each list of codings that ends
+/// in `chunked`, but does not decode the other codings, and an intermediary could interpret
+/// such a body differently (RFC 9112 section 6.1).
+fn check_transfer_coding(parts: &Parts) -> Result<(), Box<ApiError>> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
         (Some(coding), None) if is_chunked(coding) => Ok(()),
-        _ => Err(Refusal::new(
+        _ => Err(ApiError::new(
             Code::InvalidRequest,
-            "A transfer coding other than chunked is not understood.",
+            "The only supported transfer coding is chunked.",
         )
         .at_header("Transfer-Encoding")),
     }
@@ -332,8 +353,10 @@ mod tests {
     fn future_of_a_request_fits_the_allocators_thread_cache() {
         const MOST_BYTES: usize = 1032;
         let bytes = size_of_returned(
-            |handler: &'static Handler, request, caller: &'static Caller<'static, LastToken>| {
-                handler.answer(request, caller, |_| {})
+            |handler: &'static Handler,
+             request,
+             connection: &'static ConnectionContext<'static, LastToken>| {
+                handler.respond(request, connection, |_| {})
             },
         );
         assert!(bytes <= MOST_BYTES, "{bytes}");

@@ -1,60 +1,60 @@
-//! The OpenAPI document that the server describes itself with, and the route to it.
+//! The OpenAPI document of the server, and the resource `/openapi.json` that serves it.
 //!
-//! It is made once, at the start: from a template, which has what is the same for every
-//! server, the settings, and the table of errors. So no fact of the table or of the
-//! settings is written down a second time. `docs/openapi.json` is what a server with the
-//! default settings gives.
+//! The document is generated once, when the server starts, from a template, the settings and
+//! the table of error codes. Facts from the settings and the table are therefore never
+//! repeated in the template. `docs/openapi.json` is the document of a server with the default
+//! settings.
 
+mod error_responses;
 mod example;
-mod failure;
 mod json;
 
 use std::hash::Hasher;
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
-use hyper::http::request::Parts;
-use hyper::{Method, Response, StatusCode};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use siphasher::sip::SipHasher13;
 
 use crate::http::{
-    Body, Code, Conditions, MAX_CLIENT_ID_BYTES, METHODS, Refusal, Route, Verdict, etag,
+    ApiResult, Body, Code, Conditions, JSON, MAX_CLIENT_ID_BYTES, METHODS, Route, UnmetCondition,
+    etag, precondition_failed,
 };
-use crate::store::{Error, Limits, Revision};
+use crate::store::{Limits, Revision};
 use crate::telemetry::Probe;
 
-/// Where it is.
+/// The path of the document.
 pub(crate) const PATH: &str = "/openapi.json";
-const READING_METHODS: &str = "GET, HEAD";
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Another start can have other settings; the ETag makes asking again cheap.
-const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
-/// JSON with `{{names}}` in it: see [`fill`].
+/// The document can change when the server restarts with other settings. Caches must
+/// revalidate it, which the ETag makes cheap.
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+/// JSON with placeholders such as `{{name}}`: see [`fill_placeholders`].
 const TEMPLATE: &str = include_str!("openapi/template.json");
 
-/// The document, and its tag.
+/// The generated document, and its revision.
 pub(crate) struct OpenApi {
     text: Bytes,
-    /// Of the very text, so that it is the same after a restart.
+    /// A hash of the text, so that the ETag stays the same after a restart.
     revision: Revision,
 }
 
-/// The template is not what it must be.
+/// The template is not valid. A test generates the document, so this cannot happen in a
+/// release.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum OpenApiError {
-    #[error("the OpenAPI document cannot be made: {0}")]
+    #[error("cannot generate the OpenAPI document: {0}")]
     Template(#[from] serde_json::Error),
-    #[error("the OpenAPI document cannot be made: there is no {0} in the template")]
-    NoPlace(&'static str),
+    #[error("cannot generate the OpenAPI document: the template has no object {0}")]
+    MissingObject(&'static str),
 }
 
-/// A document's members, in the order in which people read them.
+/// The top-level members, in the order of the output.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct OpenApiDocument {
     openapi: Value,
     info: Value,
     servers: Value,
@@ -65,15 +65,19 @@ struct Document {
 }
 
 impl OpenApi {
-    /// The document of a server that serves these versions within these limits.
+    /// Generates the document of a server that serves these versions with these limits.
+    ///
+    /// # Errors
+    /// [`OpenApiError`] if the template is not valid.
     pub(crate) fn new(versions: &[String], limits: &Limits) -> Result<Self, OpenApiError> {
-        let mut document: Document = serde_json::from_str(&fill(TEMPLATE, versions, limits))?;
-        for (path, method, is_answered) in OPERATIONS {
+        let mut document: OpenApiDocument =
+            serde_json::from_str(&fill_placeholders(TEMPLATE, versions, limits))?;
+        for (path, method, can_return) in OPERATIONS {
             members(&mut document.paths, &[path, method, "responses"])?
-                .extend(failure::responses(*is_answered, *method == "head"));
+                .extend(error_responses::responses(*can_return, *method == "head"));
         }
         let components = &mut document.components;
-        members(components, &["responses"])?.extend(failure::components());
+        members(components, &["responses"])?.extend(error_responses::components());
         members(components, &["examples"])?.extend(example::components(limits));
         let mut text = serde_json::to_string_pretty(&document)?;
         text.push('\n');
@@ -85,34 +89,31 @@ impl OpenApi {
         })
     }
 
-    /// Answers a request for it, which takes no token.
-    pub(crate) fn answer(&self, parts: &Parts) -> Result<Response<Body>, Box<Refusal>> {
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return Err(Refusal::new(
-                Code::MethodNotAllowed,
-                "The OpenAPI document can be read with GET and HEAD.",
-            )
-            .allow(READING_METHODS));
-        }
+    /// The response to a GET or HEAD of the document.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] or [`Code::PreconditionFailed`] if a condition is malformed or
+    /// not met.
+    pub(super) fn response(&self, headers: &HeaderMap) -> ApiResult {
         let current = Some(self.revision);
-        let mut response = match Conditions::of(&parts.headers)?.judge_read(current) {
-            Some(Verdict::Failed) => {
-                return Err(Error::PreconditionFailed { current }.into());
+        let mut response = match Conditions::from_headers(headers)?.check_etags(current) {
+            Some(UnmetCondition::PreconditionFailed) => {
+                return Err(precondition_failed(current));
             }
-            Some(Verdict::NotModified) => {
+            Some(UnmetCondition::NotModified) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 response
             }
             None => {
-                // Hyper leaves the body out where a HEAD has asked.
-                let mut response = Response::new(Body::whole(self.text.clone()));
+                // hyper omits the body of a response to HEAD.
+                let mut response = Response::new(Body::full(self.text.clone()));
                 response.headers_mut().insert(CONTENT_TYPE, JSON);
                 response
             }
         };
         let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, ASK_AGAIN);
+        headers.insert(CACHE_CONTROL, NO_CACHE);
         if let Some(etag) = etag(self.revision) {
             headers.insert(ETAG, etag);
         }
@@ -120,41 +121,46 @@ impl OpenApi {
     }
 }
 
-/// Path, method, and which errors it can be answered with.
-type Operation = (&'static str, &'static str, fn(Code) -> bool);
+/// Path and method of an operation, and which error codes the operation can return.
+type OperationErrors = (&'static str, &'static str, fn(Code) -> bool);
 
-const OPERATIONS: &[Operation] = &[
-    (Route::TEMPLATE, "get", failure::is_of_reading),
-    (Route::TEMPLATE, "head", failure::is_of_reading),
-    (Route::TEMPLATE, "put", failure::is_of_putting),
-    (Route::TEMPLATE, "delete", failure::is_of_deleting),
-    (PATH, "get", failure::is_of_this_document),
-    (PATH, "head", failure::is_of_this_document),
-    (Probe::Live.path(), "get", failure::is_of_health),
-    (Probe::Live.path(), "head", failure::is_of_health),
-    (Probe::Ready.path(), "get", failure::is_of_health),
-    (Probe::Ready.path(), "head", failure::is_of_health),
+const OPERATIONS: &[OperationErrors] = &[
+    (Route::TEMPLATE, "get", error_responses::is_read_error),
+    (Route::TEMPLATE, "head", error_responses::is_read_error),
+    (Route::TEMPLATE, "put", error_responses::is_put_error),
+    (Route::TEMPLATE, "delete", error_responses::is_delete_error),
+    (PATH, "get", error_responses::is_openapi_error),
+    (PATH, "head", error_responses::is_openapi_error),
+    (Probe::Live.path(), "get", error_responses::is_health_error),
+    (Probe::Live.path(), "head", error_responses::is_health_error),
+    (Probe::Ready.path(), "get", error_responses::is_health_error),
+    (
+        Probe::Ready.path(),
+        "head",
+        error_responses::is_health_error,
+    ),
 ];
 
-/// The members of the object at the end of this path.
+/// The members of the object at `path` below `value`.
 fn members<'a>(
     value: &'a mut Value,
     path: &[&'static str],
 ) -> Result<&'a mut Map<String, Value>, OpenApiError> {
-    let mut found = value.as_object_mut();
+    let mut members = value.as_object_mut();
     for name in path {
-        let value = found.and_then(|members| members.get_mut(*name));
-        found = value.and_then(Value::as_object_mut);
-        if found.is_none() {
-            return Err(OpenApiError::NoPlace(name));
+        let value = members.and_then(|members| members.get_mut(*name));
+        members = value.and_then(Value::as_object_mut);
+        if members.is_none() {
+            return Err(OpenApiError::MissingObject(name));
         }
     }
-    found.ok_or(OpenApiError::NoPlace("anything"))
+    members.ok_or(OpenApiError::MissingObject("at its root"))
 }
 
-/// Puts values in place of their names: in place of `"{{name}}"`, quotes and all, the value's
-/// JSON, and of `{{name}}` in a longer text, the value as people read it.
-fn fill(template: &str, versions: &[String], limits: &Limits) -> String {
+/// Replaces the placeholders. A string that is only a placeholder (`"{{name}}"`) is replaced by
+/// the JSON value, including the quotes. A placeholder inside a longer string is replaced by
+/// the value as plain text.
+fn fill_placeholders(template: &str, versions: &[String], limits: &Limits) -> String {
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let values = [
         ("release", json!(env!("CARGO_PKG_VERSION"))),
@@ -171,9 +177,9 @@ fn fill(template: &str, versions: &[String], limits: &Limits) -> String {
     ];
     let mut text = template.to_owned();
     for (name, value) in values {
-        let shown = value.as_str().map_or(value.to_string(), str::to_owned);
+        let plain = value.as_str().map_or(value.to_string(), str::to_owned);
         text = text.replace(&format!("\"{{{{{name}}}}}\""), &value.to_string());
-        text = text.replace(&format!("{{{{{name}}}}}"), &shown);
+        text = text.replace(&format!("{{{{{name}}}}}"), &plain);
     }
     text
 }
@@ -189,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn every_name_in_the_template_is_filled_in() {
+    fn every_placeholder_of_the_template_is_replaced() {
         let text = document(&["v1"], &Limits::default()).to_string();
         assert!(!text.contains("{{"), "{text}");
     }
 
     #[test]
-    fn settings_are_where_they_belong() {
+    fn document_states_the_versions_and_limits_of_the_settings() {
         let mut limits = Limits::new(3, 7, 1000);
         limits.max_body_bytes = 4321;
         let document = document(&["v1", "v2"], &limits);
@@ -216,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_changes_with_the_document_only() {
+    fn etag_changes_only_if_the_document_changes() {
         let revision = |keys| {
             let limits = Limits::new(keys, 7, 1000);
             OpenApi::new(&["v1".to_owned()], &limits).unwrap().revision

@@ -1,5 +1,4 @@
-//! A document on its way in: from the connection, chunk by chunk, to the store's
-//! writer.
+//! Receives the document of a PUT, chunk by chunk, and passes it to the store's writer.
 
 use std::time::Duration;
 
@@ -8,98 +7,109 @@ use hyper::body::{Body as _, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use crate::http::{Budget, Code, Refusal};
+use crate::http::{ApiError, Budget, Code};
 use crate::net::BUFFER_BYTES;
 use crate::store::{Prepared, Store};
 
-/// What an upload may bring before it takes room in the budget. So one that brings next
-/// to nothing keeps no others from it, and most documents need none.
-const FREE_BYTES: usize = 16 * 1024;
-/// What counts as going on: a client that sends less keeps others from the memory.
+/// Bytes that an upload may send before it acquires memory from the budget. Uploads that send
+/// almost nothing therefore do not use up the budget, and most documents need none of it.
+const UNBUDGETED_BYTES: usize = 16 * 1024;
+/// Bytes that an upload must send to count as making progress. An upload that sends less has
+/// stalled, and may be ended if another request waits for memory.
 const PROGRESS_BYTES: usize = 16 * 1024;
-/// What one upload takes at most, in addition to what the store's writer takes.
-pub(crate) const BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
+/// Maximum memory of one upload, in addition to the memory of the store's writer.
+pub(crate) const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 
-/// A document that was received, and its room in the budget.
-pub(super) struct Received {
-    pub(crate) document: Prepared,
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+/// A document that was received completely.
+pub(super) struct ReceivedDocument {
+    pub(super) document: Prepared,
+    /// Memory in the budget. Keep it until the document is committed.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Receives a document. `idle`: how long the client may send nothing.
+/// Receives and checks a document. `idle_timeout` is how long the client may send nothing.
 ///
-/// Reading the body is what asks for it, where the client waits for that.
+/// If the client sent `Expect: 100-continue`, the first read of the body makes hyper send 100.
+///
+/// # Errors
+/// What is wrong with the document if it is invalid, otherwise why the body is incomplete
+/// ([`Code::RequestTimeout`] or [`Code::InvalidRequest`]); [`Code::Overloaded`] if the budget
+/// has no memory left.
 pub(super) async fn receive(
     store: &Store,
     body: &mut Incoming,
-    idle: Duration,
+    idle_timeout: Duration,
     budget: &Budget,
-) -> Result<Received, Box<Refusal>> {
+) -> Result<ReceivedDocument, Box<ApiError>> {
     let length = body.size_hint().exact();
-    let mut room = None;
-    let mut bytes = 0;
+    let mut permit = None;
+    let mut total_bytes = 0;
     let mut writer = store.writer();
-    let mut waits_since = Instant::now();
-    let mut moved_bytes = 0;
+    let mut last_progress = Instant::now();
+    let mut bytes_since_progress = 0;
     while !body.is_end_stream() {
         let next = tokio::select! {
             biased;
-            next = timeout(idle, body.frame()) => next.map_err(|_| Stalled::TooLong),
-            // One that has no room cannot give any.
-            () = budget.is_wanted_from(waits_since), if room.is_some() => {
-                Err(Stalled::WhileOthersWait)
+            next = timeout(idle_timeout, body.frame()) => next.map_err(|_| Stall::IdleTimeout),
+            // Ending an upload that has not acquired memory would not free any.
+            () = budget.reclaim_requested(last_progress), if permit.is_some() => {
+                Err(Stall::MemoryReclaimed)
             }
         };
         let frame = match next {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
-            cut => {
-                // What is wrong with the bytes before comes first.
+            incomplete => {
+                // An error in the received bytes comes before the error for the missing ones.
                 writer.abandon().await?;
-                return Err(cut_short(cut));
+                return Err(incomplete_body(incomplete));
             }
         };
         let Ok(chunk) = frame.into_data() else {
             continue;
         };
-        bytes += chunk.len();
-        if bytes > FREE_BYTES && room.is_none() {
-            room = Some(budget.take(length).await?);
+        total_bytes += chunk.len();
+        if total_bytes > UNBUDGETED_BYTES && permit.is_none() {
+            permit = Some(budget.acquire(length).await?);
         }
-        moved_bytes += chunk.len();
-        if moved_bytes >= PROGRESS_BYTES {
-            (waits_since, moved_bytes) = (Instant::now(), 0);
+        bytes_since_progress += chunk.len();
+        if bytes_since_progress >= PROGRESS_BYTES {
+            (last_progress, bytes_since_progress) = (Instant::now(), 0);
         }
         if body.is_end_stream() {
             let document = writer.finish_with(chunk).await?;
-            return Ok(Received { document, room });
+            return Ok(ReceivedDocument { document, permit });
         }
         writer = writer.write(chunk).await?;
     }
     let document = writer.finish().await?;
-    Ok(Received { document, room })
+    Ok(ReceivedDocument { document, permit })
 }
 
-/// How a body stalled.
-enum Stalled {
-    TooLong,
-    WhileOthersWait,
+/// Why an upload that stalled was ended.
+enum Stall {
+    /// The client sent nothing for the idle timeout.
+    IdleTimeout,
+    /// Another request needed the memory.
+    MemoryReclaimed,
 }
 
-/// Why a body that does not go on is refused.
-fn cut_short<T>(next: Result<Option<hyper::Result<T>>, Stalled>) -> Box<Refusal> {
+/// The error for a body that ended early.
+fn incomplete_body<T>(next: Result<Option<hyper::Result<T>>, Stall>) -> Box<ApiError> {
     let detail = match next {
-        Err(Stalled::TooLong) => "The body did not go on in time.",
-        Err(Stalled::WhileOthersWait) => "The body came too slowly while others waited.",
-        Ok(cut) => {
-            if let Some(Err(error)) = cut {
-                tracing::debug!(%error, "a body broke off");
+        Err(Stall::IdleTimeout) => "The upload timed out: the client sent no data for too long.",
+        Err(Stall::MemoryReclaimed) => {
+            "The upload was ended: the client sent data too slowly while other uploads waited for memory."
+        }
+        Ok(frame) => {
+            if let Some(Err(error)) = frame {
+                tracing::debug!(%error, "request body interrupted");
             }
-            return Refusal::new(
+            return ApiError::new(
                 Code::InvalidRequest,
-                "The body is not framed correctly, or it broke off.",
+                "The body is incomplete or not framed correctly.",
             );
         }
     };
-    Refusal::new(Code::RequestTimeout, detail)
+    ApiError::new(Code::RequestTimeout, detail)
 }

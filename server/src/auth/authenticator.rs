@@ -20,7 +20,7 @@ use crate::auth::provider::Provider;
 use crate::auth::rules::{Denial, TokenRules};
 use crate::auth::token_cache::TokenCache;
 use crate::counters::Counter;
-use crate::http::Refusal;
+use crate::http::ApiError;
 
 /// Longest token in bytes. The tokens of identity providers are much shorter.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -97,7 +97,7 @@ impl Authenticator {
         headers: &HeaderMap,
         last: &LastToken,
         now: SystemTime,
-    ) -> Result<Arc<Claims>, Box<Refusal>> {
+    ) -> Result<Arc<Claims>, Box<ApiError>> {
         let token = self.challenges.token(headers)?;
         let now = unix_seconds(now);
         let claims = if let Some(cached) = self.cached(token, last, now) {
@@ -115,8 +115,8 @@ impl Authenticator {
         Ok(claims)
     }
 
-    /// The error response for a token without the required `scope`.
-    pub(crate) fn insufficient(&self, scope: &str) -> Box<Refusal> {
+    /// The refusal of a token that lacks `scope`.
+    pub(crate) fn insufficient(&self, scope: &str) -> Box<ApiError> {
         self.challenges.insufficient(scope)
     }
 
@@ -304,7 +304,7 @@ impl Authenticator {
         self.introspection.as_ref()
     }
 
-    /// The configured providers. The caller must poll [`Provider::run`] of each, or no keys
+    /// The configured providers. The connection must poll [`Provider::run`] of each, or no keys
     /// are fetched.
     pub(crate) fn providers(&self) -> &[Arc<Provider>] {
         &self.providers

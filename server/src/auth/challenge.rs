@@ -4,7 +4,7 @@
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::auth::rules::Denial;
-use crate::http::{Code, Refusal};
+use crate::http::{ApiError, Code};
 
 /// The text is that of the PACE Cloud preferences API.
 pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \
@@ -32,19 +32,19 @@ impl Challenges {
         })
     }
 
-    /// The bearer token of a request. It is not checked in any way.
-    pub(super) fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<Refusal>> {
+    /// The token of a request.
+    pub(super) fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<ApiError>> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let header = values.next();
         if values.next().is_some() {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 Code::InvalidRequest,
                 "There is more than one Authorization header.",
             )
             .at_header("Authorization"));
         }
         header.and_then(bearer).ok_or_else(|| {
-            Refusal::new(
+            ApiError::new(
                 Code::MissingToken,
                 "The request has no Authorization header with a Bearer token.",
             )
@@ -52,28 +52,28 @@ impl Challenges {
         })
     }
 
-    /// The error response for a token that gives no access.
-    pub(super) fn denied(&self, denial: Denial) -> Box<Refusal> {
+    /// The refusal of a token that gives no access.
+    pub(super) fn denied(&self, denial: Denial) -> Box<ApiError> {
         match denial {
-            Denial::Invalid(reason) => Refusal::new(Code::InvalidToken, reason)
+            Denial::Invalid(reason) => ApiError::new(Code::InvalidToken, reason)
                 .at_header("Authorization")
                 .challenge(self.invalid_token.clone()),
-            // Not 401: a client would discard a token that may be valid.
-            Denial::Unavailable => Refusal::new(
+            // Not a refusal of the token: its client would throw it away.
+            Denial::Unavailable => ApiError::new(
                 Code::Overloaded,
                 "The token cannot be verified now, because its issuer does not respond; try again later.",
             ),
         }
     }
 
-    /// The error response for a user without the required linked identity.
-    pub(super) fn not_linked(&self) -> Box<Refusal> {
-        Refusal::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY).challenge(self.plain.clone())
+    /// The refusal of a user without the linked identity that is required.
+    pub(super) fn not_linked(&self) -> Box<ApiError> {
+        ApiError::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY).challenge(self.plain.clone())
     }
 
-    /// The error response for a token without the required `scope`.
-    pub(super) fn insufficient(&self, scope: &str) -> Box<Refusal> {
-        let refusal = Refusal::new(
+    /// The refusal of a token that lacks `scope`.
+    pub(super) fn insufficient(&self, scope: &str) -> Box<ApiError> {
+        let refusal = ApiError::new(
             Code::InsufficientScope,
             format!("The token was issued to another client and does not have the scope {scope}."),
         );

@@ -15,7 +15,7 @@ use crate::admin::{UNSAVED, erased_json};
 use crate::commands::admin_client::{AdminError, AdminOptions};
 use crate::commands::console::{self, Bar, Shown};
 use crate::commands::whole_file::WholeFile;
-use crate::http::{Body, Pipe};
+use crate::http::{Body, BodyWriter};
 use crate::settings::{Given, Settings, SettingsError};
 use crate::store::{Error, OpenError, cause, limits, offline};
 use crate::transfer::{LineError, READ_BYTES, RefusedLine, read_lines, write_lines};
@@ -204,7 +204,7 @@ fn import_online(
     } else {
         "/documents"
     };
-    let (pipe, pieces) = Pipe::new();
+    let (pipe, pieces) = BodyWriter::new();
     wait_for(async {
         let sending = tokio::task::spawn_blocking(move || {
             pipe.write(|out| io::copy(&mut from, out).map(drop))
@@ -212,7 +212,7 @@ fn import_online(
         let asked = options
             .access
             .admin
-            .send(Method::POST, path, Body::piped(pieces));
+            .send(Method::POST, path, Body::channel(pieces));
         let response = asked.await?;
         let body = response
             .into_body()

@@ -1,5 +1,5 @@
-//! The body of an answer: whole where it is in memory, else handed on as fast as the
-//! client takes it.
+//! Response bodies: a body in memory is sent at once, and a longer one is streamed as fast
+//! as the client reads it.
 
 use std::io;
 use std::pin::Pin;
@@ -11,43 +11,45 @@ use tokio::sync::mpsc;
 
 use crate::store::{DocumentText, TextPieces};
 
-/// The body of an answer.
-pub(crate) struct Body(Kind);
+/// The body of a response, or of a request that prefd sends.
+pub(crate) struct Body(BodyKind);
 
-enum Kind {
-    Whole(Bytes),
-    /// From a thread that writes; an error where that cannot go on.
-    Piped(mpsc::Receiver<io::Result<Frame<Bytes>>>),
+enum BodyKind {
+    /// The complete body.
+    Full(Bytes),
+    /// The chunks that a writing thread sends, or an error if that thread fails.
+    Channel(mpsc::Receiver<io::Result<Frame<Bytes>>>),
     Document(Box<TextPieces>),
 }
 
 impl Body {
     pub(crate) fn empty() -> Self {
-        Self::whole(Bytes::new())
+        Self::full(Bytes::new())
     }
 
-    pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self(Kind::Whole(bytes))
+    /// A complete body.
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self(BodyKind::Full(bytes))
     }
 
-    /// What another thread writes, to its end, whose length is not known.
-    pub(crate) fn piped(frames: mpsc::Receiver<io::Result<Frame<Bytes>>>) -> Self {
-        Self(Kind::Piped(frames))
+    /// A body of unknown length, which ends when the sender of `chunks` is dropped.
+    pub(crate) fn channel(frames: mpsc::Receiver<io::Result<Frame<Bytes>>>) -> Self {
+        Self(BodyKind::Channel(frames))
     }
 
-    /// What is sent, if that is in memory.
+    /// The bytes of a complete body; `None` for a streamed body.
     #[cfg(test)]
     pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0 {
-            Kind::Whole(bytes) => Some(bytes),
-            Kind::Document(_) | Kind::Piped(_) => None,
+            BodyKind::Full(bytes) => Some(bytes),
+            BodyKind::Document(_) | BodyKind::Channel(_) => None,
         }
     }
 
     pub(crate) fn document(text: DocumentText) -> Self {
         match text {
-            DocumentText::Whole(bytes) => Self::whole(bytes),
-            DocumentText::Pieces(pieces) => Self(Kind::Document(pieces)),
+            DocumentText::Whole(bytes) => Self::full(bytes),
+            DocumentText::Pieces(pieces) => Self(BodyKind::Document(pieces)),
         }
     }
 }
@@ -61,29 +63,29 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
-            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Document(pieces) => {
+            BodyKind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            BodyKind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            BodyKind::Document(pieces) => {
                 let piece = ready!(pieces.poll_next(context));
                 Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
             }
-            Kind::Piped(frames) => frames.poll_recv(context),
+            BodyKind::Channel(frames) => frames.poll_recv(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Document(pieces) => pieces.remaining() == 0,
-            Kind::Piped(_) => false,
+            BodyKind::Full(bytes) => bytes.is_empty(),
+            BodyKind::Document(pieces) => pieces.remaining() == 0,
+            BodyKind::Channel(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Document(pieces) => SizeHint::with_exact(pieces.remaining()),
-            Kind::Piped(_) => SizeHint::default(),
+            BodyKind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodyKind::Document(pieces) => SizeHint::with_exact(pieces.remaining()),
+            BodyKind::Channel(_) => SizeHint::default(),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The memory for documents on their way in, all uploads together.
+//! Limits the memory that all uploads use together.
 //!
-//! An upload takes its room once it has brought more than a little, all at once, and
-//! keeps it to its end. So that clients that then send next to nothing do not keep it
-//! from the others, an upload that has stalled gives its room back where somebody waits
-//! for that, one at a time.
+//! An upload acquires all its memory in one step, once it has received more than a
+//! small amount, and keeps it until the upload ends. If a request waits for memory, uploads that
+//! have stalled are asked to end, one at a time. Clients that send almost nothing therefore
+//! cannot block other uploads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,115 +12,126 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::http::error::{Code, Refusal};
+use crate::http::error::{ApiError, Code};
 
-/// The budget is counted in these, since a semaphore counts in 32 bits.
+/// Bytes per semaphore permit. The number of permits that one call acquires is a `u32`, so
+/// the budget is counted in KiB instead of bytes.
 const UNIT_BYTES: u64 = 1024;
-/// For so long an upload may stall although others wait for its room.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Who waits asks one upload after the other.
-const ASK_EVERY: Duration = Duration::from_millis(5);
+/// Time that an upload may stall while another request waits for memory.
+const STALL_GRACE: Duration = Duration::from_secs(1);
+/// Interval at which a waiting request asks the next stalled upload to end.
+const RECLAIM_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The memory for bodies in flight.
+/// The memory budget for request bodies that are being received.
 pub(crate) struct Budget {
     units: Arc<Semaphore>,
-    all_units: u32,
-    /// What one upload takes at most, however large it is.
+    /// Size of the budget in units.
+    capacity: u32,
+    /// Maximum memory of one upload. Larger documents are written to a file.
     max_upload_bytes: u64,
+    /// Maximum time that a request waits for memory.
     wait: Duration,
-    /// How many wait for room.
-    waiting: AtomicUsize,
-    wanted: Notify,
+    /// Number of requests that wait for memory.
+    waiters: AtomicUsize,
+    /// Notified to ask a stalled upload to end.
+    reclaim: Notify,
 }
 
-/// Counts one that waits.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts one waiting request until it is dropped.
+struct Waiter<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> Waiter<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Budget {
+    /// A budget of `bytes`. No upload acquires more than `max_upload_bytes`, and no request
+    /// waits for memory longer than `wait`.
     pub(crate) fn new(bytes: u64, max_upload_bytes: u64, wait: Duration) -> Self {
-        let all_units = u32::try_from(bytes.div_ceil(UNIT_BYTES))
+        let capacity = u32::try_from(bytes.div_ceil(UNIT_BYTES))
             .unwrap_or(u32::MAX)
             .clamp(1, u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         Self {
-            units: Arc::new(Semaphore::new(all_units as usize)),
-            all_units,
+            units: Arc::new(Semaphore::new(capacity as usize)),
+            capacity,
             max_upload_bytes,
             wait,
-            waiting: AtomicUsize::new(0),
-            wanted: Notify::new(),
+            waiters: AtomicUsize::new(0),
+            reclaim: Notify::new(),
         }
     }
 
-    /// Waits for the memory that a body takes; `bytes` is its length, where known.
-    pub(crate) async fn take(
+    /// Acquires the memory for a body, and waits for it if necessary. `bytes` is the length of
+    /// the body if it is known; otherwise the maximum is acquired. The memory is released when
+    /// the permit is dropped.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] if the memory does not become free in time.
+    pub(crate) async fn acquire(
         &self,
         bytes: Option<u64>,
-    ) -> Result<OwnedSemaphorePermit, Box<Refusal>> {
+    ) -> Result<OwnedSemaphorePermit, Box<ApiError>> {
         let bytes = bytes
             .unwrap_or(self.max_upload_bytes)
             .min(self.max_upload_bytes);
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES))
             .unwrap_or(u32::MAX)
-            .min(self.all_units);
+            .min(self.capacity);
         if let Ok(permit) = Arc::clone(&self.units).try_acquire_many_owned(units) {
             return Ok(permit);
         }
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiter = Waiter::new(&self.waiters);
         let permit = async {
             tokio::select! {
                 permit = Arc::clone(&self.units).acquire_many_owned(units) => permit.ok(),
-                () = self.ask() => None,
+                () = self.request_reclaim() => None,
             }
         };
         match timeout(self.wait, permit).await {
             Ok(Some(permit)) => Ok(permit),
-            _ => Err(Refusal::new(
+            _ => Err(ApiError::new(
                 Code::Overloaded,
-                "Too many documents are being received; try again later.",
+                "Too many documents are being uploaded. Try again later.",
             )),
         }
     }
 
-    /// Bytes that bodies have been given.
-    pub(crate) fn taken_bytes(&self) -> u64 {
+    /// Memory that uploads have acquired.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
         let free = self.units.available_permits() as u64;
-        u64::from(self.all_units).saturating_sub(free) * UNIT_BYTES
+        u64::from(self.capacity).saturating_sub(free) * UNIT_BYTES
     }
 
-    /// Bytes that there are.
-    pub(crate) fn all_bytes(&self) -> u64 {
-        u64::from(self.all_units) * UNIT_BYTES
+    /// Size of the budget.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        u64::from(self.capacity) * UNIT_BYTES
     }
 
-    /// Asks uploads that have stalled for their room, without end.
-    async fn ask(&self) {
+    /// Asks one stalled upload after the other to end. Never returns.
+    async fn request_reclaim(&self) {
         loop {
-            self.wanted.notify_one();
-            sleep(ASK_EVERY).await;
+            self.reclaim.notify_one();
+            sleep(RECLAIM_INTERVAL).await;
         }
     }
 
-    /// Waits until somebody wants the room of an upload that has been waiting for its
-    /// client since then.
-    pub(crate) async fn is_wanted_from(&self, waits_since: Instant) {
-        sleep_until(waits_since + PATIENCE).await;
+    /// Returns when the upload that calls this must end because it has stalled and another
+    /// request waits for memory. `last_progress` is when the upload last made progress.
+    pub(crate) async fn reclaim_requested(&self, last_progress: Instant) {
+        sleep_until(last_progress + STALL_GRACE).await;
         loop {
-            self.wanted.notified().await;
-            // Who asked last may have been served since.
-            if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.reclaim.notified().await;
+            // The notification may be stale: the request that sent it may have ended since.
+            if self.waiters.load(Ordering::Relaxed) > 0 {
                 return;
             }
         }

@@ -1,8 +1,9 @@
-//! Pages of other origins (the Fetch standard, "CORS protocol"): which may ask, and what
-//! of an answer they may see. Off where no origin is named.
+//! CORS (the Fetch standard, section "CORS protocol"): which web pages of other origins may
+//! send requests, and which response headers they can read. Off unless an origin is
+//! configured.
 //!
-//! Tokens come in a header that a page must set itself, never in a cookie, so credentials
-//! mode is of no use here and is not allowed.
+//! A page sends its token in the Authorization header, never in a cookie. Credentials mode is
+//! therefore not needed, and `Access-Control-Allow-Credentials` is never sent.
 
 use std::collections::HashSet;
 
@@ -18,61 +19,68 @@ use crate::http::body::Body;
 use crate::http::route::METHODS;
 
 const ANY: &str = "*";
-const HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, \
+/// Request headers that pages may always set.
+const API_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, \
                        If-Modified-Since, If-Unmodified-Since";
-/// Headers that a page could not see, were they not named.
-const EXPOSED: HeaderValue =
+/// Response headers that a page can read only if they are listed.
+const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("ETag, Request-Id, Retry-After, WWW-Authenticate");
-/// How long a browser need not ask again, in seconds: what browsers grant at most.
+/// How long a browser may cache the result of a preflight, in seconds. Chromium caps the
+/// value at 7200.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
-const BY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
-/// Of a preflight, what its answer depends on.
-const BY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
+const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
+/// The request headers that the response to a preflight depends on.
+const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
 
-/// Who may ask.
+/// The CORS policy.
 #[derive(Debug)]
 pub(crate) struct Cors {
-    /// `None` for everybody.
+    /// The allowed origins; `None` allows all.
     origins: Option<HashSet<String>>,
-    /// What a page may set.
+    /// The request headers that pages may set.
     headers: HeaderValue,
 }
 
-/// Not an origin.
+/// A CORS setting is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CorsError {
-    #[error("--cors-origin {0:?}: not an origin such as https://app.example, or *")]
+    #[error(
+        "--cors-origin {0:?} is not valid: expected an origin such as https://app.example, or *"
+    )]
     Origin(String),
-    #[error("--cors-header {0:?}: not a header's name")]
+    #[error("--cors-header {0:?} is not valid: expected the name of a header")]
     Header(String),
 }
 
 impl Cors {
-    /// For pages of these origins, which may set these headers besides those that the API
-    /// has.
+    /// Allows pages of these origins. The pages may set `headers` in addition to the headers
+    /// of the API.
+    ///
+    /// # Errors
+    /// [`CorsError`] with the first origin or header that is not valid.
     pub(crate) fn new(origins: &[String], headers: &[String]) -> Result<Self, CorsError> {
-        let odd = |origin: &&String| *origin != ANY && !is_origin(origin);
-        if let Some(origin) = origins.iter().find(odd) {
+        let is_invalid = |origin: &&String| *origin != ANY && !is_origin(origin);
+        if let Some(origin) = origins.iter().find(is_invalid) {
             return Err(CorsError::Origin(origin.clone()));
         }
         let is_name = |name: &str| hyper::header::HeaderName::try_from(name).is_ok();
         if let Some(name) = headers.iter().find(|name| !is_name(name)) {
             return Err(CorsError::Header(name.clone()));
         }
-        let mut all = vec![HEADERS];
+        let mut all = vec![API_HEADERS];
         all.extend(headers.iter().map(String::as_str));
         let headers = HeaderValue::try_from(all.join(", "));
         let is_any = origins.iter().any(|origin| origin == ANY);
         Ok(Self {
             origins: (!is_any).then(|| origins.iter().cloned().collect()),
-            headers: headers.unwrap_or(HeaderValue::from_static(HEADERS)),
+            headers: headers.unwrap_or(HeaderValue::from_static(API_HEADERS)),
         })
     }
 
-    /// What a page of the request's origin is told, if it may ask.
-    fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+    /// The value of `Access-Control-Allow-Origin`, if the request's origin is allowed.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(ORIGIN)?;
         match &self.origins {
             None => Some(HeaderValue::from_static(ANY)),
@@ -83,11 +91,14 @@ impl Cors {
         }
     }
 
-    /// The answer to a browser that asks what a page may do; `None` for any other request.
+    /// The response to a preflight request from an allowed origin; `None` for any other
+    /// request.
     pub(crate) fn preflight(&self, parts: &Parts) -> Option<Response<Body>> {
-        let asks = parts.method == Method::OPTIONS
+        let is_preflight = parts.method == Method::OPTIONS
             && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        let origin = asks.then(|| self.allowed(&parts.headers)).flatten()?;
+        let origin = is_preflight
+            .then(|| self.allowed_origin(&parts.headers))
+            .flatten()?;
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
@@ -98,24 +109,25 @@ impl Cors {
         );
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone());
         headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-        headers.insert(VARY, BY_PREFLIGHT);
+        headers.insert(VARY, VARY_PREFLIGHT);
         Some(response)
     }
 
-    /// Lets the page that has asked see the answer.
-    pub(crate) fn expose(&self, request: &HeaderMap, answer: &mut HeaderMap) {
-        // A cache must not give one origin what was said to another, nor to none.
+    /// Adds the headers that let a page of an allowed origin read the response.
+    pub(crate) fn add_headers(&self, request: &HeaderMap, response: &mut HeaderMap) {
+        // Without `Vary: Origin`, a cache could return the response for one origin, or for no
+        // origin, to a page of another origin.
         if self.origins.is_some() {
-            answer.append(VARY, BY_ORIGIN);
+            response.append(VARY, VARY_ORIGIN);
         }
-        if let Some(origin) = self.allowed(request) {
-            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        if let Some(origin) = self.allowed_origin(request) {
+            response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
         }
     }
 }
 
-/// `scheme://host[:port]`, as browsers write it: in lower case, without a path.
+/// Whether this is `scheme://host[:port]` as browsers send it: in lower case, without a path.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else {
         return false;
@@ -138,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_written_as_browsers_write_them() {
+    fn only_origins_as_browsers_send_them_are_accepted() {
         for good in [
             "*",
             "https://app.example",
@@ -159,18 +171,18 @@ mod tests {
         ] {
             assert_eq!(cors(&[bad]).unwrap_err(), CorsError::Origin(bad.to_owned()));
         }
-        let odd = Cors::new(&["*".to_owned()], &["a b".to_owned()]);
-        assert_eq!(odd.unwrap_err(), CorsError::Header("a b".to_owned()));
+        let invalid = Cors::new(&["*".to_owned()], &["a b".to_owned()]);
+        assert_eq!(invalid.unwrap_err(), CorsError::Header("a b".to_owned()));
     }
 
     #[test]
-    fn an_origin_is_compared_whole() {
+    fn origin_matches_only_if_it_is_identical() {
         let cors = cors(&["https://app.example"]).unwrap();
         let allows = |origin: &'static str| {
             let headers = [(ORIGIN, HeaderValue::from_static(origin))]
                 .into_iter()
                 .collect();
-            cors.allowed(&headers).is_some()
+            cors.allowed_origin(&headers).is_some()
         };
         assert!(allows("https://app.example"));
         for other in [

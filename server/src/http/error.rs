@@ -1,8 +1,8 @@
-//! Every answer that is not a success: one JSON:API error object
-//! (<https://jsonapi.org/format/1.1/#error-objects>), its status and its headers.
+//! Error responses: one JSON:API error object
+//! (<https://jsonapi.org/format/1.1/#error-objects>), with its status and headers.
 //!
-//! `code` and `title` are stable; `detail` speaks of the occurrence and never of
-//! what is inside the server.
+//! `code` and `title` are stable. `detail` describes this occurrence of the error, and never
+//! reveals server internals such as paths.
 
 mod code;
 mod store;
@@ -19,38 +19,39 @@ use serde_json::{Value, json};
 
 use crate::http::body::Body;
 use crate::http::etag::etag;
-use crate::http::id::RequestId;
+use crate::http::request_id::RequestId;
 use crate::store::{Position, Revision};
 pub(crate) use code::Code;
 
-/// The media type of every error.
+/// The media type of every error response.
 pub(crate) const JSON_API: &str = "application/vnd.api+json";
-const MEDIA_TYPE: HeaderValue = HeaderValue::from_static(JSON_API);
+const JSON_API_VALUE: HeaderValue = HeaderValue::from_static(JSON_API);
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-/// Seconds after which an overloaded or stopping server is worth another try.
+/// Seconds after which a client may retry if the server is overloaded or shutting down.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// What the error points at.
+/// The part of the request that caused the error: the `source` member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Source {
+enum ErrorSource {
+    /// The name of a header.
     Header(&'static str),
-    /// RFC 6901, of a value that is in the request.
+    /// A JSON Pointer (RFC 6901) into the request body.
     Pointer(String),
 }
 
-/// A refusal: everything that its answer needs but the request's id.
+/// An error response without the request id, which [`ApiError::response`] adds.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ApiError {
     code: Code,
     detail: Cow<'static, str>,
-    source: Option<Source>,
+    source: Option<ErrorSource>,
     meta: Option<Value>,
     headers: HeaderMap,
-    /// For the log alone.
+    /// The cause of a server error. It is logged, and never sent to the client.
     cause: Option<String>,
 }
 
-impl Refusal {
+impl ApiError {
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Box<Self> {
         let mut headers = HeaderMap::new();
         if matches!(code, Code::Overloaded | Code::ShuttingDown) {
@@ -66,66 +67,76 @@ impl Refusal {
         })
     }
 
-    /// Something that is not the client's fault. The cause goes to the log, next to the
-    /// id that the client is told.
+    /// A server error. The log has `cause` together with the request id that the client
+    /// receives.
     pub(crate) fn internal(cause: impl Into<String>) -> Box<Self> {
         Self::new(
             Code::InternalError,
-            "The server could not carry out the request.",
+            "The server failed to process the request. The server log has the cause under the id of \
+             this error.",
         )
-        .because(cause)
+        .with_cause(cause)
     }
 
-    fn because(mut self: Box<Self>, cause: impl Into<String>) -> Box<Self> {
+    fn with_cause(mut self: Box<Self>, cause: impl Into<String>) -> Box<Self> {
         self.cause = Some(cause.into());
         self
     }
 
-    /// The same, in other words about this occurrence.
-    pub(crate) fn detailed(mut self: Box<Self>, detail: impl Into<Cow<'static, str>>) -> Box<Self> {
+    /// Replaces the detail.
+    pub(crate) fn with_detail(
+        mut self: Box<Self>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         self.detail = detail.into();
         self
     }
 
+    /// Names the header that caused the error.
     pub(crate) fn at_header(mut self: Box<Self>, name: &'static str) -> Box<Self> {
-        self.source = Some(Source::Header(name));
+        self.source = Some(ErrorSource::Header(name));
         self
     }
 
+    /// Points at a member of the document.
     fn at_member(mut self: Box<Self>, key: &str) -> Box<Self> {
         let escaped = key.replace('~', "~0").replace('/', "~1");
-        self.source = Some(Source::Pointer(format!("/{escaped}")));
+        self.source = Some(ErrorSource::Pointer(format!("/{escaped}")));
         self
     }
 
     /// Points at the whole document.
     fn at_root(mut self: Box<Self>) -> Box<Self> {
-        self.source = Some(Source::Pointer(String::new()));
+        self.source = Some(ErrorSource::Pointer(String::new()));
         self
     }
 
+    /// States an exceeded limit, and the size that was sent or a lower bound of it.
     pub(crate) fn limit(mut self: Box<Self>, limit: u64, actual: u64) -> Box<Self> {
         self.meta = Some(json!({ "limit": limit, "actual": actual }));
         self
     }
 
+    /// States the position in the body at which the error was found.
     fn position(mut self: Box<Self>, at: Position) -> Box<Self> {
         self.meta = Some(json!({ "line": at.line, "column": at.column, "offset": at.offset }));
         self
     }
 
+    /// Lists the methods that the resource supports.
     pub(crate) fn allow(mut self: Box<Self>, methods: &'static str) -> Box<Self> {
         self.headers
             .insert(ALLOW, HeaderValue::from_static(methods));
         self
     }
 
-    /// The challenge of RFC 6750 section 3.
+    /// Adds the challenge for a Bearer token (RFC 6750 section 3).
     pub(crate) fn challenge(mut self: Box<Self>, challenge: HeaderValue) -> Box<Self> {
         self.headers.insert(WWW_AUTHENTICATE, challenge);
         self
     }
 
+    /// Adds the current ETag, if a document is stored.
     pub(crate) fn current(mut self: Box<Self>, revision: Option<Revision>) -> Box<Self> {
         if let Some(etag) = revision.and_then(etag) {
             self.headers.insert(ETAG, etag);
@@ -141,8 +152,8 @@ impl Refusal {
         self.cause.as_deref()
     }
 
-    /// The body of the answer.
-    pub(crate) fn document(&self, id: &str) -> Value {
+    /// The response body.
+    pub(crate) fn to_json(&self, id: &str) -> Value {
         let (status, code, title) = self.code.row();
         let mut error = json!({
             "id": id,
@@ -153,10 +164,10 @@ impl Refusal {
         });
         if let Some(members) = error.as_object_mut() {
             match &self.source {
-                Some(Source::Header(name)) => {
+                Some(ErrorSource::Header(name)) => {
                     members.insert("source".to_owned(), json!({ "header": name }));
                 }
-                Some(Source::Pointer(pointer)) => {
+                Some(ErrorSource::Pointer(pointer)) => {
                     members.insert("source".to_owned(), json!({ "pointer": pointer }));
                 }
                 None => {}
@@ -168,15 +179,15 @@ impl Refusal {
         json!({ "errors": [error] })
     }
 
-    /// The answer. `close`: the request's body was not read to its end, so nothing
-    /// that follows on the connection can be understood.
+    /// The response. `close` must be set if the request body was not read to its end: the next
+    /// bytes on the connection are then the rest of the body, and not a request.
     pub(crate) fn response(self, id: &RequestId, close: bool) -> Response<Body> {
-        let body = self.document(id.as_str()).to_string();
+        let body = self.to_json(id.as_str()).to_string();
         let (status, ..) = self.code.row();
-        let mut response = Response::new(Body::whole(Bytes::from(body)));
+        let mut response = Response::new(Body::full(Bytes::from(body)));
         *response.status_mut() = status;
         *response.headers_mut() = self.headers;
-        response.headers_mut().insert(CONTENT_TYPE, MEDIA_TYPE);
+        response.headers_mut().insert(CONTENT_TYPE, JSON_API_VALUE);
         if close {
             response
                 .headers_mut()
@@ -194,10 +205,10 @@ mod tests {
     use super::*;
     use crate::store::{Error, Violation};
 
-    /// The error object of an answer, and the answer.
-    fn answered(refusal: Box<Refusal>) -> (Value, Response<Body>) {
+    /// The error object in the response, and the response.
+    fn respond(error: Box<ApiError>) -> (Value, Response<Body>) {
         let id = RequestId::new(SystemTime::now());
-        let response = refusal.response(&id, false);
+        let response = error.response(&id, false);
         let text = response.body().as_bytes().unwrap();
         let document: Value = serde_json::from_slice(text).unwrap();
         let errors = document["errors"].as_array().unwrap();
@@ -209,8 +220,8 @@ mod tests {
         (error, response)
     }
 
-    fn of(violation: Violation) -> Value {
-        answered(Error::Rejected(violation).into()).0
+    fn error_object(violation: Violation) -> Value {
+        respond(Error::Rejected(violation).into()).0
     }
 
     const AT: Position = Position {
@@ -220,38 +231,38 @@ mod tests {
     };
 
     #[test]
-    fn a_refusal_has_all_members_of_an_error_object_and_no_empty_ones() {
-        let (error, _) = answered(Refusal::new(Code::NotFound, "No \"such\" thing."));
+    fn error_object_has_every_required_member_and_no_empty_one() {
+        let (error, _) = respond(ApiError::new(Code::NotFound, "No \"such\" thing."));
         let members = error.as_object().unwrap();
         let names: Vec<&String> = members.keys().collect();
         assert_eq!(names, ["code", "detail", "id", "status", "title"]);
         assert_eq!(error["code"], "not-found");
         assert_eq!(error["title"], "Resource not found");
         assert_eq!(error["detail"], "No \"such\" thing.");
-        let (error, _) = answered(Refusal::new(Code::InvalidToken, "x").at_header("Authorization"));
+        let (error, _) = respond(ApiError::new(Code::InvalidToken, "x").at_header("Authorization"));
         assert_eq!(error["source"], json!({"header": "Authorization"}));
     }
 
     #[test]
-    fn a_limit_tells_itself_and_what_was_sent() {
+    fn exceeded_limit_reports_limit_and_actual_size() {
         let meta = json!({"limit": 10, "actual": 11});
-        let keys = of(Violation::TooManyKeys {
+        let keys = error_object(Violation::TooManyKeys {
             at: AT,
             limit: 10,
             actual: 11,
         });
-        let key = of(Violation::KeyTooLong {
+        let key = error_object(Violation::KeyTooLong {
             at: AT,
             limit: 10,
             actual: 11,
         });
-        let value = of(Violation::ValueTooLong {
+        let value = error_object(Violation::ValueTooLong {
             at: AT,
             key: "a/b~c".to_owned(),
             limit: 10,
             actual: 11,
         });
-        let body = of(Violation::BodyTooLong {
+        let body = error_object(Violation::BodyTooLong {
             limit: 10,
             actual: 11,
         });
@@ -269,7 +280,7 @@ mod tests {
         }
         assert_eq!(keys["source"], json!({"pointer": ""}));
         assert_eq!(value["source"], json!({"pointer": "/a~1b~0c"}));
-        // The key that is too long is not known in full, and points at nothing.
+        // A key that is too long is not read to its end, so there is no pointer to it.
         assert_eq!(
             (&key["source"], &body["source"]),
             (&Value::Null, &Value::Null)
@@ -277,21 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_tells_where() {
+    fn invalid_document_reports_the_position() {
         let meta = json!({"offset": 7, "line": 2, "column": 3});
-        let json = of(Violation::Json {
+        let json = error_object(Violation::Json {
             at: AT,
             what: "no colon".to_owned(),
         });
-        let other = of(Violation::NotAnObject { at: AT });
-        let twice = of(Violation::DuplicateKey {
+        let not_an_object = error_object(Violation::NotAnObject { at: AT });
+        let duplicate = error_object(Violation::DuplicateKey {
             at: AT,
             key: "k".to_owned(),
         });
         for (error, code) in [
             (&json, "invalid-json"),
-            (&other, "invalid-document"),
-            (&twice, "duplicate-key"),
+            (&not_an_object, "invalid-document"),
+            (&duplicate, "duplicate-key"),
         ] {
             assert_eq!(
                 (&error["status"], &error["code"]),
@@ -300,19 +311,19 @@ mod tests {
             assert_eq!(error["meta"], meta, "{code}");
         }
         assert_eq!(json["source"], Value::Null);
-        assert_eq!(twice["source"], json!({"pointer": "/k"}));
+        assert_eq!(duplicate["source"], json!({"pointer": "/k"}));
     }
 
     #[test]
-    fn nothing_of_the_inside_is_told() {
+    fn response_to_a_server_error_reveals_no_internals() {
         let corrupt = Error::Corrupt {
             path: PathBuf::from("/secret/place"),
             offset: 1,
             what: "a checksum".to_owned(),
         };
-        let refusal: Box<Refusal> = corrupt.into();
-        assert!(refusal.cause().unwrap().contains("/secret/place"));
-        let (error, response) = answered(refusal);
+        let corrupt: Box<ApiError> = corrupt.into();
+        assert!(corrupt.cause().unwrap().contains("/secret/place"));
+        let (error, response) = respond(corrupt);
         assert_eq!(
             (&error["status"], &error["code"]),
             (&json!("501"), &json!("internal-error"))
@@ -322,24 +333,24 @@ mod tests {
         let full = Error::StorageFull {
             path: PathBuf::from("/secret"),
         };
-        assert_eq!(answered(full.into()).0["status"], "507");
+        assert_eq!(respond(full.into()).0["status"], "507");
     }
 
     #[test]
-    fn headers_go_with_the_statuses_that_need_them() {
+    fn statuses_have_the_headers_that_http_requires() {
         for error in [Error::Overloaded, Error::Closed] {
-            let (error, response) = answered(error.into());
+            let (error, response) = respond(error.into());
             assert_eq!(error["status"], "503");
             assert_eq!(response.headers()[RETRY_AFTER], "1");
         }
         let current = Some(Revision::new(42));
         let failed = Error::PreconditionFailed { current };
-        let (error, response) = answered(failed.into());
+        let (error, response) = respond(failed.into());
         assert_eq!(error["code"], "precondition-failed");
         assert_eq!(response.headers()[ETAG], "\"42\"");
         let failed = Error::PreconditionFailed { current: None };
-        assert!(answered(failed.into()).1.headers().get(ETAG).is_none());
-        let closing = Refusal::new(Code::RequestTimeout, "x")
+        assert!(respond(failed.into()).1.headers().get(ETAG).is_none());
+        let closing = ApiError::new(Code::RequestTimeout, "x")
             .response(&RequestId::new(SystemTime::now()), true);
         assert_eq!(closing.headers()[CONNECTION], "close");
     }

@@ -1,4 +1,4 @@
-//! A revision as a strong entity tag, and back: RFC 9110 section 8.8.3.
+//! Conversion between revisions and strong entity tags (RFC 9110 section 8.8.3).
 
 use hyper::header::HeaderValue;
 
@@ -10,10 +10,11 @@ pub(crate) fn etag(revision: Revision) -> Option<HeaderValue> {
     header_value(format_args!("\"{revision}\""))
 }
 
-/// The revision whose tag this is; `None` for a tag that was never given out.
+/// The revision of an entity tag without its quotes; `None` if prefd cannot have sent the
+/// tag.
 pub(super) fn revision(opaque: &[u8]) -> Option<Revision> {
     let text = std::str::from_utf8(opaque).ok()?;
     let number: u64 = text.parse().ok()?;
-    // One spelling only: "+7" and "07" are other tags.
+    // Tags are compared byte by byte: "+7" and "07" are not the tag of revision 7.
     (number.to_string() == text).then(|| Revision::new(number))
 }

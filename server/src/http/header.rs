@@ -1,22 +1,25 @@
-//! Values of headers that are written for each answer.
+//! Header values.
 
 use std::fmt;
 use std::io::Write;
 
 use hyper::header::HeaderValue;
 
-/// As long as values are that are written here, and longer: an HTTP date has 29 bytes, a
-/// revision between quotes up to 22.
-const MOST_BYTES: usize = 64;
+/// The media type of documents.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Maximum length of a formatted value. An HTTP date has 29 bytes, and a quoted revision at
+/// most 22.
+const MAX_VALUE_BYTES: usize = 64;
 
-/// What is written, as a header's value; `None` where it cannot be one. It is put together
-/// where no memory is needed for it.
+/// Formats a header value; `None` if the text is longer than 64 bytes or contains bytes that
+/// a header value must not have. The text is formatted on the stack, because this runs for
+/// every response.
 pub(super) fn header_value(text: fmt::Arguments<'_>) -> Option<HeaderValue> {
-    let mut memory = [0; MOST_BYTES];
-    let mut rest = &mut memory[..];
+    let mut buffer = [0; MAX_VALUE_BYTES];
+    let mut rest = &mut buffer[..];
     rest.write_fmt(text).ok()?;
-    let bytes = MOST_BYTES - rest.len();
-    HeaderValue::from_bytes(memory.get(..bytes)?).ok()
+    let bytes = MAX_VALUE_BYTES - rest.len();
+    HeaderValue::from_bytes(buffer.get(..bytes)?).ok()
 }
 
 #[cfg(test)]
@@ -24,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_value_is_none() {
+    fn invalid_or_too_long_value_is_none() {
         assert_eq!(header_value(format_args!("{}", 12)).unwrap(), "12");
         assert_eq!(header_value(format_args!("{}", "a\nb")), None);
         assert_eq!(header_value(format_args!("{:65}", 1)), None);

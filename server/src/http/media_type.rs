@@ -1,17 +1,21 @@
-//! Whether a body is what is taken here: JSON, without an encoding around it.
+//! Checks that a request body is JSON without a content encoding.
 
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use crate::http::error::{Code, Refusal};
+use crate::http::error::{ApiError, Code};
 
-/// JSON, if the request says what it is, and as it is: no encoding is undone here.
-pub(crate) fn check(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
-    let refuse =
-        |detail, name| Err(Refusal::new(Code::UnsupportedMediaType, detail).at_header(name));
+/// Checks Content-Type and Content-Encoding. A request without these headers is accepted.
+///
+/// # Errors
+/// [`Code::UnsupportedMediaType`] if a Content-Type is not JSON, or if a Content-Encoding is
+/// not `identity`.
+pub(crate) fn check(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
+    let unsupported =
+        |detail, name| Err(ApiError::new(Code::UnsupportedMediaType, detail).at_header(name));
     for value in headers.get_all(CONTENT_TYPE) {
         if !is_json(value) {
-            return refuse(
-                "The Content-Type is neither application/json nor application/*+json.",
+            return unsupported(
+                "The Content-Type must be application/json or application/*+json.",
                 "Content-Type",
             );
         }
@@ -22,7 +26,10 @@ pub(crate) fn check(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
             .split(|byte| *byte == b',')
             .all(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"identity"));
         if !identity {
-            return refuse("A Content-Encoding is not supported.", "Content-Encoding");
+            return unsupported(
+                "The body must not have a Content-Encoding other than identity.",
+                "Content-Encoding",
+            );
         }
     }
     Ok(())
@@ -48,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_media_types_are_told_from_others() {
+    fn only_json_media_types_are_accepted() {
         for (value, json) in [
             ("application/json", true),
             ("Application/JSON; charset=utf-8", true),

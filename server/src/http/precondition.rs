@@ -1,4 +1,4 @@
-//! Conditional requests: RFC 9110 section 13.
+//! Conditional requests (RFC 9110 section 13).
 
 use std::time::SystemTime;
 
@@ -6,39 +6,44 @@ use hyper::header::{
     HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
 
-use crate::http::error::{Code, Refusal};
+use crate::http::error::{ApiError, Code};
 use crate::http::etag::revision;
 use crate::store::{Precondition, Revision, Revisions};
 
 /// The conditions of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
-    /// On the revision.
-    pub(crate) tags: Precondition,
-    /// Only where there is no `If-Match` (section 13.1.4).
+    /// If-Match and If-None-Match.
+    pub(crate) etags: Precondition,
+    /// `None` if the request has If-Match, which overrides If-Unmodified-Since (section
+    /// 13.1.4).
     pub(crate) unmodified_since: Option<SystemTime>,
-    /// Only where there is no `If-None-Match` (section 13.1.3).
+    /// `None` if the request has If-None-Match, which overrides If-Modified-Since (section
+    /// 13.1.3).
     pub(crate) modified_since: Option<SystemTime>,
 }
 
 impl Conditions {
-    /// Reads the conditional headers.
+    /// Parses the conditional headers. An invalid date is ignored, as sections 13.1.3 and
+    /// 13.1.4 require.
     ///
-    /// A date that is none is to be ignored (sections 13.1.3 and 13.1.4); an entity
-    /// tag that is none is refused, since a condition is never ignored.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Box<Refusal>> {
-        let must_match = tags(headers, &IF_MATCH, "If-Match", Comparison::Strong)?;
-        let must_not_match = tags(headers, &IF_NONE_MATCH, "If-None-Match", Comparison::Weak)?;
+    /// # Errors
+    /// [`Code::InvalidRequest`] if a list of entity tags is malformed. Ignoring such a list
+    /// would carry out the request without its condition.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Box<ApiError>> {
+        let must_match = parse_etags(headers, &IF_MATCH, "If-Match", Comparison::Strong)?;
+        let must_not_match =
+            parse_etags(headers, &IF_NONE_MATCH, "If-None-Match", Comparison::Weak)?;
         let unmodified_since = match must_match {
-            None => date(headers, &IF_UNMODIFIED_SINCE),
+            None => parse_date(headers, &IF_UNMODIFIED_SINCE),
             Some(_) => None,
         };
         let modified_since = match must_not_match {
-            None => date(headers, &IF_MODIFIED_SINCE),
+            None => parse_date(headers, &IF_MODIFIED_SINCE),
             Some(_) => None,
         };
         Ok(Self {
-            tags: Precondition {
+            etags: Precondition {
                 must_match,
                 must_not_match,
             },
@@ -47,58 +52,59 @@ impl Conditions {
         })
     }
 
-    /// Whether a reader can be answered by the revision alone, in the order of
-    /// section 13.2.2.
-    pub(crate) fn judge_read(&self, current: Option<Revision>) -> Option<Verdict> {
+    /// Evaluates If-Match and If-None-Match for a GET or HEAD, in the order of section 13.2.2.
+    /// Returns `None` if both conditions are met.
+    pub(crate) fn check_etags(&self, current: Option<Revision>) -> Option<UnmetCondition> {
         let must_match = Precondition {
-            must_match: self.tags.must_match.clone(),
+            must_match: self.etags.must_match.clone(),
             must_not_match: None,
         };
         if !must_match.holds(current) {
-            return Some(Verdict::Failed);
+            return Some(UnmetCondition::PreconditionFailed);
         }
-        (!self.tags.holds(current)).then_some(Verdict::NotModified)
+        (!self.etags.holds(current)).then_some(UnmetCondition::NotModified)
     }
 
-    /// The same of the dates, which need the time of the document.
-    pub(crate) fn judge_dates(&self, modified: Option<SystemTime>) -> Option<Verdict> {
-        if !unmodified(self.unmodified_since, modified) {
-            return Some(Verdict::Failed);
+    /// Evaluates If-Unmodified-Since and If-Modified-Since for a GET or HEAD. `modified` is when
+    /// the document was written. Returns `None` if both conditions are met.
+    pub(crate) fn check_dates(&self, modified: Option<SystemTime>) -> Option<UnmetCondition> {
+        if !is_unmodified(self.unmodified_since, modified) {
+            return Some(UnmetCondition::PreconditionFailed);
         }
         let modified = modified?;
         self.modified_since
-            .is_some_and(|since| whole_seconds(modified) <= since)
-            .then_some(Verdict::NotModified)
+            .is_some_and(|since| truncate_to_seconds(modified) <= since)
+            .then_some(UnmetCondition::NotModified)
     }
 }
 
-/// What a condition of a read leads to.
+/// The response to a GET or HEAD with an unmet condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// 412
-    Failed,
-    /// 304
+pub(crate) enum UnmetCondition {
+    /// Status 412.
+    PreconditionFailed,
+    /// Status 304.
     NotModified,
 }
 
-/// Whether nothing was changed since. There is nothing to be modified where nothing
-/// is stored.
-pub(crate) fn unmodified(since: Option<SystemTime>, modified: Option<SystemTime>) -> bool {
+/// Whether the document was not modified after `since`. True if `since` is `None`, or if no
+/// document is stored (`modified` is `None`).
+pub(crate) fn is_unmodified(since: Option<SystemTime>, modified: Option<SystemTime>) -> bool {
     match (since, modified) {
-        (Some(since), Some(modified)) => whole_seconds(modified) <= since,
+        (Some(since), Some(modified)) => truncate_to_seconds(modified) <= since,
         _ => true,
     }
 }
 
-/// HTTP dates have whole seconds.
-fn whole_seconds(time: SystemTime) -> SystemTime {
+/// HTTP dates have a resolution of one second.
+fn truncate_to_seconds(time: SystemTime) -> SystemTime {
     let seconds = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)
 }
 
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+fn parse_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     if values.next().is_some() {
@@ -107,24 +113,26 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(value).ok()
 }
 
+/// How entity tags are compared (section 8.8.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
-    /// A weak tag matches nothing (section 8.8.3.2).
+    /// A weak tag matches nothing.
     Strong,
+    /// Weak and strong tags match if their opaque parts are equal.
     Weak,
 }
 
-fn tags(
+fn parse_etags(
     headers: &HeaderMap,
     name: &HeaderName,
-    shown: &'static str,
+    display_name: &'static str,
     comparison: Comparison,
-) -> Result<Option<Revisions>, Box<Refusal>> {
+) -> Result<Option<Revisions>, Box<ApiError>> {
     let mut lines = headers.get_all(name).iter().peekable();
     if lines.peek().is_none() {
         return Ok(None);
     }
-    // Lines of one name are one list (section 5.3).
+    // Several header lines with the same name form one list (section 5.3).
     let mut list = Vec::new();
     for line in lines {
         if !list.is_empty() {
@@ -132,51 +140,53 @@ fn tags(
         }
         list.extend_from_slice(line.as_bytes());
     }
-    parse(&list, comparison).map(Some).ok_or_else(|| {
-        Refusal::new(
+    parse_list(&list, comparison).map(Some).ok_or_else(|| {
+        ApiError::new(
             Code::InvalidRequest,
-            format!("{shown} is neither * nor a list of entity tags."),
+            format!("{display_name} must be * or a list of entity tags in double quotes."),
         )
-        .at_header(shown)
+        .at_header(display_name)
     })
 }
 
-fn parse(list: &[u8], comparison: Comparison) -> Option<Revisions> {
+/// Parses the value of If-Match or If-None-Match; `None` if it is malformed. Tags that prefd
+/// cannot have sent are left out of the result, because no revision matches them.
+fn parse_list(list: &[u8], comparison: Comparison) -> Option<Revisions> {
     if list.trim_ascii() == b"*" {
         return Some(Revisions::Any);
     }
     let mut revisions = Vec::new();
     let mut rest = list.trim_ascii();
-    let mut found = false;
+    let mut has_tag = false;
     while !rest.is_empty() {
-        // An empty element is allowed for (section 5.6.1.2).
-        if let Some(behind) = rest.strip_prefix(b",") {
-            rest = behind.trim_ascii_start();
+        // Empty list elements are ignored (section 5.6.1.2).
+        if let Some(after_comma) = rest.strip_prefix(b",") {
+            rest = after_comma.trim_ascii_start();
             continue;
         }
-        let (weak, tag) = match rest.strip_prefix(b"W/") {
+        let (is_weak, tag) = match rest.strip_prefix(b"W/") {
             Some(tag) => (true, tag),
             None => (false, rest),
         };
         let tag = tag.strip_prefix(b"\"")?;
         let end = tag.iter().position(|byte| *byte == b'"')?;
-        let (opaque, behind) = tag.split_at(end);
+        let (opaque, after_opaque) = tag.split_at(end);
         if !opaque
             .iter()
             .all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..))
         {
             return None;
         }
-        found = true;
-        if !(weak && comparison == Comparison::Strong) {
+        has_tag = true;
+        if !(is_weak && comparison == Comparison::Strong) {
             revisions.extend(revision(opaque));
         }
-        rest = behind.get(1..)?.trim_ascii_start();
+        rest = after_opaque.get(1..)?.trim_ascii_start();
         if !rest.is_empty() && !rest.starts_with(b",") {
             return None;
         }
     }
-    found.then_some(Revisions::OneOf(revisions))
+    has_tag.then_some(Revisions::OneOf(revisions))
 }
 
 #[cfg(test)]
@@ -190,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_tags_are_read_as_the_grammar_says() {
+    fn entity_tag_lists_are_parsed_as_rfc_9110_defines_them() {
         for (text, strong, weak) in [
             ("\"7\"", Some(one_of(&[7])), Some(one_of(&[7]))),
             ("W/\"7\"", Some(one_of(&[])), Some(one_of(&[7]))),
@@ -213,46 +223,59 @@ mod tests {
             ("*, \"7\"", None, None),
             ("'7'", None, None),
         ] {
-            assert_eq!(parse(text.as_bytes(), Comparison::Strong), strong, "{text}");
-            assert_eq!(parse(text.as_bytes(), Comparison::Weak), weak, "{text}");
+            assert_eq!(
+                parse_list(text.as_bytes(), Comparison::Strong),
+                strong,
+                "{text}"
+            );
+            assert_eq!(
+                parse_list(text.as_bytes(), Comparison::Weak),
+                weak,
+                "{text}"
+            );
         }
     }
 
     #[test]
-    fn lines_of_one_name_are_one_list() {
+    fn header_lines_with_the_same_name_form_one_list() {
         let mut headers = HeaderMap::new();
         headers.append(IF_MATCH, HeaderValue::from_static("\"1\""));
         headers.append(IF_MATCH, HeaderValue::from_static("\"2\""));
-        let conditions = Conditions::of(&headers).unwrap();
-        assert_eq!(conditions.tags.must_match, Some(one_of(&[1, 2])));
+        let conditions = Conditions::from_headers(&headers).unwrap();
+        assert_eq!(conditions.etags.must_match, Some(one_of(&[1, 2])));
         headers.append(IF_MATCH, HeaderValue::from_static("*"));
-        assert!(Conditions::of(&headers).is_err());
+        assert!(Conditions::from_headers(&headers).is_err());
     }
 
     #[test]
-    fn dates_count_where_there_are_no_tags() {
+    fn dates_are_ignored_if_the_request_has_entity_tags() {
         const STORED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
         const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
-        // HTTP knows whole seconds, the store more.
+        // The store has a finer resolution than the one second of HTTP dates.
         let stored = httpdate::parse_http_date(STORED).unwrap();
         let modified = Some(stored + std::time::Duration::from_millis(999));
-        let judged = |name: HeaderName, value: &'static str, tag: Option<HeaderName>| {
+        let evaluate = |name: HeaderName, value: &'static str, tag: Option<HeaderName>| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
             if let Some(tag) = tag {
                 headers.insert(tag, HeaderValue::from_static("\"1\""));
             }
-            Conditions::of(&headers).unwrap().judge_dates(modified)
+            Conditions::from_headers(&headers)
+                .unwrap()
+                .check_dates(modified)
         };
         let (since, until) = (IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE);
-        let not_modified = Some(Verdict::NotModified);
-        assert_eq!(judged(since.clone(), STORED, None), not_modified);
-        assert_eq!(judged(since.clone(), BEFORE, None), None);
-        assert_eq!(judged(since.clone(), "yesterday", None), None);
-        assert_eq!(judged(since, STORED, Some(IF_NONE_MATCH)), None);
-        assert_eq!(judged(until.clone(), STORED, None), None);
-        assert_eq!(judged(until.clone(), BEFORE, None), Some(Verdict::Failed));
-        assert_eq!(judged(until.clone(), "yesterday", None), None);
-        assert_eq!(judged(until, BEFORE, Some(IF_MATCH)), None);
+        let not_modified = Some(UnmetCondition::NotModified);
+        assert_eq!(evaluate(since.clone(), STORED, None), not_modified);
+        assert_eq!(evaluate(since.clone(), BEFORE, None), None);
+        assert_eq!(evaluate(since.clone(), "yesterday", None), None);
+        assert_eq!(evaluate(since, STORED, Some(IF_NONE_MATCH)), None);
+        assert_eq!(evaluate(until.clone(), STORED, None), None);
+        assert_eq!(
+            evaluate(until.clone(), BEFORE, None),
+            Some(UnmetCondition::PreconditionFailed)
+        );
+        assert_eq!(evaluate(until.clone(), "yesterday", None), None);
+        assert_eq!(evaluate(until, BEFORE, Some(IF_MATCH)), None);
     }
 }

@@ -1,33 +1,34 @@
-//! Which operation a path names: `/user/{version}/preferences/{clientId}`.
+//! The route of a document: `/user/{version}/preferences/{clientId}`.
 //!
-//! Paths are taken as they were sent, without normalisation: a dot segment is a
-//! segment, and an encoded slash is a part of the clientId.
+//! Paths are not normalised: `..` is an ordinary segment, and an encoded slash is part of the
+//! clientId.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Bytes of a clientId, at most, after percent-decoding.
+/// Maximum length of a clientId in bytes, after percent-decoding.
 pub(crate) const MAX_CLIENT_ID_BYTES: usize = 255;
 
-/// The methods of a document.
+/// The methods that the route supports.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
 
-/// The clientId of a path, still encoded.
+/// A path that matches the route, with its clientId.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route<'a> {
+    /// Percent-encoded, as in the path.
     client_id: &'a str,
 }
 
-/// A clientId that no client can have.
+/// Why a clientId is not valid, as a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InvalidClientId(pub(crate) &'static str);
 
 impl<'a> Route<'a> {
-    /// What the log shows of it: a clientId is its client's own business.
+    /// The name of the route in metrics and in the log, which never contain a clientId.
     pub(crate) const TEMPLATE: &'static str = "/user/{version}/preferences/{clientId}";
 
-    /// `None` where there is no such route, or `versions` does not have its version.
+    /// `None` if the path does not match the route, or if its version is not in `versions`.
     pub(crate) fn parse(path: &'a str, versions: &[String]) -> Option<Self> {
         let mut segments = path.strip_prefix("/user/")?.split('/');
         let version = segments.next()?;
@@ -42,19 +43,24 @@ impl<'a> Route<'a> {
     }
 
     /// The decoded clientId.
+    ///
+    /// # Errors
+    /// [`InvalidClientId`] if it is too long, has a control character, or cannot be decoded.
     pub(crate) fn client_id(&self) -> Result<Cow<'a, str>, InvalidClientId> {
         let client_id = self.decoded()?;
         if client_id.len() > MAX_CLIENT_ID_BYTES {
-            return Err(InvalidClientId("The client ID has more than 255 bytes."));
+            return Err(InvalidClientId("The client ID is longer than 255 bytes."));
         }
         if client_id.chars().any(char::is_control) {
-            return Err(InvalidClientId("The client ID has a control character."));
+            return Err(InvalidClientId(
+                "The client ID contains a control character.",
+            ));
         }
         Ok(client_id)
     }
 
     fn decoded(&self) -> Result<Cow<'a, str>, InvalidClientId> {
-        // Most need none of it.
+        // Most clientIds contain no escapes, and need no decoding.
         if !self.client_id.contains('%') {
             return Ok(Cow::Borrowed(self.client_id));
         }
@@ -69,7 +75,7 @@ impl<'a> Route<'a> {
         }
         percent_decode_str(self.client_id)
             .decode_utf8()
-            .map_err(|_| InvalidClientId("The client ID is not UTF-8."))
+            .map_err(|_| InvalidClientId("The client ID is not valid UTF-8."))
     }
 }
 
@@ -84,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_operations_own_path_is_a_route() {
+    fn only_the_path_of_a_document_matches() {
         for path in [
             "",
             "/",
@@ -110,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_is_decoded_once() {
+    fn client_id_is_decoded_exactly_once() {
         for (encoded, decoded) in [
             ("xyz", "xyz"),
             ("a%20b", "a b"),
@@ -130,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_id_that_cannot_be_is_refused() {
+    fn invalid_client_id_is_rejected() {
         for encoded in [
             "%",
             "%2",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::{Admin, AdminToken, StoreDesk};
-use crate::api::{BUFFERS_BYTES, Handler, OpenApi};
+use crate::api::{Handler, OpenApi, UPLOAD_BUFFERS_BYTES};
 use crate::auth::{KeySet, setup};
 use crate::http::{Budget, Cors, CorsError};
 use crate::net::{Certificate, ConnectionCounters, ConnectionServer};
@@ -15,7 +15,7 @@ use crate::serve::descriptors::Shares;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, span};
 use crate::store::{OpenError, Store, Writer, limits};
-use crate::telemetry::{Health, Metrics, Sources};
+use crate::telemetry::{Health, MetricSources, Metrics};
 
 pub(super) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
@@ -99,7 +99,7 @@ pub(crate) fn handler(
     let authenticator = Arc::new(setup::authenticator(settings, keys)?);
     let budget = Budget::new(
         settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
-        Writer::max_bytes() + BUFFERS_BYTES,
+        Writer::max_bytes() + UPLOAD_BUFFERS_BYTES,
         span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
     );
     Ok(Handler {
@@ -125,7 +125,7 @@ pub(super) fn admin(
     max_connections: usize,
 ) -> Result<Admin, ServeError> {
     let token = settings.admin_token_file.as_deref().map(AdminToken::read);
-    let metrics = Metrics::new(Sources {
+    let metrics = Metrics::new(MetricSources {
         store: handler.store.clone(),
         requests: Arc::clone(&handler.requests),
         connections: Arc::clone(connections),

@@ -180,7 +180,7 @@ impl Server {
                 }
             }
         }
-        self.handler.health.stop();
+        self.handler.health.set_stopping();
         drop(listener);
         drop(stopping);
         systemd::stopping();

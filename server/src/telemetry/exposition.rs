@@ -1,7 +1,9 @@
-//! Every metric: its name, what it means, and where its value is.
+//! All metrics: the name, the help text and the value of each.
 //!
-//! Names and units as Prometheus has them (<https://prometheus.io/docs/practices/naming/>):
-//! base units, `_total` behind what only grows, which the encoder adds.
+//! Names and units follow the conventions of Prometheus
+//! (<https://prometheus.io/docs/practices/naming/>): base units, and the suffix `_total` for
+//! counters. The encoder adds this suffix and the unit of a histogram. docs/operations.md
+//! lists the metrics.
 
 use std::fmt;
 
@@ -13,11 +15,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::store::{Histogram, Metrics};
-use crate::telemetry::process::Process;
-use crate::telemetry::sources::Sources;
+use crate::telemetry::process::ProcessStats;
+use crate::telemetry::sources::MetricSources;
 
-/// What [`Sources`] have, for an encoder.
-pub(super) struct Exposition(pub(super) Sources);
+/// Encodes the metrics that are read from [`MetricSources`].
+pub(super) struct Exposition(pub(super) MetricSources);
 
 impl fmt::Debug for Exposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +29,7 @@ impl fmt::Debug for Exposition {
 
 impl Collector for Exposition {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Out(encoder);
+        let mut out = MetricEncoder(encoder);
         self.http(&mut out)?;
         self.server(&mut out)?;
         self.identity(&mut out)?;
@@ -36,10 +38,10 @@ impl Collector for Exposition {
     }
 }
 
-/// Metrics one after the other.
-struct Out<'a>(DescriptorEncoder<'a>);
+/// Writes one metric after the other.
+struct MetricEncoder<'a>(DescriptorEncoder<'a>);
 
-impl Out<'_> {
+impl MetricEncoder<'_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.one(name, help, &ConstCounter::new(value), MetricType::Counter)
     }
@@ -49,33 +51,39 @@ impl Out<'_> {
         self.one(name, help, &ConstGauge::new(value), MetricType::Gauge)
     }
 
-    fn decimal(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+    /// A gauge whose value is not an integer.
+    fn float_gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.one(name, help, &ConstGauge::new(value), MetricType::Gauge)
     }
 
-    /// `units`: how many of a value's units make one of the metric's.
-    #[allow(clippy::cast_precision_loss, reason = "shown, and never so large")]
+    /// `scale` is the number of units of the values that make one unit of the metric, such as
+    /// 1e6 for values in microseconds and a metric in seconds.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a metric does not need more precision"
+    )]
     fn histogram(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<&Unit>,
         values: &Histogram,
-        units: f64,
+        scale: f64,
     ) -> fmt::Result {
-        let bounds = values.bounds.iter().map(|bound| *bound as f64 / units);
+        let bounds = values.bounds.iter().map(|bound| *bound as f64 / scale);
         let bounds = bounds.chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(values.counts.iter().copied()).collect();
         self.0
             .encode_descriptor(name, help, unit, MetricType::Histogram)?
             .encode_histogram::<[(&str, &str); 0]>(
-                values.sum as f64 / units,
+                values.sum as f64 / scale,
                 values.count(),
                 &buckets,
                 None,
             )
     }
 
+    /// One metric without labels.
     fn one(
         &mut self,
         name: &str,
@@ -108,14 +116,14 @@ impl Out<'_> {
 }
 
 impl Exposition {
-    fn http(&self, out: &mut Out<'_>) -> fmt::Result {
+    fn http(&self, out: &mut MetricEncoder<'_>) -> fmt::Result {
         let requests = &self.0.requests;
         out.family(
             "prefd_http_requests",
-            "Requests that were answered on the API listener",
+            "Responses that the API listener has sent",
             MetricType::Counter,
             requests
-                .answered()
+                .counts()
                 .into_iter()
                 .map(|(route, method, status, count)| {
                     let labels = [
@@ -126,14 +134,14 @@ impl Exposition {
                     (labels, count)
                 }),
         )?;
-        let mut times = out.0.encode_descriptor(
+        let mut durations = out.0.encode_descriptor(
             "prefd_http_request_duration",
-            "Time from a request's head to the head of its answer, the body of a PUT included",
+            "Time from the request head to the response head; for a PUT, this includes receiving the body and syncing",
             Some(&Unit::Seconds),
             MetricType::Histogram,
         )?;
-        for histogram in requests.times() {
-            times
+        for histogram in requests.durations() {
+            durations
                 .encode_family(&[("method", histogram.method)])?
                 .encode_histogram::<[(&str, &str); 0]>(
                     histogram.sum_seconds,
@@ -145,8 +153,8 @@ impl Exposition {
         Ok(())
     }
 
-    fn server(&self, out: &mut Out<'_>) -> fmt::Result {
-        let Sources {
+    fn server(&self, out: &mut MetricEncoder<'_>) -> fmt::Result {
+        let MetricSources {
             connections,
             budget,
             max_connections,
@@ -155,58 +163,58 @@ impl Exposition {
         } = &self.0;
         out.gauge(
             "prefd_http_connections",
-            "Connections of the API listener",
+            "Open connections of the API listener",
             connections.open.get(),
         )?;
         out.gauge(
             "prefd_http_connections_max",
-            "Connections that there may be at a time",
+            "Maximum number of connections of the API listener",
             *max_connections as u64,
         )?;
         out.counter(
             "prefd_tls_handshakes_failed",
-            "TLS handshakes that failed or did not end in time",
+            "TLS handshakes that failed or timed out",
             connections.failed_handshakes.get(),
         )?;
         out.gauge(
             "prefd_http_bodies_bytes",
-            "Memory that bodies in flight have been given",
-            budget.taken_bytes(),
+            "Memory reserved for request bodies that are being received",
+            budget.reserved_bytes(),
         )?;
         out.gauge(
             "prefd_http_bodies_max_bytes",
-            "Memory that bodies in flight may be given",
-            budget.all_bytes(),
+            "Maximum memory for request bodies that are being received",
+            budget.capacity_bytes(),
         )?;
         out.gauge(
             "prefd_ready",
-            "Whether /readyz says yes",
-            u64::from(health.reasons().is_empty()),
+            "1 if /readyz returns 200, otherwise 0",
+            u64::from(health.not_ready_reasons().is_empty()),
         )?;
         out.family(
             "prefd_build_info",
-            "The version that runs; always 1",
+            "Always 1; the label is the version of prefd",
             MetricType::Gauge,
             std::iter::once(([("version", env!("CARGO_PKG_VERSION"))], 1)),
         )
     }
 
-    fn identity(&self, out: &mut Out<'_>) -> fmt::Result {
+    fn identity(&self, out: &mut MetricEncoder<'_>) -> fmt::Result {
         let authenticator = &self.0.authenticator;
         let counters = authenticator.counters();
         out.counter(
             "prefd_tokens_remembered",
-            "Tokens of which it was still known whether they are good",
+            "Token verifications answered from the cache",
             counters.cached.get(),
         )?;
         out.counter(
             "prefd_tokens_judged",
-            "Tokens that were judged anew, by a key or by asking",
+            "Token verifications that needed a key or an introspection request",
             counters.verified.get(),
         )?;
         out.family(
             "prefd_identity_provider_up",
-            "Whether the last fetch of a provider's keys went well",
+            "1 if the last fetch of the identity provider's keys succeeded, otherwise 0",
             MetricType::Gauge,
             authenticator
                 .providers()
@@ -215,7 +223,7 @@ impl Exposition {
         )?;
         out.family(
             "prefd_identity_provider_fetches",
-            "Times that a provider's keys were fetched, or could not be",
+            "Fetches of the identity provider's keys, successful or not",
             MetricType::Counter,
             authenticator
                 .providers()
@@ -227,44 +235,40 @@ impl Exposition {
         };
         out.counter(
             "prefd_introspections",
-            "Questions about tokens to an identity provider",
+            "Token introspection requests",
             introspection.requests().get(),
         )?;
         out.counter(
             "prefd_introspections_failed",
-            "Questions about tokens that were not answered",
+            "Token introspection requests that failed",
             introspection.failed_requests().get(),
         )
     }
 
-    fn store(&self, out: &mut Out<'_>) -> fmt::Result {
+    fn store(&self, out: &mut MetricEncoder<'_>) -> fmt::Result {
         let metrics = self.0.store.metrics();
         let space = &metrics.space;
-        out.gauge("prefd_documents", "Documents in the store", space.documents)?;
-        out.gauge("prefd_log_segments", "Files of the log", space.segments)?;
+        out.gauge("prefd_documents", "Stored documents", space.documents)?;
+        out.gauge("prefd_log_segments", "Segments of the log", space.segments)?;
         out.gauge(
             "prefd_log_live_bytes",
-            "Bytes of current documents in the log",
+            "Live bytes: frames of current documents in the log",
             space.live_bytes,
         )?;
         out.gauge(
             "prefd_log_dead_bytes",
-            "Bytes of the log that are replaced, deleted, or not documents",
+            "Dead bytes: all other frames in the log, such as replaced and deleted documents",
             space.dead_bytes,
         )?;
-        out.gauge(
-            "prefd_blobs",
-            "Large documents, each in a file of its own",
-            space.blobs,
-        )?;
+        out.gauge("prefd_blobs", "Documents stored in blobs", space.blobs)?;
         out.gauge(
             "prefd_damaged_frames",
-            "Frames of the log that cannot be read",
+            "Frames of the log that cannot be read and may be current",
             space.damaged_frames,
         )?;
         out.gauge(
             "prefd_writable",
-            "Whether writes are possible: 0 after a failed sync, until prefd is started anew",
+            "1 if writes are possible; 0 after a failed sync, until prefd is restarted",
             metrics.is_writable.into(),
         )?;
         reads(out, &metrics)?;
@@ -273,10 +277,10 @@ impl Exposition {
     }
 }
 
-fn reads(out: &mut Out<'_>, metrics: &Metrics) -> fmt::Result {
+fn reads(out: &mut MetricEncoder<'_>, metrics: &Metrics) -> fmt::Result {
     out.family(
         "prefd_document_reads",
-        "Reads of a document or of what is known of it, by where that was",
+        "Reads of a document or its metadata, from memory or from disk",
         MetricType::Counter,
         [
             ([("from", "memory")], metrics.reads_from_memory),
@@ -286,83 +290,75 @@ fn reads(out: &mut Out<'_>, metrics: &Metrics) -> fmt::Result {
     )?;
     out.gauge(
         "prefd_document_cache_bytes",
-        "Memory of documents that were read lately",
+        "Memory used by the document cache",
         metrics.cache_bytes,
     )
 }
 
-fn writes(out: &mut Out<'_>, metrics: &Metrics) -> fmt::Result {
+fn writes(out: &mut MetricEncoder<'_>, metrics: &Metrics) -> fmt::Result {
     out.histogram(
         "prefd_commit_writes",
-        "Puts and deletes that were committed together",
+        "Writes per commit; the writes of a commit share one sync",
         None,
         &metrics.batch_writes,
         1.0,
     )?;
     out.histogram(
         "prefd_log_sync_duration",
-        "Time that syncs of the log took (fdatasync)",
+        "Duration of log syncs (fdatasync)",
         Some(&Unit::Seconds),
         &metrics.log_sync_us,
         1e6,
     )?;
     out.counter(
         "prefd_log_written_bytes",
-        "Bytes that puts and deletes have added to the log",
+        "Bytes appended to the log by writes, without the copies that compaction makes",
         metrics.log_bytes,
     )?;
-    out.counter(
-        "prefd_blob_syncs",
-        "Syncs of large documents' files",
-        metrics.blob_syncs,
-    )?;
+    out.counter("prefd_blob_syncs", "Syncs of blobs", metrics.blob_syncs)?;
     out.gauge(
         "prefd_queued_writes",
-        "Writes that wait to be committed",
+        "Writes in the commit queue",
         metrics.queued_writes,
     )?;
     out.gauge(
         "prefd_queued_writes_bytes",
-        "Memory of writes that wait to be committed",
+        "Memory used by the commit queue",
         metrics.queued_bytes,
     )?;
     out.gauge(
         "prefd_catalogue_pending_bytes",
-        "Memory of changes that wait for the catalogue",
+        "Memory used by changes that are not yet in the catalogue",
         metrics.catalogue_pending_bytes,
     )
 }
 
-fn compaction(out: &mut Out<'_>, metrics: &Metrics) -> fmt::Result {
+fn compaction(out: &mut MetricEncoder<'_>, metrics: &Metrics) -> fmt::Result {
     out.counter(
         "prefd_compacted_segments",
-        "Files of the log that were written anew and removed",
+        "Segments that compaction rewrote and removed",
         metrics.segments_rewritten,
     )?;
     out.counter(
         "prefd_compaction_copied_bytes",
-        "Bytes of documents that compaction has copied",
+        "Bytes that compaction copied from rewritten segments",
         metrics.copied_bytes,
     )
 }
 
-fn process(out: &mut Out<'_>) -> fmt::Result {
-    let process = Process::now();
+fn process(out: &mut MetricEncoder<'_>) -> fmt::Result {
+    let process = ProcessStats::read();
     if let Some(seconds) = process.cpu_seconds {
         let counter = ConstCounter::new(seconds);
         out.one(
             "process_cpu_seconds",
-            "Processor time, in the kernel too",
+            "Processor time in user and kernel mode, in seconds",
             &counter,
             MetricType::Counter,
         )?;
     }
     if let Some(bytes) = process.resident_bytes {
-        out.gauge(
-            "process_resident_memory_bytes",
-            "Memory that the process has resident",
-            bytes,
-        )?;
+        out.gauge("process_resident_memory_bytes", "Resident memory", bytes)?;
     }
     if let Some(files) = process.open_files {
         out.gauge("process_open_fds", "Open file descriptors", files)?;
@@ -370,14 +366,14 @@ fn process(out: &mut Out<'_>) -> fmt::Result {
     if let Some(files) = process.max_files {
         out.gauge(
             "process_max_fds",
-            "File descriptors that there may be",
+            "Maximum number of open file descriptors",
             files,
         )?;
     }
     if let Some(seconds) = process.start_seconds {
-        out.decimal(
+        out.float_gauge(
             "process_start_time_seconds",
-            "When the process began, in seconds since 1970",
+            "Start time of the process, in seconds since 1970",
             seconds,
         )?;
     }

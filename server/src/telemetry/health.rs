@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it is ready for requests.
+//! Health checks: whether the process responds, and whether it is ready for requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,19 +9,18 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 
 use crate::auth::Authenticator;
-use crate::http::Body;
+use crate::http::{Body, JSON};
 use crate::store::Store;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Which question.
+/// A health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Whether to leave the process alone.
+    /// Succeeds as long as the process responds. If it fails, restart the process.
     Live,
-    /// Whether to send it requests.
+    /// Succeeds if the server is ready for requests.
     Ready,
 }
 
@@ -33,6 +32,7 @@ impl Probe {
         }
     }
 
+    /// The health check with this path.
     pub(crate) fn of(path: &str) -> Option<Self> {
         [Self::Live, Self::Ready]
             .into_iter()
@@ -40,6 +40,7 @@ impl Probe {
     }
 }
 
+/// The state that the health checks report.
 pub(crate) struct Health {
     store: Store,
     authenticator: Arc<Authenticator>,
@@ -55,13 +56,13 @@ impl Health {
         }
     }
 
-    /// From now on it is not ready any more.
-    pub(crate) fn stop(&self) {
+    /// Reports from now on that the server is stopping and not ready.
+    pub(crate) fn set_stopping(&self) {
         self.is_stopping.store(true, Ordering::Release);
     }
 
-    /// Why it is not ready; empty where it is.
-    pub(crate) fn reasons(&self) -> Vec<&'static str> {
+    /// The reasons why the server is not ready; empty if it is ready.
+    pub(crate) fn not_ready_reasons(&self) -> Vec<&'static str> {
         let mut reasons = Vec::new();
         if self.is_stopping.load(Ordering::Acquire) {
             reasons.push("stopping");
@@ -75,18 +76,19 @@ impl Health {
         reasons
     }
 
-    pub(crate) fn answer(&self, probe: Probe) -> Response<Body> {
+    /// The response to a health check: 200, or 503 with the reasons as JSON.
+    pub(crate) fn response(&self, probe: Probe) -> Response<Body> {
         let reasons = match probe {
             Probe::Live => Vec::new(),
-            Probe::Ready => self.reasons(),
+            Probe::Ready => self.not_ready_reasons(),
         };
         let mut response = if reasons.is_empty() {
-            let mut response = Response::new(Body::whole(Bytes::from_static(b"ok\n")));
+            let mut response = Response::new(Body::full(Bytes::from_static(b"ok\n")));
             response.headers_mut().insert(CONTENT_TYPE, TEXT);
             response
         } else {
             let body = json!({ "ready": false, "reasons": reasons }).to_string();
-            let mut response = Response::new(Body::whole(body.into()));
+            let mut response = Response::new(Body::full(body.into()));
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             response.headers_mut().insert(CONTENT_TYPE, JSON);
             response

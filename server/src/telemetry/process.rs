@@ -1,26 +1,28 @@
-//! The process, as `/proc/self` has it: the metrics that Prometheus' own libraries have
-//! under these names.
+//! Metrics of the process, read from `/proc`. The names are those of the official Prometheus
+//! client libraries.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The kernel's ticks a second for processes, which are 100 on every Linux
-/// (`sysconf(_SC_CLK_TCK)`).
-const TICKS_A_SECOND: f64 = 100.0;
+/// The clock ticks per second in which `/proc/self/stat` counts: `sysconf(_SC_CLK_TCK)`, which
+/// is 100 on Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What the system says of the process; each `None` where it does not.
+/// Resource usage of the process. A value is `None` if the system does not provide it.
 #[derive(Debug, Default)]
-pub(super) struct Process {
+pub(super) struct ProcessStats {
+    /// Processor time in user and kernel mode.
     pub(super) cpu_seconds: Option<f64>,
     pub(super) resident_bytes: Option<u64>,
     pub(super) open_files: Option<u64>,
     pub(super) max_files: Option<u64>,
-    /// Since 1970.
+    /// When the process started, in seconds since 1970.
     pub(super) start_seconds: Option<f64>,
 }
 
-impl Process {
-    pub(super) fn now() -> Self {
+impl ProcessStats {
+    /// Reads the current values from `/proc`, which is in memory.
+    pub(super) fn read() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
@@ -28,7 +30,7 @@ impl Process {
         Self {
             cpu_seconds: field(&stat, 14)
                 .zip(field(&stat, 15))
-                .map(|(u, s)| (u + s) / TICKS_A_SECOND),
+                .map(|(u, s)| (u + s) / TICKS_PER_SECOND),
             resident_bytes: kib(&status, "VmRSS:").map(|kib| kib * 1024),
             open_files: fs::read_dir("/proc/self/fd")
                 .ok()
@@ -42,28 +44,31 @@ impl Process {
     }
 }
 
-/// A field of `/proc/self/stat` by its number (proc_pid_stat(5)), beyond the name, which may
-/// hold anything.
+/// The field of `/proc/self/stat` with this number in proc_pid_stat(5). Only fields after the
+/// name of the process (field 2) are supported. The name can contain spaces and parentheses,
+/// so fields are counted from its end.
 fn field(stat: &str, number: usize) -> Option<f64> {
-    let (_, behind_name) = stat.rsplit_once(") ")?;
-    // The first behind the name is the third.
-    behind_name
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    // The first field after the name is field 3.
+    after_name
         .split(' ')
         .nth(number.checked_sub(3)?)?
         .parse()
         .ok()
 }
 
+/// A value in KiB from `/proc/self/status`.
 fn kib(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// When the process began: so long after the machine as the kernel says.
+/// When the process started, in seconds since 1970. The kernel reports this as the time from
+/// system boot to the start of the process.
 fn start(stat: &str, uptime: &str) -> Option<f64> {
     let up: f64 = uptime.split(' ').next()?.parse().ok()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    Some(now.as_secs_f64() - up + field(stat, 22)? / TICKS_A_SECOND)
+    Some(now.as_secs_f64() - up + field(stat, 22)? / TICKS_PER_SECOND)
 }
 
 #[cfg(test)]
@@ -71,8 +76,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_says_all_of_it() {
-        let process = Process::now();
+    fn linux_provides_every_value() {
+        let process = ProcessStats::read();
         assert!(process.cpu_seconds.is_some() && process.max_files.is_some());
         assert!(process.resident_bytes.unwrap() > 100_000);
         assert!(process.open_files.unwrap() >= 3);

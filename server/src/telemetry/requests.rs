@@ -1,7 +1,7 @@
-//! Requests, by route, method and status, and how long they take.
+//! Counts requests by route, method and status, and records how long they take.
 //!
-//! Each thread counts in a part of its own, so that threads do not hand the same cache
-//! lines to each other for every request.
+//! The counters are sharded: each thread counts in its own shard, so that threads do not
+//! contend for the same cache lines on every request.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,57 +9,63 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
-/// Parts; more threads than that share them.
-const PARTS: usize = 8;
+/// Number of shards. If there are more threads, several threads share a shard.
+const SHARDS: usize = 8;
 const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "other"];
-/// Every status that the server answers with; the last one stands for any other.
+/// Every status that the server sends. The last entry, 0, stands for all other statuses.
 const STATUSES: [u16; 16] = [
     200, 204, 304, 400, 401, 403, 404, 405, 408, 412, 413, 415, 501, 503, 507, 0,
 ];
-/// Upper bounds of the time from a request's head to that of its answer, in microseconds:
-/// a read from memory takes some 10, a durable write a sync of the disk.
+/// Upper bounds of the histogram buckets, in microseconds. They range from a read from memory,
+/// which takes about 10 µs, to a write, which waits for a sync of the disk.
 const BOUNDS_MICROS: [u64; 14] = [
     25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000,
     10_000_000,
 ];
 
-/// What a request was for, as metrics tell.
+/// The kind of resource that a request was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RouteKind {
+    /// A document.
     Preferences,
-    /// Anything else that there is, such as health.
+    /// The OpenAPI document or a health check.
     Page,
+    /// No resource has the path.
     None,
 }
 
-const KINDS: [(Kind, &str); 3] = [
-    (Kind::Preferences, crate::http::Route::TEMPLATE),
-    (Kind::Page, "page"),
-    (Kind::None, "none"),
+/// The value of the label `route` for each kind.
+const KINDS: [(RouteKind, &str); 3] = [
+    (RouteKind::Preferences, crate::http::Route::TEMPLATE),
+    (RouteKind::Page, "page"),
+    (RouteKind::None, "none"),
 ];
 
-type Cells = [[[AtomicU64; STATUSES.len()]; METHODS.len()]; KINDS.len()];
+/// One counter for each route, method and status.
+type RequestCounts = [[[AtomicU64; STATUSES.len()]; METHODS.len()]; KINDS.len()];
 
-/// What one thread counts. Of a size that keeps parts off each other's cache lines.
+/// The counters of one thread. Aligned to 128 bytes, so that two shards never share a cache
+/// line, or a pair of cache lines that the processor prefetches together.
 #[repr(align(128))]
-struct Part {
-    answered: Cells,
-    /// By method: in each bucket, and the sum in microseconds.
-    times: [Times; METHODS.len()],
+struct Shard {
+    requests: RequestCounts,
+    /// Durations by method.
+    durations: [DurationCounts; METHODS.len()],
 }
 
-struct Times {
-    /// The last one is for what is beyond every bound.
+/// The durations of requests with one method.
+struct DurationCounts {
+    /// The last bucket counts durations above every bound.
     buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
     sum_micros: AtomicU64,
 }
 
-impl Default for Part {
+impl Default for Shard {
     fn default() -> Self {
         let zero = |_| AtomicU64::new(0);
         Self {
-            answered: array::from_fn(|_| array::from_fn(|_| array::from_fn(zero))),
-            times: array::from_fn(|_| Times {
+            requests: array::from_fn(|_| array::from_fn(|_| array::from_fn(zero))),
+            durations: array::from_fn(|_| DurationCounts {
                 buckets: array::from_fn(zero),
                 sum_micros: AtomicU64::new(0),
             }),
@@ -67,62 +73,70 @@ impl Default for Part {
     }
 }
 
-/// How long requests of a method took.
-pub(super) struct Histogram {
+/// The durations of requests with one method, summed over all shards.
+pub(super) struct DurationHistogram {
     pub(super) method: &'static str,
-    /// Upper bounds in seconds, and how many were within each and above the one before.
+    /// The upper bound of each bucket in seconds, and the number of requests in the bucket. The
+    /// numbers are not cumulative.
     pub(super) buckets: Vec<(f64, u64)>,
     pub(super) count: u64,
     pub(super) sum_seconds: f64,
 }
 
-/// Requests that were answered.
-pub(crate) struct Requests(Box<[Part; PARTS]>);
+/// Counters for the requests of the API listener.
+pub(crate) struct RequestMetrics(Box<[Shard; SHARDS]>);
 
-impl Default for Requests {
+impl Default for RequestMetrics {
     fn default() -> Self {
-        Self(Box::new(array::from_fn(|_| Part::default())))
+        Self(Box::new(array::from_fn(|_| Shard::default())))
     }
 }
 
-impl Requests {
-    /// Counts one.
-    pub(crate) fn count(&self, kind: Kind, method: &Method, status: StatusCode, took: Duration) {
-        let Some(part) = self.0.get(part()) else {
+impl RequestMetrics {
+    /// Counts one request. `duration` is the time from its head to the head of the response.
+    pub(crate) fn count(
+        &self,
+        kind: RouteKind,
+        method: &Method,
+        status: StatusCode,
+        duration: Duration,
+    ) {
+        let Some(shard) = self.0.get(shard_index()) else {
             return;
         };
         let method = method_index(method);
         let status = STATUSES.iter().position(|known| *known == status.as_u16());
         let status = status.unwrap_or(STATUSES.len() - 1);
         let kind = KINDS.iter().position(|(known, _)| *known == kind);
-        let cell = kind.and_then(|kind| part.answered.get(kind)?.get(method)?.get(status));
-        if let Some(cell) = cell {
-            cell.fetch_add(1, Ordering::Relaxed);
+        let counter = kind.and_then(|kind| shard.requests.get(kind)?.get(method)?.get(status));
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
         }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_MICROS.iter().position(|bound| micros <= *bound);
         let bucket = bucket.unwrap_or(BOUNDS_MICROS.len());
-        if let Some(times) = part.times.get(method) {
-            if let Some(bucket) = times.buckets.get(bucket) {
+        if let Some(durations) = shard.durations.get(method) {
+            if let Some(bucket) = durations.buckets.get(bucket) {
                 bucket.fetch_add(1, Ordering::Relaxed);
             }
-            times.sum_micros.fetch_add(micros, Ordering::Relaxed);
+            durations.sum_micros.fetch_add(micros, Ordering::Relaxed);
         }
     }
 
-    /// Route, method, status and how many, of those that there were, and of those that wake
-    /// people: Prometheus sees no increase of what was not there before.
-    pub(super) fn answered(&self) -> Vec<(&'static str, &'static str, String, u64)> {
+    /// Route, method, status and number of requests. Combinations without requests are left
+    /// out, except for the statuses that alerts watch: Prometheus does not see an increase if a
+    /// time series begins with a value above 0.
+    pub(super) fn counts(&self) -> Vec<(&'static str, &'static str, String, u64)> {
         let mut rows = Vec::new();
         for (kind, (_, route)) in KINDS.iter().enumerate() {
             for (method, name) in METHODS.iter().enumerate() {
                 for (index, status) in STATUSES.iter().enumerate() {
-                    let cells = self
+                    let counters = self
                         .0
                         .iter()
-                        .filter_map(|part| part.answered.get(kind)?.get(method)?.get(index));
-                    let count = sum(cells);
-                    if count > 0 || is_alarm(route, name, *status) {
+                        .filter_map(|shard| shard.requests.get(kind)?.get(method)?.get(index));
+                    let count = sum(counters);
+                    if count > 0 || is_alerted(route, name, *status) {
                         let status = match status {
                             0 => "other".to_owned(),
                             status => status.to_string(),
@@ -135,24 +149,28 @@ impl Requests {
         rows
     }
 
-    /// Of each method that was used.
-    pub(super) fn times(&self) -> Vec<Histogram> {
+    /// One histogram for each method with at least one request.
+    pub(super) fn durations(&self) -> Vec<DurationHistogram> {
         let histogram = |(method, name): (usize, &&'static str)| {
-            let times = || self.0.iter().filter_map(|part| part.times.get(method));
+            let durations = || {
+                self.0
+                    .iter()
+                    .filter_map(|shard| shard.durations.get(method))
+            };
             let bounds = BOUNDS_MICROS.iter().map(|micros| seconds(*micros));
             let buckets: Vec<(f64, u64)> = bounds
                 .chain([f64::INFINITY])
                 .enumerate()
                 .map(|(index, bound)| {
-                    let cells = times().filter_map(|times| times.buckets.get(index));
-                    (bound, sum(cells))
+                    let counters = durations().filter_map(|durations| durations.buckets.get(index));
+                    (bound, sum(counters))
                 })
                 .collect();
-            Histogram {
+            DurationHistogram {
                 method: name,
                 count: buckets.iter().map(|(_, count)| count).sum(),
                 buckets,
-                sum_seconds: seconds(sum(times().map(|times| &times.sum_micros))),
+                sum_seconds: seconds(sum(durations().map(|durations| &durations.sum_micros))),
             }
         };
         let histograms = METHODS.iter().enumerate().map(histogram);
@@ -160,8 +178,9 @@ impl Requests {
     }
 }
 
-/// Whether it is shown although there was none.
-fn is_alarm(route: &str, method: &str, status: u16) -> bool {
+/// Whether an alert of docs/operations.md watches this status. Such counters are reported even
+/// if they are 0.
+fn is_alerted(route: &str, method: &str, status: u16) -> bool {
     let is_write = matches!(method, "PUT" | "DELETE");
     let is_read = method == "GET";
     route == crate::http::Route::TEMPLATE
@@ -172,22 +191,27 @@ fn is_alarm(route: &str, method: &str, status: u16) -> bool {
         }
 }
 
-fn sum<'a>(cells: impl Iterator<Item = &'a AtomicU64>) -> u64 {
-    cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
+fn sum<'a>(counters: impl Iterator<Item = &'a AtomicU64>) -> u64 {
+    counters
+        .map(|counter| counter.load(Ordering::Relaxed))
+        .sum()
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a time that is shown")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a metric does not need more precision"
+)]
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-/// The calling thread's part.
-fn part() -> usize {
+/// The index of the calling thread's shard. Threads get shards in turn.
+fn shard_index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static PART: usize = NEXT.fetch_add(1, Ordering::Relaxed) % PARTS;
+        static SHARD: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
     }
-    PART.with(|part| *part)
+    SHARD.with(|shard| *shard)
 }
 
 fn method_index(method: &Method) -> usize {
@@ -206,12 +230,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_are_added_up() {
-        let requests = Requests::default();
+    fn counts_of_all_threads_are_summed() {
+        let requests = RequestMetrics::default();
         let count = |status: u16, micros: u64| {
             let status = StatusCode::from_u16(status).unwrap();
-            let took = Duration::from_micros(micros);
-            requests.count(Kind::Preferences, &Method::GET, status, took);
+            let duration = Duration::from_micros(micros);
+            requests.count(RouteKind::Preferences, &Method::GET, status, duration);
         };
         std::thread::scope(|scope| {
             for _ in 0..20 {
@@ -222,16 +246,16 @@ mod tests {
         count(401, 26);
         count(418, 20_000_000);
         requests.count(
-            Kind::None,
+            RouteKind::None,
             &Method::PATCH,
             StatusCode::NOT_FOUND,
             Duration::ZERO,
         );
         let template = crate::http::Route::TEMPLATE;
-        let (alarms, answered): (Vec<_>, Vec<_>) =
-            requests.answered().into_iter().partition(|row| row.3 == 0);
+        let (alerted, counted): (Vec<_>, Vec<_>) =
+            requests.counts().into_iter().partition(|row| row.3 == 0);
         assert_eq!(
-            answered,
+            counted,
             [
                 (template, "GET", "200".to_owned(), 21),
                 (template, "GET", "401".to_owned(), 1),
@@ -239,7 +263,7 @@ mod tests {
                 ("none", "other", "404".to_owned(), 1),
             ]
         );
-        let alarms: Vec<_> = alarms.iter().map(|row| (row.1, row.2.as_str())).collect();
+        let alerted: Vec<_> = alerted.iter().map(|row| (row.1, row.2.as_str())).collect();
         let expected = [
             ("GET", "501"),
             ("GET", "503"),
@@ -250,10 +274,10 @@ mod tests {
             ("DELETE", "503"),
             ("DELETE", "507"),
         ];
-        assert_eq!(alarms, expected);
-        let times = requests.times();
-        let get = &times[0];
-        assert_eq!((times.len(), get.method, get.count), (2, "GET", 23));
+        assert_eq!(alerted, expected);
+        let durations = requests.durations();
+        let get = &durations[0];
+        assert_eq!((durations.len(), get.method, get.count), (2, "GET", 23));
         assert_eq!(get.buckets[0], (0.000_025, 21));
         assert_eq!(get.buckets[1], (0.000_05, 1));
         assert_eq!(get.buckets.last(), Some(&(f64::INFINITY, 1)));

@@ -1,4 +1,4 @@
-//! The parts of a server that metrics are read from.
+//! The parts of a server that the metrics are read from.
 
 use std::sync::Arc;
 
@@ -7,16 +7,17 @@ use crate::http::Budget;
 use crate::net::ConnectionCounters;
 use crate::store::Store;
 use crate::telemetry::health::Health;
-use crate::telemetry::requests::Requests;
+use crate::telemetry::requests::RequestMetrics;
 
-/// What metrics are read from.
-pub(crate) struct Sources {
+/// Handles to the parts of a server that have metrics.
+pub(crate) struct MetricSources {
     pub(crate) store: Store,
-    pub(crate) requests: Arc<Requests>,
+    pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) connections: Arc<ConnectionCounters>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
-    /// Bytes of bodies in flight, and how many there may be.
+    /// Memory for request bodies that are being received.
     pub(crate) budget: Arc<Budget>,
+    /// Maximum number of connections of the API listener.
     pub(crate) max_connections: usize,
 }

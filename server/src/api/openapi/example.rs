@@ -1,73 +1,86 @@
-//! Of each error when it happens, in words, and an answer as it is really sent.
+//! For each error code, a description of when it occurs, and an example response.
 
 use serde_json::{Map, Value, json};
 
 use crate::api::openapi::json::object;
 use crate::auth::NO_LINKED_IDENTITY;
-use crate::http::{Code, Refusal};
+use crate::http::{ApiError, Code};
 use crate::store::{Error, Limits, Position, Violation};
 
-/// An id, the page's own.
+/// The request id in the examples, taken from the documentation of the PACE Cloud preferences
+/// API.
 const ID: &str = "cbgmhslmp1o9or9kh1p0";
 
-/// When it happens.
+/// When the error occurs, as a clause that follows the code.
 pub(super) fn when(code: Code) -> &'static str {
     match code {
-        Code::InvalidJson => "the body is not JSON (RFC 8259), or nested too deeply.",
-        Code::InvalidDocument => "the body is JSON, but not an object.",
-        Code::DuplicateKey => "a key of the document is there twice, once decoded.",
+        Code::InvalidJson => "the body is not valid JSON (RFC 8259), or is nested too deeply.",
+        Code::InvalidDocument => "the body is valid JSON, but not an object.",
+        Code::DuplicateKey => {
+            "a key appears twice in the document. Keys are compared after decoding escapes."
+        }
         Code::InvalidClientId => {
-            "the clientId is too long, not percent-encoded correctly, not UTF-8, or has a \
-             control character."
+            "the clientId is too long, not percent-encoded correctly, not valid UTF-8, or \
+             contains a control character."
         }
         Code::InvalidRequest => {
-            "the request is malformed: two Authorization headers, a condition that is no list \
-             of entity tags, a body that broke off."
+            "the request is malformed. Examples: two Authorization headers, a condition that is \
+             not a list of entity tags, an incomplete body."
         }
-        Code::MissingToken => "there is no bearer token.",
-        Code::InvalidToken => "the token is not believed: malformed, expired, of another issuer.",
+        Code::MissingToken => "the request has no bearer token.",
+        Code::InvalidToken => {
+            "the token is not accepted. Examples: it is malformed, has expired, or was issued \
+             by an issuer that the server does not trust."
+        }
         Code::MissingLinkedIdentity => {
-            "the token is good, but its user has no linked identity where the operator requires \
-             one."
+            "the token is valid, but its user has no linked identity, which the server is \
+             configured to require."
         }
         Code::InsufficientScope => {
-            "the token is of another client, and does not have the scope that \
-             WWW-Authenticate names."
+            "the token was issued to another client, and does not have the scope that \
+             the WWW-Authenticate header names."
         }
         Code::NotFound => {
-            "there is no such route or version, or the operator knows no such client."
+            "the path or the API version does not exist, or the client is not one of those that \
+             the server allows."
         }
-        Code::MethodNotAllowed => "the path has other methods, which Allow names.",
-        Code::RequestTimeout => "the body did not go on in time.",
+        Code::MethodNotAllowed => {
+            "the path does not support the method. The Allow header lists the supported methods."
+        }
+        Code::RequestTimeout => "the client sent the body too slowly.",
         Code::PreconditionFailed => {
-            "If-Match, If-None-Match or If-Unmodified-Since does not hold; nothing was changed."
+            "the condition of If-Match, If-None-Match or If-Unmodified-Since is not met. Nothing \
+             was changed."
         }
         Code::MaxKeysExceeded => "the document has too many keys.",
         Code::MaxKeyLengthExceeded => "a key of the document is too long.",
         Code::MaxValueLengthExceeded => "a value of the document is too long.",
         Code::MaxBodyLengthExceeded => "the body is too long.",
         Code::UnsupportedMediaType => {
-            "there is a Content-Type, and it is not JSON; or a Content-Encoding other than \
-             identity."
+            "the Content-Type is not JSON, or the Content-Encoding is not `identity`."
         }
-        Code::InternalError => "the server failed; the log says why, beside the id.",
+        Code::InternalError => {
+            "the server failed. The server log has the cause under the `id` of the error."
+        }
         Code::Overloaded => {
-            "there is no room for the request now, or the token's issuer does not answer."
+            "the server has no capacity for the request at the moment, or cannot reach the \
+             issuer of the token."
         }
-        Code::ShuttingDown => "the server is stopping.",
-        Code::InsufficientStorage => "the disk is full; nothing was changed.",
+        Code::ShuttingDown => "the server is shutting down.",
+        Code::InsufficientStorage => "the disk of the server is full. Nothing was changed.",
     }
 }
 
-/// Where the document of an example goes wrong.
+/// The position of the error in the examples.
 const AT: Position = Position {
     offset: 13,
     line: 1,
     column: 14,
 };
 
-/// Such an error, made where the server makes it as far as it can be.
-fn refusal(code: Code, limits: &Limits) -> Box<Refusal> {
+/// An error with this code. It is made by the same conversion as in a real response wherever
+/// the conversion can be called without a request.
+fn error(code: Code, limits: &Limits) -> Box<ApiError> {
     let rejected = |violation: Violation| Error::Rejected(violation).into();
     let key = || "some".to_owned();
     match code {
@@ -98,47 +111,51 @@ fn refusal(code: Code, limits: &Limits) -> Box<Refusal> {
             actual: limits.max_body_bytes.saturating_add(1),
         }),
         Code::PreconditionFailed => Error::PreconditionFailed { current: None }.into(),
-        Code::InternalError => Refusal::internal(""),
+        Code::InternalError => ApiError::internal(""),
         Code::Overloaded => Error::Overloaded.into(),
         Code::ShuttingDown => Error::Closed.into(),
         Code::InsufficientStorage => Error::StorageFull { path: "".into() }.into(),
         Code::InvalidToken => {
-            Refusal::new(code, "The token has expired.").at_header("Authorization")
+            ApiError::new(code, "The token has expired.").at_header("Authorization")
         }
-        Code::InvalidRequest => {
-            Refusal::new(code, "If-Match is neither * nor a list of entity tags.")
-                .at_header("If-Match")
-        }
+        Code::InvalidRequest => ApiError::new(
+            code,
+            "If-Match must be * or a list of entity tags in double quotes.",
+        )
+        .at_header("If-Match"),
         Code::UnsupportedMediaType => {
-            Refusal::new(code, "A Content-Encoding is not supported.").at_header("Content-Encoding")
+            let detail = "The body must not have a Content-Encoding other than identity.";
+            ApiError::new(code, detail).at_header("Content-Encoding")
         }
-        Code::InvalidClientId => Refusal::new(code, "The client ID is not UTF-8."),
-        Code::MissingToken => Refusal::new(
+        Code::InvalidClientId => ApiError::new(code, "The client ID is not valid UTF-8."),
+        Code::MissingToken => ApiError::new(
             code,
             "The request has no Authorization header with a Bearer token.",
         ),
-        Code::MissingLinkedIdentity => Refusal::new(code, NO_LINKED_IDENTITY),
-        Code::InsufficientScope => Refusal::new(
+        Code::MissingLinkedIdentity => ApiError::new(code, NO_LINKED_IDENTITY),
+        Code::InsufficientScope => ApiError::new(
             code,
             "The token was issued to another client and does not have the scope \
              user:preferences:read:xyz.",
         ),
-        Code::NotFound => Refusal::new(code, "There is no such resource."),
-        Code::MethodNotAllowed => Refusal::new(
+        Code::NotFound => ApiError::new(code, "There is no resource at this path."),
+        Code::MethodNotAllowed => {
+            ApiError::new(code, "Preferences support GET, HEAD, PUT and DELETE.")
+        }
+        Code::RequestTimeout => ApiError::new(
             code,
-            "Preferences can be read with GET and HEAD, set with PUT and deleted with DELETE.",
+            "The upload timed out: the client sent no data for too long.",
         ),
-        Code::RequestTimeout => Refusal::new(code, "The body did not go on in time."),
     }
 }
 
-/// An example of each error.
+/// One example for each error code.
 pub(super) fn components(limits: &Limits) -> Map<String, Value> {
     object(Code::ALL.iter().map(|code| {
         let (_, name, title) = code.row();
         let example = json!({
             "summary": title,
-            "value": refusal(*code, limits).document(ID),
+            "value": error(*code, limits).to_json(ID),
         });
         (name.to_owned(), example)
     }))
@@ -149,9 +166,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_example_is_of_its_own_code() {
+    fn every_example_has_the_code_it_is_listed_under() {
         for code in Code::ALL {
-            assert_eq!(refusal(*code, &Limits::default()).code(), *code);
+            assert_eq!(error(*code, &Limits::default()).code(), *code);
         }
     }
 }

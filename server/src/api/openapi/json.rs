@@ -1,13 +1,13 @@
-//! Pieces of JSON that the whole document is made of.
+//! Helpers that build the JSON of the document.
 
 use serde_json::{Map, Value, json};
 
-/// A reference to a component.
+/// A reference to a component, such as `#/components/schemas/Error`.
 pub(super) fn reference(kind: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{kind}/{name}") })
 }
 
-/// Members by name.
+/// An object with these members.
 pub(super) fn object(members: impl IntoIterator<Item = (String, Value)>) -> Map<String, Value> {
     members.into_iter().collect()
 }

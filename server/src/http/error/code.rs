@@ -1,19 +1,19 @@
-//! The errors that clients can tell apart: each one's status, code and title, all of
-//! them stable.
+//! The table of error codes, with the status and title of each. Codes, statuses and titles
+//! are stable: clients depend on them.
 
 use hyper::StatusCode;
 
-/// The table: of each line a variant, and what [`Code::row`] says of it.
+/// Defines one variant of [`Code`] for each line of the table.
 macro_rules! codes {
     ($($name:ident: $status:ident, $code:literal, $title:literal;)*) => {
-        /// What went wrong, as clients tell errors apart.
+        /// The kind of an error. Clients use it to distinguish errors.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Code {
             $($name,)*
         }
 
         impl Code {
-            /// Every one, in the order of the statuses.
+            /// All codes, in the order of their statuses.
             pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
 
             /// Status, code and title.
@@ -50,7 +50,7 @@ codes! {
         "Max body length exceeded";
     UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type",
         "Unsupported media type";
-    // The page's own status for it.
+    // The PACE Cloud preferences API uses 501 for internal errors.
     InternalError: NOT_IMPLEMENTED, "internal-error", "Internal server error";
     Overloaded: SERVICE_UNAVAILABLE, "overloaded", "Server overloaded";
     ShuttingDown: SERVICE_UNAVAILABLE, "shutting-down", "Server shutting down";
@@ -58,7 +58,7 @@ codes! {
 }
 
 impl Code {
-    /// As the answer and the log spell it.
+    /// The code as it appears in the response and in the log.
     pub(crate) fn as_str(self) -> &'static str {
         self.row().1
     }

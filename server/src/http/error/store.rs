@@ -1,32 +1,32 @@
-//! What the store refuses, as clients are told.
+//! Conversion of store errors to error responses.
 
-use crate::http::error::Refusal;
+use crate::http::error::ApiError;
 use crate::http::error::code::Code;
 use crate::store::{Error, Violation};
 
-impl From<Error> for Box<Refusal> {
+impl From<Error> for Box<ApiError> {
     fn from(error: Error) -> Self {
         match error {
             Error::Rejected(violation) => violation.into(),
-            Error::PreconditionFailed { current } => Refusal::new(
+            Error::PreconditionFailed { current } => ApiError::new(
                 Code::PreconditionFailed,
                 match current {
-                    Some(_) => "The document's current ETag does not meet the condition.",
-                    None => "There is no document, which does not meet the condition.",
+                    Some(_) => "The stored document does not meet the condition of the request.",
+                    None => "No document is stored, so the condition of the request is not met.",
                 },
             )
             .current(current),
-            Error::Overloaded => Refusal::new(
+            Error::Overloaded => ApiError::new(
                 Code::Overloaded,
-                "Too many writes are waiting; try again later.",
+                "Too many writes are waiting to be committed. Try again later.",
             ),
-            Error::Closed => Refusal::new(Code::ShuttingDown, "The server is shutting down."),
-            error @ Error::StorageFull { .. } => Refusal::new(
+            Error::Closed => ApiError::new(Code::ShuttingDown, "The server is shutting down."),
+            error @ Error::StorageFull { .. } => ApiError::new(
                 Code::InsufficientStorage,
-                "There is no space left to store the document; nothing was changed.",
+                "The disk of the server is full. Nothing was changed.",
             )
-            .because(error.to_string()),
-            error => Refusal::internal(match std::error::Error::source(&error) {
+            .with_cause(error.to_string()),
+            error => ApiError::internal(match std::error::Error::source(&error) {
                 Some(source) => format!("{error}: {source}"),
                 None => error.to_string(),
             }),
@@ -34,40 +34,41 @@ impl From<Error> for Box<Refusal> {
     }
 }
 
-impl From<Violation> for Box<Refusal> {
+impl From<Violation> for Box<ApiError> {
     fn from(violation: Violation) -> Self {
-        let detail = capitalised(&violation.to_string());
+        let detail = to_sentence(&violation.to_string());
         match violation {
-            Violation::NotAnObject { at } => Refusal::new(Code::InvalidDocument, detail)
+            Violation::NotAnObject { at } => ApiError::new(Code::InvalidDocument, detail)
                 .at_root()
                 .position(at),
-            Violation::DuplicateKey { at, key } => Refusal::new(Code::DuplicateKey, detail)
+            Violation::DuplicateKey { at, key } => ApiError::new(Code::DuplicateKey, detail)
                 .at_member(&key)
                 .position(at),
             Violation::TooManyKeys { limit, actual, .. } => {
-                Refusal::new(Code::MaxKeysExceeded, detail)
+                ApiError::new(Code::MaxKeysExceeded, detail)
                     .at_root()
                     .limit(limit.into(), actual.into())
             }
             Violation::KeyTooLong { limit, actual, .. } => {
-                Refusal::new(Code::MaxKeyLengthExceeded, detail).limit(limit.into(), actual.into())
+                ApiError::new(Code::MaxKeyLengthExceeded, detail).limit(limit.into(), actual.into())
             }
             Violation::ValueTooLong {
                 key, limit, actual, ..
-            } => Refusal::new(Code::MaxValueLengthExceeded, detail)
+            } => ApiError::new(Code::MaxValueLengthExceeded, detail)
                 .at_member(&key)
                 .limit(limit, actual),
             Violation::BodyTooLong { limit, actual } => {
-                Refusal::new(Code::MaxBodyLengthExceeded, detail).limit(limit, actual)
+                ApiError::new(Code::MaxBodyLengthExceeded, detail).limit(limit, actual)
             }
-            Violation::Json { at, .. } => Refusal::new(Code::InvalidJson, detail).position(at),
-            _ => Refusal::new(Code::InvalidDocument, detail),
+            Violation::Json { at, .. } => ApiError::new(Code::InvalidJson, detail).position(at),
+            _ => ApiError::new(Code::InvalidDocument, detail),
         }
     }
 }
 
-/// A sentence of what the engine says in the middle of one.
-fn capitalised(text: &str) -> String {
+/// Makes a sentence from an error text of the engine, which has no capital letter and no
+/// full stop.
+fn to_sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_uppercase().to_string());
     format!("{}{}.", first.unwrap_or_default(), characters.as_str())

@@ -1,4 +1,4 @@
-//! Which errors an operation can be answered with, and what such an answer is.
+//! The error responses of each operation.
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
@@ -7,8 +7,8 @@ use crate::api::openapi::example;
 use crate::api::openapi::json::{object, reference};
 use crate::http::{Code, JSON_API};
 
-/// Whether a GET or HEAD of a document can be answered with it.
-pub(super) fn is_of_reading(code: Code) -> bool {
+/// Whether a GET or HEAD of a document can return this error.
+pub(super) fn is_read_error(code: Code) -> bool {
     match code {
         Code::InvalidClientId
         | Code::InvalidRequest
@@ -24,7 +24,7 @@ pub(super) fn is_of_reading(code: Code) -> bool {
         Code::InvalidJson
         | Code::InvalidDocument
         | Code::DuplicateKey
-        // Of no operation: it says that there is none.
+        // Returned only for methods that are not operations.
         | Code::MethodNotAllowed
         | Code::RequestTimeout
         | Code::MaxKeysExceeded
@@ -36,52 +36,53 @@ pub(super) fn is_of_reading(code: Code) -> bool {
     }
 }
 
-/// The same of a PUT.
-pub(super) fn is_of_putting(code: Code) -> bool {
+/// Whether a PUT can return this error.
+pub(super) fn is_put_error(code: Code) -> bool {
     code != Code::MethodNotAllowed
 }
 
-/// The same of a DELETE.
-pub(super) fn is_of_deleting(code: Code) -> bool {
-    is_of_reading(code) || code == Code::InsufficientStorage
+/// Whether a DELETE can return this error.
+pub(super) fn is_delete_error(code: Code) -> bool {
+    is_read_error(code) || code == Code::InsufficientStorage
 }
 
-/// The same of a GET or HEAD of the OpenAPI document.
-pub(super) fn is_of_this_document(code: Code) -> bool {
+/// Whether a GET or HEAD of the OpenAPI document can return this error.
+pub(super) fn is_openapi_error(code: Code) -> bool {
     matches!(code, Code::InvalidRequest | Code::PreconditionFailed)
 }
 
-/// The same of a probe.
-pub(super) fn is_of_health(code: Code) -> bool {
+/// Whether a GET or HEAD of a health check can return this error. A 503 of `/readyz` is not a
+/// JSON:API error.
+pub(super) fn is_health_error(code: Code) -> bool {
     code == Code::InvalidRequest
 }
 
-/// The answers with an error of an operation, by status. Those that may have any code of
-/// their status are components. `is_head`: they have no body.
-pub(super) fn responses(is_answered: fn(Code) -> bool, is_head: bool) -> Map<String, Value> {
+/// The error responses of an operation, by status. A response that can have every code of its
+/// status is a reference to a component. With `is_head`, the responses have no body.
+pub(super) fn responses(can_return: fn(Code) -> bool, is_head: bool) -> Map<String, Value> {
     object(statuses().into_iter().filter_map(|status| {
         let all = codes(status);
-        let answered: Vec<Code> = all
+        let returned: Vec<Code> = all
             .iter()
             .copied()
-            .filter(|code| is_answered(*code))
+            .filter(|code| can_return(*code))
             .collect();
-        let response = if answered.is_empty() {
+        let response = if returned.is_empty() {
             return None;
-        } else if answered == all && !is_head {
-            reference("responses", &component(status))
+        } else if returned == all && !is_head {
+            reference("responses", &component_name(status))
         } else {
-            response(status, &answered, is_head)
+            response(status, &returned, is_head)
         };
         Some((status.as_str().to_owned(), response))
     }))
 }
 
-/// The answer of each status with any of its codes.
+/// One component for each status: a response that can have every code of the status.
 pub(super) fn components() -> Map<String, Value> {
     object(statuses().into_iter().map(|status| {
         let response = response(status, &codes(status), false);
-        (component(status), response)
+        (component_name(status), response)
     }))
 }
 
@@ -112,16 +113,17 @@ fn content(status: StatusCode, codes: &[Code]) -> Value {
         "status": { "const": status.as_str() },
         "code": { "enum": names },
     }});
-    let narrowed = json!({ "properties": { "errors": { "items": item } } });
+    let restriction = json!({ "properties": { "errors": { "items": item } } });
     json!({ JSON_API: {
-        "schema": { "allOf": [reference("schemas", "Errors"), narrowed] },
+        "schema": { "allOf": [reference("schemas", "Errors"), restriction] },
         "examples": object(examples),
     }})
 }
 
-/// The headers that tell more of a status, and the id that every answer has.
+/// The headers of a response with this status: `Request-Id`, and at most one that is specific
+/// to the status.
 fn headers(status: StatusCode) -> Map<String, Value> {
-    let more = match status {
+    let specific = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(("WWW-Authenticate", None)),
         StatusCode::METHOD_NOT_ALLOWED => Some(("Allow", None)),
         StatusCode::PRECONDITION_FAILED => Some(("ETag", Some("ETag-of-what-is-stored"))),
@@ -131,7 +133,7 @@ fn headers(status: StatusCode) -> Map<String, Value> {
     object(
         [("Request-Id", None)]
             .into_iter()
-            .chain(more)
+            .chain(specific)
             .map(|(header, name)| {
                 let header_component = reference("headers", name.unwrap_or(header));
                 (header.to_owned(), header_component)
@@ -139,20 +141,21 @@ fn headers(status: StatusCode) -> Map<String, Value> {
     )
 }
 
-/// The statuses of the table, in its order.
+/// The statuses of the table of error codes, in the order of the table.
 fn statuses() -> Vec<StatusCode> {
     let mut statuses: Vec<StatusCode> = Code::ALL.iter().map(|code| code.row().0).collect();
     statuses.dedup();
     statuses
 }
 
+/// The error codes with this status.
 fn codes(status: StatusCode) -> Vec<Code> {
     let has_status = |code: &Code| code.row().0 == status;
     Code::ALL.iter().copied().filter(has_status).collect()
 }
 
-/// The name of a status's component: its reason phrase.
-fn component(status: StatusCode) -> String {
+/// The name of the component for a status: the reason phrase without spaces.
+fn component_name(status: StatusCode) -> String {
     let reason = status.canonical_reason().unwrap_or(status.as_str());
     reason.replace(' ', "")
 }

@@ -1,7 +1,8 @@
-//! Request ids: xids, 20 characters of `0-9a-v`, unique per occurrence.
+//! Request ids: xids with 20 characters of `0-9a-v`. Each request gets its own id.
 //!
-//! Twelve bytes in base32hex, which sort by time: seconds (4), a random number drawn
-//! once per process (5), a counter (3), as <https://github.com/rs/xid> lays them out.
+//! An xid is 12 bytes in base32hex: seconds since 1970 (4 bytes), a random number that is
+//! generated once per process (5 bytes) and a counter (3 bytes). The layout is that of
+//! <https://github.com/rs/xid>. Xids sort by time.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -11,41 +12,43 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 const CHARACTERS: usize = 20;
 
-/// One request's id.
+/// The id of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestId([u8; CHARACTERS]);
 
-/// What tells this process from others, and where its counter began.
-struct Process {
-    random: u64,
+/// The parts of an id that do not depend on the time.
+struct IdGenerator {
+    /// 40 random bits, which distinguish this process from others.
+    process: u64,
+    /// Starts at a random value; the lower 24 bits are used.
     counter: AtomicU32,
 }
 
-fn process() -> &'static Process {
-    static PROCESS: OnceLock<Process> = OnceLock::new();
-    PROCESS.get_or_init(|| {
-        // Without random bytes ids are unique in this process only, which is no
-        // reason not to serve.
+fn generator() -> &'static IdGenerator {
+    static GENERATOR: OnceLock<IdGenerator> = OnceLock::new();
+    GENERATOR.get_or_init(|| {
+        // Without random bytes, ids are unique only within this process. The server can still
+        // run.
         let random = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
-        Process {
-            random: random >> 24,
+        IdGenerator {
+            process: random >> 24,
             counter: AtomicU32::new(u32::try_from(random & 0xff_ffff).unwrap_or_default()),
         }
     })
 }
 
 impl RequestId {
-    /// A new one, of a request that came `now`.
+    /// A new id for a request that was received at `now`.
     pub(crate) fn new(now: SystemTime) -> Self {
-        let process = process();
+        let generator = generator();
         let seconds = now
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let count = process.counter.fetch_add(1, Ordering::Relaxed) & 0xff_ffff;
+        let count = generator.counter.fetch_add(1, Ordering::Relaxed) & 0xff_ffff;
         let number = (u128::from(seconds & 0xffff_ffff) << 64)
-            | (u128::from(process.random) << 24)
+            | (u128::from(generator.process) << 24)
             | u128::from(count);
-        // 96 bits are 19 characters and a bit: the last one holds the last bit.
+        // 96 bits fill 19 characters of 5 bits, and 1 bit of the last character.
         let bits = number << 4;
         let mut characters = [b'0'; CHARACTERS];
         for (index, character) in characters.iter_mut().rev().enumerate() {
@@ -94,7 +97,7 @@ mod tests {
         let first: u64 = ids[9_999].as_str().bytes().take(7).fold(0, |sum, b| {
             sum * 32 + ALPHABET.iter().position(|a| *a == b).unwrap() as u64
         });
-        // Seven characters are 35 bits: the 32 of the time, and three more.
+        // Seven characters are 35 bits: the 32 bits of the time, and 3 random bits.
         assert!((first >> 3).abs_diff(now) <= 2);
     }
 }

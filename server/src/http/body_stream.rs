@@ -1,0 +1,118 @@
+//! Adapters between blocking I/O and async bodies: [`BodyWriter`] streams what a blocking
+//! thread writes, and [`BodyReader`] lets a blocking thread read a body.
+
+use std::io::{self, Read, Write};
+
+use bytes::{Bytes, BytesMut};
+use hyper::HeaderMap;
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+
+/// Bytes collected before they are sent as one chunk.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Maximum number of chunks that wait for the client. When the queue is full, writing blocks.
+const QUEUED_CHUNKS: usize = 4;
+
+/// The writing end of a body. Writing blocks while the client does not read, so use it only
+/// on blocking threads.
+pub(crate) struct BodyWriter {
+    buffer: BytesMut,
+    frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
+}
+
+impl BodyWriter {
+    /// A writer, and the frames for `Body::channel`.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<io::Result<Frame<Bytes>>>) {
+        let (frames, receiver) = mpsc::channel(QUEUED_CHUNKS);
+        let writer = Self {
+            buffer: BytesMut::new(),
+            frames,
+        };
+        (writer, receiver)
+    }
+
+    /// Runs `write` and ends the body. If `write` fails, the body ends with an error, so that
+    /// the client can detect that it is incomplete.
+    pub(crate) fn write<E: From<io::Error>>(
+        self,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.write_with_trailers(|out| write(out).map(|()| HeaderMap::new()))
+    }
+
+    /// Runs `write` and ends the body with the trailers that it returns. If `write` fails, the
+    /// body ends with an error, so that the client can detect that it is incomplete.
+    pub(crate) fn write_with_trailers<E: From<io::Error>>(
+        mut self,
+        write: impl FnOnce(&mut dyn Write) -> Result<HeaderMap, E>,
+    ) -> Result<(), E> {
+        let outcome = write(&mut self).and_then(|trailers| {
+            self.flush()?;
+            if !trailers.is_empty() {
+                self.send(Ok(Frame::trailers(trailers)))?;
+            }
+            Ok(())
+        });
+        if outcome.is_err() {
+            let _ = self.send(Err(io::ErrorKind::Other.into()));
+        }
+        outcome
+    }
+
+    /// Fails once the body is dropped, which means that the client disconnected.
+    fn send(&self, frame: io::Result<Frame<Bytes>>) -> io::Result<()> {
+        let sent = self.frames.blocking_send(frame);
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for BodyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    /// Sends the buffered bytes as one chunk.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let chunk = self.buffer.split().freeze();
+        self.send(Ok(Frame::data(chunk)))
+    }
+}
+
+/// A body as a blocking reader. Another task receives the body and sends its chunks. Reading
+/// blocks until a chunk arrives, so use it only on blocking threads.
+pub(crate) struct BodyReader {
+    chunks: mpsc::Receiver<io::Result<Bytes>>,
+    chunk: Bytes,
+}
+
+impl BodyReader {
+    pub(crate) fn new(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self {
+            chunks,
+            chunk: Bytes::new(),
+        }
+    }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(chunk) => self.chunk = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let bytes = self.chunk.split_to(self.chunk.len().min(buffer.len()));
+        if let Some(target) = buffer.get_mut(..bytes.len()) {
+            target.copy_from_slice(&bytes);
+        }
+        Ok(bytes.len())
+    }
+}

@@ -1,0 +1,81 @@
+//! Responses with the statuses 200, 204 and 304, and the error for 412.
+
+use std::time::SystemTime;
+
+use httpdate::HttpDate;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, VARY,
+};
+use hyper::{Response, StatusCode};
+
+use crate::http::body::Body;
+use crate::http::error::ApiError;
+use crate::http::etag::etag;
+use crate::http::header::{JSON, header_value};
+use crate::store::{Error, Revision, Stat};
+
+/// Shared caches must not store a user's document. A private cache may store it, but must
+/// revalidate it before each use, which the ETag makes cheap.
+const PRIVATE_NO_CACHE: HeaderValue = HeaderValue::from_static("private, no-cache");
+const VARY_AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
+/// Maximum number of headers in a 200 without CORS: six from [`ok`], and Request-Id. Reserving
+/// them at once keeps the header map from growing while they are inserted.
+const OK_HEADERS: usize = 7;
+/// The response body for a namespace without a document.
+pub(crate) const EMPTY_DOCUMENT: &[u8] = b"{}";
+
+/// The error for an unmet precondition (412), with the current ETag if a document is stored.
+pub(crate) fn precondition_failed(current: Option<Revision>) -> Box<ApiError> {
+    Error::PreconditionFailed { current }.into()
+}
+
+pub(crate) fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// A 304 for the document with this revision.
+pub(crate) fn not_modified(current: Option<Revision>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    // RFC 9110 section 15.4.5 requires these headers if a 200 would have had them.
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, PRIVATE_NO_CACHE);
+    headers.insert(VARY, VARY_AUTHORIZATION);
+    if let Some(etag) = current.and_then(etag) {
+        headers.insert(ETAG, etag);
+    }
+    response
+}
+
+/// A 200 for a document. `stat` is `None` if none is stored. `body` is `None` for a HEAD
+/// request.
+pub(crate) fn ok(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
+    let is_head = body.is_none();
+    let mut response = Response::new(body.unwrap_or_else(Body::empty));
+    let headers = response.headers_mut();
+    headers.reserve(OK_HEADERS);
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, PRIVATE_NO_CACHE);
+    headers.insert(VARY, VARY_AUTHORIZATION);
+    // hyper derives Content-Length from the body, which a response to HEAD does not have.
+    if is_head {
+        let bytes = stat.map_or(EMPTY_DOCUMENT.len() as u64, |stat| stat.usage.bytes);
+        headers.insert(CONTENT_LENGTH, bytes.into());
+    }
+    if let Some(stat) = stat {
+        if let Some(etag) = etag(stat.revision) {
+            headers.insert(ETAG, etag);
+        }
+        if let Some(modified) = http_date(stat.modified) {
+            headers.insert(LAST_MODIFIED, modified);
+        }
+    }
+    response
+}
+
+/// The time as an HTTP date, truncated to seconds (RFC 9110 section 5.6.7).
+fn http_date(time: SystemTime) -> Option<HeaderValue> {
+    header_value(format_args!("{}", HttpDate::from(time)))
+}
