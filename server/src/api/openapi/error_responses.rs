@@ -126,7 +126,7 @@ fn headers(status: StatusCode) -> Map<String, Value> {
     let specific = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(("WWW-Authenticate", None)),
         StatusCode::METHOD_NOT_ALLOWED => Some(("Allow", None)),
-        StatusCode::PRECONDITION_FAILED => Some(("ETag", Some("ETag-of-what-is-stored"))),
+        StatusCode::PRECONDITION_FAILED => Some(("ETag", Some("ETag-if-stored"))),
         StatusCode::SERVICE_UNAVAILABLE => Some(("Retry-After", None)),
         _ => None,
     };
