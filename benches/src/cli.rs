@@ -5,12 +5,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::compare::{Plan, compare};
+use crate::compare::{ComparisonPlan, compare};
 use crate::contender::Contender;
 use crate::http::constant;
-use crate::play::{Outcome, Player};
+use crate::play::{PhaseResult, ScenarioRun};
 use crate::report::Report;
-use crate::scenario::{Extent, Topic};
+use crate::scenario::{Scenario, WorkloadSize};
 use crate::{Result, report};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -59,8 +59,13 @@ struct Compare {
     #[arg(long, value_enum, value_delimiter = ',')]
     contenders: Vec<Contender>,
     /// Only these scenarios
-    #[arg(long, value_enum, value_delimiter = ',')]
-    topics: Vec<Topic>,
+    #[arg(
+        long = "topics",
+        value_name = "SCENARIO",
+        value_enum,
+        value_delimiter = ','
+    )]
+    scenarios: Vec<Scenario>,
     /// Repetitions
     #[arg(long)]
     rounds: Option<u32>,
@@ -91,11 +96,11 @@ enum Form {
 struct Play {
     #[arg(long, value_enum)]
     contender: Contender,
-    #[arg(long, value_enum)]
-    topic: Topic,
+    #[arg(long = "topic", value_name = "SCENARIO", value_enum)]
+    scenario: Scenario,
     /// How much of it, as JSON; default: all
     #[arg(long)]
-    extent: Option<String>,
+    size: Option<String>,
     /// An empty folder, or one that is not there
     #[arg(long)]
     dir: PathBuf,
@@ -105,15 +110,15 @@ struct Play {
 }
 
 impl Play {
-    fn played(&self, play: impl FnOnce(&mut Player<'_>) -> Result<()>) -> Result<()> {
-        let extent = match &self.extent {
+    fn played(&self, play: impl FnOnce(&mut ScenarioRun<'_>) -> Result<()>) -> Result<()> {
+        let size = match &self.size {
             Some(text) => serde_json::from_str(text)?,
-            None => Extent::FULL,
+            None => WorkloadSize::FULL,
         };
-        play(&mut Player {
+        play(&mut ScenarioRun {
             contender: self.contender,
             dir: &self.dir,
-            extent,
+            size,
             prefd: self.prefd.as_deref(),
             tell: &mut tell,
         })
@@ -126,7 +131,7 @@ pub fn main() -> ExitCode {
         Command::Compare(Box::new(Compare {
             form: Form::Short,
             contenders: Vec::new(),
-            topics: Vec::new(),
+            scenarios: Vec::new(),
             rounds: None,
             scale: None,
             dir: ".".into(),
@@ -141,8 +146,8 @@ pub fn main() -> ExitCode {
             Report::read(&file).and_then(|report| write(&report, &out.unwrap_or(beside)))
         }
         Command::Play(options) => options.played(|player| {
-            player.play(options.topic)?;
-            if options.topic == Topic::Scale {
+            player.play(options.scenario)?;
+            if options.scenario == Scenario::Scale {
                 // To be killed, with the store open.
                 std::io::stdin().read_line(&mut String::new())?;
             }
@@ -161,7 +166,7 @@ pub fn main() -> ExitCode {
 }
 
 /// One line for each outcome, at once: whoever reads it may kill this process.
-fn tell(outcome: &Outcome) -> Result<()> {
+fn tell(outcome: &PhaseResult) -> Result<()> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, outcome)?;
     out.write_all(b"\n")?;
@@ -169,34 +174,34 @@ fn tell(outcome: &Outcome) -> Result<()> {
 }
 
 fn run(options: &Compare) -> Result<()> {
-    let (mut extent, topics, rounds) = match options.form {
-        Form::Full => (Extent::FULL, Topic::value_variants(), 3),
-        Form::Tiny => (Extent::TINY, Topic::value_variants(), 1),
+    let (mut size, scenarios, rounds) = match options.form {
+        Form::Full => (WorkloadSize::FULL, Scenario::value_variants(), 3),
+        Form::Tiny => (WorkloadSize::TINY, Scenario::value_variants(), 1),
         Form::Short => (
-            Extent::SHORT,
+            WorkloadSize::SHORT,
             &[
-                Topic::Durable,
-                Topic::Reads,
-                Topic::Churn,
-                Topic::Sizes,
-                Topic::Http,
+                Scenario::Durable,
+                Scenario::Reads,
+                Scenario::Churn,
+                Scenario::Sizes,
+                Scenario::Http,
             ][..],
             1,
         ),
     };
-    extent.scale = options.scale.unwrap_or(extent.scale);
+    size.scale = options.scale.unwrap_or(size.scale);
     let or = |given: &[Contender]| match given {
         [] => Contender::ALL.to_vec(),
         given => given.to_vec(),
     };
-    let plan = Plan {
+    let plan = ComparisonPlan {
         contenders: or(&options.contenders),
-        topics: if options.topics.is_empty() {
-            topics.to_vec()
+        scenarios: if options.scenarios.is_empty() {
+            scenarios.to_vec()
         } else {
-            options.topics.clone()
+            options.scenarios.clone()
         },
-        extent,
+        size,
         rounds: options.rounds.unwrap_or(rounds),
         dir: options.dir.clone(),
         prefd: options.prefd.clone(),

@@ -11,19 +11,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::Result;
 use crate::contender::Contender;
 use crate::measure::Machine;
-use crate::play::Outcome;
+use crate::play::PhaseResult;
 use crate::report::{Failure, Report};
-use crate::scenario::{BULK_MEMORY_BYTES, Extent, Topic};
+use crate::scenario::{BULK_MEMORY_BYTES, Scenario, WorkloadSize};
 use crate::syncs;
 
 /// What is to be compared.
-pub struct Plan {
+pub struct ComparisonPlan {
     /// The contenders.
     pub contenders: Vec<Contender>,
     /// The scenarios.
-    pub topics: Vec<Topic>,
+    pub scenarios: Vec<Scenario>,
     /// How much of each.
-    pub extent: Extent,
+    pub size: WorkloadSize,
     /// Repetitions of those that do not take long.
     pub rounds: u32,
     /// A folder on the disk that is measured: a temporary one is made in it.
@@ -33,7 +33,7 @@ pub struct Plan {
 }
 
 /// Runs all of it.
-pub fn compare(plan: &Plan) -> Result<Report> {
+pub fn compare(plan: &ComparisonPlan) -> Result<Report> {
     let scratch = tempfile::Builder::new()
         .prefix("prefd-bench-")
         .tempdir_in(&plan.dir)?;
@@ -43,12 +43,12 @@ pub fn compare(plan: &Plan) -> Result<Report> {
         "{elapsed_precise} {bar:40} {pos}/{len} {msg}",
     )?);
     bar.enable_steady_tick(std::time::Duration::from_millis(500));
-    for (round, topic, contender) in plays {
-        bar.set_message(format!("{} {topic:?}", contender.name()));
-        let stage = Stage {
+    for (round, scenario, contender) in plays {
+        bar.set_message(format!("{} {scenario:?}", contender.name()));
+        let stage = ScenarioProcess {
             contender,
-            topic,
-            extent: plan.extent,
+            scenario,
+            size: plan.size,
             dir: scratch.path().join("data"),
             prefd: plan.prefd.clone(),
         };
@@ -62,7 +62,7 @@ pub fn compare(plan: &Plan) -> Result<Report> {
             // The others go on: what one cannot do is a result as well.
             Err(error) => report.failures.push(Failure {
                 contender,
-                topic,
+                scenario,
                 round,
                 what: error.to_string(),
             }),
@@ -75,25 +75,26 @@ pub fn compare(plan: &Plan) -> Result<Report> {
 }
 
 /// Plays the durable puts once more, of those who came through them.
-fn count_syncs(plan: &Plan, scratch: &Path, report: &mut Report, bar: &ProgressBar) {
-    let counted = |topic: &&Topic| matches!(topic, Topic::Durable | Topic::Http);
-    for topic in plan.topics.iter().filter(counted) {
+fn count_syncs(plan: &ComparisonPlan, scratch: &Path, report: &mut Report, bar: &ProgressBar) {
+    let counted = |scenario: &&Scenario| matches!(scenario, Scenario::Durable | Scenario::Http);
+    for scenario in plan.scenarios.iter().filter(counted) {
         for contender in &plan.contenders {
-            let has_failed =
-                |failure: &Failure| failure.contender == *contender && failure.topic == *topic;
-            let puts = contender.plays(*topic) && contender.keeps_documents();
+            let has_failed = |failure: &Failure| {
+                failure.contender == *contender && failure.scenario == *scenario
+            };
+            let puts = contender.supports(*scenario) && contender.keeps_documents();
             if !puts || report.failures.iter().any(has_failed) {
                 continue;
             }
             bar.set_message(format!("{} syncs", contender.name()));
-            let stage = Stage {
+            let stage = ScenarioProcess {
                 contender: *contender,
-                topic: *topic,
-                extent: Extent {
-                    seconds: plan.extent.seconds.min(1.0),
+                scenario: *scenario,
+                size: WorkloadSize {
+                    seconds: plan.size.seconds.min(1.0),
                     http_seconds: 1,
                     puts_only: true,
-                    ..plan.extent
+                    ..plan.size
                 },
                 dir: scratch.join("data"),
                 prefd: plan.prefd.clone(),
@@ -102,7 +103,7 @@ fn count_syncs(plan: &Plan, scratch: &Path, report: &mut Report, bar: &ProgressB
                 Ok(counts) => report.syncs.extend(counts),
                 Err(error) => report.failures.push(Failure {
                     contender: *contender,
-                    topic: *topic,
+                    scenario: *scenario,
                     round: 0,
                     what: format!("its syncs could not be counted: {error}"),
                 }),
@@ -112,18 +113,18 @@ fn count_syncs(plan: &Plan, scratch: &Path, report: &mut Report, bar: &ProgressB
 }
 
 /// Who plays what, in which order: each round begins with another contender.
-fn plays(plan: &Plan) -> Vec<(u32, Topic, Contender)> {
+fn plays(plan: &ComparisonPlan) -> Vec<(u32, Scenario, Contender)> {
     let mut plays = Vec::new();
     for round in 0..plan.rounds.max(1) {
-        for topic in &plan.topics {
-            let once = matches!(topic, Topic::Bulk | Topic::Scale);
+        for scenario in &plan.scenarios {
+            let once = matches!(scenario, Scenario::Bulk | Scenario::Scale);
             if once && round > 0 {
                 continue;
             }
             let contenders = plan.contenders.iter().cycle().skip(round as usize);
             for contender in contenders.take(plan.contenders.len()) {
-                if contender.plays(*topic) {
-                    plays.push((round, *topic, *contender));
+                if contender.supports(*scenario) {
+                    plays.push((round, *scenario, *contender));
                 }
             }
         }
@@ -132,19 +133,19 @@ fn plays(plan: &Plan) -> Vec<(u32, Topic, Contender)> {
 }
 
 /// A contender, a scenario, and the folder it plays in.
-struct Stage {
+struct ScenarioProcess {
     contender: Contender,
-    topic: Topic,
-    extent: Extent,
+    scenario: Scenario,
+    size: WorkloadSize,
     dir: PathBuf,
     prefd: Option<PathBuf>,
 }
 
-impl Stage {
-    fn play(&self, bar: &ProgressBar) -> Result<Vec<Outcome>> {
-        let outcomes = match self.topic {
-            Topic::Scale => self.scale()?,
-            Topic::Bulk => {
+impl ScenarioProcess {
+    fn play(&self, bar: &ProgressBar) -> Result<Vec<PhaseResult>> {
+        let outcomes = match self.scenario {
+            Scenario::Scale => self.scale()?,
+            Scenario::Bulk => {
                 let (command, is_capped) = capped(BULK_MEMORY_BYTES);
                 if !is_capped {
                     bar.println("no control group to cap the memory with: not capped");
@@ -157,7 +158,7 @@ impl Stage {
     }
 
     /// Plays it as the last arguments of `command`.
-    fn run(&self, mut command: Command) -> Result<Vec<Outcome>> {
+    fn run(&self, mut command: Command) -> Result<Vec<PhaseResult>> {
         self.clear()?;
         self.arguments(&mut command, "play")?;
         let outcomes = finish(command.spawn()?)?;
@@ -166,7 +167,7 @@ impl Stage {
     }
 
     /// Loads, kills, opens again, closes and opens again.
-    fn scale(&self) -> Result<Vec<Outcome>> {
+    fn scale(&self) -> Result<Vec<PhaseResult>> {
         self.clear()?;
         let mut command = Command::new("env");
         self.arguments(&mut command, "play")?;
@@ -195,9 +196,9 @@ impl Stage {
             .arg("--contender")
             .arg(value_name(&self.contender)?)
             .arg("--topic")
-            .arg(value_name(&self.topic)?)
-            .arg("--extent")
-            .arg(serde_json::to_string(&self.extent)?)
+            .arg(value_name(&self.scenario)?)
+            .arg("--size")
+            .arg(serde_json::to_string(&self.size)?)
             .arg("--dir")
             .arg(&self.dir)
             .stdin(Stdio::null())
@@ -224,12 +225,12 @@ fn value_name(value: &impl clap::ValueEnum) -> Result<String> {
     Ok(value.get_name().to_owned())
 }
 
-fn finish(mut child: Child) -> Result<Vec<Outcome>> {
+fn finish(mut child: Child) -> Result<Vec<PhaseResult>> {
     let stdout = child.stdout.take().ok_or("no output")?;
     let outcomes = BufReader::new(stdout)
         .lines()
         .map(|line| Ok(serde_json::from_str(&line?)?))
-        .collect::<Result<Vec<Outcome>>>();
+        .collect::<Result<Vec<PhaseResult>>>();
     let mut complaint = String::new();
     if let Some(mut stderr) = child.stderr.take() {
         stderr.read_to_string(&mut complaint)?;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Topic;
+use crate::scenario::Scenario;
 
 /// An engine or a server under test.
 #[derive(
@@ -79,13 +79,13 @@ impl Contender {
     }
 
     /// Whether it takes part in a scenario.
-    pub fn plays(self, topic: Topic) -> bool {
+    pub fn supports(self, scenario: Scenario) -> bool {
         match self {
             Self::Prefd => true,
-            Self::Hyper | Self::Nginx | Self::Webdis => topic == Topic::Http,
+            Self::Hyper | Self::Nginx | Self::Webdis => scenario == Scenario::Http,
             // It has nothing to open again, and no memory of its own to speak of.
-            Self::Bare => !matches!(topic, Topic::Http | Topic::Scale),
-            _ => topic != Topic::Http,
+            Self::Bare => !matches!(scenario, Scenario::Http | Scenario::Scale),
+            _ => scenario != Scenario::Http,
         }
     }
 
@@ -180,14 +180,14 @@ mod tests {
 
     #[test]
     fn servers_play_http_and_engines_play_the_rest() {
-        let who = |topic| {
+        let who = |scenario| {
             let all = Contender::value_variants().iter().copied();
-            all.filter(|c| c.plays(topic)).collect::<Vec<_>>()
+            all.filter(|c| c.supports(scenario)).collect::<Vec<_>>()
         };
-        assert_eq!(who(Topic::Http), [Prefd, Hyper, Nginx, Webdis]);
-        assert!(who(Topic::Durable).contains(&Bare));
-        assert!(!who(Topic::Scale).contains(&Bare));
-        assert!(!who(Topic::Scale).contains(&Webdis));
+        assert_eq!(who(Scenario::Http), [Prefd, Hyper, Nginx, Webdis]);
+        assert!(who(Scenario::Durable).contains(&Bare));
+        assert!(!who(Scenario::Scale).contains(&Bare));
+        assert!(!who(Scenario::Scale).contains(&Webdis));
     }
 
     #[test]

@@ -51,13 +51,13 @@ impl Key {
 }
 
 /// Documents of one length.
-pub struct Documents {
+pub struct DocumentGenerator {
     bodies: Vec<Vec<u8>>,
     next: usize,
     stamp: u64,
 }
 
-impl Documents {
+impl DocumentGenerator {
     /// Of `bytes` bytes each, at least 64. `seed` sets one thread's apart from another's.
     pub fn new(bytes: usize, seed: u64) -> Self {
         let variety = (MAX_VARIETY_BYTES / bytes.max(1)).clamp(1, VARIETY);
@@ -70,7 +70,7 @@ impl Documents {
     }
 
     /// The next one.
-    pub fn next_one(&mut self) -> &[u8] {
+    pub fn next_document(&mut self) -> &[u8] {
         self.stamp += 1;
         self.next = (self.next + 1) % self.bodies.len();
         let body = &mut self.bodies[self.next];
@@ -124,10 +124,10 @@ mod tests {
     #[test]
     fn documents_are_json_of_their_length_and_differ() {
         for bytes in [64, 100, 300, 1024, 65_536] {
-            let mut documents = Documents::new(bytes, 7);
-            let first = documents.next_one().to_vec();
+            let mut documents = DocumentGenerator::new(bytes, 7);
+            let first = documents.next_document().to_vec();
             for _ in 0..40 {
-                let next = documents.next_one();
+                let next = documents.next_document();
                 assert_eq!(next.len(), bytes);
                 assert_ne!(next, first);
                 serde_json::from_slice::<serde_json::Value>(next).unwrap();

@@ -31,13 +31,13 @@ use jsonwebtoken::Algorithm;
 
 use crate::Result;
 use crate::contender::Contender;
-use crate::documents::Documents;
-use crate::play::{Done, Meter, Player};
+use crate::documents::DocumentGenerator;
+use crate::play::{PhaseTiming, ResourceMeter, ScenarioRun};
 use crate::scenario::{
     DOCUMENTS, GET_CONNECTIONS, LARGE_BYTES, LARGE_GET_CONNECTIONS, PUT_CONNECTIONS, VALUE_BYTES,
 };
-use client::Upload;
-use requests::{Act, Requests};
+use client::LargeDocument;
+use requests::{RequestMethod, RequestSet};
 use server::Server;
 
 /// Servers that are started to find out how long that takes.
@@ -50,7 +50,7 @@ const BODIES: usize = 16;
 /// Longest latency that is told apart, in nanoseconds.
 const MAX_LATENCY: u64 = 600_000_000_000;
 
-impl Player<'_> {
+impl ScenarioRun<'_> {
     /// Plays the scenario.
     pub(crate) fn http(&mut self) -> Result<()> {
         std::fs::create_dir_all(self.dir)?;
@@ -60,13 +60,13 @@ impl Player<'_> {
         } else {
             Vec::new()
         };
-        if !self.extent.puts_only {
+        if !self.size.puts_only {
             self.small_gets(&many)?;
         }
         if self.contender.keeps_documents() {
             self.small_puts(many)?;
         }
-        if self.extent.puts_only {
+        if self.size.puts_only {
             return Ok(());
         }
         if self.contender != Contender::Hyper {
@@ -84,9 +84,14 @@ impl Player<'_> {
         let server = self.start(Some(1))?;
         let body = bodies(VALUE_BYTES, 1);
         let one = |algorithm| tokens::sign(algorithm, 1);
-        let hot = Requests::new(self.contender, Act::Get, one(Algorithm::RS256)?, body);
+        let hot = RequestSet::new(
+            self.contender,
+            RequestMethod::Get,
+            one(Algorithm::RS256)?,
+            body,
+        );
         let body = bodies(VALUE_BYTES, BODIES);
-        let spread = Requests::new(self.contender, Act::Get, many.to_vec(), body);
+        let spread = RequestSet::new(self.contender, RequestMethod::Get, many.to_vec(), body);
         // The hot document last: it is one of the others, too, with the same text.
         server.keep(&spread)?;
         server.keep(&hot)?;
@@ -106,13 +111,13 @@ impl Player<'_> {
     fn small_puts(&mut self, many: Vec<String>) -> Result<()> {
         let server = self.start(None)?;
         let body = bodies(VALUE_BYTES, BODIES);
-        let puts = Requests::new(self.contender, Act::Put, many, body);
+        let puts = RequestSet::new(self.contender, RequestMethod::Put, many, body);
         for connections in PUT_CONNECTIONS {
             let plural = if *connections == 1 { "" } else { "s" };
             let name = format!("HTTP durable PUT 1 KiB, {connections} connection{plural}, ES256");
             self.load(&server, &name, *connections, &puts)?;
         }
-        let is_left_out = self.extent.short || self.extent.puts_only;
+        let is_left_out = self.size.short || self.size.puts_only;
         if self.contender != Contender::Prefd || is_left_out {
             return Ok(());
         }
@@ -124,15 +129,15 @@ impl Player<'_> {
     fn large(&mut self) -> Result<()> {
         let server = self.start(None)?;
         let body = bodies(LARGE_BYTES, 1);
-        let get = Requests::new(
+        let get = RequestSet::new(
             self.contender,
-            Act::Get,
+            RequestMethod::Get,
             tokens::sign(Algorithm::RS256, 1)?,
             body,
         );
         server.keep(&get)?;
         if self.contender.keeps_documents() {
-            let put = get.to(Act::Put);
+            let put = get.to(RequestMethod::Put);
             self.load(&server, "HTTP durable PUT 10 MiB, 1 connection", 1, &put)?;
         }
         let name = format!("HTTP GET 10 MiB, {LARGE_GET_CONNECTIONS} connections");
@@ -152,8 +157,8 @@ impl Player<'_> {
             latencies.saturating_record(took.as_nanos() as u64);
             sum += took;
             if start == STARTS {
-                let done = Done::new(STARTS, sum.as_secs_f64(), &latencies);
-                let meter = Meter::of(server.roots()?)?;
+                let done = PhaseTiming::new(STARTS, sum.as_secs_f64(), &latencies);
+                let meter = ResourceMeter::of(server.roots()?)?;
                 self.outcome("HTTP start, empty", 0, done, &meter)?;
             }
         }
@@ -162,16 +167,16 @@ impl Player<'_> {
 
     fn uploads(&mut self) -> Result<()> {
         let server = self.start(None)?;
-        let upload = Upload::new(UPLOAD_KEYS, self.extent.upload_value_bytes);
+        let upload = LargeDocument::new(UPLOAD_KEYS, self.size.upload_value_bytes);
         let tokens = tokens::sign(Algorithm::ES256, UPLOADS)?;
-        let puts = Requests::new(self.contender, Act::Put, tokens, Vec::new());
+        let puts = RequestSet::new(self.contender, RequestMethod::Put, tokens, Vec::new());
         let mut latencies = Histogram::new_with_bounds(1, MAX_LATENCY, 3)?;
-        let meter = Meter::of(server.roots()?)?;
+        let meter = ResourceMeter::of(server.roots()?)?;
         let began = Instant::now();
         for took in client::upload(server.address(), &puts, &upload)? {
             latencies.saturating_record(took.as_nanos() as u64);
         }
-        let done = Done::new(UPLOADS, began.elapsed().as_secs_f64(), &latencies);
+        let done = PhaseTiming::new(UPLOADS, began.elapsed().as_secs_f64(), &latencies);
         let name = format!("HTTP {UPLOADS} PUTs of 100 MB at once");
         self.outcome(&name, upload.len(), done, &meter)
     }
@@ -198,12 +203,12 @@ impl Player<'_> {
         server: &Server,
         name: &str,
         connections: usize,
-        requests: &Requests,
+        requests: &RequestSet,
     ) -> Result<()> {
-        let files = wrk::Files::of(requests)?;
-        let seconds = self.extent.http_seconds;
+        let files = wrk::WrkInput::of(requests)?;
+        let seconds = self.size.http_seconds;
         crate::syncs::mark_begin();
-        let meter = Meter::of(server.roots()?)?;
+        let meter = ResourceMeter::of(server.roots()?)?;
         let done = files.run(server.address(), connections, seconds)?;
         self.outcome(name, requests.body_bytes(), done, &meter)?;
         crate::syncs::mark_end();
@@ -212,7 +217,7 @@ impl Player<'_> {
 }
 
 fn bodies(bytes: usize, count: usize) -> Vec<bytes::Bytes> {
-    let mut documents = Documents::new(bytes, 1);
-    let mut body = || bytes::Bytes::copy_from_slice(documents.next_one());
+    let mut documents = DocumentGenerator::new(bytes, 1);
+    let mut body = || bytes::Bytes::copy_from_slice(documents.next_document());
     (0..count).map(|_| body()).collect()
 }

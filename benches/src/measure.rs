@@ -11,14 +11,14 @@ use crate::Result;
 
 /// The counters of processes.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Counters {
+pub struct ResourceUsage {
     /// Seconds of the processor, user and system.
     pub cpu_seconds: f64,
     /// Bytes that they have caused to be written to the disk.
     pub written_bytes: u64,
 }
 
-impl Counters {
+impl ResourceUsage {
     /// Those of these processes together, as they stand, with what those of their
     /// children used that have ended: the kernel adds that up itself (of `io` as well).
     pub fn of(pids: &[i32]) -> Result<Self> {
@@ -48,7 +48,7 @@ impl Counters {
 
 /// Memory of processes, in bytes. What they share is counted for each.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Memory {
+pub struct MemoryUsage {
     /// What is resident.
     pub resident: u64,
     /// Of that what is no page of a file (which the kernel takes back when it wants).
@@ -57,7 +57,7 @@ pub struct Memory {
     pub peak: u64,
 }
 
-impl Memory {
+impl MemoryUsage {
     /// That of these processes together, as it stands.
     pub fn of(pids: &[i32]) -> Result<Self> {
         let bytes = |kib: Option<u64>| kib.unwrap_or(0) * 1024;
@@ -184,8 +184,8 @@ mod tests {
         let this = this().unwrap();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pids = tree(&[this]).unwrap();
-        let alone = Memory::of(&[this]).unwrap();
-        let both = Memory::of(&pids).unwrap();
+        let alone = MemoryUsage::of(&[this]).unwrap();
+        let both = MemoryUsage::of(&pids).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(pids.contains(&i32::try_from(child.id()).unwrap()));
@@ -198,7 +198,7 @@ mod tests {
         let mut child = Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        assert_eq!(Counters::of(&[pid]).unwrap().written_bytes, 0);
-        assert_eq!(Memory::of(&[pid]).unwrap().resident, 0);
+        assert_eq!(ResourceUsage::of(&[pid]).unwrap().written_bytes, 0);
+        assert_eq!(MemoryUsage::of(&[pid]).unwrap().resident, 0);
     }
 }

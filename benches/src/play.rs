@@ -11,19 +11,19 @@ use crate::contender::Contender;
 use crate::documents::Key;
 use crate::measure;
 use crate::scenario::{
-    BULK_SECONDS, CACHE_BYTES, DOCUMENTS, Extent, LARGE_CACHE_BYTES, MIX_THREADS, SIZES,
-    SMALL_VALUE_BYTES, THREADS, Topic, VALUE_BYTES, WRITERS,
+    BULK_SECONDS, CACHE_BYTES, DOCUMENTS, LARGE_CACHE_BYTES, MIX_THREADS, SIZES, SMALL_VALUE_BYTES,
+    Scenario, THREADS, VALUE_BYTES, WRITERS, WorkloadSize,
 };
-use crate::stores::{Options, Store};
-pub use outcome::Outcome;
-pub(crate) use outcome::{Done, Meter};
-use phase::{Act, Draw, Phase, Run, Until, run};
+use crate::stores::{Store, StoreOptions};
+pub use outcome::PhaseResult;
+pub(crate) use outcome::{PhaseTiming, ResourceMeter};
+use phase::{KeyDistribution, Operation, Phase, Run, StopCondition, run};
 
 /// Seconds of a phase that ends by itself.
 const FOREVER: f64 = 1e9;
 
-fn options(cache_bytes: u64, value_bytes: usize, durable: bool) -> Options {
-    Options {
+fn options(cache_bytes: u64, value_bytes: usize, durable: bool) -> StoreOptions {
+    StoreOptions {
         cache_bytes,
         value_bytes,
         durable,
@@ -32,37 +32,37 @@ fn options(cache_bytes: u64, value_bytes: usize, durable: bool) -> Options {
 
 /// Plays scenarios with one contender in a folder of its own, and hands each outcome to
 /// `tell`.
-pub struct Player<'a> {
+pub struct ScenarioRun<'a> {
     /// The contender.
     pub contender: Contender,
     /// The folder.
     pub dir: &'a Path,
     /// How much of each scenario.
-    pub extent: Extent,
+    pub size: WorkloadSize,
     /// The server's binary; where it is `None`, the one beside this program.
     pub prefd: Option<&'a Path>,
     /// Where the outcomes go.
-    pub tell: &'a mut dyn FnMut(&Outcome) -> Result<()>,
+    pub tell: &'a mut dyn FnMut(&PhaseResult) -> Result<()>,
 }
 
-impl Player<'_> {
+impl ScenarioRun<'_> {
     /// Plays a scenario. The folder must be empty, or not there.
-    pub fn play(&mut self, topic: Topic) -> Result<()> {
-        match topic {
-            Topic::Durable => self.durable(),
-            Topic::Reads => self.reads(),
-            Topic::Churn => self.churn(),
-            Topic::Sizes => self.sizes(),
-            Topic::Bulk => self.bulk(),
-            Topic::Scale => self.scale(),
-            Topic::Http => self.http(),
+    pub fn play(&mut self, scenario: Scenario) -> Result<()> {
+        match scenario {
+            Scenario::Durable => self.durable(),
+            Scenario::Reads => self.reads(),
+            Scenario::Churn => self.churn(),
+            Scenario::Sizes => self.sizes(),
+            Scenario::Bulk => self.bulk(),
+            Scenario::Scale => self.scale(),
+            Scenario::Http => self.http(),
         }
     }
 
-    /// Opens the store that [`Topic::Scale`] has left, reads its documents for a while,
+    /// Opens the store that [`Scenario::Scale`] has left, reads its documents for a while,
     /// and closes it. `after` says how the process ended that wrote it.
     pub fn reopen(&mut self, after: &str) -> Result<()> {
-        let meter = Meter::of_this()?;
+        let meter = ResourceMeter::of_this()?;
         let began = Instant::now();
         let store = self.open(CACHE_BYTES, SMALL_VALUE_BYTES, false)?;
         let mut key = Key::default();
@@ -72,16 +72,16 @@ impl Player<'_> {
         }
         let opened = Run::of_one(began.elapsed())?;
         let name = format!("open, to the first document, after {after}");
-        let all_bytes = SMALL_VALUE_BYTES * self.extent.scale as usize;
+        let all_bytes = SMALL_VALUE_BYTES * self.size.scale as usize;
         self.outcome(&name, all_bytes, opened.done(), &meter)?;
         let get = Phase {
             name: &format!("get of small documents, after {after}"),
-            act: Act::Get,
-            draw: Draw::Uniform,
-            documents: self.extent.scale,
+            operation: Operation::Get,
+            distribution: KeyDistribution::Uniform,
+            documents: self.size.scale,
             value_bytes: SMALL_VALUE_BYTES,
             threads: THREADS,
-            until: Until::Seconds(self.extent.seconds),
+            until: StopCondition::Seconds(self.size.seconds),
         };
         self.phase(&*store, &get)?;
         if store.catch_up(&key)? {
@@ -100,7 +100,7 @@ impl Player<'_> {
     fn durable(&mut self) -> Result<()> {
         let store = self.open(CACHE_BYTES, VALUE_BYTES, true)?;
         for threads in WRITERS {
-            if self.extent.short && *threads == 16 {
+            if self.size.short && *threads == 16 {
                 continue;
             }
             let plural = if *threads == 1 { "" } else { "s" };
@@ -108,12 +108,12 @@ impl Player<'_> {
                 &*store,
                 &Phase {
                     name: &format!("durable put, {threads} writer{plural}"),
-                    act: Act::Put,
-                    draw: Draw::Uniform,
+                    operation: Operation::Put,
+                    distribution: KeyDistribution::Uniform,
                     documents: DOCUMENTS,
                     value_bytes: VALUE_BYTES,
                     threads: *threads,
-                    until: Until::Seconds(self.extent.seconds),
+                    until: StopCondition::Seconds(self.size.seconds),
                 },
             )?;
         }
@@ -121,42 +121,45 @@ impl Player<'_> {
     }
 
     fn reads(&mut self) -> Result<()> {
-        let documents = self.extent.reads;
+        let documents = self.size.reads;
         let store = self.open(LARGE_CACHE_BYTES, VALUE_BYTES, false)?;
-        let get = |name, draw| Phase {
+        let get = |name, distribution| Phase {
             name,
-            act: Act::Get,
-            draw,
+            operation: Operation::Get,
+            distribution,
             documents,
             value_bytes: VALUE_BYTES,
             threads: THREADS,
-            until: Until::Seconds(self.extent.seconds),
+            until: StopCondition::Seconds(self.size.seconds),
         };
         let burst = Phase {
-            act: Act::Put,
-            until: Until::Done(documents, FOREVER),
-            ..get("put without sync, a burst", Draw::Each)
+            operation: Operation::Put,
+            until: StopCondition::Operations(documents, FOREVER),
+            ..get("put without sync, a burst", KeyDistribution::Sequential)
         };
         // Fills the caches, and what is behind with its work has time for it.
         let warm = Phase {
-            until: Until::Done(documents, FOREVER),
-            ..get("", Draw::Each)
+            until: StopCondition::Operations(documents, FOREVER),
+            ..get("", KeyDistribution::Sequential)
         };
-        let uniform = get("get, hot, uniform", Draw::Uniform);
-        let zipf = get("get, hot, zipf", Draw::Zipf);
-        let small = get("get, little cache, uniform", Draw::Uniform);
-        let small_zipf = get("get, little cache, zipf", Draw::Zipf);
-        let cold = get("get, from the disk, uniform", Draw::Uniform);
+        let uniform = get("get, hot, uniform", KeyDistribution::Uniform);
+        let zipf = get("get, hot, zipf", KeyDistribution::Zipf);
+        let small = get("get, little cache, uniform", KeyDistribution::Uniform);
+        let small_zipf = get("get, little cache, zipf", KeyDistribution::Zipf);
+        let cold = get("get, from the disk, uniform", KeyDistribution::Uniform);
         let mix = Phase {
-            act: Act::Both,
+            operation: Operation::Mixed,
             threads: MIX_THREADS,
-            ..get("half gets, half durable puts, 16 threads", Draw::Uniform)
+            ..get(
+                "half gets, half durable puts, 16 threads",
+                KeyDistribution::Uniform,
+            )
         };
         self.phase(&*store, &burst)?;
         store.sync()?;
         self.phase(&*store, &warm)?;
         self.phase(&*store, &uniform)?;
-        if !self.extent.short {
+        if !self.size.short {
             self.phase(&*store, &zipf)?;
         }
         store.close()?;
@@ -170,11 +173,11 @@ impl Player<'_> {
         let store = self.open(little, VALUE_BYTES, false)?;
         self.phase(&*store, &warm)?;
         self.phase(&*store, &small)?;
-        if !self.extent.short {
+        if !self.size.short {
             self.phase(&*store, &small_zipf)?;
         }
         store.close()?;
-        if self.extent.short {
+        if self.size.short {
             return Ok(());
         }
         if measure::drop_page_cache() {
@@ -193,12 +196,12 @@ impl Player<'_> {
             &*store,
             &Phase {
                 name: "churn",
-                act: Act::Put,
-                draw: Draw::Each,
+                operation: Operation::Put,
+                distribution: KeyDistribution::Sequential,
                 documents: DOCUMENTS,
                 value_bytes: VALUE_BYTES,
                 threads: THREADS,
-                until: Until::Done(DOCUMENTS * self.extent.rounds, FOREVER),
+                until: StopCondition::Operations(DOCUMENTS * self.size.rounds, FOREVER),
             },
         )?;
         store.close()
@@ -206,27 +209,27 @@ impl Player<'_> {
 
     fn sizes(&mut self) -> Result<()> {
         for (name, value_bytes, documents) in SIZES {
-            if self.extent.short && *value_bytes < 10 << 20 {
+            if self.size.short && *value_bytes < 10 << 20 {
                 continue;
             }
             let store = self.open(CACHE_BYTES, *value_bytes, true)?;
             // From the first document on, so that what is read was written.
             let put = Phase {
                 name: &format!("durable put, {name}"),
-                act: Act::Put,
-                draw: Draw::Each,
+                operation: Operation::Put,
+                distribution: KeyDistribution::Sequential,
                 documents: *documents,
                 value_bytes: *value_bytes,
                 threads: 1,
-                until: Until::Seconds(self.extent.seconds),
+                until: StopCondition::Seconds(self.size.seconds),
             };
             let done = self.phase(&*store, &put)?;
             let get = Phase {
                 name: &format!("get, {name}"),
-                act: Act::Get,
-                draw: Draw::Uniform,
+                operation: Operation::Get,
+                distribution: KeyDistribution::Uniform,
                 documents: done.min(*documents),
-                until: Until::Seconds(self.extent.seconds / 2.0),
+                until: StopCondition::Seconds(self.size.seconds / 2.0),
                 ..put
             };
             self.phase(&*store, &get)?;
@@ -240,12 +243,12 @@ impl Player<'_> {
         let store = self.open(CACHE_BYTES, VALUE_BYTES, false)?;
         let bulk = Phase {
             name: "put without sync, 2 M documents, 512 MiB of memory",
-            act: Act::Put,
-            draw: Draw::Each,
-            documents: self.extent.bulk,
+            operation: Operation::Put,
+            distribution: KeyDistribution::Sequential,
+            documents: self.size.bulk,
             value_bytes: VALUE_BYTES,
             threads: THREADS,
-            until: Until::Done(self.extent.bulk, BULK_SECONDS),
+            until: StopCondition::Operations(self.size.bulk, BULK_SECONDS),
         };
         self.phase(&*store, &bulk)?;
         store.close()
@@ -256,14 +259,14 @@ impl Player<'_> {
         let store = self.open(CACHE_BYTES, SMALL_VALUE_BYTES, false)?;
         let load = Phase {
             name: "load of small documents",
-            act: Act::Put,
-            draw: Draw::Each,
-            documents: self.extent.scale,
+            operation: Operation::Put,
+            distribution: KeyDistribution::Sequential,
+            documents: self.size.scale,
             value_bytes: SMALL_VALUE_BYTES,
             threads: THREADS,
-            until: Until::Done(self.extent.scale, FOREVER),
+            until: StopCondition::Operations(self.size.scale, FOREVER),
         };
-        let meter = Meter::of_this()?;
+        let meter = ResourceMeter::of_this()?;
         let run = run(&*store, &load)?;
         // Whoever is told may kill this process at once.
         store.sync()?;
@@ -274,7 +277,7 @@ impl Player<'_> {
     /// Plays a phase, and tells what it came to, if it has a name. How many operations
     /// it was.
     fn phase(&mut self, store: &dyn Store, phase: &Phase<'_>) -> Result<u64> {
-        let meter = Meter::of_this()?;
+        let meter = ResourceMeter::of_this()?;
         let run = run(store, phase)?;
         if !phase.name.is_empty() {
             self.outcome(phase.name, phase.value_bytes, run.done(), &meter)?;
@@ -287,8 +290,8 @@ impl Player<'_> {
         &mut self,
         phase: &str,
         bytes: usize,
-        done: Done,
-        meter: &Meter,
+        done: PhaseTiming,
+        meter: &ResourceMeter,
     ) -> Result<()> {
         let outcome = meter.outcome(self.contender, phase, bytes, done, self.dir)?;
         (self.tell)(&outcome)

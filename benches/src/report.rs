@@ -14,21 +14,21 @@ pub use plot::plots;
 pub use table::markdown;
 
 use crate::Result;
-use crate::compare::Plan;
+use crate::compare::ComparisonPlan;
 use crate::contender::Contender;
 use crate::measure::Machine;
-use crate::play::Outcome;
-use crate::scenario::Topic;
-use crate::syncs::Syncs;
+use crate::play::PhaseResult;
+use crate::scenario::Scenario;
+use crate::syncs::SyncCounts;
 
 /// All that one comparison has measured.
 pub struct Report {
     /// Where, and with which versions.
-    pub setting: Setting,
+    pub metadata: ReportMetadata,
     /// What every phase of every run came to.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<PhaseResult>,
     /// How often durable puts sync.
-    pub syncs: Vec<Syncs>,
+    pub syncs: Vec<SyncCounts>,
     /// What could not be played to its end.
     pub failures: Vec<Failure>,
 }
@@ -39,7 +39,8 @@ pub struct Failure {
     /// The contender.
     pub contender: Contender,
     /// The scenario.
-    pub topic: Topic,
+    #[serde(rename = "topic")]
+    pub scenario: Scenario,
     /// Which repetition.
     pub round: u32,
     /// What it said.
@@ -48,18 +49,18 @@ pub struct Failure {
 
 /// What must be known to make sense of the figures.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Setting {
+pub struct ReportMetadata {
     /// The machine.
     pub machine: Machine,
     /// Repetitions.
     pub rounds: u32,
     /// The contenders' versions, and what a durable and a plain put is to each.
-    pub contenders: BTreeMap<Contender, Modes>,
+    pub contenders: BTreeMap<Contender, ContenderInfo>,
 }
 
 /// A contender's version and modes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Modes {
+pub struct ContenderInfo {
     /// The crate, and its version.
     pub version: String,
     /// See [`Contender::durable_mode`].
@@ -71,16 +72,16 @@ pub struct Modes {
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line {
-    Setting(Setting),
-    Outcome(Outcome),
-    Syncs(Syncs),
+enum ReportLine {
+    Setting(ReportMetadata),
+    Outcome(PhaseResult),
+    Syncs(SyncCounts),
     Failure(Failure),
 }
 
 /// A figure over the rounds.
 #[derive(Debug, Clone, Copy)]
-struct Spread {
+struct FigureSummary {
     min: f64,
     median: f64,
     max: f64,
@@ -88,19 +89,22 @@ struct Spread {
 
 impl Report {
     /// Nothing yet.
-    pub fn new(machine: Machine, plan: &Plan) -> Self {
+    pub fn new(machine: Machine, plan: &ComparisonPlan) -> Self {
         let modes = |contender: &Contender| {
-            let modes = Modes {
+            let modes = ContenderInfo {
                 version: contender.version(),
                 durable: contender.durable_mode().to_owned(),
                 plain: contender.plain_mode().to_owned(),
             };
             (*contender, modes)
         };
-        let plays =
-            |contender: &&Contender| plan.topics.iter().any(|topic| contender.plays(*topic));
+        let plays = |contender: &&Contender| {
+            plan.scenarios
+                .iter()
+                .any(|scenario| contender.supports(*scenario))
+        };
         Self {
-            setting: Setting {
+            metadata: ReportMetadata {
                 machine,
                 rounds: plan.rounds,
                 contenders: plan.contenders.iter().filter(plays).map(modes).collect(),
@@ -117,14 +121,14 @@ impl Report {
         let (mut outcomes, mut syncs, mut failures) = (Vec::new(), Vec::new(), Vec::new());
         for line in BufReader::new(std::fs::File::open(path)?).lines() {
             match serde_json::from_str(&line?)? {
-                Line::Setting(line) => setting = Some(line),
-                Line::Outcome(line) => outcomes.push(line),
-                Line::Syncs(line) => syncs.push(line),
-                Line::Failure(line) => failures.push(line),
+                ReportLine::Setting(line) => setting = Some(line),
+                ReportLine::Outcome(line) => outcomes.push(line),
+                ReportLine::Syncs(line) => syncs.push(line),
+                ReportLine::Failure(line) => failures.push(line),
             }
         }
         Ok(Self {
-            setting: setting.ok_or("the first line, on the machine, is missing")?,
+            metadata: setting.ok_or("the first line, on the machine, is missing")?,
             outcomes,
             syncs,
             failures,
@@ -134,10 +138,10 @@ impl Report {
     /// Writes a line of JSON for each thing that was measured.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut file = BufWriter::new(std::fs::File::create(path)?);
-        let setting = Line::Setting(self.setting.clone());
-        let outcomes = self.outcomes.iter().cloned().map(Line::Outcome);
-        let syncs = self.syncs.iter().cloned().map(Line::Syncs);
-        let failures = self.failures.iter().cloned().map(Line::Failure);
+        let setting = ReportLine::Setting(self.metadata.clone());
+        let outcomes = self.outcomes.iter().cloned().map(ReportLine::Outcome);
+        let syncs = self.syncs.iter().cloned().map(ReportLine::Syncs);
+        let failures = self.failures.iter().cloned().map(ReportLine::Failure);
         let lines = std::iter::once(setting).chain(outcomes).chain(syncs);
         for line in lines.chain(failures) {
             serde_json::to_writer(&mut file, &line)?;
@@ -147,7 +151,7 @@ impl Report {
     }
 
     fn contenders(&self) -> impl Iterator<Item = Contender> + '_ {
-        self.setting.contenders.keys().copied()
+        self.metadata.contenders.keys().copied()
     }
 
     /// The phases, in the order in which they were played.
@@ -161,12 +165,12 @@ impl Report {
         phases
     }
 
-    fn spread(
+    fn summary(
         &self,
         contender: Contender,
         phase: &str,
-        figure: impl Fn(&Outcome) -> f64,
-    ) -> Option<Spread> {
+        figure: impl Fn(&PhaseResult) -> f64,
+    ) -> Option<FigureSummary> {
         let mut figures: Vec<f64> = self
             .outcomes
             .iter()
@@ -174,7 +178,7 @@ impl Report {
             .map(figure)
             .collect();
         figures.sort_by(f64::total_cmp);
-        Some(Spread {
+        Some(FigureSummary {
             min: *figures.first()?,
             median: figures[figures.len() / 2],
             max: *figures.last()?,
@@ -182,7 +186,10 @@ impl Report {
     }
 
     fn throughput(&self, contender: Contender, phase: &str) -> Option<f64> {
-        Some(self.spread(contender, phase, Outcome::throughput)?.median)
+        Some(
+            self.summary(contender, phase, PhaseResult::throughput)?
+                .median,
+        )
     }
 }
 
@@ -191,10 +198,10 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
-    use crate::scenario::Extent;
+    use crate::scenario::WorkloadSize;
 
-    fn outcome(contender: Contender, phase: &str, operations: u64) -> Outcome {
-        Outcome {
+    fn outcome(contender: Contender, phase: &str, operations: u64) -> PhaseResult {
+        PhaseResult {
             contender,
             phase: phase.to_owned(),
             round: 0,
@@ -215,10 +222,10 @@ mod tests {
     }
 
     fn report() -> Report {
-        let plan = Plan {
+        let plan = ComparisonPlan {
             contenders: Contender::value_variants().to_vec(),
-            topics: vec![Topic::Durable, Topic::Http],
-            extent: Extent::TINY,
+            scenarios: vec![Scenario::Durable, Scenario::Http],
+            size: WorkloadSize::TINY,
             rounds: 1,
             dir: ".".into(),
             prefd: None,

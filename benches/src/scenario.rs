@@ -10,7 +10,7 @@ const MIB: usize = 1024 * KIB;
 /// What a scenario is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Topic {
+pub enum Scenario {
     /// Durable puts of 1 KiB over 10,000 documents, by one writer and by many.
     Durable,
     /// A burst of puts without sync, then reads of what was put: hot, with little cache,
@@ -31,20 +31,20 @@ pub enum Topic {
 
 /// How much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Extent {
+pub struct WorkloadSize {
     /// Seconds that a phase takes which is not a number of operations.
     pub seconds: f64,
-    /// Documents of [`Topic::Reads`].
+    /// Documents of [`Scenario::Reads`].
     pub reads: u64,
-    /// Rounds of [`Topic::Churn`].
+    /// Rounds of [`Scenario::Churn`].
     pub rounds: u64,
-    /// Documents of [`Topic::Bulk`].
+    /// Documents of [`Scenario::Bulk`].
     pub bulk: u64,
-    /// Documents of [`Topic::Scale`].
+    /// Documents of [`Scenario::Scale`].
     pub scale: u64,
-    /// Seconds of a phase of [`Topic::Http`]: wrk takes whole ones.
+    /// Seconds of a phase of [`Scenario::Http`]: wrk takes whole ones.
     pub http_seconds: u64,
-    /// Bytes of each value of the many large puts of [`Topic::Http`].
+    /// Bytes of each value of the many large puts of [`Scenario::Http`].
     pub upload_value_bytes: usize,
     /// Whether only durable puts are played, so that their syncs can be counted.
     pub puts_only: bool,
@@ -52,7 +52,7 @@ pub struct Extent {
     pub short: bool,
 }
 
-impl Extent {
+impl WorkloadSize {
     /// All of it.
     pub const FULL: Self = Self {
         seconds: 2.0,
@@ -95,15 +95,15 @@ impl Extent {
 pub const VALUE_BYTES: usize = KIB;
 /// Documents that durable puts and churn go over, and namespaces of requests.
 pub const DOCUMENTS: u64 = 10_000;
-/// Of [`Topic::Scale`].
+/// Of [`Scenario::Scale`].
 pub const SMALL_VALUE_BYTES: usize = 300;
 /// The cache that every engine gets, but where a phase says otherwise.
 pub const CACHE_BYTES: u64 = 64 * MIB as u64;
-/// A cache that holds all of [`Topic::Reads`].
+/// A cache that holds all of [`Scenario::Reads`].
 pub const LARGE_CACHE_BYTES: u64 = 512 * MIB as u64;
-/// What [`Topic::Bulk`] may take of memory, the page cache included.
+/// What [`Scenario::Bulk`] may take of memory, the page cache included.
 pub const BULK_MEMORY_BYTES: u64 = 512 * MIB as u64;
-/// Longer than this [`Topic::Bulk`] does not go on, however much is missing.
+/// Longer than this [`Scenario::Bulk`] does not go on, however much is missing.
 pub const BULK_SECONDS: f64 = 60.0;
 /// Writers of durable puts, in the order of the phases.
 pub const WRITERS: &[usize] = &[1, 16, 64];
@@ -111,7 +111,7 @@ pub const WRITERS: &[usize] = &[1, 16, 64];
 pub const THREADS: usize = 2;
 /// Threads of the mix.
 pub const MIX_THREADS: usize = 16;
-/// The lengths of [`Topic::Sizes`], and how many documents of each there are.
+/// The lengths of [`Scenario::Sizes`], and how many documents of each there are.
 pub const SIZES: &[(&str, usize, u64)] = &[
     ("100 B", 100, 10_000),
     ("1 KiB", KIB, 10_000),
@@ -119,7 +119,7 @@ pub const SIZES: &[(&str, usize, u64)] = &[
     ("1 MiB", MIB, 64),
     ("10 MiB", 10 * MIB, 8),
 ];
-/// The large document of [`Topic::Http`].
+/// The large document of [`Scenario::Http`].
 pub const LARGE_BYTES: usize = 10 * MIB;
 /// Connections of gets over HTTP.
 pub const GET_CONNECTIONS: usize = 32;

@@ -28,7 +28,7 @@ use crate::documents::Key;
 
 /// How a store is to be opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct StoreOptions {
     /// Memory for the engine's cache of what was read, in bytes.
     pub cache_bytes: u64,
     /// Bytes of a document: engines that keep large values apart are told to.
@@ -68,7 +68,7 @@ pub trait Session {
 
 impl Contender {
     /// Opens a store in a folder, which is made where it is missing.
-    pub fn open(self, dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+    pub fn open(self, dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
         std::fs::create_dir_all(dir)?;
         match self {
             Self::Prefd => prefd::open(dir, options),
@@ -93,7 +93,7 @@ impl Contender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Topic;
+    use crate::scenario::Scenario;
 
     fn read(session: &mut dyn Session, key: &Key) -> Option<Vec<u8>> {
         let mut document = Vec::new();
@@ -103,11 +103,13 @@ mod tests {
 
     #[test]
     fn every_engine_replaces_reads_back_and_keeps() {
-        let engines = Contender::ALL.iter().filter(|c| c.plays(Topic::Durable));
+        let engines = Contender::ALL
+            .iter()
+            .filter(|c| c.supports(Scenario::Durable));
         for engine in engines {
             for durable in [false, true] {
                 let dir = tempfile::tempdir_in(".").unwrap();
-                let options = Options {
+                let options = StoreOptions {
                     cache_bytes: 1 << 20,
                     value_bytes: 100,
                     durable,

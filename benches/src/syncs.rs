@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::contender::Contender;
-use crate::play::Outcome;
+use crate::play::PhaseResult;
 
 /// Opened, in vain, where a phase begins and ends: that shows in the trace.
 const BEGIN: &str = "/prefd-bench-begins";
@@ -28,7 +28,7 @@ pub fn mark_end() {
 
 /// What was counted in one phase.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Syncs {
+pub struct SyncCounts {
     /// The contender.
     pub contender: Contender,
     /// The phase.
@@ -40,7 +40,7 @@ pub struct Syncs {
     pub calls: BTreeMap<String, u64>,
 }
 
-impl Syncs {
+impl SyncCounts {
     /// Calls that wait for the disk's own cache, for each put.
     pub fn for_each_put(&self) -> f64 {
         let calls: u64 = self
@@ -57,9 +57,9 @@ impl Syncs {
 /// the process that plays them as the last arguments of a command. Nothing is counted
 /// where there is no strace.
 pub fn count(
-    child: impl FnOnce(Command) -> Result<Vec<Outcome>>,
+    child: impl FnOnce(Command) -> Result<Vec<PhaseResult>>,
     scratch: &Path,
-) -> Result<Vec<Syncs>> {
+) -> Result<Vec<SyncCounts>> {
     let found = Command::new("strace")
         .arg("-V")
         .stdout(Stdio::null())
@@ -84,7 +84,7 @@ pub fn count(
     Ok(outcomes
         .into_iter()
         .zip(phases)
-        .map(|(outcome, calls)| Syncs {
+        .map(|(outcome, calls)| SyncCounts {
             contender: outcome.contender,
             phase: outcome.phase,
             puts: outcome.operations,
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(phases.len(), 1);
         let found: Vec<_> = phases[0].iter().map(|(n, c)| (n.as_str(), *c)).collect();
         assert_eq!(found, expected);
-        let syncs = Syncs {
+        let syncs = SyncCounts {
             contender: Contender::Lmdb,
             phase: String::new(),
             puts: 3,

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::Request;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::requests::{Act, Requests, Target};
+use super::requests::{RequestMethod, RequestSet, RequestTarget};
 use crate::Result;
 use crate::contender::Contender;
 
@@ -28,7 +28,7 @@ use crate::contender::Contender;
 const CONNECTIONS: usize = 16;
 /// What a server may take for all that it is sent.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Pieces of a large value.
+/// Length of the pieces of a large value.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// webdis writes an answer that nobody waits for any more to whichever connection has
@@ -37,16 +37,16 @@ const PIECE_BYTES: usize = 64 * 1024;
 const WEBDIS_ATTEMPTS: u32 = 20;
 const WEBDIS_PAUSE: Duration = Duration::from_millis(100);
 
-type Queue = Arc<Mutex<VecDeque<Request<Pieces>>>>;
+type RequestQueue = Arc<Mutex<VecDeque<Request<ChunkedBody>>>>;
 
 /// A body, in pieces that may be shared with other bodies.
 #[derive(Clone, Default)]
-struct Pieces {
+struct ChunkedBody {
     left: VecDeque<Bytes>,
     bytes: u64,
 }
 
-impl Pieces {
+impl ChunkedBody {
     fn push(&mut self, piece: Bytes) {
         self.bytes += piece.len() as u64;
         self.left.push_back(piece);
@@ -59,7 +59,7 @@ impl Pieces {
     }
 }
 
-impl Body for Pieces {
+impl Body for ChunkedBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -82,12 +82,12 @@ impl Body for Pieces {
 }
 
 /// A document of many keys with long values.
-pub(super) struct Upload(Pieces);
+pub(super) struct LargeDocument(ChunkedBody);
 
-impl Upload {
+impl LargeDocument {
     pub(super) fn new(keys: usize, value_bytes: usize) -> Self {
         let piece = Bytes::from(vec![b'x'; PIECE_BYTES]);
-        let mut pieces = Pieces::default();
+        let mut pieces = ChunkedBody::default();
         for key in 0..keys {
             let opening = if key == 0 { "{" } else { "\"," };
             pieces.push(format!("{opening}\"key-{key}\":\"").into());
@@ -109,10 +109,15 @@ impl Upload {
 }
 
 /// Puts the documents of all targets.
-pub(super) fn put(address: SocketAddr, puts: &Requests) -> Result<()> {
-    let bodies = puts
-        .documents()
-        .map(|(target, document)| request(address, Act::Put, target, Pieces::of(document.clone())));
+pub(super) fn put(address: SocketAddr, puts: &RequestSet) -> Result<()> {
+    let bodies = puts.documents().map(|(target, document)| {
+        request(
+            address,
+            RequestMethod::Put,
+            target,
+            ChunkedBody::of(document.clone()),
+        )
+    });
     let queue = bodies.collect::<Result<VecDeque<_>>>()?;
     block_on(send_all(address, CONNECTIONS, queue))?;
     Ok(())
@@ -122,18 +127,18 @@ pub(super) fn put(address: SocketAddr, puts: &Requests) -> Result<()> {
 /// long each took.
 pub(super) fn upload(
     address: SocketAddr,
-    puts: &Requests,
-    upload: &Upload,
+    puts: &RequestSet,
+    upload: &LargeDocument,
 ) -> Result<Vec<Duration>> {
     let targets = puts.targets.iter();
     let queue = targets
-        .map(|target| request(address, Act::Put, target, upload.0.clone()))
+        .map(|target| request(address, RequestMethod::Put, target, upload.0.clone()))
         .collect::<Result<VecDeque<_>>>()?;
     block_on(send_all(address, queue.len(), queue))
 }
 
 /// Gets the first target's document, and compares it.
-pub(super) fn check(address: SocketAddr, requests: &Requests) -> Result<()> {
+pub(super) fn check(address: SocketAddr, requests: &RequestSet) -> Result<()> {
     let attempts = match requests.contender {
         Contender::Webdis => WEBDIS_ATTEMPTS,
         _ => 1,
@@ -149,12 +154,12 @@ pub(super) fn check(address: SocketAddr, requests: &Requests) -> Result<()> {
     checked
 }
 
-fn check_once(address: SocketAddr, requests: &Requests) -> Result<()> {
-    let gets = requests.to(Act::Get);
+fn check_once(address: SocketAddr, requests: &RequestSet) -> Result<()> {
+    let gets = requests.to(RequestMethod::Get);
     let Some((target, document)) = gets.documents().next() else {
         return Ok(());
     };
-    let get = request(address, Act::Get, target, Pieces::default())?;
+    let get = request(address, RequestMethod::Get, target, ChunkedBody::default())?;
     let found = block_on(async {
         let mut connection = connect(address).await?;
         answer(&mut connection, get).await
@@ -169,23 +174,20 @@ fn check_once(address: SocketAddr, requests: &Requests) -> Result<()> {
 
 fn request(
     address: SocketAddr,
-    act: Act,
-    target: &Target,
-    body: Pieces,
-) -> Result<Request<Pieces>> {
-    let method = match act {
-        Act::Get => Method::GET,
-        Act::Put => Method::PUT,
+    method: RequestMethod,
+    target: &RequestTarget,
+    body: ChunkedBody,
+) -> Result<Request<ChunkedBody>> {
+    let request = match method {
+        RequestMethod::Get => Request::get(&target.path),
+        RequestMethod::Put => Request::put(&target.path),
     };
-    let request = Request::builder()
-        .method(method)
-        .uri(&target.path)
+    let mut request = request
         .header(HOST, address.to_string())
         .header(AUTHORIZATION, format!("Bearer {}", target.token));
-    let request = match act {
-        Act::Get => request,
-        Act::Put => request.header(CONTENT_TYPE, "application/json"),
-    };
+    if method == RequestMethod::Put {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
     Ok(request.body(body)?)
 }
 
@@ -200,9 +202,9 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 async fn send_all(
     address: SocketAddr,
     connections: usize,
-    queue: VecDeque<Request<Pieces>>,
+    queue: VecDeque<Request<ChunkedBody>>,
 ) -> Result<Vec<Duration>> {
-    let queue: Queue = Arc::new(Mutex::new(queue));
+    let queue: RequestQueue = Arc::new(Mutex::new(queue));
     let mut senders = JoinSet::new();
     for _ in 0..connections {
         senders.spawn(send(address, Arc::clone(&queue)));
@@ -214,7 +216,7 @@ async fn send_all(
     Ok(took)
 }
 
-async fn send(address: SocketAddr, queue: Queue) -> Result<Vec<Duration>> {
+async fn send(address: SocketAddr, queue: RequestQueue) -> Result<Vec<Duration>> {
     let next = || {
         let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.pop_front()
@@ -229,7 +231,7 @@ async fn send(address: SocketAddr, queue: Queue) -> Result<Vec<Duration>> {
     Ok(took)
 }
 
-async fn connect(address: SocketAddr) -> Result<http1::SendRequest<Pieces>> {
+async fn connect(address: SocketAddr) -> Result<http1::SendRequest<ChunkedBody>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -240,8 +242,8 @@ async fn connect(address: SocketAddr) -> Result<http1::SendRequest<Pieces>> {
 
 /// The body of an answer, which must be a success.
 async fn answer(
-    connection: &mut http1::SendRequest<Pieces>,
-    request: Request<Pieces>,
+    connection: &mut http1::SendRequest<ChunkedBody>,
+    request: Request<ChunkedBody>,
 ) -> Result<Bytes> {
     let what = format!("{} {}", request.method(), request.uri());
     connection.ready().await?;
@@ -261,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_upload_is_json_of_its_length_with_values_of_theirs() {
-        let upload = Upload::new(3, 2 * PIECE_BYTES + 7);
+        let upload = LargeDocument::new(3, 2 * PIECE_BYTES + 7);
         let whole: Vec<u8> = upload.0.left.iter().flatten().copied().collect();
         assert_eq!(whole.len(), upload.len());
         let document: serde_json::Value = serde_json::from_slice(&whole).unwrap();

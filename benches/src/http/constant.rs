@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Result;
-use crate::documents::Documents;
+use crate::documents::DocumentGenerator;
 use crate::scenario::VALUE_BYTES;
 
 /// The verb of this program that runs it.
@@ -33,7 +33,7 @@ pub(super) fn command() -> Result<Command> {
 /// Says where it listens, and serves until it is killed, by one thread beside the one
 /// that accepts: so does prefd with one worker.
 pub(crate) fn serve() -> Result<()> {
-    let document = Bytes::copy_from_slice(Documents::new(VALUE_BYTES, 1).next_one());
+    let document = Bytes::copy_from_slice(DocumentGenerator::new(VALUE_BYTES, 1).next_document());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -7,13 +7,16 @@ use std::process::Command;
 
 use procfs::process::Process;
 
-use super::requests::Requests;
-use super::server::{Program, free_address};
+use super::requests::RequestSet;
+use super::server::{ServerProcess, free_address};
 use crate::Result;
 
 const DOCUMENTS: &str = "documents";
 
-pub(super) fn start(dir: &Path, workers: Option<usize>) -> Result<(SocketAddr, Vec<Program>)> {
+pub(super) fn start(
+    dir: &Path,
+    workers: Option<usize>,
+) -> Result<(SocketAddr, Vec<ServerProcess>)> {
     let address = free_address()?;
     std::fs::create_dir(dir.join(DOCUMENTS))?;
     std::fs::write(dir.join("nginx.conf"), configuration(address, workers)?)?;
@@ -23,7 +26,7 @@ pub(super) fn start(dir: &Path, workers: Option<usize>) -> Result<(SocketAddr, V
         .arg(dir)
         // Else it begins by opening the system's log.
         .args(["-e", "error.log", "-c", "nginx.conf"]);
-    let mut program = Program::start(&mut command, dir)?;
+    let mut program = ServerProcess::start(&mut command, dir)?;
     program.wait_for(address)?;
     Ok((address, vec![program]))
 }
@@ -62,7 +65,7 @@ server {{ listen {address}; root {DOCUMENTS}; }}
 }
 
 /// Writes the files.
-pub(super) fn keep(dir: &Path, gets: &Requests) -> Result<()> {
+pub(super) fn keep(dir: &Path, gets: &RequestSet) -> Result<()> {
     for (target, document) in gets.documents() {
         let path = target.path.trim_start_matches('/');
         std::fs::write(dir.join(DOCUMENTS).join(path), document)?;

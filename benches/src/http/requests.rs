@@ -7,42 +7,42 @@ use crate::documents::Key;
 
 /// What a request is to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Act {
+pub(super) enum RequestMethod {
     Get,
     Put,
 }
 
 /// One user's request.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Target {
+pub(super) struct RequestTarget {
     pub(super) path: String,
     pub(super) token: String,
 }
 
-/// Requests of one kind.
-pub(super) struct Requests {
+/// Requests with one method for many users.
+pub(super) struct RequestSet {
     pub(super) contender: Contender,
-    pub(super) act: Act,
-    pub(super) targets: Vec<Target>,
+    pub(super) method: RequestMethod,
+    pub(super) targets: Vec<RequestTarget>,
     /// What the targets put, or find, each the next one and then the first again.
     pub(super) bodies: Vec<Bytes>,
 }
 
-impl Requests {
+impl RequestSet {
     /// A request for each token: the first is that of user 0, and so on.
     pub(super) fn new(
         contender: Contender,
-        act: Act,
+        method: RequestMethod,
         tokens: Vec<String>,
         bodies: Vec<Bytes>,
     ) -> Self {
-        let targets = (0..).zip(tokens).map(|(user, token)| Target {
-            path: path(contender, act, user),
+        let targets = (0..).zip(tokens).map(|(user, token)| RequestTarget {
+            path: path(contender, method, user),
             token,
         });
         Self {
             contender,
-            act,
+            method,
             targets: targets.collect(),
             bodies,
         }
@@ -50,17 +50,22 @@ impl Requests {
 
     /// The same with other tokens.
     pub(super) fn with_tokens(&self, tokens: Vec<String>) -> Self {
-        Self::new(self.contender, self.act, tokens, self.bodies.clone())
+        Self::new(self.contender, self.method, tokens, self.bodies.clone())
     }
 
     /// The same targets, to do something else with.
-    pub(super) fn to(&self, act: Act) -> Self {
+    pub(super) fn to(&self, method: RequestMethod) -> Self {
         let tokens = self.targets.iter().map(|target| target.token.clone());
-        Self::new(self.contender, act, tokens.collect(), self.bodies.clone())
+        Self::new(
+            self.contender,
+            method,
+            tokens.collect(),
+            self.bodies.clone(),
+        )
     }
 
     /// The document of each target.
-    pub(super) fn documents(&self) -> impl Iterator<Item = (&Target, &Bytes)> {
+    pub(super) fn documents(&self) -> impl Iterator<Item = (&RequestTarget, &Bytes)> {
         self.targets.iter().zip(self.bodies.iter().cycle())
     }
 
@@ -71,12 +76,12 @@ impl Requests {
 }
 
 /// Where a server has a user's document.
-fn path(contender: Contender, act: Act, user: u64) -> String {
+fn path(contender: Contender, method: RequestMethod, user: u64) -> String {
     let mut key = Key::default();
     key.set(user);
-    match (contender, act) {
-        (Contender::Webdis, Act::Get) => format!("/GET/{}.txt", key.user()),
-        (Contender::Webdis, Act::Put) => format!("/SET/{}", key.user()),
+    match (contender, method) {
+        (Contender::Webdis, RequestMethod::Get) => format!("/GET/{}.txt", key.user()),
+        (Contender::Webdis, RequestMethod::Put) => format!("/SET/{}", key.user()),
         (Contender::Prefd, _) => format!("/user/2025-1/preferences/{}", key.client()),
         _ => format!("/{}.json", key.user()),
     }
@@ -90,12 +95,12 @@ mod tests {
     fn a_target_puts_and_gets_the_same_document() {
         let tokens: Vec<String> = (0..5).map(|n| format!("t{n}")).collect();
         let bodies = vec![Bytes::from_static(b"{}"), Bytes::from_static(b"[]")];
-        let puts = Requests::new(Contender::Webdis, Act::Put, tokens, bodies);
-        let gets = puts.to(Act::Get);
+        let puts = RequestSet::new(Contender::Webdis, RequestMethod::Put, tokens, bodies);
+        let gets = puts.to(RequestMethod::Get);
         assert_eq!(puts.targets[3].path, "/SET/user-000000000003");
         assert_eq!(gets.targets[3].path, "/GET/user-000000000003.txt");
         assert_eq!(gets.targets[3].token, "t3");
-        let of = |requests: &Requests| {
+        let of = |requests: &RequestSet| {
             let bodies = requests.documents().map(|(_, body)| body.clone());
             bodies.collect::<Vec<_>>()
         };

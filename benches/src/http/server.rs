@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::requests::{Act, Requests};
+use super::requests::{RequestMethod, RequestSet};
 use super::{client, constant, nginx, prefd, webdis};
 use crate::contender::Contender;
 use crate::{Result, measure};
@@ -30,7 +30,7 @@ pub(super) struct Server {
     address: SocketAddr,
     dir: PathBuf,
     /// Those that need others first.
-    programs: Vec<Program>,
+    programs: Vec<ServerProcess>,
 }
 
 impl Server {
@@ -64,23 +64,23 @@ impl Server {
 
     /// Its processes, without those that they have started.
     pub(super) fn roots(&self) -> Result<Vec<i32>> {
-        self.programs.iter().map(Program::pid).collect()
+        self.programs.iter().map(ServerProcess::pid).collect()
     }
 
     /// Has it keep the documents that gets are to find.
-    pub(super) fn keep(&self, gets: &Requests) -> Result<()> {
+    pub(super) fn keep(&self, gets: &RequestSet) -> Result<()> {
         match self.contender {
             Contender::Hyper => {}
             Contender::Nginx => nginx::keep(&self.dir, gets)?,
-            _ => client::put(self.address, &gets.to(Act::Put))?,
+            _ => client::put(self.address, &gets.to(RequestMethod::Put))?,
         }
         client::check(self.address, gets)
     }
 }
 
 /// A program that says itself where it listens.
-fn announced(mut command: Command, dir: &Path) -> Result<(SocketAddr, Vec<Program>)> {
-    let mut program = Program::start(command.stdout(Stdio::piped()), dir)?;
+fn announced(mut command: Command, dir: &Path) -> Result<(SocketAddr, Vec<ServerProcess>)> {
+    let mut program = ServerProcess::start(command.stdout(Stdio::piped()), dir)?;
     let stdout = program.child.stdout.as_mut().ok_or("no output")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
@@ -104,14 +104,14 @@ pub(super) fn not_installed(
 }
 
 /// A process that ends when this is dropped.
-pub(super) struct Program {
+pub(super) struct ServerProcess {
     name: String,
     child: Child,
     /// What it says besides.
     log: PathBuf,
 }
 
-impl Program {
+impl ServerProcess {
     /// Starts it. What it has to complain of goes to a file of the folder, and so does
     /// what it says, unless the command has a use for that.
     pub(super) fn start(command: &mut Command, dir: &Path) -> Result<Self> {
@@ -166,7 +166,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for ServerProcess {
     /// Asked first: nginx's master has a process to end, too.
     fn drop(&mut self) {
         let Ok(root) = self.pid() else {
@@ -192,13 +192,13 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_what_ends_says_why() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = Program::start(&mut Command::new("no-such-program"), dir.path());
+        let missing = ServerProcess::start(&mut Command::new("no-such-program"), dir.path());
         let error = missing.err().unwrap().to_string();
         assert!(error.contains(HOW_TO_INSTALL), "{error}");
 
         let mut command = Command::new("sh");
         command.args(["-c", "echo no luck today >&2"]);
-        let mut program = Program::start(&mut command, dir.path()).unwrap();
+        let mut program = ServerProcess::start(&mut command, dir.path()).unwrap();
         let error = program.wait_for(free_address().unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "sh ended at once: no luck today");
     }
@@ -208,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "trap 'kill $!; exit' TERM; sleep 60 & wait"]);
-        let program = Program::start(&mut command, dir.path()).unwrap();
+        let program = ServerProcess::start(&mut command, dir.path()).unwrap();
         let root = program.pid().unwrap();
         let mut pids = Vec::new();
         while pids.len() < 2 {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::server::{Program, free_address};
+use super::server::{ServerProcess, free_address};
 use crate::Result;
 use crate::scenario::LARGE_BYTES;
 
@@ -15,7 +15,10 @@ const MAX_REQUEST_BYTES: usize = 2 * LARGE_BYTES;
 /// It says errors only.
 const VERBOSITY: u8 = 0;
 
-pub(super) fn start(dir: &Path, workers: Option<usize>) -> Result<(SocketAddr, Vec<Program>)> {
+pub(super) fn start(
+    dir: &Path,
+    workers: Option<usize>,
+) -> Result<(SocketAddr, Vec<ServerProcess>)> {
     let below = free_address()?;
     let data = dir.join("redis");
     std::fs::create_dir(&data)?;
@@ -28,7 +31,7 @@ pub(super) fn start(dir: &Path, workers: Option<usize>) -> Result<(SocketAddr, V
         .args(["--appendonly", "yes", "--appendfsync", "always"])
         .args(["--save", "", "--daemonize", "no"])
         .args(["--logfile", "redis.log"]);
-    let mut redis = Program::start(&mut command, dir)?;
+    let mut redis = ServerProcess::start(&mut command, dir)?;
     redis.wait_for(below)?;
 
     let address = free_address()?;
@@ -50,7 +53,7 @@ pub(super) fn start(dir: &Path, workers: Option<usize>) -> Result<(SocketAddr, V
     std::fs::write(dir.join(name), serde_json::to_vec_pretty(&configuration)?)?;
     // It makes a log where it is started, whatever the configuration says.
     let mut command = Command::new("webdis");
-    let mut webdis = Program::start(command.arg(name).current_dir(dir), dir)?;
+    let mut webdis = ServerProcess::start(command.arg(name).current_dir(dir), dir)?;
     webdis.wait_for(address)?;
     Ok((address, vec![webdis, redis]))
 }

@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 
-use super::requests::{Act, Requests};
+use super::requests::{RequestMethod, RequestSet};
 use super::server::not_installed;
 use crate::Result;
-use crate::play::Done;
+use crate::play::PhaseTiming;
 
 /// What a request may take: far longer than any does that is not stuck.
 const TIMEOUT: &str = "30s";
@@ -32,23 +32,23 @@ pub(super) fn find() -> Result<()> {
 }
 
 /// What wrk is to send, where its script finds it.
-pub(super) struct Files {
+pub(super) struct WrkInput {
     script: NamedTempFile,
     method: &'static str,
     targets: NamedTempFile,
     bodies: NamedTempFile,
 }
 
-impl Files {
-    pub(super) fn of(requests: &Requests) -> Result<Self> {
+impl WrkInput {
+    pub(super) fn of(requests: &RequestSet) -> Result<Self> {
         let targets = requests
             .targets
             .iter()
             .map(|target| format!("{} {}\n", target.path, target.token));
-        let (method, bodies) = match requests.act {
-            Act::Get => ("GET", Vec::new()),
+        let (method, bodies) = match requests.method {
+            RequestMethod::Get => ("GET", Vec::new()),
             // They have no line break in them.
-            Act::Put => ("PUT", requests.bodies.join(&b'\n')),
+            RequestMethod::Put => ("PUT", requests.bodies.join(&b'\n')),
         };
         Ok(Self {
             script: file(SCRIPT.as_bytes())?,
@@ -64,7 +64,7 @@ impl Files {
         address: SocketAddr,
         connections: usize,
         seconds: u64,
-    ) -> Result<Done> {
+    ) -> Result<PhaseTiming> {
         let output = Command::new("wrk")
             .args(["-t1", "--timeout", TIMEOUT])
             .arg(format!("-c{connections}"))
@@ -82,7 +82,7 @@ impl Files {
             let complaint = String::from_utf8_lossy(&output.stderr);
             return Err(format!("wrk: {} ({})", complaint.trim(), output.status).into());
         };
-        serde_json::from_str::<Answers>(line)?.done()
+        serde_json::from_str::<WrkSummary>(line)?.done()
     }
 }
 
@@ -94,23 +94,23 @@ fn file(bytes: &[u8]) -> Result<NamedTempFile> {
 
 /// What the script says at the end.
 #[derive(Debug, Deserialize)]
-struct Answers {
+struct WrkSummary {
     requests: u64,
     duration_us: u64,
     connect: u64,
     read: u64,
     write: u64,
     timeout: u64,
-    /// Answers of 400 and more.
+    /// Responses with a status of 400 or above.
     status: u64,
     p50_us: u64,
     p99_us: u64,
     p999_us: u64,
 }
 
-impl Answers {
+impl WrkSummary {
     /// Unless something went wrong: refusals can be faster than what was asked for.
-    fn done(&self) -> Result<Done> {
+    fn done(&self) -> Result<PhaseTiming> {
         let errors = self.connect + self.read + self.write + self.timeout + self.status;
         if errors > 0 || self.requests == 0 {
             return Err(format!(
@@ -120,7 +120,7 @@ impl Answers {
             )
             .into());
         }
-        Ok(Done {
+        Ok(PhaseTiming {
             operations: self.requests,
             seconds: self.duration_us as f64 / 1e6,
             p50_us: self.p50_us as f64,
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn answers_become_figures_and_errors_become_an_error() {
-        let mut answers: Answers = serde_json::from_str(SAID).unwrap();
+        let mut answers: WrkSummary = serde_json::from_str(SAID).unwrap();
         let done = answers.done().unwrap();
         assert_eq!(done.operations, 52_340);
         assert!((done.seconds - 1.1002).abs() < 1e-9);

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::contender::Contender;
-use crate::measure::{self, Counters, Memory};
+use crate::measure::{self, MemoryUsage, ResourceUsage};
 
 /// What a phase came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct PhaseResult {
     /// The contender.
     pub contender: Contender,
     /// The phase.
@@ -48,7 +48,7 @@ pub struct Outcome {
     pub folders: BTreeMap<String, u64>,
 }
 
-impl Outcome {
+impl PhaseResult {
     /// Seconds for one operation.
     pub fn seconds_each(&self) -> f64 {
         self.seconds / self.operations.max(1) as f64
@@ -62,7 +62,7 @@ impl Outcome {
 
 /// How much was done in a phase, and how fast.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Done {
+pub(crate) struct PhaseTiming {
     pub(crate) operations: u64,
     pub(crate) seconds: f64,
     pub(crate) p50_us: f64,
@@ -70,7 +70,7 @@ pub(crate) struct Done {
     pub(crate) p999_us: f64,
 }
 
-impl Done {
+impl PhaseTiming {
     /// `latencies` are in nanoseconds.
     pub(crate) fn new(operations: u64, seconds: f64, latencies: &Histogram<u64>) -> Self {
         let micros = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
@@ -85,16 +85,16 @@ impl Done {
 }
 
 /// What is measured in a phase, and what it had used before.
-pub(crate) struct Meter {
+pub(crate) struct ResourceMeter {
     /// Processes of which all descendants count.
     roots: Vec<i32>,
-    before: Counters,
+    before: ResourceUsage,
 }
 
-impl Meter {
+impl ResourceMeter {
     /// Of these processes and what they start, from now on.
     pub(crate) fn of(roots: Vec<i32>) -> Result<Self> {
-        let before = Counters::of(&measure::tree(&roots)?)?;
+        let before = ResourceUsage::of(&measure::tree(&roots)?)?;
         Ok(Self { roots, before })
     }
 
@@ -110,14 +110,14 @@ impl Meter {
         contender: Contender,
         phase: &str,
         bytes: usize,
-        done: Done,
+        done: PhaseTiming,
         dir: &Path,
-    ) -> Result<Outcome> {
+    ) -> Result<PhaseResult> {
         let pids = measure::tree(&self.roots)?;
-        let used = Counters::of(&pids)?.since(self.before);
-        let memory = Memory::of(&pids)?;
+        let used = ResourceUsage::of(&pids)?.since(self.before);
+        let memory = MemoryUsage::of(&pids)?;
         let (disk_bytes, folders) = measure::disk_bytes(dir)?;
-        Ok(Outcome {
+        Ok(PhaseResult {
             contender,
             phase: phase.to_owned(),
             round: 0,

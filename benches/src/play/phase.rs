@@ -10,15 +10,15 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
 use crate::Result;
-use crate::documents::{Documents, Key};
-use crate::play::Done;
+use crate::documents::{DocumentGenerator, Key};
+use crate::play::PhaseTiming;
 use crate::stores::{Session, Store};
 
 /// How keys are drawn.
 #[derive(Clone, Copy)]
-pub(super) enum Draw {
+pub(super) enum KeyDistribution {
     /// Each in turn, once.
-    Each,
+    Sequential,
     Uniform,
     /// Zipf of exponent 0.99: some documents far more often than others.
     Zipf,
@@ -26,29 +26,29 @@ pub(super) enum Draw {
 
 /// What a thread does over and over.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Act {
+pub(super) enum Operation {
     Put,
     Get,
     /// Either, as often.
-    Both,
+    Mixed,
 }
 
 /// When a phase ends.
 #[derive(Clone, Copy)]
-pub(super) enum Until {
+pub(super) enum StopCondition {
     Seconds(f64),
     /// After so many operations, or at last after these seconds.
-    Done(u64, f64),
+    Operations(u64, f64),
 }
 
 pub(super) struct Phase<'a> {
     pub(super) name: &'a str,
-    pub(super) act: Act,
-    pub(super) draw: Draw,
+    pub(super) operation: Operation,
+    pub(super) distribution: KeyDistribution,
     pub(super) documents: u64,
     pub(super) value_bytes: usize,
     pub(super) threads: usize,
-    pub(super) until: Until,
+    pub(super) until: StopCondition,
 }
 
 /// Of gets that take less than a microsecond only some are timed, or the clock would be
@@ -64,8 +64,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn done(&self) -> Done {
-        Done::new(self.operations, self.seconds, &self.latencies)
+    pub(super) fn done(&self) -> PhaseTiming {
+        PhaseTiming::new(self.operations, self.seconds, &self.latencies)
     }
 
     /// One operation, that took so long.
@@ -129,7 +129,7 @@ fn worker(
 /// A thread's own things.
 struct Worker<'a> {
     session: Box<dyn Session + 'a>,
-    documents: Documents,
+    documents: DocumentGenerator,
     random: SmallRng,
     zipf: Zipf<f64>,
     latencies: Histogram<u64>,
@@ -139,7 +139,7 @@ fn prepare<'a>(store: &'a dyn Store, phase: &Phase<'_>, thread: usize) -> Result
     let seed = thread as u64 + 1;
     Ok(Worker {
         session: store.session()?,
-        documents: Documents::new(phase.value_bytes, seed),
+        documents: DocumentGenerator::new(phase.value_bytes, seed),
         random: SmallRng::seed_from_u64(seed),
         zipf: Zipf::new(phase.documents as f64, 0.99)?,
         latencies: Histogram::new_with_bounds(1, MAX_LATENCY, 3)?,
@@ -149,25 +149,27 @@ fn prepare<'a>(store: &'a dyn Store, phase: &Phase<'_>, thread: usize) -> Result
 impl Worker<'_> {
     fn work(mut self, phase: &Phase<'_>, thread: usize) -> Result<(u64, Histogram<u64>)> {
         let (most, seconds) = match phase.until {
-            Until::Seconds(seconds) => (u64::MAX, seconds),
-            Until::Done(operations, seconds) => (operations / phase.threads as u64, seconds),
+            StopCondition::Seconds(seconds) => (u64::MAX, seconds),
+            StopCondition::Operations(operations, seconds) => {
+                (operations / phase.threads as u64, seconds)
+            }
         };
         let deadline = Instant::now() + Duration::from_secs_f64(seconds);
         let mut key = Key::default();
         let mut done = 0;
         while done < most {
-            key.set(self.draw(phase, thread, done));
-            let is_get = match phase.act {
-                Act::Get => true,
-                Act::Put => false,
-                Act::Both => self.random.random_bool(0.5),
+            key.set(self.next_key(phase, thread, done));
+            let is_get = match phase.operation {
+                Operation::Get => true,
+                Operation::Put => false,
+                Operation::Mixed => self.random.random_bool(0.5),
             };
             let is_timed = !is_get || done.is_multiple_of(TIMED_GETS);
             let began = is_timed.then(Instant::now);
             if is_get {
                 self.get(&key, phase.value_bytes)?;
             } else {
-                self.session.put(&key, self.documents.next_one())?;
+                self.session.put(&key, self.documents.next_document())?;
             }
             done += 1;
             if let Some(began) = began {
@@ -182,13 +184,13 @@ impl Worker<'_> {
         Ok((done, self.latencies))
     }
 
-    fn draw(&mut self, phase: &Phase<'_>, thread: usize, done: u64) -> u64 {
+    fn next_key(&mut self, phase: &Phase<'_>, thread: usize, done: u64) -> u64 {
         let n = phase.documents;
-        match phase.draw {
-            Draw::Each => (done * phase.threads as u64 + thread as u64) % n,
-            Draw::Uniform => self.random.random_range(0..n),
+        match phase.distribution {
+            KeyDistribution::Sequential => (done * phase.threads as u64 + thread as u64) % n,
+            KeyDistribution::Uniform => self.random.random_range(0..n),
             // Spread, so that those asked for often are no neighbours.
-            Draw::Zipf => {
+            KeyDistribution::Zipf => {
                 let rank = self.zipf.sample(&mut self.random) as u64;
                 rank.wrapping_mul(0x9E37_79B9_7F4A_7C15) % n
             }

@@ -2,61 +2,61 @@
 
 use std::fmt::Write;
 
-use super::{Report, Spread, targets};
+use super::{FigureSummary, Report, targets};
 use crate::contender::Contender;
-use crate::play::Outcome;
+use crate::play::PhaseResult;
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// What the names of phases begin with that servers play.
 const HTTP: &str = "HTTP ";
 
 /// A figure that a table shows for each phase and contender.
-struct Figure {
+struct Metric {
     title: &'static str,
-    of: fn(&Outcome) -> Option<f64>,
+    of: fn(&PhaseResult) -> Option<f64>,
 }
 
-const FIGURES: &[Figure] = &[
-    Figure {
+const METRICS: &[Metric] = &[
+    Metric {
         title: "Operations a second: median (least, most)",
         of: |o| (!is_opening(o)).then(|| o.throughput()),
     },
-    Figure {
+    Metric {
         title: "Seconds to open a store and read its first document, or to start a server",
         of: |o| is_opening(o).then(|| o.seconds_each()),
     },
-    Figure {
+    Metric {
         title: "Latency, p50, in microseconds",
         of: |o| (!is_opening(o)).then_some(o.p50_us),
     },
-    Figure {
+    Metric {
         title: "Latency, p99, in microseconds",
         of: |o| (!is_opening(o)).then_some(o.p99_us),
     },
-    Figure {
+    Metric {
         title: "Latency, p99.9, in microseconds",
         of: |o| (!is_opening(o)).then_some(o.p999_us),
     },
-    Figure {
+    Metric {
         title: "Microseconds of the processor for each operation",
         of: |o| (!is_start(o)).then(|| o.cpu_seconds / o.operations.max(1) as f64 * 1e6),
     },
-    Figure {
+    Metric {
         title: "Bytes written for each byte of a document that was put",
         of: |o| {
             let written = o.written_bytes as f64 / o.document_bytes.max(1) as f64;
             (!is_opening(o) && !is_get(o)).then_some(written)
         },
     },
-    Figure {
+    Metric {
         title: "Resident memory at the end, in MiB",
         of: |o| Some(o.rss_bytes as f64 / MIB),
     },
-    Figure {
+    Metric {
         title: "Resident memory that is no page of a file, in MiB",
         of: |o| Some(o.anonymous_bytes as f64 / MIB),
     },
-    Figure {
+    Metric {
         title: "The most memory that was resident up to then, in MiB",
         of: |o| {
             o.phase
@@ -64,29 +64,29 @@ const FIGURES: &[Figure] = &[
                 .then_some(o.peak_bytes as f64 / MIB)
         },
     },
-    Figure {
+    Metric {
         title: "Space on the disk at the end, in MiB",
         of: |o| Some(o.disk_bytes as f64 / MIB),
     },
 ];
 
-fn is_opening(outcome: &Outcome) -> bool {
+fn is_opening(outcome: &PhaseResult) -> bool {
     outcome.phase.starts_with("open") || is_start(outcome)
 }
 
 /// Of a server, which is only measured once it is there.
-fn is_start(outcome: &Outcome) -> bool {
+fn is_start(outcome: &PhaseResult) -> bool {
     outcome.phase.starts_with("HTTP start")
 }
 
-fn is_get(outcome: &Outcome) -> bool {
+fn is_get(outcome: &PhaseResult) -> bool {
     outcome.phase.starts_with("get") || outcome.phase.starts_with("HTTP GET")
 }
 
 /// The whole report.
 pub fn markdown(report: &Report) -> String {
     let mut text = String::new();
-    let machine = &report.setting.machine;
+    let machine = &report.metadata.machine;
     let _ = write!(
         text,
         "# The comparison\n\n{} ({} threads), {:.1} GiB of memory, Linux {}, {}. Rounds: {}, \
@@ -97,9 +97,9 @@ pub fn markdown(report: &Report) -> String {
         machine.memory_bytes as f64 / MIB / 1024.0,
         machine.kernel,
         machine.file_system,
-        report.setting.rounds,
+        report.metadata.rounds,
     );
-    for (contender, modes) in &report.setting.contenders {
+    for (contender, modes) in &report.metadata.contenders {
         let name = contender.name();
         let _ = writeln!(
             text,
@@ -111,10 +111,10 @@ pub fn markdown(report: &Report) -> String {
         text.push_str("\n## What failed\n\n");
     }
     for failure in &report.failures {
-        let (name, topic) = (failure.contender.name(), failure.topic);
+        let (name, scenario) = (failure.contender.name(), failure.scenario);
         let _ = writeln!(
             text,
-            "- {name}, {topic:?}, round {}: {}",
+            "- {name}, {scenario:?}, round {}: {}",
             failure.round, failure.what
         );
     }
@@ -122,7 +122,7 @@ pub fn markdown(report: &Report) -> String {
     syncs(report, &mut text);
     for (title, is_http) in [("Storage", false), ("HTTP", true)] {
         let mut tables = String::new();
-        for figure in FIGURES {
+        for figure in METRICS {
             table(report, figure, is_http, &mut tables);
         }
         if !tables.is_empty() {
@@ -133,8 +133,8 @@ pub fn markdown(report: &Report) -> String {
 }
 
 /// A figure of the phases over HTTP, or of the others, and of those who have one.
-fn table(report: &Report, figure: &Figure, is_http: bool, text: &mut String) {
-    let shown: Vec<&Outcome> = report
+fn table(report: &Report, figure: &Metric, is_http: bool, text: &mut String) {
+    let shown: Vec<&PhaseResult> = report
         .outcomes
         .iter()
         .filter(|o| o.phase.starts_with(HTTP) == is_http && (figure.of)(o).is_some())
@@ -157,9 +157,9 @@ fn table(report: &Report, figure: &Figure, is_http: bool, text: &mut String) {
     for phase in phases {
         let _ = write!(text, "| {phase} ");
         for contender in &contenders {
-            let of = |o: &Outcome| (figure.of)(o).unwrap_or_default();
+            let of = |o: &PhaseResult| (figure.of)(o).unwrap_or_default();
             let cell = report
-                .spread(*contender, phase, of)
+                .summary(*contender, phase, of)
                 .map_or("–".into(), cell);
             let _ = write!(text, "| {cell} ");
         }
@@ -195,8 +195,8 @@ fn syncs(report: &Report, text: &mut String) {
     }
 }
 
-fn cell(spread: Spread) -> String {
-    let Spread { min, median, max } = spread;
+fn cell(spread: FigureSummary) -> String {
+    let FigureSummary { min, median, max } = spread;
     if min.total_cmp(&max).is_eq() {
         return number(median);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Report;
 use super::table::number;
 use crate::contender::Contender;
-use crate::play::Outcome;
+use crate::play::PhaseResult;
 use crate::scenario::{DOCUMENTS, SMALL_VALUE_BYTES, VALUE_BYTES};
 
 /// Two segments of the log, of the default length.
@@ -33,71 +33,71 @@ const WITHOUT_CACHE: &[Contender] = &[
 ];
 
 /// What is compared with what.
-enum Against {
+enum Criterion {
     /// prefd's throughput, for the best of these: at least so many times that.
     Best(&'static [Contender], f64),
     /// The same beside what they do in another phase.
     BestAt(&'static str, &'static [Contender], f64),
     /// A figure of prefd's own: at most so much.
-    Own(fn(&Outcome) -> f64, f64),
+    Own(fn(&PhaseResult) -> f64, f64),
 }
 
-struct Target {
+struct PerformanceTarget {
     phase: &'static str,
     what: &'static str,
-    against: Against,
+    criterion: Criterion,
 }
 
-const TARGETS: &[Target] = &[
-    Target {
+const TARGETS: &[PerformanceTarget] = &[
+    PerformanceTarget {
         phase: "durable put, 64 writers",
         what: "times RocksDB",
-        against: Against::Best(&[Contender::Rocksdb], 1.2),
+        criterion: Criterion::Best(&[Contender::Rocksdb], 1.2),
     },
-    Target {
+    PerformanceTarget {
         phase: "durable put, 64 writers",
         what: "times the best of redb, fjall, LMDB, SQLite",
-        against: Against::Best(SYNCING, 5.0),
+        criterion: Criterion::Best(SYNCING, 5.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "durable put, 1 writer",
         what: "of a bare append and fdatasync",
-        against: Against::Best(&[Contender::Bare], 1.0 / 1.3),
+        criterion: Criterion::Best(&[Contender::Bare], 1.0 / 1.3),
     },
-    Target {
+    PerformanceTarget {
         phase: "put without sync, a burst",
         what: "times the best peer",
-        against: Against::Best(PEERS, 1.0),
+        criterion: Criterion::Best(PEERS, 1.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "put without sync, 2 M documents, 512 MiB of memory",
         what: "times the best peer",
-        against: Against::Best(PEERS, 1.0),
+        criterion: Criterion::Best(PEERS, 1.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "get, hot, uniform",
         what: "times LMDB",
-        against: Against::Best(&[Contender::Lmdb], 2.0),
+        criterion: Criterion::Best(&[Contender::Lmdb], 2.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "get, little cache, uniform",
         what: "times the best of redb, fjall, sled, RocksDB; prefd without its cache",
-        against: Against::Best(WITHOUT_CACHE, 1.0),
+        criterion: Criterion::Best(WITHOUT_CACHE, 1.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "durable put, 10 MiB",
         what: "of a bare write and fdatasync",
-        against: Against::Best(&[Contender::Bare], 0.5),
+        criterion: Criterion::Best(&[Contender::Bare], 0.5),
     },
-    Target {
+    PerformanceTarget {
         phase: "get, 10 MiB",
         what: "of a bare read",
-        against: Against::Best(&[Contender::Bare], 0.7),
+        criterion: Criterion::Best(&[Contender::Bare], 0.7),
     },
-    Target {
+    PerformanceTarget {
         phase: "churn",
         what: "of twice what is live, and two segments, on the disk",
-        against: Against::Own(
+        criterion: Criterion::Own(
             |o| {
                 let live = (DOCUMENTS as usize * VALUE_BYTES) as f64;
                 o.disk_bytes as f64 / (2.0 * live + TWO_SEGMENTS)
@@ -105,10 +105,10 @@ const TARGETS: &[Target] = &[
             1.0,
         ),
     },
-    Target {
+    PerformanceTarget {
         phase: "load of small documents",
         what: "bytes of log/ for each byte of a document",
-        against: Against::Own(
+        criterion: Criterion::Own(
             |o| {
                 let log = o.folders.get("log").copied().unwrap_or(u64::MAX);
                 log as f64 / (o.operations * SMALL_VALUE_BYTES as u64) as f64
@@ -116,74 +116,74 @@ const TARGETS: &[Target] = &[
             1.4,
         ),
     },
-    Target {
+    PerformanceTarget {
         phase: "open, to the first document, after SIGKILL",
         what: "of the time allowed: 0.6 s for 1 M documents, 5 s for 10 M",
-        against: Against::Own(of_time_allowed, 1.0),
+        criterion: Criterion::Own(of_time_allowed, 1.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "open, to the first document, after a clean close",
         what: "of the time allowed: 0.6 s for 1 M documents, 5 s for 10 M",
-        against: Against::Own(of_time_allowed, 1.0),
+        criterion: Criterion::Own(of_time_allowed, 1.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "open, gets, and the first listing, after SIGKILL",
         what: "MiB of memory, at most, the catalogue included (of 10 M documents)",
-        against: Against::Own(|o| o.peak_bytes as f64 / MIB, 1.2 * 1024.0),
+        criterion: Criterion::Own(|o| o.peak_bytes as f64 / MIB, 1.2 * 1024.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "open, gets, and the first listing, after a clean close",
         what: "MiB of memory, at most, the catalogue included (of 10 M documents)",
-        against: Against::Own(|o| o.peak_bytes as f64 / MIB, 1.2 * 1024.0),
+        criterion: Criterion::Own(|o| o.peak_bytes as f64 / MIB, 1.2 * 1024.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP GET 1 KiB, 32 connections, RS256",
         what: "of hyper's constant answer; one worker each",
-        against: Against::Best(&[Contender::Hyper], 0.75),
+        criterion: Criterion::Best(&[Contender::Hyper], 0.75),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP GET 1 KiB, 32 connections, RS256",
         what: "times nginx; one worker each",
-        against: Against::Best(&[Contender::Nginx], 1.0),
+        criterion: Criterion::Best(&[Contender::Nginx], 1.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP durable PUT 1 KiB, 64 connections, ES256",
         what: "times the best of redb, fjall, LMDB, SQLite by 64 writers",
-        against: Against::BestAt("durable put, 64 writers", SYNCING, 4.0),
+        criterion: Criterion::BestAt("durable put, 64 writers", SYNCING, 4.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP durable PUT 1 KiB, 64 connections, ES256",
         what: "of RocksDB by 64 writers",
-        against: Against::BestAt("durable put, 64 writers", &[Contender::Rocksdb], 0.7),
+        criterion: Criterion::BestAt("durable put, 64 writers", &[Contender::Rocksdb], 0.7),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP durable PUT 10 MiB, 1 connection",
         what: "of a bare write and fdatasync",
-        against: Against::BestAt("durable put, 10 MiB", &[Contender::Bare], 0.4),
+        criterion: Criterion::BestAt("durable put, 10 MiB", &[Contender::Bare], 0.4),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP GET 10 MiB, 4 connections",
         what: "of nginx",
-        against: Against::Best(&[Contender::Nginx], 0.6),
+        criterion: Criterion::Best(&[Contender::Nginx], 0.6),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP start, empty",
         what: "milliseconds",
-        against: Against::Own(|o| o.seconds_each() * 1e3, 20.0),
+        criterion: Criterion::Own(|o| o.seconds_each() * 1e3, 20.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP start, empty",
         what: "MiB of memory, idle",
-        against: Against::Own(|o| o.rss_bytes as f64 / MIB, 20.0),
+        criterion: Criterion::Own(|o| o.rss_bytes as f64 / MIB, 20.0),
     },
-    Target {
+    PerformanceTarget {
         phase: "HTTP 16 PUTs of 100 MB at once",
         what: "MiB of memory, at most",
-        against: Against::Own(|o| o.peak_bytes as f64 / MIB, 256.0),
+        criterion: Criterion::Own(|o| o.peak_bytes as f64 / MIB, 256.0),
     },
 ];
 
-fn of_time_allowed(open: &Outcome) -> f64 {
+fn of_time_allowed(open: &PhaseResult) -> f64 {
     let millions = open.document_bytes as f64 / SMALL_VALUE_BYTES as f64 / 1e6;
     open.seconds / if millions > 1.0 { millions / 2.0 } else { 0.6 }
 }
@@ -215,7 +215,7 @@ pub(super) fn table(report: &Report, text: &mut String) {
 
 fn best(
     report: &Report,
-    target: &Target,
+    target: &PerformanceTarget,
     phase: &str,
     contenders: &[Contender],
     least: f64,
@@ -226,13 +226,15 @@ fn best(
     Some((ratio, format!("≥ {}", number(least)), ratio >= least))
 }
 
-fn held(report: &Report, target: &Target) -> Option<(f64, String, bool)> {
-    match target.against {
-        Against::Best(contenders, least) => best(report, target, target.phase, contenders, least),
-        Against::BestAt(phase, contenders, least) => best(report, target, phase, contenders, least),
-        Against::Own(figure, most) => {
+fn held(report: &Report, target: &PerformanceTarget) -> Option<(f64, String, bool)> {
+    match target.criterion {
+        Criterion::Best(contenders, least) => best(report, target, target.phase, contenders, least),
+        Criterion::BestAt(phase, contenders, least) => {
+            best(report, target, phase, contenders, least)
+        }
+        Criterion::Own(figure, most) => {
             let found = report
-                .spread(Contender::Prefd, target.phase, figure)?
+                .summary(Contender::Prefd, target.phase, figure)?
                 .median;
             Some((found, format!("≤ {}", number(most)), found <= most))
         }

@@ -8,23 +8,23 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
 /// Offset and length by key.
-type Places = HashMap<Box<[u8]>, (u64, usize)>;
+type LocationIndex = HashMap<Box<[u8]>, (u64, usize)>;
 
-struct Bare {
+struct BareFileStore {
     file: File,
     durable: bool,
     end: Mutex<u64>,
-    places: RwLock<Places>,
+    locations: RwLock<LocationIndex>,
     /// Where the map goes when it is closed.
     index: PathBuf,
 }
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -33,32 +33,32 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
         .open(dir.join("data"))?;
     let end = file.metadata()?.len();
     let index = dir.join("index");
-    let places = if index.exists() {
+    let locations = if index.exists() {
         read_index(&index)?
     } else {
         HashMap::new()
     };
-    Ok(Box::new(Bare {
+    Ok(Box::new(BareFileStore {
         file,
         durable: options.durable,
         end: Mutex::new(end),
-        places: RwLock::new(places),
+        locations: RwLock::new(locations),
         index,
     }))
 }
 
-fn read_index(path: &Path) -> Result<Places> {
-    let mut places = HashMap::new();
+fn read_index(path: &Path) -> Result<LocationIndex> {
+    let mut locations = HashMap::new();
     for line in BufReader::new(File::open(path)?).lines() {
         let (key, offset, len): (String, u64, usize) = serde_json::from_str(&line?)?;
-        places.insert(key.into_bytes().into_boxed_slice(), (offset, len));
+        locations.insert(key.into_bytes().into_boxed_slice(), (offset, len));
     }
-    Ok(places)
+    Ok(locations)
 }
 
-impl Store for Bare {
+impl Store for BareFileStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(BareSession {
+        Ok(Box::new(BareFileSession {
             store: self,
             buffer: Vec::new(),
         }))
@@ -71,7 +71,7 @@ impl Store for Bare {
     fn close(self: Box<Self>) -> Result<()> {
         self.sync()?;
         let mut index = std::io::BufWriter::new(File::create(&self.index)?);
-        for (key, (offset, len)) in self.places.read().map_err(|_| "poisoned")?.iter() {
+        for (key, (offset, len)) in self.locations.read().map_err(|_| "poisoned")?.iter() {
             let key = String::from_utf8_lossy(key);
             serde_json::to_writer(&mut index, &(key, offset, len))?;
             index.write_all(b"\n")?;
@@ -80,12 +80,12 @@ impl Store for Bare {
     }
 }
 
-struct BareSession<'a> {
-    store: &'a Bare,
+struct BareFileSession<'a> {
+    store: &'a BareFileStore,
     buffer: Vec<u8>,
 }
 
-impl Session for BareSession<'_> {
+impl Session for BareFileSession<'_> {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         let offset = {
             let mut end = self.store.end.lock().map_err(|_| "poisoned")?;
@@ -97,17 +97,17 @@ impl Session for BareSession<'_> {
         if self.store.durable {
             self.store.file.sync_data()?;
         }
-        let mut places = self.store.places.write().map_err(|_| "poisoned")?;
-        places.insert(key.joined().into(), (offset, document.len()));
+        let mut locations = self.store.locations.write().map_err(|_| "poisoned")?;
+        locations.insert(key.joined().into(), (offset, document.len()));
         Ok(())
     }
 
     fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let places = self.store.places.read().map_err(|_| "poisoned")?;
-        let Some((offset, len)) = places.get(key.joined()).copied() else {
+        let locations = self.store.locations.read().map_err(|_| "poisoned")?;
+        let Some((offset, len)) = locations.get(key.joined()).copied() else {
             return Ok(false);
         };
-        drop(places);
+        drop(locations);
         self.buffer.resize(len, 0);
         self.store.file.read_exact_at(&mut self.buffer, offset)?;
         see(&self.buffer);

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
 const LARGE_BYTES: usize = 64 * 1024;
 
-struct Fjall {
+struct FjallStore {
     db: Database,
     documents: Keyspace,
     durable: bool,
 }
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let db = Database::builder(dir)
         .cache_size(options.cache_bytes)
         .open()?;
@@ -27,14 +27,14 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
             .expect_point_read_hits(true)
             .with_kv_separation(separation)
     })?;
-    Ok(Box::new(Fjall {
+    Ok(Box::new(FjallStore {
         db,
         documents,
         durable: options.durable,
     }))
 }
 
-impl Store for Fjall {
+impl Store for FjallStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(self))
     }
@@ -48,7 +48,7 @@ impl Store for Fjall {
     }
 }
 
-impl Session for &Fjall {
+impl Session for &FjallStore {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         self.documents.insert(key.joined(), document)?;
         if self.durable { self.sync() } else { Ok(()) }

@@ -6,7 +6,7 @@ use std::path::Path;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions};
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
@@ -14,12 +14,12 @@ use crate::documents::Key;
 const MAP_BYTES: usize = 64 * 1024 * 1024 * 1024;
 const READERS: u32 = 256;
 
-struct Lmdb {
+struct LmdbStore {
     env: Env,
     documents: Database<'static, Bytes, Bytes>,
 }
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let mut with = EnvOpenOptions::new();
     with.map_size(MAP_BYTES).max_readers(READERS);
     // Safety: the file is in a folder of this run's own, which nothing else maps or
@@ -40,10 +40,10 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
         })?
         .commit()
         .ok_or("not committed")?;
-    Ok(Box::new(Lmdb { env, documents }))
+    Ok(Box::new(LmdbStore { env, documents }))
 }
 
-impl Store for Lmdb {
+impl Store for LmdbStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(self))
     }
@@ -59,7 +59,7 @@ impl Store for Lmdb {
     }
 }
 
-impl Session for &Lmdb {
+impl Session for &LmdbStore {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         let mut transaction = self.env.write_txn()?;
         self.documents

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use prefd_engine::{Change, Config, Durability, WriteOptions};
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
-struct Prefd(prefd_engine::Engine);
+struct PrefdStore(prefd_engine::Engine);
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let mut config = Config::new(dir);
     config.cache_bytes = options.cache_bytes;
     config.durability = if options.durable {
@@ -18,10 +18,10 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
     } else {
         Durability::Buffered
     };
-    Ok(Box::new(Prefd(prefd_engine::Engine::open(config)?)))
+    Ok(Box::new(PrefdStore(prefd_engine::Engine::open(config)?)))
 }
 
-impl Store for Prefd {
+impl Store for PrefdStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(&self.0))
     }

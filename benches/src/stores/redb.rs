@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
@@ -15,17 +15,17 @@ const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("documents
 /// would only grow.
 const PUTS_A_COMMIT: u64 = 1000;
 
-struct Redb {
+struct RedbStore {
     db: Database,
     durable: bool,
     puts: AtomicU64,
 }
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let db = Database::builder()
         .set_cache_size(options.cache_bytes as usize)
         .create(dir.join("documents.redb"))?;
-    let store = Redb {
+    let store = RedbStore {
         db,
         durable: options.durable,
         puts: AtomicU64::new(0),
@@ -34,7 +34,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
     Ok(Box::new(store))
 }
 
-impl Redb {
+impl RedbStore {
     fn commit(&self, durability: Durability, put: Option<(&[u8], &[u8])>) -> Result<()> {
         let mut transaction = self.db.begin_write()?;
         transaction.set_durability(durability)?;
@@ -48,7 +48,7 @@ impl Redb {
     }
 }
 
-impl Store for Redb {
+impl Store for RedbStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(self))
     }
@@ -63,7 +63,7 @@ impl Store for Redb {
     }
 }
 
-impl Session for &Redb {
+impl Session for &RedbStore {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         let puts = self.puts.fetch_add(1, Ordering::Relaxed);
         let durability = if self.durable || puts.is_multiple_of(PUTS_A_COMMIT) {

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use rocksdb::{BlockBasedOptions, Cache, DB, WriteOptions};
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
 const LARGE_BYTES: usize = 64 * 1024;
 const BLOOM_BITS: f64 = 10.0;
 
-struct Rocks {
+struct RocksDbStore {
     db: DB,
     write: WriteOptions,
 }
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&Cache::new_lru_cache(options.cache_bytes as usize));
     blocks.set_bloom_filter(BLOOM_BITS, false);
@@ -38,10 +38,10 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
     let mut write = WriteOptions::default();
     write.set_sync(options.durable);
     let db = DB::open(&with, dir)?;
-    Ok(Box::new(Rocks { db, write }))
+    Ok(Box::new(RocksDbStore { db, write }))
 }
 
-impl Store for Rocks {
+impl Store for RocksDbStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(self))
     }
@@ -57,7 +57,7 @@ impl Store for Rocks {
     }
 }
 
-impl Session for &Rocks {
+impl Session for &RocksDbStore {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         Ok(self.db.put_opt(key.joined(), document, &self.write)?)
     }

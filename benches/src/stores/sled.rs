@@ -4,27 +4,27 @@
 
 use std::path::Path;
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
-struct Sled {
+struct SledStore {
     db: sled::Db,
     durable: bool,
 }
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let db = sled::Config::new()
         .path(dir)
         .cache_capacity(options.cache_bytes)
         .open()?;
-    Ok(Box::new(Sled {
+    Ok(Box::new(SledStore {
         db,
         durable: options.durable,
     }))
 }
 
-impl Store for Sled {
+impl Store for SledStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(self))
     }
@@ -39,7 +39,7 @@ impl Store for Sled {
     }
 }
 
-impl Session for &Sled {
+impl Session for &SledStore {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         self.db.insert(key.joined(), document)?;
         if self.durable {

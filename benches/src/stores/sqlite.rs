@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Options, Session, Store};
+use super::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
@@ -16,22 +16,22 @@ use crate::documents::Key;
 const BUSY: Duration = Duration::from_secs(60);
 const MMAP_BYTES: i64 = 1 << 30;
 
-struct Sqlite {
+struct SqliteStore {
     path: PathBuf,
-    options: Options,
-    turn_to_put: Mutex<()>,
+    options: StoreOptions,
+    write_lock: Mutex<()>,
 }
 
 struct SqliteSession<'a> {
     connection: Connection,
-    turn_to_put: &'a Mutex<()>,
+    write_lock: &'a Mutex<()>,
 }
 
-pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
-    let store = Sqlite {
+pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
+    let store = SqliteStore {
         path: dir.join("documents.sqlite"),
         options,
-        turn_to_put: Mutex::default(),
+        write_lock: Mutex::default(),
     };
     store.connect()?.execute_batch(
         "CREATE TABLE IF NOT EXISTS documents (key BLOB PRIMARY KEY, document BLOB NOT NULL)",
@@ -39,7 +39,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Box<dyn Store>> {
     Ok(Box::new(store))
 }
 
-impl Sqlite {
+impl SqliteStore {
     fn connect(&self) -> Result<Connection> {
         let connection = Connection::open(&self.path)?;
         connection.busy_timeout(BUSY)?;
@@ -54,11 +54,11 @@ impl Sqlite {
     }
 }
 
-impl Store for Sqlite {
+impl Store for SqliteStore {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(SqliteSession {
             connection: self.connect()?,
-            turn_to_put: &self.turn_to_put,
+            write_lock: &self.write_lock,
         }))
     }
 
@@ -76,7 +76,7 @@ impl Store for Sqlite {
 impl Session for SqliteSession<'_> {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         let _turn = self
-            .turn_to_put
+            .write_lock
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         self.connection
