@@ -1,9 +1,9 @@
-//! The engines under test, behind one face: a document is put under a user and a client,
-//! and read back.
+//! The storage engines under test. Each is a [`Store`] that maps a user and a client to a
+//! document.
 //!
-//! Each is opened as its own documentation advises, with the same budget for its cache.
-//! What is durable waits for the strongest sync that the engine offers; `syncs.rs`
-//! counts which system calls that comes to.
+//! Each engine is opened as its own documentation advises, and all have the same cache size.
+//! A durable put waits for the strongest sync that the engine offers. The module `syncs`
+//! counts the system calls of that sync.
 
 mod bare;
 #[cfg(feature = "peers")]
@@ -19,55 +19,16 @@ mod rocksdb;
 mod sled;
 #[cfg(feature = "peers")]
 mod sqlite;
+mod store;
 
 use std::path::Path;
 
 use crate::Result;
 use crate::contender::Contender;
-use crate::documents::Key;
-
-/// How a store is to be opened.
-#[derive(Debug, Clone, Copy)]
-pub struct StoreOptions {
-    /// Memory for the engine's cache of what was read, in bytes.
-    pub cache_bytes: u64,
-    /// Bytes of a document: engines that keep large values apart are told to.
-    pub value_bytes: usize,
-    /// How a put is to be made that is not told to be durable.
-    pub durable: bool,
-}
-
-/// An open store. Threads share it, and each has a session of its own.
-pub trait Store: Sync {
-    /// What one thread needs to work with it.
-    fn session(&self) -> Result<Box<dyn Session + '_>>;
-
-    /// Puts on stable storage what was put so far.
-    fn sync(&self) -> Result<()>;
-
-    /// Waits for what the engine derives from its documents behind their acknowledgement,
-    /// by asking for it. Whether it has such a thing.
-    fn catch_up(&self, _key: &Key) -> Result<bool> {
-        Ok(false)
-    }
-
-    /// Closes it as its documentation says.
-    fn close(self: Box<Self>) -> Result<()>;
-}
-
-/// One thread's way to a store.
-pub trait Session {
-    /// Replaces a document. Where the store was opened as durable, it is on stable
-    /// storage afterwards, as far as the engine does that at all.
-    fn put(&mut self, key: &Key, document: &[u8]) -> Result<()>;
-
-    /// Hands a document to `see`, in as many pieces as the engine reads it. Whether there
-    /// is one.
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool>;
-}
+pub use store::{Session, Store, StoreOptions};
 
 impl Contender {
-    /// Opens a store in a folder, which is made where it is missing.
+    /// Opens a store in a folder. Creates the folder if it does not exist.
     pub fn open(self, dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
         std::fs::create_dir_all(dir)?;
         match self {
@@ -85,7 +46,11 @@ impl Contender {
             Self::Sqlite => sqlite::open(dir, options),
             #[cfg(feature = "rocksdb")]
             Self::Rocksdb => rocksdb::open(dir, options),
-            other => Err(format!("this build does not have a store of {}", other.name()).into()),
+            other => Err(format!(
+                "this build does not include a storage engine named {}",
+                other.name()
+            )
+            .into()),
         }
     }
 }
@@ -93,6 +58,7 @@ impl Contender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documents::Key;
     use crate::scenario::Scenario;
 
     fn read(session: &mut dyn Session, key: &Key) -> Option<Vec<u8>> {
@@ -102,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn every_engine_replaces_reads_back_and_keeps() {
+    fn engines_replace_read_and_keep_documents_across_a_reopen() {
         let engines = Contender::ALL
             .iter()
             .filter(|c| c.supports(Scenario::Durable));

@@ -1,5 +1,5 @@
-//! One file that is appended to, and a map in memory that knows what lies where: no
-//! store, but the bound that the disk and the system calls set.
+//! A bare file: puts append to it, and a map in memory finds the documents. It checks and
+//! recovers nothing, so it shows what the disk and the system calls allow.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -8,11 +8,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
-/// Offset and length by key.
+/// Error if a thread panicked while it held a lock.
+const POISONED: &str = "a thread panicked while it held a lock";
+
+/// Offset and length of each document, by key.
 type LocationIndex = HashMap<Box<[u8]>, (u64, usize)>;
 
 struct BareFileStore {
@@ -20,7 +23,7 @@ struct BareFileStore {
     durable: bool,
     end: Mutex<u64>,
     locations: RwLock<LocationIndex>,
-    /// Where the map goes when it is closed.
+    /// File that the map is written to when the store is closed.
     index: PathBuf,
 }
 
@@ -71,7 +74,7 @@ impl Store for BareFileStore {
     fn close(self: Box<Self>) -> Result<()> {
         self.sync()?;
         let mut index = std::io::BufWriter::new(File::create(&self.index)?);
-        for (key, (offset, len)) in self.locations.read().map_err(|_| "poisoned")?.iter() {
+        for (key, (offset, len)) in self.locations.read().map_err(|_| POISONED)?.iter() {
             let key = String::from_utf8_lossy(key);
             serde_json::to_writer(&mut index, &(key, offset, len))?;
             index.write_all(b"\n")?;
@@ -88,7 +91,7 @@ struct BareFileSession<'a> {
 impl Session for BareFileSession<'_> {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         let offset = {
-            let mut end = self.store.end.lock().map_err(|_| "poisoned")?;
+            let mut end = self.store.end.lock().map_err(|_| POISONED)?;
             let offset = *end;
             *end += document.len() as u64;
             offset
@@ -97,20 +100,20 @@ impl Session for BareFileSession<'_> {
         if self.store.durable {
             self.store.file.sync_data()?;
         }
-        let mut locations = self.store.locations.write().map_err(|_| "poisoned")?;
+        let mut locations = self.store.locations.write().map_err(|_| POISONED)?;
         locations.insert(key.joined().into(), (offset, document.len()));
         Ok(())
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let locations = self.store.locations.read().map_err(|_| "poisoned")?;
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let locations = self.store.locations.read().map_err(|_| POISONED)?;
         let Some((offset, len)) = locations.get(key.joined()).copied() else {
             return Ok(false);
         };
         drop(locations);
         self.buffer.resize(len, 0);
         self.store.file.read_exact_at(&mut self.buffer, offset)?;
-        see(&self.buffer);
+        on_chunk(&self.buffer);
         Ok(true)
     }
 }

@@ -1,14 +1,15 @@
-//! fjall: documents from 64 KiB on are kept apart from their keys, as its documentation
-//! advises for large values.
+//! fjall. Documents of 64 KiB and more are stored apart from their keys, as its
+//! documentation advises for large values.
 
 use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
+/// Minimum size of documents that are stored apart from their keys.
 const LARGE_BYTES: usize = 64 * 1024;
 
 struct FjallStore {
@@ -54,11 +55,11 @@ impl Session for &FjallStore {
         if self.durable { self.sync() } else { Ok(()) }
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let Some(document) = self.documents.get(key.joined())? else {
             return Ok(false);
         };
-        see(&document);
+        on_chunk(&document);
         Ok(true)
     }
 }

@@ -1,17 +1,18 @@
-//! LMDB, through heed: a transaction for each put, and one for each get. It has no cache
-//! of its own: it maps its file, and the page cache is its cache.
+//! LMDB, through heed. Each put and each get is one transaction. LMDB maps its file into
+//! memory, so it has no cache other than the page cache.
 
 use std::path::Path;
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions};
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
-/// What the file may grow to: address space, of which nothing is taken at once.
+/// Maximum size of the file. This reserves address space, but no memory and no disk space.
 const MAP_BYTES: usize = 64 * 1024 * 1024 * 1024;
+/// Maximum number of concurrent readers. A phase has at most 64 threads.
 const READERS: u32 = 256;
 
 struct LmdbStore {
@@ -22,9 +23,10 @@ struct LmdbStore {
 pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> {
     let mut with = EnvOpenOptions::new();
     with.map_size(MAP_BYTES).max_readers(READERS);
-    // Safety: the file is in a folder of this run's own, which nothing else maps or
-    // changes; and what NO_SYNC can lose in a crash is looked at by nobody.
-    #[allow(unsafe_code, reason = "a map can only be opened so")]
+    // Safety: the file is in a folder that only this run uses, so nothing else maps or
+    // changes it. NO_SYNC can corrupt the file in a system crash, but no run reads the file
+    // of an earlier one.
+    #[allow(unsafe_code, reason = "heed has no safe function that opens a map")]
     let env = unsafe {
         if !options.durable {
             with.flags(EnvFlags::NO_SYNC);
@@ -39,7 +41,7 @@ pub(super) fn open(dir: &Path, options: StoreOptions) -> Result<Box<dyn Store>> 
                 .map(CommitOrAbort::<_, ()>::Commit)
         })?
         .commit()
-        .ok_or("not committed")?;
+        .ok_or("LMDB did not commit the new database")?;
     Ok(Box::new(LmdbStore { env, documents }))
 }
 
@@ -67,12 +69,12 @@ impl Session for &LmdbStore {
         Ok(transaction.commit()?)
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let transaction = self.env.read_txn()?;
         let Some(document) = self.documents.get(&transaction, key.joined())? else {
             return Ok(false);
         };
-        see(document);
+        on_chunk(document);
         Ok(true)
     }
 }

@@ -1,10 +1,10 @@
-//! prefd-engine, as the server opens it.
+//! prefd-engine, opened as the server opens it.
 
 use std::path::Path;
 
 use prefd_engine::{Change, Config, Durability, WriteOptions};
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
@@ -27,24 +27,23 @@ impl Store for PrefdStore {
     }
 
     fn sync(&self) -> Result<()> {
-        let nothing = self.0.namespace("nobody", "nothing")?;
-        nothing.write(
-            Change::Delete,
-            WriteOptions {
-                durability: Some(Durability::Sync),
-                ..WriteOptions::default()
-            },
-        )?;
+        // A durable write also makes all earlier writes durable.
+        let missing = self.0.namespace("nobody", "nothing")?;
+        let options = WriteOptions {
+            durability: Some(Durability::Sync),
+            ..WriteOptions::default()
+        };
+        missing.write(Change::Delete, options)?;
         Ok(())
     }
 
-    /// The catalogue.
+    /// Waits for the catalogue, by listing the user's namespaces.
     fn catch_up(&self, key: &Key) -> Result<bool> {
         let listed = self.0.list(key.user(), None, 1)?;
         if listed.len() == 1 {
             Ok(true)
         } else {
-            Err("a document is not listed".into())
+            Err("the catalogue does not list a stored document".into())
         }
     }
 
@@ -60,15 +59,15 @@ impl Session for &prefd_engine::Engine {
         Ok(())
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let Some(document) = prefd_engine::Engine::get(self, key.user(), key.client())? else {
             return Ok(false);
         };
         match document.in_memory() {
-            Some(body) => see(body),
+            Some(body) => on_chunk(body),
             None => {
                 for chunk in document.chunks() {
-                    see(&chunk?);
+                    on_chunk(&chunk?);
                 }
             }
         }

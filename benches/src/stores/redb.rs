@@ -1,19 +1,19 @@
-//! redb: a transaction for each put. Without durability a commit that is durable follows
-//! now and then, as its documentation asks for.
+//! redb. Each put is one transaction. Without durability, every 1,000th put is committed
+//! durably, as redb's documentation advises.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("documents");
-/// Puts without durability from one durable commit to the next, without which the file
-/// would only grow.
-const PUTS_A_COMMIT: u64 = 1000;
+/// Puts per durable commit, if puts need not be durable. Without durable commits, the file
+/// only grows.
+const PUTS_PER_COMMIT: u64 = 1000;
 
 struct RedbStore {
     db: Database,
@@ -53,7 +53,7 @@ impl Store for RedbStore {
         Ok(Box::new(self))
     }
 
-    /// An empty commit would not make what came before it durable.
+    /// Commits a put, because an empty commit does not make earlier commits durable.
     fn sync(&self) -> Result<()> {
         self.commit(Durability::Immediate, Some((b"sync", b"")))
     }
@@ -66,7 +66,7 @@ impl Store for RedbStore {
 impl Session for &RedbStore {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
         let puts = self.puts.fetch_add(1, Ordering::Relaxed);
-        let durability = if self.durable || puts.is_multiple_of(PUTS_A_COMMIT) {
+        let durability = if self.durable || puts.is_multiple_of(PUTS_PER_COMMIT) {
             Durability::Immediate
         } else {
             Durability::None
@@ -74,12 +74,12 @@ impl Session for &RedbStore {
         self.commit(durability, Some((key.joined(), document)))
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let table = self.db.begin_read()?.open_table(TABLE)?;
         let Some(document) = table.get(key.joined())? else {
             return Ok(false);
         };
-        see(document.value());
+        on_chunk(document.value());
         Ok(true)
     }
 }

@@ -1,15 +1,17 @@
-//! RocksDB: bloom filters and a shared block cache, and documents from 64 KiB on in blob
-//! files, as its tuning guide advises.
+//! RocksDB, with bloom filters and a shared block cache. Documents of 64 KiB and more are
+//! stored in blob files. The tuning guide of RocksDB advises both.
 
 use std::path::Path;
 
 use rocksdb::{BlockBasedOptions, Cache, DB, WriteOptions};
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
+/// Minimum size of documents that are stored in blob files.
 const LARGE_BYTES: usize = 64 * 1024;
+/// Bits of the bloom filter per key.
 const BLOOM_BITS: f64 = 10.0;
 
 struct RocksDbStore {
@@ -62,11 +64,11 @@ impl Session for &RocksDbStore {
         Ok(self.db.put_opt(key.joined(), document, &self.write)?)
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let Some(document) = self.db.get_pinned(key.joined())? else {
             return Ok(false);
         };
-        see(&document);
+        on_chunk(&document);
         Ok(true)
     }
 }

@@ -1,10 +1,9 @@
-//! sled 0.34.7. Its `flush` hands what is written to the disk by `sync_file_range`, and
-//! never waits for the disk's own cache: it is the one engine here whose durable row is
-//! not.
+//! sled 0.34.7. Its `flush` calls `sync_file_range`, which does not flush the disk's own
+//! cache. sled is the only engine here whose durable puts are not durable.
 
 use std::path::Path;
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
@@ -48,11 +47,11 @@ impl Session for &SledStore {
         Ok(())
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let Some(document) = self.db.get(key.joined())? else {
             return Ok(false);
         };
-        see(&document);
+        on_chunk(&document);
         Ok(true)
     }
 }

@@ -1,6 +1,9 @@
-//! SQLite, through rusqlite: write-ahead log, a connection and prepared statements for
-//! each thread. It has one writer at a time, and those that wait for their turn sleep and
-//! try again; threads of one process do far better to take turns by a lock of their own.
+//! SQLite, through rusqlite, with a write-ahead log. Each thread has its own connection and
+//! prepared statements.
+//!
+//! SQLite allows one writer at a time. A writer that finds the database locked sleeps and
+//! tries again, which is slow. For this reason, a lock in this process lets one thread put
+//! at a time.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -8,12 +11,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Session, Store, StoreOptions};
+use super::store::{Session, Store, StoreOptions};
 use crate::Result;
 use crate::documents::Key;
 
-/// For what the lock on puts does not cover: a checkpoint.
+/// How long a connection waits for SQLite's own lock. The lock of this process does not
+/// cover checkpoints.
 const BUSY: Duration = Duration::from_secs(60);
+/// Maximum part of the file that is mapped into memory.
 const MMAP_BYTES: i64 = 1 << 30;
 
 struct SqliteStore {
@@ -46,7 +51,7 @@ impl SqliteStore {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = if self.options.durable { "FULL" } else { "OFF" };
         connection.pragma_update(None, "synchronous", synchronous)?;
-        // Negative: in KiB. Each connection has a cache of its own.
+        // A negative size is in KiB. Each connection has a cache of its own.
         let cache = i64::try_from(self.options.cache_bytes / 1024)?;
         connection.pragma_update(None, "cache_size", -cache)?;
         connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
@@ -75,7 +80,7 @@ impl Store for SqliteStore {
 
 impl Session for SqliteSession<'_> {
     fn put(&mut self, key: &Key, document: &[u8]) -> Result<()> {
-        let _turn = self
+        let _guard = self
             .write_lock
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -85,13 +90,13 @@ impl Session for SqliteSession<'_> {
         Ok(())
     }
 
-    fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    fn get(&mut self, key: &Key, on_chunk: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT document FROM documents WHERE key = ?1")?;
         let found = statement
             .query_row([key.joined()], |row| {
-                see(row.get_ref(0)?.as_blob()?);
+                on_chunk(row.get_ref(0)?.as_blob()?);
                 Ok(())
             })
             .optional()?;
