@@ -1,64 +1,67 @@
-//! `storage` from the command line: without arguments, and by `cargo bench`, it is the
+//! The command line of `storage`. Without arguments, as `cargo bench` runs it, it runs the
 //! short comparison.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::compare::{ComparisonPlan, compare};
+use crate::compare::compare;
 use crate::contender::Contender;
 use crate::http::constant;
-use crate::play::{PhaseResult, ScenarioRun};
+use crate::phase_result::PhaseResult;
+use crate::plan::ComparisonPlan;
 use crate::report::Report;
+use crate::run::ScenarioRun;
 use crate::scenario::{Scenario, WorkloadSize};
 use crate::{Result, report};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Measures prefd's engine beside other storage engines, and prefd beside other servers.
+/// Compares prefd with other storage engines and other HTTP servers.
 #[derive(Debug, Parser)]
 #[command(name = "storage", version)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Given by `cargo bench`
+    /// Ignored; `cargo bench` adds this option
     #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compare the contenders, and write a report
-    Compare(Box<Compare>),
-    /// Make the tables and plots again from what was measured
+    /// Run the comparison and write a report
+    Compare(Box<CompareArgs>),
+    /// Generate the tables and plots of a comparison again
     Report {
-        /// JSON lines that a comparison has written
+        /// File `comparison.jsonl` of an earlier comparison
         file: PathBuf,
-        /// Where they go; default: beside that file
+        /// Folder for the tables and plots [default: the folder of FILE]
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Play one scenario, and print a line of JSON for each phase
-    Play(Play),
-    #[command(hide = true, name = constant::VERB)]
+    /// Run one scenario with one contender and print one line of JSON per phase
+    Run(RunArgs),
+    #[command(hide = true, name = constant::SUBCOMMAND)]
     Constant,
     #[command(hide = true)]
     Reopen {
         #[command(flatten)]
-        play: Play,
+        run: RunArgs,
+        /// How the previous process ended, as the report names it
         #[arg(long)]
         after: String,
     },
 }
 
 #[derive(Debug, Args)]
-struct Compare {
-    /// How much: the short form takes under three minutes
+struct CompareArgs {
+    /// Amount of work: `short` finishes in under three minutes, `tiny` is for tests
     #[arg(long, value_enum, default_value = "full")]
     form: Form,
-    /// Only these contenders
+    /// Contenders to compare, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     contenders: Vec<Contender>,
-    /// Only these scenarios
+    /// Scenarios to run, separated by commas [default: all scenarios of the form]
     #[arg(
         long = "topics",
         value_name = "SCENARIO",
@@ -66,25 +69,26 @@ struct Compare {
         value_delimiter = ','
     )]
     scenarios: Vec<Scenario>,
-    /// Repetitions
+    /// Number of repetitions [default: 3 for `full`, otherwise 1]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Documents of the scenario that is about many
+    /// Number of documents in the scenario `scale` [default: 1000000 for `full`]
     #[arg(long, value_name = "N")]
     scale: Option<u64>,
-    /// A folder on the disk that is to be measured
+    /// Folder on the disk to measure
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Where the report goes
-    #[arg(long, default_value = OUT)]
+    /// Folder for the report
+    #[arg(long, default_value = DEFAULT_OUT)]
     out: PathBuf,
-    /// The server that is measured; default: the prefd that lies beside this program
+    /// Path of the prefd binary [default: the one next to this program]
     #[arg(long, value_name = "FILE")]
     prefd: Option<PathBuf>,
 }
 
-const OUT: &str = "target/comparison";
+const DEFAULT_OUT: &str = "target/comparison";
 
+/// Named amounts of work.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Form {
     Full,
@@ -93,70 +97,73 @@ enum Form {
 }
 
 #[derive(Debug, Args)]
-struct Play {
+struct RunArgs {
+    /// Contender to measure
     #[arg(long, value_enum)]
     contender: Contender,
+    /// Scenario to run
     #[arg(long = "topic", value_name = "SCENARIO", value_enum)]
     scenario: Scenario,
-    /// How much of it, as JSON; default: all
-    #[arg(long)]
+    /// Durations and document counts, as a JSON object [default: those of `full`]
+    #[arg(long, value_name = "JSON")]
     size: Option<String>,
-    /// An empty folder, or one that is not there
+    /// Folder for the contender's data; it must be empty, or must not exist
     #[arg(long)]
     dir: PathBuf,
-    /// The server's binary
+    /// Path of the prefd binary [default: the one next to this program]
     #[arg(long, value_name = "FILE")]
     prefd: Option<PathBuf>,
 }
 
-impl Play {
-    fn played(&self, play: impl FnOnce(&mut ScenarioRun<'_>) -> Result<()>) -> Result<()> {
+impl RunArgs {
+    /// Calls `run` with the run that the arguments describe. Its results are printed.
+    fn with_run(&self, run: impl FnOnce(&mut ScenarioRun<'_>) -> Result<()>) -> Result<()> {
         let size = match &self.size {
             Some(text) => serde_json::from_str(text)?,
             None => WorkloadSize::FULL,
         };
-        play(&mut ScenarioRun {
+        run(&mut ScenarioRun {
             contender: self.contender,
             dir: &self.dir,
             size,
             prefd: self.prefd.as_deref(),
-            tell: &mut tell,
+            on_result: &mut print_result,
         })
     }
 }
 
-/// Does what the arguments of the process say.
+/// Runs the command that the arguments of this process name.
 pub fn main() -> ExitCode {
-    let short = || {
-        Command::Compare(Box::new(Compare {
+    let short_comparison = || {
+        Command::Compare(Box::new(CompareArgs {
             form: Form::Short,
             contenders: Vec::new(),
             scenarios: Vec::new(),
             rounds: None,
             scale: None,
             dir: ".".into(),
-            out: OUT.into(),
+            out: DEFAULT_OUT.into(),
             prefd: None,
         }))
     };
-    let outcome = match Cli::parse().command.unwrap_or_else(short) {
-        Command::Compare(options) => run(&options),
+    let result = match Cli::parse().command.unwrap_or_else(short_comparison) {
+        Command::Compare(args) => run_comparison(&args),
         Command::Report { file, out } => {
-            let beside = file.parent().map(PathBuf::from).unwrap_or_default();
-            Report::read(&file).and_then(|report| write(&report, &out.unwrap_or(beside)))
+            let folder = file.parent().map(PathBuf::from).unwrap_or_default();
+            Report::read(&file).and_then(|report| write_report(&report, &out.unwrap_or(folder)))
         }
-        Command::Play(options) => options.played(|player| {
-            player.play(options.scenario)?;
-            if options.scenario == Scenario::Scale {
-                // To be killed, with the store open.
+        Command::Run(args) => args.with_run(|run| {
+            run.run(args.scenario)?;
+            if args.scenario == Scenario::Scale {
+                // The parent process kills this process while the store is open.
                 std::io::stdin().read_line(&mut String::new())?;
             }
             Ok(())
         }),
         Command::Constant => constant::serve(),
-        Command::Reopen { play, after } => play.played(|player| player.reopen(&after)),
+        Command::Reopen { run, after } => run.with_run(|run| run.reopen(&after)),
     };
-    match outcome {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("storage: {error}");
@@ -165,16 +172,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One line for each outcome, at once: whoever reads it may kill this process.
-fn tell(outcome: &PhaseResult) -> Result<()> {
+/// Prints a result as one line of JSON. The line is flushed, because the parent process may
+/// kill this process as soon as it has read the line.
+fn print_result(result: &PhaseResult) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, outcome)?;
+    serde_json::to_writer(&mut out, result)?;
     out.write_all(b"\n")?;
     Ok(out.flush()?)
 }
 
-fn run(options: &Compare) -> Result<()> {
-    let (mut size, scenarios, rounds) = match options.form {
+fn run_comparison(args: &CompareArgs) -> Result<()> {
+    let (mut size, scenarios, rounds) = match args.form {
         Form::Full => (WorkloadSize::FULL, Scenario::value_variants(), 3),
         Form::Tiny => (WorkloadSize::TINY, Scenario::value_variants(), 1),
         Form::Short => (
@@ -189,29 +197,25 @@ fn run(options: &Compare) -> Result<()> {
             1,
         ),
     };
-    size.scale = options.scale.unwrap_or(size.scale);
-    let or = |given: &[Contender]| match given {
-        [] => Contender::ALL.to_vec(),
-        given => given.to_vec(),
-    };
+    size.scale_documents = args.scale.unwrap_or(size.scale_documents);
     let plan = ComparisonPlan {
-        contenders: or(&options.contenders),
-        scenarios: if options.scenarios.is_empty() {
-            scenarios.to_vec()
-        } else {
-            options.scenarios.clone()
-        },
+        contenders: chosen_or_all(&args.contenders, Contender::ALL),
+        scenarios: chosen_or_all(&args.scenarios, scenarios),
         size,
-        rounds: options.rounds.unwrap_or(rounds),
-        dir: options.dir.clone(),
-        prefd: options.prefd.clone(),
+        rounds: args.rounds.unwrap_or(rounds),
+        dir: args.dir.clone(),
+        prefd: args.prefd.clone(),
     };
     let report = compare(&plan)?;
-    write(&report, &options.out)
+    write_report(&report, &args.out)
 }
 
-/// Writes the report, and prints the tables.
-fn write(report: &Report, out: &std::path::Path) -> Result<()> {
+fn chosen_or_all<T: Clone>(chosen: &[T], all: &[T]) -> Vec<T> {
+    if chosen.is_empty() { all } else { chosen }.to_vec()
+}
+
+/// Writes the files of the report, and prints its tables.
+fn write_report(report: &Report, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
     report.write(&out.join("comparison.jsonl"))?;
     let markdown = report::markdown(report);
@@ -220,6 +224,6 @@ fn write(report: &Report, out: &std::path::Path) -> Result<()> {
         std::fs::write(out.join(name), svg)?;
     }
     println!("{markdown}");
-    eprintln!("written to {}", out.display());
+    eprintln!("report written to {}", out.display());
     Ok(())
 }

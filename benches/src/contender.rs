@@ -1,4 +1,4 @@
-//! Who is measured: storage engines, and servers. prefd is both.
+//! The contenders: storage engines and servers. prefd is both.
 
 use std::process::{Command, Stdio};
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::scenario::Scenario;
 
-/// An engine or a server under test.
+/// A storage engine or a server under test.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Contender {
-    /// prefd-engine, and prefd.
+    /// prefd-engine, or the server prefd.
     Prefd,
-    /// A file that is appended to, and read at a known place: what the disk and the
-    /// system calls allow. It finds, checks and recovers nothing.
+    /// A bare file. Puts append to it, and gets read at a known offset. It shows what the disk
+    /// and the system calls allow.
     Bare,
-    /// sled, which does not sync: see `syncs.rs`.
+    /// sled, which does not flush the disk's own cache.
     Sled,
     /// redb.
     Redb,
@@ -30,17 +30,16 @@ pub enum Contender {
     Sqlite,
     /// RocksDB, through rust-rocksdb.
     Rocksdb,
-    /// A hyper server that answers everything alike: what HTTP itself takes.
+    /// A hyper server that always returns the same response. It shows the cost of HTTP alone.
     Hyper,
-    /// nginx, which serves files.
+    /// nginx, serving files.
     Nginx,
     /// webdis in front of Redis.
     Webdis,
 }
 
 impl Contender {
-    /// Those that this build has. Whether a server's program is installed shows when it
-    /// is started.
+    /// All contenders of this build. This includes servers that may not be installed.
     pub const ALL: &[Self] = &[
         Self::Prefd,
         Self::Bare,
@@ -61,7 +60,7 @@ impl Contender {
         Self::Webdis,
     ];
 
-    /// Its name, as reports have it.
+    /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Prefd => "prefd",
@@ -72,34 +71,34 @@ impl Contender {
             Self::Lmdb => "LMDB",
             Self::Sqlite => "SQLite",
             Self::Rocksdb => "RocksDB",
-            Self::Hyper => "hyper, a constant answer",
+            Self::Hyper => "hyper, constant response",
             Self::Nginx => "nginx",
             Self::Webdis => "webdis, Redis",
         }
     }
 
-    /// Whether it takes part in a scenario.
+    /// Whether the contender runs a scenario.
     pub fn supports(self, scenario: Scenario) -> bool {
         match self {
             Self::Prefd => true,
             Self::Hyper | Self::Nginx | Self::Webdis => scenario == Scenario::Http,
-            // It has nothing to open again, and no memory of its own to speak of.
+            // The bare file has no index to recover, and hardly any memory of its own.
             Self::Bare => !matches!(scenario, Scenario::Http | Scenario::Scale),
             _ => scenario != Scenario::Http,
         }
     }
 
-    /// Whether it keeps what it is sent, so that it can be asked to do so durably.
-    pub fn keeps_documents(self) -> bool {
+    /// Whether the contender stores documents. hyper and nginx only return them.
+    pub fn stores_documents(self) -> bool {
         !matches!(self, Self::Hyper | Self::Nginx)
     }
 
-    /// What it does for a durable put, in its own words.
+    /// How the contender makes a put durable, in terms of its own interface.
     pub fn durable_mode(self) -> &'static str {
         match self {
             Self::Prefd => "Durability::Sync",
             Self::Bare => "pwrite, fdatasync",
-            Self::Sled => "insert, flush (no fsync: survives no power cut)",
+            Self::Sled => "insert, flush (no fsync: lost in a power failure)",
             Self::Redb => "Durability::Immediate",
             Self::Fjall => "insert, persist(SyncAll)",
             Self::Lmdb => "commit, default flags",
@@ -110,7 +109,7 @@ impl Contender {
         }
     }
 
-    /// What it does for a put that need not be durable.
+    /// How the contender puts without durability, in terms of its own interface.
     pub fn plain_mode(self) -> &'static str {
         match self {
             Self::Prefd => "Durability::Buffered",
@@ -124,26 +123,27 @@ impl Contender {
         }
     }
 
-    /// The version that was built, from the lock file, or that is installed.
+    /// The version: of the crate in the lock file, or of the installed program.
     pub fn version(self) -> String {
         match self {
-            Self::Prefd => locked("prefd-engine"),
+            Self::Prefd => locked_version("prefd-engine"),
             Self::Bare => String::new(),
-            Self::Sled => locked("sled"),
-            Self::Redb => locked("redb"),
-            Self::Fjall => locked("fjall"),
-            Self::Lmdb => locked("lmdb-master-sys"),
-            Self::Sqlite => locked("libsqlite3-sys"),
-            Self::Rocksdb => locked("librocksdb-sys"),
-            Self::Hyper => locked("hyper"),
-            Self::Nginx => installed("nginx", "-v"),
-            // webdis takes every argument for the name of its configuration.
-            Self::Webdis => installed("redis-server", "--version"),
+            Self::Sled => locked_version("sled"),
+            Self::Redb => locked_version("redb"),
+            Self::Fjall => locked_version("fjall"),
+            Self::Lmdb => locked_version("lmdb-master-sys"),
+            Self::Sqlite => locked_version("libsqlite3-sys"),
+            Self::Rocksdb => locked_version("librocksdb-sys"),
+            Self::Hyper => locked_version("hyper"),
+            Self::Nginx => installed_version("nginx", "-v"),
+            // webdis cannot print its version: it treats each argument as a configuration file.
+            Self::Webdis => installed_version("redis-server", "--version"),
         }
     }
 }
 
-fn locked(name: &str) -> String {
+/// The version of a crate in the lock file.
+fn locked_version(name: &str) -> String {
     let mut lines = include_str!("../../Cargo.lock").lines();
     let version = lines
         .by_ref()
@@ -154,13 +154,13 @@ fn locked(name: &str) -> String {
     format!("{name} {version}")
 }
 
-/// What a program says of its version, on either output.
-fn installed(program: &str, argument: &str) -> String {
-    let said = Command::new(program)
+/// The version that a program prints to its standard output or its standard error.
+fn installed_version(program: &str, argument: &str) -> String {
+    let output = Command::new(program)
         .arg(argument)
         .stdin(Stdio::null())
         .output();
-    let Ok(output) = said else {
+    let Ok(output) = output else {
         return "not installed".to_owned();
     };
     let text = [output.stdout, output.stderr].concat();
@@ -179,21 +179,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_play_http_and_engines_play_the_rest() {
-        let who = |scenario| {
+    fn servers_run_http_and_engines_run_the_other_scenarios() {
+        let supporting = |scenario| {
             let all = Contender::value_variants().iter().copied();
             all.filter(|c| c.supports(scenario)).collect::<Vec<_>>()
         };
-        assert_eq!(who(Scenario::Http), [Prefd, Hyper, Nginx, Webdis]);
-        assert!(who(Scenario::Durable).contains(&Bare));
-        assert!(!who(Scenario::Scale).contains(&Bare));
-        assert!(!who(Scenario::Scale).contains(&Webdis));
+        assert_eq!(supporting(Scenario::Http), [Prefd, Hyper, Nginx, Webdis]);
+        assert!(supporting(Scenario::Durable).contains(&Bare));
+        assert!(!supporting(Scenario::Scale).contains(&Bare));
+        assert!(!supporting(Scenario::Scale).contains(&Webdis));
     }
 
     #[test]
-    fn versions_are_found_in_the_lock_file() {
+    fn version_is_read_from_the_lock_file() {
         assert_eq!(Contender::Sled.version(), "sled 0.34.7");
         assert!(Hyper.version().starts_with("hyper 1."));
-        assert_eq!(installed("no-such-program", "-v"), "not installed");
+        assert_eq!(installed_version("no-such-program", "-v"), "not installed");
     }
 }

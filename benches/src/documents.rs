@@ -1,21 +1,23 @@
-//! The documents that every engine is given: JSON of an exact length, as a client would
-//! send it, under the names of a user and a client.
+//! Generates the documents that all contenders store: JSON objects of an exact length, like
+//! those that clients send. The key of a document is a user and a client.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+/// Digits of the number in a user's name.
 const USER_DIGITS: usize = 12;
 const CLIENT: &str = "preferences-app";
-/// Documents that a thread takes in turn, so that no engine sees one twice in a row.
+/// Number of different documents that a generator cycles through.
 const VARIETY: usize = 16;
+/// Maximum memory for these documents. If they are large, there are fewer of them.
 const MAX_VARIETY_BYTES: usize = 32 * 1024 * 1024;
-/// Where in a document the number lies that makes it unlike any other.
-const STAMP_AT: usize = "{\"n\":\"".len();
-const STAMP_DIGITS: usize = 16;
+/// Offset of the serial number, which makes each document unique.
+const SERIAL_OFFSET: usize = "{\"n\":\"".len();
+const SERIAL_DIGITS: usize = 16;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The names of a namespace: apart, as prefd takes them, and joined by a NUL, as the key
-/// of an ordered map.
+/// The key of a document. prefd identifies a document by its user and its client. The other
+/// engines use both names, joined by a NUL byte, as the key.
 #[derive(Debug, Clone)]
 pub struct Key(String);
 
@@ -26,67 +28,71 @@ impl Default for Key {
 }
 
 impl Key {
-    /// Makes it the key of document `n`.
+    /// Changes this to the key of document `n`.
     pub fn set(&mut self, n: u64) {
         use std::fmt::Write;
         self.0.clear();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(self.0, "user-{n:0USER_DIGITS$}\0{CLIENT}");
     }
 
-    /// The user.
+    /// Name of the user.
     pub fn user(&self) -> &str {
         self.0.split_once('\0').map_or("", |(user, _)| user)
     }
 
-    /// The client.
+    /// Name of the client.
     pub fn client(&self) -> &str {
         CLIENT
     }
 
-    /// Both.
+    /// Both names, joined by a NUL byte.
     pub fn joined(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-/// Documents of one length.
+/// Generates documents of one length.
 pub struct DocumentGenerator {
     bodies: Vec<Vec<u8>>,
     next: usize,
-    stamp: u64,
+    serial: u64,
 }
 
 impl DocumentGenerator {
-    /// Of `bytes` bytes each, at least 64. `seed` sets one thread's apart from another's.
+    /// Generates documents of `bytes` bytes, which must be at least 64. Generators with
+    /// different seeds generate different documents.
     pub fn new(bytes: usize, seed: u64) -> Self {
         let variety = (MAX_VARIETY_BYTES / bytes.max(1)).clamp(1, VARIETY);
         let mut random = SmallRng::seed_from_u64(seed);
         Self {
             bodies: (0..variety).map(|_| body(bytes, &mut random)).collect(),
             next: 0,
-            stamp: seed << 32,
+            serial: seed << 32,
         }
     }
 
-    /// The next one.
+    /// Returns the next document. Each one is different.
     pub fn next_document(&mut self) -> &[u8] {
-        self.stamp += 1;
+        self.serial += 1;
         self.next = (self.next + 1) % self.bodies.len();
         let body = &mut self.bodies[self.next];
-        let mut stamp = self.stamp;
-        for digit in body[STAMP_AT..STAMP_AT + STAMP_DIGITS].iter_mut().rev() {
-            *digit = b"0123456789abcdef"[(stamp % 16) as usize];
-            stamp /= 16;
+        let mut serial = self.serial;
+        for digit in body[SERIAL_OFFSET..SERIAL_OFFSET + SERIAL_DIGITS]
+            .iter_mut()
+            .rev()
+        {
+            *digit = b"0123456789abcdef"[(serial % 16) as usize];
+            serial /= 16;
         }
         body
     }
 }
 
-/// An object with a number and a list of small objects, and then a string that makes it
-/// as long as it is to be.
+/// An object with a serial number, a list of small objects, and a string that pads it to the
+/// given length.
 fn body(bytes: usize, random: &mut SmallRng) -> Vec<u8> {
-    let mut text = format!("{{\"n\":\"{}\",\"items\":[", "0".repeat(STAMP_DIGITS));
+    let mut text = format!("{{\"n\":\"{}\",\"items\":[", "0".repeat(SERIAL_DIGITS));
     let fill = "],\"fill\":\"\"}".len();
     let mut separator = "";
     loop {
@@ -111,6 +117,7 @@ fn body(bytes: usize, random: &mut SmallRng) -> Vec<u8> {
     text.into_bytes()
 }
 
+/// A string of `n` random characters.
 fn letters(n: usize, random: &mut SmallRng) -> String {
     (0..n)
         .map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]))

@@ -1,4 +1,4 @@
-//! `storage`: the benchmark; see docs/performance.md.
+//! The `storage` program, which is the benchmark. See docs/performance.md.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,7 @@
-//! What is measured: scenarios, each of which one process plays with one contender, from
-//! an empty folder on, and the phases that it reports.
+//! The scenarios, their sizes and their constants.
+//!
+//! One process runs one scenario with one contender, beginning with an empty folder. A
+//! scenario consists of phases, and each phase is measured by itself.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -7,83 +9,83 @@ use serde::{Deserialize, Serialize};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// What a scenario is about.
+/// What a contender is measured at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scenario {
-    /// Durable puts of 1 KiB over 10,000 documents, by one writer and by many.
+    /// Durable puts of 1 KiB to 10,000 documents, by 1, 16 and 64 threads.
     Durable,
-    /// A burst of puts without sync, then reads of what was put: hot, with little cache,
-    /// and from the disk; and reads and durable puts mixed.
+    /// A burst of puts without sync, then gets of these documents: from large caches, from
+    /// small caches and from the disk. Last, a mix of gets and durable puts.
     Reads,
-    /// The same documents replaced over and over, and what the disk holds then.
+    /// 10,000 documents, each replaced many times, and the disk space in use afterwards.
     Churn,
-    /// Durable puts, and gets, of documents from 100 B to 10 MiB.
+    /// Durable puts and gets of documents from 100 B to 10 MiB.
     Sizes,
-    /// Many distinct documents put without sync, in little memory.
+    /// Many distinct documents, put without sync with little memory.
     Bulk,
-    /// Many small documents: memory, disk, and the time to open them again.
+    /// Many small documents: memory, disk space, and the time to open the store again.
     Scale,
-    /// Servers, asked over loopback: gets and durable puts of 1 KiB and of 10 MiB; and
-    /// what prefd takes to start, and for many large puts at once.
+    /// Servers over loopback: gets and durable puts of 1 KiB and 10 MiB. For prefd also the
+    /// time to start, and many large puts at once.
     Http,
 }
 
-/// How much of it.
+/// Durations and document counts of the scenarios.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadSize {
-    /// Seconds that a phase takes which is not a number of operations.
-    pub seconds: f64,
-    /// Documents of [`Scenario::Reads`].
-    pub reads: u64,
-    /// Rounds of [`Scenario::Churn`].
-    pub rounds: u64,
-    /// Documents of [`Scenario::Bulk`].
-    pub bulk: u64,
-    /// Documents of [`Scenario::Scale`].
-    pub scale: u64,
-    /// Seconds of a phase of [`Scenario::Http`]: wrk takes whole ones.
+    /// Duration of a phase that has no fixed number of operations, in seconds.
+    pub phase_seconds: f64,
+    /// Number of documents in [`Scenario::Reads`].
+    pub read_documents: u64,
+    /// How often [`Scenario::Churn`] replaces each document.
+    pub churn_rounds: u64,
+    /// Number of documents in [`Scenario::Bulk`].
+    pub bulk_documents: u64,
+    /// Number of documents in [`Scenario::Scale`].
+    pub scale_documents: u64,
+    /// Duration of a phase of [`Scenario::Http`]. wrk accepts whole seconds only.
     pub http_seconds: u64,
-    /// Bytes of each value of the many large puts of [`Scenario::Http`].
+    /// Size of each value in the large puts of [`Scenario::Http`], in bytes.
     pub upload_value_bytes: usize,
-    /// Whether only durable puts are played, so that their syncs can be counted.
+    /// Whether only durable puts run. This is for counting their syncs.
     pub puts_only: bool,
-    /// Whether phases are left out that take long and tell little more.
+    /// Whether long phases that add little information are left out.
     pub short: bool,
 }
 
 impl WorkloadSize {
-    /// All of it.
+    /// Every phase, long enough to compare the figures.
     pub const FULL: Self = Self {
-        seconds: 2.0,
-        reads: 200_000,
-        rounds: 20,
-        bulk: 2_000_000,
-        scale: 1_000_000,
+        phase_seconds: 2.0,
+        read_documents: 200_000,
+        churn_rounds: 20,
+        bulk_documents: 2_000_000,
+        scale_documents: 1_000_000,
         http_seconds: 4,
         upload_value_bytes: 10_000_000,
         puts_only: false,
         short: false,
     };
-    /// What takes under three minutes.
+    /// The comparison with this size finishes in under three minutes.
     pub const SHORT: Self = Self {
-        seconds: 1.0,
-        reads: 100_000,
-        rounds: 5,
-        bulk: 200_000,
-        scale: 100_000,
+        phase_seconds: 1.0,
+        read_documents: 100_000,
+        churn_rounds: 5,
+        bulk_documents: 200_000,
+        scale_documents: 100_000,
         http_seconds: 1,
         upload_value_bytes: 10_000_000,
         puts_only: false,
         short: true,
     };
-    /// What shows that everything works, and measures nothing.
+    /// Every phase, but too short to measure anything. This is for tests.
     pub const TINY: Self = Self {
-        seconds: 0.02,
-        reads: 200,
-        rounds: 2,
-        bulk: 500,
-        scale: 500,
+        phase_seconds: 0.02,
+        read_documents: 200,
+        churn_rounds: 2,
+        bulk_documents: 500,
+        scale_documents: 500,
         http_seconds: 1,
         upload_value_bytes: 100_000,
         puts_only: false,
@@ -91,27 +93,29 @@ impl WorkloadSize {
     };
 }
 
-/// The document of most phases.
+/// Size of a document in most phases.
 pub const VALUE_BYTES: usize = KIB;
-/// Documents that durable puts and churn go over, and namespaces of requests.
+/// Number of documents in the phases of durable puts, in [`Scenario::Churn`] and in
+/// [`Scenario::Http`].
 pub const DOCUMENTS: u64 = 10_000;
-/// Of [`Scenario::Scale`].
+/// Size of a document in [`Scenario::Scale`].
 pub const SMALL_VALUE_BYTES: usize = 300;
-/// The cache that every engine gets, but where a phase says otherwise.
+/// Size of each engine's cache, unless a phase sets another size.
 pub const CACHE_BYTES: u64 = 64 * MIB as u64;
-/// A cache that holds all of [`Scenario::Reads`].
+/// Size of a cache that holds all documents of [`Scenario::Reads`].
 pub const LARGE_CACHE_BYTES: u64 = 512 * MIB as u64;
-/// What [`Scenario::Bulk`] may take of memory, the page cache included.
+/// Memory limit of [`Scenario::Bulk`], including the page cache.
 pub const BULK_MEMORY_BYTES: u64 = 512 * MIB as u64;
-/// Longer than this [`Scenario::Bulk`] does not go on, however much is missing.
+/// Time limit of [`Scenario::Bulk`], in seconds. Documents that remain are not put.
 pub const BULK_SECONDS: f64 = 60.0;
-/// Writers of durable puts, in the order of the phases.
+/// Numbers of threads that put durably, one phase each.
 pub const WRITERS: &[usize] = &[1, 16, 64];
-/// Threads of what is bound by the processor.
+/// Number of threads in phases that are limited by the processor.
 pub const THREADS: usize = 2;
-/// Threads of the mix.
+/// Number of threads in the mix of gets and durable puts.
 pub const MIX_THREADS: usize = 16;
-/// The lengths of [`Scenario::Sizes`], and how many documents of each there are.
+/// The label, the size in bytes and the number of the documents of each phase of
+/// [`Scenario::Sizes`].
 pub const SIZES: &[(&str, usize, u64)] = &[
     ("100 B", 100, 10_000),
     ("1 KiB", KIB, 10_000),
@@ -119,11 +123,11 @@ pub const SIZES: &[(&str, usize, u64)] = &[
     ("1 MiB", MIB, 64),
     ("10 MiB", 10 * MIB, 8),
 ];
-/// The large document of [`Scenario::Http`].
+/// Size of the large document of [`Scenario::Http`].
 pub const LARGE_BYTES: usize = 10 * MIB;
-/// Connections of gets over HTTP.
+/// Number of connections for gets over HTTP.
 pub const GET_CONNECTIONS: usize = 32;
-/// The same of large documents.
+/// Number of connections for gets of the large document over HTTP.
 pub const LARGE_GET_CONNECTIONS: usize = 4;
-/// Connections of durable puts over HTTP, in the order of the phases.
+/// Numbers of connections for durable puts over HTTP, one phase each.
 pub const PUT_CONNECTIONS: &[usize] = &[1, 64];

@@ -1,5 +1,6 @@
-//! Whether a durable put is: the system calls that put data on stable storage, counted
-//! by strace between two marks, for each put that was acknowledged.
+//! Verifies that a durable put is durable. strace counts the system calls that write data to
+//! stable storage. They are counted between two marks in the trace, and compared with the
+//! number of acknowledged puts.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -9,40 +10,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::contender::Contender;
-use crate::play::PhaseResult;
+use crate::phase_result::PhaseResult;
 
-/// Opened, in vain, where a phase begins and ends: that shows in the trace.
+/// Files that do not exist. The attempt to open one marks the beginning or the end of a phase
+/// in the trace.
 const BEGIN: &str = "/prefd-bench-begins";
 const END: &str = "/prefd-bench-ends";
+/// System calls that are traced.
 const CALLS: &str = "fsync,fdatasync,msync,sync_file_range,sync,syncfs,openat,pwrite64,pwritev";
 
-/// Says in a trace that a phase begins.
+/// Marks the beginning of a phase in the trace.
 pub fn mark_begin() {
     let _ = std::fs::File::open(BEGIN);
 }
 
-/// Says in a trace that a phase has ended.
+/// Marks the end of a phase in the trace.
 pub fn mark_end() {
     let _ = std::fs::File::open(END);
 }
 
-/// What was counted in one phase.
+/// The calls of one phase.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SyncCounts {
     /// The contender.
     pub contender: Contender,
     /// The phase.
     pub phase: String,
-    /// Puts that were acknowledged.
+    /// Number of acknowledged puts.
     pub puts: u64,
-    /// Calls, by name. A write to a file that was opened with `O_DSYNC` is counted as
+    /// Number of calls, by name. Writes to files opened with `O_DSYNC` are counted as
     /// `O_DSYNC write`.
     pub calls: BTreeMap<String, u64>,
 }
 
 impl SyncCounts {
-    /// Calls that wait for the disk's own cache, for each put.
-    pub fn for_each_put(&self) -> f64 {
+    /// Calls per put that flush the disk's own cache. `sync_file_range` does not.
+    pub fn per_put(&self) -> f64 {
         let calls: u64 = self
             .calls
             .iter()
@@ -53,11 +56,11 @@ impl SyncCounts {
     }
 }
 
-/// Plays durable puts under strace, servers and all that they start included. `child` runs
-/// the process that plays them as the last arguments of a command. Nothing is counted
-/// where there is no strace.
+/// Counts the syncs of a benchmark process and of all processes that it starts, with strace.
+/// `run_child` appends the process and its arguments to the given command, and runs it.
+/// Returns an empty list if strace is not installed.
 pub fn count(
-    child: impl FnOnce(Command) -> Result<Vec<PhaseResult>>,
+    run_child: impl FnOnce(Command) -> Result<Vec<PhaseResult>>,
     scratch: &Path,
 ) -> Result<Vec<SyncCounts>> {
     let found = Command::new("strace")
@@ -75,32 +78,38 @@ pub fn count(
         .arg(format!("trace={CALLS}"))
         .arg("-o")
         .arg(&trace);
-    let outcomes = child(strace)?;
+    let results = run_child(strace)?;
     let text = std::fs::read(&trace)?;
     let phases = parse(&String::from_utf8_lossy(&text));
-    if phases.len() != outcomes.len() {
-        return Err("the trace does not show every phase".into());
+    if phases.len() != results.len() {
+        return Err(format!(
+            "expected {} phases in the trace, found {}",
+            results.len(),
+            phases.len()
+        )
+        .into());
     }
-    Ok(outcomes
+    Ok(results
         .into_iter()
         .zip(phases)
-        .map(|(outcome, calls)| SyncCounts {
-            contender: outcome.contender,
-            phase: outcome.phase,
-            puts: outcome.operations,
+        .map(|(result, calls)| SyncCounts {
+            contender: result.contender,
+            phase: result.phase,
+            puts: result.operations,
             calls,
         })
         .collect())
 }
 
-/// The calls between each pair of marks.
+/// Returns the number of calls between each pair of marks, by name.
 fn parse(trace: &str) -> Vec<BTreeMap<String, u64>> {
     let mut phases = Vec::new();
     let mut current: Option<BTreeMap<String, u64>> = None;
     let mut synchronous = HashSet::new();
     for line in trace.lines() {
-        // "PID name(arguments) = result"; a call that another thread's interrupts is
-        // counted where it begins.
+        // The format is "PID name(arguments) = result". A call that is interrupted by a call
+        // of another thread has a second line, which begins with "<". Only the first line is
+        // counted.
         let Some((name, arguments)) = line
             .split_once(' ')
             .and_then(|(_, call)| call.trim_start().split_once('('))
@@ -115,7 +124,7 @@ fn parse(trace: &str) -> Vec<BTreeMap<String, u64>> {
                 current = Some(BTreeMap::new());
             } else if arguments.contains(END) {
                 phases.extend(current.take());
-            } else if let Some(fd) = opened(arguments) {
+            } else if let Some(fd) = opened_fd(arguments) {
                 if arguments.contains("O_DSYNC") || arguments.contains("O_SYNC") {
                     synchronous.insert(fd);
                 } else {
@@ -140,7 +149,8 @@ fn parse(trace: &str) -> Vec<BTreeMap<String, u64>> {
     phases
 }
 
-fn opened(arguments: &str) -> Option<String> {
+/// The file descriptor that a successful `openat` returned.
+fn opened_fd(arguments: &str) -> Option<String> {
     let (_, result) = arguments.rsplit_once("= ")?;
     let fd = result.split(' ').next()?;
     fd.bytes()
@@ -153,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_counted_between_the_marks() {
+    fn calls_between_marks_are_counted() {
         let trace = "\
 12 fdatasync(3) = 0
 12 openat(AT_FDCWD, \"data.mdb\", O_RDWR|O_DSYNC|O_CLOEXEC) = 7
@@ -184,6 +194,6 @@ mod tests {
             puts: 3,
             calls: phases[0].clone(),
         };
-        assert!((syncs.for_each_put() - 1.0).abs() < 1e-9);
+        assert!((syncs.per_put() - 1.0).abs() < 1e-9);
     }
 }

@@ -1,5 +1,5 @@
-//! The HTTP scenario from end to end, as small as it gets: each server that is installed
-//! is started, filled, asked by wrk, and ends up in the report.
+//! Runs the HTTP scenario from end to end with the smallest size: starts each installed server,
+//! stores documents, sends requests with wrk, and checks the report.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// What an example is built as lies beside the binaries.
+/// Path of the `prefd` example. Cargo builds examples into a folder next to the binaries.
 fn prefd() -> PathBuf {
     let storage = Path::new(env!("CARGO_BIN_EXE_storage"));
     storage.with_file_name("examples").join("prefd")
 }
 
 fn is_installed(program: &str) -> bool {
-    // Each of them ends by itself with this.
+    // With -v, each of the programs prints its version and ends.
     let found = Command::new(program)
         .arg("-v")
         .stdin(Stdio::null())
@@ -24,7 +24,7 @@ fn is_installed(program: &str) -> bool {
     found.is_ok()
 }
 
-/// Past the capture of passing tests' output.
+/// Writes to standard error directly, because `eprintln!` prints nothing in a test that passes.
 fn skip(program: &str) {
     let mut stderr = std::io::stderr();
     writeln!(
@@ -47,8 +47,8 @@ fn compare(contenders: &str, out: &Path) -> (Vec<Value>, String) {
         .arg(out)
         .output()
         .unwrap();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{complaint}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     let lines = std::fs::read_to_string(out.join("comparison.jsonl")).unwrap();
     let lines = lines
         .lines()
@@ -58,16 +58,16 @@ fn compare(contenders: &str, out: &Path) -> (Vec<Value>, String) {
 }
 
 fn phases<'a>(lines: &'a [Value], contender: &str) -> Vec<&'a str> {
-    let outcomes = lines.iter().filter_map(|line| line.get("outcome"));
-    outcomes
-        .filter(|outcome| outcome["contender"] == contender)
-        .inspect(|outcome| assert!(outcome["operations"].as_u64() > Some(0), "{outcome}"))
-        .map(|outcome| outcome["phase"].as_str().unwrap())
+    let results = lines.iter().filter_map(|line| line.get("outcome"));
+    results
+        .filter(|result| result["contender"] == contender)
+        .inspect(|result| assert!(result["operations"].as_u64() > Some(0), "{result}"))
+        .map(|result| result["phase"].as_str().unwrap())
         .collect()
 }
 
 #[test]
-fn servers_are_asked_side_by_side() {
+fn http_comparison_measures_every_installed_server() {
     if !is_installed("wrk") {
         skip("wrk");
         return;
@@ -96,7 +96,7 @@ fn servers_are_asked_side_by_side() {
     ] {
         assert!(of_prefd.contains(&phase), "{of_prefd:?}");
     }
-    assert!(!markdown.contains("What failed"), "{markdown}");
+    assert!(!markdown.contains("Failed runs"), "{markdown}");
     assert!(markdown.contains("\n## HTTP\n"), "{markdown}");
     assert!(!markdown.contains("\n## Storage\n"), "{markdown}");
 }

@@ -1,8 +1,9 @@
-//! The least that a server built on hyper does: one that answers everything with the
-//! same document, over connections that are set up as prefd's are.
+//! A hyper server that responds to every request with the same document. It shows the cost of
+//! HTTP alone, so its connections have the same settings as prefd's.
 
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,23 +16,26 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::process::ServerProcess;
 use crate::Result;
 use crate::documents::DocumentGenerator;
 use crate::scenario::VALUE_BYTES;
 
-/// The verb of this program that runs it.
-pub(crate) const VERB: &str = "constant-server";
-/// As prefd has it.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The subcommand of this program that runs the server.
+pub(crate) const SUBCOMMAND: &str = "constant-server";
+/// Timeout for request headers, as in prefd.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) fn command() -> Result<Command> {
+/// Starts the server as a process. Its standard error goes to a file in `dir`.
+pub(super) fn start(dir: &Path) -> Result<(SocketAddr, Vec<ServerProcess>)> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(VERB);
-    Ok(command)
+    command.arg(SUBCOMMAND);
+    let (address, process) = ServerProcess::start_and_read_address(&mut command, dir)?;
+    Ok((address, vec![process]))
 }
 
-/// Says where it listens, and serves until it is killed, by one thread beside the one
-/// that accepts: so does prefd with one worker.
+/// Prints the address of the server, and serves until this process is killed. One thread
+/// accepts connections and another serves them, like prefd with one worker.
 pub(crate) fn serve() -> Result<()> {
     let document = Bytes::copy_from_slice(DocumentGenerator::new(VALUE_BYTES, 1).next_document());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -44,22 +48,22 @@ pub(crate) fn serve() -> Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            tokio::spawn(carry(stream, document.clone()));
+            tokio::spawn(serve_connection(stream, document.clone()));
         }
     })
 }
 
-async fn carry(stream: TcpStream, document: Bytes) {
+async fn serve_connection(stream: TcpStream, document: Bytes) {
     let service = service_fn(|_: Request<hyper::body::Incoming>| {
         let mut response = Response::new(Full::new(document.clone()));
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
         async { Ok::<_, Infallible>(response) }
     });
-    // A client that breaks off is no concern of what is measured: wrk reports it.
+    // Errors are ignored here, because wrk counts and reports them.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(HEADER_TIMEOUT)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .await;

@@ -1,5 +1,5 @@
-//! nginx, which serves files: with sendfile, and with the files kept open, since all the
-//! others have what they serve at hand as well.
+//! nginx, serving files. It uses sendfile and keeps the files open, because the other servers
+//! do not open files for a request either.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,10 +7,11 @@ use std::process::Command;
 
 use procfs::process::Process;
 
+use super::process::{ServerProcess, free_address};
 use super::requests::RequestSet;
-use super::server::{ServerProcess, free_address};
 use crate::Result;
 
+/// Folder with the documents.
 const DOCUMENTS: &str = "documents";
 
 pub(super) fn start(
@@ -24,22 +25,23 @@ pub(super) fn start(
     command
         .arg("-p")
         .arg(dir)
-        // Else it begins by opening the system's log.
+        // Without -e, nginx opens the log file of the system when it starts.
         .args(["-e", "error.log", "-c", "nginx.conf"]);
-    let mut program = ServerProcess::start(&mut command, dir)?;
-    program.wait_for(address)?;
-    Ok((address, vec![program]))
+    let mut process = ServerProcess::start(&mut command, dir)?;
+    process.wait_for(address)?;
+    Ok((address, vec![process]))
 }
 
 fn configuration(address: SocketAddr, workers: Option<usize>) -> Result<String> {
-    // A worker of root's nginx is another user, who may not enter a temporary folder.
+    // If root starts nginx, its workers run as another user by default. That user has no access
+    // to temporary folders.
     let user = if Process::myself()?.uid()? == 0 {
         "user root;"
     } else {
         ""
     };
     let workers = workers.map_or("auto".to_owned(), |workers| workers.to_string());
-    // Those that it would make where the system has its own.
+    // By default, nginx creates these folders outside its own folder.
     let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {name};"))
         .join("\n");
@@ -64,8 +66,8 @@ server {{ listen {address}; root {DOCUMENTS}; }}
     ))
 }
 
-/// Writes the files.
-pub(super) fn keep(dir: &Path, gets: &RequestSet) -> Result<()> {
+/// Writes the documents to files.
+pub(super) fn store_documents(dir: &Path, gets: &RequestSet) -> Result<()> {
     for (target, document) in gets.documents() {
         let path = target.path.trim_start_matches('/');
         std::fs::write(dir.join(DOCUMENTS).join(path), document)?;

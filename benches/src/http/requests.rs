@@ -1,18 +1,18 @@
-//! What is asked of a server: a request for each user, over and over in turn.
+//! The requests that are sent to a server: one for each user, repeated in turn.
 
 use bytes::Bytes;
 
 use crate::contender::Contender;
 use crate::documents::Key;
 
-/// What a request is to do.
+/// The method of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum RequestMethod {
     Get,
     Put,
 }
 
-/// One user's request.
+/// Path and token of one user's request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RequestTarget {
     pub(super) path: String,
@@ -24,12 +24,12 @@ pub(super) struct RequestSet {
     pub(super) contender: Contender,
     pub(super) method: RequestMethod,
     pub(super) targets: Vec<RequestTarget>,
-    /// What the targets put, or find, each the next one and then the first again.
+    /// The documents that are put, or that gets must find. The targets use them in turn.
     pub(super) bodies: Vec<Bytes>,
 }
 
 impl RequestSet {
-    /// A request for each token: the first is that of user 0, and so on.
+    /// Creates one request for each token. The first token is that of user 0, and so on.
     pub(super) fn new(
         contender: Contender,
         method: RequestMethod,
@@ -48,13 +48,13 @@ impl RequestSet {
         }
     }
 
-    /// The same with other tokens.
+    /// Returns these requests with other tokens.
     pub(super) fn with_tokens(&self, tokens: Vec<String>) -> Self {
         Self::new(self.contender, self.method, tokens, self.bodies.clone())
     }
 
-    /// The same targets, to do something else with.
-    pub(super) fn to(&self, method: RequestMethod) -> Self {
+    /// Returns requests for the same documents with another method.
+    pub(super) fn with_method(&self, method: RequestMethod) -> Self {
         let tokens = self.targets.iter().map(|target| target.token.clone());
         Self::new(
             self.contender,
@@ -64,18 +64,18 @@ impl RequestSet {
         )
     }
 
-    /// The document of each target.
+    /// Each target with its document.
     pub(super) fn documents(&self) -> impl Iterator<Item = (&RequestTarget, &Bytes)> {
         self.targets.iter().zip(self.bodies.iter().cycle())
     }
 
-    /// Bytes of each document.
+    /// Size of each document, in bytes.
     pub(super) fn body_bytes(&self) -> usize {
         self.bodies.first().map_or(0, Bytes::len)
     }
 }
 
-/// Where a server has a user's document.
+/// The path of a user's document on a server.
 fn path(contender: Contender, method: RequestMethod, user: u64) -> String {
     let mut key = Key::default();
     key.set(user);
@@ -92,11 +92,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_puts_and_gets_the_same_document() {
+    fn target_puts_and_gets_the_same_document() {
         let tokens: Vec<String> = (0..5).map(|n| format!("t{n}")).collect();
         let bodies = vec![Bytes::from_static(b"{}"), Bytes::from_static(b"[]")];
         let puts = RequestSet::new(Contender::Webdis, RequestMethod::Put, tokens, bodies);
-        let gets = puts.to(RequestMethod::Get);
+        let gets = puts.with_method(RequestMethod::Get);
         assert_eq!(puts.targets[3].path, "/SET/user-000000000003");
         assert_eq!(gets.targets[3].path, "/GET/user-000000000003.txt");
         assert_eq!(gets.targets[3].token, "t3");

@@ -1,4 +1,4 @@
-//! Tokens of many users, signed by keys that are for tests only.
+//! Tokens of many users, signed with keys that are only for tests.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,11 +8,12 @@ use serde::Serialize;
 use crate::Result;
 use crate::documents::Key;
 
-/// Keys to sign with, and for prefd to verify with.
+/// Private key for RS256.
 const RSA: &[u8] = include_bytes!("../../../tests/fixtures/keys/rsa-test-only.pem");
+/// Private key for ES256.
 const EC: &[u8] = include_bytes!("../../../tests/fixtures/keys/ec256-test-only.pem");
-/// The public halves, with the names of the files that prefd reads them from.
-pub(super) const PUBLIC: [(&str, &[u8]); 2] = [
+/// Public keys for prefd, with their file names.
+pub(super) const PUBLIC_KEYS: [(&str, &[u8]); 2] = [
     (
         "rsa.pub.pem",
         include_bytes!("../../../tests/fixtures/keys/rsa-test-only.pub.pem"),
@@ -22,7 +23,7 @@ pub(super) const PUBLIC: [(&str, &[u8]); 2] = [
         include_bytes!("../../../tests/fixtures/keys/ec256-test-only.pub.pem"),
     ),
 ];
-/// Longer than any run takes.
+/// Lifetime of a token: longer than any run.
 const LIFETIME_SECONDS: u64 = 24 * 3600;
 
 #[derive(Serialize)]
@@ -32,9 +33,9 @@ struct Claims<'a> {
     exp: u64,
 }
 
-/// A token for each of the first `users` users, by RS256 or ES256.
+/// Signs a token for each of the first `users` users with RS256 or ES256.
 pub(super) fn sign(algorithm: Algorithm, users: u64) -> Result<Vec<String>> {
-    let signing = match algorithm {
+    let signing_key = match algorithm {
         Algorithm::RS256 => EncodingKey::from_rsa_pem(RSA)?,
         _ => EncodingKey::from_ec_pem(EC)?,
     };
@@ -49,7 +50,7 @@ pub(super) fn sign(algorithm: Algorithm, users: u64) -> Result<Vec<String>> {
             client_id: key.client(),
             exp: now + LIFETIME_SECONDS,
         };
-        tokens.push(encode(&header, &claims, &signing)?);
+        tokens.push(encode(&header, &claims, &signing_key)?);
     }
     Ok(tokens)
 }

@@ -1,6 +1,6 @@
--- Has wrk send what the benchmark asks of it, and say in one line of JSON what came of it.
+-- Sends the requests of the benchmark with wrk, and prints the result as one line of JSON.
 
--- The lines of the file that a variable names.
+-- Returns the lines of the file that an environment variable names.
 local function lines(variable)
   local read = {}
   for line in io.lines(os.getenv(variable)) do
@@ -23,9 +23,10 @@ function init()
     end
     requests[n] = wrk.format()
   end
-  -- Without this function wrk sends the last one made, and does not come here for each.
+  -- Without this function, wrk sends the last formatted request repeatedly. That is faster
+  -- than a call for each request.
   if #requests > 1 then
-    -- The first call is not sent: wrk looks at what a request is like.
+    -- wrk does not send the request of the first call. It only inspects it.
     local n = #requests - 1
     request = function()
       n = n % #requests + 1

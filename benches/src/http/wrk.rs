@@ -1,5 +1,5 @@
-//! wrk, which asks a server as fast as it answers: one thread of it, since on a small
-//! machine two would take the processor from the server that is measured.
+//! Runs wrk, which sends requests as fast as the server responds. wrk runs with one thread,
+//! because a second one would leave the server too little processor time on a small machine.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -8,17 +8,17 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 
+use super::process::not_installed;
 use super::requests::{RequestMethod, RequestSet};
-use super::server::not_installed;
 use crate::Result;
-use crate::play::PhaseTiming;
+use crate::phase_result::PhaseTiming;
 
-/// What a request may take: far longer than any does that is not stuck.
+/// Timeout of a request, which only a stuck server exceeds.
 const TIMEOUT: &str = "30s";
 const SCRIPT: &str = include_str!("wrk.lua");
 
-/// Says where there is no wrk, before servers are started for it.
-pub(super) fn find() -> Result<()> {
+/// Returns an error if wrk is not installed.
+pub(super) fn check_installed() -> Result<()> {
     let found = Command::new("wrk")
         .arg("-v")
         .stdin(Stdio::null())
@@ -31,7 +31,7 @@ pub(super) fn find() -> Result<()> {
     }
 }
 
-/// What wrk is to send, where its script finds it.
+/// The requests, in files that the script of wrk reads.
 pub(super) struct WrkInput {
     script: NamedTempFile,
     method: &'static str,
@@ -40,25 +40,25 @@ pub(super) struct WrkInput {
 }
 
 impl WrkInput {
-    pub(super) fn of(requests: &RequestSet) -> Result<Self> {
+    pub(super) fn new(requests: &RequestSet) -> Result<Self> {
         let targets = requests
             .targets
             .iter()
             .map(|target| format!("{} {}\n", target.path, target.token));
         let (method, bodies) = match requests.method {
             RequestMethod::Get => ("GET", Vec::new()),
-            // They have no line break in them.
+            // Documents contain no line breaks, so each one is a line of the file.
             RequestMethod::Put => ("PUT", requests.bodies.join(&b'\n')),
         };
         Ok(Self {
-            script: file(SCRIPT.as_bytes())?,
+            script: temporary_file(SCRIPT.as_bytes())?,
             method,
-            targets: file(targets.collect::<String>().as_bytes())?,
-            bodies: file(&bodies)?,
+            targets: temporary_file(targets.collect::<String>().as_bytes())?,
+            bodies: temporary_file(&bodies)?,
         })
     }
 
-    /// Asks for so many seconds.
+    /// Runs wrk for this number of seconds.
     pub(super) fn run(
         &self,
         address: SocketAddr,
@@ -77,22 +77,22 @@ impl WrkInput {
             .env("BENCH_BODIES", self.bodies.path())
             .stdin(Stdio::null())
             .output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let Some(line) = said.lines().find(|line| line.starts_with('{')) else {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("wrk: {} ({})", complaint.trim(), output.status).into());
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let Some(line) = stdout.lines().find(|line| line.starts_with('{')) else {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("wrk: {} ({})", stderr.trim(), output.status).into());
         };
-        serde_json::from_str::<WrkSummary>(line)?.done()
+        serde_json::from_str::<WrkSummary>(line)?.timing()
     }
 }
 
-fn file(bytes: &[u8]) -> Result<NamedTempFile> {
+fn temporary_file(bytes: &[u8]) -> Result<NamedTempFile> {
     let mut file = NamedTempFile::new()?;
     file.write_all(bytes)?;
     Ok(file)
 }
 
-/// What the script says at the end.
+/// The line of JSON that the script prints at the end.
 #[derive(Debug, Deserialize)]
 struct WrkSummary {
     requests: u64,
@@ -109,13 +109,14 @@ struct WrkSummary {
 }
 
 impl WrkSummary {
-    /// Unless something went wrong: refusals can be faster than what was asked for.
-    fn done(&self) -> Result<PhaseTiming> {
+    /// Returns an error if any request has failed, because a server can send an error faster than
+    /// the expected response.
+    fn timing(&self) -> Result<PhaseTiming> {
         let errors = self.connect + self.read + self.write + self.timeout + self.status;
         if errors > 0 || self.requests == 0 {
             return Err(format!(
-                "of {} answers {} were errors by their status; {} failures to connect, {} to \
-                 read, {} to write, {} timeouts",
+                "{} responses, of which {} had an error status; errors: {} connect, {} read, \
+                 {} write, {} timeout",
                 self.requests, self.status, self.connect, self.read, self.write, self.timeout,
             )
             .into());
@@ -134,20 +135,20 @@ impl WrkSummary {
 mod tests {
     use super::*;
 
-    const SAID: &str = r#"{"requests":52340,"duration_us":1100200,"connect":0,"read":0,"write":0,"timeout":0,"status":0,"p50_us":590,"p99_us":1210,"p999_us":2500}"#;
+    const LINE: &str = r#"{"requests":52340,"duration_us":1100200,"connect":0,"read":0,"write":0,"timeout":0,"status":0,"p50_us":590,"p99_us":1210,"p999_us":2500}"#;
 
     #[test]
-    fn answers_become_figures_and_errors_become_an_error() {
-        let mut answers: WrkSummary = serde_json::from_str(SAID).unwrap();
-        let done = answers.done().unwrap();
-        assert_eq!(done.operations, 52_340);
-        assert!((done.seconds - 1.1002).abs() < 1e-9);
-        assert!((done.p999_us - 2500.0).abs() < 1e-9);
-        answers.status = 7;
-        let error = answers.done().unwrap_err().to_string();
-        assert!(error.contains("7 were errors by their status"), "{error}");
-        answers.status = 0;
-        answers.requests = 0;
-        assert!(answers.done().is_err());
+    fn summary_becomes_timing_and_failed_requests_an_error() {
+        let mut summary: WrkSummary = serde_json::from_str(LINE).unwrap();
+        let timing = summary.timing().unwrap();
+        assert_eq!(timing.operations, 52_340);
+        assert!((timing.seconds - 1.1002).abs() < 1e-9);
+        assert!((timing.p999_us - 2500.0).abs() < 1e-9);
+        summary.status = 7;
+        let error = summary.timing().unwrap_err().to_string();
+        assert!(error.contains("7 had an error status"), "{error}");
+        summary.status = 0;
+        summary.requests = 0;
+        assert!(summary.timing().is_err());
     }
 }

@@ -1,20 +1,26 @@
-//! The plots: a bar for each contender, a group of bars for each phase, in SVG that reads
-//! on light and dark grounds alike.
+//! The plots, in SVG. Each phase is a group of bars, one for each contender. The colours are
+//! readable on light and on dark backgrounds.
 
 use std::fmt::Write;
 
-use super::Report;
-use super::table::number;
+use super::data::Report;
+use super::statistics::format_number;
 use crate::contender::Contender;
 
+// Lengths in pixels.
 const WIDTH: f64 = 760.0;
+/// Width of the contenders' names.
 const LABEL: f64 = 185.0;
+/// Width of the numbers to the right of the bars.
 const FIGURE: f64 = 80.0;
+/// Height of a bar.
 const BAR: f64 = 16.0;
+/// Distance between bars.
 const GAP: f64 = 4.0;
+/// Height of a phase's title.
 const TITLE: f64 = 30.0;
 
-/// Which phases share a plot.
+/// The file name and the phases of each plot.
 const PLOTS: &[(&str, &[&str])] = &[
     (
         "durable.svg",
@@ -54,34 +60,35 @@ const PLOTS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The plots that can be made of a report, by file name.
+/// Draws the plots. Returns the file name and the SVG of each plot that has figures for
+/// prefd.
 pub fn plots(report: &Report) -> Vec<(&'static str, String)> {
-    let is_there = |phase: &&&str| report.throughput(Contender::Prefd, phase).is_some();
+    let has_figure = |phase: &&&str| report.median_throughput(Contender::Prefd, phase).is_some();
     PLOTS
         .iter()
-        .map(|(name, phases)| (*name, phases.iter().filter(is_there).collect::<Vec<_>>()))
+        .map(|(name, phases)| (*name, phases.iter().filter(has_figure).collect::<Vec<_>>()))
         .filter(|(_, phases)| !phases.is_empty())
-        .map(|(name, phases)| (name, plot(report, &phases)))
+        .map(|(name, phases)| (name, draw_plot(report, &phases)))
         .collect()
 }
 
-fn plot(report: &Report, phases: &[&&str]) -> String {
+fn draw_plot(report: &Report, phases: &[&&str]) -> String {
     let mut body = String::new();
     let mut y = 0.0;
     for phase in phases {
         let _ = writeln!(
             body,
-            "<text x=\"0\" y=\"{:.0}\" class=\"title\">{phase}: operations a second</text>",
+            "<text x=\"0\" y=\"{:.0}\" class=\"title\">{phase}: operations per second</text>",
             y + TITLE - 10.0
         );
         y += TITLE;
         let figures: Vec<(Contender, f64)> = report
             .contenders()
-            .filter_map(|contender| Some((contender, report.throughput(contender, phase)?)))
+            .filter_map(|contender| Some((contender, report.median_throughput(contender, phase)?)))
             .collect();
-        let most = figures.iter().map(|(_, f)| *f).fold(1.0, f64::max);
+        let max = figures.iter().map(|(_, f)| *f).fold(1.0, f64::max);
         for (contender, figure) in figures {
-            bar(contender, figure, most, y, &mut body);
+            draw_bar(contender, figure, max, y, &mut body);
             y += BAR + GAP;
         }
         y += GAP * 2.0;
@@ -94,8 +101,8 @@ fn plot(report: &Report, phases: &[&&str]) -> String {
     )
 }
 
-fn bar(contender: Contender, figure: f64, most: f64, y: f64, body: &mut String) {
-    let width = (WIDTH - LABEL - FIGURE) * figure / most;
+fn draw_bar(contender: Contender, figure: f64, max: f64, y: f64, body: &mut String) {
+    let width = (WIDTH - LABEL - FIGURE) * figure / max;
     let class = match contender {
         Contender::Prefd => "prefd",
         Contender::Bare | Contender::Hyper => "bare",
@@ -110,6 +117,6 @@ fn bar(contender: Contender, figure: f64, most: f64, y: f64, body: &mut String) 
         LABEL - 6.0,
         contender.name(),
         LABEL + width + 6.0,
-        number(figure),
+        format_number(figure),
     );
 }

@@ -1,31 +1,31 @@
-//! What processes have used so far, by the kernel's own count.
+//! The kernel's counts for processes and files: processor time, memory, writes and disk space.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use procfs::process::Process;
-use procfs::{Current, ProcError, ProcResult};
+use procfs::{ProcError, ProcResult};
 
 use crate::Result;
 
-/// The counters of processes.
+/// Resources that processes have used since they started.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResourceUsage {
-    /// Seconds of the processor, user and system.
+    /// Processor time in user and system mode, in seconds.
     pub cpu_seconds: f64,
-    /// Bytes that they have caused to be written to the disk.
+    /// Bytes that the processes caused to be written to the disk.
     pub written_bytes: u64,
 }
 
 impl ResourceUsage {
-    /// Those of these processes together, as they stand, with what those of their
-    /// children used that have ended: the kernel adds that up itself (of `io` as well).
+    /// Returns the sum over these processes. This includes children that they have waited for,
+    /// because the kernel adds the counts of a child to its parent's.
     pub fn of(pids: &[i32]) -> Result<Self> {
         let mut sum = Self::default();
         for pid in pids {
             let found = Process::new(*pid).and_then(|p| Ok((p.stat()?, p.io()?)));
-            let Some((stat, io)) = still_there(found)? else {
+            let Some((stat, io)) = ignore_ended(found)? else {
                 continue;
             };
             let ended = stat.cutime + stat.cstime;
@@ -36,7 +36,7 @@ impl ResourceUsage {
         Ok(sum)
     }
 
-    /// What was used since then.
+    /// Returns the resources used since `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
         Self {
@@ -46,25 +46,26 @@ impl ResourceUsage {
     }
 }
 
-/// Memory of processes, in bytes. What they share is counted for each.
+/// Memory of processes, in bytes. Memory that several of them share is counted once for each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MemoryUsage {
-    /// What is resident.
+    /// Resident memory.
     pub resident: u64,
-    /// Of that what is no page of a file (which the kernel takes back when it wants).
+    /// The part of the resident memory that is not file pages. The kernel can reclaim file
+    /// pages at any time.
     pub anonymous: u64,
-    /// The most that was ever resident.
+    /// Peak resident memory since the processes started.
     pub peak: u64,
 }
 
 impl MemoryUsage {
-    /// That of these processes together, as it stands.
+    /// Returns the sum over these processes.
     pub fn of(pids: &[i32]) -> Result<Self> {
         let bytes = |kib: Option<u64>| kib.unwrap_or(0) * 1024;
         let mut sum = Self::default();
         for pid in pids {
             let found = Process::new(*pid).and_then(|p| p.status());
-            let Some(status) = still_there(found)? else {
+            let Some(status) = ignore_ended(found)? else {
                 continue;
             };
             sum.resident += bytes(status.vmrss);
@@ -75,9 +76,9 @@ impl MemoryUsage {
     }
 }
 
-/// `None` of a process that has ended: Redis, for one, rewrites its log by one that comes
-/// and goes.
-fn still_there<T>(found: ProcResult<T>) -> Result<Option<T>> {
+/// Returns `None` if the process has ended. Redis, for example, starts a short-lived process
+/// to rewrite its log.
+fn ignore_ended<T>(found: ProcResult<T>) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err(ProcError::NotFound(_)) => Ok(None),
@@ -85,15 +86,15 @@ fn still_there<T>(found: ProcResult<T>) -> Result<Option<T>> {
     }
 }
 
-/// This process.
-pub fn this() -> Result<i32> {
+/// Process id of this process.
+pub fn current_pid() -> Result<i32> {
     Ok(Process::myself()?.pid())
 }
 
-/// These processes and those that they have started, and they in turn.
+/// Returns these processes and all their descendants.
 pub fn tree(roots: &[i32]) -> Result<Vec<i32>> {
     let parents: Vec<(i32, i32)> = procfs::process::all_processes()?
-        // Others come and go meanwhile.
+        // Processes that end during the iteration are skipped.
         .filter_map(|process| process.ok()?.stat().ok())
         .map(|stat| (stat.pid, stat.ppid))
         .collect();
@@ -107,14 +108,14 @@ pub fn tree(roots: &[i32]) -> Result<Vec<i32>> {
     Ok(tree)
 }
 
-/// Bytes that the files under a folder take on the disk, holes not counted: all, and for
-/// each folder in it.
+/// Disk space in use below a folder, in bytes, without holes: the sum, and the space of each
+/// folder directly inside it.
 pub fn disk_bytes(dir: &Path) -> Result<(u64, BTreeMap<String, u64>)> {
     let mut sum = 0;
     let mut folders = BTreeMap::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        // It may have been removed meanwhile.
+        // The contender may have removed the file since it was listed.
         let Ok(metadata) = std::fs::symlink_metadata(entry.path()) else {
             continue;
         };
@@ -129,48 +130,11 @@ pub fn disk_bytes(dir: &Path) -> Result<(u64, BTreeMap<String, u64>)> {
     Ok((sum, folders))
 }
 
-/// Has the kernel forget what it has read of files. Whether it was allowed.
+/// Drops the kernel's page cache. Returns false if this process may not do that.
 pub fn drop_page_cache() -> bool {
     let synced = std::process::Command::new("sync").status();
     synced.is_ok_and(|status| status.success())
         && std::fs::write("/proc/sys/vm/drop_caches", "3").is_ok()
-}
-
-/// What is measured on.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Machine {
-    /// The processor's name.
-    pub processor: String,
-    /// Its threads that this process may use.
-    pub cores: usize,
-    /// Bytes of memory.
-    pub memory_bytes: u64,
-    /// The kernel's version.
-    pub kernel: String,
-    /// The file system under the data.
-    pub file_system: String,
-}
-
-impl Machine {
-    /// This one, with the data in `dir`.
-    pub fn this(dir: &Path) -> Result<Self> {
-        let processors = procfs::CpuInfo::current()?;
-        let kernel = procfs::sys::kernel::Version::current()?;
-        let dir = dir.canonicalize()?;
-        let file_system = Process::myself()?
-            .mountinfo()?
-            .into_iter()
-            .filter(|mount| dir.starts_with(&mount.mount_point))
-            .max_by_key(|mount| mount.mount_point.as_os_str().len())
-            .map_or_else(|| "unknown".to_owned(), |mount| mount.fs_type);
-        Ok(Self {
-            processor: processors.model_name(0).unwrap_or("unknown").to_owned(),
-            cores: std::thread::available_parallelism()?.get(),
-            memory_bytes: procfs::Meminfo::current()?.mem_total,
-            kernel: format!("{}.{}.{}", kernel.major, kernel.minor, kernel.patch),
-            file_system,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -180,8 +144,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_has_the_children_and_their_memory_counts() {
-        let this = this().unwrap();
+    fn tree_contains_children_and_their_memory_counts() {
+        let this = current_pid().unwrap();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pids = tree(&[this]).unwrap();
         let alone = MemoryUsage::of(&[this]).unwrap();
@@ -194,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_left_out() {
+    fn ended_process_counts_as_zero() {
         let mut child = Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         let pid = i32::try_from(child.id()).unwrap();

@@ -1,110 +1,76 @@
-//! One process, one contender, one scenario: it plays it, and says what each phase came to.
+//! The scenarios for storage engines.
 
-mod outcome;
-mod phase;
-
-use std::path::Path;
 use std::time::Instant;
 
+use super::phase::{KeyDistribution, Operation, Phase, StopCondition, run_phase};
+use super::scenario_run::ScenarioRun;
 use crate::Result;
 use crate::contender::Contender;
 use crate::documents::Key;
-use crate::measure;
+use crate::meter::ResourceMeter;
+use crate::phase_result::PhaseTiming;
+use crate::processes::drop_page_cache;
 use crate::scenario::{
     BULK_SECONDS, CACHE_BYTES, DOCUMENTS, LARGE_CACHE_BYTES, MIX_THREADS, SIZES, SMALL_VALUE_BYTES,
-    Scenario, THREADS, VALUE_BYTES, WRITERS, WorkloadSize,
+    THREADS, VALUE_BYTES, WRITERS,
 };
 use crate::stores::{Store, StoreOptions};
-pub use outcome::PhaseResult;
-pub(crate) use outcome::{PhaseTiming, ResourceMeter};
-use phase::{KeyDistribution, Operation, Phase, Run, StopCondition, run};
 
-/// Seconds of a phase that ends by itself.
-const FOREVER: f64 = 1e9;
-
-fn options(cache_bytes: u64, value_bytes: usize, durable: bool) -> StoreOptions {
-    StoreOptions {
-        cache_bytes,
-        value_bytes,
-        durable,
-    }
-}
-
-/// Plays scenarios with one contender in a folder of its own, and hands each outcome to
-/// `tell`.
-pub struct ScenarioRun<'a> {
-    /// The contender.
-    pub contender: Contender,
-    /// The folder.
-    pub dir: &'a Path,
-    /// How much of each scenario.
-    pub size: WorkloadSize,
-    /// The server's binary; where it is `None`, the one beside this program.
-    pub prefd: Option<&'a Path>,
-    /// Where the outcomes go.
-    pub tell: &'a mut dyn FnMut(&PhaseResult) -> Result<()>,
-}
+/// Time limit of a phase that ends after a number of operations, in seconds.
+const NO_TIME_LIMIT: f64 = 1e9;
 
 impl ScenarioRun<'_> {
-    /// Plays a scenario. The folder must be empty, or not there.
-    pub fn play(&mut self, scenario: Scenario) -> Result<()> {
-        match scenario {
-            Scenario::Durable => self.durable(),
-            Scenario::Reads => self.reads(),
-            Scenario::Churn => self.churn(),
-            Scenario::Sizes => self.sizes(),
-            Scenario::Bulk => self.bulk(),
-            Scenario::Scale => self.scale(),
-            Scenario::Http => self.http(),
-        }
-    }
-
-    /// Opens the store that [`Scenario::Scale`] has left, reads its documents for a while,
-    /// and closes it. `after` says how the process ended that wrote it.
+    /// Opens the store that [`Scenario::Scale`](crate::scenario::Scenario::Scale) has left,
+    /// reads its documents, and closes it. `after` names in the report how the previous
+    /// process ended.
     pub fn reopen(&mut self, after: &str) -> Result<()> {
-        let meter = ResourceMeter::of_this()?;
+        let meter = ResourceMeter::start_for_this_process()?;
         let began = Instant::now();
         let store = self.open(CACHE_BYTES, SMALL_VALUE_BYTES, false)?;
         let mut key = Key::default();
         key.set(0);
         if !store.session()?.get(&key, &mut |_| {})? {
-            return Err("the first document is gone".into());
+            return Err("the first document is missing after opening the store again".into());
         }
-        let opened = Run::of_one(began.elapsed())?;
+        let opened = PhaseTiming::of_single_operation(began.elapsed())?;
         let name = format!("open, to the first document, after {after}");
-        let all_bytes = SMALL_VALUE_BYTES * self.size.scale as usize;
-        self.outcome(&name, all_bytes, opened.done(), &meter)?;
+        let all_bytes = SMALL_VALUE_BYTES * self.size.scale_documents as usize;
+        self.record(&name, all_bytes, opened, &meter)?;
         let get = Phase {
             name: &format!("get of small documents, after {after}"),
             operation: Operation::Get,
             distribution: KeyDistribution::Uniform,
-            documents: self.size.scale,
+            documents: self.size.scale_documents,
             value_bytes: SMALL_VALUE_BYTES,
             threads: THREADS,
-            until: StopCondition::Seconds(self.size.seconds),
+            until: StopCondition::Seconds(self.size.phase_seconds),
         };
-        self.phase(&*store, &get)?;
+        self.run_and_record(&*store, &get)?;
         if store.catch_up(&key)? {
-            let caught_up = Run::of_one(began.elapsed())?;
+            let caught_up = PhaseTiming::of_single_operation(began.elapsed())?;
             let name = format!("open, gets, and the first listing, after {after}");
-            self.outcome(&name, all_bytes, caught_up.done(), &meter)?;
+            self.record(&name, all_bytes, caught_up, &meter)?;
         }
         store.close()
     }
 
     fn open(&self, cache_bytes: u64, value_bytes: usize, durable: bool) -> Result<Box<dyn Store>> {
-        self.contender
-            .open(self.dir, options(cache_bytes, value_bytes, durable))
+        let options = StoreOptions {
+            cache_bytes,
+            value_bytes,
+            durable,
+        };
+        self.contender.open(self.dir, options)
     }
 
-    fn durable(&mut self) -> Result<()> {
+    pub(super) fn run_durable(&mut self) -> Result<()> {
         let store = self.open(CACHE_BYTES, VALUE_BYTES, true)?;
         for threads in WRITERS {
             if self.size.short && *threads == 16 {
                 continue;
             }
             let plural = if *threads == 1 { "" } else { "s" };
-            self.phase(
+            self.run_and_record(
                 &*store,
                 &Phase {
                     name: &format!("durable put, {threads} writer{plural}"),
@@ -113,15 +79,15 @@ impl ScenarioRun<'_> {
                     documents: DOCUMENTS,
                     value_bytes: VALUE_BYTES,
                     threads: *threads,
-                    until: StopCondition::Seconds(self.size.seconds),
+                    until: StopCondition::Seconds(self.size.phase_seconds),
                 },
             )?;
         }
         store.close()
     }
 
-    fn reads(&mut self) -> Result<()> {
-        let documents = self.size.reads;
+    pub(super) fn run_reads(&mut self) -> Result<()> {
+        let documents = self.size.read_documents;
         let store = self.open(LARGE_CACHE_BYTES, VALUE_BYTES, false)?;
         let get = |name, distribution| Phase {
             name,
@@ -130,16 +96,22 @@ impl ScenarioRun<'_> {
             documents,
             value_bytes: VALUE_BYTES,
             threads: THREADS,
-            until: StopCondition::Seconds(self.size.seconds),
+            until: StopCondition::Seconds(self.size.phase_seconds),
         };
         let burst = Phase {
             operation: Operation::Put,
-            until: StopCondition::Operations(documents, FOREVER),
+            until: StopCondition::Operations {
+                count: documents,
+                max_seconds: NO_TIME_LIMIT,
+            },
             ..get("put without sync, a burst", KeyDistribution::Sequential)
         };
-        // Fills the caches, and what is behind with its work has time for it.
+        // Fills the caches, and gives engines time for work that they have postponed.
         let warm = Phase {
-            until: StopCondition::Operations(documents, FOREVER),
+            until: StopCondition::Operations {
+                count: documents,
+                max_seconds: NO_TIME_LIMIT,
+            },
             ..get("", KeyDistribution::Sequential)
         };
         let uniform = get("get, hot, uniform", KeyDistribution::Uniform);
@@ -155,44 +127,44 @@ impl ScenarioRun<'_> {
                 KeyDistribution::Uniform,
             )
         };
-        self.phase(&*store, &burst)?;
+        self.run_and_record(&*store, &burst)?;
         store.sync()?;
-        self.phase(&*store, &warm)?;
-        self.phase(&*store, &uniform)?;
+        self.run_and_record(&*store, &warm)?;
+        self.run_and_record(&*store, &uniform)?;
         if !self.size.short {
-            self.phase(&*store, &zipf)?;
+            self.run_and_record(&*store, &zipf)?;
         }
         store.close()?;
-        // prefd's cache of documents is off; the others keep the usual one, since what
-        // they hold in it are pages of a tree too.
-        let little = if self.contender == Contender::Prefd {
+        // prefd's document cache is off. The other engines keep their usual cache, because
+        // it also holds the inner pages of their trees.
+        let little_cache = if self.contender == Contender::Prefd {
             0
         } else {
             CACHE_BYTES
         };
-        let store = self.open(little, VALUE_BYTES, false)?;
-        self.phase(&*store, &warm)?;
-        self.phase(&*store, &small)?;
+        let store = self.open(little_cache, VALUE_BYTES, false)?;
+        self.run_and_record(&*store, &warm)?;
+        self.run_and_record(&*store, &small)?;
         if !self.size.short {
-            self.phase(&*store, &small_zipf)?;
+            self.run_and_record(&*store, &small_zipf)?;
         }
         store.close()?;
         if self.size.short {
             return Ok(());
         }
-        if measure::drop_page_cache() {
+        if drop_page_cache() {
             let store = self.open(CACHE_BYTES, VALUE_BYTES, false)?;
-            self.phase(&*store, &cold)?;
+            self.run_and_record(&*store, &cold)?;
             store.close()?;
         }
         let store = self.open(CACHE_BYTES, VALUE_BYTES, true)?;
-        self.phase(&*store, &mix)?;
+        self.run_and_record(&*store, &mix)?;
         store.close()
     }
 
-    fn churn(&mut self) -> Result<()> {
+    pub(super) fn run_churn(&mut self) -> Result<()> {
         let store = self.open(CACHE_BYTES, VALUE_BYTES, false)?;
-        self.phase(
+        self.run_and_record(
             &*store,
             &Phase {
                 name: "churn",
@@ -201,19 +173,23 @@ impl ScenarioRun<'_> {
                 documents: DOCUMENTS,
                 value_bytes: VALUE_BYTES,
                 threads: THREADS,
-                until: StopCondition::Operations(DOCUMENTS * self.size.rounds, FOREVER),
+                until: StopCondition::Operations {
+                    count: DOCUMENTS * self.size.churn_rounds,
+                    max_seconds: NO_TIME_LIMIT,
+                },
             },
         )?;
         store.close()
     }
 
-    fn sizes(&mut self) -> Result<()> {
+    pub(super) fn run_sizes(&mut self) -> Result<()> {
         for (name, value_bytes, documents) in SIZES {
             if self.size.short && *value_bytes < 10 << 20 {
                 continue;
             }
             let store = self.open(CACHE_BYTES, *value_bytes, true)?;
-            // From the first document on, so that what is read was written.
+            // Puts begin with the first document, so that all documents below the number of
+            // puts exist.
             let put = Phase {
                 name: &format!("durable put, {name}"),
                 operation: Operation::Put,
@@ -221,79 +197,73 @@ impl ScenarioRun<'_> {
                 documents: *documents,
                 value_bytes: *value_bytes,
                 threads: 1,
-                until: StopCondition::Seconds(self.size.seconds),
+                until: StopCondition::Seconds(self.size.phase_seconds),
             };
-            let done = self.phase(&*store, &put)?;
+            let puts = self.run_and_record(&*store, &put)?;
             let get = Phase {
                 name: &format!("get, {name}"),
                 operation: Operation::Get,
                 distribution: KeyDistribution::Uniform,
-                documents: done.min(*documents),
-                until: StopCondition::Seconds(self.size.seconds / 2.0),
+                documents: puts.min(*documents),
+                until: StopCondition::Seconds(self.size.phase_seconds / 2.0),
                 ..put
             };
-            self.phase(&*store, &get)?;
+            self.run_and_record(&*store, &get)?;
             store.close()?;
             std::fs::remove_dir_all(self.dir)?;
         }
         Ok(())
     }
 
-    fn bulk(&mut self) -> Result<()> {
+    pub(super) fn run_bulk(&mut self) -> Result<()> {
         let store = self.open(CACHE_BYTES, VALUE_BYTES, false)?;
         let bulk = Phase {
             name: "put without sync, 2 M documents, 512 MiB of memory",
             operation: Operation::Put,
             distribution: KeyDistribution::Sequential,
-            documents: self.size.bulk,
+            documents: self.size.bulk_documents,
             value_bytes: VALUE_BYTES,
             threads: THREADS,
-            until: StopCondition::Operations(self.size.bulk, BULK_SECONDS),
+            until: StopCondition::Operations {
+                count: self.size.bulk_documents,
+                max_seconds: BULK_SECONDS,
+            },
         };
-        self.phase(&*store, &bulk)?;
+        self.run_and_record(&*store, &bulk)?;
         store.close()
     }
 
-    /// Leaves the store open, as a process does that is killed.
-    fn scale(&mut self) -> Result<()> {
+    /// Leaves the store open, because the parent process is going to kill this process.
+    pub(super) fn run_scale(&mut self) -> Result<()> {
         let store = self.open(CACHE_BYTES, SMALL_VALUE_BYTES, false)?;
         let load = Phase {
             name: "load of small documents",
             operation: Operation::Put,
             distribution: KeyDistribution::Sequential,
-            documents: self.size.scale,
+            documents: self.size.scale_documents,
             value_bytes: SMALL_VALUE_BYTES,
             threads: THREADS,
-            until: StopCondition::Operations(self.size.scale, FOREVER),
+            until: StopCondition::Operations {
+                count: self.size.scale_documents,
+                max_seconds: NO_TIME_LIMIT,
+            },
         };
-        let meter = ResourceMeter::of_this()?;
-        let run = run(&*store, &load)?;
-        // Whoever is told may kill this process at once.
+        let meter = ResourceMeter::start_for_this_process()?;
+        let timing = run_phase(&*store, &load)?;
+        // The parent process may kill this process as soon as it has read the result.
         store.sync()?;
         std::mem::forget(store);
-        self.outcome(load.name, load.value_bytes, run.done(), &meter)
+        self.record(load.name, load.value_bytes, timing, &meter)
     }
 
-    /// Plays a phase, and tells what it came to, if it has a name. How many operations
-    /// it was.
-    fn phase(&mut self, store: &dyn Store, phase: &Phase<'_>) -> Result<u64> {
-        let meter = ResourceMeter::of_this()?;
-        let run = run(store, phase)?;
+    /// Runs a phase, and records its result if the phase has a name. Returns the number of
+    /// operations.
+    fn run_and_record(&mut self, store: &dyn Store, phase: &Phase<'_>) -> Result<u64> {
+        let meter = ResourceMeter::start_for_this_process()?;
+        let timing = run_phase(store, phase)?;
         if !phase.name.is_empty() {
-            self.outcome(phase.name, phase.value_bytes, run.done(), &meter)?;
+            self.record(phase.name, phase.value_bytes, timing, &meter)?;
         }
-        Ok(run.operations)
-    }
-
-    /// Tells what a phase came to, in which documents of so many bytes went in or out.
-    pub(crate) fn outcome(
-        &mut self,
-        phase: &str,
-        bytes: usize,
-        done: PhaseTiming,
-        meter: &ResourceMeter,
-    ) -> Result<()> {
-        let outcome = meter.outcome(self.contender, phase, bytes, done, self.dir)?;
-        (self.tell)(&outcome)
+        Ok(timing.operations)
     }
 }
