@@ -1,4 +1,4 @@
-//! The short comparison, by `cargo bench`; see docs/performance.md.
+//! Runs the short comparison with `cargo bench`. See docs/performance.md.
 
 use std::process::ExitCode;
 

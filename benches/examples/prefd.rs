@@ -1,5 +1,6 @@
-//! `prefd` itself, for the tests of this package: cargo builds its examples for them,
-//! and no binary of another package.
+//! The `prefd` server, as an example of this package. The tests of this package measure it:
+//! cargo builds the examples of a package for its tests, but not the binaries of another
+//! package.
 
 use std::process::ExitCode;
 
