@@ -191,7 +191,7 @@ const TARGETS: &[PerformanceTarget] = &[
 ];
 
 /// The ratio of the time to open a store to its limit, which depends on the number of
-/// documents: 0.6 s up to 1 M documents, and 0.5 s per million above.
+/// documents: 0.6 s for up to 1 M documents, otherwise 0.5 s for each million.
 fn open_time_ratio(open: &PhaseResult) -> f64 {
     let millions = open.document_bytes as f64 / SMALL_VALUE_BYTES as f64 / 1e6;
     let limit = if millions > 1.0 { millions / 2.0 } else { 0.6 };
