@@ -195,20 +195,37 @@ fn what_breaks_off_leaves_no_file() {
         fails(&ended, "the server did not answer");
         assert_eq!(names(folder.path()), [""; 0], "{command}");
     }
-    // A document in it that cannot be read.
+}
+
+#[test]
+fn an_export_of_a_damaged_store_has_every_document_that_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    let server = filled(&data_dir);
-    assert_eq!(server.stop().code(), Some(0));
+    assert_eq!(filled(&data_dir).stop().code(), Some(0));
     damage_last_document(&data_dir);
+    let has_the_other_document = |file: &Path| {
+        let lines = fs::read_to_string(file).unwrap();
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        assert!(lines.contains("\"zoe\""), "{lines}");
+    };
     let server = Launch::new(BINARY, &data_dir).with(&ADMIN).start();
     let url = admin_url(&server);
-    let ended = prefd(BINARY, &["export", "--admin", &url, "--to", text(&file)]);
-    fails(&ended, "the server did not answer");
-    server.wait_for_log("an export broke off");
+    let online = folder.path().join("online");
+    let ended = prefd(BINARY, &["export", "--admin", &url, "--to", text(&online)]);
+    fails(&ended, "the export is incomplete");
+    server.wait_for_log("the export is incomplete");
     assert_eq!(server.stop().code(), Some(0));
-    let offline = ["export", "--data-dir", text(&data_dir), "--to", text(&file)];
-    fails(&prefd(BINARY, &offline), "is corrupt at byte");
-    assert_eq!(names(folder.path()), ["data"]);
+    has_the_other_document(&online);
+    let offline = folder.path().join("offline");
+    let command = [
+        "export",
+        "--data-dir",
+        text(&data_dir),
+        "--to",
+        text(&offline),
+    ];
+    fails(&prefd(BINARY, &command), "is corrupt at byte");
+    has_the_other_document(&offline);
 }
 
 #[test]
