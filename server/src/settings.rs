@@ -1,20 +1,18 @@
-//! What `serve` can be told: every setting, the types of their values, and the sources
-//! that settings come from.
+//! The settings of `prefd serve`: their names, help texts, value types and sources.
 //!
-//! It knows no other part of the server: nothing here opens a socket, a store or a file
-//! other than the configuration file.
+//! This folder must not open a socket, a store or a file other than the configuration file.
 //!
-//! **Architecture Invariant:** this is the ground floor. It imports nothing from the
-//! rest of the crate, and every other part may import it.
+//! **Architecture Invariant:** this is the lowest layer. It imports nothing from the rest
+//! of the crate, and every other layer may import it.
 
 mod address;
-mod given;
+mod human_duration;
 mod log_format;
 mod serve;
-mod span;
+mod sources;
 
 pub(crate) use address::{Address, MaybeAddress};
-pub(crate) use given::{Given, SettingsError};
-pub(crate) use log_format::Format;
+pub(crate) use human_duration::{HumanDuration, duration_or};
+pub(crate) use log_format::LogFormat;
 pub(crate) use serve::Settings;
-pub(crate) use span::{Span, span};
+pub(crate) use sources::{SettingsError, SettingsSources};

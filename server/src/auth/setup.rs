@@ -15,7 +15,7 @@ use crate::auth::introspection::{
 use crate::auth::keys::{KeyError, KeySet};
 use crate::auth::provider::{Provider, ProviderUrl};
 use crate::auth::rules::{ClaimNames, TokenRules};
-use crate::settings::{Settings, span};
+use crate::settings::{Settings, duration_or};
 
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
@@ -267,7 +267,7 @@ fn key_sources(
         return Ok(sources);
     }
     let http_client = HttpClient::new()?;
-    let refresh_interval = span(settings.jwks_refresh, DEFAULT_JWKS_REFRESH);
+    let refresh_interval = duration_or(settings.jwks_refresh, DEFAULT_JWKS_REFRESH);
     for url in urls {
         sources.providers.push(Arc::new(Provider::new(
             url,
@@ -291,8 +291,8 @@ fn key_sources(
         }
     };
     let cache_policy = CachePolicy {
-        ttl: span(settings.introspection_ttl, DEFAULT_INTROSPECTION_TTL),
-        max_stale: span(
+        ttl: duration_or(settings.introspection_ttl, DEFAULT_INTROSPECTION_TTL),
+        max_stale: duration_or(
             settings.introspection_max_stale,
             DEFAULT_INTROSPECTION_MAX_STALE,
         ),

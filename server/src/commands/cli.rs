@@ -18,7 +18,7 @@ use crate::commands::restore::{self, RestoreOptions};
 use crate::commands::token::{self, TokenOptions};
 use crate::commands::transfer::{self, EraseOptions, ExportOptions, ImportOptions};
 use crate::serve;
-use crate::settings::{Given, Settings};
+use crate::settings::{Settings, SettingsSources};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -94,7 +94,7 @@ impl Command {
             return Err((true, TWO_STORES.to_owned()));
         }
         match self {
-            Self::Serve { config, settings } => serve::run(Given {
+            Self::Serve { config, settings } => serve::run(SettingsSources {
                 flags: *settings,
                 file: config,
             })

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::commands::console;
 use crate::serve::log;
 use crate::serve::{self, ServeError};
-use crate::settings::{Format, Given, Settings};
+use crate::settings::{LogFormat, Settings, SettingsSources};
 
 /// Width of the comments in the example.
 const WIDTH: usize = 90;
@@ -75,13 +75,13 @@ pub(crate) fn run(
 }
 
 fn check(options: ConfigOptions) -> Result<(), ConfigError> {
-    let given = Given {
+    let given = SettingsSources {
         flags: *options.settings,
         file: options.config,
     };
     let settings = given.settings().map_err(refused)?;
     // What an operator should know is told as it is at a start.
-    let _log = log::start(Some("warn"), Format::Text);
+    let _log = log::start(Some("warn"), LogFormat::Text);
     serve::check_settings(&settings).map_err(refused)?;
     Ok(console::write(
         "a server could start with these settings\n",
@@ -89,11 +89,11 @@ fn check(options: ConfigOptions) -> Result<(), ConfigError> {
 }
 
 fn show(options: ConfigOptions, matches: &ArgMatches, serve: &Command) -> Result<(), ConfigError> {
-    let given = Given {
+    let given = SettingsSources {
         flags: *options.settings,
         file: options.config,
     };
-    let file = Given {
+    let file = SettingsSources {
         flags: Settings::default(),
         ..given.clone()
     };

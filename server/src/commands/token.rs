@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::auth::{DEFAULT_TTL, NewClaims, SignError, dev, secret_of, sign};
-use crate::settings::Span;
+use crate::settings::HumanDuration;
 
 /// What the token is to say.
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(super) struct TokenOptions {
     scope: Option<String>,
     /// How long it is valid [default: 1h]
     #[arg(long, value_name = "TIME")]
-    ttl: Option<Span>,
+    ttl: Option<HumanDuration>,
     /// The issuer that it names
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,

@@ -16,7 +16,7 @@ use crate::commands::admin_client::{AdminError, AdminOptions};
 use crate::commands::console::{self, Bar, Shown};
 use crate::commands::whole_file::WholeFile;
 use crate::http::{Body, BodyWriter};
-use crate::settings::{Given, Settings, SettingsError};
+use crate::settings::{Settings, SettingsError, SettingsSources};
 use crate::store::{Error, OpenError, cause, limits, offline};
 use crate::transfer::{LineError, READ_BYTES, RefusedLine, read_lines, write_lines};
 
@@ -184,7 +184,7 @@ fn import_closed(
     options: &ImportOptions,
     from: impl Read,
 ) -> Result<(u64, u64), TransferError> {
-    let given = Given {
+    let given = SettingsSources {
         flags: Settings::default(),
         file: options.config.clone(),
     };

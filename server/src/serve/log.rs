@@ -13,7 +13,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
-use crate::settings::Format;
+use crate::settings::LogFormat;
 
 const DEFAULT_FILTER: &str = "info";
 /// Lines that may wait to be written; what comes on top is not logged.
@@ -26,7 +26,7 @@ pub(crate) struct Log {
 }
 
 /// Starts to log what `filter` lets pass.
-pub(crate) fn start(filter: Option<&str>, format: Format) -> Result<Log, ParseError> {
+pub(crate) fn start(filter: Option<&str>, format: LogFormat) -> Result<Log, ParseError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     // Many at once: flushed when no line is left.
     let (lines, ordinary) = behind("prefd-log", io::BufWriter::new(io::stderr()));
@@ -34,8 +34,8 @@ pub(crate) fn start(filter: Option<&str>, format: Format) -> Result<Log, ParseEr
     let writer = alarms.with_max_level(Level::WARN).or_else(lines);
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
     let lines = match format {
-        Format::Text => lines.boxed(),
-        Format::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // A second call in one process keeps the first log, which is as good.
     let _ = tracing_subscriber::registry()

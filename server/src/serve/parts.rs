@@ -13,7 +13,7 @@ use crate::http::{Budget, Cors, CorsError};
 use crate::net::{Certificate, ConnectionCounters, ConnectionServer};
 use crate::serve::descriptors::Shares;
 use crate::serve::error::ServeError;
-use crate::settings::{Address, MaybeAddress, Settings, span};
+use crate::settings::{Address, MaybeAddress, Settings, duration_or};
 use crate::store::{OpenError, Store, Writer, limits};
 use crate::telemetry::{Health, MetricSources, Metrics};
 
@@ -100,7 +100,7 @@ pub(crate) fn handler(
     let budget = Budget::new(
         settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
         Writer::max_bytes() + UPLOAD_BUFFERS_BYTES,
-        span(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
+        duration_or(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
     );
     Ok(Handler {
         health: Arc::new(Health::new(store.clone(), Arc::clone(&authenticator))),
@@ -113,7 +113,7 @@ pub(crate) fn handler(
         openapi: OpenApi::new(&versions(settings), &limits(settings))?,
         max_body_bytes: limits(settings).max_body_bytes,
         budget: Arc::new(budget),
-        body_timeout: span(settings.body_timeout, DEFAULT_TIMEOUT),
+        body_timeout: duration_or(settings.body_timeout, DEFAULT_TIMEOUT),
     })
 }
 
@@ -180,7 +180,7 @@ pub(super) fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
 pub(crate) fn connection_server<H>(settings: &Settings, service: Arc<H>) -> ConnectionServer<H> {
     ConnectionServer {
         service,
-        head_timeout: span(settings.head_timeout, DEFAULT_TIMEOUT),
-        write_timeout: span(settings.write_timeout, DEFAULT_TIMEOUT),
+        head_timeout: duration_or(settings.head_timeout, DEFAULT_TIMEOUT),
+        write_timeout: duration_or(settings.write_timeout, DEFAULT_TIMEOUT),
     }
 }

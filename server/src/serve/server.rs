@@ -22,7 +22,7 @@ use crate::serve::parts::{
     listen_address, open, versions,
 };
 use crate::serve::systemd;
-use crate::settings::{Address, Given, Settings, span};
+use crate::settings::{Address, Settings, SettingsSources, duration_or};
 
 const DEFAULT_DATA_DIR: &str = "prefd-data";
 /// Connections of the operator's listener.
@@ -31,7 +31,7 @@ const ADMIN_CONNECTIONS: usize = 16;
 /// A server that is about to serve.
 struct Server {
     /// What it was told, to be read again.
-    given: Given,
+    given: SettingsSources,
     settings: Settings,
     data_dir: PathBuf,
     shares: Shares,
@@ -42,7 +42,7 @@ struct Server {
 }
 
 /// Serves until it is told to stop.
-pub(crate) fn run(given: Given) -> Result<(), ServeError> {
+pub(crate) fn run(given: SettingsSources) -> Result<(), ServeError> {
     let settings = given.settings()?;
     check(&settings)?;
     let log = log::start(
@@ -159,7 +159,7 @@ impl Server {
                 .map(Certificate::acceptor)
                 .transpose()?,
             limit: ConnectionLimit::new(self.shares.connections),
-            handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
+            handshake_timeout: duration_or(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
         // Longer than the other, so that somebody can look at how it stops.
         let (admin_stop, admin_stopping) = watch::channel(());
@@ -196,7 +196,7 @@ impl Server {
             let _ = admin_stop.send(());
             admin_stop.closed().await;
         };
-        let deadline = span(self.settings.drain_timeout, DEFAULT_TIMEOUT);
+        let deadline = duration_or(self.settings.drain_timeout, DEFAULT_TIMEOUT);
         if tokio::time::timeout(deadline, drained).await.is_err() {
             tracing::warn!("not everything in flight has ended in time");
         }
@@ -229,7 +229,7 @@ impl Server {
             counters: Arc::default(),
             tls: certificate.map(Certificate::acceptor).transpose()?,
             limit: ConnectionLimit::new(ADMIN_CONNECTIONS),
-            handshake_timeout: span(self.settings.head_timeout, DEFAULT_TIMEOUT),
+            handshake_timeout: duration_or(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
         if acceptor.tls.is_none() && !address.is_local() {
             tracing::warn!(

@@ -1,4 +1,4 @@
-//! Where to listen: an address and a port, or a socket in the file system.
+//! Addresses to listen on: an IP address and a port, or a Unix socket.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 const UNIX: &str = "unix:";
 
-/// `ADDR:PORT`, or `unix:PATH`.
+/// An address to listen on: `IP:PORT` or `unix:PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) enum Address {
@@ -17,13 +17,16 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-/// Not an address.
+/// The text is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an address such as 127.0.0.1:8080, [::]:8080 or unix:/run/prefd/prefd.sock")]
-pub(crate) struct NoAddress;
+#[error(
+    "expected an IP address and a port or a Unix socket, such as 127.0.0.1:8080, [::]:8080 or \
+     unix:/run/prefd/prefd.sock"
+)]
+pub(crate) struct InvalidAddress;
 
 impl Address {
-    /// Whether only this machine can reach it.
+    /// Returns true if only this machine can connect: a loopback address or a Unix socket.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
@@ -33,13 +36,13 @@ impl Address {
 }
 
 impl FromStr for Address {
-    type Err = NoAddress;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         match text.strip_prefix(UNIX) {
-            Some("") => Err(NoAddress),
+            Some("") => Err(InvalidAddress),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| NoAddress),
+            None => text.parse().map(Self::Tcp).map_err(|_| InvalidAddress),
         }
     }
 }
@@ -54,9 +57,9 @@ impl fmt::Display for Address {
 }
 
 impl TryFrom<String> for Address {
-    type Error = NoAddress;
+    type Error = InvalidAddress;
 
-    fn try_from(text: String) -> Result<Self, NoAddress> {
+    fn try_from(text: String) -> Result<Self, InvalidAddress> {
         text.parse()
     }
 }
@@ -67,7 +70,7 @@ impl From<Address> for String {
     }
 }
 
-/// An address, or none: `off`.
+/// An address to listen on, or `off` for none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) enum MaybeAddress {
@@ -76,9 +79,9 @@ pub(crate) enum MaybeAddress {
 }
 
 impl FromStr for MaybeAddress {
-    type Err = NoAddress;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         match text {
             "off" => Ok(Self::Off),
             text => text.parse().map(Self::At),
@@ -87,9 +90,9 @@ impl FromStr for MaybeAddress {
 }
 
 impl TryFrom<String> for MaybeAddress {
-    type Error = NoAddress;
+    type Error = InvalidAddress;
 
-    fn try_from(text: String) -> Result<Self, NoAddress> {
+    fn try_from(text: String) -> Result<Self, InvalidAddress> {
         text.parse()
     }
 }
@@ -108,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_of_either_kind() {
+    fn address_parses_and_only_loopback_and_unix_are_local() {
         for (text, is_local) in [
             ("127.0.0.1:8080", true),
             ("[::1]:0", true),
@@ -122,7 +125,7 @@ mod tests {
             assert_eq!(address.to_string(), text);
         }
         for text in ["", "unix:", "127.0.0.1", "localhost:80", "/run/prefd.sock"] {
-            assert_eq!(text.parse::<Address>(), Err(NoAddress), "{text}");
+            assert_eq!(text.parse::<Address>(), Err(InvalidAddress), "{text}");
         }
     }
 }

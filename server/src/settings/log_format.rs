@@ -1,15 +1,15 @@
-//! What a line of the log looks like.
+//! The format of log lines.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What a line looks like.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Format {
-    /// For people
+pub(crate) enum LogFormat {
+    /// One line of plain text per event
     #[default]
     Text,
-    /// An object for each event
+    /// One JSON object per event
     Json,
 }

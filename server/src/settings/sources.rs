@@ -1,46 +1,50 @@
-//! The sources that settings come from. Flags win over the environment, the environment
-//! over the configuration file, and the file over the defaults.
+//! The sources of settings: flags, environment variables, the configuration file and the
+//! defaults. A flag overrides the environment, the environment overrides the file, and the
+//! file overrides the defaults.
 //!
-//! The sources are merged as values, so that no second list of the fields exists.
+//! The sources are merged as JSON objects, so that the list of fields exists only once.
 
 use std::path::{Path, PathBuf};
 
 use crate::settings::serve::Settings;
 
-/// What `serve` was told: the flags and the environment, which stay, and a file, which can
-/// be read again.
+/// The sources of the settings of one server. The flags and environment variables are fixed
+/// when the process starts. The file can be read again while the server runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Given {
+pub(crate) struct SettingsSources {
+    /// Settings from flags and environment variables. clap merges these two sources.
     pub(crate) flags: Settings,
+    /// Path of the configuration file (`--config`).
     pub(crate) file: Option<PathBuf>,
 }
 
-impl Given {
+impl SettingsSources {
+    /// Reads the configuration file and merges all sources. Blocks on the file.
     pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
         self.flags.clone().over_file(self.file.as_deref())
     }
 }
 
-/// Why the settings cannot be used.
+/// The settings could not be read or merged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum SettingsError {
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read the configuration file {}: {source}", path.display())]
     Read {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{}: {source}", path.display())]
+    #[error("the configuration file {} is invalid: {source}", path.display())]
     File {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
-    #[error("cannot lay the settings over each other: {0}")]
-    Overlay(#[from] serde_json::Error),
+    #[error("cannot merge the flags with the configuration file: {0}")]
+    Merge(#[from] serde_json::Error),
 }
 
 impl Settings {
-    /// These settings, and where they say nothing, those of the file.
+    /// Returns these settings, completed with the settings of the file at `path`.
     fn over_file(self, path: Option<&Path>) -> Result<Self, SettingsError> {
         let Some(path) = path else {
             return Ok(self);
@@ -56,6 +60,7 @@ impl Settings {
         Ok(self.over(&file)?)
     }
 
+    /// Returns these settings, completed with those of `below` that are not set here.
     fn over(self, below: &Self) -> Result<Self, serde_json::Error> {
         let mut merged = serde_json::to_value(below)?;
         let above = serde_json::to_value(self)?;
@@ -71,10 +76,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::settings::span::Span;
+    use crate::settings::human_duration::HumanDuration;
 
     #[test]
-    fn what_is_given_above_wins_and_the_rest_shows_through() {
+    fn upper_source_overrides_the_lower_one_per_setting() {
         let below = Settings {
             max_keys: Some(5),
             realm: Some("below".to_owned()),
@@ -83,7 +88,7 @@ mod tests {
         };
         let above = Settings {
             realm: Some("above".to_owned()),
-            head_timeout: Some(Span(Duration::from_millis(1_500))),
+            head_timeout: Some(HumanDuration(Duration::from_millis(1_500))),
             ..Settings::default()
         };
         let merged = above.over(&below).unwrap();
@@ -92,18 +97,21 @@ mod tests {
         assert_eq!(merged.api_version.map(|v| v.len()), Some(2));
         assert_eq!(
             merged.head_timeout,
-            Some(Span(Duration::from_millis(1_500)))
+            Some(HumanDuration(Duration::from_millis(1_500)))
         );
     }
 
     #[test]
-    fn the_file_has_the_flags_names_and_no_others() {
+    fn configuration_file_accepts_only_the_names_of_flags() {
         let file: Settings = toml::from_str(
             "data-dir = \"d\"\nlisten = \"127.0.0.1:0\"\nbody-timeout = \"2s\"\njwt-public-key-file = [\"a\", \"b\"]\ndev = true",
         )
         .unwrap();
         assert_eq!(file.dev, Some(true));
-        assert_eq!(file.body_timeout, Some(Span(Duration::from_secs(2))));
+        assert_eq!(
+            file.body_timeout,
+            Some(HumanDuration(Duration::from_secs(2)))
+        );
         assert_eq!(file.jwt_public_key_file.map(|files| files.len()), Some(2));
         assert!(toml::from_str::<Settings>("data_dir = \"d\"").is_err());
         assert!(toml::from_str::<Settings>("max-keys = \"5\"").is_err());
