@@ -1,22 +1,28 @@
-//! The command line: each command, what it shows, and the exit code that says how it went.
+//! The command line: the commands, what they print, and their exit codes.
 //!
-//! It starts servers, asks running ones, and looks after directories that no server has
-//! open. Nothing may know it.
+//! A command starts a server, sends requests to a running server, or works on a data
+//! directory that no server has open. No other part of the crate may use this folder.
 //!
-//! **Architecture Invariant:** this is the top. It may import everything, and is imported
-//! by the binary alone.
+//! **Architecture Invariant:** this is the highest layer. It may import every other layer.
+//! Only the binary imports it.
 
 mod admin_client;
+mod admin_endpoint;
+mod atomic_file;
 mod backup;
 mod bench;
 mod cli;
 mod config;
 mod console;
-mod inspect;
+mod erase;
+mod error;
+mod export;
+mod healthcheck;
+mod import;
+mod maintenance;
 mod manual;
 mod restore;
+mod store_location;
 mod token;
-mod transfer;
-mod whole_file;
 
 pub use cli::main;

@@ -334,7 +334,7 @@ fn nothing_is_overwritten() {
     let url = admin_url(&server);
     let again = prefd(BINARY, &["backup", "--admin", &url, "--to", text(&file)]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(again.err.contains("is there already"), "{}", again.err);
+    assert!(again.err.contains("already exists"), "{}", again.err);
     assert_eq!(fs::read(&file).unwrap(), before);
     for used in [&data_dir, &folder.path().to_owned()] {
         let ended = restore(&file, used);
@@ -387,11 +387,7 @@ fn folders_pipes_and_closed_directories_do_as_well() {
     let arguments = ["backup", "--data-dir", text(&data_dir), "--to", text(&file)];
     let open = prefd(BINARY, &arguments);
     assert_eq!(open.status.code(), Some(1));
-    assert!(
-        open.err.contains("where --data-dir is left out"),
-        "{}",
-        open.err
-    );
+    assert!(open.err.contains("leave out --data-dir"), "{}", open.err);
     assert_eq!(server.stop().code(), Some(0));
     assert!(prefd(BINARY, &arguments).status.success());
     let closed = folder.path().join("of-closed");
@@ -428,13 +424,15 @@ fn a_server_that_gives_none_leaves_no_file() {
     issuer.answer("/backup", Answer::status(503));
     fails(
         &["--admin", &url],
-        "the server refused with 503 Service Unavailable: it did not say why",
+        "the server refused the request with 503 Service Unavailable: \
+         the response has no error detail",
         &[],
     );
     let vacant = Vacant::new();
     let told = format!(
-        "cannot reach the server at {}: Connection refused (os error 111). \
-         Is it running, with --admin-listen?",
+        "cannot connect to the server at {}: Connection refused (os error 111). Check that \
+         prefd is running, and that --admin is the address of its admin listener \
+         (--admin-listen)",
         vacant.url()
     );
     fails(&["--admin", &vacant.url()], &told, &[]);
@@ -446,7 +444,7 @@ fn a_server_that_gives_none_leaves_no_file() {
         .with(&["--admin-token-file", text(&token)])
         .start();
     let url = admin_url(&server);
-    let told = "the server refused with 401 Unauthorized: \
+    let told = "the server refused the request with 401 Unauthorized: \
          The request has no administrator's token.";
     fails(&["--admin", &url], told, &["data", "token"]);
     let told = prefd(

@@ -204,7 +204,7 @@ fn a_server_is_asked_how_it_is() {
     drop(server);
     let gone = ask(&["--live"]);
     assert_eq!(gone.status.code(), Some(1));
-    assert!(gone.err.contains("cannot reach"), "{}", gone.err);
+    assert!(gone.err.contains("cannot connect"), "{}", gone.err);
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! What commands ask of a running server, on the operator's listener.
+//! Requests to the admin listener of a running server.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,267 +11,169 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, TE};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::admin::{AdminToken, AdminTokenError};
+use crate::admin::AdminToken;
 use crate::auth::http_client;
+use crate::commands::admin_endpoint::AdminEndpoint;
+use crate::commands::error::CommandError;
 use crate::http::Body;
-use crate::telemetry::Probe;
 
-const UNIX: &str = "unix:";
-const DEFAULT_PLACE: &str = "http://127.0.0.1:8081";
-/// Bytes of a refusal that are read.
-const MAX_REFUSAL_BYTES: usize = 64 * 1024;
-/// How long a server may take to say how it is.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to begin with what is long: a backup waits for another one, a list
-/// for the catalogue, which may have to be built.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// How long it may then take for the next piece.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8081";
+/// Maximum size of an error response.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// Timeout for the head of a response with a long body. The server sends the head of a backup
+/// only after an earlier backup has ended, and the head of an export only after the catalogue
+/// has been rebuilt.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Timeout for the next bytes of a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// Where a server is asked.
+/// The running server that a command sends requests to.
 #[derive(Debug, Clone, Args)]
 pub(super) struct AdminOptions {
-    /// The operator's listener of the server: http://ADDR, https://NAME or unix:PATH
-    #[arg(long, value_name = "URL", env = "PREFD_ADMIN", default_value = DEFAULT_PLACE)]
-    admin: Place,
-    /// The file with the token that it takes
-    #[arg(long, value_name = "FILE", env = "PREFD_ADMIN_TOKEN_FILE")]
+    /// Admin listener of the running server: http://HOST:PORT, https://HOST:PORT or unix:PATH
+    #[arg(long, value_name = "URL", env = "PREFD_ADMIN", default_value = DEFAULT_ENDPOINT,
+          help_heading = "Store")]
+    admin: AdminEndpoint,
+    /// File with the admin token of the running server. Required if the server has an admin
+    /// token
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PREFD_ADMIN_TOKEN_FILE",
+        help_heading = "Store"
+    )]
     admin_token_file: Option<PathBuf>,
 }
 
-/// `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    Tcp {
-        host: String,
-        port: u16,
-        is_tls: bool,
-    },
-    Unix(PathBuf),
+/// A response whose body is read piece by piece.
+pub(super) struct Download {
+    pub(super) headers: HeaderMap,
+    body: Incoming,
+    /// Complete after [`Self::next`] has returned `None`.
+    pub(super) trailers: HeaderMap,
 }
 
-/// Not a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not http://HOST:PORT, https://HOST:PORT or unix:PATH")]
-pub(crate) struct NoPlace;
-
-impl FromStr for Place {
-    type Err = NoPlace;
-
-    fn from_str(text: &str) -> Result<Self, NoPlace> {
-        if let Some(path) = text.strip_prefix(UNIX) {
-            return Ok(Self::Unix(path.into()));
-        }
-        let uri: Uri = text.parse().map_err(|_| NoPlace)?;
-        let is_tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(NoPlace),
-        };
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(NoPlace);
-        }
-        let host = uri.host().ok_or(NoPlace)?;
-        let usual_port = if is_tls { 443 } else { 80 };
-        Ok(Self::Tcp {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(usual_port),
-            is_tls,
-        })
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
-            Self::Tcp { host, port, is_tls } => {
-                let scheme = if *is_tls { "https" } else { "http" };
-                if host.contains(':') {
-                    write!(f, "{scheme}://[{host}]:{port}")
-                } else {
-                    write!(f, "{scheme}://{host}:{port}")
+impl Download {
+    /// Returns the next bytes of the body, or `None` at its end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, CommandError> {
+        loop {
+            let frame = timeout(BODY_TIMEOUT, self.body.frame()).await;
+            let frame = frame.map_err(|_| CommandError::Timeout(BODY_TIMEOUT))?;
+            let Some(frame) = frame.transpose()? else {
+                return Ok(None);
+            };
+            match frame.into_data() {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    self.trailers.extend(trailers);
                 }
             }
         }
     }
 }
 
-/// Why a server did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(super) enum AdminError {
-    #[error("cannot reach the server at {place}: {source}. Is it running, with --admin-listen?")]
-    Connect {
-        place: String,
-        source: std::io::Error,
-    },
-    #[error(transparent)]
-    Token(#[from] AdminTokenError),
-    #[error("cannot prepare for TLS: {0}")]
-    Tls(#[from] rustls::Error),
-    #[error("the server did not answer: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("the server refused with {status}: {detail}")]
-    Refused { status: StatusCode, detail: String },
-    #[error("the server did not answer in time")]
-    Late,
-    #[error("the server's answer cannot be read: {0}")]
-    Answer(Box<dyn std::error::Error + Send + Sync>),
-}
-
 impl AdminOptions {
-    /// The answer to a request, where it is a success.
-    pub(crate) async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-    ) -> Result<Response<Incoming>, AdminError> {
-        self.send(method, path, Body::empty()).await
+    /// Sends a GET request whose response may be long.
+    pub(super) async fn download(&self, path: &str) -> Result<Download, CommandError> {
+        let request = self.send(Method::GET, path, Body::empty());
+        let response = timeout(HEAD_TIMEOUT, request).await;
+        let response = response.map_err(|_| CommandError::Timeout(HEAD_TIMEOUT))??;
+        let (head, body) = response.into_parts();
+        Ok(Download {
+            headers: head.headers,
+            body,
+            trailers: HeaderMap::new(),
+        })
     }
 
-    /// What a path gives, however long that is, handed on piece by piece; and the trailers
-    /// behind it.
-    pub(crate) async fn get<E: From<AdminError>>(
-        &self,
-        path: &str,
-        begin: impl FnOnce(&Response<Incoming>),
-        mut take: impl FnMut(Bytes) -> Result<(), E>,
-    ) -> Result<HeaderMap, E> {
-        let asked = timeout(BEGIN_TIMEOUT, self.ask(Method::GET, path)).await;
-        let response = asked.unwrap_or(Err(AdminError::Late))?;
-        begin(&response);
-        let mut body = response.into_body();
-        let mut trailers = HeaderMap::new();
-        loop {
-            let frame = timeout(PIECE_TIMEOUT, body.frame()).await;
-            let Some(frame) = frame.map_err(|_| AdminError::Late)? else {
-                return Ok(trailers);
-            };
-            match frame.map_err(AdminError::from)?.into_data() {
-                Ok(piece) => take(piece)?,
-                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-            }
-        }
-    }
-
-    /// The same of a request with a body.
-    pub(crate) async fn send(
+    /// Sends a request. Returns the response if its status is 2xx, and otherwise
+    /// [`CommandError::Refused`]. Has no timeout.
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
         body: Body,
-    ) -> Result<Response<Incoming>, AdminError> {
-        let token = self
-            .admin_token_file
-            .as_deref()
-            .map(token_header)
-            .transpose()?;
+    ) -> Result<Response<Incoming>, CommandError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().unwrap_or_default();
-        let host = match &self.admin {
-            Place::Unix(_) => "localhost".to_owned(),
-            Place::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
-            Place::Tcp { host, port, .. } => format!("{host}:{port}"),
-        };
         let headers = request.headers_mut();
-        if let Ok(host) = HeaderValue::try_from(host) {
+        if let Ok(host) = HeaderValue::try_from(self.admin.host_header()) {
             headers.insert(HOST, host);
         }
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        if let Some(token) = token.flatten() {
+        if let Some(file) = &self.admin_token_file
+            && let Some(token) = AdminToken::read(file)?.header()
+        {
             headers.insert(AUTHORIZATION, token);
         }
-        let response = self.exchange(request).await?;
+        let response = self.connect_and_send(request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
-        let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES);
-        let body = body.collect().await.map_err(AdminError::Answer)?.to_bytes();
-        Err(AdminError::Refused {
+        let body = Limited::new(response.into_body(), MAX_ERROR_BYTES);
+        let body = body.collect().await.map_err(CommandError::ErrorResponse)?;
+        Err(CommandError::Refused {
             status,
-            detail: detail(&body),
+            detail: detail(&body.to_bytes()),
         })
     }
 
-    async fn exchange(&self, request: Request<Body>) -> Result<Response<Incoming>, AdminError> {
-        let unreachable = |source| AdminError::Connect {
-            place: self.admin.to_string(),
+    async fn connect_and_send(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, CommandError> {
+        let connect_error = |source| CommandError::Connect {
+            endpoint: self.admin.clone(),
             source,
         };
         match &self.admin {
-            Place::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+            AdminEndpoint::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(connect_error)?;
                 exchange(stream, request).await
             }
-            Place::Tcp { host, port, is_tls } => {
-                let stream = TcpStream::connect((host.as_str(), *port))
-                    .await
-                    .map_err(unreachable)?;
+            AdminEndpoint::Tcp { host, port, is_tls } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await;
+                let stream = stream.map_err(connect_error)?;
                 if !is_tls {
                     return exchange(stream, request).await;
                 }
-                let connector = TlsConnector::from(std::sync::Arc::new(http_client::tls()?));
+                let connector = TlsConnector::from(Arc::new(http_client::tls()?));
                 let name = host.clone().try_into().map_err(|_| {
-                    unreachable(std::io::Error::other("no certificate can be of this name"))
+                    let message = "the host is not a valid name for a certificate";
+                    connect_error(io::Error::other(message))
                 })?;
-                let stream = connector.connect(name, stream).await.map_err(unreachable)?;
-                exchange(stream, request).await
+                let stream = connector.connect(name, stream).await;
+                exchange(stream.map_err(connect_error)?, request).await
             }
         }
     }
 }
 
-/// Which server, and what to ask it.
-#[derive(Debug, Args)]
-pub(super) struct HealthOptions {
-    #[command(flatten)]
-    admin: AdminOptions,
-    /// Ask whether it lives (/livez), and not whether it is ready (/readyz)
-    #[arg(long)]
-    live: bool,
-}
-
-/// Asks a server how it is.
-pub(super) fn healthcheck(options: &HealthOptions) -> Result<(), AdminError> {
-    let path = if options.live {
-        Probe::Live
-    } else {
-        Probe::Ready
-    }
-    .path();
-    let ask = async {
-        let asked = options.admin.ask(Method::GET, path);
-        let answer = timeout(HEALTH_TIMEOUT, asked).await;
-        answer.unwrap_or(Err(AdminError::Late))
-    };
-    run(ask).map(drop)
-}
-
-/// Runs what a command asks.
-pub(crate) fn run<T>(work: impl Future<Output = Result<T, AdminError>>) -> Result<T, AdminError> {
+/// Runs `work` on a runtime of its own. Blocks until `work` has ended.
+pub(super) fn block_on<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    runtime
-        .map_err(|error| AdminError::Answer(error.into()))?
-        .block_on(work)
+        .build()
+        .map_err(CommandError::Runtime)?;
+    let outcome = runtime.block_on(work);
+    // A thread may still be blocked on standard input. It ends with the process.
+    runtime.shutdown_background();
+    outcome
 }
 
-fn token_header(file: &Path) -> Result<Option<HeaderValue>, AdminTokenError> {
-    Ok(AdminToken::read(file)?.header())
-}
-
-async fn exchange<S>(stream: S, request: Request<Body>) -> Result<Response<Incoming>, AdminError>
+async fn exchange<S>(stream: S, request: Request<Body>) -> Result<Response<Incoming>, CommandError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -280,7 +182,7 @@ where
     Ok(sender.send_request(request).await?)
 }
 
-/// What a refusal says.
+/// Returns the detail of a JSON:API error, or the reasons of `/readyz`.
 fn detail(body: &[u8]) -> String {
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let detail = document.pointer("/errors/0/detail");
@@ -290,33 +192,6 @@ fn detail(body: &[u8]) -> String {
     ) {
         (Some(detail), _) => detail.to_owned(),
         (None, Some(reasons)) => reasons.to_string(),
-        (None, None) => "it did not say why".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_of_three_kinds() {
-        for (text, shown) in [
-            ("http://127.0.0.1:8081", "http://127.0.0.1:8081"),
-            ("http://[::1]:8081/", "http://[::1]:8081"),
-            ("https://prefd.example", "https://prefd.example:443"),
-            ("unix:/run/prefd/admin.sock", "unix:/run/prefd/admin.sock"),
-        ] {
-            assert_eq!(text.parse::<Place>().unwrap().to_string(), shown);
-        }
-        for text in [
-            "",
-            "127.0.0.1:8081",
-            "ftp://x",
-            "http://",
-            "http://x/path",
-            "http://x?y",
-        ] {
-            assert_eq!(text.parse::<Place>(), Err(NoPlace), "{text}");
-        }
+        (None, None) => "the response has no error detail".to_owned(),
     }
 }

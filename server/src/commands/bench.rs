@@ -1,9 +1,9 @@
-//! `prefd bench`: what the engine gives on an operator's own disk, beside what the disk
-//! gives by itself. In a folder of its own, so that no store is ever touched.
+//! `prefd bench`: measures the speed of the store on a disk, and the speed of a plain file on
+//! the same disk for comparison. Works in a temporary directory, and touches no data
+//! directory.
 
 mod document;
-mod error;
-mod phase;
+mod workload;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,21 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::commands::console;
+use crate::commands::error::{CommandError, io_error};
 use crate::store::{Bulk, offline};
-use error::BenchError;
-use phase::{Act, Figures, Phase};
+use workload::{Action, Measurement, Workload};
 
-/// What is to be measured, and where.
+/// Options of `prefd bench`.
 #[derive(Debug, Args)]
 pub(super) struct BenchOptions {
-    /// A directory on the disk that is to be measured. A temporary folder is made in it
-    /// (prefd-bench-…), takes up to 2 GiB, and is removed at the end; it is left behind
-    /// where this process is killed
+    /// Directory on the disk to measure. prefd creates a temporary directory prefd-bench-… in
+    /// it, which needs up to 2 GiB and is removed at the end, unless prefd is killed
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Seconds that each row takes, roughly
+    /// Approximate duration of each row, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     seconds: Duration,
-    /// Numbers of threads that put at once
+    /// Numbers of threads that write at the same time; one row for each number
     #[arg(
         long,
         value_name = "N",
@@ -36,7 +35,8 @@ pub(super) struct BenchOptions {
         default_value = "1,16,64"
     )]
     writers: Vec<NonZeroUsize>,
-    /// Lengths of documents, in bytes or with KiB or MiB behind them, up to 10 MiB
+    /// Sizes of documents, in bytes or with the unit KiB or MiB, up to 10MiB; two rows for each
+    /// size
     #[arg(
         long,
         value_name = "SIZE",
@@ -45,26 +45,27 @@ pub(super) struct BenchOptions {
         value_parser = size
     )]
     sizes: Vec<usize>,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// Of one value, and so of the largest document that has but one.
+/// Maximum size of a document. It is the default maximum of one value, because each document
+/// has few keys.
 const MAX_SIZE: usize = 10 * MIB;
-/// The document that writers are counted with.
+/// Size of the documents in the rows that do not vary the size.
 const USUAL_BYTES: usize = KIB;
 const MAX_SECONDS: f64 = 3600.0;
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let wanted = format!("between 0.001 and {MAX_SECONDS} is wanted");
+    let expected = format!("expected a number from 0.001 to {MAX_SECONDS}");
     match text.parse::<f64>() {
         Ok(seconds) if (0.001..=MAX_SECONDS).contains(&seconds) => {
             Ok(Duration::from_secs_f64(seconds))
         }
-        _ => Err(wanted),
+        _ => Err(expected),
     }
 }
 
@@ -76,96 +77,99 @@ fn size(text: &str) -> Result<usize, String> {
     });
     bytes
         .filter(|bytes| (document::MIN_BYTES..=MAX_SIZE).contains(bytes))
-        .ok_or_else(|| format!("between {} bytes and 10MiB is wanted", document::MIN_BYTES))
+        .ok_or_else(|| format!("expected a size from {} to 10MiB", document::MIN_BYTES))
 }
 
-/// Measures everything, and prints it.
-pub(crate) fn run(options: &BenchOptions) -> Result<(), BenchError> {
-    let at = |op, path: &Path| {
-        let path = path.to_owned();
-        move |source| BenchError::Io { op, path, source }
-    };
-    let folder = tempfile::Builder::new()
+/// Runs all workloads, and prints a row for each.
+pub(super) fn run(options: &BenchOptions) -> Result<(), CommandError> {
+    let directory = tempfile::Builder::new()
         .prefix("prefd-bench-")
         .tempdir_in(&options.dir)
-        .map_err(at("make a folder in", &options.dir))?;
-    let outcome = measure(options, folder.path());
-    let path = folder.path().to_owned();
-    // What failed first is what is told.
-    let removed = folder.close().map_err(at("remove", &path));
+        .map_err(io_error("create a directory in", &options.dir))?;
+    let outcome = measure(options, directory.path());
+    let path = directory.path().to_owned();
+    let removed = directory.close().map_err(io_error("remove", &path));
+    // If both fail, the first error is reported.
     let rows = outcome?;
     removed?;
     if options.json {
         let rows: Vec<_> = rows.iter().map(row_json).collect();
-        let report = json!({
+        return console::print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
             "dir": options.dir,
             "rows": rows,
-        });
-        Ok(console::print(&report)?)
-    } else {
-        Ok(console::write(&table(&rows))?)
+        }));
     }
+    console::print(&table(&rows))
 }
 
-type Row = (Phase, Figures);
+type BenchRow = (Workload, Measurement);
 
-fn measure(options: &BenchOptions, dir: &Path) -> Result<Vec<Row>, BenchError> {
+fn measure(options: &BenchOptions, dir: &Path) -> Result<Vec<BenchRow>, CommandError> {
     let seconds = options.seconds;
     let mut rows = Vec::new();
-    let bare = Phase::new("bare append + fdatasync", Act::Append, USUAL_BYTES, 1);
-    rows.push((bare, phase::append(&dir.join("bare"), &bare, seconds)?));
+    let bare = Workload::new("bare append + fdatasync", Action::Append, USUAL_BYTES, 1);
+    rows.push((bare, workload::append(&dir.join("bare"), &bare, seconds)?));
 
     let data_dir = dir.join("data");
     let store = offline::open_to_measure(&data_dir, true)?;
-    let mut play = |store: &Bulk, phase: Phase| -> Result<(), BenchError> {
-        rows.push((phase, phase::run(store, &phase, seconds)?));
+    let mut run = |store: &Bulk, workload: Workload| -> Result<(), CommandError> {
+        rows.push((workload, workload::run(store, &workload, seconds)?));
         Ok(())
     };
-    let usual = |name, act, threads| Phase::new(name, act, USUAL_BYTES, threads);
+    let usual = |name, act, threads| Workload::new(name, act, USUAL_BYTES, threads);
     for writers in &options.writers {
-        play(&store, usual("durable put", Act::DurablePut, writers.get()))?;
+        run(
+            &store,
+            usual("durable put", Action::DurablePut, writers.get()),
+        )?;
     }
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    play(&store, usual("put without sync", Act::PlainPut, cores))?;
-    play(&store, usual("get, in the document cache", Act::Get, cores))?;
+    run(
+        &store,
+        usual("put without sync", Action::BufferedPut, cores),
+    )?;
+    run(
+        &store,
+        usual("get, in the document cache", Action::Get, cores),
+    )?;
     for bytes in &options.sizes {
-        play(
+        run(
             &store,
-            Phase::new("durable put", Act::DurablePut, *bytes, 1),
+            Workload::new("durable put", Action::DurablePut, *bytes, 1),
         )?;
     }
     store.close()?;
     drop(store);
 
     let store = offline::open_to_measure(&data_dir, false)?;
-    play(
+    run(
         &store,
-        usual("get, past the document cache", Act::Get, cores),
+        usual("get, past the document cache", Action::Get, cores),
     )?;
     for bytes in &options.sizes {
-        let get = Phase::new("get, past the document cache", Act::Get, *bytes, 1);
-        play(&store, get)?;
+        let get = Workload::new("get, past the document cache", Action::Get, *bytes, 1);
+        run(&store, get)?;
     }
     store.close()?;
     Ok(rows)
 }
 
-fn row_json((phase, figures): &Row) -> Value {
+fn row_json((workload, measurement): &BenchRow) -> Value {
     json!({
-        "what": phase.name,
-        "bytes": phase.bytes,
-        "threads": phase.threads,
-        "operations": figures.operations,
-        "seconds": figures.seconds,
-        "per_second": figures.per_second(),
-        "p50_us": figures.micros(0.5),
-        "p99_us": figures.micros(0.99),
-        "p999_us": figures.micros(0.999),
+        "what": workload.name,
+        "bytes": workload.bytes,
+        "threads": workload.threads,
+        "operations": measurement.operations,
+        "seconds": measurement.seconds,
+        "per_second": measurement.per_second(),
+        "p50_us": measurement.micros(0.5),
+        "p99_us": measurement.micros(0.99),
+        "p999_us": measurement.micros(0.999),
     })
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[BenchRow]) -> String {
     let head = [
         "",
         "size",
@@ -177,16 +181,16 @@ fn table(rows: &[Row]) -> String {
         "p99.9",
     ];
     let mut lines = vec![head.map(str::to_owned)];
-    for (phase, figures) in rows {
+    for (workload, measurement) in rows {
         lines.push([
-            phase.name.to_owned(),
-            console::bytes(phase.bytes as u64),
-            phase.threads.to_string(),
-            format!("{:.0}", figures.per_second()),
-            format!("{:.1}", figures.per_second() * phase.megabytes()),
-            duration(figures.micros(0.5)),
-            duration(figures.micros(0.99)),
-            duration(figures.micros(0.999)),
+            workload.name.to_owned(),
+            console::bytes(workload.bytes as u64),
+            workload.threads.to_string(),
+            format!("{:.0}", measurement.per_second()),
+            format!("{:.1}", measurement.per_second() * workload.megabytes()),
+            duration(measurement.micros(0.5)),
+            duration(measurement.micros(0.99)),
+            duration(measurement.micros(0.999)),
         ]);
     }
     let width = |column: usize| {
@@ -200,7 +204,7 @@ fn table(rows: &[Row]) -> String {
     let mut text = String::new();
     for line in &lines {
         for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            // The first one says what the others are of.
+            // The name of the row is aligned left, and the numbers are aligned right.
             let cell = match column {
                 0 => format!("{cell:width$}"),
                 _ => format!("  {cell:>width$}"),
@@ -212,7 +216,7 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Microseconds for people.
+/// Formats a duration in microseconds with a unit.
 fn duration(micros: f64) -> String {
     if micros < 1000.0 {
         format!("{micros:.1} us")
@@ -226,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_bytes_or_have_a_unit() {
+    fn size_is_a_number_with_an_optional_unit() {
         assert_eq!(size("100"), Ok(100));
         assert_eq!(size("100B"), Ok(100));
         assert_eq!(size("64KiB"), Ok(65_536));
@@ -245,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_more_than_none() {
+    fn seconds_must_be_positive_and_finite() {
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         for wrong in ["", "0", "-1", "NaN", "inf", "1e9"] {
             assert!(seconds(wrong).is_err(), "{wrong}");

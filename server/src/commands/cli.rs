@@ -1,5 +1,5 @@
-//! The command line: what is asked for, and the exit code that says how it went:
-//! 0 done, 1 failed, 2 usage.
+//! The commands of `prefd`, and how they are run. Exit codes: 0 done, 1 failed, 2 invalid
+//! command line or settings.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,26 +8,30 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::admin_client::{self, HealthOptions};
 use crate::commands::backup::{self, BackupOptions};
 use crate::commands::bench::{self, BenchOptions};
 use crate::commands::config::{self, ConfigCommand};
-use crate::commands::inspect::{self, StoreOptions};
+use crate::commands::erase::{self, EraseOptions};
+use crate::commands::error::{CommandError, USAGE};
+use crate::commands::export::{self, ExportOptions};
+use crate::commands::healthcheck::{self, HealthcheckOptions};
+use crate::commands::import::{self, ImportOptions};
+use crate::commands::maintenance::{self, MaintenanceOptions};
 use crate::commands::manual::{self, CompletionsOptions, ManOptions};
 use crate::commands::restore::{self, RestoreOptions};
 use crate::commands::token::{self, TokenOptions};
-use crate::commands::transfer::{self, EraseOptions, ExportOptions, ImportOptions};
 use crate::serve;
 use crate::settings::{Settings, SettingsSources};
 
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const TWO_STORES: &str = "--data-dir names a directory that no server has open, and --admin a \
-     running server: give one of them";
-
-/// A preferences server: one JSON document for each user and client, kept durably.
+/// Preferences server: stores one JSON document per user and client
 #[derive(Debug, Parser)]
-#[command(name = "prefd", version, about)]
+#[command(
+    name = "prefd",
+    version,
+    about,
+    after_help = "To list the options of a command, run: prefd COMMAND --help\n\
+                  To read the manual, with examples, run: prefd man | man -l -"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -35,109 +39,136 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve preferences over HTTP
+    /// Run the server
+    ///
+    /// Each option is also an environment variable, and a line in the file that --config names.
+    /// A flag overrides the environment, and the environment overrides the file.
+    ///
+    /// On SIGHUP, the server reloads certificates, keys, introspection credentials and the log
+    /// filter from their files. On SIGTERM or SIGINT, the server lets in-flight requests finish,
+    /// and stops.
     Serve {
-        /// A TOML file with settings, named as the flags are
+        /// TOML file with settings. The names are those of the flags, without the leading dashes
         #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
         config: Option<PathBuf>,
         #[command(flatten)]
         settings: Box<Settings>,
     },
-    /// Make a token, signed with a local secret
+    /// Print a token signed with a local secret
+    ///
+    /// For tests and scripts. The token is a JWT with the algorithm HS256. The server accepts it
+    /// if the server uses the same secret.
     Token(TokenOptions),
-    /// Read everything in a data directory that no server has open, and check it: every
-    /// frame, every byte of every document, and the catalogue. Nothing is mended. Exit
-    /// code 1 where something is wrong
-    Verify(StoreOptions),
-    /// Count what a data directory holds that no server has open
-    Stats(StoreOptions),
-    /// Give back what replaced and deleted documents take in a data directory that no
-    /// server has open. A server does so by itself, for what is mostly stale
-    Compact(StoreOptions),
-    /// Back up the documents of a running server, or of a data directory that no server has
-    /// open: all of them as they are at one moment, in one file
+    /// Check a data directory for damage
+    ///
+    /// Reads every frame, every byte of every document, and the catalogue, and prints each
+    /// problem. Repairs nothing. The server must be stopped. Exits with 1 if there is a problem.
+    Verify(MaintenanceOptions),
+    /// Print statistics of a data directory
+    ///
+    /// Prints the number of documents, users, segments and blobs, and the live and dead bytes.
+    /// The server must be stopped.
+    Stats(MaintenanceOptions),
+    /// Reclaim disk space from replaced and deleted documents
+    ///
+    /// Rewrites every segment that contains dead data. The server must be stopped. A running
+    /// server compacts segments by itself when they are mostly dead data.
+    Compact(MaintenanceOptions),
+    /// Back up all documents to one file
+    ///
+    /// The backup is a snapshot of all documents at one moment. By default, the documents are
+    /// those of a running server, which continues to serve requests. With --data-dir, they are
+    /// those of a data directory that no server has open.
     Backup(BackupOptions),
-    /// Make a data directory of a backup, and check all of it before it can be used
+    /// Create a data directory from a backup
+    ///
+    /// Checks every byte of the backup before the data directory can be used.
     Restore(RestoreOptions),
-    /// Write documents as lines of JSON: of the whole store, or of one user
+    /// Export documents as lines of JSON
+    ///
+    /// Exports the documents of all users, or of one user. By default, the documents are those
+    /// of a running server. With --data-dir, they are those of a data directory that no server
+    /// has open.
     Export(ExportOptions),
-    /// Put documents that are lines of JSON. A line that is refused ends it; those before
-    /// stay
+    /// Import documents from lines of JSON
+    ///
+    /// Stops at the first line that is refused. The documents of earlier lines stay imported. By
+    /// default, the documents are imported into a running server. With --data-dir, they are
+    /// imported into a data directory that no server has open; a missing directory is created.
     Import(ImportOptions),
-    /// Delete everything of a user, and rewrite every file that holds a byte of it
+    /// Erase all data of a user
+    ///
+    /// Deletes all documents of the user, and rewrites or removes every file that contains a
+    /// byte of these documents or the name of the user. Older backups are not changed. Exits
+    /// with 1 if some data could not be erased.
     Erase(EraseOptions),
-    /// Look at settings without serving
+    /// Check, show or explain the settings of the server
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Ask a running server whether it is ready for requests. Exit code 1 where it is not,
-    /// or is not there
-    Healthcheck(HealthOptions),
-    /// Print what completes commands in a shell
+    /// Check whether a running server is ready for requests
+    ///
+    /// Exits with 0 if the server is ready within 5 seconds, and with 1 otherwise.
+    Healthcheck(HealthcheckOptions),
+    /// Print shell completions
     Completions(CompletionsOptions),
-    /// Print the manual page, or write one for each command
+    /// Print or install man pages
     Man(ManOptions),
-    /// Measure what the store gives on a disk of this machine, beside a bare file, in a
-    /// folder of its own: no data directory is touched
+    /// Measure the speed of the store on a disk
+    ///
+    /// Also measures a plain file on the same disk for comparison. Works in a temporary
+    /// directory, and touches no data directory.
     Bench(BenchOptions),
 }
 
-/// What a command that failed says, and whether it was asked for in a way that cannot
-/// work.
-type Failure = (bool, String);
-
 impl Command {
-    /// `matches` are those that it was read from.
-    fn run(self, matches: &ArgMatches) -> Result<(), Failure> {
+    /// Runs the command. `matches` are the arguments that the command was parsed from.
+    fn run(self, matches: &ArgMatches) -> Result<(), CommandError> {
         let is_flag = |id| is_flag(innermost(matches), id);
-        // The environment may name a server for other commands: a flag outdoes it.
+        // PREFD_ADMIN may be set for other commands, so it does not conflict with --data-dir.
         if is_flag("data_dir") && is_flag("admin") {
-            return Err((true, TWO_STORES.to_owned()));
+            return Err(CommandError::DataDirAndAdmin);
         }
         match self {
             Self::Serve { config, settings } => serve::run(SettingsSources {
                 flags: *settings,
                 file: config,
             })
-            .map_err(|error| (error.is_usage(), error.to_string())),
+            .map_err(CommandError::serve),
             Self::Token(mut options) => {
                 if is_flag("data_dir") && !is_flag("jwt_hs256_secret_file") {
-                    options.by_key_of_data_dir();
+                    options.ignore_secret_file();
                 }
-                token::run(&options).map_err(|error| (error.is_usage(), error.to_string()))
+                token::run(&options)
             }
-            Self::Verify(options) => inspect::verify(&options).map_err(failed),
-            Self::Stats(options) => inspect::stats(&options).map_err(failed),
-            Self::Compact(options) => inspect::compact(&options).map_err(failed),
-            Self::Backup(options) => backup::run(&options).map_err(failed),
-            Self::Restore(options) => restore::run(&options).map_err(failed),
-            Self::Export(options) => transfer::export(&options).map_err(failed),
-            Self::Import(options) => transfer::import(&options).map_err(failed),
-            Self::Erase(options) => transfer::erase(&options).map_err(failed),
+            Self::Verify(options) => maintenance::verify(&options),
+            Self::Stats(options) => maintenance::stats(&options),
+            Self::Compact(options) => maintenance::compact(&options),
+            Self::Backup(options) => backup::run(&options),
+            Self::Restore(options) => restore::run(&options),
+            Self::Export(options) => export::run(&options),
+            Self::Import(options) => import::run(&options),
+            Self::Erase(options) => erase::run(&options),
             Self::Config(command) => {
                 let mut prefd = Cli::command();
                 prefd.build();
                 let serve = prefd.find_subcommand("serve");
-                let matches = innermost(matches);
-                config::run(command, matches, serve.unwrap_or(&prefd))
-                    .map_err(|error| (error.is_usage(), error.to_string()))
+                config::run(command, innermost(matches), serve.unwrap_or(&prefd))
             }
-            Self::Healthcheck(options) => admin_client::healthcheck(&options).map_err(failed),
-            Self::Completions(options) => {
-                manual::completions(&options, Cli::command()).map_err(failed)
-            }
-            Self::Man(options) => manual::man(&options, Cli::command()).map_err(failed),
-            Self::Bench(options) => bench::run(&options).map_err(failed),
+            Self::Healthcheck(options) => healthcheck::run(&options),
+            Self::Completions(options) => manual::completions(&options, Cli::command()),
+            Self::Man(options) => manual::man(&options, Cli::command()),
+            Self::Bench(options) => bench::run(&options),
         }
     }
 }
 
-/// Whether something is on the command line, and not in the environment alone.
+/// Returns true if the option is set by a flag, and not only by the environment.
 fn is_flag(matches: &ArgMatches, id: &str) -> bool {
-    matches.try_contains_id(id).is_ok_and(|is_there| is_there)
+    matches.try_contains_id(id).is_ok_and(|is_set| is_set)
         && matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
-/// Those of the subcommand that was asked for.
+/// Returns the arguments of the subcommand.
 fn innermost(matches: &ArgMatches) -> &ArgMatches {
     match matches.subcommand() {
         Some((_, matches)) => innermost(matches),
@@ -145,12 +176,7 @@ fn innermost(matches: &ArgMatches) -> &ArgMatches {
     }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn failed(error: impl std::error::Error) -> Failure {
-    (false, error.to_string())
-}
-
-/// Runs `prefd` with the arguments of the process.
+/// Runs `prefd` with the arguments of the process, and returns its exit code.
 pub fn main() -> ExitCode {
     let parsed = Cli::command().try_get_matches().and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches);
@@ -159,38 +185,37 @@ pub fn main() -> ExitCode {
     });
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
-        // Help is an error too, of exit code 0.
+        // clap reports --help and --version as errors with exit code 0.
         Err(error) => {
             let _ = error.print();
-            if let Some(variable) = variable_behind(&error) {
-                complain(&format!(
-                    "the value is that of {variable} in the environment"
+            if let Some(variable) = variable_of_error(&error) {
+                print_error(&format!(
+                    "the invalid value comes from the environment variable {variable}"
                 ));
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    let outcome = cli.command.run(&matches);
-    match outcome {
+    match cli.command.run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
-        Err((is_usage, message)) => {
-            complain(&message);
-            ExitCode::from(if is_usage { USAGE } else { FAILED })
+        Err(error) => {
+            print_error(&error.to_string());
+            ExitCode::from(error.exit_code())
         }
     }
 }
 
 #[allow(
     clippy::print_stderr,
-    reason = "the last word of a command that failed"
+    reason = "errors of commands are for standard error"
 )]
-fn complain(message: &str) {
+fn print_error(message: &str) {
     eprintln!("prefd: {message}");
 }
 
-/// The variable that a refused value came from: clap names the flag alone, which is
-/// not where its user will look.
-fn variable_behind(error: &clap::Error) -> Option<String> {
+/// Returns the environment variable that an invalid value comes from, if it comes from one.
+/// clap names only the flag, even if the user has set the variable.
+fn variable_of_error(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
@@ -204,7 +229,7 @@ fn variable_behind(error: &clap::Error) -> Option<String> {
     (!is_on_command_line && std::env::var_os(&variable).is_some()).then_some(variable)
 }
 
-/// `--max-keys` is `PREFD_MAX_KEYS`.
+/// Returns the environment variable of a flag: `PREFD_MAX_KEYS` for `--max-keys`.
 fn variable_of(flag: &str) -> String {
     let name = flag.trim_start_matches('-').replace('-', "_");
     format!("PREFD_{}", name.to_ascii_uppercase())
@@ -215,12 +240,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_variable_is_named_as_its_flag() {
+    fn examples_of_man_pages_are_valid_commands() {
+        for details in manual::DETAILS {
+            for (purpose, example) in details.examples {
+                let words = example
+                    .split_whitespace()
+                    .map(|word| word.trim_end_matches(';'));
+                let prefd = words.skip_while(|word| *word != "prefd");
+                let prefd = prefd.take_while(|word| !matches!(*word, "|" | ">" | "do"));
+                let parsed = Cli::command().try_get_matches_from(prefd);
+                assert!(parsed.is_ok(), "{purpose} {example}: {parsed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_man_page_with_examples() {
+        fn check(command: &clap::Command) {
+            let name = command.get_display_name().unwrap();
+            let has_details = manual::DETAILS.iter().any(|details| details.page == name);
+            let is_leaf = !command.has_subcommands();
+            assert!(has_details || !is_leaf, "{name}");
+            command.get_subcommands().for_each(check);
+        }
+        let mut prefd = Cli::command().disable_help_subcommand(true);
+        prefd.build();
+        check(&prefd);
+    }
+
+    #[test]
+    fn every_variable_has_the_name_of_its_flag() {
         let mut command = Cli::command();
         command.build();
         let mut variables = 0;
@@ -231,7 +285,7 @@ mod tests {
                     variables += 1;
                 }
             }
-            // What a file can set, the environment can as well.
+            // Each setting can also be set by an environment variable.
             let is_serve = subcommand.get_name() == "serve";
             let flags = subcommand.get_arguments().filter_map(|a| a.get_long());
             assert!(

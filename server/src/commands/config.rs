@@ -1,5 +1,5 @@
-//! `prefd config`: whether settings can be used, what they come to and who said so, and a
-//! file to begin with.
+//! `prefd config`: checks the settings, shows their values and sources, or prints a
+//! configuration file that explains them.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -9,103 +9,84 @@ use clap::{Arg, ArgMatches, Command, Subcommand};
 use serde_json::{Map, Value};
 
 use crate::commands::console;
+use crate::commands::error::CommandError;
+use crate::serve;
 use crate::serve::log;
-use crate::serve::{self, ServeError};
 use crate::settings::{LogFormat, Settings, SettingsSources};
 
-/// Width of the comments in the example.
-const WIDTH: usize = 90;
+/// Maximum width of a comment in the example, without `# `.
+const COMMENT_WIDTH: usize = 90;
 
-/// What to do with settings.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Read the settings of serve, and every file that they name, and say whether a server
-    /// could start with them. The data directory and providers are not touched
+    /// Check whether the server could start with the settings
+    ///
+    /// Checks the values, and reads every file that the settings name. Does not open the data
+    /// directory, and does not connect to identity providers.
     Check(ConfigOptions),
-    /// Show each setting, and whether a flag, the environment, the file or nobody has set
-    /// it: as a file that would do the same
+    /// Print each setting with its value and its source
+    ///
+    /// The source is a flag, an environment variable, the configuration file or the default.
+    /// The output is a configuration file that sets the same values.
     Show(ConfigOptions),
-    /// Print a configuration file in which every setting is explained
+    /// Print a configuration file that explains all settings
     Example,
 }
 
-/// The settings of `serve`.
+/// The settings of `prefd serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigOptions {
-    /// A TOML file with settings, named as the flags are
+    /// TOML file with settings. The names are those of the flags, without the leading dashes
     #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Box<Settings>,
 }
 
-/// Why a configuration cannot be used, or shown.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(super) enum ConfigError {
-    #[error(transparent)]
-    Settings(#[from] Box<ServeError>),
-    #[error("cannot show the settings: {0}")]
-    Show(#[from] serde_json::Error),
-    #[error("cannot write to standard output: {0}")]
-    Output(#[from] std::io::Error),
-}
-
-impl ConfigError {
-    pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Settings(error) if error.is_usage())
-    }
-}
-
-fn refused(error: impl Into<ServeError>) -> ConfigError {
-    ConfigError::Settings(Box::new(error.into()))
-}
-
-/// `matches` are those of the subcommand, `serve` is the command whose settings these are.
-pub(crate) fn run(
+/// Runs a subcommand of `prefd config`. `matches` are the arguments of this subcommand, and
+/// `serve` is the definition of `prefd serve`, which has the help texts of all settings.
+pub(super) fn run(
     command: ConfigCommand,
     matches: &ArgMatches,
     serve: &Command,
-) -> Result<(), ConfigError> {
+) -> Result<(), CommandError> {
     match command {
         ConfigCommand::Check(options) => check(options),
         ConfigCommand::Show(options) => show(options, matches, serve),
-        ConfigCommand::Example => Ok(console::write(&example(serve))?),
+        ConfigCommand::Example => console::print(&example(serve)),
     }
 }
 
-fn check(options: ConfigOptions) -> Result<(), ConfigError> {
-    let given = SettingsSources {
+fn check(options: ConfigOptions) -> Result<(), CommandError> {
+    let sources = SettingsSources {
         flags: *options.settings,
         file: options.config,
     };
-    let settings = given.settings().map_err(refused)?;
-    // What an operator should know is told as it is at a start.
+    let settings = sources.settings().map_err(CommandError::serve)?;
+    // The check logs the same warnings as a start.
     let _log = log::start(Some("warn"), LogFormat::Text);
-    serve::check_settings(&settings).map_err(refused)?;
-    Ok(console::write(
-        "a server could start with these settings\n",
-    )?)
+    serve::check_settings(&settings).map_err(CommandError::serve)?;
+    console::print("the server could start with these settings\n")
 }
 
-fn show(options: ConfigOptions, matches: &ArgMatches, serve: &Command) -> Result<(), ConfigError> {
-    let given = SettingsSources {
+fn show(options: ConfigOptions, matches: &ArgMatches, serve: &Command) -> Result<(), CommandError> {
+    let sources = SettingsSources {
         flags: *options.settings,
         file: options.config,
     };
-    let file = SettingsSources {
+    let only_file = SettingsSources {
         flags: Settings::default(),
-        ..given.clone()
+        ..sources.clone()
     };
-    let merged = object(&given.settings().map_err(refused)?)?;
-    let of_file = object(&file.settings().map_err(refused)?)?;
+    let merged = object(&sources.settings().map_err(CommandError::serve)?)?;
+    let in_file = object(&only_file.settings().map_err(CommandError::serve)?)?;
     let mut text = String::new();
     for setting in settings_of(serve) {
         let value = merged.get(setting.name).filter(|value| !value.is_null());
-        let origin = match matches.value_source(setting.id) {
+        let source = match matches.value_source(setting.id) {
             Some(ValueSource::CommandLine) => format!("--{}", setting.name),
             Some(ValueSource::EnvVariable) => setting.variable.clone(),
-            _ if of_file.get(setting.name).is_some_and(|v| !v.is_null()) => given
+            _ if in_file.get(setting.name).is_some_and(|v| !v.is_null()) => sources
                 .file
                 .as_deref()
                 .unwrap_or("".as_ref())
@@ -114,12 +95,13 @@ fn show(options: ConfigOptions, matches: &ArgMatches, serve: &Command) -> Result
             _ => "default".to_owned(),
         };
         let _ = match value {
-            // A JSON value of these kinds is one of TOML, too.
-            Some(value) => writeln!(text, "{} = {value} # {origin}", setting.name),
-            None => writeln!(text, "# {} = {} # {origin}", setting.name, setting.default),
+            // Settings are numbers, booleans, strings and lists of strings. Their JSON text is
+            // also valid TOML.
+            Some(value) => writeln!(text, "{} = {value} # {source}", setting.name),
+            None => writeln!(text, "# {} = {} # {source}", setting.name, setting.default),
         };
     }
-    Ok(console::write(&text)?)
+    console::print(&text)
 }
 
 fn object(settings: &Settings) -> Result<Map<String, Value>, serde_json::Error> {
@@ -129,14 +111,15 @@ fn object(settings: &Settings) -> Result<Map<String, Value>, serde_json::Error> 
     }
 }
 
-/// A setting, as its flag tells of it.
+/// A setting, as its flag describes it.
 struct Setting<'a> {
     id: &'a str,
     name: &'a str,
     variable: String,
-    /// What it is for, without the default.
+    heading: &'a str,
+    /// The help text without the default.
     help: String,
-    /// In words; `none` where nothing is set.
+    /// The default as text, or `none`.
     default: String,
 }
 
@@ -157,20 +140,27 @@ fn settings_of(serve: &Command) -> impl Iterator<Item = Setting<'_>> {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),
+            heading: arg.get_help_heading().unwrap_or_default(),
             help: help.to_owned(),
             default: default.to_owned(),
         }
     })
 }
 
-/// Every setting with what it is for; none is set.
+/// Returns a configuration file with all settings as comments.
 fn example(serve: &Command) -> String {
     let mut text = String::from(
-        "# Settings of prefd: `prefd serve --config FILE`. Each is a flag, too, and a variable of\n\
-         # the environment, which both come before the file. Made by `prefd config example`.\n",
+        "# All settings of prefd serve, as a file for --config. Each setting is also a flag and an\n\
+         # environment variable. A flag overrides the environment, and the environment overrides\n\
+         # this file. Generated by `prefd config example`.\n",
     );
+    let mut heading = "";
     for setting in settings_of(serve) {
         text.push('\n');
+        if setting.heading != heading {
+            heading = setting.heading;
+            let _ = writeln!(text, "# ==== {heading} ====\n");
+        }
         for line in wrapped(&format!("{}. Default: {}.", setting.help, setting.default)) {
             let _ = writeln!(text, "# {line}");
         }
@@ -180,14 +170,14 @@ fn example(serve: &Command) -> String {
     text
 }
 
-/// A value of the right kind to put something else in place of.
+/// Returns a placeholder of the type of the setting.
 fn value_of(serve: &Command, id: &str) -> String {
     let arg = serve.get_arguments().find(|arg| arg.get_id() == id);
     let name = arg
         .and_then(Arg::get_value_names)
         .and_then(|names| names.first());
     let name = name.map_or("", |name| name.as_str());
-    // Of several values there is a list.
+    // Repeatable flags are lists in the file.
     let is_list = arg.is_some_and(|arg| arg.get_value_delimiter().is_some());
     match name {
         "N" | "BYTES" => "1000".to_owned(),
@@ -204,7 +194,7 @@ fn wrapped(text: &str) -> Vec<String> {
         if let Some(line) = lines.last_mut() {
             if line.is_empty() {
                 line.push_str(word);
-            } else if line.len() + 1 + word.len() <= WIDTH {
+            } else if line.len() + 1 + word.len() <= COMMENT_WIDTH {
                 line.push(' ');
                 line.push_str(word);
             } else {

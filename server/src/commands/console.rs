@@ -1,111 +1,107 @@
-//! What commands show: their progress on a terminal, and what they found, for people or as
-//! JSON.
+//! Output of commands: progress on a terminal, and results as a table or as JSON.
 
 use std::io::{self, IsTerminal, Read, Write};
 
 use serde_json::Value;
 
+use crate::commands::error::CommandError;
 use crate::store::Progress;
 
-/// How much is done from one time to the next that it is shown, where no total is known.
-const UNKNOWN_STEP_BYTES: u64 = 1024 * 1024;
+/// If the total is unknown, the progress is printed again after this many bytes.
+const UNKNOWN_TOTAL_STEP_BYTES: u64 = 1024 * 1024;
 
-/// How far a command has come, on a terminal and nowhere else.
-pub(super) struct Bar {
-    what: &'static str,
-    shown: Option<u64>,
+/// The progress of a command, as one line on standard error that is overwritten. Prints
+/// nothing if standard error is not a terminal. The line is erased on drop.
+pub(super) struct ProgressBar {
+    label: &'static str,
+    /// The percentage that was printed last, or the number of steps if the total is unknown.
+    printed_step: Option<u64>,
     is_terminal: bool,
 }
 
-impl Bar {
-    pub(crate) fn new(what: &'static str) -> Self {
+impl ProgressBar {
+    pub(super) fn new(label: &'static str) -> Self {
         Self {
-            what,
-            shown: None,
+            label,
+            printed_step: None,
             is_terminal: io::stderr().is_terminal(),
         }
     }
 
-    /// Shows how far it has come; with a total of 0, which is not known, how much was done.
-    pub(crate) fn show(&mut self, progress: Progress) {
+    /// Prints the progress. A total of 0 bytes means that the total is unknown.
+    pub(super) fn show(&mut self, progress: Progress) {
         let Progress {
             done_bytes,
             total_bytes,
         } = progress;
         let step = match total_bytes {
-            0 => done_bytes / UNKNOWN_STEP_BYTES,
-            total => done_bytes.saturating_mul(100) / total,
+            0 => done_bytes / UNKNOWN_TOTAL_STEP_BYTES,
+            total => done_bytes.min(total).saturating_mul(100) / total,
         };
-        if !self.is_terminal || self.shown == Some(step) {
+        if !self.is_terminal || self.printed_step == Some(step) {
             return;
         }
-        self.shown = Some(step);
-        let what = self.what;
-        // Nobody is served by a command that stops because its progress is not shown.
+        self.printed_step = Some(step);
+        let label = self.label;
+        // An error is ignored: the command must not fail because its progress cannot be
+        // printed.
         let _ = if total_bytes == 0 {
-            write!(io::stderr(), "\r{what} {} ", bytes(done_bytes))
+            write!(io::stderr(), "\r{label} {} ", bytes(done_bytes))
         } else {
-            write!(
-                io::stderr(),
-                "\r{what} {step:3} % of {} ",
-                bytes(total_bytes)
-            )
+            let total = bytes(total_bytes);
+            write!(io::stderr(), "\r{label} {step:3} % of {total} ")
         };
     }
+}
 
-    pub(crate) fn clear(&self) {
-        if self.shown.is_some() {
-            // To the start of the line, and erase it (ECMA-48, EL).
+impl Drop for ProgressBar {
+    fn drop(&mut self) {
+        if self.printed_step.is_some() {
+            // Moves to the start of the line and erases the line (ECMA-48, CR and EL).
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
 
-/// What passes, shown as it passes.
-pub(crate) struct Shown<T> {
+/// A reader or writer that shows how many bytes have passed through.
+pub(super) struct ProgressStream<T> {
     inner: T,
-    bar: Bar,
+    bar: ProgressBar,
     progress: Progress,
 }
 
-impl<T> Shown<T> {
-    /// `total_bytes`: 0 where that is not known.
-    pub(crate) fn new(inner: T, what: &'static str, total_bytes: u64) -> Self {
+impl<T> ProgressStream<T> {
+    /// A total of 0 bytes means that the total is unknown.
+    pub(super) fn new(inner: T, label: &'static str, total_bytes: u64) -> Self {
         let progress = Progress {
             done_bytes: 0,
             total_bytes,
         };
         Self {
             inner,
-            bar: Bar::new(what),
+            bar: ProgressBar::new(label),
             progress,
         }
     }
 
-    fn pass(&mut self, bytes: usize) {
+    fn advance(&mut self, bytes: usize) {
         self.progress.done_bytes += bytes as u64;
         self.bar.show(self.progress);
     }
 }
 
-impl<T> Drop for Shown<T> {
-    fn drop(&mut self) {
-        self.bar.clear();
-    }
-}
-
-impl<T: Read> Read for Shown<T> {
+impl<T: Read> Read for ProgressStream<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.pass(read);
+        self.advance(read);
         Ok(read)
     }
 }
 
-impl<T: Write> Write for Shown<T> {
+impl<T: Write> Write for ProgressStream<T> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(buffer)?;
-        self.pass(written);
+        self.advance(written);
         Ok(written)
     }
 
@@ -114,17 +110,21 @@ impl<T: Write> Write for Shown<T> {
     }
 }
 
-pub(super) fn print(value: &Value) -> io::Result<()> {
-    write(&format!("{value:#}\n"))
+/// Prints indented JSON to standard output.
+pub(super) fn print_json(value: &Value) -> Result<(), CommandError> {
+    print(&format!("{value:#}\n"))
 }
 
-pub(crate) fn write(text: &str) -> io::Result<()> {
+/// Prints text to standard output.
+pub(super) fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(CommandError::Output)
 }
 
-pub(crate) fn table(rows: &[(&str, String)]) -> String {
+/// Formats rows of a name and a value, with the values aligned.
+pub(super) fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = rows
         .iter()
@@ -132,8 +132,8 @@ pub(crate) fn table(rows: &[(&str, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// A count of bytes for people.
-pub(crate) fn bytes(count: u64) -> String {
+/// Formats a number of bytes with a unit, such as `1.5 MiB`. The first decimal is truncated.
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut whole = count;

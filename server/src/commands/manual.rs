@@ -1,66 +1,68 @@
-//! `prefd completions` and `prefd man`: what shells and readers of manuals ask for, made of
-//! the command line itself.
+//! `prefd completions` and `prefd man`: shell completions and man pages, generated from the
+//! definition of the command line.
 
-use std::io;
+mod details;
+mod page;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
-use clap_mangen::Man;
 
 use crate::commands::console;
+use crate::commands::error::{CommandError, io_error};
 
-/// For which shell.
+#[cfg(test)]
+pub(super) use details::DETAILS;
+
+/// Options of `prefd completions`.
 #[derive(Debug, Args)]
 pub(super) struct CompletionsOptions {
-    /// The shell
+    /// Shell to print completions for
     #[arg(value_enum)]
     shell: Shell,
 }
 
-/// Where to.
+/// Options of `prefd man`.
 #[derive(Debug, Args)]
 pub(super) struct ManOptions {
-    /// A folder for a page of each command [default: the one page of prefd, on standard
-    /// output]
+    /// Write a page for each command to this directory. Created if it does not exist [default:
+    /// print the page of prefd to standard output]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
 }
 
-/// Why there are no pages.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {source}", path.display())]
-pub(super) struct ManualError {
-    path: PathBuf,
-    source: io::Error,
-}
-
-fn cannot_write(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> ManualError {
-    let path = path.as_ref().to_owned();
-    move |source| ManualError { path, source }
-}
-
-/// Prints what completes commands in a shell.
+/// Prints a completion script for a shell.
 pub(super) fn completions(
     options: &CompletionsOptions,
     mut prefd: Command,
-) -> Result<(), ManualError> {
+) -> Result<(), CommandError> {
     let mut script = Vec::new();
     let name = prefd.get_name().to_owned();
     clap_complete::generate(options.shell, &mut prefd, name, &mut script);
-    let script = String::from_utf8_lossy(&script);
-    console::write(&script).map_err(cannot_write("standard output"))
+    console::print(&String::from_utf8_lossy(&script))
 }
 
-/// Writes pages of the manual.
-pub(super) fn man(options: &ManOptions, prefd: Command) -> Result<(), ManualError> {
-    if let Some(folder) = &options.to {
-        std::fs::create_dir_all(folder).map_err(cannot_write(folder))?;
-        return clap_mangen::generate_to(prefd, folder).map_err(cannot_write(folder));
+/// Prints the man page of `prefd`, or writes the man pages of all commands to a directory.
+pub(super) fn man(options: &ManOptions, prefd: Command) -> Result<(), CommandError> {
+    let mut prefd = prefd.disable_help_subcommand(true);
+    prefd.build();
+    match &options.to {
+        Some(directory) => {
+            std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+            write_pages(&prefd, directory)
+        }
+        None => console::print(&page::render(&prefd)?),
     }
-    let mut page = Vec::new();
-    let rendered = Man::new(prefd).render(&mut page);
-    rendered.map_err(cannot_write("the page"))?;
-    let page = String::from_utf8_lossy(&page);
-    console::write(&page).map_err(cannot_write("standard output"))
+}
+
+/// Writes the page of a command, and the pages of its subcommands.
+fn write_pages(command: &Command, directory: &Path) -> Result<(), CommandError> {
+    let path = directory.join(page::file_name(command));
+    let text = page::render(command)?;
+    std::fs::write(&path, text).map_err(io_error("write", &path))?;
+    for subcommand in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+        write_pages(subcommand, directory)?;
+    }
+    Ok(())
 }

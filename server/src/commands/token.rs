@@ -1,81 +1,73 @@
-//! `prefd token`: makes a token with a local HS256 secret, for tests and scripts.
+//! `prefd token`: prints a token signed with a local HS256 secret, for tests and scripts.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use crate::auth::{DEFAULT_TTL, NewClaims, SignError, dev, secret_of, sign};
+use crate::auth::{DEFAULT_TTL, NewClaims, dev, secret_of, sign};
+use crate::commands::console;
+use crate::commands::error::{CommandError, io_error};
 use crate::settings::HumanDuration;
 
-/// What the token is to say.
+/// Options of `prefd token`.
 #[derive(Debug, clap::Args)]
 pub(super) struct TokenOptions {
-    /// The data directory of a server that was started with --dev: its key signs
+    /// Sign with the key that prefd serve --dev created in this data directory
     #[arg(
         long,
         value_name = "DIR",
         env = "PREFD_DATA_DIR",
+        help_heading = SIGNING_KEY,
         required_unless_present = "jwt_hs256_secret_file"
     )]
     data_dir: Option<PathBuf>,
-    /// The file with the secret that the server was given; preferred to --data-dir
-    #[arg(long, value_name = "FILE", env = "PREFD_JWT_HS256_SECRET_FILE")]
+    /// Sign with the secret in this file, as passed to prefd serve. Overrides --data-dir
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PREFD_JWT_HS256_SECRET_FILE",
+        help_heading = SIGNING_KEY
+    )]
     jwt_hs256_secret_file: Option<PathBuf>,
-    /// The token's subject
-    #[arg(long, value_name = "USER")]
+    /// User id (claim sub)
+    #[arg(long, value_name = "USER", help_heading = CLAIMS)]
     user: String,
-    /// The token's client
-    #[arg(long, value_name = "CLIENT")]
+    /// Client id (claim `client_id`)
+    #[arg(long, value_name = "CLIENT", help_heading = CLAIMS)]
     client: String,
-    /// The token's scopes, with spaces between them
-    #[arg(long, value_name = "SCOPES")]
+    /// Scopes, separated by spaces (claim scope)
+    #[arg(long, value_name = "SCOPES", help_heading = CLAIMS)]
     scope: Option<String>,
-    /// How long it is valid [default: 1h]
-    #[arg(long, value_name = "TIME")]
+    /// Time until the token expires [default: 1h]
+    #[arg(long, value_name = "TIME", help_heading = CLAIMS)]
     ttl: Option<HumanDuration>,
-    /// The issuer that it names
-    #[arg(long, value_name = "URL")]
+    /// Issuer (claim iss)
+    #[arg(long, value_name = "URL", help_heading = CLAIMS)]
     issuer: Option<String>,
-    /// The audience that it is meant for
-    #[arg(long, value_name = "AUD")]
+    /// Audience (claim aud)
+    #[arg(long, value_name = "AUD", help_heading = CLAIMS)]
     audience: Option<String>,
 }
 
+const SIGNING_KEY: &str = "Signing key";
+const CLAIMS: &str = "Claims";
+
 impl TokenOptions {
-    /// Not by the secret that the environment names.
-    pub(crate) fn by_key_of_data_dir(&mut self) {
+    /// Ignores the secret file, so that the key in the data directory signs.
+    pub(super) fn ignore_secret_file(&mut self) {
         self.jwt_hs256_secret_file = None;
     }
 }
 
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(super) enum TokenError {
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    #[error("cannot print the token: {0}")]
-    Print(#[from] std::io::Error),
-}
-
-impl TokenError {
-    pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Sign(SignError::TooLong))
-    }
-}
-
 /// Prints the token.
-pub(crate) fn run(options: &TokenOptions) -> Result<(), TokenError> {
-    let path = match (&options.jwt_hs256_secret_file, &options.data_dir) {
-        (Some(file), _) => file.clone(),
-        (None, Some(dir)) => dev::key_path(dir),
+pub(super) fn run(options: &TokenOptions) -> Result<(), CommandError> {
+    let secret = match (&options.jwt_hs256_secret_file, &options.data_dir) {
+        (Some(file), _) => std::fs::read(file).map_err(io_error("read", file))?,
+        (None, Some(data_dir)) => {
+            let path = dev::key_path(data_dir);
+            std::fs::read(&path).map_err(|source| CommandError::DevKey { path, source })?
+        }
+        // clap requires one of the two options.
         (None, None) => return Ok(()),
     };
-    let secret = std::fs::read(&path).map_err(|source| TokenError::Read { path, source })?;
     let claims = NewClaims {
         sub: &options.user,
         client_id: &options.client,
@@ -85,6 +77,5 @@ pub(crate) fn run(options: &TokenOptions) -> Result<(), TokenError> {
     };
     let ttl = options.ttl.map_or(DEFAULT_TTL, |ttl| ttl.0);
     let token = sign(secret_of(&secret), &claims, ttl)?;
-    writeln!(std::io::stdout(), "{token}")?;
-    Ok(())
+    console::print(&format!("{token}\n"))
 }

@@ -1,17 +1,17 @@
-//! The documents that are put: JSON of an exact length, as an app might keep it.
+//! The documents of the benchmark: JSON text of an exact length, like the data of an app.
 
 use std::fmt::Write;
 
-/// The shortest: `{"fill":""}` and a bit.
+/// Minimum length of a document. `{"fill":""}` with some text needs no more.
 pub(super) const MIN_BYTES: usize = 16;
 
-/// A list of small objects, and then a string that makes it as long as it is to be. What
-/// is random in it depends on `seed`.
-pub(super) fn of(bytes: usize, seed: u64) -> String {
+/// Returns a document of exactly `bytes` bytes: a list of small objects, and a string that
+/// fills the rest. The random parts depend only on `seed`.
+pub(super) fn generate(bytes: usize, seed: u64) -> String {
     const BEGIN: &str = "{\"items\":[";
     const FILL: &str = "],\"fill\":\"";
     const END: &str = "\"}";
-    let mut random = Random(seed | 1);
+    let mut random = Xorshift(seed | 1);
     let mut text = String::with_capacity(bytes);
     let room = bytes.saturating_sub(FILL.len() + END.len());
     if BEGIN.len() <= room {
@@ -40,10 +40,11 @@ pub(super) fn of(bytes: usize, seed: u64) -> String {
     text
 }
 
-/// Xorshift (Marsaglia, "Xorshift RNGs", 2003): enough for text that does not repeat.
-struct Random(u64);
+/// A random number generator (Marsaglia, "Xorshift RNGs", 2003). Its quality is sufficient for
+/// text that does not compress well.
+struct Xorshift(u64);
 
-impl Random {
+impl Xorshift {
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -61,13 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_objects_of_their_length() {
+    fn document_is_an_object_of_the_requested_length() {
         for bytes in [MIN_BYTES, 21, 22, 23, 24, 64, 100, 1024, 65_536] {
-            let text = of(bytes, 7);
+            let text = generate(bytes, 7);
             assert_eq!(text.len(), bytes);
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert!(value.is_object());
-            assert!(bytes < 64 || text != of(bytes, 8));
+            assert!(bytes < 64 || text != generate(bytes, 8));
         }
     }
 }

@@ -1,22 +1,20 @@
-//! `prefd verify`, `stats` and `compact`: what an operator asks of a data directory that
-//! no server has open. The engine does it; this prints it, for people or as JSON.
+//! `prefd verify`, `stats` and `compact`: maintenance of a data directory that no server has
+//! open. The store does the work; this file prints the result as a table or as JSON.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::commands::console::{Bar, bytes, print, table, write};
+use crate::commands::console::{ProgressBar, bytes, print, print_json, table};
+use crate::commands::error::{CommandError, joined};
 use crate::store::offline::Compacted;
-use crate::store::{
-    CatalogueCheck, Damage, Error, Impact, OpenError, Problem, Stats, cause, offline,
-};
+use crate::store::{CatalogueCheck, Damage, Impact, Problem, Stats, offline};
 
-/// Which directory, and how to say what was found.
+/// Options of `prefd verify`, `stats` and `compact`.
 #[derive(Debug, Args)]
-pub(super) struct StoreOptions {
-    /// The data directory
+pub(super) struct MaintenanceOptions {
+    /// Data directory. No server may have it open
     #[arg(
         long,
         value_name = "DIR",
@@ -24,74 +22,59 @@ pub(super) struct StoreOptions {
         default_value = "prefd-data"
     )]
     data_dir: PathBuf,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Why a command did not end well.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(super) enum StoreError {
-    #[error("{0}{cause}", cause = cause(.0))]
-    Engine(#[from] Error),
-    #[error("{count} found in {}", path.display())]
-    Problems { path: PathBuf, count: String },
-    #[error("the data directory is damaged: {0}")]
-    Damaged(String),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error("cannot write to standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
-/// Checks everything, and says what is wrong.
-pub(crate) fn verify(options: &StoreOptions) -> Result<(), StoreError> {
-    let mut bar = Bar::new("verifying");
-    let found = offline::verify(&options.data_dir, &mut |progress| bar.show(progress))?;
-    bar.clear();
-    let catalogue = match found.catalogue {
+/// Checks every byte of the data directory, and prints each problem.
+pub(super) fn verify(options: &MaintenanceOptions) -> Result<(), CommandError> {
+    let mut bar = ProgressBar::new("verifying");
+    let verified = offline::verify(&options.data_dir, &mut |progress| bar.show(progress))?;
+    drop(bar);
+    let catalogue = match verified.catalogue {
         CatalogueCheck::Agrees => "agrees",
         CatalogueCheck::Differs => "differs",
         _ => "to be rebuilt",
     };
     if options.json {
-        print(&json!({
-            "clean": found.problems.is_empty(),
-            "segments": found.segments,
-            "frames": found.frames,
-            "documents": found.documents,
-            "bytes": found.bytes,
-            "torn_bytes": found.torn_bytes,
-            "unnamed_blobs": found.unnamed_blobs,
+        print_json(&json!({
+            "clean": verified.problems.is_empty(),
+            "segments": verified.segments,
+            "frames": verified.frames,
+            "documents": verified.documents,
+            "bytes": verified.bytes,
+            "torn_bytes": verified.torn_bytes,
+            "unnamed_blobs": verified.unnamed_blobs,
             "catalogue": catalogue,
-            "problems": found.problems.iter().map(problem_json).collect::<Vec<_>>(),
+            "problems": verified.problems.iter().map(problem_json).collect::<Vec<_>>(),
         }))?;
     } else {
         let mut text = table(&[
-            ("segments", found.segments.to_string()),
-            ("frames", found.frames.to_string()),
-            ("documents", found.documents.to_string()),
-            ("bytes read", bytes(found.bytes)),
-            ("torn tail", bytes(found.torn_bytes)),
-            ("unnamed blobs", found.unnamed_blobs.to_string()),
+            ("segments", verified.segments.to_string()),
+            ("frames", verified.frames.to_string()),
+            ("documents", verified.documents.to_string()),
+            ("bytes read", bytes(verified.bytes)),
+            ("torn tail", bytes(verified.torn_bytes)),
+            ("unreferenced blobs", verified.unnamed_blobs.to_string()),
             ("catalogue", catalogue.to_owned()),
         ]);
-        for problem in &found.problems {
+        for problem in &verified.problems {
             text.push_str(&problem_text(problem, &options.data_dir));
         }
-        write(&text)?;
+        print(&text)?;
     }
-    match found.problems.len() {
+    match verified.problems.len() {
         0 => Ok(()),
-        n => Err(StoreError::Problems {
+        count => Err(CommandError::Problems {
             path: options.data_dir.clone(),
-            count: format!("{n} problem{}", if n == 1 { " was" } else { "s were" }),
+            count,
         }),
     }
 }
 
-fn harm(problem: &Problem) -> &'static str {
+/// Returns the name of the impact in JSON.
+fn impact_name(problem: &Problem) -> &'static str {
     match problem.impact {
         Impact::Document => "document",
         Impact::Derived => "derived",
@@ -105,7 +88,7 @@ fn problem_json(problem: &Problem) -> Value {
         "file": problem.path,
         "offset": problem.offset,
         "what": problem.what,
-        "harm": harm(problem),
+        "harm": impact_name(problem),
         "user": user,
         "client": client,
     })
@@ -113,26 +96,28 @@ fn problem_json(problem: &Problem) -> Value {
 
 fn problem_text(problem: &Problem, dir: &Path) -> String {
     let path = problem.path.strip_prefix(dir).unwrap_or(&problem.path);
-    let meaning = match (problem.impact, &problem.namespace) {
+    let impact = match (problem.impact, &problem.namespace) {
         (Impact::Document, Some((user, client))) => {
             format!("the document of user {user:?}, client {client:?} cannot be read")
         }
-        (Impact::Document, None) => "documents cannot be read, or not told apart".to_owned(),
-        (Impact::Derived, _) => "it is made again when the store is opened".to_owned(),
-        _ => "no current document is touched".to_owned(),
+        (Impact::Document, None) => {
+            "documents cannot be read, or it is unknown which documents exist".to_owned()
+        }
+        (Impact::Derived, _) => "rebuilt when the store is opened".to_owned(),
+        _ => "no current document is affected".to_owned(),
     };
     let (path, offset, what) = (path.display(), problem.offset, &problem.what);
-    format!("{path} at byte {offset}: {what}: {meaning}\n")
+    format!("{path} at byte {offset}: {what}: {impact}\n")
 }
 
-/// Counts what is there.
-pub(crate) fn stats(options: &StoreOptions) -> Result<(), StoreError> {
+/// Prints the statistics of the data directory.
+pub(super) fn stats(options: &MaintenanceOptions) -> Result<(), CommandError> {
     let stats = offline::stats(&options.data_dir)?;
     if options.json {
-        print(&stats_json(&stats))?;
-        return refuse_damaged(&stats);
+        print_json(&stats_json(&stats))?;
+        return require_undamaged(&stats);
     }
-    write(&table(&[
+    print(&table(&[
         ("documents", stats.documents.to_string()),
         ("users", stats.users.to_string()),
         ("bytes of documents", bytes(stats.document_bytes)),
@@ -147,16 +132,15 @@ pub(crate) fn stats(options: &StoreOptions) -> Result<(), StoreError> {
         ("catalogue", bytes(stats.catalogue_bytes)),
         ("memory of the table", bytes(stats.table_bytes)),
     ]))?;
-    refuse_damaged(&stats)
+    require_undamaged(&stats)
 }
 
-/// Names what is damaged, after everything else was counted.
-fn refuse_damaged(stats: &Stats) -> Result<(), StoreError> {
+/// Returns an error that names the damaged places, if there are any.
+fn require_undamaged(stats: &Stats) -> Result<(), CommandError> {
     if stats.damage.is_empty() {
         return Ok(());
     }
-    let places: Vec<_> = stats.damage.iter().map(ToString::to_string).collect();
-    Err(StoreError::Damaged(places.join("; ")))
+    Err(CommandError::Damaged(joined(&stats.damage)))
 }
 
 fn stats_json(stats: &Stats) -> Value {
@@ -182,26 +166,26 @@ fn damage_json(damage: &Damage) -> Value {
     json!({ "path": damage.path, "offset": damage.offset, "what": damage.what })
 }
 
-/// Rewrites what holds anything stale.
-pub(crate) fn compact(options: &StoreOptions) -> Result<(), StoreError> {
-    let mut bar = Bar::new("compacting");
+/// Rewrites every segment that contains dead data, and prints the sizes before and after.
+pub(super) fn compact(options: &MaintenanceOptions) -> Result<(), CommandError> {
+    let mut bar = ProgressBar::new("compacting");
     let compacted = offline::compact(&options.data_dir, &mut |progress| bar.show(progress));
-    bar.clear();
+    drop(bar);
     let Compacted {
         before,
         after,
         outcome,
-    } = compacted?;
+    } = compacted.map_err(CommandError::Open)?;
     if options.json {
-        print(&json!({ "before": stats_json(&before), "after": stats_json(&after) }))?;
+        print_json(&json!({ "before": stats_json(&before), "after": stats_json(&after) }))?;
     } else {
         let change = |before, after| format!("{} -> {}", bytes(before), bytes(after));
-        write(&table(&[
+        print(&table(&[
             ("log", change(before.log_bytes, after.log_bytes)),
             ("  dead", change(before.dead_bytes, after.dead_bytes)),
             ("blobs", change(before.blob_bytes, after.blob_bytes)),
         ]))?;
     }
     outcome?;
-    refuse_damaged(&after)
+    require_undamaged(&after)
 }

@@ -1,0 +1,244 @@
+//! One row of the benchmark: threads that repeat one action, and the latencies.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::commands::bench::document;
+use crate::commands::error::{CommandError, io_error};
+use crate::store::{Bulk, Durability, Name};
+
+/// The action that a workload repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Append to a plain file, and sync the file each time.
+    Append,
+    DurablePut,
+    BufferedPut,
+    Get,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Workload {
+    pub(super) name: &'static str,
+    action: Action,
+    pub(super) bytes: usize,
+    pub(super) threads: usize,
+}
+
+/// The result of a workload.
+pub(super) struct Measurement {
+    pub(super) operations: u64,
+    pub(super) seconds: f64,
+    /// In nanoseconds.
+    latencies: Histogram<u64>,
+}
+
+/// Maximum number of documents of a workload.
+const MAX_DOCUMENTS: usize = 1000;
+/// Maximum size of all documents of a workload. The documents are replaced again and again.
+/// Compaction reclaims the space of the old versions.
+const MAX_DOCUMENTS_BYTES: usize = 64 * 1024 * 1024;
+/// The plain file is truncated when it is longer than this.
+const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
+/// Longer latencies are recorded as ten minutes.
+const MAX_LATENCY_NANOS: u64 = 600_000_000_000;
+/// One in this many reads is timed. A read takes about as long as reading the clock, so timing
+/// every read would distort the result.
+const GETS_PER_TIMING: u64 = 16;
+
+impl Workload {
+    pub(super) fn new(name: &'static str, action: Action, bytes: usize, threads: usize) -> Self {
+        Self {
+            name,
+            action,
+            bytes,
+            threads,
+        }
+    }
+
+    pub(super) fn megabytes(&self) -> f64 {
+        to_f64(self.bytes as u64) / 1e6
+    }
+
+    fn documents(&self) -> usize {
+        (MAX_DOCUMENTS_BYTES / self.bytes).clamp(1, MAX_DOCUMENTS)
+    }
+
+    fn user(&self) -> String {
+        format!("bench-{}", self.bytes)
+    }
+}
+
+impl Measurement {
+    pub(super) fn per_second(&self) -> f64 {
+        to_f64(self.operations) / self.seconds
+    }
+
+    pub(super) fn micros(&self, quantile: f64) -> f64 {
+        to_f64(self.latencies.value_at_quantile(quantile)) / 1e3
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "only a few digits are printed")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// Creates a histogram with a precision of three significant digits.
+fn latencies() -> Result<Histogram<u64>, CommandError> {
+    Ok(Histogram::new_with_bounds(1, MAX_LATENCY_NANOS, 3)?)
+}
+
+fn record(latencies: &mut Histogram<u64>, took: Duration) {
+    let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+    latencies.saturating_record(nanos);
+}
+
+/// Appends to a plain file and syncs it, repeatedly. Measures the disk without the store.
+pub(super) fn append(
+    path: &Path,
+    workload: &Workload,
+    time: Duration,
+) -> Result<Measurement, CommandError> {
+    let file = File::create(path).map_err(io_error("create", path))?;
+    let body = document::generate(workload.bytes, 1);
+    let mut latencies = latencies()?;
+    let (begun, mut operations, mut end) = (Instant::now(), 0, 0);
+    while operations == 0 || begun.elapsed() < time {
+        let started = Instant::now();
+        file.write_all_at(body.as_bytes(), end)
+            .map_err(io_error("write", path))?;
+        file.sync_data().map_err(io_error("sync", path))?;
+        record(&mut latencies, started.elapsed());
+        operations += 1;
+        end += body.len() as u64;
+        if end > MAX_FILE_BYTES {
+            file.set_len(0).map_err(io_error("truncate", path))?;
+            end = 0;
+        }
+    }
+    Ok(Measurement {
+        operations,
+        seconds: begun.elapsed().as_secs_f64(),
+        latencies,
+    })
+}
+
+/// Runs a workload on the store. Blocks until all threads have ended.
+pub(super) fn run(
+    store: &Bulk,
+    workload: &Workload,
+    time: Duration,
+) -> Result<Measurement, CommandError> {
+    if workload.action == Action::Get {
+        fill(store, workload)?;
+    }
+    let barrier = Barrier::new(workload.threads);
+    let workers: Vec<Result<Measurement, CommandError>> = std::thread::scope(|scope| {
+        let barrier = &barrier;
+        let threads: Vec<_> = (0..workload.threads)
+            .map(|thread| scope.spawn(move || worker(store, workload, thread, time, barrier)))
+            .collect();
+        let joined = threads
+            .into_iter()
+            .map(|t| t.join().map_err(|_| CommandError::ThreadPanicked));
+        joined.map(Result::flatten).collect()
+    });
+    let mut sum = Measurement {
+        operations: 0,
+        seconds: 0.0,
+        latencies: latencies()?,
+    };
+    for measurement in workers {
+        let measurement = measurement?;
+        sum.operations += measurement.operations;
+        sum.seconds = sum.seconds.max(measurement.seconds);
+        sum.latencies.add(&measurement.latencies)?;
+    }
+    Ok(sum)
+}
+
+/// Stores the documents that do not exist yet, and reads each of these once.
+fn fill(store: &Bulk, workload: &Workload) -> Result<(), CommandError> {
+    let body = document::generate(workload.bytes, 1);
+    for client in 0..workload.documents() {
+        let (user, client) = (&*workload.user(), &*client.to_string());
+        let name = Name { user, client };
+        if store.get(name)?.is_none() {
+            store.put(name, body.as_bytes(), Durability::Buffered)?;
+            let _ = store.get(name)?;
+        }
+    }
+    Ok(())
+}
+
+fn worker(
+    store: &Bulk,
+    workload: &Workload,
+    thread: usize,
+    time: Duration,
+    barrier: &Barrier,
+) -> Result<Measurement, CommandError> {
+    let (user, documents) = (workload.user(), workload.documents());
+    let body = document::generate(workload.bytes, thread as u64 + 1);
+    let clients: Vec<String> = (0..documents).map(|client| client.to_string()).collect();
+    let latencies = latencies();
+    // The other threads wait for this one, so it must reach the barrier before it can fail.
+    barrier.wait();
+    let mut latencies = latencies?;
+    let (begun, mut operations) = (Instant::now(), 0_u64);
+    // Each thread starts with a different document.
+    let first = thread * documents / workload.threads;
+    for client in clients.iter().cycle().skip(first) {
+        let is_timed = workload.action != Action::Get || operations.is_multiple_of(GETS_PER_TIMING);
+        let started = is_timed.then(Instant::now);
+        let name = Name {
+            user: &user,
+            client,
+        };
+        let put = |durability| store.put(name, body.as_bytes(), durability);
+        match workload.action {
+            Action::DurablePut => put(Durability::Sync)?,
+            Action::BufferedPut => put(Durability::Buffered)?,
+            Action::Get => {
+                let document = store.get(name)?;
+                match document
+                    .as_ref()
+                    .map(|document| (document, document.in_memory()))
+                {
+                    None => {}
+                    Some((_, Some(body))) => touch(body),
+                    Some((document, None)) => {
+                        for chunk in document.chunks() {
+                            touch(&chunk?);
+                        }
+                    }
+                }
+            }
+            Action::Append => {}
+        }
+        operations += 1;
+        if let Some(started) = started {
+            record(&mut latencies, started.elapsed());
+            if begun.elapsed() >= time {
+                break;
+            }
+        }
+    }
+    Ok(Measurement {
+        operations,
+        seconds: begun.elapsed().as_secs_f64(),
+        latencies,
+    })
+}
+
+/// Reads one byte of each cache line, so that the read includes the transfer from memory.
+fn touch(bytes: &[u8]) {
+    let sum: u64 = bytes.iter().step_by(64).map(|b| u64::from(*b)).sum();
+    std::hint::black_box(sum);
+}

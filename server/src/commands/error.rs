@@ -1,0 +1,180 @@
+//! The error type that all commands share.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use crate::admin::AdminTokenError;
+use crate::auth::SignError;
+use crate::commands::admin_endpoint::AdminEndpoint;
+use crate::serve::ServeError;
+use crate::settings::SettingsError;
+use crate::store::restore::RestoreDirectoryError;
+use crate::store::{Error, OpenError, cause};
+use crate::transfer::archive::ArchiveError;
+use crate::transfer::{LineError, RefusedLine};
+
+/// Exit code if the command failed.
+const FAILED: u8 = 1;
+/// Exit code if the command line or the settings are invalid.
+pub(super) const USAGE: u8 = 2;
+
+/// A command failed. The text is printed to standard error, after `prefd: `.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum CommandError {
+    #[error(
+        "--data-dir and --admin cannot be used together: --data-dir uses a data directory that no \
+         server has open, and --admin uses a running server"
+    )]
+    DataDirAndAdmin,
+    #[error(transparent)]
+    Serve(Box<ServeError>),
+    /// The configuration file of `prefd import`. `serve` and `config` report settings errors
+    /// as [`Self::Serve`].
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("cannot print the settings: {0}")]
+    Json(#[from] serde_json::Error),
+
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    #[error("cannot start the async runtime: {0}")]
+    Runtime(io::Error),
+    #[error("{} already exists: remove it or choose another name", .0.display())]
+    AlreadyExists(PathBuf),
+
+    #[error(
+        "cannot connect to the server at {endpoint}: {source}. Check that prefd is running, and \
+         that --admin is the address of its admin listener (--admin-listen)"
+    )]
+    Connect {
+        endpoint: AdminEndpoint,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    AdminToken(#[from] AdminTokenError),
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error(
+        "the connection to the server failed before the response was complete: {0}. The log of the server may say why"
+    )]
+    Http(#[from] hyper::Error),
+    #[error("the server refused the request with {status}: {detail}")]
+    Refused { status: StatusCode, detail: String },
+    #[error("the server sent nothing for {} seconds", .0.as_secs())]
+    Timeout(Duration),
+    #[error("cannot read the error response of the server: {0}")]
+    ErrorResponse(Box<dyn std::error::Error + Send + Sync>),
+
+    #[error("{0}{cause}", cause = cause(.0))]
+    Store(#[from] Error),
+    #[error(transparent)]
+    Open(OpenError),
+    #[error("{0}. To use the running server, leave out --data-dir")]
+    InUse(Error),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    RestoreDirectory(#[from] RestoreDirectoryError),
+    #[error(transparent)]
+    Line(#[from] LineError),
+    #[error(transparent)]
+    RefusedLine(#[from] RefusedLine),
+
+    #[error("{} found in {}", problems(*.count), path.display())]
+    Problems { path: PathBuf, count: usize },
+    #[error(
+        "the data directory is damaged: {0}. Run prefd verify to list the documents that are \
+         affected"
+    )]
+    Damaged(String),
+    #[error(
+        "the backup was written without the data that the disk failed to return: {0}. \
+         prefd restore requires --accept-damage for this backup"
+    )]
+    BackupIncomplete(String),
+    #[error(
+        "no backup found in {}: expected a file named prefd-<seconds>.tar. To restore a backup \
+         with another name, set --from to that file", .0.display()
+    )]
+    NoBackup(PathBuf),
+    #[error("the backup is intact, but its contents could not be verified: {0}{cause}", cause = cause(.0))]
+    RestoreUnverified(Error),
+    #[error(
+        "the backup is intact, but documents in it cannot be read, because the store was damaged \
+         when the backup was taken. {} found; the first is {first}. To restore all other \
+         documents, use --accept-damage", problems(*.count)
+    )]
+    RestoreDamaged { count: usize, first: String },
+    #[error("the export was written, but it is incomplete: {0}")]
+    ExportIncomplete(String),
+    #[error(
+        "some files still contain data of the user: {0}. If held_by_snapshots is not 0, run prefd \
+         erase again after the running backup has ended"
+    )]
+    EraseIncomplete(String),
+
+    #[error(
+        "cannot read the signing key {}: {source}. prefd serve --dev creates this file", path.display()
+    )]
+    DevKey { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Sign(#[from] SignError),
+
+    #[error("cannot create a histogram of latencies: {0}")]
+    HistogramCreation(#[from] hdrhistogram::CreationError),
+    #[error("cannot add up histograms of latencies: {0}")]
+    HistogramAddition(#[from] hdrhistogram::AdditionError),
+    #[error("a thread of the benchmark panicked")]
+    ThreadPanicked,
+}
+
+impl CommandError {
+    /// Wraps an error of `prefd serve`, or of its settings.
+    pub(super) fn serve(error: impl Into<ServeError>) -> Self {
+        Self::Serve(Box::new(error.into()))
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::DataDirAndAdmin | Self::Sign(SignError::TooLong) => USAGE,
+            Self::Serve(error) if error.is_usage() => USAGE,
+            _ => FAILED,
+        }
+    }
+}
+
+/// Returns a function for `map_err` that says which action failed on which file or stream.
+pub(super) fn io_error(
+    action: &'static str,
+    path: impl AsRef<Path>,
+) -> impl FnOnce(io::Error) -> CommandError {
+    let path = path.as_ref().to_owned();
+    move |source| CommandError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+/// Joins the texts of errors or damaged places to one line.
+pub(super) fn joined(items: &[impl ToString]) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join("; ")
+}
+
+fn problems(count: usize) -> String {
+    match count {
+        1 => "1 problem was".to_owned(),
+        count => format!("{count} problems were"),
+    }
+}

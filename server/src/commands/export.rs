@@ -1,0 +1,78 @@
+//! `prefd export`: writes documents as lines of JSON. The documents are those of a running
+//! server, or of a data directory that no server has open.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use percent_encoding::percent_decode;
+
+use crate::admin::UNSAVED;
+use crate::commands::admin_client::block_on;
+use crate::commands::atomic_file::AtomicFile;
+use crate::commands::console::ProgressStream;
+use crate::commands::erase::user_path;
+use crate::commands::error::{CommandError, io_error};
+use crate::commands::store_location::{StoreLocation, open_data_dir};
+use crate::transfer::write_lines;
+
+/// The value of `--to` that means standard output.
+const STANDARD_OUTPUT: &str = "-";
+
+/// Options of `prefd export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportOptions {
+    /// Export only the documents of this user
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// File to create; it must not exist yet. - writes to standard output
+    #[arg(long, value_name = "FILE", default_value = STANDARD_OUTPUT)]
+    to: PathBuf,
+    #[command(flatten)]
+    store: StoreLocation,
+}
+
+/// Exports all documents that can be read. The error names the others.
+pub(super) fn run(options: &ExportOptions) -> Result<(), CommandError> {
+    let unreadable = if options.to.as_os_str() == STANDARD_OUTPUT {
+        write(options, &mut io::stdout().lock())?
+    } else {
+        let mut file = AtomicFile::create(&options.to, ".prefd-export-")?;
+        let unreadable = write(options, file.file())?;
+        file.commit()?;
+        unreadable
+    };
+    unreadable.map_or(Ok(()), |names| Err(CommandError::ExportIncomplete(names)))
+}
+
+/// Writes all documents that can be read. Returns the names of the others, if there are any.
+fn write(options: &ExportOptions, out: &mut dyn Write) -> Result<Option<String>, CommandError> {
+    let mut out = BufWriter::new(ProgressStream::new(out, "exporting", 0));
+    let user = options.user.as_deref();
+    let unreadable = if let Some(data_dir) = &options.store.data_dir {
+        let store = open_data_dir(data_dir)?;
+        let unreadable = write_lines(&store, user, &mut out)?;
+        store.close()?;
+        (!unreadable.is_empty()).then(|| unreadable.to_string())
+    } else {
+        block_on(download(options, &mut out))?
+    };
+    out.flush().map_err(io_error("write", &options.to))?;
+    Ok(unreadable)
+}
+
+async fn download(
+    options: &ExportOptions,
+    out: &mut dyn Write,
+) -> Result<Option<String>, CommandError> {
+    let path = options.user.as_deref().map(user_path).unwrap_or_default() + "/documents";
+    let mut download = options.store.admin.download(&path).await?;
+    while let Some(bytes) = download.next().await? {
+        out.write_all(&bytes)
+            .map_err(io_error("write", &options.to))?;
+    }
+    Ok(download.trailers.get(UNSAVED).map(|unreadable| {
+        let unreadable = percent_decode(unreadable.as_bytes());
+        unreadable.decode_utf8_lossy().into_owned()
+    }))
+}

@@ -1,0 +1,41 @@
+//! `prefd healthcheck`: asks a running server whether it is ready, or alive.
+
+use std::time::Duration;
+
+use clap::Args;
+use hyper::Method;
+use tokio::time::timeout;
+
+use crate::commands::admin_client::{AdminOptions, block_on};
+use crate::commands::error::CommandError;
+use crate::http::Body;
+use crate::telemetry::Probe;
+
+/// Timeout for the complete check. A server that needs longer is not healthy.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Options of `prefd healthcheck`.
+#[derive(Debug, Args)]
+pub(super) struct HealthcheckOptions {
+    #[command(flatten)]
+    admin: AdminOptions,
+    /// Check only that the server responds (/livez), not that it is ready (/readyz)
+    #[arg(long)]
+    live: bool,
+}
+
+/// Returns an error if the server is not ready, or does not respond in time.
+pub(super) fn run(options: &HealthcheckOptions) -> Result<(), CommandError> {
+    let probe = if options.live {
+        Probe::Live
+    } else {
+        Probe::Ready
+    };
+    block_on(async {
+        let request = options.admin.send(Method::GET, probe.path(), Body::empty());
+        let response = timeout(TIMEOUT, request).await;
+        response
+            .map_err(|_| CommandError::Timeout(TIMEOUT))?
+            .map(drop)
+    })
+}

@@ -1,0 +1,119 @@
+//! `prefd import`: stores documents from lines of JSON, in a running server or in a data
+//! directory that no server has open.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use http_body_util::BodyExt;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::commands::admin_client::block_on;
+use crate::commands::console::{self, ProgressStream};
+use crate::commands::error::{CommandError, io_error};
+use crate::commands::store_location::{StoreLocation, open_error};
+use crate::http::{Body, BodyWriter};
+use crate::settings::{Settings, SettingsSources};
+use crate::store::{limits, offline};
+use crate::transfer::{READ_BYTES, read_lines};
+
+/// The value of `--from` that means standard input.
+const STANDARD_INPUT: &str = "-";
+
+/// Options of `prefd import`.
+#[derive(Debug, Args)]
+pub(super) struct ImportOptions {
+    /// File with the lines to import. - reads standard input
+    #[arg(long, value_name = "FILE", default_value = STANDARD_INPUT)]
+    from: PathBuf,
+    /// Keep documents that already exist instead of replacing them
+    #[arg(long)]
+    keep_existing: bool,
+    /// Configuration file of prefd serve whose limits apply to an import with --data-dir
+    /// [default: the default limits]
+    #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreLocation,
+}
+
+/// Number of documents that were stored, and number that existed and were kept.
+type Counts = (u64, u64);
+
+/// Imports the lines up to the first one that is refused.
+pub(super) fn run(options: &ImportOptions) -> Result<(), CommandError> {
+    let (from, total_bytes) = open(&options.from)?;
+    let from = ProgressStream::new(from, "importing", total_bytes);
+    let (documents, kept) = match &options.store.data_dir {
+        Some(data_dir) => import_offline(data_dir, options, from),
+        None => import_online(options, from),
+    }?;
+    if options.json {
+        return console::print_json(&json!({"documents": documents, "kept": kept}));
+    }
+    console::print(&console::table(&[
+        ("imported", documents.to_string()),
+        ("kept", kept.to_string()),
+    ]))
+}
+
+/// Opens the input. Returns it with its length, or 0 if the length is unknown.
+fn open(path: &Path) -> Result<(Box<dyn Read + Send>, u64), CommandError> {
+    if path.as_os_str() == STANDARD_INPUT {
+        return Ok((Box::new(io::stdin()), 0));
+    }
+    let file = File::open(path).map_err(io_error("open", path))?;
+    let bytes = file.metadata().map_or(0, |file| file.len());
+    Ok((Box::new(file), bytes))
+}
+
+fn import_offline(
+    data_dir: &Path,
+    options: &ImportOptions,
+    from: impl Read,
+) -> Result<Counts, CommandError> {
+    let sources = SettingsSources {
+        flags: Settings::default(),
+        file: options.config.clone(),
+    };
+    let limits = limits(&sources.settings()?);
+    let store = offline::open_to_fill(data_dir, limits).map_err(open_error)?;
+    let mut lines = BufReader::with_capacity(READ_BYTES, from);
+    let counts = read_lines(&store, options.keep_existing, &mut lines);
+    store.close()?;
+    Ok(counts?)
+}
+
+fn import_online(
+    options: &ImportOptions,
+    mut from: impl Read + Send + 'static,
+) -> Result<Counts, CommandError> {
+    let path = if options.keep_existing {
+        "/documents?keep-existing"
+    } else {
+        "/documents"
+    };
+    let (writer, chunks) = BodyWriter::new();
+    block_on(async {
+        let reading = tokio::task::spawn_blocking(move || {
+            writer.write(|out| io::copy(&mut from, out).map(drop))
+        });
+        let admin = &options.store.admin;
+        let response = admin
+            .send(Method::POST, path, Body::channel(chunks))
+            .await?;
+        let body = response.into_body().collect().await?.to_bytes();
+        let counts: Value = serde_json::from_slice(&body).unwrap_or_default();
+        // A failed read ends the request early, so the server reports only a consequence.
+        if let Ok(Err(error)) = reading.await {
+            return Err(io_error("read", &options.from)(error));
+        }
+        let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
+        Ok((count("documents"), count("kept")))
+    })
+}

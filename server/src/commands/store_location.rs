@@ -1,0 +1,32 @@
+//! The store that `prefd backup`, `export`, `import` and `erase` work on.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::commands::admin_client::AdminOptions;
+use crate::commands::error::CommandError;
+use crate::store::{Bulk, Error, OpenError, offline};
+
+/// The store of a running server, or of a data directory.
+#[derive(Debug, Args)]
+pub(super) struct StoreLocation {
+    /// Use this data directory instead of a running server. No server may have it open
+    #[arg(long, value_name = "DIR", help_heading = "Store")]
+    pub(super) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) admin: AdminOptions,
+}
+
+/// Opens the data directory that `--data-dir` names. Blocks on the disk.
+pub(super) fn open_data_dir(data_dir: &Path) -> Result<Bulk, CommandError> {
+    offline::open(data_dir).map_err(open_error)
+}
+
+/// Adds to an error that a server has the data directory open what to do instead.
+pub(super) fn open_error(error: OpenError) -> CommandError {
+    match error {
+        OpenError::Store(error @ Error::Locked { .. }) => CommandError::InUse(error),
+        error => CommandError::Open(error),
+    }
+}
