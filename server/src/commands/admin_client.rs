@@ -39,7 +39,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 pub(super) struct AdminOptions {
     /// Admin listener of the running server: http://HOST:PORT, https://HOST:PORT or unix:PATH
     #[arg(long, value_name = "URL", env = "PREFD_ADMIN", default_value = DEFAULT_ENDPOINT,
-          help_heading = "Store")]
+          help_heading = "Running server")]
     admin: AdminEndpoint,
     /// File with the admin token of the running server. Required if the server has an admin
     /// token
@@ -47,7 +47,7 @@ pub(super) struct AdminOptions {
         long,
         value_name = "FILE",
         env = "PREFD_ADMIN_TOKEN_FILE",
-        help_heading = "Store"
+        help_heading = "Running server"
     )]
     admin_token_file: Option<PathBuf>,
 }

@@ -30,9 +30,9 @@ const MAX_QUEUED_CHUNKS: usize = 4;
 /// Options of `prefd backup`.
 #[derive(Debug, Args)]
 pub(super) struct BackupOptions {
-    /// Backup file to create; it must not exist yet. For a directory, prefd creates a file named
-    /// prefd-<seconds since 1970>.tar in it; a missing directory is created if PATH ends with a
-    /// slash. - writes to standard output
+    /// Backup file to create. The file must not exist yet. If PATH is a directory, the file in it
+    /// is named prefd-<seconds since 1970>.tar. A missing directory is created if PATH ends with
+    /// a slash. Use - for standard output
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
     /// Print the result as JSON

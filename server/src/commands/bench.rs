@@ -20,14 +20,14 @@ use workload::{Action, Measurement, Workload};
 /// Options of `prefd bench`.
 #[derive(Debug, Args)]
 pub(super) struct BenchOptions {
-    /// Directory on the disk to measure. prefd creates a temporary directory prefd-bench-… in
-    /// it, which needs up to 2 GiB and is removed at the end, unless prefd is killed
+    /// Directory on the disk to measure. Needs up to 2 GiB for a temporary directory
+    /// prefd-bench-…, which is removed at the end. If prefd is killed, remove it yourself
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Approximate duration of each row, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     seconds: Duration,
-    /// Numbers of threads that write at the same time; one row for each number
+    /// Numbers of threads that write at the same time (one row each)
     #[arg(
         long,
         value_name = "N",
@@ -35,8 +35,7 @@ pub(super) struct BenchOptions {
         default_value = "1,16,64"
     )]
     writers: Vec<NonZeroUsize>,
-    /// Sizes of documents, in bytes or with the unit KiB or MiB, up to 10MiB; two rows for each
-    /// size
+    /// Sizes of documents, in bytes or with the unit KiB or MiB, up to 10MiB (two rows each)
     #[arg(
         long,
         value_name = "SIZE",
@@ -52,8 +51,8 @@ pub(super) struct BenchOptions {
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// Maximum size of a document. It is the default maximum of one value, because each document
-/// has few keys.
+/// Maximum size of a document. This is also the default limit for one value, so the store
+/// accepts every value of a document.
 const MAX_SIZE: usize = 10 * MIB;
 /// Size of the documents in the rows that do not vary the size.
 const USUAL_BYTES: usize = KIB;
@@ -89,7 +88,7 @@ pub(super) fn run(options: &BenchOptions) -> Result<(), CommandError> {
     let outcome = measure(options, directory.path());
     let path = directory.path().to_owned();
     let removed = directory.close().map_err(io_error("remove", &path));
-    // If both fail, the first error is reported.
+    // If the measurement and the cleanup fail, the error of the measurement is reported.
     let rows = outcome?;
     removed?;
     if options.json {

@@ -28,7 +28,6 @@ use crate::settings::{Settings, SettingsSources};
 #[command(
     name = "prefd",
     version,
-    about,
     after_help = "To list the options of a command, run: prefd COMMAND --help\n\
                   To read the manual, with examples, run: prefd man | man -l -"
 )]
@@ -44,9 +43,9 @@ enum Command {
     /// Each option is also an environment variable, and a line in the file that --config names.
     /// A flag overrides the environment, and the environment overrides the file.
     ///
-    /// On SIGHUP, the server reloads certificates, keys, introspection credentials and the log
-    /// filter from their files. On SIGTERM or SIGINT, the server lets in-flight requests finish,
-    /// and stops.
+    /// On SIGHUP, the server reloads certificates, keys and introspection credentials from their
+    /// files, and the log filter from the configuration file. On SIGTERM or SIGINT, the server
+    /// lets in-flight requests finish, and stops.
     Serve {
         /// TOML file with settings. The names are those of the flags, without the leading dashes
         #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
@@ -56,8 +55,8 @@ enum Command {
     },
     /// Print a token signed with a local secret
     ///
-    /// For tests and scripts. The token is a JWT with the algorithm HS256. The server accepts it
-    /// if the server uses the same secret.
+    /// The token is a JWT with the algorithm HS256, for tests and scripts. A server that uses the
+    /// same secret accepts the token.
     Token(TokenOptions),
     /// Check a data directory for damage
     ///
@@ -76,9 +75,8 @@ enum Command {
     Compact(MaintenanceOptions),
     /// Back up all documents to one file
     ///
-    /// The backup is a snapshot of all documents at one moment. By default, the documents are
-    /// those of a running server, which continues to serve requests. With --data-dir, they are
-    /// those of a data directory that no server has open.
+    /// The backup is a snapshot of all documents at one moment. Backs up a running server, which
+    /// continues to serve requests, or with --data-dir a data directory that no server has open.
     Backup(BackupOptions),
     /// Create a data directory from a backup
     ///
@@ -86,15 +84,14 @@ enum Command {
     Restore(RestoreOptions),
     /// Export documents as lines of JSON
     ///
-    /// Exports the documents of all users, or of one user. By default, the documents are those
-    /// of a running server. With --data-dir, they are those of a data directory that no server
-    /// has open.
+    /// Exports the documents of all users, or of one user. Reads from a running server, or with
+    /// --data-dir from a data directory that no server has open.
     Export(ExportOptions),
     /// Import documents from lines of JSON
     ///
-    /// Stops at the first line that is refused. The documents of earlier lines stay imported. By
-    /// default, the documents are imported into a running server. With --data-dir, they are
-    /// imported into a data directory that no server has open; a missing directory is created.
+    /// Imports into a running server, or with --data-dir into a data directory that no server has
+    /// open. A missing data directory is created. Stops at the first line that is refused. The
+    /// documents of earlier lines stay imported.
     Import(ImportOptions),
     /// Erase all data of a user
     ///

@@ -19,7 +19,7 @@ use crate::http::Body;
 /// Options of `prefd erase`.
 #[derive(Debug, Args)]
 pub(super) struct EraseOptions {
-    /// User to erase, as named in tokens
+    /// Id of the user to erase, as in the tokens of this user
     #[arg(long, value_name = "USER")]
     user: String,
     /// Print the result as JSON

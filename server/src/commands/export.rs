@@ -22,17 +22,17 @@ const STANDARD_OUTPUT: &str = "-";
 /// Options of `prefd export`.
 #[derive(Debug, Args)]
 pub(super) struct ExportOptions {
-    /// Export only the documents of this user
+    /// Export only the documents of the user with this id
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// File to create; it must not exist yet. - writes to standard output
+    /// File to create. The file must not exist yet. Use - for standard output
     #[arg(long, value_name = "FILE", default_value = STANDARD_OUTPUT)]
     to: PathBuf,
     #[command(flatten)]
     store: StoreLocation,
 }
 
-/// Exports all documents that can be read. The error names the others.
+/// Exports all documents that can be read. The error names the documents that cannot be read.
 pub(super) fn run(options: &ExportOptions) -> Result<(), CommandError> {
     let unreadable = if options.to.as_os_str() == STANDARD_OUTPUT {
         write(options, &mut io::stdout().lock())?
@@ -45,7 +45,8 @@ pub(super) fn run(options: &ExportOptions) -> Result<(), CommandError> {
     unreadable.map_or(Ok(()), |names| Err(CommandError::ExportIncomplete(names)))
 }
 
-/// Writes all documents that can be read. Returns the names of the others, if there are any.
+/// Writes all documents that can be read. Returns the names of the documents that cannot be
+/// read, if there are any.
 fn write(options: &ExportOptions, out: &mut dyn Write) -> Result<Option<String>, CommandError> {
     let mut out = BufWriter::new(ProgressStream::new(out, "exporting", 0));
     let user = options.user.as_deref();

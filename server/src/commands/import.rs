@@ -25,7 +25,7 @@ const STANDARD_INPUT: &str = "-";
 /// Options of `prefd import`.
 #[derive(Debug, Args)]
 pub(super) struct ImportOptions {
-    /// File with the lines to import. - reads standard input
+    /// File with the lines to import. Use - for standard input
     #[arg(long, value_name = "FILE", default_value = STANDARD_INPUT)]
     from: PathBuf,
     /// Keep documents that already exist instead of replacing them

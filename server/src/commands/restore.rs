@@ -20,16 +20,15 @@ const STANDARD_INPUT: &str = "-";
 /// Options of `prefd restore`.
 #[derive(Debug, Args)]
 pub(super) struct RestoreOptions {
-    /// Backup file. For a directory, prefd restores the newest backup in it, by the time in the
-    /// file name. - reads standard input
+    /// Backup file. If PATH is a directory, the newest backup in it is restored, by the time in
+    /// the file name. Use - for standard input
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
     /// Data directory to create. It must be empty or not exist
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Restore a backup of a damaged store, without the documents that could not be read.
-    /// Without this option, such a backup is refused. A backup file that is itself damaged is
-    /// always refused
+    /// Restore a backup even if the store was damaged when the backup was taken. Documents that
+    /// could not be read are lost. A damaged backup file is refused in any case
     #[arg(long)]
     accept_damage: bool,
     /// Print the result as JSON
@@ -37,7 +36,8 @@ pub(super) struct RestoreOptions {
     json: bool,
 }
 
-/// Restores a backup. After an error, the data directory cannot be opened as a store.
+/// Restores a backup. After an error, the data directory is empty, or contains `restoring/` and
+/// is refused by the server and by all commands except `prefd restore`.
 pub(super) fn run(options: &RestoreOptions) -> Result<(), CommandError> {
     let directory = RestoreDirectory::claim(&options.data_dir)?;
     let backup = find(&options.from)?;

@@ -12,7 +12,7 @@ use crate::store::{Bulk, Error, OpenError, offline};
 #[derive(Debug, Args)]
 pub(super) struct StoreLocation {
     /// Use this data directory instead of a running server. No server may have it open
-    #[arg(long, value_name = "DIR", help_heading = "Store")]
+    #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(super) admin: AdminOptions,

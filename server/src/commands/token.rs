@@ -27,22 +27,22 @@ pub(super) struct TokenOptions {
         help_heading = SIGNING_KEY
     )]
     jwt_hs256_secret_file: Option<PathBuf>,
-    /// User id (claim sub)
+    /// User id (claim `sub`)
     #[arg(long, value_name = "USER", help_heading = CLAIMS)]
     user: String,
     /// Client id (claim `client_id`)
     #[arg(long, value_name = "CLIENT", help_heading = CLAIMS)]
     client: String,
-    /// Scopes, separated by spaces (claim scope)
+    /// Scopes, separated by spaces (claim `scope`)
     #[arg(long, value_name = "SCOPES", help_heading = CLAIMS)]
     scope: Option<String>,
     /// Time until the token expires [default: 1h]
     #[arg(long, value_name = "TIME", help_heading = CLAIMS)]
     ttl: Option<HumanDuration>,
-    /// Issuer (claim iss)
+    /// Issuer (claim `iss`)
     #[arg(long, value_name = "URL", help_heading = CLAIMS)]
     issuer: Option<String>,
-    /// Audience (claim aud)
+    /// Audience (claim `aud`)
     #[arg(long, value_name = "AUD", help_heading = CLAIMS)]
     audience: Option<String>,
 }

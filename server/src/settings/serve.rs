@@ -61,8 +61,8 @@ pub(crate) struct Settings {
 
     /// Address of the admin listener, which serves health checks, metrics, backups, exports,
     /// imports and erasures: IP:PORT, unix:PATH or off. If the default address is already in
-    /// use, prefd runs without an admin listener, or with --admin-token-file refuses to start
-    /// [default: 127.0.0.1:8081]
+    /// use, prefd does not start if --admin-token-file is set, and otherwise runs without an
+    /// admin listener [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", help_heading = ADMIN, env = "PREFD_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<MaybeAddress>,
 
@@ -137,7 +137,7 @@ pub(crate) struct Settings {
     pub(crate) jwt_audience: Option<String>,
 
     /// Refuse to start without --jwt-audience [default: true with --oidc-issuer, --jwks-url or
-    /// --introspection-url, unless --dev is set]
+    /// with --introspection-url, unless --dev is set]
     #[arg(
         long,
         num_args = 0..=1,
@@ -221,9 +221,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwks_refresh: Option<HumanDuration>,
 
-    /// Endpoint that introspects tokens that are not JWTs (RFC 7662). Requires
-    /// --introspection-credentials-file [default: the endpoint in the metadata of the only
-    /// --oidc-issuer, if credentials are set]
+    /// Introspection endpoint (RFC 7662). Requires --introspection-credentials-file. Used for
+    /// tokens that are not JWTs [default: the endpoint in the metadata of the identity
+    /// provider, if exactly one --oidc-issuer and credentials are set]
     #[arg(
         long,
         value_name = "URL",
@@ -310,11 +310,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_HEAD_TIMEOUT")]
     pub(crate) head_timeout: Option<HumanDuration>,
 
-    /// Timeout if no more bytes of a request body arrive [default: 30s]
+    /// Maximum time without progress while a request body is received [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_TIMEOUT")]
     pub(crate) body_timeout: Option<HumanDuration>,
 
-    /// Timeout if a client reads nothing more of a response [default: 30s]
+    /// Maximum time without progress while a response is sent [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_WRITE_TIMEOUT")]
     pub(crate) write_timeout: Option<HumanDuration>,
 

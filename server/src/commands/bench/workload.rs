@@ -34,7 +34,7 @@ pub(super) struct Workload {
 pub(super) struct Measurement {
     pub(super) operations: u64,
     pub(super) seconds: f64,
-    /// In nanoseconds.
+    /// Latencies in nanoseconds.
     latencies: Histogram<u64>,
 }
 

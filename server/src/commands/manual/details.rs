@@ -1,7 +1,7 @@
 //! What man pages say in addition to the help texts: the exit status, examples, and
 //! environment variables that are not options.
 
-/// Additions to one page.
+/// The additions to one man page.
 #[derive(Debug)]
 pub(in crate::commands) struct Details {
     /// Name of the page, such as `prefd-backup`.
