@@ -115,7 +115,7 @@ pub(super) enum CommandError {
          documents, use --accept-damage", problems(*.count)
     )]
     RestoreDamaged { count: usize, first: String },
-    #[error("the export was written, but it is incomplete: {0}")]
+    #[error("the export is incomplete: {0}. All other documents were exported")]
     ExportIncomplete(String),
     #[error(
         "some files still contain data of the user: {0}. If held_by_snapshots is not 0, run prefd \
