@@ -1,9 +1,10 @@
-//! The model layer: the words that the rest of the engine speaks.
+//! The model layer: the types that the rest of the engine shares.
 //!
-//! It owns the configuration, errors, limits, names, revisions, and the plain data that
-//! the engine reports.
+//! It owns the configuration, errors, limits, names, revisions, and the plain data that the
+//! engine reports.
 //!
-//! **Architecture Invariant:** plain data and rules on it. No I/O, no locks, no threads.
+//! **Architecture Invariant:** this layer contains plain data and rules about it. It does no
+//! I/O, takes no locks and starts no threads.
 
 pub(crate) mod config;
 pub(crate) mod damage;

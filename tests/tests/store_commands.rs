@@ -192,7 +192,7 @@ fn a_directory_that_is_none_is_refused_and_not_made() {
         for dir in [&missing, &dir.path().to_owned()] {
             let ended = run(command, dir, &[]);
             assert_eq!(ended.status.code(), Some(1), "{command}: {ended:?}");
-            assert!(ended.err.contains("is no data directory"), "{ended:?}");
+            assert!(ended.err.contains("is not a data directory"), "{ended:?}");
         }
         assert!(!missing.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
     }

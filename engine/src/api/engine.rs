@@ -26,7 +26,7 @@ use crate::maintenance::compaction;
 use crate::model::config::Config;
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
-use crate::model::names::{Names, valid};
+use crate::model::names::{Names, validate_name};
 use crate::platform::semaphore::Semaphore;
 use crate::platform::wakeup::Wakeup;
 use crate::recovery::{RecoveredStore, recover};
@@ -190,7 +190,10 @@ impl Engine {
     }
 
     fn reader<'a>(&'a self, user: &'a str, client: &'a str) -> Result<NamespaceReader<'a>> {
-        let (user, client) = (valid("user", user)?, valid("client", client)?);
+        let (user, client) = (
+            validate_name("user", user)?,
+            validate_name("client", client)?,
+        );
         let hash = self.core().directory.hash(user, client);
         Ok(NamespaceReader {
             handle: &self.0,
@@ -236,7 +239,7 @@ impl Engine {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<CatalogueEntry>> {
-        valid("user", user)?;
+        validate_name("user", user)?;
         self.core().check_listable()?;
         self.core().catalogue.list(user, after, limit)
     }
@@ -274,7 +277,7 @@ impl Engine {
         match user {
             None => catalogue.list_all(after, limit),
             Some(user) => {
-                valid("user", user)?;
+                validate_name("user", user)?;
                 let clients = catalogue.list(user, after.map(|(_, client)| client), limit)?;
                 let named = clients.into_iter().map(|entry| (user.to_owned(), entry));
                 Ok(named.collect())
@@ -288,7 +291,7 @@ impl Engine {
     /// # Errors
     /// The errors of [`Self::list`].
     pub fn usage(&self, user: &str) -> Result<UserUsage> {
-        valid("user", user)?;
+        validate_name("user", user)?;
         self.core().check_listable()?;
         self.core().catalogue.usage(user)
     }

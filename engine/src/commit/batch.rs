@@ -207,7 +207,7 @@ impl BatchWriter<'_> {
         match self.table.newest(hash) {
             NewestFrame::Absent => Ok(None),
             NewestFrame::Document(entry) => Ok(Some(Revision::new(entry.revision))),
-            NewestFrame::Unreadable { .. } if write.precondition.is_none() => Ok(None),
+            NewestFrame::Unreadable { .. } if write.precondition.is_unconditional() => Ok(None),
             NewestFrame::Unreadable { segment, offset } => {
                 Err(self.directory.unreadable_frame(segment, offset))
             }

@@ -30,7 +30,7 @@ use crate::model::config::Durability;
 use crate::model::damage::Damage;
 use crate::model::error::Result;
 use crate::model::ids::SegmentId;
-use crate::model::names::{Names, NamespaceHash, valid};
+use crate::model::names::{Names, NamespaceHash, validate_name};
 use crate::model::progress::Progress;
 
 /// Maximum number of deletes that are queued at a time. They share syncs.
@@ -98,7 +98,7 @@ struct UserFrames {
 
 /// Implements [`crate::Engine::erase`].
 pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
-    valid("user", user)?;
+    validate_name("user", user)?;
     core.check_open()?;
     let turn = core.acquire_compaction_turn();
     let mut erased = Erased::default();

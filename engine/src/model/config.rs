@@ -1,4 +1,4 @@
-//! How an engine is opened.
+//! The settings of an engine.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,67 +8,113 @@ use crate::model::error::{Error, Result};
 use crate::model::limits::Limits;
 use crate::platform::fs::{Disk, Fs};
 
-/// Which failures an acknowledged write survives.
+/// The failures that an acknowledged write survives.
+///
+/// [`Config::durability`] is the default of an engine. [`crate::WriteOptions::durability`]
+/// overrides it for one write.
+///
+/// ```
+/// use prefd_engine::{Config, Durability, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// let engine = Engine::open(Config::new(path))?;
+/// let buffered = WriteOptions {
+///     durability: Some(Durability::Buffered),
+///     ..WriteOptions::default()
+/// };
+/// for client in ["editor", "terminal"] {
+///     engine.namespace("alice", client)?.write(b"{}", buffered.clone())?;
+/// }
+/// engine.close()?; // Both writes are durable now.
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// A crash of the machine: acknowledged after `fdatasync` returned.
+    /// The write survives a crash of the machine. It is acknowledged after `fdatasync` of
+    /// the log has returned.
     #[default]
     Sync,
-    /// A crash of the process only: acknowledged after the operating system took
-    /// the bytes. For imports and benchmarks. A later `Sync` write, or
-    /// [`crate::Engine::close`], makes everything before it durable.
+    /// The write survives a crash of the process, but not a crash of the machine. It is
+    /// acknowledged after the operating system has accepted the bytes. Intended for imports
+    /// and benchmarks. The next [`Durability::Sync`] write or [`crate::Engine::close`] makes
+    /// all earlier writes durable.
     Buffered,
 }
 
-/// Everything an engine can be told. Start with [`Config::new`] and change fields.
+/// The settings of an engine. Create them with [`Config::new`], then change fields.
+///
+/// [`crate::Engine::open`] checks the settings and returns [`Error::InvalidConfig`] if a
+/// field is out of range.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, Limits};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// let mut config = Config::new(path);
+/// config.limits = Limits::new(100, 64, 64 * 1024);
+/// config.cache_bytes = 256 * 1024 * 1024;
+/// let engine = Engine::open(config)?;
+/// # engine.close()?;
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The directory that holds `log/`, `blobs/`, `catalogue/` and `lock`. Created
-    /// where it is missing.
+    /// The data directory. It contains `log/`, `blobs/`, `catalogue/` and `lock`, and is
+    /// created if it does not exist.
     pub data_dir: PathBuf,
-    /// What documents may be. Documents stored under wider limits stay readable.
+    /// The limits that new documents must respect. Documents stored under wider limits
+    /// stay readable.
     pub limits: Limits,
-    /// What a write waits for, where it does not say so itself.
+    /// The durability of writes that do not set [`crate::WriteOptions::durability`].
+    /// Default: [`Durability::Sync`].
     pub durability: Durability,
-    /// A document up to this many bytes lies in the log; a larger one gets a blob
-    /// file of its own, and is never held in memory as a whole. Default 256 KiB,
-    /// at most 16 MiB.
+    /// The maximum size in bytes of a document that is stored in the log. A larger document
+    /// is stored in its own blob file, and the engine never has all of it in memory. Default:
+    /// 256 KiB. Maximum: 16 MiB.
     pub inline_bytes: u32,
-    /// The length at which a segment of the log is sealed. Default 64 MiB, from
-    /// 64 KiB up to 2 GiB.
+    /// The length in bytes at which a segment of the log is sealed. Default: 64 MiB.
+    /// Minimum: 64 KiB. Maximum: 2 GiB.
     pub segment_bytes: u64,
-    /// Memory for documents that were read lately. Default 32 MiB.
+    /// Memory in bytes for the cache of recently read documents. Default: 32 MiB.
     pub cache_bytes: u64,
-    /// Memory for documents that wait to be committed; over it a blocking put
-    /// waits, and a submitted one is refused with [`Error::Overloaded`]. Default
+    /// Memory in bytes for documents that wait to be committed. If the queue is full, a
+    /// blocking put waits, and a submitted put fails with [`Error::Overloaded`]. Default:
     /// 64 MiB.
     pub queue_bytes: u64,
-    /// Whether there is a catalogue. Without one, [`crate::Engine::list`] and
-    /// [`crate::Engine::usage`] fail, and opening and writing cost less. It can be
-    /// switched on again at any open, and is built then. Default yes.
+    /// Whether to maintain the catalogue, which lists documents by user. Without it,
+    /// [`crate::Engine::list`] and [`crate::Engine::usage`] fail, and opening and writing
+    /// are cheaper. If the catalogue is enabled again at a later open, it is rebuilt then.
+    /// Default: true.
     pub catalogue: bool,
-    /// Memory for changes that the catalogue has still to take in. When it is spent,
-    /// writes go on, and listings wait until the catalogue has caught up from the log,
-    /// which it does once writes are fewer or a listing waits; then, and where it is
-    /// spent on deletes, commits wait for the catalogue. Default 16 MiB.
+    /// Memory in bytes for changes that are not yet in the catalogue. Default: 16 MiB.
+    ///
+    /// If this memory is full, the pending changes of puts are discarded, and the catalogue
+    /// later reads these puts from the log. The catalogue catches up when the write rate falls,
+    /// or when a listing waits. Listings wait until the catalogue has caught up. Commits wait
+    /// for the catalogue only in two cases: a listing is waiting while the memory is full, or
+    /// pending deletes alone fill the memory.
     pub catalogue_pending_bytes: u64,
-    /// Memory that sled is told to use as its cache (it takes more). Default 8 MiB.
+    /// The cache size in bytes that is passed to sled. sled uses more memory than that.
+    /// Default: 8 MiB.
     pub catalogue_cache_bytes: u64,
-    /// How many values of spooled documents are checked at the same time, each in
-    /// a buffer of up to [`Limits::max_value_bytes`], and a second one while it is told
-    /// where a refused value goes wrong. Default 2.
+    /// The maximum number of values of blob documents that are checked at the same time.
+    /// Each check needs a buffer of up to [`Limits::max_value_bytes`]. A second buffer of
+    /// that size is needed while the error position in an invalid value is determined.
+    /// Default: 2. Minimum: 1.
     pub value_checks: usize,
-    /// Whether a thread of the engine gives space back: it rewrites segments of the log
-    /// that are mostly stale, and removes files that nothing needs. Otherwise
-    /// [`crate::Engine::compact`] and closing do. Default yes.
+    /// Whether a background thread reclaims disk space. It rewrites segments that contain
+    /// mostly stale frames, and removes obsolete files. If false, only
+    /// [`crate::Engine::compact`] rewrites such segments, and obsolete files are removed by
+    /// [`crate::Engine::compact`] and [`crate::Engine::close`]. Default: true.
     pub background_compaction: bool,
-    /// Space on the disk that is kept for deletes and compaction: a put that would
-    /// leave less is refused as on a full disk. Default 8 MiB.
+    /// Disk space in bytes that is reserved for deletes and compaction. A put that needs
+    /// reserved space fails with [`Error::StorageFull`]. Default: 8 MiB.
     pub reserve_bytes: u64,
-    /// Segments of the log that are kept open for reading. Default 32.
+    /// The maximum number of log segments that are kept open for reading. Default: 32.
+    /// Minimum: 1.
     pub open_segments: usize,
-    /// The file system. Default: the disk.
+    /// The file system. Default: [`Disk`].
     pub fs: Arc<dyn Fs>,
 }
 
@@ -76,21 +122,23 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
 impl Config {
-    /// The longest document that may lie in the log.
+    /// The largest allowed [`Self::inline_bytes`].
     pub const MAX_INLINE_BYTES: u32 = 16 * 1024 * 1024;
-    /// The shortest segment.
+    /// The smallest allowed [`Self::segment_bytes`].
     pub const MIN_SEGMENT_BYTES: u64 = 64 * KIB;
-    /// The longest segment: offsets in the table are 32 bits wide, and a segment
-    /// may outgrow this length by one frame.
+    /// The largest allowed [`Self::segment_bytes`]. Offsets in a segment have 32 bits, and a
+    /// segment may exceed this length by one frame.
     pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * MIB;
-    /// File descriptors that an open engine takes at most, besides
-    /// [`Self::open_segments`] and two for each call that reads or writes a large
-    /// document: the lock; the segment that is written and the one that follows it; a
-    /// file and a folder that the committer, compaction and the catalogue's thread each
-    /// has open for a moment; the catalogue's own.
+    /// The maximum number of file descriptors that an open engine uses in addition to
+    /// [`Self::open_segments`] and to two for each call that reads or writes a blob
+    /// document.
+    ///
+    /// They are: the lock file; the active segment and the next segment; a file and a
+    /// directory that the committer, compaction and the catalogue thread each open for a
+    /// short time; the files of the catalogue.
     pub const DESCRIPTORS: u64 = 16;
 
-    /// The defaults, for this directory.
+    /// The default settings for a data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -111,6 +159,10 @@ impl Config {
         }
     }
 
+    /// Checks that the fields are in their ranges.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`].
     pub(crate) fn validate(&self) -> Result<()> {
         let refuse = |setting, reason: String| Err(Error::InvalidConfig { setting, reason });
         if self.inline_bytes > Self::MAX_INLINE_BYTES {

@@ -1,18 +1,33 @@
-//! Stored bytes that are lost.
+//! Reports of stored bytes that are damaged or cannot be read.
 
 use std::path::{Path, PathBuf};
 
 use crate::model::error::Error;
 
-/// A place where stored bytes are lost: they are damaged, or the disk does not return them.
+/// A location at which stored bytes are damaged or cannot be read.
+///
+/// ```
+/// use prefd_engine::{Damage, Error};
+/// let error = Error::Corrupt {
+///     path: "log/00000007.seg".into(),
+///     offset: 28,
+///     what: "the document's checksum does not match".to_owned(),
+/// };
+/// let damage = Damage::from_error(&error).unwrap();
+/// assert_eq!(
+///     damage.to_string(),
+///     "log/00000007.seg at byte 28: the document's checksum does not match",
+/// );
+/// assert_eq!(Damage::from_error(&Error::Closed), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The file.
+    /// The damaged file.
     pub path: PathBuf,
-    /// Where in the file the damage was first met, in bytes from its start.
+    /// Offset of the first damaged byte that was found, from the start of the file.
     pub offset: u64,
-    /// What is wrong, such as "a read failed: Input/output error (os error 5)".
+    /// A description of the damage, such as "a read failed: Input/output error (os error 5)".
     pub what: String,
 }
 
@@ -25,7 +40,7 @@ impl Damage {
         }
     }
 
-    /// The damage that an error reports; `None` if [`Error::is_damage`] is false.
+    /// The damage that an error reports. Returns `None` if [`Error::is_damage`] is false.
     pub fn from_error(error: &Error) -> Option<Self> {
         match error {
             Error::Corrupt { path, offset, what } => Some(Self::new(path, *offset, what)),

@@ -1,7 +1,7 @@
-//! The errors of the engine: one enum, each variant with the facts that a caller
-//! can act on.
+//! The error type of the engine.
 //!
-//! Errors are `Clone`, because one failed batch answers many writers.
+//! Each variant contains the facts that a caller can act on. Errors are `Clone`, because all
+//! writes of a failed batch return the same error.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,143 +10,163 @@ use std::sync::Arc;
 use crate::model::limits::Violation;
 use crate::model::revision::Revision;
 
-/// What the engine's calls return.
+/// The result type of the engine's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call did not do what it was asked to.
+/// An error of the engine.
 ///
-/// A failed write has changed nothing, except for [`Error::Poisoned`], whose
-/// outcome is unknown until the engine is opened again.
+/// A failed write has changed nothing. The exception is [`Error::Poisoned`]: the result of
+/// such a write is unknown until the engine is opened again.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// let engine = Engine::open(Config::new(path))?;
+/// let namespace = engine.namespace("alice", "editor")?;
+/// let revision = namespace.write(b"{}", WriteOptions::default())?;
+/// let only_if_absent = WriteOptions {
+///     precondition: Precondition::absent(),
+///     ..WriteOptions::default()
+/// };
+/// match namespace.write(b"{}", only_if_absent) {
+///     Err(Error::PreconditionFailed { current }) => assert_eq!(current, revision),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The document breaks a limit or is not a JSON object.
+    /// The document exceeds a limit, or is not a valid JSON object.
     #[error(transparent)]
     Rejected(#[from] Violation),
 
-    /// A user or client name that no namespace can have.
+    /// A user or client name is not valid. A name has 1 to 255 bytes of UTF-8 and no control
+    /// characters.
     #[error("the {which} name {reason}")]
     InvalidName {
         /// `"user"` or `"client"`.
         which: &'static str,
-        /// What is wrong with it.
+        /// The rule that the name breaks, such as "is empty".
         reason: &'static str,
     },
 
-    /// The write's precondition does not hold on the newest revision.
+    /// The precondition of the write is false for the current revision.
     #[error("the precondition does not hold")]
     PreconditionFailed {
-        /// The revision it was judged against; `None` where nothing is stored.
+        /// The current revision; `None` if no document is stored.
         current: Option<Revision>,
     },
 
-    /// The queue of commits is full. Nothing was written; a later try can pass.
+    /// The commit queue is full. Nothing was written. A later attempt can succeed.
     #[error("too many writes are waiting to be committed")]
     Overloaded,
 
-    /// The disk is full. Nothing was written; reads go on.
+    /// The disk is full. Nothing was written. Reads still work.
     #[error("no space is left for {}", path.display())]
     StorageFull {
         /// The file that could not grow.
         path: PathBuf,
     },
 
-    /// An earlier sync of the log failed, so what is on disk is not known: no
-    /// write is accepted until the engine is opened again. Reads go on.
+    /// An earlier sync of the log failed, so the content of the disk is unknown. All writes
+    /// are refused until the engine is opened again. Reads still work.
     ///
-    /// A write that waited for that very sync gets this error too; whether it is
-    /// there after the next open is unknown.
+    /// A write that waited for the failed sync also returns this error. Whether that write
+    /// exists after the next open is unknown.
     #[error("writing has stopped: {op} failed on {}", path.display())]
     Poisoned {
-        /// The operation that failed.
+        /// The operation that failed, such as "sync".
         op: &'static str,
-        /// The file it failed on.
+        /// The file on which the operation failed.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
 
-    /// Bytes on disk are not what was written there.
+    /// The bytes on the disk are not the bytes that were written.
     #[error("{} is corrupt at byte {offset}: {what}", path.display())]
     Corrupt {
         /// The damaged file.
         path: PathBuf,
-        /// Where in the file, in bytes from its start.
+        /// Offset of the damage, in bytes from the start of the file.
         offset: u64,
-        /// What does not hold there.
+        /// The check that failed.
         what: String,
     },
 
     /// The disk did not return stored bytes: a read failed.
     #[error("a read failed on {} at byte {offset}", path.display())]
     Unreadable {
-        /// The file.
+        /// The file that could not be read.
         path: PathBuf,
-        /// Start of the read, in bytes from the start of the file.
+        /// Offset of the read, in bytes from the start of the file.
         offset: u64,
-        /// The error of the system.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
 
-    /// The file system refused an operation.
+    /// A file operation failed.
     #[error("{op} failed on {}", path.display())]
     Io {
-        /// The operation that failed.
+        /// The operation that failed, such as "create".
         op: &'static str,
-        /// The file or directory it failed on.
+        /// The file or directory on which the operation failed.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
 
-    /// The data directory belongs to another open engine.
+    /// Another process or another engine has the data directory open.
     #[error("{} is in use by {holder}", path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// Who holds it, as the holder wrote it down.
+        /// The holder of the lock, as described in the lock file.
         holder: String,
     },
 
-    /// The directory was written by a version this one does not know.
+    /// A file has a format version that this build cannot read.
     #[error("{} has format version {found}, and this version reads up to {supported}", path.display())]
     UnsupportedFormat {
-        /// The file that says so.
+        /// The file with that version.
         path: PathBuf,
-        /// The version found.
+        /// The format version of the file.
         found: u16,
-        /// The newest version this build reads.
+        /// The newest format version that this build can read.
         supported: u16,
     },
 
-    /// The directory holds no store.
-    #[error("{} is no data directory: it has no log/manifest", path.display())]
+    /// The directory does not contain a store.
+    #[error("{} is not a data directory: it has no log/manifest", path.display())]
     NotAStore {
         /// The directory.
         path: PathBuf,
     },
 
-    /// A configuration that cannot work.
+    /// A setting is out of range, or does not work together with the other settings.
     #[error("{setting} {reason}")]
     InvalidConfig {
-        /// The field of [`crate::Config`].
+        /// The field or fields of [`crate::Config`].
         setting: &'static str,
-        /// What it must be.
+        /// The rule that the setting breaks, such as "must be at most 16777216".
         reason: String,
     },
 
-    /// The catalogue cannot answer now. Documents are not touched by that.
+    /// The catalogue is disabled, has failed, or is being rebuilt. Reads and writes of
+    /// documents still work.
     #[error("the catalogue is not available: {reason}")]
     CatalogueUnavailable {
-        /// What it failed on.
+        /// The cause.
         reason: String,
     },
 
-    /// An invariant of the engine does not hold. This is a bug in the engine; nothing was
+    /// An invariant of the engine is broken. This is a bug in the engine. Nothing was
     /// written.
     #[error("internal error: {what}")]
     Internal {
-        /// The invariant.
+        /// The broken invariant, stated as it should be.
         what: &'static str,
     },
 
@@ -156,9 +176,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of a failed file operation. That a file cannot grow, because the disk
-    /// is full or a quota or limit (`RLIMIT_FSIZE`) is reached, has a variant of its
-    /// own, because callers answer it differently.
+    /// The error of a failed file operation.
+    ///
+    /// If a file cannot grow, the error is [`Error::StorageFull`], because callers handle it
+    /// differently. The cause can be a full disk, a quota, or a limit on file sizes
+    /// (`RLIMIT_FSIZE`).
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull
@@ -174,21 +196,22 @@ impl Error {
         }
     }
 
-    /// Whether stored bytes are lost: the disk returns other bytes than were written
-    /// ([`Error::Corrupt`]), or none ([`Error::Unreadable`]).
+    /// Returns true if stored bytes are damaged ([`Error::Corrupt`]) or cannot be read
+    /// ([`Error::Unreadable`]).
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Unreadable { .. })
     }
 
-    /// The error of a broken invariant. Panics in builds with debug assertions, so that
-    /// tests find it.
+    /// The error of a broken invariant. In builds with debug assertions, this panics, so that
+    /// tests detect the bug. `what` states the invariant.
     #[track_caller]
     pub(crate) fn internal(what: &'static str) -> Self {
         debug_assert!(false, "{what}");
         Self::Internal { what }
     }
 
-    /// The error of a failed read of stored bytes.
+    /// The error of a failed read of stored bytes. `offset` is in bytes from the start of the
+    /// file.
     pub(crate) fn unreadable(path: &Path, offset: u64, source: io::Error) -> Self {
         Self::Unreadable {
             path: path.to_owned(),
@@ -197,6 +220,7 @@ impl Error {
         }
     }
 
+    /// The error of damaged stored bytes. `offset` is in bytes from the start of the file.
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt {
             path: path.to_owned(),

@@ -1,10 +1,10 @@
-//! Numbers that name files and places in them, each with a type of its own.
+//! Newtypes for the ids of files and for offsets in segments.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The number of a segment of the log. Ids grow and are never used again.
+/// The id of a log segment. Each new segment has a higher id, and no id is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct SegmentId(u32);
 
@@ -20,20 +20,20 @@ impl SegmentId {
         self.0
     }
 
-    /// The id after this one; `None` if there is none left.
+    /// The next higher id. Returns `None` if this is the highest possible id.
     pub(crate) fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }
 }
 
-/// As in the file's name: eight hexadecimal digits.
+/// Formats the id as in the name of the segment file: eight hexadecimal digits.
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
     }
 }
 
-/// The number of a blob file.
+/// The id of a blob file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct BlobId(u64);
 
@@ -47,15 +47,15 @@ impl BlobId {
     }
 }
 
-/// As in the file's name: sixteen hexadecimal digits.
+/// Formats the id as in the name of the blob file: sixteen hexadecimal digits.
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
 }
 
-/// Where in its segment a frame begins, in bytes from the start of the file. Segments stay
-/// below 4 GiB ([`crate::Config::MAX_SEGMENT_BYTES`]).
+/// The offset of a frame, in bytes from the start of its segment file. It has 32 bits,
+/// because segments are shorter than 4 GiB ([`crate::Config::MAX_SEGMENT_BYTES`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Offset(u32);
 
@@ -63,7 +63,7 @@ impl Offset {
     /// The start of the file.
     pub(crate) const START: Self = Self(0);
 
-    /// `None` if the offset lies beyond what a segment can hold.
+    /// Returns `None` if the offset needs more than 32 bits.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
         u32::try_from(bytes).ok().map(Self)
     }

@@ -1,39 +1,59 @@
-//! The limits of a document, and the ways to break them.
+//! The limits of a document, and the violations that a check reports.
 
 use std::fmt;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What a document may be. Exactly at a limit is accepted.
+/// The limits that a document must respect. All limits are inclusive: a document exactly at
+/// a limit is accepted.
+///
+/// [`Limits::new`] derives the body limit from the other limits. Fields can be changed
+/// afterwards.
+///
+/// ```
+/// use prefd_engine::{Limits, Violation, check};
+/// let mut limits = Limits::new(2, 128, 1024);
+/// limits.max_depth = 1;
+/// assert!(check(br#"{"tabs": [4], "theme": "dark"}"#, &limits).is_ok());
+/// assert!(matches!(
+///     check(br#"{"tabs": [4], "theme": "dark", "zoom": 2}"#, &limits),
+///     Err(Violation::TooManyKeys { limit: 2, actual: 3, .. }),
+/// ));
+/// assert!(matches!(check(br#"{"tabs": [[4]]}"#, &limits), Err(Violation::Json { .. })));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Members of the top-level object.
+    /// Maximum number of members of the top-level object.
     pub max_keys: u32,
-    /// UTF-8 bytes of one decoded key.
+    /// Maximum length of a key: the number of UTF-8 bytes after decoding escapes.
     pub max_key_bytes: u32,
-    /// Bytes of one value's JSON text, first to last byte: quotes, escapes and
-    /// inner whitespace are counted.
+    /// Maximum length of a value: the number of bytes of its JSON text, including quotes,
+    /// escapes and inner whitespace.
     pub max_value_bytes: u64,
-    /// Bytes of the whole body as received, whitespace included.
+    /// Maximum length of the body as received, in bytes, including all whitespace.
     pub max_body_bytes: u64,
-    /// Levels of arrays and objects inside one value.
+    /// Maximum nesting of arrays and objects inside a value. The top-level object is not
+    /// counted.
     pub max_depth: u32,
 }
 
 impl Limits {
-    /// The page's own limits: "not … more than 10 key-value pairs", a key "not …
-    /// longer than 128 bytes", a value "not longer than 10 megabytes", the last
-    /// read as 10 MiB.
+    /// The limits of the PACE Cloud preferences API: "not … more than 10 key-value pairs", a
+    /// key "not … longer than 128 bytes", a value "not longer than 10 megabytes". The engine
+    /// interprets 10 megabytes as 10 MiB.
     pub const DEFAULT: Self = Self::new(10, 128, 10 * MIB);
 
-    /// The levels that `serde_json` parses by default, so that what is stored can
-    /// be read by common parsers.
+    /// The default of [`Self::max_depth`]. `serde_json` parses this many levels by default,
+    /// so common parsers can read every stored document.
     pub const DEFAULT_DEPTH: u32 = 128;
 
-    /// These limits, and a body limit in the default proportion: room for every
-    /// value, for every key written in escapes (six bytes for one, and its
-    /// punctuation), and 1 MiB of whitespace.
+    /// Limits with these maxima, a derived [`Self::max_body_bytes`], and the default
+    /// [`Self::max_depth`].
+    ///
+    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. So
+    /// a body can have every value at its limit, every key byte escaped as `\u00XX` (six
+    /// bytes), its punctuation, and 1 MiB of whitespace.
     pub const fn new(max_keys: u32, max_key_bytes: u32, max_value_bytes: u64) -> Self {
         let member_bytes = max_value_bytes.saturating_add(8 * max_key_bytes as u64);
         Self {
@@ -54,24 +74,24 @@ impl Default for Limits {
     }
 }
 
-/// How much a document, or all documents of a user, take.
+/// The size of a document.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Members of the top-level object.
+    /// Number of members of the top-level object.
     pub keys: u32,
-    /// Bytes of the document as it is stored and read back: without whitespace
-    /// between members.
+    /// Length of the body that a read returns, in bytes. It has no whitespace between
+    /// members, so it can be shorter than the body that was put.
     pub bytes: u64,
 }
 
-/// A place in a body.
+/// A position in a body. [`Display`](fmt::Display) formats it as "line 2 column 5".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Bytes before it.
+    /// Number of bytes before this position.
     pub offset: u64,
-    /// Its line, from 1.
+    /// Line number. The first line is 1.
     pub line: u64,
-    /// Its byte in the line, from 1.
+    /// Column number in bytes. The first byte of a line has column 1.
     pub column: u64,
 }
 
@@ -81,72 +101,80 @@ impl fmt::Display for Position {
     }
 }
 
-/// The first thing, in the order of its bytes, that is wrong with a document.
+/// The first violation in a document, in the order of its bytes.
 ///
-/// `actual` is a lower bound: reading stops at the violation.
+/// `actual` is a lower bound, because reading stops at the violation.
+///
+/// ```
+/// use prefd_engine::{Limits, Violation, check};
+/// let violation = check(br#"{"a": 1, "\u0061": 2}"#, &Limits::default()).unwrap_err();
+/// let Violation::DuplicateKey { at, key } = violation else { panic!() };
+/// assert_eq!((at.offset, key.as_str()), (9, "a"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// Not JSON (RFC 8259), or nested too deeply.
+    /// The body is not valid JSON (RFC 8259), or a value is nested more deeply than
+    /// [`Limits::max_depth`].
     #[error("{what} at {at}")]
     Json {
-        /// Where.
+        /// Position of the first invalid byte.
         at: Position,
-        /// What is wrong there.
+        /// Description of the error, such as "expected a value".
         what: String,
     },
-    /// JSON, but not an object.
+    /// The body is a JSON value, but not an object.
     #[error("the document is not a JSON object")]
     NotAnObject {
-        /// Where the other value begins.
+        /// Position of the first byte of that value.
         at: Position,
     },
-    /// Two members have the same key, once decoded.
-    #[error("the key {key:?} is there twice, the second time at {at}")]
+    /// Two members have the same key after decoding escapes.
+    #[error("the key {key:?} appears twice, the second time at {at}")]
     DuplicateKey {
-        /// Where the second one begins.
+        /// Position of the opening quote of the second key.
         at: Position,
         /// The decoded key.
         key: String,
     },
-    /// More members than [`Limits::max_keys`].
+    /// The document has more members than [`Limits::max_keys`].
     #[error("the document has at least {actual} keys, and {limit} are allowed")]
     TooManyKeys {
-        /// Where the first key too many begins.
+        /// Position of the opening quote of the first key above the limit.
         at: Position,
         /// The limit.
         limit: u32,
-        /// How many there are at least.
+        /// Lower bound of the number of keys.
         actual: u32,
     },
-    /// A key longer than [`Limits::max_key_bytes`].
+    /// A key is longer than [`Limits::max_key_bytes`].
     #[error("a key has at least {actual} bytes, and {limit} are allowed")]
     KeyTooLong {
-        /// Where the key begins.
+        /// Position of the opening quote of the key.
         at: Position,
         /// The limit in bytes.
         limit: u32,
-        /// How many bytes it has at least.
+        /// Lower bound of the length of the key in bytes.
         actual: u32,
     },
-    /// A value longer than [`Limits::max_value_bytes`].
+    /// A value is longer than [`Limits::max_value_bytes`].
     #[error("the value of {key:?} has at least {actual} bytes, and {limit} are allowed")]
     ValueTooLong {
-        /// Where the value begins.
+        /// Position of the first byte of the value.
         at: Position,
-        /// The decoded key of its member.
+        /// The decoded key of the value's member.
         key: String,
         /// The limit in bytes.
         limit: u64,
-        /// How many bytes it has at least.
+        /// Lower bound of the length of the value in bytes.
         actual: u64,
     },
-    /// A body longer than [`Limits::max_body_bytes`].
+    /// The body is longer than [`Limits::max_body_bytes`].
     #[error("the body has at least {actual} bytes, and {limit} are allowed")]
     BodyTooLong {
         /// The limit in bytes.
         limit: u64,
-        /// How many bytes it has at least.
+        /// Lower bound of the length of the body in bytes.
         actual: u64,
     },
 }
@@ -156,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_body_limit_is_ten_members_and_a_mebibyte() {
+    fn default_body_limit_is_ten_members_and_one_mebibyte() {
         assert_eq!(
             Limits::default().max_body_bytes,
             10 * (10 * 1024 * 1024 + 1024) + 1024 * 1024

@@ -1,85 +1,104 @@
-//! What an open store reports about itself: counts since it was opened, and its size.
+//! The metrics of an open store: counters since it was opened, and its current size.
 
 use crate::platform::counters::Histogram;
 
-/// The highest value of each bucket of [`Metrics::batch_writes`], the last one excepted.
+/// Bucket bounds of [`Metrics::batch_writes`]. The last bucket has no bound.
 pub const BATCH_WRITES_BOUNDS: [u64; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048];
-/// The highest value of each bucket of [`Metrics::log_sync_us`], in microseconds, the last
-/// one excepted.
+/// Bucket bounds of [`Metrics::log_sync_us`] in microseconds. The last bucket has no bound.
 pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000,
 ];
 
-/// What an engine has done since it was opened, and how it is. Counts only grow while it is
-/// open, and each is exact; taken one after the other, they need not be of one moment.
+/// The metrics of an open engine, as returned by [`crate::Engine::metrics`].
+///
+/// Counters start at 0 when the engine is opened, only grow, and are exact. The fields are
+/// read one after another, so they may not describe the same moment.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// let engine = Engine::open(Config::new(path))?;
+/// engine.namespace("alice", "editor")?.write(b"{}", WriteOptions::default())?;
+/// let metrics = engine.metrics();
+/// assert_eq!((metrics.writes(), metrics.space.documents), (1, 1));
+/// assert!(metrics.is_writable);
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Batches that were committed, by the puts and deletes that each had: how many writes
-    /// shared a sync, where they asked for one. What changed nothing is not counted.
+    /// Histogram of committed batches by their number of puts and deletes. The writes of a
+    /// batch share one sync, if any of them requested a sync. Writes that changed nothing,
+    /// such as a delete of an absent document, are not counted.
     pub batch_writes: Histogram,
-    /// Syncs of the log that something waited for, by the time that they took, in
-    /// microseconds.
+    /// Histogram of the durations of log syncs, in microseconds. Only syncs that something
+    /// waited for are counted.
     pub log_sync_us: Histogram,
-    /// Bytes of frames that were appended to the log for puts and deletes.
+    /// Bytes of frames that were appended to the log for puts and deletes. Copies made by
+    /// compaction are not counted.
     pub log_bytes: u64,
-    /// Syncs of blob files.
+    /// Number of syncs of blob files.
     pub blob_syncs: u64,
-    /// Reads of a document, or of what it takes, that were answered from memory.
+    /// Number of reads of a document or its size that were answered from memory. Reads that
+    /// found no document are not counted.
     pub reads_from_memory: u64,
-    /// Those for which the disk was asked. A read that finds nothing stored is in neither.
+    /// Number of reads of a document or its size that accessed the disk. Reads that found no
+    /// document are not counted.
     pub reads_from_disk: u64,
-    /// Memory that documents take which were read lately.
+    /// Memory used by the cache of recently read documents, in bytes.
     pub cache_bytes: u64,
-    /// What the store takes on the disk.
+    /// Number and size of what the store contains on disk.
     pub space: SpaceUsage,
-    /// Segments that were rewritten, by compaction and erasure, and removed.
+    /// Number of segments that compaction and erasure rewrote and removed.
     pub segments_rewritten: u64,
-    /// Frames that were copied for that.
+    /// Number of frames that were copied to rewrite segments.
     pub copied_frames: u64,
-    /// Bytes of these frames.
+    /// Bytes of the frames that were copied to rewrite segments.
     pub copied_bytes: u64,
-    /// Memory that changes take which wait for the catalogue.
+    /// Memory used by changes that are not yet in the catalogue, in bytes.
     pub catalogue_pending_bytes: u64,
-    /// Writes that wait to be committed.
+    /// Number of writes that wait to be committed.
     pub queued_writes: u64,
-    /// Memory that these take.
+    /// Memory used by writes that wait to be committed, in bytes.
     pub queued_bytes: u64,
-    /// Whether writes are possible: no sync of the log has failed.
+    /// True if writes are possible. False after a sync of the log has failed
+    /// ([`crate::Error::Poisoned`]).
     pub is_writable: bool,
 }
 
 impl Metrics {
-    /// Batches that were committed.
+    /// Number of batches that were committed.
     pub fn commits(&self) -> u64 {
         self.batch_writes.count()
     }
 
-    /// Puts and deletes that were committed.
+    /// Number of puts and deletes that were committed.
     pub fn writes(&self) -> u64 {
         self.batch_writes.sum
     }
 }
 
-/// What a store takes on the disk.
+/// The number and size of what a store contains on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpaceUsage {
-    /// Documents stored.
+    /// Number of stored documents.
     pub documents: u64,
-    /// Deletes that must be kept, because older frames of their namespaces are left.
+    /// Number of tombstones. A tombstone is the frame of a delete. It must be kept as long as
+    /// an older segment may contain a frame of the same namespace.
     pub tombstones: u64,
-    /// Bytes of the frames of the log that documents are in.
+    /// Bytes of log frames that contain current documents.
     pub live_bytes: u64,
-    /// Bytes of all its other frames.
+    /// Bytes of all other log frames, such as frames of replaced documents and tombstones.
     pub dead_bytes: u64,
-    /// Segments of the log.
+    /// Number of log segments.
     pub segments: u64,
-    /// Frames that cannot be read and may be current. Their segments are never
-    /// rewritten.
+    /// Number of frames that cannot be read and may be current. Compaction does not rewrite
+    /// segments with such frames.
     pub damaged_frames: u64,
-    /// Blob files that documents lie in.
+    /// Number of blob files that contain current documents.
     pub blobs: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The two names of a namespace, and the hash that the table finds it by.
+//! The two names of a namespace, and the hash of a namespace.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -8,10 +8,10 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::model::error::{Error, Result};
 
-/// Bytes of a user or client name, at most: what one length byte on disk can say.
+/// Maximum length of a user or client name in bytes. On disk, one byte stores the length.
 pub(crate) const MAX_NAME_BYTES: usize = 255;
 
-/// A user and a client, as a caller named them.
+/// The user and the client of a namespace. Both names are valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) user: Arc<str>,
@@ -19,21 +19,29 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// # Errors
+    /// [`Error::InvalidName`].
     pub(crate) fn new(user: &str, client: &str) -> Result<Self> {
         Ok(Self {
-            user: valid("user", user)?.into(),
-            client: valid("client", client)?.into(),
+            user: validate_name("user", user)?.into(),
+            client: validate_name("client", client)?.into(),
         })
     }
 }
 
-/// Control characters are refused, so that a NUL can part the names in ordered keys.
-pub(crate) fn valid<'a>(which: &'static str, name: &'a str) -> Result<&'a str> {
+/// Returns `name` if it is a valid user or client name. `which` is "user" or "client".
+///
+/// Control characters are not allowed, because a NUL separates the user from the client in
+/// the keys of the catalogue.
+///
+/// # Errors
+/// [`Error::InvalidName`].
+pub(crate) fn validate_name<'a>(which: &'static str, name: &'a str) -> Result<&'a str> {
     let reason = if name.is_empty() {
         "is empty"
     } else if name.len() > MAX_NAME_BYTES {
         "has more than 255 bytes"
-    } else if has_control(name) {
+    } else if has_control_character(name) {
         "has a control character"
     } else {
         return Ok(name);
@@ -41,16 +49,16 @@ pub(crate) fn valid<'a>(which: &'static str, name: &'a str) -> Result<&'a str> {
     Err(Error::InvalidName { which, reason })
 }
 
-fn has_control(name: &str) -> bool {
-    // Beyond ASCII there are U+0080 to U+009F.
+fn has_control_character(name: &str) -> bool {
+    // The characters U+0080 to U+009F are control characters outside ASCII.
     if name.is_ascii() {
         return name.bytes().any(|byte| byte.is_ascii_control());
     }
     name.chars().any(char::is_control)
 }
 
-/// A keyed 128-bit hash of a namespace's names. The key is a secret of the store
-/// (in its manifest), so nobody can choose names that collide.
+/// The 128-bit hash of a namespace's names (SipHash-2-4). Its key is secret and is stored in
+/// the manifest, so that nobody can choose names whose hashes collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NamespaceHash(u64, u64);
 
@@ -72,11 +80,11 @@ impl NamespaceHash {
 
     pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         let low = u128::from_le_bytes(bytes);
-        #[allow(clippy::cast_possible_truncation, reason = "the two halves of it")]
+        #[allow(clippy::cast_possible_truncation, reason = "each half has 64 bits")]
         Self(low as u64, (low >> 64) as u64)
     }
 
-    /// The half that [`std::hash::Hash`] uses, and the other one.
+    /// The low and the high 64 bits. [`std::hash::Hash`] uses the low bits.
     pub(crate) fn halves(self) -> (u64, u64) {
         (self.0, self.1)
     }
@@ -88,7 +96,8 @@ impl std::hash::Hash for NamespaceHash {
     }
 }
 
-/// The hash of a namespace is as good as random already.
+/// A hasher that returns its input. A [`NamespaceHash`] is already uniformly distributed, so
+/// a map needs no second hash.
 #[derive(Default)]
 pub(crate) struct IdentityHasher(u64);
 
@@ -108,5 +117,5 @@ impl Hasher for IdentityHasher {
     }
 }
 
-/// A map by the hash of a namespace.
+/// A map whose keys are namespace hashes.
 pub(crate) type NamespaceMap<T> = HashMap<NamespaceHash, T, BuildHasherDefault<IdentityHasher>>;

@@ -1,11 +1,20 @@
-//! Revisions, and the preconditions that are judged against them.
+//! Revisions, and the preconditions that compare them.
 
 use std::fmt;
 
-/// The place of a write in the order of all writes of one engine.
+/// The number of a write.
 ///
-/// One global sequence: it only grows, and a number is never used twice, not even
-/// after a crash. So an equal revision means the very same document.
+/// All writes to a store share one ascending sequence. No number is used twice, not even
+/// after a crash. So two reads that return the same revision return the same document.
+///
+/// ```
+/// use prefd_engine::Revision;
+/// // A revision survives a round trip through text, such as an HTTP entity tag.
+/// let text = Revision::new(42).to_string();
+/// assert_eq!(text, "42");
+/// assert_eq!(Revision::new(text.parse().unwrap()), Revision::new(42));
+/// assert!(Revision::new(41) < Revision::new(42));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(u64);
 
@@ -15,7 +24,7 @@ impl Revision {
         Self(number)
     }
 
-    /// Its number.
+    /// The number of this revision.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -27,12 +36,12 @@ impl fmt::Display for Revision {
     }
 }
 
-/// A set of revisions that a precondition names.
+/// A set of revisions, as used in a [`Precondition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revisions {
-    /// Every revision: matches whatever is stored, but not an absent document.
+    /// All revisions. Matches any stored document, but not an absent one.
     Any,
-    /// These, and an empty list matches nothing.
+    /// The listed revisions. An empty list matches nothing.
     OneOf(Vec<Revision>),
 }
 
@@ -46,20 +55,42 @@ impl Revisions {
     }
 }
 
-/// What must hold of the newest revision for a write to happen.
+/// A condition on the current revision. A write whose precondition is false fails with
+/// [`crate::Error::PreconditionFailed`].
 ///
-/// Judged inside the commit, against every write before it: of two writers with
-/// the same precondition exactly one can win. The default is no precondition.
+/// The precondition is evaluated during the commit, after all earlier writes. So if two
+/// writers require the same revision, at most one of them succeeds. The default is no
+/// precondition.
+///
+/// ```
+/// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// let engine = Engine::open(Config::new(path))?;
+/// let namespace = engine.namespace("alice", "editor")?;
+/// let revision = namespace.write(br#"{"zoom": 1}"#, WriteOptions::default())?;
+/// let unchanged = WriteOptions {
+///     precondition: Precondition::matches(revision.expect("a document is stored")),
+///     ..WriteOptions::default()
+/// };
+/// namespace.write(br#"{"zoom": 2}"#, unchanged.clone())?;
+/// // The document now has a newer revision, so the second attempt fails.
+/// let second = namespace.write(br#"{"zoom": 3}"#, unchanged);
+/// assert!(matches!(second, Err(Error::PreconditionFailed { .. })));
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Precondition {
-    /// The current revision must be one of these (HTTP `If-Match`).
+    /// The current revision must be in this set (HTTP `If-Match`). `None` allows every
+    /// revision and an absent document.
     pub must_match: Option<Revisions>,
-    /// The current revision must be none of these (HTTP `If-None-Match`).
+    /// The current revision must not be in this set (HTTP `If-None-Match`). `None` excludes
+    /// nothing.
     pub must_not_match: Option<Revisions>,
 }
 
 impl Precondition {
-    /// Always holds.
+    /// A precondition that is always true.
     pub const fn none() -> Self {
         Self {
             must_match: None,
@@ -67,7 +98,7 @@ impl Precondition {
         }
     }
 
-    /// Holds where exactly this revision is stored.
+    /// A precondition that is true if the current revision is `revision`.
     pub fn matches(revision: Revision) -> Self {
         Self {
             must_match: Some(Revisions::OneOf(vec![revision])),
@@ -75,7 +106,8 @@ impl Precondition {
         }
     }
 
-    /// Holds where nothing is stored: never set, or deleted.
+    /// A precondition that is true if no document is stored: it was never put, or it was
+    /// deleted.
     pub const fn absent() -> Self {
         Self {
             must_match: None,
@@ -83,7 +115,8 @@ impl Precondition {
         }
     }
 
-    /// Whether it holds on `current`, `None` meaning that nothing is stored.
+    /// Evaluates the precondition. `current` is the current revision, or `None` if no
+    /// document is stored.
     pub fn holds(&self, current: Option<Revision>) -> bool {
         self.must_match.as_ref().is_none_or(|r| r.matches(current))
             && !self
@@ -92,8 +125,9 @@ impl Precondition {
                 .is_some_and(|r| r.matches(current))
     }
 
-    /// Whether it holds on every revision, so that none need be known.
-    pub(crate) fn is_none(&self) -> bool {
+    /// Returns true if the precondition is always true, so that the current revision need not
+    /// be known.
+    pub(crate) fn is_unconditional(&self) -> bool {
         self.must_match.is_none() && self.must_not_match.is_none()
     }
 }
@@ -103,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn preconditions_hold_as_rfc_9110_section_13_1_says() {
+    fn precondition_is_evaluated_as_in_rfc_9110_section_13_1() {
         let one = Some(Revision::new(1));
         assert!(Precondition::none().holds(None) && Precondition::none().holds(one));
         assert!(Precondition::matches(Revision::new(1)).holds(one));

@@ -1,18 +1,19 @@
-//! What is known of a document without reading it.
+//! The metadata of a document.
 
 use std::time::{Duration, SystemTime};
 
 use crate::model::limits::Usage;
 use crate::model::revision::Revision;
 
-/// What is known of a document without reading it.
+/// The metadata of a document: its revision, modification time and size. It is available
+/// without reading the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// Which write made it.
+    /// The revision of the write that put the document.
     pub revision: Revision,
-    /// When, by the clock of the machine, to the millisecond.
+    /// The time of that write, according to the system clock, in milliseconds.
     pub modified: SystemTime,
-    /// Its keys, and its length in bytes as it is read.
+    /// The number of keys, and the length of the body in bytes.
     pub usage: Usage,
 }
 

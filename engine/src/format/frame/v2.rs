@@ -164,7 +164,7 @@ fn rest(mut fields: FieldReader<'_>, len: usize, at: u64) -> Option<(FrameHeader
     // One that would lie before the segment comes out as behind the frame, where none can
     // lie either.
     let watermark = at.wrapping_sub(fields.u32()?.into());
-    let mut name = |which| names::valid(which, fields.short_text()?).ok();
+    let mut name = |which| names::validate_name(which, fields.short_text()?).ok();
     let said = HeadBodyV2 {
         user: name("user")?.to_owned(),
         client: name("client")?.to_owned(),
