@@ -1,9 +1,9 @@
-//! The JSON layer: splitting a body into members while it arrives, and checking values.
+//! The JSON layer: checking a document while it arrives, and splitting it into members.
 //!
-//! It owns the limits' enforcement and the order in which violations are reported.
+//! It owns the enforcement of limits and the order in which violations are reported.
 //!
-//! **Architecture Invariant:** it knows bytes and limits, and nothing about where a
-//! document is stored. Its memory does not grow with the document.
+//! **Architecture Invariant:** this layer knows bytes and limits. It does not know where a
+//! document is stored. The memory of the scanner does not grow with the size of the values.
 
 pub(crate) mod key;
 pub(crate) mod scanner;

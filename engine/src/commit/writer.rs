@@ -302,9 +302,9 @@ impl Writer {
         let start = self.scanner.value_start();
         match (&mut self.body, complete) {
             (BodyBuffer::Blob { blob, .. }, Some(text)) => {
-                blob.sync_during(text.len(), || validate::value(text, start))??;
+                blob.sync_during(text.len(), || validate::check_value(text, start))??;
             }
-            _ => self.with_value(|text| validate::value(text, start))??,
+            _ => self.with_value(|text| validate::check_value(text, start))??,
         }
         if let (BodyBuffer::Blob { checksums, .. }, Some(member)) =
             (&mut self.body, self.members.last_mut())
@@ -317,11 +317,11 @@ impl Writer {
     /// Returns the first violation: `violation`, or an earlier one in the incomplete value.
     /// Other values are validated only when they end.
     fn first_violation(&mut self, violation: Violation) -> Error {
-        if !self.scanner.in_value() {
+        if !self.scanner.is_in_value() {
             return violation.into();
         }
         let start = self.scanner.value_start();
-        match self.with_value(|text| validate::prefix(text, start)) {
+        match self.with_value(|text| validate::check_prefix(text, start)) {
             Ok(Ok(())) => violation.into(),
             Ok(Err(earlier)) => earlier.into(),
             Err(error) => error,

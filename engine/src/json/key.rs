@@ -1,46 +1,54 @@
-//! One key: decoded as its bytes arrive, so that the limit on its decoded length
-//! is enforced exactly, in memory bounded by that limit.
+//! Incremental decoding of one key.
 //!
-//! A key must be decoded, unlike a value, because two spellings of one key are
-//! duplicates. So a lone surrogate, which no UTF-8 text can hold, is refused here.
+//! The bytes are decoded as they arrive. So the limit on the decoded length is exact, and
+//! the memory that a key needs is bounded by that limit.
+//!
+//! Keys must be decoded, because two spellings of one key are duplicates. A lone surrogate in a
+//! key is an error, because UTF-8 cannot represent it. In a value, a lone surrogate is allowed,
+//! because values are not decoded.
 
 use crate::model::limits::{Position, Violation};
 
 /// A complete key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JsonKey {
-    /// Its JSON text as sent, with its quotes.
+    /// The JSON text of the key as sent, including the quotes.
     pub(crate) text: String,
-    /// What it decodes to.
+    /// The decoded key.
     pub(crate) name: String,
 }
 
+/// The result of one pushed byte.
 #[derive(Debug)]
 pub(crate) enum KeyProgress {
+    /// The key is not complete yet.
     More,
     Complete(JsonKey),
 }
 
+/// The position relative to an escape sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escape {
+    /// Outside an escape sequence.
     None,
     /// After a backslash.
     Begun,
-    /// Inside `\uXXXX`.
-    Hex {
-        digits: u8,
-        unit: u32,
-    },
+    /// Inside the digits of `\uXXXX`. `unit` is the value of the first `digits` digits.
+    Hex { digits: u8, unit: u32 },
 }
 
+/// Decodes one key at a time, byte by byte.
 #[derive(Debug)]
 pub(crate) struct KeyReader {
+    /// Maximum length of the decoded key in bytes.
     limit: u32,
+    /// The JSON text so far, including the opening quote.
     text: Vec<u8>,
-    /// Valid wherever `text` is: an escape decodes to whole characters.
+    /// The decoded key so far. It is valid UTF-8 if `text` is, because an escape sequence
+    /// decodes to a complete character.
     name: Vec<u8>,
     escape: Escape,
-    /// A leading surrogate that waits for its second half.
+    /// The high surrogate of a pair whose low surrogate has not arrived yet.
     surrogate: Option<u32>,
 }
 
@@ -55,7 +63,7 @@ impl KeyReader {
         }
     }
 
-    /// Starts over. The opening quote has been consumed.
+    /// Starts a new key. The caller has consumed the opening quote.
     pub(crate) fn begin(&mut self) {
         self.text.clear();
         self.text.push(b'"');
@@ -64,7 +72,7 @@ impl KeyReader {
         self.surrogate = None;
     }
 
-    /// Takes the next byte of the key that began at `start`.
+    /// Adds the next byte of the key that began at `start`.
     pub(crate) fn push(&mut self, byte: u8, start: Position) -> Result<KeyProgress, Violation> {
         match self.escape {
             Escape::None => self.plain(byte, start),
@@ -73,7 +81,8 @@ impl KeyReader {
         }
     }
 
-    /// The first invalid UTF-8 in what has arrived, which may end inside a character.
+    /// Reports the first invalid UTF-8 in the bytes so far. An incomplete character at their
+    /// end is not an error.
     pub(crate) fn check_utf8(&self, start: Position) -> Result<(), Violation> {
         match std::str::from_utf8(&self.text) {
             Err(error) if error.error_len().is_some() => Err(invalid(
@@ -85,9 +94,9 @@ impl KeyReader {
         }
     }
 
-    /// The byte that was pushed last, or would be next, is not allowed. Invalid
-    /// UTF-8 before it comes first, and so does a character that it cuts short.
-    fn refuse(&self, what: &str, start: Position) -> Violation {
+    /// The violation for a byte that is not allowed after `text`. If `text` contains invalid
+    /// UTF-8 or ends with an incomplete character, that violation comes first.
+    fn invalid_byte(&self, what: &str, start: Position) -> Violation {
         match std::str::from_utf8(&self.text) {
             Ok(_) => invalid(what, self.text.len(), start),
             Err(error) => invalid("invalid UTF-8 in a key", error.valid_up_to(), start),
@@ -96,7 +105,7 @@ impl KeyReader {
 
     fn plain(&mut self, byte: u8, start: Position) -> Result<KeyProgress, Violation> {
         if self.surrogate.is_some() && byte != b'\\' {
-            return Err(self.refuse("lone surrogate in a key", start));
+            return Err(self.invalid_byte("lone surrogate in a key", start));
         }
         match byte {
             b'"' => {
@@ -119,14 +128,14 @@ impl KeyReader {
                 self.text.push(byte);
                 Ok(KeyProgress::More)
             }
-            0..=0x1f => Err(self.refuse("control character in a key", start)),
-            _ => self.decoded(byte, &[byte], start),
+            0..=0x1f => Err(self.invalid_byte("control character in a key", start)),
+            _ => self.push_decoded(byte, &[byte], start),
         }
     }
 
     fn escaped(&mut self, byte: u8, start: Position) -> Result<KeyProgress, Violation> {
         if self.surrogate.is_some() && byte != b'u' {
-            return Err(self.refuse("lone surrogate in a key", start));
+            return Err(self.invalid_byte("lone surrogate in a key", start));
         }
         self.escape = Escape::None;
         let character = match byte {
@@ -141,9 +150,9 @@ impl KeyReader {
                 self.text.push(byte);
                 return Ok(KeyProgress::More);
             }
-            _ => return Err(self.refuse("invalid escape in a key", start)),
+            _ => return Err(self.invalid_byte("invalid escape in a key", start)),
         };
-        self.decoded(byte, &[character], start)
+        self.push_decoded(byte, &[character], start)
     }
 
     fn hex(
@@ -154,7 +163,7 @@ impl KeyReader {
         start: Position,
     ) -> Result<KeyProgress, Violation> {
         let Some(digit) = char::from(byte).to_digit(16) else {
-            return Err(self.refuse("invalid escape in a key", start));
+            return Err(self.invalid_byte("invalid escape in a key", start));
         };
         let unit = unit * 16 + digit;
         if digits < 3 {
@@ -172,20 +181,21 @@ impl KeyReader {
                 self.text.push(byte);
                 return Ok(KeyProgress::More);
             }
-            // RFC 8259 section 7: a pair of \u escapes encodes one character.
+            // RFC 8259 section 7: two \u escapes encode a character above U+FFFF.
             (Some(high), 0xdc00..=0xdfff) => 0x1_0000 + ((high - 0xd800) << 10) + (unit - 0xdc00),
             (None, _) => unit,
-            (Some(_), _) => return Err(self.refuse("lone surrogate in a key", start)),
+            (Some(_), _) => return Err(self.invalid_byte("lone surrogate in a key", start)),
         };
         let Some(character) = char::from_u32(scalar) else {
-            return Err(self.refuse("lone surrogate in a key", start));
+            return Err(self.invalid_byte("lone surrogate in a key", start));
         };
         let mut buffer = [0; 4];
-        self.decoded(byte, character.encode_utf8(&mut buffer).as_bytes(), start)
+        self.push_decoded(byte, character.encode_utf8(&mut buffer).as_bytes(), start)
     }
 
-    /// Takes up the text's next byte, which completes `bytes` of the name.
-    fn decoded(
+    /// Appends `byte` to the text, and `bytes` to the decoded key. `byte` is the last byte of
+    /// the JSON text that decodes to `bytes`.
+    fn push_decoded(
         &mut self,
         byte: u8,
         bytes: &[u8],
@@ -206,12 +216,13 @@ impl KeyReader {
     }
 }
 
+/// The violation at byte `index` of the text of a key that began at `start`.
 fn invalid(what: &str, index: usize, start: Position) -> Violation {
     Violation::Json {
         at: Position {
             offset: start.offset + index as u64,
             line: start.line,
-            // A newline in a key is refused, so all of it is on one line.
+            // A key cannot contain a newline, so its bytes are all on one line.
             column: start.column + index as u64,
         },
         what: what.to_owned(),

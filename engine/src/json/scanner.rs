@@ -1,11 +1,14 @@
-//! The splitter: finds keys and value boundaries in a JSON object that arrives in
-//! chunks, and enforces the limits byte by byte.
+//! An incremental scanner for a JSON object that arrives in chunks.
 //!
-//! It knows strings, escapes and depth, and nothing else of a value: whether the
-//! text of a value is JSON is judged by `judge`, once the value is complete. It
-//! holds one key at a time and no value, so its memory does not grow with the body.
+//! It finds the keys and the boundaries of the values, and enforces the limits byte by byte.
+//! Inside a value it only tracks strings, escapes and nesting. Whether the text of a value
+//! is valid JSON is checked by [`validate`](crate::json::validate) once the value is
+//! complete.
 //!
-//! Invariant: what it reports does not depend on how the body was cut into chunks.
+//! The scanner buffers the current key and stores the decoded keys, but buffers no value. So
+//! its memory is bounded by the limits for keys.
+//!
+//! Invariant: the result does not depend on how the body is divided into chunks.
 
 use memchr::{memchr_iter, memchr2};
 
@@ -13,54 +16,64 @@ pub(crate) use crate::json::key::JsonKey;
 use crate::json::key::{KeyProgress, KeyReader};
 use crate::model::limits::{Limits, Position, Violation};
 
-/// What the splitter found in a chunk.
+/// An event that the scanner found in a chunk.
 #[derive(Debug)]
 pub(crate) enum ScanEvent<'a> {
-    /// A member's key, complete and within its limit.
+    /// The key of the next member is complete. It respects the limit on its length.
     Key(JsonKey),
-    /// A piece of the value that follows the last key.
+    /// The next bytes of the value that belongs to the last key.
     Value(&'a [u8]),
     /// The value is complete.
     ValueEnd,
 }
 
+/// The position in the grammar of the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScannerState {
     /// Before the opening brace.
     Start,
-    /// After the opening brace: a key or the closing brace.
+    /// After the opening brace. Expects a key or the closing brace.
     FirstKey,
-    /// After a comma: a key.
+    /// After a comma. Expects a key.
     NextKey,
+    /// After the opening quote of a key.
     InKey,
+    /// After a key. Expects a colon.
     Colon,
+    /// After a colon. Expects a value.
     ValueStart,
+    /// Inside a value.
     Value(ValueShape),
-    /// The value's last byte has been handed out, its end not yet reported.
+    /// After a value whose bytes have all been returned. [`ScanEvent::ValueEnd`] is the next
+    /// event.
     ValueDone,
+    /// After [`ScanEvent::ValueEnd`]. Expects a comma or the closing brace.
     AfterValue,
     /// After the closing brace.
     End,
 }
 
-/// How the end of a value is found.
+/// The shape of a value, which determines its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueShape {
-    /// A string, an array or an object: it ends where its quote or bracket closes.
+    /// A string, an array or an object. It ends at its closing quote or bracket. `depth` is
+    /// the number of open brackets.
     Enclosed { depth: u32, text: StringState },
-    /// Anything else: it ends before the next whitespace, comma or brace.
+    /// A number, `true`, `false` or `null`. It ends before the next whitespace, comma or
+    /// closing brace.
     Scalar,
 }
 
+/// The position relative to a string inside a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StringState {
     Outside,
     Inside,
-    /// Inside, and the next byte is escaped.
+    /// Inside a string, directly after a backslash.
     Escaped,
 }
 
-/// Counts lines as bytes pass.
+/// Tracks the current offset and line.
 #[derive(Debug, Clone, Copy)]
 struct LineCounter {
     offset: u64,
@@ -86,8 +99,7 @@ impl LineCounter {
     }
 }
 
-/// The position `distance` bytes after `start`, the bytes between them being the
-/// first of `text`.
+/// The position `distance` bytes after `start`. `text` begins at `start`.
 pub(crate) fn position_after(start: Position, text: &[u8], distance: usize) -> Position {
     let mut cursor = LineCounter {
         offset: start.offset,
@@ -98,17 +110,21 @@ pub(crate) fn position_after(start: Position, text: &[u8], distance: usize) -> P
     cursor.position()
 }
 
+/// Scans one JSON object; see the [module documentation](self).
 #[derive(Debug)]
 pub(crate) struct JsonScanner {
     limits: Limits,
     state: ScannerState,
     cursor: LineCounter,
+    /// The decoded keys of all members so far, to find duplicates.
     keys: Vec<String>,
     key: KeyReader,
     key_start: Position,
     value_start: Position,
+    /// Number of bytes of the current value that have been returned.
     value_bytes: u64,
-    /// Found behind the value bytes that the last event handed out.
+    /// A violation directly after the value bytes that the last event returned. The next
+    /// call returns it.
     pending: Option<Violation>,
 }
 
@@ -137,11 +153,12 @@ impl JsonScanner {
         }
     }
 
-    /// The next event in `chunk`, from which what was consumed is cut off; `None`
-    /// once it is used up.
+    /// Returns the next event and removes the consumed bytes from the front of `chunk`.
+    /// Returns `None` when `chunk` is empty.
     ///
-    /// After a violation with [`JsonScanner::in_value`], an earlier one may hide in
-    /// the value bytes handed out since the last key: the caller has them judged.
+    /// If this returns a violation while [`JsonScanner::is_in_value`] is true, the bytes of
+    /// the current value may contain an earlier violation. The caller must check them with
+    /// [`validate::check_prefix`](crate::json::validate::check_prefix).
     pub(crate) fn next<'a>(
         &mut self,
         chunk: &mut &'a [u8],
@@ -171,17 +188,17 @@ impl JsonScanner {
         }
     }
 
-    /// Whether no byte has come yet.
+    /// Returns true if no byte has been consumed yet.
     pub(crate) fn is_at_start(&self) -> bool {
         self.cursor.offset == 0
     }
 
-    /// Whether a value has begun and not ended.
-    pub(crate) fn in_value(&self) -> bool {
+    /// Returns true if a value has begun and its end has not been found yet.
+    pub(crate) fn is_in_value(&self) -> bool {
         matches!(self.state, ScannerState::Value(_))
     }
 
-    /// Where the last value began.
+    /// The position of the first byte of the last value.
     pub(crate) fn value_start(&self) -> Position {
         self.value_start
     }
@@ -191,12 +208,12 @@ impl JsonScanner {
         self.keys.last().map_or("", String::as_str)
     }
 
-    /// Members so far.
+    /// The number of members so far.
     pub(crate) fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// What is missing where the body ends here.
+    /// Checks that the object is complete, because the body ends here.
     pub(crate) fn end(&self) -> Result<(), Violation> {
         if self.state == ScannerState::End {
             return Ok(());
@@ -207,6 +224,7 @@ impl JsonScanner {
         Err(self.json("the body ends before the object does"))
     }
 
+    /// A violation at the current position.
     fn json(&self, what: &str) -> Violation {
         Violation::Json {
             at: self.cursor.position(),
@@ -226,18 +244,18 @@ impl JsonScanner {
         }
     }
 
-    /// Consumes bytes of `bytes`, which is not empty, or changes the state.
+    /// Consumes at least one byte of `bytes`, or changes the state. `bytes` must not be empty.
     fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<ScanEvent<'a>>, Violation> {
         match self.state {
             ScannerState::Value(shape) => return Ok(self.value(shape, bytes)),
             ScannerState::InKey => return self.key(bytes),
             _ => {}
         }
-        let space = bytes
+        let blank_bytes = bytes
             .iter()
             .position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
             .unwrap_or(bytes.len());
-        let (blank, rest) = bytes.split_at(space);
+        let (blank, rest) = bytes.split_at(blank_bytes);
         self.cursor.advance(blank);
         let Some(&byte) = rest.first() else {
             return Ok(None);
@@ -324,7 +342,8 @@ impl JsonScanner {
         }
     }
 
-    /// Hands out the bytes up to the value's end, the chunk's, or a violation.
+    /// Returns the bytes up to the end of the value, the end of the chunk, or a violation,
+    /// whichever comes first.
     fn value<'a>(&mut self, shape: ValueShape, bytes: &'a [u8]) -> Option<ScanEvent<'a>> {
         let scan = match shape {
             ValueShape::Enclosed { depth, text } => self.scan_enclosed(depth, text, bytes),
@@ -342,7 +361,7 @@ impl JsonScanner {
             });
         } else {
             self.state = scan.state;
-            if scan.too_deep {
+            if scan.is_too_deep {
                 self.pending = Some(self.json(&format!(
                     "more than {} levels of nesting",
                     self.limits.max_depth
@@ -359,10 +378,10 @@ impl JsonScanner {
         bytes: &'a [u8],
     ) -> ValueScan<'a> {
         let mut rest = bytes;
-        let stop = |rest: &[u8], state, too_deep| ValueScan {
+        let stop = |rest: &[u8], state, is_too_deep| ValueScan {
             piece: bytes.get(..bytes.len() - rest.len()).unwrap_or(bytes),
             state,
-            too_deep,
+            is_too_deep,
         };
         loop {
             let found = match text {
@@ -372,7 +391,7 @@ impl JsonScanner {
                 StringState::Inside => memchr2(b'"', b'\\', rest),
                 StringState::Escaped => (!rest.is_empty()).then_some(0),
             };
-            let Some((byte, behind)) =
+            let Some((byte, after)) =
                 found.and_then(|at| rest.get(at..).and_then(<[u8]>::split_first))
             else {
                 return stop(
@@ -400,7 +419,7 @@ impl JsonScanner {
                 }
                 (StringState::Outside, _) => depth = depth.saturating_sub(1),
             }
-            rest = behind;
+            rest = after;
             if depth == 0 && text == StringState::Outside {
                 return stop(rest, ScannerState::ValueDone, false);
             }
@@ -408,11 +427,14 @@ impl JsonScanner {
     }
 }
 
-/// The bytes of a value that were recognised, and what comes behind them.
+/// The part of a value that was found in a chunk.
 struct ValueScan<'a> {
+    /// The bytes of the value.
     piece: &'a [u8],
+    /// The state after these bytes.
     state: ScannerState,
-    too_deep: bool,
+    /// True if the byte after `piece` would exceed [`Limits::max_depth`].
+    is_too_deep: bool,
 }
 
 fn scan_scalar(bytes: &[u8]) -> ValueScan<'_> {
@@ -424,14 +446,14 @@ fn scan_scalar(bytes: &[u8]) -> ValueScan<'_> {
         state: end.map_or(ScannerState::Value(ValueShape::Scalar), |_| {
             ScannerState::ValueDone
         }),
-        too_deep: false,
+        is_too_deep: false,
     }
 }
 
-/// The first `room` bytes, or all where there are fewer.
-fn up_to(bytes: &[u8], room: u64) -> &[u8] {
-    usize::try_from(room)
+/// The first `max_bytes` bytes, or all bytes if there are fewer.
+fn up_to(bytes: &[u8], max_bytes: u64) -> &[u8] {
+    usize::try_from(max_bytes)
         .ok()
-        .and_then(|room| bytes.get(..room))
+        .and_then(|len| bytes.get(..len))
         .unwrap_or(bytes)
 }

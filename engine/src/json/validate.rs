@@ -1,7 +1,8 @@
-//! The judgement of values: whether a value's text is JSON.
+//! Checking that the text of a value is valid JSON.
 //!
-//! `serde_json` judges the grammar, after a UTF-8 check (it does not make one while
-//! it skips a value); the depth was enforced by the splitter.
+//! The text is first checked for valid UTF-8, because `serde_json` does not check that when
+//! it skips a value. `serde_json` then checks the grammar. The nesting depth was already
+//! checked by the scanner.
 
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
@@ -9,69 +10,75 @@ use serde_json::error::Category;
 use crate::json::scanner::{JsonScanner, ScanEvent, position_after};
 use crate::model::limits::{Limits, Position, Usage, Violation};
 
-/// Checks that `text` is one JSON value; it began at `start`.
-pub(crate) fn value(text: &[u8], start: Position) -> Result<(), Violation> {
+/// Checks that `text` is one complete JSON value. `start` is the position of its first byte.
+pub(crate) fn check_value(text: &[u8], start: Position) -> Result<(), Violation> {
     match std::str::from_utf8(text) {
-        Ok(valid) => grammar(valid).map_err(|error| at(&error, valid, start)),
+        Ok(valid) => parse(valid).map_err(|error| violation(&error, valid, start)),
         Err(error) => {
-            prefix(valid_part(text, &error), start)?;
+            check_prefix(valid_part(text, &error), start)?;
             Err(invalid_utf8(text, &error, start))
         }
     }
 }
 
-/// Checks that `text` is how a JSON value can begin: a violation that was met
-/// behind it counts only where nothing is wrong before it.
-pub(crate) fn prefix(text: &[u8], start: Position) -> Result<(), Violation> {
+/// Checks that `text` is the beginning of a JSON value. `start` is the position of its first
+/// byte.
+///
+/// If the scanner finds a violation after an incomplete value, this check finds out whether
+/// the value itself contains an earlier violation.
+pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation> {
     let error = match std::str::from_utf8(text) {
-        Ok(valid) => return continuable(valid, start),
+        Ok(valid) => return check_prefix_text(valid, start),
         Err(error) => error,
     };
     let valid = std::str::from_utf8(valid_part(text, &error)).unwrap_or_default();
-    continuable(valid, start)?;
+    check_prefix_text(valid, start)?;
     if error.error_len().is_some() {
         return Err(invalid_utf8(text, &error, start));
     }
-    // A character that the cut went through can be any but those of ASCII.
-    continuable(&format!("{valid}\u{fffd}"), start)
+    // The text ends with an incomplete character. It can only become a non-ASCII character, so
+    // U+FFFD stands for it.
+    check_prefix_text(&format!("{valid}\u{fffd}"), start)
 }
 
+/// The bytes before the first invalid UTF-8.
 fn valid_part<'a>(text: &'a [u8], error: &std::str::Utf8Error) -> &'a [u8] {
     text.get(..error.valid_up_to()).unwrap_or_default()
 }
 
-fn grammar(text: &str) -> Result<(), serde_json::Error> {
+fn parse(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<IgnoredAny>(text).map(drop)
 }
 
-fn continuable(text: &str, start: Position) -> Result<(), Violation> {
-    if is_continuable(text) {
+fn check_prefix_text(text: &str, start: Position) -> Result<(), Violation> {
+    if is_value_prefix(text) {
         return Ok(());
     }
-    match grammar(text) {
+    match parse(text) {
         Ok(()) => Ok(()),
-        Err(error) => Err(at(&error, text, start)),
+        Err(error) => Err(violation(&error, text, start)),
     }
 }
 
-/// Whether a value can begin like this.
-fn is_continuable(text: &str) -> bool {
-    // serde_json reads the digits of an escape once there are four of them.
-    if ends_in_wrong_escape(text) {
+/// Returns true if some JSON value begins with `text`.
+fn is_value_prefix(text: &str) -> bool {
+    // serde_json checks the digits of an escape only if all four are present.
+    if ends_in_invalid_escape(text) {
         return false;
     }
-    // serde_json reports a number cut after its sign, point or exponent as invalid:
-    // a digit more tells whether it could still have become one.
-    !is_wrong(text) || !is_wrong(&format!("{text}0"))
+    // serde_json reports a number that ends after its sign, point or exponent as invalid,
+    // although more digits can follow. With a digit appended, such a number is valid.
+    !is_invalid(text) || !is_invalid(&format!("{text}0"))
 }
 
-/// Whether the text ends with the beginning of a `\uXXXX` in which something is no digit.
-fn ends_in_wrong_escape(text: &str) -> bool {
-    /// The longest such beginning. What is longer, serde_json has read.
+/// Returns true if the text ends with an incomplete `\uXXXX` that contains a byte other than
+/// a hexadecimal digit.
+fn ends_in_invalid_escape(text: &str) -> bool {
+    /// Length of the longest incomplete escape, `\uXXX`. serde_json has checked longer ones.
     const UNREAD_BYTES: usize = 5;
     let text = text.as_bytes();
     let mut unread = text.len().saturating_sub(UNREAD_BYTES)..text.len();
-    // The first one: what looks like another behind it stands where digits belong.
+    // The first match is the escape. A later match is among the bytes that must be digits.
     let digits = unread.find_map(|at| {
         let (before, escape) = text.split_at_checked(at)?;
         let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\');
@@ -81,8 +88,9 @@ fn ends_in_wrong_escape(text: &str) -> bool {
     digits.is_some_and(|digits| !digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-fn is_wrong(text: &str) -> bool {
-    grammar(text).is_err_and(|error| error.classify() != Category::Eof)
+/// Returns true if serde_json reports an error other than an unexpected end of the text.
+fn is_invalid(text: &str) -> bool {
+    parse(text).is_err_and(|error| error.classify() != Category::Eof)
 }
 
 fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Violation {
@@ -92,97 +100,102 @@ fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Vi
     }
 }
 
-fn at(error: &serde_json::Error, text: &str, start: Position) -> Violation {
-    // What serde_json waits for digits of, it calls unfinished.
-    let message = if ends_in_wrong_escape(text) {
+/// Converts an error of serde_json. `start` is the position of the first byte of `text`.
+fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violation {
+    // serde_json does not check the digits of an incomplete escape. It only reports that the
+    // text ends.
+    let message = if ends_in_invalid_escape(text) {
         "invalid escape".to_owned()
     } else {
         error.to_string()
     };
-    // serde_json keeps the bare reason to itself; the position that its message ends
-    // with is the one inside the value, and of no use to who sent the body.
+    // The message of serde_json ends with the position inside the value. It is removed,
+    // because clients need the position inside the body.
     let what = message
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(what, _)| what);
     Violation::Json {
-        at: position_after(start, text.as_bytes(), first_wrong(error, text)),
+        at: position_after(start, text.as_bytes(), first_invalid_offset(error, text)),
         what: what.to_owned(),
     }
 }
 
-/// The offset of the first character after which no value can come any more; the end,
-/// where one still could.
+/// The offset of the first invalid character: with it, `text` is no longer the beginning of
+/// a JSON value. If there is none, the offset is the length of `text`.
 ///
-/// `serde_json` tells the place to some characters, before or behind, depending on what
-/// is wrong there: of an escape, the last one of its digits.
-fn first_wrong(error: &serde_json::Error, text: &str) -> usize {
+/// The position that `serde_json` reports can be a few characters before or after the invalid
+/// character, depending on the error. For an invalid escape, `serde_json` reports the position of
+/// the last digit.
+fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
     let line_start: usize = text
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
         .map(str::len)
         .sum();
     let near = (line_start + error.column()).saturating_sub(4);
-    let mut wrong = text
+    let mut invalid = text
         .char_indices()
         .skip_while(|(offset, character)| offset + character.len_utf8() <= near)
         .take(6)
         .filter(|(offset, character)| {
             let end = offset + character.len_utf8();
             text.get(..end)
-                .is_some_and(|prefix| !is_continuable(prefix))
+                .is_some_and(|prefix| !is_value_prefix(prefix))
         });
-    wrong.next().map_or(text.len(), |(offset, _)| offset)
+    invalid.next().map_or(text.len(), |(offset, _)| offset)
 }
 
-/// Checks a document without a store: the very judgement of a put.
+/// Checks a document exactly as a put does, but without a store.
 ///
-/// Returns what the document would take once stored. Takes no memory beyond one
-/// key, whatever the size of `body`.
+/// Returns the size that the document would have in a store. Does not access the disk.
+/// Allocates memory for the keys, and for a copy of a value if that value is invalid.
 ///
 /// # Errors
-/// The first violation in the order of the bytes. The streaming way in, a
-/// [`crate::Writer`], reports the same one however the body is cut.
+/// The first [`Violation`] in the order of the bytes. A [`crate::Writer`] reports the same
+/// violation, no matter how the body is divided into chunks.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};
 /// let usage = check(br#"{"theme": "dark"}"#, &Limits::default()).unwrap();
+/// // The space after the colon is not stored.
 /// assert_eq!((usage.keys, usage.bytes), (1, 16));
 /// assert!(matches!(check(b"[]", &Limits::default()), Err(Violation::NotAnObject { .. })));
 /// ```
 pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
-    let mut splitter = JsonScanner::new(limits.clone());
+    let mut scanner = JsonScanner::new(limits.clone());
     let mut rest = body;
-    // Every value is one slice of the body, from here to where the splitter stands.
-    let mut begun = 0;
+    // Offset of the current value. Its text is the slice of the body from here to the
+    // position of the scanner.
+    let mut value_at = 0;
     let mut bytes = 1;
-    let text = |begun: usize, rest: &[u8]| body.get(begun..body.len() - rest.len());
+    let text = |value_at: usize, rest: &[u8]| body.get(value_at..body.len() - rest.len());
     let violation = loop {
-        match splitter.next(&mut rest) {
+        match scanner.next(&mut rest) {
             Ok(Some(ScanEvent::Key(key))) => bytes += key.text.len() as u64 + 2,
             Ok(Some(ScanEvent::Value(piece))) => {
-                begun = body.len() - rest.len() - piece.len();
+                value_at = body.len() - rest.len() - piece.len();
                 bytes += piece.len() as u64;
             }
             Ok(Some(ScanEvent::ValueEnd)) => {
-                let text = text(begun, rest).unwrap_or_default();
-                value(text, splitter.value_start())?;
+                let text = text(value_at, rest).unwrap_or_default();
+                check_value(text, scanner.value_start())?;
             }
-            Ok(None) => break splitter.end().err(),
+            Ok(None) => break scanner.end().err(),
             Err(violation) => break Some(violation),
         }
     };
     if let Some(violation) = violation {
-        if splitter.in_value() {
-            prefix(
-                text(begun, rest).unwrap_or_default(),
-                splitter.value_start(),
+        if scanner.is_in_value() {
+            check_prefix(
+                text(value_at, rest).unwrap_or_default(),
+                scanner.value_start(),
             )?;
         }
         return Err(violation);
     }
-    let keys = u32::try_from(splitter.keys()).unwrap_or(u32::MAX);
-    // Each member was counted with its colon and the comma or closing brace behind it;
-    // the closing brace of an empty object was not.
+    let keys = u32::try_from(scanner.keys()).unwrap_or(u32::MAX);
+    // `bytes` includes the opening brace. For each member, it includes the colon, and the
+    // comma or closing brace after the value. The closing brace of an empty object is added here.
     Ok(Usage {
         keys,
         bytes: bytes + u64::from(keys == 0),
