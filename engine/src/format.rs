@@ -1,10 +1,12 @@
-//! The format layer: how bytes are laid out in the files of log and blobs.
+//! The format layer: the layout of the bytes in segments, summary files, blobs and the
+//! manifest.
 //!
-//! It owns encoding and decoding of file headers, frames, summaries and the manifest, in
-//! each version of the format. docs/format.md describes the same layouts for readers.
+//! It owns encoding and decoding of file headers, frames, summary files and the manifest, in
+//! each version of the format. docs/format.md describes the same layouts.
 //!
-//! **Architecture Invariant:** bytes only, no I/O. Decoding never trusts a length or an
-//! offset: what does not fit is an error, never a panic or a large allocation.
+//! **Architecture Invariant:** this layer handles bytes and does no I/O. Decoding never
+//! trusts a length or an offset. Invalid input leads to an error, never to a panic or a
+//! large allocation.
 
 pub(crate) mod checksums;
 pub(crate) mod codec;

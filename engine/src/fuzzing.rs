@@ -31,7 +31,7 @@ pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
 /// [`Error::Corrupt`](crate::Error::Corrupt) or
 /// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the head is not valid.
 pub fn frame(bytes: &[u8]) -> Result<Vec<u8>> {
-    v2::again(bytes).map_err(|no| no.at(Path::new("segment"), 0))
+    v2::reencode(bytes).map_err(|error| error.into_error(Path::new("segment"), 0))
 }
 
 /// Decodes and re-encodes the head of a version 1 frame.
@@ -40,7 +40,7 @@ pub fn frame(bytes: &[u8]) -> Result<Vec<u8>> {
 /// [`Error::Corrupt`](crate::Error::Corrupt) or
 /// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the head is not valid.
 pub fn frame_header_1(bytes: &[u8]) -> Result<Vec<u8>> {
-    v1::head_again(bytes).map_err(|no| no.at(Path::new("segment"), 0))
+    v1::reencode_header(bytes).map_err(|error| error.into_error(Path::new("segment"), 0))
 }
 
 /// Decodes and re-encodes the metadata of a version 1 frame. Its checksum is not verified.
@@ -48,7 +48,7 @@ pub fn frame_header_1(bytes: &[u8]) -> Result<Vec<u8>> {
 /// # Errors
 /// A description of the first defect.
 pub fn frame_metadata_1(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
-    v1::meta_again(bytes)
+    v1::reencode_metadata(bytes)
 }
 
 /// Decodes and re-encodes the manifest in `dir`; `None` if there is no manifest.
@@ -78,7 +78,7 @@ pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> 
 /// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the header is not valid.
 pub fn segment_header(bytes: &[u8], id: u32, store: u64) -> Result<Vec<u8>> {
     let path = Path::new("segment");
-    let version = file_header::check_header(path, bytes, file_header::KIND, id, store)?;
-    let magic = file_header::KIND.magic;
+    let version = file_header::check_header(path, bytes, file_header::SEGMENT, id, store)?;
+    let magic = file_header::SEGMENT.magic;
     Ok(file_header::encode_header_of(magic, version, id, store))
 }

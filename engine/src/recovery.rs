@@ -190,7 +190,7 @@ impl LogDirectory {
         // the next open would find that segment unlisted, and reject it as newer than the
         // manifest.
         if scan.last_revision >= manifest.reserved_revision {
-            return Err(self.outdated_manifest(&file_header::path(&self.dir, record.id)));
+            return Err(self.outdated_manifest(&file_header::segment_path(&self.dir, record.id)));
         }
         Ok(Some((*record, scan)))
     }
@@ -237,7 +237,7 @@ impl LogDirectory {
             .any(|item| matches!(item.found, ScanFound::Frame(_)));
         let has_active = manifest.segments.iter().any(|r| r.sealed.is_none());
         let is_present = |record: &SegmentRecord| {
-            let path = file_header::path(&self.dir, record.id);
+            let path = file_header::segment_path(&self.dir, record.id);
             files.iter().any(|(_, file)| *file == path)
         };
         Ok(scan.last_revision >= manifest.reserved_revision
@@ -332,7 +332,7 @@ impl LogDirectory {
     /// frames before the watermark. The copied tail is no longer part of the store, so errors
     /// are ignored: they only cost disk space.
     fn free_copied_tail(&self, id: SegmentId, watermark: u64, has_frames: bool) {
-        let path = file_header::path(&self.dir, id);
+        let path = file_header::segment_path(&self.dir, id);
         if has_frames {
             if let Ok(file) = self.fs.open_for_write(&path) {
                 let _ = file.set_len(watermark);

@@ -27,7 +27,7 @@ pub(super) fn retire(
         table, accounting, ..
     } = core;
     if has_other_frames(table, accounting, segment, deletes) {
-        let path = file_header::path(&core.directory.dir, segment);
+        let path = file_header::segment_path(&core.directory.dir, segment);
         let what = "its summary does not name every current frame";
         return Err(LogFailure::Refused(Error::corrupt(&path, 0, what)));
     }

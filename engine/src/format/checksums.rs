@@ -1,17 +1,21 @@
-//! The checksums of a value that lies in a blob.
+//! The checksums of an extent.
 
 use crate::format::frame::meta::EXTENT_CHUNK_BYTES;
 
-/// Checksums a value's bytes as they pass: one CRC-32 for each
+/// Computes the checksums of an extent incrementally: one CRC-32 for each
 /// [`EXTENT_CHUNK_BYTES`].
 #[derive(Default)]
 pub(crate) struct ChunkChecksums {
+    /// The checksum of the current chunk so far.
     hasher: crc32fast::Hasher,
+    /// Number of bytes of the current chunk so far.
     hashed: usize,
+    /// The checksums of the complete chunks.
     done: Vec<u32>,
 }
 
 impl ChunkChecksums {
+    /// The checksums of an extent that begins with `bytes`. More bytes can follow.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut checksums = Self::default();
         checksums.update(bytes);
@@ -36,6 +40,7 @@ impl ChunkChecksums {
         self.hashed = 0;
     }
 
+    /// The checksums of all chunks. The last chunk may be shorter.
     pub(crate) fn finish(mut self) -> Vec<u32> {
         if self.hashed > 0 {
             self.close_chunk();

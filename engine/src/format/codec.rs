@@ -1,23 +1,22 @@
-//! The codec of what is stored as structures rather than as bytes: the metadata of
-//! a frame and the manifest. The only module that names bincode, and it does no I/O.
+//! The codec for stored structures: the metadata of frames and the body of the manifest.
 //!
-//! bincode 1.3 is complete and unmaintained. Every stored structure stands behind a
-//! codec id, so that another codec can take over without a change of the format
-//! around it.
+//! This is the only module that uses bincode. bincode 1.3 is feature-complete and
+//! no longer maintained. Each stored structure has a codec id in front of it, so that another codec
+//! can be introduced without changing the surrounding layout.
 
 use bincode::Options;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The id of this codec: bincode 1.3, fixed-width integers, little endian.
+/// The id of this codec: bincode 1.3 with fixed-width, little-endian integers.
 pub(crate) const CODEC: u8 = 1;
 
-/// Bytes of one encoded structure, at most; a damaged length must not become an
-/// allocation. The metadata of 100 GiB of extents, or a manifest of 400,000
-/// segments, fits.
+/// Maximum length of an encoded structure in bytes. It ensures that a damaged length does not
+/// cause a large allocation. The metadata of 100 GiB of extents fits, and so does a manifest
+/// with 400,000 segments.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The structure cannot be encoded or decoded.
+/// A structure could not be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct CodecError(#[from] bincode::Error);
@@ -43,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trailing_bytes_and_absurd_lengths_are_refused() {
+    fn trailing_bytes_and_huge_lengths_are_rejected() {
         let mut bytes = encode(&("ab".to_owned(), 7u32)).unwrap();
         assert_eq!(
             decode::<(String, u32)>(&bytes).unwrap(),

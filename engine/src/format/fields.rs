@@ -1,8 +1,11 @@
-//! Fields of the hand-written layouts, bounds checked: fixed-width ones, little endian,
-//! and varints (LEB128). A layout is read from the disk, so nothing about its length is
-//! believed; and each number has one spelling, so that nothing in a file is ignored.
+//! Reading and writing the fields of hand-written layouts: little-endian fixed-width
+//! integers, varints (unsigned LEB128) and short texts.
+//!
+//! Each read is bounds-checked, because the bytes come from the disk. Each number has exactly
+//! one valid encoding, so that decoding and encoding a file again yields the same bytes.
 
-/// Takes fields off the front of a slice; `None` once it is used up.
+/// Reads fields from the front of a slice. A read returns `None` if the slice is too short or
+/// if the field is not valid.
 pub(crate) struct FieldReader<'a>(&'a [u8]);
 
 impl<'a> FieldReader<'a> {
@@ -10,6 +13,7 @@ impl<'a> FieldReader<'a> {
         Self(bytes)
     }
 
+    /// The next `len` bytes.
     pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
@@ -38,8 +42,9 @@ impl<'a> FieldReader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// Seven bits in each byte, the lowest first; the high bit says that more follow.
-    /// One that is longer than it must be, or than 64 bits, is none.
+    /// A varint: seven bits in each byte, the lowest bits first. The high bit of a byte is set
+    /// if another byte follows. Returns `None` if the encoding is longer than necessary, or if
+    /// the number needs more than 64 bits.
     pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {
@@ -57,18 +62,18 @@ impl<'a> FieldReader<'a> {
         None
     }
 
-    /// A varint of 32 bits.
+    /// A varint. Returns `None` if the number needs more than 32 bits.
     pub(crate) fn varint_u32(&mut self) -> Option<u32> {
         self.varint()?.try_into().ok()
     }
 
-    /// One length byte, and so many bytes of UTF-8.
+    /// A text: one byte for its length, and UTF-8 of that length.
     pub(crate) fn short_text(&mut self) -> Option<&'a str> {
         let len = self.u8()?;
         std::str::from_utf8(self.take(len.into())?).ok()
     }
 
-    /// What is left.
+    /// The bytes that have not been read yet.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.0
     }
@@ -78,14 +83,17 @@ impl<'a> FieldReader<'a> {
     }
 }
 
-/// Bytes of a varint, at most.
+/// Maximum length of a varint in bytes.
 pub(crate) const MAX_VARINT_BYTES: usize = 10;
 
-/// Writes what [`FieldReader::varint`] reads.
+/// Appends a varint, which [`FieldReader::varint`] reads.
 pub(crate) fn push_varint(to: &mut Vec<u8>, value: u64) {
     let mut left = value;
     loop {
-        #[allow(clippy::cast_possible_truncation, reason = "the lowest seven bits")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "masked to the lowest seven bits"
+        )]
         let bits = (left & 0x7f) as u8;
         left >>= 7;
         if left == 0 {
@@ -96,7 +104,7 @@ pub(crate) fn push_varint(to: &mut Vec<u8>, value: u64) {
     }
 }
 
-/// Writes what [`FieldReader::short_text`] reads. Names have no more than 255 bytes.
+/// Appends a text of at most 255 bytes, which [`FieldReader::short_text`] reads.
 pub(crate) fn push_short_text(to: &mut Vec<u8>, text: &str) {
     to.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
     to.extend_from_slice(text.as_bytes());
@@ -107,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_varint_comes_back_and_takes_as_few_bytes_as_it_can() {
+    fn varint_round_trips_in_the_fewest_bytes() {
         for (value, bytes) in [
             (0, 1),
             (127, 1),
@@ -135,12 +143,12 @@ mod tests {
     }
 
     #[test]
-    fn a_varint_has_one_spelling() {
+    fn varint_with_a_second_encoding_is_rejected() {
         let eleven_bytes = [[0x80; 10].as_slice(), &[1]].concat();
         for wrong in [
             &[0x80, 0][..],
             &[0xff, 0x80, 0],
-            // The tenth byte has room for one bit.
+            // A number has 64 bits, and nine bytes contain 63 of them.
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],
             &eleven_bytes,

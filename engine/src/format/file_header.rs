@@ -1,13 +1,13 @@
-//! A segment: the header that a file of frames begins with, and its name.
+//! The header of segments, summary files and blobs, and the name of segment files.
 //!
 //! ```text
-//!  0  8B   magic "PREFDSEG"
-//!  8  u16  format version, 1 or 2
+//!  0  8B   magic: "PREFDSEG", "PREFDSUM" or "PREFDBLB"
+//!  8  u16  format version
 //! 10  u16  zero
-//! 12  u32  segment id, the number in its file name
+//! 12  u32  the id in the file name; for a blob, the low 32 bits of its id
 //! 16  u64  store id
-//! 24  u32  CRC-32 of the 24 bytes before it
-//! 28  frames of that version, without gaps
+//! 24  u32  CRC-32 of bytes 0..24
+//! 28  the content of the file
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use crate::format::fields::FieldReader;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 
-/// Segments; those written are of version 2.
-pub(crate) const KIND: FileKind = FileKind {
+/// The file kind of segments.
+pub(crate) const SEGMENT: FileKind = FileKind {
     magic: *b"PREFDSEG",
     written: FormatVersion::V2,
 };
-/// Bytes before the first frame.
+/// Length of the file header in bytes. The first frame of a segment begins here.
 pub(crate) const HEADER_BYTES: u64 = 28;
 const HEADER_CRC_AT: usize = 24;
 
-/// A version of the format. What was written in an older one is read for ever.
+/// A version of the format. All versions can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FormatVersion {
     V1,
@@ -33,7 +33,7 @@ pub(crate) enum FormatVersion {
 }
 
 impl FormatVersion {
-    /// As it stands in file headers.
+    /// The version number in file headers.
     pub(crate) fn number(self) -> u16 {
         match self {
             Self::V1 => 1,
@@ -50,27 +50,29 @@ impl FormatVersion {
     }
 }
 
-/// A kind of file that begins with this header.
+/// A kind of file that begins with a file header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileKind {
     pub(crate) magic: [u8; 8],
-    /// The version in which it is written, and the newest that is read.
+    /// The version in which new files are written. It is also the newest version that can be
+    /// read.
     pub(crate) written: FormatVersion,
 }
 
-/// Ties the files of one store together, so that a file of another is noticed.
+/// The id of a store. All its files contain it, so that a file of another store is noticed.
 pub(crate) type StoreId = u64;
 
-pub(crate) fn path(dir: &Path, id: SegmentId) -> PathBuf {
+/// The path of a segment in the log directory `dir`.
+pub(crate) fn segment_path(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(format!("{id}.seg"))
 }
 
-/// The header of every file with one: who it is and to which store it belongs.
+/// The header of a new file, in the version that is written.
 pub(crate) fn encode_header(kind: FileKind, id: u32, store: StoreId) -> Vec<u8> {
     encode_header_of(kind.magic, kind.written, id, store)
 }
 
-/// The same of a version that need not be the one that is written.
+/// The header of a file in any version.
 pub(crate) fn encode_header_of(
     magic: [u8; 8],
     version: FormatVersion,
@@ -88,8 +90,12 @@ pub(crate) fn encode_header_of(
     bytes
 }
 
-/// Checks that `bytes` begins with the header that `encode_header` makes, or made in an
-/// older version; which one.
+/// Checks that `bytes` begins with a valid header of this file, and returns its version. Older
+/// versions are valid, too.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the header is damaged or belongs to another file;
+/// [`Error::UnsupportedFormat`] if its version is not known.
 pub(crate) fn check_header(
     path: &Path,
     bytes: &[u8],
@@ -112,7 +118,7 @@ pub(crate) fn check_header(
     }
     let mut fields = FieldReader::new(found);
     if fields.array() != Some(kind.magic) {
-        return Err(Error::corrupt(path, 0, "the file is of another kind"));
+        return Err(Error::corrupt(path, 0, "the file header has another magic"));
     }
     let number = fields.u16().unwrap_or_default();
     let version = FormatVersion::from_number(number)
@@ -126,7 +132,7 @@ pub(crate) fn check_header(
         return Err(Error::corrupt(
             path,
             0,
-            "the file belongs to another place or store",
+            "the file header belongs to another file or store",
         ));
     }
     Ok(version)

@@ -1,27 +1,29 @@
-//! Where a frame lies.
+//! The location of a frame.
 
 use crate::format::frame::header::EntryKind;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::ids::{Offset, SegmentId};
 
-/// The place of a frame in the log, and what must be known to read it.
+/// The location of a frame in the log, and the fields that a reader compares with the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameLocation {
     pub(crate) revision: u64,
     pub(crate) segment: SegmentId,
     pub(crate) offset: Offset,
+    /// Length of the frame in bytes.
     pub(crate) bytes: u32,
-    /// Never [`EntryKind::Lost`], because a lost frame has no namespace.
+    /// Never [`EntryKind::Lost`], because the namespace of a lost frame is unknown.
     pub(crate) kind: EntryKind,
 }
 
 impl FrameLocation {
-    /// Width of a length in bits: what a slot of the table has room for.
+    /// Number of bits that a slot of the table has for the length of a frame.
     pub(crate) const LENGTH_BITS: u32 = 29;
-    /// The longest possible frame. No frame comes near it, but a damaged range of a segment
-    /// can be longer.
+    /// The highest length that a location can store, in bytes. All frames are much shorter. Only
+    /// a damaged range of a segment can be longer; its length is stored as this value.
     pub(crate) const MAX_BYTES: u32 = (1 << Self::LENGTH_BITS) - 1;
 
+    /// The location of the frame that `entry` of the summary of `segment` describes.
     pub(crate) fn at(segment: SegmentId, entry: &SummaryEntry) -> Self {
         Self {
             revision: entry.revision,

@@ -1,17 +1,16 @@
-//! The manifest: the list of the log's segments, so that a missing one is noticed,
-//! and what must outlive every one of them.
+//! The manifest: the list of the segments of the log, so that a missing segment is noticed,
+//! and the data that must survive the removal of every segment.
 //!
 //! ```text
 //!  0  8B   magic "PREFDMAN"
 //!  8  u16  format version, 1
 //! 10  u8   codec of the body
 //! 11  u8   zero
-//! 12  u32  bytes of the body
+//! 12  u32  length of the body
 //! 16  u32  CRC-32 of the body
-//! 20  u32  CRC-32 of the 20 bytes before it
+//! 20  u32  CRC-32 of bytes 0..20
 //! 24  body
 //! ```
-//!
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,45 +24,51 @@ use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
-/// The version in which it is written, whatever that of the files that it lists.
+/// The version of the manifest. It is independent of the version of the listed segments.
 const VERSION: FormatVersion = FormatVersion::V1;
-/// Bytes before the body.
+/// Length of the header in bytes. The body follows it.
 pub(crate) const HEADER_BYTES: usize = 24;
 const HEADER_CRC_AT: usize = 20;
-/// No writer comes that far: a million revisions a second take 292,000 years.
+/// The highest reserved revision that is accepted, 2⁶³ − 1. At a million revisions per second,
+/// reaching it takes 292,000 years.
 const MAX_REVISION: u64 = u64::MAX / 2;
 
+/// The body of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// The secret key of the namespace hash; drawn once, when the store is made.
+    /// The secret key of the namespace hash. It is randomly generated when the store is created,
+    /// and never changes.
     pub(crate) hash_key: [u8; 16],
     pub(crate) store: StoreId,
-    /// The id of the next segment; ids are never used again.
+    /// The id of the next segment. No id is used twice.
     pub(crate) next_segment: SegmentId,
-    /// Every revision below this one may have been used, on the disk or not: after
-    /// a crash the sequence goes on from here.
+    /// Every revision below this one may have been used, even if no frame has it. After a crash,
+    /// the sequence of revisions continues with this one.
     pub(crate) reserved_revision: u64,
-    /// In the order of their ids.
+    /// The segments, ordered by id.
     pub(crate) segments: Vec<SegmentRecord>,
 }
 
+/// The record of a segment in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRecord {
     pub(crate) id: SegmentId,
-    /// `None` for the one segment that is being written.
+    /// `None` for the active segment.
     pub(crate) sealed: Option<SealedSegment>,
 }
 
+/// The properties of a segment that are fixed once it is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SealedSegment {
-    /// Bytes of the segment; what the file holds behind them is not a part of it.
+    /// Length of the segment in bytes. Bytes of the file after this length are not part of the
+    /// segment.
     pub(crate) bytes: u64,
-    /// The highest revision in it.
+    /// The highest revision in the segment.
     pub(crate) last_revision: u64,
 }
 
 impl Manifest {
-    /// A store that holds nothing yet.
+    /// The manifest of a new store without segments.
     pub(crate) fn new(hash_key: [u8; 16], store: StoreId) -> Self {
         Self {
             hash_key,
@@ -74,24 +79,28 @@ impl Manifest {
         }
     }
 
-    /// Its file.
+    /// The path of the manifest in the log directory `dir`.
     pub(crate) fn path(dir: &Path) -> PathBuf {
         dir.join("manifest")
     }
 
-    /// The id of a segment that is begun now.
+    /// Assigns the id of a new segment.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where none is left: no writer comes that far.
+    /// [`Error::Corrupt`] if all ids are used. A store never gets that far, so the manifest must
+    /// be damaged.
     pub(crate) fn take_segment_id(&mut self, dir: &Path) -> Result<SegmentId> {
         let id = self.next_segment;
         self.next_segment = id
             .next()
-            .ok_or_else(|| Error::corrupt(&Self::path(dir), 0, "no id is left for a segment"))?;
+            .ok_or_else(|| Error::corrupt(&Self::path(dir), 0, "all segment ids are used"))?;
         Ok(id)
     }
 
-    /// Decodes the bytes of the file at `path`.
+    /// Decodes the content of the manifest file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]; [`Error::UnsupportedFormat`].
     pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
         let corrupt = |offset, what: &str| Error::corrupt(path, offset, what);
         let (header, body) = bytes
@@ -126,13 +135,13 @@ impl Manifest {
         (codec == Some(codec::CODEC) && zero == Some(0))
             .then(|| codec::decode(body).ok())
             .flatten()
-            .filter(Self::is_possible)
+            .filter(Self::is_consistent)
             .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
     }
 
-    /// Whether a writer can have written it. With another one the next segment could
-    /// get an id that is taken, or revisions come to an end.
-    fn is_possible(&self) -> bool {
+    /// Returns true if the values are consistent. Otherwise the next segment could get the id of
+    /// an existing segment, or the revisions could run out.
+    fn is_consistent(&self) -> bool {
         let ids = self.segments.iter().map(|record| record.id);
         let is_last =
             |record: &SegmentRecord| self.segments.last().is_some_and(|r| r.id == record.id);
@@ -144,6 +153,10 @@ impl Manifest {
                 .all(|r| r.sealed.is_some() || is_last(r))
     }
 
+    /// Encodes the manifest. `path` is only used in errors.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the body is longer than [`codec::MAX_ENCODED_BYTES`].
     pub(crate) fn encode(&self, path: &Path) -> Result<Vec<u8>> {
         let body = codec::encode(self)
             .map_err(|error| Error::io("encode", path, io::Error::other(error)))?;

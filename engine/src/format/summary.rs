@@ -1,13 +1,15 @@
-//! A summary: what a sealed segment holds, so that opening reads some bytes for
-//! each frame and not the frames.
+//! The summary file of a sealed segment. It lists the frames of the segment, so that opening a
+//! store does not read the frames.
 //!
-//! Behind the file header (see `file_header`), magic "PREFDSUM", stand counts and checksums,
-//! entries, blob references (12 bytes each: entry u32, blob u64) and details. Of the two
-//! layouts of that, [`v2`] is the one that is written and [`v1`] one that is only read;
-//! neither has to do with the version of the segment.
+//! A summary file consists of the file header (see `file_header`), counts and checksums,
+//! entries, blob references and details. A blob reference has 12 bytes: the index of an entry
+//! (u32) and the id of a blob (u64).
 //!
-//! Entries and blob references are read when the store is opened; the details, with
-//! the names, only when the catalogue is rebuilt.
+//! There are two layouts: [`v2`] is written, and [`v1`] is only read. The version of a summary
+//! file is independent of the version of its segment.
+//!
+//! Opening a store reads the entries and the blob references. The details contain the names.
+//! They are only read to rebuild the catalogue, to erase a user and to verify the store.
 
 pub(crate) mod builder;
 pub(crate) mod entry;
@@ -26,7 +28,7 @@ use crate::format::summary::entry::{
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 
-/// The summary file of a segment, in the version that is written.
+/// Encodes the summary file of a segment, in the version that is written.
 pub(crate) fn encode(
     builder: &SummaryBuilder,
     id: SegmentId,
@@ -36,7 +38,7 @@ pub(crate) fn encode(
     v2::encode(builder, id, store, segment_bytes)
 }
 
-/// The summary file of a segment in the given version, for the fuzzers.
+/// Encodes the summary file of a segment in any version. For the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn encode_as(
     version: FormatVersion,
@@ -51,26 +53,29 @@ pub(crate) fn encode_as(
     }
 }
 
-/// The details of a builder's entries, in their order.
+/// The details that were collected in `builder`, one for each entry, in the order of the entries.
 pub(crate) fn builder_details(builder: &SummaryBuilder) -> Vec<SummaryDetail> {
     let details = v1::details(&builder.details);
-    debug_assert!(details.is_some(), "a gathered detail does not decode");
+    debug_assert!(
+        details.is_some(),
+        "a detail that the builder encoded must decode"
+    );
     details.unwrap_or_default()
 }
 
-/// Decodes the first [`ENTRIES_AT`] bytes of a summary file.
+/// Decodes the file header and the counts: the first [`ENTRIES_AT`] bytes of a summary file.
 ///
 /// # Errors
-/// [`Error::Corrupt`], [`Error::UnsupportedFormat`].
+/// [`Error::Corrupt`]; [`Error::UnsupportedFormat`].
 pub(crate) fn decode_counts(
     path: &Path,
-    head: &[u8],
+    header: &[u8],
     id: SegmentId,
     store: StoreId,
 ) -> Result<SummaryCounts> {
-    let version = file_header::check_header(path, head, KIND, id.get(), store)?;
-    let counts = head.get(COUNTS_AT..COUNTS_CRC_AT).unwrap_or_default();
-    let crc = head.get(COUNTS_CRC_AT..ENTRIES_AT).unwrap_or_default();
+    let version = file_header::check_header(path, header, KIND, id.get(), store)?;
+    let counts = header.get(COUNTS_AT..COUNTS_CRC_AT).unwrap_or_default();
+    let crc = header.get(COUNTS_CRC_AT..ENTRIES_AT).unwrap_or_default();
     let fields = FieldReader::new(counts);
     let decoded = match version {
         FormatVersion::V1 => v1::counts(fields),
@@ -79,15 +84,16 @@ pub(crate) fn decode_counts(
     let counts = decoded
         .filter(|_| crc32fast::hash(counts).to_le_bytes() == *crc)
         .ok_or_else(|| checksum_mismatch(path, COUNTS_AT, "the counts'"))?;
-    // Memory is allocated for as many entries as are counted, before they are read.
+    // The count determines the size of an allocation, so an implausible count is rejected.
     if counts.entries > counts.entries_bytes / v2::MIN_ENTRY_BYTES {
-        let what = "the summary counts more entries than it has bytes for";
+        let what = "the number of entries is too high for their length";
         return Err(Error::corrupt(path, COUNTS_AT as u64, what));
     }
     Ok(counts)
 }
 
-/// Decodes entries and blob references: the bytes from [`ENTRIES_AT`] to the details.
+/// Decodes the entries and the blob references. `opening` is the part of the file from
+/// [`ENTRIES_AT`] to the details.
 ///
 /// # Errors
 /// [`Error::Corrupt`].
@@ -100,8 +106,8 @@ pub(crate) fn decode_entries(
         .split_at_checked(counts.entries_bytes)
         .unwrap_or_default();
     let is_intact = match counts.opening_crc {
-        OpeningCrc::Separate(of_entries, of_blobs) => {
-            crc32fast::hash(entries) == of_entries && crc32fast::hash(blobs) == of_blobs
+        OpeningCrc::Separate(entries_crc, blobs_crc) => {
+            crc32fast::hash(entries) == entries_crc && crc32fast::hash(blobs) == blobs_crc
         }
         OpeningCrc::Together(crc) => crc32fast::hash(opening) == crc,
     };
@@ -114,7 +120,7 @@ pub(crate) fn decode_entries(
         FormatVersion::V2 => v2::entries(entries, counts.entries),
     };
     let (entries, blobs) = entries.zip(decode_blobs(blobs)).ok_or_else(|| {
-        let what = "an entry is not one of this version";
+        let what = "an entry cannot be decoded";
         Error::corrupt(path, ENTRIES_AT as u64, what)
     })?;
     Ok(Summary {
@@ -124,7 +130,7 @@ pub(crate) fn decode_entries(
     })
 }
 
-/// Decodes the details, one for each entry.
+/// Decodes the details, one for each entry, in the order of the entries.
 ///
 /// # Errors
 /// [`Error::Corrupt`].
@@ -141,7 +147,7 @@ pub(crate) fn decode_details(
         FormatVersion::V1 => v1::details(bytes),
         FormatVersion::V2 => v2::details(bytes, counts.entries),
     };
-    details.ok_or_else(|| Error::corrupt(path, at as u64, "a detail is not one of this version"))
+    details.ok_or_else(|| Error::corrupt(path, at as u64, "a detail cannot be decoded"))
 }
 
 fn checksum_mismatch(path: &Path, offset: usize, whose: &str) -> Error {

@@ -53,7 +53,7 @@ impl RecoveryLoader {
     ) {
         let is_damaged = |e: &&SummaryEntry| matches!(e.kind, EntryKind::Damaged | EntryKind::Lost);
         if let Some(damaged) = entries.iter().find(is_damaged) {
-            let path = file_header::path(&directory.dir, segment);
+            let path = file_header::segment_path(&directory.dir, segment);
             let damage = Damage::new(&path, damaged.offset.into(), "a frame cannot be read");
             self.damage.insert(segment, damage);
         }

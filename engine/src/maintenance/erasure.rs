@@ -232,7 +232,7 @@ fn rewrite_segments(
             Err(error) if compaction::is_segment_error(&error) => {
                 compaction::skip_segment(core, id, &error);
                 let damage = Damage::from_error(&error);
-                let path = file_header::path(&core.directory.dir, id);
+                let path = file_header::segment_path(&core.directory.dir, id);
                 let other = || Damage::new(&path, 0, error.to_string());
                 unreadable.insert(id, damage.unwrap_or_else(other));
             }
@@ -245,7 +245,7 @@ fn rewrite_segments(
 
 /// The known damage of a segment.
 fn damage_of(core: &Core, found: &UserFrames, id: SegmentId) -> Damage {
-    let path = file_header::path(&core.directory.dir, id);
+    let path = file_header::segment_path(&core.directory.dir, id);
     let known = core.damage.iter().find(|damage| damage.path == path);
     known
         .or(found.damage.get(&id))

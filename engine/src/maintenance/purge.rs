@@ -98,8 +98,8 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
             Some(SegmentRecord {
                 sealed: Some(sealed),
                 ..
-            }) if path == file_header::path(dir, id) => truncate(fs, &path, sealed.bytes)?,
-            Some(_) if path == entry::path(dir, id) => {}
+            }) if path == file_header::segment_path(dir, id) => truncate(fs, &path, sealed.bytes)?,
+            Some(_) if path == entry::summary_path(dir, id) => {}
             None if is_kept(id) => {}
             // A purge may have removed the file after it was listed.
             _ => remove_if_present(fs, &path)?,

@@ -138,8 +138,8 @@ impl Snapshot {
             files: Vec::new(),
         };
         for (id, SealedSegment { bytes, .. }) in sealed {
-            snapshot.add("log", file_header::path(log, id), bytes)?;
-            let path = summary::entry::path(log, id);
+            snapshot.add("log", file_header::segment_path(log, id), bytes)?;
+            let path = summary::entry::summary_path(log, id);
             match &unsealed {
                 Some((unsealed, summary)) if *unsealed == id => {
                     snapshot.add_from_memory(

@@ -1,4 +1,4 @@
-//! A frame that is to be written, in the layout of version 2.
+//! Frames to be written, in the layout of version 2.
 
 use bytes::Bytes;
 
@@ -9,22 +9,27 @@ use crate::format::frame::v2;
 use crate::model::ids::BlobId;
 use crate::model::names::NamespaceHash;
 
-/// A frame that lacks only what the commit gives it: revision, time, watermark.
-/// Made by the writer's own thread, so that the committer has little to do.
+/// An encoded frame without the fields that are only known at the commit: revision, time and
+/// watermark.
+///
+/// The thread of the writer encodes the frame, so that the commit leader has less to do.
 #[derive(Debug)]
 pub(crate) struct EncodedFrame {
     pub(crate) kind: FrameKind,
     pub(crate) hash: NamespaceHash,
+    /// The blobs that contain the values; empty if the document is inline.
     pub(crate) blobs: Vec<BlobId>,
-    /// The head, from the names on.
+    /// The part of the frame header from the user to the end of the header.
     tail: Vec<u8>,
-    /// Of a document that lies in blobs.
+    /// The metadata; empty if the document is inline.
     meta: Vec<u8>,
+    /// The inline body; empty if the document is in a blob.
     pub(crate) inline: Bytes,
 }
 
 impl EncodedFrame {
-    /// `None` where the lengths do not fit the format.
+    /// Returns `None` if a length exceeds the limits of the format, or if the lengths of the
+    /// members do not add up to the length of the inline body.
     pub(crate) fn new(
         kind: FrameKind,
         hash: NamespaceHash,
@@ -33,48 +38,50 @@ impl EncodedFrame {
         inline: Bytes,
     ) -> Option<Self> {
         let blobs = meta::blob_ids(members);
-        let mut draft = Self {
+        let mut frame = Self {
             kind,
             hash,
-            tail: v2::names(user, client, members.len()),
+            tail: v2::encode_names(user, client, members.len()),
             meta: Vec::new(),
             inline: Bytes::new(),
             blobs,
         };
         match kind {
             FrameKind::Delete => {}
-            FrameKind::Put if draft.blobs.is_empty() => {
-                // The length is not written: it is what the members add up to.
+            FrameKind::Put if frame.blobs.is_empty() => {
+                // The frame does not store the length of the body. A reader computes it from
+                // the lengths of the members.
                 let bytes = body_bytes(members.iter().map(Member::bytes));
                 if bytes != inline.len() as u64 || u32::try_from(bytes).is_err() {
                     return None;
                 }
-                v2::push_inline(&mut draft.tail, crc32fast::hash(&inline), members);
-                draft.inline = inline;
+                v2::push_inline(&mut frame.tail, crc32fast::hash(&inline), members);
+                frame.inline = inline;
             }
             FrameKind::Put => {
-                draft.meta = codec::encode(&members).ok()?;
-                v2::push_extents(&mut draft.tail, &draft.meta);
+                frame.meta = codec::encode(&members).ok()?;
+                v2::push_extents(&mut frame.tail, &frame.meta);
             }
         }
-        (draft.tail.len() <= v2::MAX_TAIL_BYTES).then_some(draft)
+        (frame.tail.len() <= v2::MAX_TAIL_BYTES).then_some(frame)
     }
 
     pub(crate) fn entry_kind(&self) -> EntryKind {
         EntryKind::new(self.kind, !self.blobs.is_empty())
     }
 
-    /// Appends all but the inline bytes to `to`; the length of the whole frame.
-    pub(crate) fn encode(&self, stamp: CommitInfo, to: &mut Vec<u8>) -> u64 {
+    /// Appends the frame without its inline body to `to`. Returns the length of the complete
+    /// frame, including the inline body.
+    pub(crate) fn encode(&self, commit: CommitInfo, to: &mut Vec<u8>) -> u64 {
         let has_blobs = !self.blobs.is_empty();
-        let head_bytes = v2::encode_head((self.kind, has_blobs), stamp, &self.tail, to);
+        let header_bytes = v2::encode_header((self.kind, has_blobs), commit, &self.tail, to);
         to.extend_from_slice(&self.meta);
-        (head_bytes + self.meta.len() + self.inline.len()) as u64
+        (header_bytes + self.meta.len() + self.inline.len()) as u64
     }
 
-    /// Bytes of the whole frame, at most.
+    /// Upper bound of the length of the complete frame in bytes.
     pub(crate) fn max_frame_bytes(&self) -> u64 {
-        let head = v2::MAX_STAMP_BYTES + self.tail.len();
-        (head + self.meta.len() + self.inline.len()) as u64
+        let header = v2::MAX_LEAD_BYTES + self.tail.len();
+        (header + self.meta.len() + self.inline.len()) as u64
     }
 }

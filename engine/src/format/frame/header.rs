@@ -1,28 +1,30 @@
-//! What the head of a frame says, whatever its version.
+//! The fields of a frame header that all format versions have in common.
 
 use std::path::Path;
 
 use crate::model::error::Error;
 
-/// What a frame does to its namespace.
+/// The operation that a frame records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameKind {
     Put,
     Delete,
 }
 
-/// The numbers in a frame's head.
+/// The numeric fields of a frame header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
+    /// True if the document is in a blob.
     pub(crate) has_blobs: bool,
     pub(crate) revision: u64,
+    /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
-    /// The offset in this segment up to which everything was synced when this
-    /// frame was written. Below it, what is invalid is corrupt; above, it may be
-    /// the torn end of a batch that was never acknowledged.
+    /// The offset up to which the segment was synced when this frame was written. An invalid
+    /// frame below the watermark is damage. An invalid frame above it may be a torn write of
+    /// a batch that was not acknowledged.
     pub(crate) watermark: u64,
-    pub(crate) head_bytes: u32,
+    pub(crate) header_bytes: u32,
     pub(crate) meta_bytes: u32,
     pub(crate) inline_bytes: u32,
     pub(super) meta_crc: u32,
@@ -30,31 +32,32 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Bytes of the whole frame.
+    /// Length of the complete frame in bytes.
     pub(crate) fn frame_bytes(&self) -> u64 {
-        u64::from(self.head_bytes) + u64::from(self.meta_bytes) + u64::from(self.inline_bytes)
+        u64::from(self.header_bytes) + u64::from(self.meta_bytes) + u64::from(self.inline_bytes)
     }
 
-    /// Where the metadata ends and the inline bytes begin.
+    /// Offset in the frame at which the metadata ends and the inline body begins.
     pub(crate) fn meta_end(&self) -> usize {
-        self.head_bytes as usize + self.meta_bytes as usize
+        self.header_bytes as usize + self.meta_bytes as usize
     }
 }
 
-/// Why bytes are no head.
+/// The reason why a frame header could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeadError {
-    /// They are damaged, or are none at all.
+pub(crate) enum HeaderError {
+    /// The bytes are damaged, or are not a frame header.
     Invalid(&'static str),
-    /// It is whole, and of another version than its segment.
+    /// The header is intact, but its version differs from the version of the segment.
     Version { found: u8, supported: u16 },
-    /// It is whole and of this version, and says what this version never says.
+    /// The header is intact and has the version of the segment, but a field has a value that
+    /// this version does not define.
     Unknown,
 }
 
-impl HeadError {
-    /// As an error of the file in which they stand.
-    pub(crate) fn at(self, path: &Path, offset: u64) -> Error {
+impl HeaderError {
+    /// Converts the error. `path` and `offset` are the location of the frame header.
+    pub(crate) fn into_error(self, path: &Path, offset: u64) -> Error {
         match self {
             Self::Invalid(what) => Error::corrupt(path, offset, what),
             Self::Version { found, supported } => Error::UnsupportedFormat {
@@ -65,33 +68,34 @@ impl HeadError {
             Self::Unknown => Error::corrupt(
                 path,
                 offset,
-                "the frame has a codec, kind or flag that is not known",
+                "the frame header has an unknown codec, kind or flag",
             ),
         }
     }
 }
 
-/// What the commit gives a frame.
+/// The fields of a frame that are determined at the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CommitInfo {
     pub(crate) revision: u64,
+    /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
-    /// Bytes between the watermark and the frame.
+    /// The offset of the frame minus its watermark.
     pub(crate) unsynced_bytes: u32,
 }
 
-/// What stands at a place in the log.
+/// The kind of a summary entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryKind {
-    /// A document, all of it in its frame.
+    /// A put whose document is in the frame.
     Put,
-    /// A document with extents in blob files.
+    /// A put whose document is in a blob.
     PutWithBlobs,
+    /// A delete.
     Delete,
-    /// A frame of this namespace that cannot be read: whatever is older is stale.
+    /// A damaged frame of a known namespace. All older frames of the namespace are stale.
     Damaged,
-    /// A frame of an unknown namespace that cannot be read: whatever is older may
-    /// be stale, in every namespace.
+    /// Damaged bytes of an unknown namespace. In every namespace, older frames may be stale.
     Lost,
 }
 
@@ -108,7 +112,7 @@ impl EntryKind {
         }
     }
 
-    /// Below 8, and never 0.
+    /// The number that represents the kind on disk. It has three bits and is not 0.
     pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Put => 1,

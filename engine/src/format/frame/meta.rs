@@ -1,5 +1,5 @@
-//! What a frame says of its document: whose it is, its members, and where their values
-//! lie.
+//! The description of a document in its frame: the namespace, the members, and the locations
+//! of their values.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::format::frame::header::FrameKind;
 use crate::model::ids::BlobId;
 use crate::model::limits::Usage;
 
-/// What a frame says besides the numbers in its head.
+/// The namespace and the members of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FrameMeta {
     pub(crate) user: String,
@@ -15,17 +15,17 @@ pub(crate) struct FrameMeta {
     pub(super) members: MemberLayout,
 }
 
-/// In the document's order; none in a delete.
+/// The members in the order of the document. A delete has no members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MemberLayout {
-    /// Keys and places.
-    Placed(Vec<Member>),
-    /// The lengths of the texts of each key and its value, which follow each other in the
-    /// inline bytes.
+    /// The keys, and the locations of the values.
+    Located(Vec<Member>),
+    /// The lengths of the keys and values. The keys and values themselves are in the inline
+    /// body, and their offsets follow from the lengths.
     Sized(Vec<MemberSizes>),
 }
 
-/// Bytes of a key's JSON text and of its value's.
+/// The lengths of a key's JSON text and of a value's JSON text, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemberSizes {
     pub(super) key: u32,
@@ -35,41 +35,45 @@ pub(super) struct MemberSizes {
 /// One member of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
-    /// The key's JSON text as sent, with its quotes.
+    /// The JSON text of the key as sent, including the quotes.
     pub(crate) key: String,
     pub(crate) value: ValueLocation,
 }
 
-/// Where a value's JSON text lies.
+/// The location of the JSON text of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ValueLocation {
-    /// In the inline bytes of the frame, which are then the whole body.
+    /// In the inline body of the frame. `offset` is counted from the start of the body.
     Inline { offset: u32, bytes: u32 },
-    /// In a blob file.
+    /// In a blob.
     Extent(Extent),
 }
 
-/// A run of bytes in a blob file.
+/// The bytes of one value inside a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {
     pub(crate) blob: BlobId,
+    /// Offset from the start of the blob file.
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
-    /// CRC-32 of each [`EXTENT_CHUNK_BYTES`] of the run, the last one shorter.
+    /// CRC-32 of each chunk of [`EXTENT_CHUNK_BYTES`]. The last chunk may be shorter.
     pub(crate) crcs: Vec<u32>,
 }
 
-/// Bytes of a blob that one checksum covers: what a reader must read to trust any
-/// byte of it.
+/// Number of bytes of an extent that one checksum covers. A reader must read a complete chunk
+/// to verify any byte of it.
 pub(crate) const EXTENT_CHUNK_BYTES: usize = 64 * 1024;
 
-/// Bytes of a body besides those of keys and values: the opening brace, and for each
-/// member its colon and what is behind it, a comma or the closing brace.
+/// The length of a body in bytes. `members` are the lengths of the members: each is the length
+/// of the key plus the length of the value.
+///
+/// A body also contains the opening brace and, for each member, a colon and a comma. Instead
+/// of a comma, the last member has the closing brace.
 pub(super) fn body_bytes(members: impl Iterator<Item = u64>) -> u64 {
     let (count, texts) = members.fold((0_u64, 0_u64), |(count, sum), bytes| {
         (count + 1, sum.saturating_add(bytes))
     });
-    // Without members there is the closing brace all the same.
+    // A body without members has a closing brace, too.
     texts.saturating_add(1 + count.saturating_mul(2).max(1))
 }
 
@@ -81,9 +85,9 @@ impl ValueLocation {
         }
     }
 
-    /// Whether it can be read: an extent has a checksum for each chunk. So no length is
-    /// believed that the metadata is not itself long enough for.
-    pub(super) fn is_covered(&self) -> bool {
+    /// Returns true if an extent has a checksum for each of its chunks. This check also limits
+    /// the length of an extent: the metadata must be long enough for the checksums.
+    pub(super) fn has_all_checksums(&self) -> bool {
         match self {
             Self::Inline { .. } => true,
             Self::Extent(extent) => {
@@ -113,7 +117,7 @@ impl MemberSizes {
     }
 }
 
-/// The blob files that these lie in, each once.
+/// The blobs that contain values of `members`, in ascending order and without duplicates.
 pub(crate) fn blob_ids(members: &[Member]) -> Vec<BlobId> {
     let mut blobs: Vec<BlobId> = members.iter().filter_map(Member::blob).collect();
     blobs.sort_unstable();
@@ -130,26 +134,26 @@ impl FrameMeta {
         }
     }
 
-    pub(crate) fn is_of(&self, (user, client): (&str, &str)) -> bool {
+    /// Returns true if the frame belongs to the namespace of this user and client.
+    pub(crate) fn belongs_to(&self, (user, client): (&str, &str)) -> bool {
         self.user == user && self.client == client
     }
 
-    /// The blob files that the document lies in, each once.
+    /// The blobs that contain the document, in ascending order and without duplicates.
     pub(crate) fn blobs(&self) -> Vec<BlobId> {
         match &self.members {
-            MemberLayout::Placed(members) => blob_ids(members),
+            MemberLayout::Located(members) => blob_ids(members),
             MemberLayout::Sized(_) => Vec::new(),
         }
     }
 
-    /// What the document takes as it is read: braces, keys, colons, values, commas.
-    /// Nothing, where the frame is a delete.
+    /// The size of the document as a read returns it. For a delete, all sizes are 0.
     pub(crate) fn usage(&self, kind: FrameKind) -> Usage {
         if kind == FrameKind::Delete {
             return Usage::default();
         }
         let (keys, bytes) = match &self.members {
-            MemberLayout::Placed(members) => {
+            MemberLayout::Located(members) => {
                 (members.len(), body_bytes(members.iter().map(Member::bytes)))
             }
             MemberLayout::Sized(sizes) => {
@@ -163,17 +167,20 @@ impl FrameMeta {
         }
     }
 
-    /// Whether the members are where the frame says: all of them in blobs, or all in these
-    /// inline bytes, each behind the one before, and nothing between them.
-    pub(crate) fn fits(&self, kind: FrameKind, inline: &[u8]) -> bool {
+    /// Checks the locations of the values. Either all values must be in blobs, or all values
+    /// must be in the inline body at the offsets that follow from the lengths.
+    ///
+    /// If the frame stores only the lengths of the members, this also checks the quotes,
+    /// colons, commas and braces of the inline body.
+    pub(crate) fn matches_body(&self, kind: FrameKind, inline: &[u8]) -> bool {
         if kind == FrameKind::Delete {
             return true;
         }
         match &self.members {
-            MemberLayout::Placed(members) if members.iter().any(|m| m.blob().is_some()) => {
+            MemberLayout::Located(members) if members.iter().any(|m| m.blob().is_some()) => {
                 members.iter().all(|member| member.blob().is_some())
             }
-            MemberLayout::Placed(members) => inline_end(members) == Some(inline.len() as u64),
+            MemberLayout::Located(members) => inline_end(members) == Some(inline.len() as u64),
             MemberLayout::Sized(sizes) => {
                 let mut body = BodyCursor::new(inline);
                 sizes.iter().all(|sizes| body.member(*sizes).is_some()) && body.is_at_end()
@@ -181,7 +188,8 @@ impl FrameMeta {
         }
     }
 
-    /// The members, all of them with their keys. `None` where they do not [fit](Self::fits).
+    /// The members with their keys and locations. Returns `None` if
+    /// [`Self::matches_body`] is false.
     pub(crate) fn into_members(self, kind: FrameKind, inline: &[u8]) -> Option<Vec<Member>> {
         if kind == FrameKind::Delete {
             return Some(Vec::new());
@@ -197,15 +205,16 @@ impl FrameMeta {
                     .collect(),
             );
         }
-        let is_right = self.fits(kind, inline);
+        let is_valid = self.matches_body(kind, inline);
         match self.members {
-            MemberLayout::Placed(members) if is_right => Some(members),
-            MemberLayout::Placed(_) | MemberLayout::Sized(_) => None,
+            MemberLayout::Located(members) if is_valid => Some(members),
+            MemberLayout::Located(_) | MemberLayout::Sized(_) => None,
         }
     }
 }
 
-/// Bytes of the body, if all values lie in it, where they must: each behind its key.
+/// The length of the inline body. Returns `None` if a value is in a blob, or if its offset does
+/// not follow from the lengths of the keys and values before it.
 fn inline_end(members: &[Member]) -> Option<u64> {
     let end = members.iter().try_fold(1_u64, |at, member| {
         let at = at + member.key.len() as u64 + 1;
@@ -216,11 +225,12 @@ fn inline_end(members: &[Member]) -> Option<u64> {
             ValueLocation::Inline { .. } | ValueLocation::Extent(_) => None,
         }
     })?;
-    // The comma that the last member has not stands for the closing brace.
+    // The loop counted a comma after each member. The last one is the closing brace instead. A
+    // body without members has a closing brace, too.
     Some(end + u64::from(members.is_empty()))
 }
 
-/// A member as it was found in a body.
+/// A member that was found in an inline body.
 struct LocatedMember<'a> {
     key: &'a str,
     offset: u32,
@@ -239,10 +249,12 @@ impl LocatedMember<'_> {
     }
 }
 
-/// Takes the members off a body, of which only the lengths are known.
+/// Finds the members of an inline body by their lengths.
 struct BodyCursor<'a> {
     bytes: &'a [u8],
+    /// Number of bytes that were read.
     at: usize,
+    /// True after the first call of [`Self::member`].
     is_begun: bool,
 }
 
@@ -262,6 +274,7 @@ impl<'a> BodyCursor<'a> {
         Some(taken)
     }
 
+    /// The next member. Returns `None` if the body does not match `sizes`.
     fn member(&mut self, sizes: MemberSizes) -> Option<LocatedMember<'a>> {
         let before: &[u8] = if self.is_begun { b"," } else { b"{" };
         self.is_begun = true;
@@ -282,7 +295,7 @@ impl<'a> BodyCursor<'a> {
         })
     }
 
-    /// Whether nothing but the end of a body follows.
+    /// Returns true if only the closing brace follows, or both braces of an empty body.
     fn is_at_end(&self) -> bool {
         let end: &[u8] = if self.is_begun { b"}" } else { b"{}" };
         self.bytes.get(self.at..) == Some(end)
@@ -303,10 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_by_their_lengths() {
+    fn members_of_an_inline_body_are_found_by_their_lengths() {
         let body = br#"{"a":1,"":[1,2],"\"":{}}"#;
         let meta = sized(&[(3, 1), (2, 5), (4, 2)]);
-        assert!(meta.fits(FrameKind::Put, body));
+        assert!(meta.matches_body(FrameKind::Put, body));
         let usage = meta.usage(FrameKind::Put);
         assert_eq!((usage.keys, usage.bytes), (3, body.len() as u64));
         let members = meta.into_members(FrameKind::Put, body).unwrap();
@@ -331,9 +344,9 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_a_body_does_not_have_are_refused() {
+    fn lengths_that_do_not_match_the_body_are_rejected() {
         let body: &[u8] = br#"{"a":1,"b":2}"#;
-        assert!(sized(&[(3, 1), (3, 1)]).fits(FrameKind::Put, body));
+        assert!(sized(&[(3, 1), (3, 1)]).matches_body(FrameKind::Put, body));
         for (sizes, body) in [
             (&[(3, 1)][..], body),
             (&[(3, 6)], body),
@@ -356,14 +369,15 @@ mod tests {
             (&[], b""),
         ] {
             let meta = sized(sizes);
-            assert!(!meta.fits(FrameKind::Put, body), "{sizes:?}");
+            assert!(!meta.matches_body(FrameKind::Put, body), "{sizes:?}");
             assert_eq!(meta.into_members(FrameKind::Put, body), None, "{sizes:?}");
         }
     }
 
-    /// Of one in both, the values in the frame would be looked for in nothing.
+    /// The inline body of a document with extents is empty, so an inline value would point to
+    /// bytes that do not exist.
     #[test]
-    fn a_document_lies_in_its_frame_or_in_blobs() {
+    fn document_with_inline_values_and_extents_is_rejected() {
         let extent = Member {
             key: "\"e\"".to_owned(),
             value: ValueLocation::Extent(Extent {
@@ -381,15 +395,15 @@ mod tests {
             },
         };
         let body = br#"{"i":1}"#;
-        for (members, is_right) in [
+        for (members, is_valid) in [
             (vec![inline.clone()], true),
             (vec![extent.clone()], true),
             (vec![inline.clone(), extent.clone()], false),
             (vec![extent, inline], false),
         ] {
-            let meta = FrameMeta::new("u".into(), "c".into(), MemberLayout::Placed(members));
-            assert_eq!(meta.fits(FrameKind::Put, body), is_right);
-            assert_eq!(meta.into_members(FrameKind::Put, body).is_some(), is_right);
+            let meta = FrameMeta::new("u".into(), "c".into(), MemberLayout::Located(members));
+            assert_eq!(meta.matches_body(FrameKind::Put, body), is_valid);
+            assert_eq!(meta.into_members(FrameKind::Put, body).is_some(), is_valid);
         }
     }
 }

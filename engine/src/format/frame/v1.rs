@@ -1,14 +1,14 @@
-//! The frame of version 1, which older stores hold. It is read, and not written any more.
+//! The frame layout of version 1. It is read, but no longer written.
 //!
 //! ```text
-//!  0  u32  magic "PFRM"           32  u64  modified, ms since 1970
+//!  0  u32  magic "PFRM"           32  u64  time, ms since 1970
 //!  4  u8   format version, 1      40  u64  watermark
 //!  5  u8   codec of the metadata  48  u32  metadata length
 //!  6  u8   kind                   52  u32  inline length
 //!  7  u8   flags                  56  u32  CRC-32 of the metadata
-//!  8  16B  namespace hash         60  u32  CRC-32 of the inline bytes
-//! 24  u64  revision               64  u32  CRC-32 of the 64 bytes before it
-//! 68  metadata, then inline bytes
+//!  8  16B  namespace hash         60  u32  CRC-32 of the inline body
+//! 24  u64  revision               64  u32  CRC-32 of bytes 0..64
+//! 68  metadata, then the inline body
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -16,46 +16,49 @@ use serde::{Deserialize, Serialize};
 use crate::format::codec;
 use crate::format::fields::FieldReader;
 use crate::format::file_header::FormatVersion;
-use crate::format::frame::header::{FrameHeader, FrameKind, HeadError};
+use crate::format::frame::header::{FrameHeader, FrameKind, HeaderError};
 use crate::format::frame::meta::{FrameMeta, Member, MemberLayout};
 use crate::model::names::NamespaceHash;
 
 pub(super) const MAGIC: [u8; 4] = *b"PFRM";
 const VERSION: u8 = 1;
-/// Bytes before the metadata.
-pub(super) const HEAD_BYTES: usize = 68;
-/// Bytes that the head's own checksum covers.
-const HEAD_CRC_AT: usize = 64;
+/// Length of the frame header in bytes. The metadata follows it.
+pub(super) const HEADER_BYTES: usize = 68;
+/// Offset of the header checksum, which covers all bytes before it.
+const HEADER_CRC_AT: usize = 64;
+/// Offset of the lengths of the metadata and the inline body. Their checksums follow.
+const LENGTHS_AT: usize = 48;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
-/// The document has extents in blob files.
+/// Flag: the document is in a blob.
 const FLAG_BLOBS: u8 = 1;
 
-/// The head that `bytes` begins with, and the namespace's hash in it.
-pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), HeadError> {
+/// Decodes the frame header at the start of `bytes`, and the namespace hash in it.
+pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), HeaderError> {
     let bytes = bytes
-        .get(..HEAD_BYTES)
-        .ok_or(HeadError::Invalid("the frame header is cut short"))?;
-    let (covered, crc) = bytes.split_at(HEAD_CRC_AT);
+        .get(..HEADER_BYTES)
+        .ok_or(HeaderError::Invalid("the frame header is cut short"))?;
+    let (covered, crc) = bytes.split_at(HEADER_CRC_AT);
     if crc32fast::hash(covered).to_le_bytes() != *crc {
         let what = "the frame header's checksum does not match";
-        return Err(HeadError::Invalid(what));
+        return Err(HeaderError::Invalid(what));
     }
-    // The checksum holds: what does not fit was written by somebody else.
+    // The checksum matches, so unexpected values are not damage: another version of the engine
+    // wrote them.
     let mut fields = FieldReader::new(bytes);
     if fields.array() != Some(MAGIC) {
-        return Err(HeadError::Invalid("there is no frame header"));
+        return Err(HeaderError::Invalid("the frame magic is missing"));
     }
     match fields.u8() {
-        Some(VERSION) => header(&mut fields).ok_or(HeadError::Unknown),
-        version => Err(HeadError::Version {
+        Some(VERSION) => header(&mut fields).ok_or(HeaderError::Unknown),
+        version => Err(HeaderError::Version {
             found: version.unwrap_or_default(),
             supported: FormatVersion::V1.number(),
         }),
     }
 }
 
-/// What stands behind the version.
+/// Decodes the fields after the version.
 fn header(fields: &mut FieldReader<'_>) -> Option<(FrameHeader, NamespaceHash)> {
     if fields.u8()? != codec::CODEC {
         return None;
@@ -76,7 +79,7 @@ fn header(fields: &mut FieldReader<'_>) -> Option<(FrameHeader, NamespaceHash)> 
         revision: fields.u64()?,
         modified_ms: fields.u64()?,
         watermark: fields.u64()?,
-        head_bytes: u32::try_from(HEAD_BYTES).ok()?,
+        header_bytes: u32::try_from(HEADER_BYTES).ok()?,
         meta_bytes: fields.u32()?,
         inline_bytes: fields.u32()?,
         meta_crc: fields.u32()?,
@@ -85,7 +88,7 @@ fn header(fields: &mut FieldReader<'_>) -> Option<(FrameHeader, NamespaceHash)> 
     Some((header, hash))
 }
 
-/// The metadata as the codec has it.
+/// The metadata as the codec encodes it.
 #[derive(Serialize, Deserialize)]
 struct EncodedMeta {
     user: String,
@@ -93,38 +96,47 @@ struct EncodedMeta {
     members: Vec<Member>,
 }
 
-/// The metadata in `bytes`, or what is wrong with it.
+/// Decodes the metadata. Returns an error message if it is not valid.
 pub(super) fn decode_meta(bytes: &[u8]) -> Result<FrameMeta, &'static str> {
     let meta: EncodedMeta =
         codec::decode(bytes).map_err(|_| "the frame metadata cannot be decoded")?;
-    if !meta.members.iter().all(|member| member.value.is_covered()) {
+    if !meta
+        .members
+        .iter()
+        .all(|member| member.value.has_all_checksums())
+    {
         return Err("an extent in the frame metadata does not have a checksum for each chunk");
     }
-    let members = MemberLayout::Placed(meta.members);
+    let members = MemberLayout::Located(meta.members);
     Ok(FrameMeta::new(meta.user, meta.client, members))
 }
 
-/// By the metadata, where the damage spared it with its length and checksum, and what
-/// tells that nothing but the frame's own inline bytes lies behind that.
-pub(super) fn behind_damage(
+/// Determines the namespace and the length of a frame whose header is damaged; see
+/// [`super::salvage`].
+///
+/// The namespace is in the metadata. The length and the checksum of the metadata in the header
+/// must match the metadata. The end of the inline body is certain if its checksum matches, or
+/// if its length leads to the next valid frame header or to the end of the segment.
+pub(super) fn salvage(
     bytes: &[u8],
     to_next: usize,
     key: &[u8; 16],
 ) -> Option<(NamespaceHash, usize)> {
-    let mut fields = FieldReader::new(bytes.get(48..HEAD_CRC_AT)?);
+    let mut fields = FieldReader::new(bytes.get(LENGTHS_AT..HEADER_CRC_AT)?);
     let (meta_bytes, inline_bytes) = (fields.u32()?, fields.u32()?);
     let (meta_crc, inline_crc) = (fields.u32()?, fields.u32()?);
-    let meta_end = HEAD_BYTES.saturating_add(meta_bytes as usize);
-    let section = bytes.get(HEAD_BYTES..meta_end)?;
+    let meta_end = HEADER_BYTES.saturating_add(meta_bytes as usize);
+    let section = bytes.get(HEADER_BYTES..meta_end)?;
     if crc32fast::hash(section) != meta_crc {
         return None;
     }
     let meta = decode_meta(section).ok()?;
     let by_length = meta_end.saturating_add(inline_bytes as usize);
-    let is_inline = |end: usize| bytes.get(meta_end..end).map(crc32fast::hash) == Some(inline_crc);
-    let end = if by_length == to_next || is_inline(by_length) {
+    let is_body_end =
+        |end: usize| bytes.get(meta_end..end).map(crc32fast::hash) == Some(inline_crc);
+    let end = if by_length == to_next || is_body_end(by_length) {
         by_length
-    } else if is_inline(to_next) {
+    } else if is_body_end(to_next) {
         to_next
     } else {
         return None;
@@ -132,12 +144,12 @@ pub(super) fn behind_damage(
     Some((NamespaceHash::of(key, &meta.user, &meta.client), end))
 }
 
-/// The head that was decoded, encoded again, for the fuzzers.
+/// Decodes a frame header and encodes it again. For the fuzzers.
 #[cfg(feature = "fuzzing")]
-pub(crate) fn head_again(bytes: &[u8]) -> Result<Vec<u8>, HeadError> {
+pub(crate) fn reencode_header(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
     let (header, hash) = decode(bytes)?;
-    let mut again = MAGIC.to_vec();
-    again.extend_from_slice(&[
+    let mut encoded = MAGIC.to_vec();
+    encoded.extend_from_slice(&[
         VERSION,
         codec::CODEC,
         match header.kind {
@@ -146,9 +158,9 @@ pub(crate) fn head_again(bytes: &[u8]) -> Result<Vec<u8>, HeadError> {
         },
         if header.has_blobs { FLAG_BLOBS } else { 0 },
     ]);
-    again.extend_from_slice(&hash.to_bytes());
+    encoded.extend_from_slice(&hash.to_bytes());
     for field in [header.revision, header.modified_ms, header.watermark] {
-        again.extend_from_slice(&field.to_le_bytes());
+        encoded.extend_from_slice(&field.to_le_bytes());
     }
     for field in [
         header.meta_bytes,
@@ -156,42 +168,43 @@ pub(crate) fn head_again(bytes: &[u8]) -> Result<Vec<u8>, HeadError> {
         header.meta_crc,
         header.inline_crc,
     ] {
-        again.extend_from_slice(&field.to_le_bytes());
+        encoded.extend_from_slice(&field.to_le_bytes());
     }
-    let crc = crc32fast::hash(&again);
-    again.extend_from_slice(&crc.to_le_bytes());
-    Ok(again)
+    let crc = crc32fast::hash(&encoded);
+    encoded.extend_from_slice(&crc.to_le_bytes());
+    Ok(encoded)
 }
 
-/// The same of the metadata.
+/// Decodes metadata and encodes it again. For the fuzzers.
 #[cfg(feature = "fuzzing")]
-pub(crate) fn meta_again(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn reencode_metadata(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
     let FrameMeta {
         user,
         client,
-        members: MemberLayout::Placed(members),
+        members: MemberLayout::Located(members),
     } = decode_meta(bytes)?
     else {
-        return Err("it is of another version");
+        return Err("the metadata has another version");
     };
     let encoded = EncodedMeta {
         user,
         client,
         members,
     };
-    codec::encode(&encoded).map_err(|_| "it cannot be encoded")
+    codec::encode(&encoded).map_err(|_| "the metadata cannot be encoded")
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 
-    /// Found by the fuzzer of segment replay, which makes checksums right: reading
-    /// reserved the memory that such a document says it takes.
+    /// Regression test. A read allocated as much memory as an extent claimed to need, even if
+    /// the extent had too few checksums. The fuzzer of segment replay found this.
     #[test]
-    fn an_extent_is_as_long_as_its_checksums_say() {
+    fn extent_without_a_checksum_for_each_chunk_is_rejected() {
         let chunk = EXTENT_CHUNK_BYTES as u64;
-        for (bytes, checksums, is_right) in [
+        for (bytes, checksums, is_valid) in [
             (0, 0, true),
             (1, 1, true),
             (chunk, 1, true),
@@ -217,7 +230,7 @@ mod tests {
                 members: vec![member.clone(), member],
             });
             let decoded = decode_meta(&encoded.unwrap());
-            assert_eq!(decoded.is_ok(), is_right, "{bytes} {checksums}");
+            assert_eq!(decoded.is_ok(), is_valid, "{bytes} {checksums}");
         }
     }
 }

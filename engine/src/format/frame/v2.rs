@@ -1,35 +1,37 @@
-//! The frame of version 2, the one that is written: a head as short as it can be, since
-//! most documents are no longer than a few of them.
+//! The frame layout of version 2, which is written. The header is as short as possible,
+//! because most documents are only a few headers long.
 //!
 //! ```text
 //!  0  2B      magic 1E FF
-//!  2  u8      format version, 2
-//!  3  u8      kind: 1 put, 2 put with extents, 3 delete
-//!  4  u32     CRC-32 of the 4 bytes before it and of the rest of the head
-//!  8  varint  bytes of the head behind this
+//!  2  u8      frame version, 2
+//!  3  u8      kind: 1 put with inline body, 2 put with extents, 3 delete
+//!  4  u32     CRC-32 of bytes 0..4 and of bytes 8 to the end of the header
+//!  8  varint  length of the rest of the header
 //!     varint  revision
-//!     varint  modified, ms since 1970
-//!     u32     bytes between the watermark and this frame
+//!     varint  time of the write, in milliseconds since 1970-01-01 UTC
+//!     u32     offset of this frame minus its watermark
 //!     u8 + user, u8 + client
-//!     1: u32 CRC-32 of the inline bytes; for each member, up to the end of the head, the
-//!        lengths of the JSON texts of its key and its value, two varints
-//!     2: u8 codec of the metadata, u32 CRC-32 of it, varint bytes of it
-//!  then the metadata (2) or the inline bytes (1)
+//!     kind 1: u32 CRC-32 of the inline body; for each member, to the end of the header, two
+//!             varints: length of the key's JSON text, length of the value's JSON text
+//!     kind 2: u8 codec of the metadata, u32 CRC-32 of the metadata, varint length of the
+//!             metadata
+//!  then the inline body (kind 1) or the metadata (kind 2)
 //! ```
 //!
-//! A copy at another place has the same length: what depends on the place has a fixed one.
+//! The field that depends on the offset of the frame has a fixed width. So a copy of a frame
+//! at another offset has the same length.
 //!
-//! What follows from something else is not there: the hash of the namespace from its
-//! names, the length of the inline bytes from those of the members, their keys from the
-//! inline bytes.
+//! The header does not store what can be computed: the namespace hash follows from the names,
+//! the length of the inline body follows from the lengths of the members, and the keys are in
+//! the inline body.
 //!
-//! Neither byte of the magic is ever in JSON text: 1E is a control character, and FF is in
-//! no UTF-8.
+//! Neither byte of the magic occurs in JSON text: 1E is a control character, and FF never
+//! occurs in UTF-8.
 
 use crate::format::codec;
 use crate::format::fields::{FieldReader, MAX_VARINT_BYTES, push_short_text, push_varint};
 use crate::format::file_header::FormatVersion;
-use crate::format::frame::header::{CommitInfo, FrameHeader, FrameKind, HeadError};
+use crate::format::frame::header::{CommitInfo, FrameHeader, FrameKind, HeaderError};
 use crate::format::frame::meta::{FrameMeta, Member, MemberLayout, MemberSizes, body_bytes};
 use crate::model::names::{self, NamespaceHash};
 
@@ -40,34 +42,37 @@ const KIND_PUT_WITH_BLOBS: u8 = 2;
 const KIND_DELETE: u8 = 3;
 const CRC_AT: usize = 4;
 const LENGTH_AT: usize = 8;
-/// Bytes of a head before the names, at most: its length, revision, time, distance.
-pub(super) const MAX_STAMP_BYTES: usize = LENGTH_AT + 3 * MAX_VARINT_BYTES + 4;
-/// Bytes of a head from the names on, at most: as much as metadata may take.
-#[allow(clippy::cast_possible_truncation, reason = "it is 16 MiB")]
+/// Maximum length of the part of a header before the names, in bytes: the fixed fields, three
+/// varints (length, revision, time), and the distance to the watermark.
+pub(super) const MAX_LEAD_BYTES: usize = LENGTH_AT + 3 * MAX_VARINT_BYTES + 4;
+/// Maximum length of the part of a header from the user to the end, in bytes. It equals the
+/// maximum length of the metadata.
+#[allow(clippy::cast_possible_truncation, reason = "the value is 16 MiB")]
 pub(super) const MAX_TAIL_BYTES: usize = codec::MAX_ENCODED_BYTES as usize;
-/// Bytes of a damaged head that are looked at for the bit that is wrong: all of one, but
-/// where there are hundreds of members.
-const MENDED_BYTES: usize = 1024;
+/// Maximum number of bytes of a damaged header that are searched for a wrong bit. Only a header
+/// with hundreds of members is longer.
+const MAX_REPAIR_BYTES: usize = 1024;
 
-/// What a head says besides numbers.
+/// The fields of a header that describe the namespace and the members.
 #[derive(Debug)]
-pub(super) struct HeadBodyV2 {
+pub(super) struct HeaderBodyV2 {
     user: String,
     client: String,
-    /// None where the metadata tells.
+    /// The lengths of the members of an inline body. `None` for a document in a blob, whose
+    /// members are in the metadata, and for a delete.
     sizes: Option<Vec<MemberSizes>>,
 }
 
-/// The names, in memory for what follows them.
-pub(super) fn names(user: &str, client: &str, members: usize) -> Vec<u8> {
-    // Most keys have a length of one byte, and most values one of up to two.
+/// Encodes the names. The returned vector has room for the fields of `members` members.
+pub(super) fn encode_names(user: &str, client: &str, members: usize) -> Vec<u8> {
+    // Most key lengths need one byte, and most value lengths need one or two.
     let mut tail = Vec::with_capacity(user.len() + client.len() + 16 + 3 * members);
     push_short_text(&mut tail, user);
     push_short_text(&mut tail, client);
     tail
 }
 
-/// What follows the names where the document lies in the frame.
+/// Appends the header fields that describe an inline body.
 pub(super) fn push_inline(tail: &mut Vec<u8>, inline_crc: u32, members: &[Member]) {
     tail.extend_from_slice(&inline_crc.to_le_bytes());
     for member in members {
@@ -76,17 +81,18 @@ pub(super) fn push_inline(tail: &mut Vec<u8>, inline_crc: u32, members: &[Member
     }
 }
 
-/// What follows the names where the document lies in blobs.
+/// Appends the header fields that describe the metadata `section`.
 pub(super) fn push_extents(tail: &mut Vec<u8>, section: &[u8]) {
     tail.push(codec::CODEC);
     tail.extend_from_slice(&crc32fast::hash(section).to_le_bytes());
     push_varint(tail, section.len() as u64);
 }
 
-/// Appends a head to `to`; its length.
-pub(super) fn encode_head(
+/// Appends a frame header to `to` and returns the length of the header. `tail` is the part of the
+/// header from the user to the end.
+pub(super) fn encode_header(
     (kind, has_blobs): (FrameKind, bool),
-    stamp: CommitInfo,
+    commit: CommitInfo,
     tail: &[u8],
     to: &mut Vec<u8>,
 ) -> usize {
@@ -96,87 +102,100 @@ pub(super) fn encode_head(
         FrameKind::Delete => KIND_DELETE,
     };
     let start = to.len();
-    to.reserve(MAX_STAMP_BYTES + tail.len());
+    to.reserve(MAX_LEAD_BYTES + tail.len());
     let [first, second] = MAGIC;
     to.extend_from_slice(&[first, second, VERSION, kind, 0, 0, 0, 0]);
-    let stamp_bytes = varint_bytes(stamp.revision) + varint_bytes(stamp.modified_ms) + 4;
-    push_varint(to, (stamp_bytes + tail.len()) as u64);
-    push_varint(to, stamp.revision);
-    push_varint(to, stamp.modified_ms);
-    to.extend_from_slice(&stamp.unsynced_bytes.to_le_bytes());
+    let commit_bytes = varint_bytes(commit.revision) + varint_bytes(commit.modified_ms) + 4;
+    push_varint(to, (commit_bytes + tail.len()) as u64);
+    push_varint(to, commit.revision);
+    push_varint(to, commit.modified_ms);
+    to.extend_from_slice(&commit.unsynced_bytes.to_le_bytes());
     to.extend_from_slice(tail);
-    let head = to.get_mut(start..).unwrap_or_default();
-    let crc = head_crc(head);
-    if let Some(place) = head.get_mut(CRC_AT..LENGTH_AT) {
-        place.copy_from_slice(&crc.to_le_bytes());
+    let header = to.get_mut(start..).unwrap_or_default();
+    let crc = header_crc(header);
+    if let Some(field) = header.get_mut(CRC_AT..LENGTH_AT) {
+        field.copy_from_slice(&crc.to_le_bytes());
     }
-    head.len()
+    header.len()
 }
 
+/// The length of a varint in bytes.
 fn varint_bytes(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-fn head_crc(head: &[u8]) -> u32 {
+/// The checksum of a header. The checksum field itself is not covered.
+fn header_crc(header: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(head.get(..CRC_AT).unwrap_or_default());
-    hasher.update(head.get(LENGTH_AT..).unwrap_or_default());
+    hasher.update(header.get(..CRC_AT).unwrap_or_default());
+    hasher.update(header.get(LENGTH_AT..).unwrap_or_default());
     hasher.finalize()
 }
 
-/// How long the head is that `bytes` begins with, if it is one.
-pub(super) fn head_bytes(bytes: &[u8]) -> Option<usize> {
-    let behind = bytes.strip_prefix(&MAGIC)?.get(LENGTH_AT - MAGIC.len()..)?;
-    let mut fields = FieldReader::new(behind);
+/// The length of the frame header at the start of `bytes`; see [`super::header_bytes`].
+pub(super) fn header_bytes(bytes: &[u8]) -> Option<usize> {
+    let from_length = bytes.strip_prefix(&MAGIC)?.get(LENGTH_AT - MAGIC.len()..)?;
+    let mut fields = FieldReader::new(from_length);
     let rest = usize::try_from(fields.varint()?).ok()?;
-    let length_bytes = behind.len() - fields.rest().len();
-    (rest <= MAX_STAMP_BYTES + MAX_TAIL_BYTES).then(|| LENGTH_AT + length_bytes + rest)
+    let length_bytes = from_length.len() - fields.rest().len();
+    (rest <= MAX_LEAD_BYTES + MAX_TAIL_BYTES).then(|| LENGTH_AT + length_bytes + rest)
 }
 
-/// The head that `bytes` begins with, `at` bytes into its segment.
-pub(super) fn decode(bytes: &[u8], at: u64) -> Result<(FrameHeader, HeadBodyV2), HeadError> {
-    let len = head_bytes(bytes).ok_or(HeadError::Invalid("there is no frame header"))?;
-    let head = bytes
+/// Decodes the frame header at the start of `bytes`. `offset` is the offset of `bytes` in the
+/// segment.
+pub(super) fn decode(
+    bytes: &[u8],
+    offset: u64,
+) -> Result<(FrameHeader, HeaderBodyV2), HeaderError> {
+    let len = header_bytes(bytes).ok_or(HeaderError::Invalid(
+        "the frame magic is missing, or the header length is invalid",
+    ))?;
+    let header = bytes
         .get(..len)
-        .ok_or(HeadError::Invalid("the frame header is cut short"))?;
-    let crc = head.get(CRC_AT..LENGTH_AT).unwrap_or_default();
-    if head_crc(head).to_le_bytes() != *crc {
+        .ok_or(HeaderError::Invalid("the frame header is cut short"))?;
+    let crc = header.get(CRC_AT..LENGTH_AT).unwrap_or_default();
+    if header_crc(header).to_le_bytes() != *crc {
         let what = "the frame header's checksum does not match";
-        return Err(HeadError::Invalid(what));
+        return Err(HeaderError::Invalid(what));
     }
-    // The checksum holds: what does not fit was written by somebody else.
-    let mut fields = FieldReader::new(head);
+    // The checksum matches, so unexpected values are not damage: another version of the engine
+    // wrote them.
+    let mut fields = FieldReader::new(header);
     match fields.take(MAGIC.len()).and_then(|_| fields.u8()) {
-        Some(VERSION) => rest(fields, len, at).ok_or(HeadError::Unknown),
-        version => Err(HeadError::Version {
+        Some(VERSION) => decode_fields(fields, len, offset).ok_or(HeaderError::Unknown),
+        version => Err(HeaderError::Version {
             found: version.unwrap_or_default(),
             supported: FormatVersion::V2.number(),
         }),
     }
 }
 
-/// What stands behind the version.
-fn rest(mut fields: FieldReader<'_>, len: usize, at: u64) -> Option<(FrameHeader, HeadBodyV2)> {
+/// Decodes the fields after the version of a header of `len` bytes.
+fn decode_fields(
+    mut fields: FieldReader<'_>,
+    len: usize,
+    offset: u64,
+) -> Option<(FrameHeader, HeaderBodyV2)> {
     let kind = fields.u8()?;
     fields.take(LENGTH_AT - CRC_AT)?;
     fields.varint()?;
     let (revision, modified_ms) = (fields.varint()?, fields.varint()?);
-    // One that would lie before the segment comes out as behind the frame, where none can
-    // lie either.
-    let watermark = at.wrapping_sub(fields.u32()?.into());
+    // If the distance to the watermark is larger than the offset, the watermark wraps to a value
+    // above the offset. The scan of a segment rejects such a watermark.
+    let watermark = offset.wrapping_sub(fields.u32()?.into());
     let mut name = |which| names::validate_name(which, fields.short_text()?).ok();
-    let said = HeadBodyV2 {
+    let body = HeaderBodyV2 {
         user: name("user")?.to_owned(),
         client: name("client")?.to_owned(),
         sizes: None,
     };
-    let mut found = FrameHeader {
+    let mut header = FrameHeader {
         kind: FrameKind::Put,
         has_blobs: false,
         revision,
         modified_ms,
         watermark,
-        head_bytes: u32::try_from(len).ok()?,
+        header_bytes: u32::try_from(len).ok()?,
         meta_bytes: 0,
         inline_bytes: 0,
         meta_crc: 0,
@@ -185,104 +204,117 @@ fn rest(mut fields: FieldReader<'_>, len: usize, at: u64) -> Option<(FrameHeader
     let mut sizes = None;
     match kind {
         KIND_PUT => {
-            found.inline_crc = fields.u32()?;
-            let members = members(&mut fields)?;
+            header.inline_crc = fields.u32()?;
+            let members = decode_sizes(&mut fields)?;
             let bytes = body_bytes(members.iter().map(|sizes| sizes.bytes()));
-            found.inline_bytes = u32::try_from(bytes).ok()?;
+            header.inline_bytes = u32::try_from(bytes).ok()?;
             sizes = Some(members);
         }
         KIND_PUT_WITH_BLOBS => {
-            found.has_blobs = true;
+            header.has_blobs = true;
             if fields.u8()? != codec::CODEC {
                 return None;
             }
-            found.meta_crc = fields.u32()?;
-            found.meta_bytes = fields.varint_u32()?;
+            header.meta_crc = fields.u32()?;
+            header.meta_bytes = fields.varint_u32()?;
         }
-        KIND_DELETE => found.kind = FrameKind::Delete,
+        KIND_DELETE => header.kind = FrameKind::Delete,
         _ => return None,
     }
     fields
         .is_empty()
-        .then_some((found, HeadBodyV2 { sizes, ..said }))
+        .then_some((header, HeaderBodyV2 { sizes, ..body }))
 }
 
-/// The lengths of the members, up to the end of the head.
-fn members(fields: &mut FieldReader<'_>) -> Option<Vec<MemberSizes>> {
-    let mut members = Vec::new();
+/// Decodes the lengths of the members, to the end of the header.
+fn decode_sizes(fields: &mut FieldReader<'_>) -> Option<Vec<MemberSizes>> {
+    let mut sizes = Vec::new();
     while !fields.is_empty() {
-        members.push(MemberSizes {
+        sizes.push(MemberSizes {
             key: fields.varint_u32()?,
             value: fields.varint_u32()?,
         });
     }
-    Some(members)
+    Some(sizes)
 }
 
-impl HeadBodyV2 {
+impl HeaderBodyV2 {
     pub(super) fn hash(&self, key: &[u8; 16]) -> NamespaceHash {
         NamespaceHash::of(key, &self.user, &self.client)
     }
 
-    /// The same with what the metadata says, if there is any; its checksum holds.
+    /// Adds the members from the metadata `section`, which is empty if the frame has none. The
+    /// caller has checked the checksum of the metadata.
     pub(super) fn meta(self, section: &[u8]) -> Result<FrameMeta, &'static str> {
         let members = match self.sizes {
             Some(sizes) => MemberLayout::Sized(sizes),
-            None if section.is_empty() => MemberLayout::Placed(Vec::new()),
-            None => MemberLayout::Placed(extents(section)?),
+            None if section.is_empty() => MemberLayout::Located(Vec::new()),
+            None => MemberLayout::Located(decode_extents(section)?),
         };
         Ok(FrameMeta::new(self.user, self.client, members))
     }
 }
 
-/// The metadata: members all of which lie in blobs.
-fn extents(section: &[u8]) -> Result<Vec<Member>, &'static str> {
+/// Decodes the metadata. All values must be in blobs.
+fn decode_extents(section: &[u8]) -> Result<Vec<Member>, &'static str> {
     let members: Vec<Member> =
         codec::decode(section).map_err(|_| "the frame metadata cannot be decoded")?;
     if members.is_empty() || members.iter().any(|member| member.blob().is_none()) {
-        return Err("the frame metadata has a value that lies in no blob");
+        return Err("the frame metadata has no members, or a value that is not in a blob");
     }
-    if !members.iter().all(|member| member.value.is_covered()) {
+    if !members
+        .iter()
+        .all(|member| member.value.has_all_checksums())
+    {
         return Err("an extent in the frame metadata does not have a checksum for each chunk");
     }
     Ok(members)
 }
 
-/// Where one bit of a head is wrong, its checksum tells which one; and the rest of the
-/// frame, and where the next one begins, whether that is what has happened. So the frame
-/// is not read again: its namespace is what is wanted.
-pub(super) fn behind_damage(
+/// Determines the namespace and the length of a frame whose header is damaged; see
+/// [`super::salvage`].
+///
+/// If a single bit of the header is wrong, the header checksum identifies that bit. Other bytes
+/// must confirm it: the rest of a put must be valid, and a delete must end where the next valid
+/// frame or the end of the segment begins. The repaired header is used for nothing else, so the
+/// frame remains unreadable.
+pub(super) fn salvage(
     bytes: &[u8],
     to_next: usize,
     key: &[u8; 16],
 ) -> Option<(NamespaceHash, usize)> {
-    let (header, said) = mended(bytes)?;
+    let (header, body) = repair_single_bit(bytes)?;
     let end = usize::try_from(header.frame_bytes()).ok()?;
-    let (head_bytes, meta_end) = (header.head_bytes as usize, header.meta_end());
-    let (section, inline) = (bytes.get(head_bytes..meta_end)?, bytes.get(meta_end..end)?);
-    let hash = said.hash(key);
-    let is_whole = crc32fast::hash(section) == header.meta_crc
+    let (header_bytes, meta_end) = (header.header_bytes as usize, header.meta_end());
+    let (section, inline) = (
+        bytes.get(header_bytes..meta_end)?,
+        bytes.get(meta_end..end)?,
+    );
+    let hash = body.hash(key);
+    let is_valid = crc32fast::hash(section) == header.meta_crc
         && crc32fast::hash(inline) == header.inline_crc
-        && said.meta(section).ok()?.fits(header.kind, inline);
-    let is_there = if header.kind == FrameKind::Delete {
+        && body.meta(section).ok()?.matches_body(header.kind, inline);
+    let has_valid_end = if header.kind == FrameKind::Delete {
         end == to_next
     } else {
         end <= to_next
     };
-    (is_whole && is_there).then_some((hash, end))
+    (is_valid && has_valid_end).then_some((hash, end))
 }
 
-/// The head that `bytes` would begin with if one of its bits were another.
-fn mended(bytes: &[u8]) -> Option<(FrameHeader, HeadBodyV2)> {
-    let mut copy = bytes.get(..bytes.len().min(MENDED_BYTES))?.to_vec();
-    // Where the length is what is wrong, that is among the first bytes.
+/// Inverts each bit of the header at the start of `bytes` in turn. Returns the decoded header if
+/// its checksum matches with one bit inverted.
+fn repair_single_bit(bytes: &[u8]) -> Option<(FrameHeader, HeaderBodyV2)> {
+    let mut copy = bytes.get(..bytes.len().min(MAX_REPAIR_BYTES))?.to_vec();
+    // If the wrong bit is in the length field, the length of the header is unknown. So the search
+    // covers at least the bytes up to the end of the length field.
     let first = LENGTH_AT + MAX_VARINT_BYTES;
-    let len = head_bytes(&copy).unwrap_or_default().max(first);
+    let len = header_bytes(&copy).unwrap_or_default().max(first);
     for index in 0..len.min(copy.len()) {
         for bit in 0..u8::BITS {
             *copy.get_mut(index)? ^= 1 << bit;
-            if let Ok(found) = decode(&copy, 0) {
-                return Some(found);
+            if let Ok(decoded) = decode(&copy, 0) {
+                return Some(decoded);
             }
             *copy.get_mut(index)? ^= 1 << bit;
         }
@@ -290,19 +322,19 @@ fn mended(bytes: &[u8]) -> Option<(FrameHeader, HeadBodyV2)> {
     None
 }
 
-/// Encodes what was decoded, for the fuzzers: head and metadata.
+/// Decodes a frame header and its metadata, and encodes them again. For the fuzzers.
 #[cfg(feature = "fuzzing")]
-pub(crate) fn again(bytes: &[u8]) -> Result<Vec<u8>, HeadError> {
-    // Where the first one of a segment stands.
-    let at = crate::format::file_header::HEADER_BYTES;
-    let (header, said) = decode(bytes, at)?;
-    let stamp = CommitInfo {
+pub(crate) fn reencode(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
+    // The offset of the first frame of a segment.
+    let offset = crate::format::file_header::HEADER_BYTES;
+    let (header, body) = decode(bytes, offset)?;
+    let commit = CommitInfo {
         revision: header.revision,
         modified_ms: header.modified_ms,
-        unsynced_bytes: u32::try_from(at.wrapping_sub(header.watermark)).unwrap_or_default(),
+        unsynced_bytes: u32::try_from(offset.wrapping_sub(header.watermark)).unwrap_or_default(),
     };
-    let mut tail = names(&said.user, &said.client, 0);
-    match &said.sizes {
+    let mut tail = encode_names(&body.user, &body.client, 0);
+    match &body.sizes {
         Some(sizes) => {
             tail.extend_from_slice(&header.inline_crc.to_le_bytes());
             for sizes in sizes {
@@ -317,17 +349,17 @@ pub(crate) fn again(bytes: &[u8]) -> Result<Vec<u8>, HeadError> {
         }
         None => {}
     }
-    let mut again = Vec::new();
+    let mut encoded = Vec::new();
     let kind = (header.kind, header.has_blobs);
-    encode_head(kind, stamp, &tail, &mut again);
-    let section = bytes.get(header.head_bytes as usize..header.meta_end());
+    encode_header(kind, commit, &tail, &mut encoded);
+    let section = bytes.get(header.header_bytes as usize..header.meta_end());
     if header.has_blobs
         && let Some(section) = section.filter(|s| crc32fast::hash(s) == header.meta_crc)
-        && let Ok(members) = extents(section)
+        && let Ok(members) = decode_extents(section)
     {
-        again.extend(codec::encode(&members).unwrap_or_default());
+        encoded.extend(codec::encode(&members).unwrap_or_default());
     }
-    Ok(again)
+    Ok(encoded)
 }
 
 #[cfg(test)]

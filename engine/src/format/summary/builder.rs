@@ -1,22 +1,24 @@
-//! Gathering a summary.
+//! Building a summary.
 
 use crate::format::fields::push_short_text;
-use crate::format::summary::entry::{Summary, SummaryEntry, narrow};
+use crate::format::summary::entry::{Summary, SummaryEntry, to_u32};
 use crate::model::ids::BlobId;
 
-/// Gathers a segment's summary while the segment is written.
+/// Collects the summary of a segment while frames are appended to the segment.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct SummaryBuilder {
     entries: Vec<SummaryEntry>,
+    /// The blob references: index of an entry, id of a blob.
     blobs: Vec<(u32, BlobId)>,
-    /// As version 1 has them: short to write down, and each on its own.
+    /// The details in the layout of version 1. This layout needs little memory. Each detail is
+    /// independent of the details before it, so the last ones can be truncated.
     pub(super) details: Vec<u8>,
 }
 
 impl SummaryBuilder {
-    /// As it was before it was written and read.
+    /// Recreates the builder of a decoded summary. For the fuzzers.
     #[cfg(feature = "fuzzing")]
-    pub(crate) fn of(
+    pub(crate) fn from_decoded(
         summary: Summary,
         details: &[crate::format::summary::entry::SummaryDetail],
     ) -> Self {
@@ -43,12 +45,12 @@ impl SummaryBuilder {
         &self.entries
     }
 
-    /// (index of an entry, blob that its frame names)
+    /// The blob references: index of an entry, id of a blob.
     pub(crate) fn blobs(&self) -> &[(u32, BlobId)] {
         &self.blobs
     }
 
-    /// The same as it is read from the disk.
+    /// The summary, as if it had been read from a summary file.
     pub(crate) fn into_summary(self, segment_bytes: u64) -> Summary {
         Summary {
             segment_bytes,
@@ -57,7 +59,7 @@ impl SummaryBuilder {
         }
     }
 
-    /// Takes up a readable frame.
+    /// Adds a valid frame. `blobs` are the blobs to which it refers.
     pub(crate) fn push(
         &mut self,
         entry: SummaryEntry,
@@ -66,7 +68,7 @@ impl SummaryBuilder {
         body_bytes: u64,
         modified_ms: u64,
     ) {
-        let index = narrow(self.entries.len());
+        let index = to_u32(self.entries.len());
         self.blobs.extend(blobs.iter().map(|blob| (index, *blob)));
         self.entries.push(entry);
         self.push_detail((user, client), body_bytes, modified_ms);
@@ -79,18 +81,20 @@ impl SummaryBuilder {
         self.details.extend_from_slice(&modified_ms.to_le_bytes());
     }
 
-    /// Takes up a frame that cannot be read.
+    /// Adds damaged bytes.
     pub(crate) fn push_damage(&mut self, entry: SummaryEntry) {
         self.push(entry, &[], ("", ""), 0, 0);
     }
 
-    /// Forgets what was pushed after the first `entries`.
+    /// Removes all entries after the first `entries`. `details_bytes` must be the value of
+    /// [`Self::details_bytes`] when there were that many entries.
     pub(crate) fn truncate(&mut self, entries: usize, details_bytes: usize) {
         self.entries.truncate(entries);
         self.details.truncate(details_bytes);
         self.blobs.retain(|(index, _)| (*index as usize) < entries);
     }
 
+    /// Length of the collected details in bytes.
     pub(crate) fn details_bytes(&self) -> usize {
         self.details.len()
     }

@@ -1,4 +1,4 @@
-//! What a summary consists of, whatever its version.
+//! The parts of a summary that all format versions have in common.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,71 +9,84 @@ use crate::format::frame::header::EntryKind;
 use crate::model::ids::{BlobId, Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
-/// Summaries; those written are of version 2.
+/// The file kind of summary files.
 pub(super) const KIND: FileKind = FileKind {
     magic: *b"PREFDSUM",
     written: FormatVersion::V2,
 };
 
+/// Offset of the counts.
 pub(crate) const COUNTS_AT: usize = 28;
 
+/// Offset of the checksum of the counts.
 pub(super) const COUNTS_CRC_AT: usize = 60;
 
+/// Offset of the entries.
 pub(crate) const ENTRIES_AT: usize = 64;
 
 const BLOB_REFERENCE_BYTES: usize = 12;
 
-/// One frame of the segment.
+/// A frame of the segment, or a range of damaged bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SummaryEntry {
     pub(crate) hash: NamespaceHash,
-    /// Of a damaged or lost frame: the highest that it can have had.
+    /// The revision of the frame. For damaged bytes, the highest revision that a frame there can
+    /// have had.
     pub(crate) revision: u64,
     pub(crate) offset: Offset,
+    /// Length of the frame or of the damaged range.
     pub(crate) bytes: u32,
     pub(crate) kind: EntryKind,
+    /// Number of keys of the document.
     pub(crate) keys: u32,
 }
 
-/// What the catalogue needs of a frame.
+/// The details of a frame. Together with the entry, they are the input of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SummaryDetail {
     pub(crate) user: String,
-    /// Few clients have many documents.
+    /// Shared, because many documents have the same client.
     pub(crate) client: Arc<str>,
+    /// Length of the document's body.
     pub(crate) body_bytes: u64,
+    /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
 }
 
-/// A summary as it was read, its details still encoded.
+/// The decoded entries and blob references of a summary file.
 #[derive(Debug)]
 pub(crate) struct Summary {
     pub(crate) segment_bytes: u64,
     pub(crate) entries: Vec<SummaryEntry>,
-    /// (index into `entries`, blob)
+    /// The blob references: index into `entries`, id of a blob.
     pub(crate) blobs: Vec<(u32, BlobId)>,
 }
 
-pub(crate) fn path(dir: &Path, id: SegmentId) -> PathBuf {
+/// The path of the summary file in the log directory `dir`.
+pub(crate) fn summary_path(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(format!("{id}.sum"))
 }
 
-/// What stands before the entries.
+/// The decoded counts of a summary file: the numbers and lengths of its parts, and their
+/// checksums.
 pub(crate) struct SummaryCounts {
     pub(crate) version: FormatVersion,
     pub(crate) segment_bytes: u64,
+    /// Number of entries.
     pub(crate) entries: usize,
     pub(crate) entries_bytes: usize,
+    /// Number of blob references.
     pub(crate) blobs: usize,
     pub(crate) details_bytes: usize,
     pub(crate) opening_crc: OpeningCrc,
     pub(crate) details_crc: u32,
 }
 
-/// The checksum of what an open reads.
+/// The checksums of the parts that are read when a store is opened.
 pub(crate) enum OpeningCrc {
-    /// Of entries and of blob references.
+    /// The checksum of the entries, and the checksum of the blob references (version 1).
     Separate(u32, u32),
+    /// One checksum of the entries and the blob references (version 2).
     Together(u32),
 }
 
@@ -108,8 +121,8 @@ pub(super) fn decode_blobs(bytes: &[u8]) -> Option<Vec<(u32, BlobId)>> {
         .collect()
 }
 
-/// A summary of these parts: `counts` is what stands between the file header and its
-/// own checksum.
+/// Assembles a summary file. `counts` are the bytes between the file header and the checksum of
+/// the counts.
 pub(super) fn assemble(mut header: Vec<u8>, counts: &[u8], sections: &[&[u8]]) -> Vec<u8> {
     header.extend_from_slice(counts);
     header.extend_from_slice(&crc32fast::hash(counts).to_le_bytes());
@@ -119,8 +132,9 @@ pub(super) fn assemble(mut header: Vec<u8>, counts: &[u8], sections: &[&[u8]]) -
     header
 }
 
-/// A count or a length as it is written. A segment is sealed long before one outgrows this.
-pub(super) fn narrow(len: usize) -> u32 {
-    debug_assert!(u32::try_from(len).is_ok(), "{len} does not fit");
+/// Converts a count or a length to the 32 bits that it has on disk. A segment is sealed long before
+/// a count or a length exceeds them.
+pub(super) fn to_u32(len: usize) -> u32 {
+    debug_assert!(u32::try_from(len).is_ok(), "{len} exceeds 32 bits");
     u32::try_from(len).unwrap_or(u32::MAX)
 }

@@ -1,17 +1,19 @@
-//! The summary of version 1, which older stores hold. It is read, and not written any more.
+//! The summary file layout of version 1. It is read, but no longer written.
 //!
 //! ```text
 //! 28  u64  length of the segment
-//! 36  u32  entries          44  u32  bytes of the details
-//! 40  u32  blob references  48  u32  CRC-32 of the entries
+//! 36  u32  number of entries
+//! 40  u32  number of blob references
+//! 44  u32  length of all details
+//! 48  u32  CRC-32 of the entries
 //! 52  u32  CRC-32 of the details
 //! 56  u32  CRC-32 of the blob references
 //! 60  u32  CRC-32 of bytes 28..60
 //! 64  entries, 37 bytes each: hash 16B, revision u64, offset u32, length u32,
 //!     kind u8, keys u32
 //!     blob references
-//!     details, for each entry: user u8 + bytes, client u8 + bytes, body bytes u64,
-//!     modified u64
+//!     details, for each entry: user u8 + bytes, client u8 + bytes, length of the body u64,
+//!     time of the write u64
 //! ```
 
 use crate::format::fields::FieldReader;
@@ -57,17 +59,17 @@ pub(super) fn entries(bytes: &[u8]) -> Option<Vec<SummaryEntry>> {
         .collect()
 }
 
-/// A detail as it is encoded.
-pub(super) struct EncodedDetail<'a> {
+/// A decoded detail that borrows the names from the file.
+pub(super) struct DetailRef<'a> {
     pub(super) user: &'a str,
     pub(super) client: &'a str,
     pub(super) body_bytes: u64,
     pub(super) modified_ms: u64,
 }
 
-/// The next detail.
-pub(super) fn detail<'a>(fields: &mut FieldReader<'a>) -> Option<EncodedDetail<'a>> {
-    Some(EncodedDetail {
+/// Decodes the next detail.
+pub(super) fn decode_detail<'a>(fields: &mut FieldReader<'a>) -> Option<DetailRef<'a>> {
+    Some(DetailRef {
         user: fields.short_text()?,
         client: fields.short_text()?,
         body_bytes: fields.u64()?,
@@ -79,18 +81,18 @@ pub(super) fn details(bytes: &[u8]) -> Option<Vec<SummaryDetail>> {
     let mut fields = FieldReader::new(bytes);
     let mut details = Vec::new();
     while !fields.is_empty() {
-        let encoded = detail(&mut fields)?;
+        let detail = decode_detail(&mut fields)?;
         details.push(SummaryDetail {
-            user: encoded.user.to_owned(),
-            client: encoded.client.into(),
-            body_bytes: encoded.body_bytes,
-            modified_ms: encoded.modified_ms,
+            user: detail.user.to_owned(),
+            client: detail.client.into(),
+            body_bytes: detail.body_bytes,
+            modified_ms: detail.modified_ms,
         });
     }
     Some(details)
 }
 
-/// Encodes what was decoded, for the fuzzers.
+/// Encodes a summary file. For the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(super) fn encode(
     summary: &crate::format::summary::builder::SummaryBuilder,
@@ -116,7 +118,7 @@ pub(super) fn encode(
         summary.blobs().len(),
         summary.details.len(),
     ] {
-        counts.extend_from_slice(&entry::narrow(count).to_le_bytes());
+        counts.extend_from_slice(&entry::to_u32(count).to_le_bytes());
     }
     for section in [&entries, &summary.details, &blobs] {
         counts.extend_from_slice(&crc32fast::hash(section).to_le_bytes());

@@ -1,32 +1,37 @@
-//! The summary of version 2, the one that is written: some 20 bytes for each frame are
-//! read at an open, and as many more with the names.
+//! The summary file layout of version 2, which is written. Opening a store reads about 20 bytes
+//! for each frame. The detail of a frame has about 20 bytes, too.
 //!
 //! ```text
 //! 28  u64  length of the segment
-//! 36  u32  entries          40  u32  bytes of them
-//! 44  u32  blob references  48  u32  bytes of the details
-//! 52  u32  CRC-32 of entries and blob references
+//! 36  u32  number of entries
+//! 40  u32  length of all entries
+//! 44  u32  number of blob references
+//! 48  u32  length of all details
+//! 52  u32  CRC-32 of the entries and the blob references
 //! 56  u32  CRC-32 of the details
 //! 60  u32  CRC-32 of bytes 28..60
 //! 64  entries, each:
-//!       u8      kind in the low three bits, above them the keys of a document, or 31
-//!       varint  where it is 31: the keys, less 31
-//!       16B     hash, unless the frame is lost
-//!       varint  revision, as a difference from that of the entry before
+//!       u8      low three bits: kind; high five bits: number of keys, or 31 if there are more
+//!               than 30
+//!       varint  only if the high five bits are 31: number of keys, minus 31
+//!       16B     namespace hash; absent in kind 5 (lost)
+//!       varint  revision, as a delta from the previous entry
 //!       varint  length
 //!     blob references
-//!     details, for each entry:
+//!     details, one for each entry:
 //!       u8 + user
-//!       varint  client: its place among those named so far; that behind them stands for
-//!               one that was not, and u8 + client follows
-//!       varint  body bytes
-//!       varint  modified, as a difference from that of the detail before
+//!       varint  index of the client in the list of clients
+//!       u8 + client, only if the index equals the length of the list; the client is appended
+//!       varint  length of the body
+//!       varint  time of the write, as a delta from the previous detail
 //! ```
 //!
-//! The entries follow each other as what they stand for does in the segment, without gaps
-//! from its header on: a damaged stretch is an entry too. So no offset is written.
+//! The entries cover the segment without gaps, from the end of its file header. A range of
+//! damaged bytes has an entry, too. So the offset of an entry follows from the lengths before it
+//! and is not stored.
 //!
-//! A difference can be negative: 0, 1, 2, 3, 4 stand for 0, -1, 1, -2, 2. It wraps.
+//! A delta is computed modulo 2⁶⁴ and zigzag-encoded: 0, −1, 1, −2, 2 are stored as
+//! 0, 1, 2, 3, 4.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,22 +41,22 @@ use crate::format::file_header::{self, FormatVersion, StoreId};
 use crate::format::frame::header::EntryKind;
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::{
-    KIND, OpeningCrc, SummaryCounts, SummaryDetail, SummaryEntry, assemble, encode_blobs, narrow,
+    KIND, OpeningCrc, SummaryCounts, SummaryDetail, SummaryEntry, assemble, encode_blobs, to_u32,
 };
 use crate::format::summary::v1;
 use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 const KIND_BITS: u32 = 3;
-/// What the bits above the kind say at most, where the rest of it follows.
+/// The highest value of the five bits for the number of keys. It means that a varint follows.
 const MANY_KEYS: u32 = 31;
-/// Of a frame that is lost: kind, revision, length. No count is believed for which there
-/// are not so many bytes.
+/// Minimum length of an entry in bytes: kind, revision and length of a lost frame. A count is
+/// rejected if that many entries cannot fit into the available bytes.
 pub(super) const MIN_ENTRY_BYTES: usize = 3;
-/// User, client, body bytes, time.
+/// Minimum length of a detail in bytes: one each for user, client, length of the body and time.
 const MIN_DETAIL_BYTES: usize = 4;
-/// An entry or a detail, about: what is reserved for one.
-const USUAL_BYTES: usize = 24;
+/// Approximate length of an entry in bytes, to reserve memory.
+const ESTIMATED_ENTRY_BYTES: usize = 24;
 
 pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
     Some(SummaryCounts {
@@ -66,15 +71,15 @@ pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
     })
 }
 
-/// What is written for a number that mostly differs little from the one before.
-fn difference(from: u64, to: u64) -> u64 {
-    let difference = to.wrapping_sub(from);
-    (difference << 1) ^ (difference >> 63).wrapping_neg()
+/// The zigzag-encoded difference of `value` from `previous`, modulo 2⁶⁴.
+fn encode_delta(previous: u64, value: u64) -> u64 {
+    let delta = value.wrapping_sub(previous);
+    (delta << 1) ^ (delta >> 63).wrapping_neg()
 }
 
-/// The number that differs so from the one before.
-fn differing(from: u64, difference: u64) -> u64 {
-    from.wrapping_add((difference >> 1) ^ (difference & 1).wrapping_neg())
+/// The value whose difference from `previous` is encoded as `delta`.
+fn decode_delta(previous: u64, delta: u64) -> u64 {
+    previous.wrapping_add((delta >> 1) ^ (delta & 1).wrapping_neg())
 }
 
 pub(super) fn encode(
@@ -94,7 +99,7 @@ pub(super) fn encode(
         summary.blobs().len(),
         details.len(),
     ] {
-        counts.extend_from_slice(&narrow(count).to_le_bytes());
+        counts.extend_from_slice(&to_u32(count).to_le_bytes());
     }
     for section in [&opening, &details] {
         counts.extend_from_slice(&crc32fast::hash(section).to_le_bytes());
@@ -103,17 +108,17 @@ pub(super) fn encode(
     assemble(header, &counts, &[&opening, &details])
 }
 
-/// Whether the keys of such an entry are written: others have none.
+/// Returns true if entries of this kind have keys.
 fn has_keys(kind: EntryKind) -> bool {
     matches!(kind, EntryKind::Put | EntryKind::PutWithBlobs)
 }
 
 fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(entries.len() * USUAL_BYTES);
+    let mut bytes = Vec::with_capacity(entries.len() * ESTIMATED_ENTRY_BYTES);
     let mut revision = 0;
     for entry in entries {
         let keys = if has_keys(entry.kind) { entry.keys } else { 0 };
-        // Five bits, above three.
+        // The number of keys is in the high five bits.
         let high = u8::try_from(keys.min(MANY_KEYS)).unwrap_or_default();
         bytes.push(entry.kind.to_byte() | high << KIND_BITS);
         if let Some(more) = keys.checked_sub(MANY_KEYS) {
@@ -122,14 +127,14 @@ fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
         if entry.kind != EntryKind::Lost {
             bytes.extend_from_slice(&entry.hash.to_bytes());
         }
-        push_varint(&mut bytes, difference(revision, entry.revision));
+        push_varint(&mut bytes, encode_delta(revision, entry.revision));
         push_varint(&mut bytes, entry.bytes.into());
         revision = entry.revision;
     }
     bytes
 }
 
-/// Exactly `count` entries.
+/// Decodes `count` entries. Returns `None` if `bytes` is not exactly that many valid entries.
 pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
     if count > bytes.len() / MIN_ENTRY_BYTES {
         return None;
@@ -138,7 +143,7 @@ pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
     let mut fields = FieldReader::new(bytes);
     let (mut revision, mut offset) = (0, file_header::HEADER_BYTES);
     for _ in 0..count {
-        let entry = entry(&mut fields, revision, offset)?;
+        let entry = decode_entry(&mut fields, revision, offset)?;
         revision = entry.revision;
         offset += u64::from(entry.bytes);
         entries.push(entry);
@@ -146,8 +151,13 @@ pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
     fields.is_empty().then_some(entries)
 }
 
-/// The entry behind one of this revision, at this offset of the segment.
-fn entry(fields: &mut FieldReader<'_>, revision: u64, offset: u64) -> Option<SummaryEntry> {
+/// Decodes the entry for `offset` of the segment. `previous_revision` is the revision of the
+/// entry before it.
+fn decode_entry(
+    fields: &mut FieldReader<'_>,
+    previous_revision: u64,
+    offset: u64,
+) -> Option<SummaryEntry> {
     let first = fields.u8()?;
     let kind = EntryKind::from_byte(first & ((1 << KIND_BITS) - 1))?;
     let mut keys = u32::from(first >> KIND_BITS);
@@ -163,7 +173,7 @@ fn entry(fields: &mut FieldReader<'_>, revision: u64, offset: u64) -> Option<Sum
     };
     Some(SummaryEntry {
         hash: NamespaceHash::from_bytes(hash),
-        revision: differing(revision, fields.varint()?),
+        revision: decode_delta(previous_revision, fields.varint()?),
         offset: Offset::new(offset)?,
         bytes: fields.varint_u32()?,
         kind,
@@ -171,28 +181,33 @@ fn entry(fields: &mut FieldReader<'_>, revision: u64, offset: u64) -> Option<Sum
     })
 }
 
-fn encode_details(gathered: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(gathered.len());
+/// Encodes the details. `v1_details` are the details that a [`SummaryBuilder`] has collected, in
+/// the layout of version 1.
+fn encode_details(v1_details: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(v1_details.len());
     let mut clients = HashMap::new();
     let mut modified_ms = 0;
-    let mut fields = FieldReader::new(gathered);
-    while let Some(detail) = v1::detail(&mut fields) {
+    let mut fields = FieldReader::new(v1_details);
+    while let Some(detail) = v1::decode_detail(&mut fields) {
         push_short_text(&mut bytes, detail.user);
         let next = clients.len() as u64;
-        let place = *clients.entry(detail.client).or_insert(next);
-        push_varint(&mut bytes, place);
-        if place == next {
+        let index = *clients.entry(detail.client).or_insert(next);
+        push_varint(&mut bytes, index);
+        if index == next {
             push_short_text(&mut bytes, detail.client);
         }
         push_varint(&mut bytes, detail.body_bytes);
-        push_varint(&mut bytes, difference(modified_ms, detail.modified_ms));
+        push_varint(&mut bytes, encode_delta(modified_ms, detail.modified_ms));
         modified_ms = detail.modified_ms;
     }
-    debug_assert!(fields.is_empty(), "a gathered detail does not decode");
+    debug_assert!(
+        fields.is_empty(),
+        "a detail that the builder encoded must decode"
+    );
     bytes
 }
 
-/// Exactly `count` details.
+/// Decodes `count` details. Returns `None` if `bytes` is not exactly that many valid details.
 pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<SummaryDetail>> {
     if count > bytes.len() / MIN_DETAIL_BYTES {
         return None;
@@ -200,22 +215,22 @@ pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<SummaryDetail>> 
     let mut details = Vec::with_capacity(count);
     let mut fields = FieldReader::new(bytes);
     let mut clients: Vec<Arc<str>> = Vec::new();
-    let mut named: HashSet<&str> = HashSet::new();
+    let mut listed: HashSet<&str> = HashSet::new();
     let mut modified_ms = 0;
     for _ in 0..count {
         let user = fields.short_text()?.to_owned();
-        let place = usize::try_from(fields.varint()?).ok()?;
-        if place == clients.len() {
+        let index = usize::try_from(fields.varint()?).ok()?;
+        if index == clients.len() {
             let client = fields.short_text()?;
-            // One that was named before has a place.
-            if !named.insert(client) {
+            // A client that is already in the list must be stored as its index.
+            if !listed.insert(client) {
                 return None;
             }
             clients.push(client.into());
         }
-        let client = Arc::clone(clients.get(place)?);
+        let client = Arc::clone(clients.get(index)?);
         let body_bytes = fields.varint()?;
-        modified_ms = differing(modified_ms, fields.varint()?);
+        modified_ms = decode_delta(modified_ms, fields.varint()?);
         details.push(SummaryDetail {
             user,
             client,

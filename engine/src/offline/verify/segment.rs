@@ -85,7 +85,7 @@ impl Verifier<'_> {
                 continue;
             }
             let location = FrameLocation::at(id, entry);
-            let is_expected = |meta: &FrameMeta| meta.is_of((&detail.user, &detail.client));
+            let is_expected = |meta: &FrameMeta| meta.belongs_to((&detail.user, &detail.client));
             match reader.any_frame(&location, is_expected) {
                 Ok(_) => self.record_current(location),
                 Err(error) => {
@@ -108,7 +108,7 @@ impl Verifier<'_> {
         item: &ScanItem,
         summary: Option<&[SummaryRow]>,
     ) -> Result<()> {
-        let path = file_header::path(&self.scan.directory.dir, id);
+        let path = file_header::segment_path(&self.scan.directory.dir, id);
         let corrupt = |what: &str| Error::corrupt(&path, item.offset.into(), what);
         let row = summary.and_then(|summary| row_at(summary, item.offset));
         match &item.found {
@@ -192,7 +192,7 @@ impl Verifier<'_> {
         match difference {
             None => Ok(()),
             Some(offset) => {
-                let path = summary::entry::path(&self.scan.directory.dir, id);
+                let path = summary::entry::summary_path(&self.scan.directory.dir, id);
                 let what =
                     format!("the summary does not match the frame at byte {offset} of its segment");
                 self.record_problem(&Error::corrupt(&path, 0, what), Impact::Document, None)

@@ -95,12 +95,12 @@ impl ActiveSegment {
     /// Creates an empty segment. Its header and its directory entry are on stable storage
     /// afterwards.
     pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: SegmentId, store: u64) -> Result<Self> {
-        let path = file_header::path(dir, id);
+        let path = file_header::segment_path(dir, id);
         let file = fs
             .create(&path)
             .map_err(|error| Error::io("create", &path, error))?;
         let begin = || {
-            let header = file_header::encode_header(file_header::KIND, id.get(), store);
+            let header = file_header::encode_header(file_header::SEGMENT, id.get(), store);
             file.write_all_at(&header, 0)
                 .map_err(|error| Error::io("write", &path, error))?;
             file.sync()

@@ -49,7 +49,7 @@ impl LogDirectory {
     /// The error for a frame that cannot be read.
     pub(crate) fn unreadable_frame(&self, segment: SegmentId, offset: Offset) -> Error {
         Error::corrupt(
-            &file_header::path(&self.dir, segment),
+            &file_header::segment_path(&self.dir, segment),
             offset.into(),
             "the frame at this offset cannot be read",
         )
@@ -88,7 +88,10 @@ impl LogDirectory {
         let Some(_removal) = self.removal_gate.try_remove() else {
             return Ok(false);
         };
-        for path in [file_header::path(&self.dir, id), entry::path(&self.dir, id)] {
+        for path in [
+            file_header::segment_path(&self.dir, id),
+            entry::summary_path(&self.dir, id),
+        ] {
             remove_if_present(&*self.fs, &path)?;
         }
         Ok(true)
@@ -116,7 +119,7 @@ impl LogDirectory {
         if summary.segment_bytes == segment_bytes {
             return Ok(summary);
         }
-        let path = entry::path(&self.dir, id);
+        let path = entry::summary_path(&self.dir, id);
         let what = "the summary belongs to a segment of another length";
         Err(Error::corrupt(&path, entry::COUNTS_AT as u64, what))
     }

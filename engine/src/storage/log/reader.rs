@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use crate::format::file_header::{self, FormatVersion, StoreId};
 use crate::format::frame::header::{EntryKind, FrameHeader};
 use crate::format::frame::meta::{FrameMeta, Member};
-use crate::format::frame::{self, FrameHead};
+use crate::format::frame::{self, DecodedHeader};
 use crate::format::location::FrameLocation;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
@@ -68,7 +68,7 @@ impl FrameReader {
 
     /// Reads the frame at `entry`, which must belong to this namespace.
     pub(crate) fn frame(&self, names: (&str, &str), entry: &FrameLocation) -> Result<Frame> {
-        self.any_frame(entry, |meta| meta.is_of(names))
+        self.any_frame(entry, |meta| meta.belongs_to(names))
     }
 
     /// Reads the header of the frame at `entry` and the size of its document, without the
@@ -80,7 +80,7 @@ impl FrameReader {
     ) -> Result<(FrameHeader, Usage)> {
         let bytes = entry.bytes.min(METADATA_READ_BYTES);
         let PartialFrame { header, meta, .. } =
-            self.read_metadata(entry, bytes, |meta| meta.is_of(names))?;
+            self.read_metadata(entry, bytes, |meta| meta.belongs_to(names))?;
         Ok((header, meta.usage(header.kind)))
     }
 
@@ -151,11 +151,11 @@ impl FrameReader {
             }
             Ok::<_, Error>(())
         };
-        if let Some(head_bytes) = frame::head_bytes(version, &buffer) {
-            read_to(&mut buffer, head_bytes)?;
+        if let Some(header_bytes) = frame::header_bytes(version, &buffer) {
+            read_to(&mut buffer, header_bytes)?;
         }
-        let head =
-            FrameHead::decode(version, &buffer, offset).map_err(|no| no.at(&path(), offset))?;
+        let head = DecodedHeader::decode(version, &buffer, offset)
+            .map_err(|error| error.into_error(&path(), offset))?;
         let header = head.header;
         let is_expected_frame = header.revision == entry.revision
             && header.frame_bytes() == u64::from(entry.bytes)
@@ -165,7 +165,7 @@ impl FrameReader {
         }
         read_to(&mut buffer, header.meta_end())?;
         let section = buffer
-            .get(header.head_bytes as usize..header.meta_end())
+            .get(header.header_bytes as usize..header.meta_end())
             .ok_or_else(|| corrupt("the frame is truncated"))?;
         let (header, meta) = head.meta(section).map_err(corrupt)?;
         if !is_expected(&meta) {
@@ -186,15 +186,20 @@ impl FrameReader {
             let file = open_stored(&*self.fs, &path)?;
             let len = usize::try_from(file_header::HEADER_BYTES).unwrap_or_default();
             let header = read_at(&*file, || path.clone(), 0, len)?;
-            let version =
-                file_header::check_header(&path, &header, file_header::KIND, id.get(), self.store)?;
+            let version = file_header::check_header(
+                &path,
+                &header,
+                file_header::SEGMENT,
+                id.get(),
+                self.store,
+            )?;
             Ok(OpenSegment { file, version })
         })
     }
 
     /// The path of a segment's file, for error messages.
     pub(crate) fn path(&self, segment: SegmentId) -> PathBuf {
-        file_header::path(&self.dir, segment)
+        file_header::segment_path(&self.dir, segment)
     }
 }
 

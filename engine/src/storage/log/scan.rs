@@ -12,9 +12,9 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::format::file_header::{self, FormatVersion, StoreId};
-use crate::format::frame::header::{EntryKind, FrameHeader, HeadError};
+use crate::format::frame::header::{EntryKind, FrameHeader, HeaderError};
 use crate::format::frame::meta::FrameMeta;
-use crate::format::frame::{self, FrameHead};
+use crate::format::frame::{self, DecodedHeader};
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
@@ -129,11 +129,15 @@ impl ScanWindow {
     }
 
     /// Decodes the frame head at `offset`.
-    fn head(&mut self, offset: u64) -> Result<std::result::Result<FrameHead, HeadError>> {
+    fn head(&mut self, offset: u64) -> Result<std::result::Result<DecodedHeader, HeaderError>> {
         let version = self.version;
-        let begin = self.at(offset, frame::MIN_HEAD_BYTES as u64)?;
-        let len = frame::head_bytes(version, begin).unwrap_or_default() as u64;
-        Ok(FrameHead::decode(version, self.at(offset, len)?, offset))
+        let begin = self.at(offset, frame::HEADER_PROBE_BYTES as u64)?;
+        let len = frame::header_bytes(version, begin).unwrap_or_default() as u64;
+        Ok(DecodedHeader::decode(
+            version,
+            self.at(offset, len)?,
+            offset,
+        ))
     }
 }
 
@@ -150,14 +154,14 @@ pub(crate) fn scan(
     of: (SegmentId, StoreId, &[u8; 16]),
     end: Option<u64>,
 ) -> Result<SegmentScan> {
-    let path = file_header::path(dir, of.0);
+    let path = file_header::segment_path(dir, of.0);
     let file = open_stored(fs, &path)?;
     let stat = || stored_len(&*file, &path);
     loop {
         let len = stat()?;
         let window = ScanWindow {
             file: Arc::clone(&file),
-            version: file_header::KIND.written,
+            version: file_header::SEGMENT.written,
             path: path.clone(),
             end: end.unwrap_or(len).min(len),
             start: 0,
@@ -180,7 +184,8 @@ fn scan_window(
 ) -> Result<SegmentScan> {
     let path = window.path.clone();
     let header = window.at(0, file_header::HEADER_BYTES)?;
-    window.version = file_header::check_header(&path, header, file_header::KIND, id.get(), store)?;
+    window.version =
+        file_header::check_header(&path, header, file_header::SEGMENT, id.get(), store)?;
     let mut scan = SegmentScan {
         items: Vec::new(),
         watermark: file_header::HEADER_BYTES,
@@ -226,19 +231,19 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
     let invalid = |bytes, hash| ScanItem::new(&path, at, bytes, ScanFound::Invalid(hash));
     let head = match window.head(at)? {
         Ok(head) => head,
-        Err(HeadError::Invalid(_)) => {
+        Err(HeaderError::Invalid(_)) => {
             let to_next = next_frame(window, at + 1)? - at;
             let version = window.version;
             let bytes = window.at(at, WINDOW_BYTES.min(room))?;
             let until = usize::try_from(to_next).unwrap_or(usize::MAX);
-            return match frame::behind_damage(version, bytes, until, hash_key) {
+            return match frame::salvage(version, bytes, until, hash_key) {
                 Some((hash, bytes)) => invalid(bytes as u64, Some(hash)),
                 None => invalid(to_next, None),
             };
         }
         // A newer version has written this frame. It is not damage, and not the torn end of a
         // batch.
-        Err(foreign) => return Err(foreign.at(&window.path, at)),
+        Err(foreign) => return Err(foreign.into_error(&window.path, at)),
     };
     let header = head.header;
     let hash = head.hash(hash_key);
@@ -247,10 +252,10 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         return invalid(room, Some(hash));
     }
     let bytes = window.at(at, frame_bytes)?;
-    let (head_bytes, meta_end) = (header.head_bytes as usize, header.meta_end());
+    let (header_bytes, meta_end) = (header.header_bytes as usize, header.meta_end());
     let inline = bytes.get(meta_end..meta_end + header.inline_bytes as usize);
     let meta = bytes
-        .get(head_bytes..meta_end)
+        .get(header_bytes..meta_end)
         .and_then(|section| head.meta(section).ok());
     let found = match (meta, inline) {
         // Only bytes before a frame can have been synced when it was written. A watermark
@@ -258,7 +263,7 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         (Some((header, meta)), Some(inline))
             if crc32fast::hash(inline) == header.inline_crc
                 && header.watermark <= at
-                && meta.fits(header.kind, inline) =>
+                && meta.matches_body(header.kind, inline) =>
         {
             ScanFound::Frame(Box::new(ValidFrame { hash, header, meta }))
         }
@@ -283,8 +288,8 @@ fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
         at += found as u64;
         match window.head(at)? {
             Ok(head) if head.header.frame_bytes() <= end - at => return Ok(at),
-            Err(HeadError::Version { .. } | HeadError::Unknown) => return Ok(at),
-            Ok(_) | Err(HeadError::Invalid(_)) => at += 1,
+            Err(HeaderError::Version { .. } | HeaderError::Unknown) => return Ok(at),
+            Ok(_) | Err(HeaderError::Invalid(_)) => at += 1,
         }
     }
     Ok(window.end)

@@ -22,7 +22,7 @@ pub(crate) struct SummaryReader {
 impl SummaryReader {
     /// Opens the summary of a segment and checks its counts and its length.
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: SegmentId, store: StoreId) -> Result<Self> {
-        let path = entry::path(dir, id);
+        let path = entry::summary_path(dir, id);
         let file = open_stored(fs, &path)?;
         let mut head = [0; ENTRIES_AT];
         read_into(&*file, || path.clone(), 0, &mut head)?;
@@ -68,7 +68,7 @@ impl SummaryReader {
     pub(crate) fn reencode(&self, id: SegmentId, store: StoreId) -> Result<Vec<u8>> {
         let (found, details) = (self.summary()?, self.details()?);
         let segment_bytes = found.segment_bytes;
-        let builder = SummaryBuilder::of(found, &details);
+        let builder = SummaryBuilder::from_decoded(found, &details);
         let version = self.counts.version;
         Ok(summary::encode_as(
             version,
@@ -89,7 +89,7 @@ pub(crate) fn write_summary(
     builder: &SummaryBuilder,
     segment_bytes: u64,
 ) -> Result<()> {
-    let path = entry::path(dir, id);
+    let path = entry::summary_path(dir, id);
     let temporary = path.with_extension("sum.new");
     let bytes = summary::encode(builder, id, store, segment_bytes);
     stage_file(fs, &temporary, &bytes)?;

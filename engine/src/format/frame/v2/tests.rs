@@ -1,13 +1,13 @@
 use bytes::Bytes;
 
-use crate::format::frame::FrameHead;
+use crate::format::frame::DecodedHeader;
 use crate::format::frame::encoded::EncodedFrame;
 use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 use crate::format::frame::v2::*;
 use crate::model::ids::BlobId;
 
 const KEY: [u8; 16] = *b"of the unit test";
-/// Where the frames are said to stand.
+/// The offset in the segment at which the frames are decoded.
 const AT: u64 = u32::MAX as u64;
 
 fn member(key: &str, offset: usize, value: &str) -> Member {
@@ -20,7 +20,7 @@ fn member(key: &str, offset: usize, value: &str) -> Member {
     }
 }
 
-/// A body of these members.
+/// The members and the body of a document with these keys and values.
 fn body(texts: &[(String, String)]) -> (Vec<Member>, Bytes) {
     let mut body = String::from("{");
     let mut members = Vec::new();
@@ -59,7 +59,7 @@ fn extents(count: u64) -> Vec<Member> {
         .collect()
 }
 
-fn draft(
+fn new_frame(
     kind: FrameKind,
     (user, client): (&str, &str),
     members: &[Member],
@@ -69,45 +69,45 @@ fn draft(
     EncodedFrame::new(kind, hash, (user, client), members, inline).unwrap()
 }
 
-const STAMP: CommitInfo = CommitInfo {
+const COMMIT: CommitInfo = CommitInfo {
     revision: 1_000_000,
     modified_ms: 1_795_000_000_000,
     unsynced_bytes: 700,
 };
 
-/// The whole frame.
-fn encoded(draft: &EncodedFrame, stamp: CommitInfo) -> Vec<u8> {
+/// The bytes of the complete frame.
+fn bytes_of(frame: &EncodedFrame, commit: CommitInfo) -> Vec<u8> {
     let mut bytes = b"before".to_vec();
-    let len = draft.encode(stamp, &mut bytes);
+    let len = frame.encode(commit, &mut bytes);
     let mut bytes = bytes.split_off(6);
-    bytes.extend_from_slice(&draft.inline);
+    bytes.extend_from_slice(&frame.inline);
     assert_eq!(bytes.len() as u64, len);
-    assert!(len <= draft.max_frame_bytes());
+    assert!(len <= frame.max_frame_bytes());
     bytes
 }
 
-/// Some frames of each kind.
+/// Frames of each kind.
 fn frames() -> Vec<Vec<u8>> {
     let (members, inline) = some_body(3, 12);
     let names = ("user", "client");
     [
-        draft(FrameKind::Put, names, &members, inline),
-        draft(FrameKind::Put, names, &[], Bytes::from_static(b"{}")),
-        draft(FrameKind::Put, names, &extents(2), Bytes::new()),
-        draft(FrameKind::Delete, names, &[], Bytes::new()),
+        new_frame(FrameKind::Put, names, &members, inline),
+        new_frame(FrameKind::Put, names, &[], Bytes::from_static(b"{}")),
+        new_frame(FrameKind::Put, names, &extents(2), Bytes::new()),
+        new_frame(FrameKind::Delete, names, &[], Bytes::new()),
     ]
     .iter()
-    .map(|draft| encoded(draft, STAMP))
+    .map(|frame| bytes_of(frame, COMMIT))
     .collect()
 }
 
 #[test]
-fn a_frame_comes_back_at_the_limits_of_each_field() {
+fn frame_round_trips_at_the_limits_of_each_field() {
     let long = "n".repeat(names::MAX_NAME_BYTES);
     for names in [("u", "c"), (long.as_str(), long.as_str()), ("ü€", "日本")] {
         for (keys, value_bytes) in [(0, 0), (1, 0), (3, 125), (3, 126), (10, 20_000), (9_000, 1)] {
-            for stamp in [
-                STAMP,
+            for commit in [
+                COMMIT,
                 CommitInfo {
                     revision: 1,
                     modified_ms: 0,
@@ -120,24 +120,24 @@ fn a_frame_comes_back_at_the_limits_of_each_field() {
                 },
             ] {
                 let (members, inline) = some_body(keys, value_bytes);
-                let draft = draft(FrameKind::Put, names, &members, inline.clone());
-                let frame = encoded(&draft, stamp);
-                let head = FrameHead::decode(FormatVersion::V2, &frame, AT).unwrap();
-                assert_eq!(head.hash(&KEY), draft.hash);
-                let header = head.header;
+                let written = new_frame(FrameKind::Put, names, &members, inline.clone());
+                let frame = bytes_of(&written, commit);
+                let decoded = DecodedHeader::decode(FormatVersion::V2, &frame, AT).unwrap();
+                assert_eq!(decoded.hash(&KEY), written.hash);
+                let header = decoded.header;
                 assert_eq!(
                     (header.revision, header.modified_ms, header.watermark),
                     (
-                        stamp.revision,
-                        stamp.modified_ms,
-                        AT - u64::from(stamp.unsynced_bytes)
+                        commit.revision,
+                        commit.modified_ms,
+                        AT - u64::from(commit.unsynced_bytes)
                     )
                 );
                 assert_eq!(header.frame_bytes(), frame.len() as u64);
                 let inline_at = header.meta_end();
                 assert_eq!(frame[inline_at..], inline[..]);
-                let (_, meta) = head.meta(&[]).unwrap();
-                assert!(meta.is_of(names) && meta.blobs().is_empty());
+                let (_, meta) = decoded.meta(&[]).unwrap();
+                assert!(meta.belongs_to(names) && meta.blobs().is_empty());
                 let usage = meta.usage(FrameKind::Put);
                 assert_eq!(
                     (usage.keys as usize, usage.bytes),
@@ -150,148 +150,148 @@ fn a_frame_comes_back_at_the_limits_of_each_field() {
 }
 
 #[test]
-fn a_document_in_blobs_and_a_delete_come_back() {
+fn put_with_extents_and_delete_round_trip() {
     for count in [1, 300] {
         let members = extents(count);
-        let draft = draft(FrameKind::Put, ("u", "c"), &members, Bytes::new());
-        let frame = encoded(&draft, STAMP);
-        let head = FrameHead::decode(FormatVersion::V2, &frame, AT).unwrap();
-        let header = head.header;
+        let written = new_frame(FrameKind::Put, ("u", "c"), &members, Bytes::new());
+        let frame = bytes_of(&written, COMMIT);
+        let decoded = DecodedHeader::decode(FormatVersion::V2, &frame, AT).unwrap();
+        let header = decoded.header;
         assert!(header.has_blobs && header.inline_bytes == 0);
-        let section = &frame[header.head_bytes as usize..];
-        let (_, meta) = head.meta(section).unwrap();
+        let section = &frame[header.header_bytes as usize..];
+        let (_, meta) = decoded.meta(section).unwrap();
         assert_eq!(
-            (meta.blobs(), draft.blobs.clone()),
+            (meta.blobs(), written.blobs.clone()),
             (vec![BlobId::new(3)], vec![BlobId::new(3)])
         );
         assert_eq!(u64::from(meta.usage(FrameKind::Put).keys), count);
         assert_eq!(meta.into_members(FrameKind::Put, &[]), Some(members));
     }
-    let draft = draft(FrameKind::Delete, ("u", "c"), &[], Bytes::new());
-    let frame = encoded(&draft, STAMP);
-    let head = FrameHead::decode(FormatVersion::V2, &frame, AT).unwrap();
-    assert_eq!(head.header.kind, FrameKind::Delete);
-    assert_eq!(head.header.frame_bytes(), frame.len() as u64);
+    let written = new_frame(FrameKind::Delete, ("u", "c"), &[], Bytes::new());
+    let frame = bytes_of(&written, COMMIT);
+    let decoded = DecodedHeader::decode(FormatVersion::V2, &frame, AT).unwrap();
+    assert_eq!(decoded.header.kind, FrameKind::Delete);
+    assert_eq!(decoded.header.frame_bytes(), frame.len() as u64);
 }
 
-/// The length of the inline bytes is not written, so it must be what the members say.
+/// The frame does not store the length of the inline body, so a reader could not find its end.
 #[test]
-fn a_draft_whose_members_do_not_add_up_is_none() {
+fn frame_whose_members_do_not_add_up_to_its_body_is_rejected() {
     let (members, inline) = some_body(2, 5);
-    let of = |members: &[Member], inline: &Bytes| {
+    let is_accepted = |members: &[Member], inline: &Bytes| {
         let hash = NamespaceHash::of(&KEY, "u", "c");
         EncodedFrame::new(FrameKind::Put, hash, ("u", "c"), members, inline.clone()).is_some()
     };
-    assert!(of(&members, &inline));
-    assert!(!of(&members, &inline.slice(1..)));
-    assert!(!of(&members[1..], &inline));
-    assert!(!of(&[], &Bytes::new()));
+    assert!(is_accepted(&members, &inline));
+    assert!(!is_accepted(&members, &inline.slice(1..)));
+    assert!(!is_accepted(&members[1..], &inline));
+    assert!(!is_accepted(&[], &Bytes::new()));
 }
 
 #[test]
-fn a_small_document_takes_a_head_of_70_bytes() {
+fn header_of_a_small_document_has_at_most_70_bytes() {
     let texts = [("\"n\"", 18), ("\"items\"", 120), ("\"fill\"", 130)]
         .map(|(key, bytes)| (key.to_owned(), "1".repeat(bytes)));
     let (members, inline) = body(&texts);
     let names = ("user-00000000042", "preferences-app");
-    let stamp = CommitInfo {
+    let commit = CommitInfo {
         revision: 10_000_000,
-        ..STAMP
+        ..COMMIT
     };
-    let frame = encoded(
-        &draft(FrameKind::Put, names, &members, inline.clone()),
-        stamp,
+    let frame = bytes_of(
+        &new_frame(FrameKind::Put, names, &members, inline.clone()),
+        commit,
     );
-    let head_bytes = frame.len() - inline.len();
-    assert!(head_bytes <= 70, "{head_bytes}");
+    let header_bytes = frame.len() - inline.len();
+    assert!(header_bytes <= 70, "{header_bytes}");
 }
 
 #[test]
-fn every_flipped_bit_of_a_head_is_noticed_and_its_namespace_told() {
+fn header_with_any_single_bit_flipped_is_invalid_and_salvaged() {
     for frame in frames() {
-        let head_bytes = head_bytes(&frame).unwrap();
-        let whole = decode(&frame, AT).unwrap().0;
+        let header_bytes = header_bytes(&frame).unwrap();
+        let intact = decode(&frame, AT).unwrap().0;
         let hash = NamespaceHash::of(&KEY, "user", "client");
-        for bit in 0..head_bytes * 8 {
+        for bit in 0..header_bytes * 8 {
             let mut changed = frame.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
             assert!(
-                matches!(decode(&changed, AT), Err(HeadError::Invalid(_))),
+                matches!(decode(&changed, AT), Err(HeaderError::Invalid(_))),
                 "bit {bit}"
             );
             let end = frame.len();
-            assert_eq!(behind_damage(&changed, end, &KEY), Some((hash, end)));
-            // Behind the frame there may be another one that is damaged.
+            assert_eq!(salvage(&changed, end, &KEY), Some((hash, end)));
+            // A second damaged frame follows. A delete has no body that confirms its length.
             changed.extend_from_slice(&frame);
             changed[end + 12] ^= 1;
-            let found = behind_damage(&changed, 2 * end, &KEY);
-            let is_told = whole.kind == FrameKind::Put;
-            assert_eq!(found, is_told.then_some((hash, end)), "bit {bit}");
-            // Another frame within it holds: it is not as long as it says.
-            assert_eq!(behind_damage(&changed, end - 1, &KEY), None);
-            // What it says of the rest is not so.
-            if frame.len() > head_bytes {
+            let found = salvage(&changed, 2 * end, &KEY);
+            let is_salvaged = intact.kind == FrameKind::Put;
+            assert_eq!(found, is_salvaged.then_some((hash, end)), "bit {bit}");
+            // A valid frame begins inside the damaged one, so the length in its header is wrong.
+            assert_eq!(salvage(&changed, end - 1, &KEY), None);
+            // The rest of the frame does not match its checksum.
+            if frame.len() > header_bytes {
                 changed[end - 1] ^= 4;
-                assert_eq!(behind_damage(&changed, end, &KEY), None);
+                assert_eq!(salvage(&changed, end, &KEY), None);
             }
         }
     }
 }
 
 #[test]
-fn nothing_is_told_by_a_head_of_which_more_is_wrong() {
+fn header_with_two_flipped_bits_is_not_salvaged() {
     for frame in frames() {
         let end = frame.len();
         for (at, other) in [(4, 9), (12, 20), (9, 10)] {
             let mut changed = frame.clone();
             changed[at] ^= 1;
             changed[other] ^= 0x20;
-            assert_eq!(behind_damage(&changed, end, &KEY), None);
+            assert_eq!(salvage(&changed, end, &KEY), None);
         }
     }
 }
 
 #[test]
-fn every_length_that_a_frame_is_cut_to_is_noticed() {
+fn frame_truncated_inside_its_header_is_invalid_at_any_length() {
     for frame in frames() {
-        for len in 0..head_bytes(&frame).unwrap() {
-            let cut = decode(&frame[..len], AT);
-            assert!(matches!(cut, Err(HeadError::Invalid(_))), "{len}");
-            assert_eq!(behind_damage(&frame[..len], len, &KEY), None);
+        for len in 0..header_bytes(&frame).unwrap() {
+            let truncated = decode(&frame[..len], AT);
+            assert!(matches!(truncated, Err(HeaderError::Invalid(_))), "{len}");
+            assert_eq!(salvage(&frame[..len], len, &KEY), None);
         }
     }
 }
 
-/// A head of these bytes behind its length, its checksum right.
-fn forged(version: u8, kind: u8, behind: &[u8]) -> Vec<u8> {
-    let mut head = vec![MAGIC[0], MAGIC[1], version, kind, 0, 0, 0, 0];
-    push_varint(&mut head, behind.len() as u64);
-    head.extend_from_slice(behind);
-    let crc = head_crc(&head);
-    head[CRC_AT..LENGTH_AT].copy_from_slice(&crc.to_le_bytes());
-    head
+/// A header with a correct length and checksum. `fields` are the bytes after the length.
+fn forged(version: u8, kind: u8, fields: &[u8]) -> Vec<u8> {
+    let mut header = vec![MAGIC[0], MAGIC[1], version, kind, 0, 0, 0, 0];
+    push_varint(&mut header, fields.len() as u64);
+    header.extend_from_slice(fields);
+    let crc = header_crc(&header);
+    header[CRC_AT..LENGTH_AT].copy_from_slice(&crc.to_le_bytes());
+    header
 }
 
 #[test]
-fn a_head_of_another_version_or_with_what_no_writer_writes_is_told_from_damage() {
-    const RIGHT: &[u8] = b"\x01\x02\x03\0\0\0\x01u\x01c";
-    let with = |behind: &[u8]| [RIGHT, behind].concat();
-    let check = |version, kind, behind: &[u8]| {
-        decode(&forged(version, kind, behind), AT).map(|(header, _)| header.inline_bytes)
+fn intact_header_with_unknown_version_or_field_is_not_damage() {
+    const VALID: &[u8] = b"\x01\x02\x03\0\0\0\x01u\x01c";
+    let with = |more: &[u8]| [VALID, more].concat();
+    let check = |version, kind, fields: &[u8]| {
+        decode(&forged(version, kind, fields), AT).map(|(header, _)| header.inline_bytes)
     };
-    assert_eq!(check(VERSION, KIND_DELETE, RIGHT), Ok(0));
+    assert_eq!(check(VERSION, KIND_DELETE, VALID), Ok(0));
     assert_eq!(check(VERSION, KIND_PUT, &with(b"CRC.")), Ok(2));
     assert_eq!(check(VERSION, KIND_PUT, &with(b"CRC.\x03\x01")), Ok(7));
     for version in [0, 1, 3, 255] {
-        let no = HeadError::Version {
+        let expected = HeaderError::Version {
             found: version,
             supported: 2,
         };
-        assert_eq!(check(version, KIND_PUT, b"whatever"), Err(no));
+        assert_eq!(check(version, KIND_PUT, b"whatever"), Err(expected));
     }
-    for (kind, behind) in [
-        (0, RIGHT.to_vec()),
-        (4, RIGHT.to_vec()),
+    for (kind, fields) in [
+        (0, VALID.to_vec()),
+        (4, VALID.to_vec()),
         (0x81, with(b"CRC.")),
         (KIND_DELETE, with(b"\0")),
         (KIND_DELETE, Vec::new()),
@@ -312,14 +312,15 @@ fn a_head_of_another_version_or_with_what_no_writer_writes_is_told_from_damage()
         (KIND_PUT_WITH_BLOBS, with(b"\x02CRC.\x01")),
         (KIND_PUT_WITH_BLOBS, with(b"\x01CRC.\x01\0")),
     ] {
-        let found = check(VERSION, kind, &behind);
-        assert_eq!(found, Err(HeadError::Unknown), "{kind} {behind:02x?}");
+        let found = check(VERSION, kind, &fields);
+        assert_eq!(found, Err(HeaderError::Unknown), "{kind} {fields:02x?}");
     }
 }
 
-/// One that says it lies before its segment could have that sealed at any length.
+/// Recovery uses the highest watermark. A wrapped watermark that counted would let recovery seal
+/// the segment at any length, so it must be recognizable.
 #[test]
-fn a_watermark_before_the_segment_comes_out_behind_the_frame() {
+fn watermark_before_the_start_of_the_segment_wraps_above_the_frame() {
     let frame = forged(VERSION, KIND_DELETE, b"\x01\x02\x1d\0\0\0\x01u\x01c");
     let (header, _) = decode(&frame, 28).unwrap();
     assert!(header.watermark > 28);
@@ -328,27 +329,27 @@ fn a_watermark_before_the_segment_comes_out_behind_the_frame() {
 }
 
 #[test]
-fn no_length_is_believed_that_no_head_has() {
+fn header_length_above_the_maximum_is_invalid() {
     let mut bytes = vec![MAGIC[0], MAGIC[1], VERSION, KIND_PUT, 0, 0, 0, 0];
-    push_varint(&mut bytes, (MAX_STAMP_BYTES + MAX_TAIL_BYTES) as u64);
-    assert!(head_bytes(&bytes).is_some());
-    for length in [(MAX_STAMP_BYTES + MAX_TAIL_BYTES + 1) as u64, u64::MAX] {
+    push_varint(&mut bytes, (MAX_LEAD_BYTES + MAX_TAIL_BYTES) as u64);
+    assert!(header_bytes(&bytes).is_some());
+    for length in [(MAX_LEAD_BYTES + MAX_TAIL_BYTES + 1) as u64, u64::MAX] {
         bytes.truncate(LENGTH_AT);
         push_varint(&mut bytes, length);
-        assert_eq!(head_bytes(&bytes), None);
-        assert!(matches!(decode(&bytes, AT), Err(HeadError::Invalid(_))));
+        assert_eq!(header_bytes(&bytes), None);
+        assert!(matches!(decode(&bytes, AT), Err(HeaderError::Invalid(_))));
     }
 }
 
 #[test]
-fn metadata_has_extents_and_nothing_else() {
+fn metadata_with_anything_but_complete_extents_is_rejected() {
     let inline = member("\"k\"", 5, "1");
     let extent = extents(1).remove(0);
     let mut uncovered = extent.clone();
     if let ValueLocation::Extent(extent) = &mut uncovered.value {
         extent.bytes = 1 + 2 * EXTENT_CHUNK_BYTES as u64;
     }
-    for (members, is_right) in [
+    for (members, is_valid) in [
         (vec![extent.clone()], true),
         (vec![uncovered], false),
         (vec![extent.clone(), inline.clone()], false),
@@ -356,17 +357,17 @@ fn metadata_has_extents_and_nothing_else() {
         (vec![], false),
     ] {
         let section = codec::encode(&members).unwrap();
-        let mut behind = b"\x01\x02\x03\0\0\0\x01u\x01c".to_vec();
-        push_extents(&mut behind, &section);
-        let head = FrameHead::decode(
+        let mut fields = b"\x01\x02\x03\0\0\0\x01u\x01c".to_vec();
+        push_extents(&mut fields, &section);
+        let decoded = DecodedHeader::decode(
             FormatVersion::V2,
-            &forged(VERSION, KIND_PUT_WITH_BLOBS, &behind),
+            &forged(VERSION, KIND_PUT_WITH_BLOBS, &fields),
             AT,
         );
-        let mut meta = head.unwrap().meta(&section);
-        assert_eq!(meta.is_ok(), is_right, "{members:?}");
+        let mut meta = decoded.unwrap().meta(&section);
+        assert_eq!(meta.is_ok(), is_valid, "{members:?}");
         if let Ok((_, meta)) = &mut meta {
-            assert!(meta.fits(FrameKind::Put, &[]));
+            assert!(meta.matches_body(FrameKind::Put, &[]));
         }
     }
 }

@@ -28,34 +28,34 @@ fn some_entries() -> Vec<SummaryEntry> {
     ]
 }
 
-fn gathered(details: &[(&str, &str, u64, u64)]) -> Vec<u8> {
-    let mut gathered = Vec::new();
+fn v1_details(details: &[(&str, &str, u64, u64)]) -> Vec<u8> {
+    let mut encoded = Vec::new();
     for (user, client, body_bytes, modified_ms) in details {
-        push_short_text(&mut gathered, user);
-        push_short_text(&mut gathered, client);
-        gathered.extend_from_slice(&body_bytes.to_le_bytes());
-        gathered.extend_from_slice(&modified_ms.to_le_bytes());
+        push_short_text(&mut encoded, user);
+        push_short_text(&mut encoded, client);
+        encoded.extend_from_slice(&body_bytes.to_le_bytes());
+        encoded.extend_from_slice(&modified_ms.to_le_bytes());
     }
-    gathered
+    encoded
 }
 
 #[test]
-fn entries_come_back_at_the_limits_of_each_field() {
+fn entries_round_trip_at_the_limits_of_each_field() {
     let written = some_entries();
     let bytes = encode_entries(&written);
     assert_eq!(entries(&bytes, written.len()), Some(written.clone()));
-    // Neither more nor fewer than there are, and none that is cut.
+    // A count that is too low or too high is rejected, and so is a truncated entry.
     assert_eq!(entries(&bytes, written.len() - 1), None);
     assert_eq!(entries(&bytes, written.len() + 1), None);
     assert_eq!(entries(&bytes[..bytes.len() - 1], written.len()), None);
-    // Behind what reaches up to the last offset there is no place for another.
+    // The last entry reaches the highest offset, so no other entry can follow.
     let mut beyond = written;
     beyond.push(entry(EntryKind::Delete, 9, 0, 1, 0));
     assert_eq!(entries(&encode_entries(&beyond), beyond.len()), None);
 }
 
 #[test]
-fn details_come_back_at_the_limits_of_each_field() {
+fn details_round_trip_at_the_limits_of_each_field() {
     let long = "n".repeat(255);
     let written = [
         ("u", "c", 0, u64::MAX),
@@ -64,17 +64,17 @@ fn details_come_back_at_the_limits_of_each_field() {
         ("", "", 0, 0),
         ("u", long.as_str(), 300, 1_795_000_000_000),
     ];
-    let gathered = gathered(&written);
-    let bytes = encode_details(&gathered);
+    let written_v1 = v1_details(&written);
+    let bytes = encode_details(&written_v1);
     let found = details(&bytes, written.len()).unwrap();
-    assert_eq!(Some(&found), v1::details(&gathered).as_ref());
+    assert_eq!(Some(&found), v1::details(&written_v1).as_ref());
     assert_eq!(details(&bytes, written.len() - 1), None);
     assert_eq!(details(&bytes, written.len() + 1), None);
     assert_eq!(details(&bytes[..bytes.len() - 1], written.len()), None);
 }
 
 #[test]
-fn the_summary_of_a_small_document_takes_42_bytes() {
+fn summary_of_a_small_document_has_at_most_42_bytes() {
     let (mut written, mut names) = (Vec::new(), Vec::new());
     for n in 0..1000_u32 {
         let revision = 10_000_000 + u64::from(n);
@@ -86,68 +86,71 @@ fn the_summary_of_a_small_document_takes_42_bytes() {
         .iter()
         .map(|(user, time)| (user.as_str(), "preferences-app", 300, *time))
         .collect();
-    let details = encode_details(&gathered(&written_details));
+    let details = encode_details(&v1_details(&written_details));
     let bytes = encode_entries(&written).len() + details.len();
     assert!(bytes <= 42 * 1000, "{bytes}");
 }
 
 #[test]
-fn entries_that_no_writer_writes_are_refused() {
+fn entries_that_are_never_written_are_rejected() {
     let hash = [7; 16];
-    let put = |first: &[u8], behind: &[u8]| [first, &hash, behind].concat();
+    let put = |first: &[u8], rest: &[u8]| [first, &hash, rest].concat();
     assert!(entries(&put(&[1], &[2, 9]), 1).is_some());
     assert!(entries(&put(&[1 | 31 << 3, 0], &[2, 9]), 1).is_some());
     for (wrong, what) in [
-        (put(&[0], &[2, 9]), "a kind that is none"),
-        (put(&[6], &[2, 9]), "a kind that is none"),
+        (put(&[0], &[2, 9]), "an undefined kind"),
+        (put(&[6], &[2, 9]), "an undefined kind"),
         (put(&[3 | 1 << 3], &[2, 9]), "a delete with keys"),
         (
             put(&[1 | 31 << 3, 0x80, 0], &[2, 9]),
-            "keys in two spellings",
+            "a second encoding of the number of keys",
         ),
         (
             put(&[1 | 31 << 3, 0xff, 0xff, 0xff, 0xff, 0x0f], &[2, 9]),
-            "keys beyond 32 bits",
+            "a number of keys above 32 bits",
         ),
-        (put(&[1], &[0x82, 0, 9]), "a revision in two spellings"),
+        (
+            put(&[1], &[0x82, 0, 9]),
+            "a second encoding of the revision",
+        ),
         (
             put(&[1], &[2, 0xff, 0xff, 0xff, 0xff, 0x1f]),
-            "a length beyond 32 bits",
+            "a length above 32 bits",
         ),
-        (put(&[1], &[2, 9, 0]), "something behind the last one"),
+        (put(&[1], &[2, 9, 0]), "bytes after the last entry"),
     ] {
         assert_eq!(entries(&wrong, 1), None, "{what}");
     }
 }
 
 #[test]
-fn details_that_no_writer_writes_are_refused() {
+fn details_that_are_never_written_are_rejected() {
     assert!(details(b"\x01u\0\x01c\x02\x02\x01u\x01\x01d\x02\x02", 2).is_some());
     for (wrong, what) in [
         (
             &b"\x01u\0\x01c\x02\x02\x01u\x01\x01c\x02\x02"[..],
-            "a name for the second time",
+            "a client that is already in the list",
         ),
         (
             b"\x01u\0\x01c\x02\x02\x01u\x02\x02\x02\x02\x02",
-            "a name that was not given",
+            "an index beyond the list of clients",
         ),
         (
             b"\x01\xff\0\x01c\x02\x02\x01u\0\x02\x02\0\0",
-            "a user that is no text",
+            "a user that is not UTF-8",
         ),
         (
             b"\x01u\0\x01\xff\x02\x02\x01u\0\x02\x02",
-            "a client that is no text",
+            "a client that is not UTF-8",
         ),
     ] {
         assert_eq!(details(wrong, 2), None, "{what}");
     }
 }
 
-/// No allocator has as much: asking for it would end the process.
+/// No allocator has that much memory, so the allocation would abort the process.
 #[test]
-fn a_forged_count_takes_no_memory() {
+fn forged_count_does_not_cause_an_allocation() {
     assert_eq!(entries(&[0; 30], usize::MAX / 64), None);
     assert_eq!(details(&[0; 30], usize::MAX / 64), None);
 }
