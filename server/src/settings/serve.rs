@@ -71,7 +71,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", help_heading = ADMIN, env = "PREFD_ADMIN_TOKEN_FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
 
-    /// Allow web pages of this origin, such as https://app.example, to use the API. * allows
+    /// Allow web pages of this origin, such as `https://app.example`, to use the API. * allows
     /// all origins (repeatable)
     #[arg(
         long,
