@@ -115,7 +115,7 @@ impl Authenticator {
         Ok(claims)
     }
 
-    /// The refusal of a token that lacks `scope`.
+    /// The error response for a token without the required `scope`.
     pub(crate) fn insufficient(&self, scope: &str) -> Box<ApiError> {
         self.challenges.insufficient(scope)
     }
@@ -134,7 +134,8 @@ impl Authenticator {
         self.introspection_for(token)?.cached(token, now)
     }
 
-    /// Introspection, if it is configured and the token is not a JWT that keys can verify.
+    /// The introspection client to use for this token. `None` if introspection is off, or if
+    /// the token is a JWT and keys are configured.
     fn introspection_for(&self, token: &[u8]) -> Option<&Introspection> {
         let is_for_keys = || self.has_keys() && Token::is_jwt(token);
         self.introspection.as_ref().filter(|_| !is_for_keys())
@@ -220,8 +221,9 @@ impl Authenticator {
         })
     }
 
-    /// Verifies the signature with the keys from files and then with those of each provider.
-    /// Providers can share keys, so the search goes on if the issuer of a key does not match.
+    /// Verifies the signature with the keys from files, and then with those of each provider.
+    /// Providers can share keys. So if a key matches but its issuer does not, the keys of the
+    /// remaining providers are tried.
     fn verify_signature(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
         let mut outcome = self
             .local_keys()
@@ -304,8 +306,8 @@ impl Authenticator {
         self.introspection.as_ref()
     }
 
-    /// The configured providers. The connection must poll [`Provider::run`] of each, or no keys
-    /// are fetched.
+    /// The configured providers. Their keys are fetched only while [`Provider::run`] is
+    /// polled.
     pub(crate) fn providers(&self) -> &[Arc<Provider>] {
         &self.providers
     }

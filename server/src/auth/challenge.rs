@@ -6,7 +6,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use crate::auth::rules::Denial;
 use crate::http::{ApiError, Code};
 
-/// The text is that of the PACE Cloud preferences API.
+/// The error text that the PACE Cloud preferences API documents.
 pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \
      please check why the user does not have a linked identity";
 
@@ -32,7 +32,7 @@ impl Challenges {
         })
     }
 
-    /// The token of a request.
+    /// The bearer token of a request. It is not checked in any way.
     pub(super) fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<ApiError>> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let header = values.next();
@@ -52,13 +52,13 @@ impl Challenges {
         })
     }
 
-    /// The refusal of a token that gives no access.
+    /// The error response for a token that gives no access.
     pub(super) fn denied(&self, denial: Denial) -> Box<ApiError> {
         match denial {
             Denial::Invalid(reason) => ApiError::new(Code::InvalidToken, reason)
                 .at_header("Authorization")
                 .challenge(self.invalid_token.clone()),
-            // Not a refusal of the token: its client would throw it away.
+            // Not 401: a client would discard a token that may be valid.
             Denial::Unavailable => ApiError::new(
                 Code::Overloaded,
                 "The token cannot be verified now, because its issuer does not respond; try again later.",
@@ -66,14 +66,14 @@ impl Challenges {
         }
     }
 
-    /// The refusal of a user without the linked identity that is required.
+    /// The error response for a user without the required linked identity.
     pub(super) fn not_linked(&self) -> Box<ApiError> {
         ApiError::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY).challenge(self.plain.clone())
     }
 
-    /// The refusal of a token that lacks `scope`.
+    /// The error response for a token without the required `scope`.
     pub(super) fn insufficient(&self, scope: &str) -> Box<ApiError> {
-        let refusal = ApiError::new(
+        let error = ApiError::new(
             Code::InsufficientScope,
             format!("The token was issued to another client and does not have the scope {scope}."),
         );
@@ -92,8 +92,8 @@ impl Challenges {
             format!("{}, error=\"insufficient_scope\"", self.realm)
         };
         match HeaderValue::try_from(challenge) {
-            Ok(challenge) => refusal.challenge(challenge),
-            Err(_) => refusal.challenge(self.plain.clone()),
+            Ok(challenge) => error.challenge(challenge),
+            Err(_) => error.challenge(self.plain.clone()),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::auth::rules::{LEEWAY_SECONDS, TokenRules};
 const MAX_NAME_BYTES: usize = 255;
 pub(super) const UNTRUSTED_ISSUER: &str = "The token's issuer is not trusted.";
 
-/// What prefd uses of a verified token.
+/// The claims of a verified token that prefd uses.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Claims {
     pub(crate) user: String,
@@ -39,8 +39,8 @@ impl Claims {
     /// Reads the introspection response for an active token (RFC 7662 section 2.2). Checks
     /// everything except the times.
     ///
-    /// `iss` and `exp` are optional: the response comes from the issuer itself, and the
-    /// issuer may not say how long the token is valid.
+    /// `iss` and `exp` are optional. The response comes from the issuer itself, and the
+    /// issuer is not required to say how long the token is valid.
     pub(crate) fn from_introspection(
         response: &Map<String, Value>,
         issuer: Option<&str>,

@@ -26,7 +26,7 @@ use crate::auth::rules::{Denial, TokenRules};
 use crate::auth::token_cache::TokenCache;
 use crate::counters::Counter;
 
-/// Most concurrent introspection requests.
+/// Maximum number of concurrent introspection requests.
 pub(super) const MAX_REQUESTS: usize = 64;
 /// Timeout of one introspection request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,12 +147,12 @@ pub(crate) struct Introspection {
     /// Active and inactive tokens have separate caches, so that a client that sends many
     /// invalid tokens cannot evict the valid ones.
     active: TokenCache<ActiveToken>,
-    /// When the provider was asked about a token that it refused.
+    /// For each token that is inactive or was rejected, when the provider was asked about it.
     inactive: TokenCache<Instant>,
     /// A request locks one of these while it asks. A token always uses the same lock, so it
     /// is asked about once at a time.
     request_locks: [Mutex<()>; MAX_REQUESTS],
-    /// When the provider could last not be reached.
+    /// When the provider was last unreachable.
     failed_at: Lock<Option<Instant>>,
     requests: Counter,
     failed_requests: Counter,

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use crate::auth::http_client::{Endpoint, EndpointError, HttpClient, HttpClientError};
 use crate::auth::keys::{KeyFault, KeySet, SignedClaims, Token, VerifyError};
 
-/// Shortest time between two fetches that tokens trigger. Anybody can send a token that
-/// names a key that does not exist, and must not be able to flood the provider.
+/// Shortest time between two fetches that tokens trigger. Without it, anybody could flood
+/// the provider with fetches by sending tokens with invented key ids.
 const TOKEN_FETCH_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause after the first failed fetch. It doubles with each further failure.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -134,7 +134,7 @@ impl Provider {
         }
     }
 
-    /// Fetches the keys again and again, for as long as it is polled.
+    /// Fetches the keys repeatedly, for as long as it is polled.
     pub(crate) async fn run(&self) {
         let mut failures: u32 = 0;
         loop {

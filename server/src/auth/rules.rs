@@ -18,11 +18,12 @@ pub(crate) struct TokenRules {
 /// The names of the claims that prefd reads.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimNames {
-    /// `None` for the default, which differs between JWTs and introspection responses.
+    /// The claim with the user id. `None` for the default, which differs between JWTs and
+    /// introspection responses.
     pub(crate) user: Option<String>,
-    /// The first one that the token has is used.
+    /// Claims with the client id. The first one that the token has is used.
     pub(crate) client: Vec<String>,
-    /// The first one that the token has is used.
+    /// Claims with the scopes. The first one that the token has is used.
     pub(crate) scope: Vec<String>,
 }
 

@@ -180,7 +180,7 @@ fn introspection_config(settings: &Settings) -> Result<IntrospectionConfig<'_>, 
     }
 }
 
-/// Most file descriptors that requests to providers use at the same time.
+/// Maximum number of file descriptors that requests to providers use at the same time.
 pub(crate) fn descriptors(settings: &Settings) -> u64 {
     let providers = issuers(settings).chain(key_urls(settings)).count();
     let introspects = settings.introspection_credentials_file.is_some();

@@ -1,5 +1,5 @@
-//! A cache of verified tokens and introspection responses. With it, a signature is checked
-//! once, and a token is introspected once.
+//! A cache of verified tokens and introspection responses. It avoids checking a signature or
+//! asking the provider for every request.
 //!
 //! The cache has a size limit. Its keys are hashes of tokens under a random key of this
 //! process, so the cache contains no usable tokens. It does not know expiry times: callers

@@ -190,8 +190,8 @@ impl<H: Service> ConnectionServer<H> {
             service_state: H::Connection::default(),
             state,
         };
-        // Boxed, because hyper's connection is movable only if the service's future is.
-        // It has to be moved when the connection lingers.
+        // Boxing makes the future `Unpin`. Otherwise hyper's connection could not be taken
+        // apart with `into_parts` after it was polled.
         let service = service_fn(|request| {
             Box::pin(self.service.respond(request, &context, |response| {
                 // 412 is the result of a condition, not a refusal.
@@ -208,7 +208,7 @@ impl<H: Service> ConnectionServer<H> {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout)
-            // Without it, hyper would read while a request is processed, and this read
+            // Without half-close, hyper would read while a request is processed, and this read
             // would count as waiting for the client (see `minimum_rate`).
             .half_close(true)
             .max_buf_size(BUFFER_BYTES)
@@ -242,7 +242,7 @@ impl<H: Service> ConnectionServer<H> {
             }
         };
         if needs_linger {
-            // A variable of its own, so that hyper's read buffer is freed before the wait.
+            // A separate statement, so that hyper's read buffer is freed before the wait.
             let stream = connection.into_parts().io;
             stream.linger().await;
         }

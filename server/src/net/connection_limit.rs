@@ -34,13 +34,13 @@ const UNTRUSTED_GRACE: Duration = Duration::from_millis(100);
 /// shed. Longer than any network round trip, and longer than a busy client needs between
 /// a response and its next request.
 const TRUSTED_GRACE: Duration = Duration::from_secs(1);
-/// While no connection can be shed, the limit looks for one again after this time.
+/// Pause between two rounds of shedding while a new client waits for a slot.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// Most connections that are shed in one round. More than one, so that not every new
-/// client causes a search through all connections.
+/// Maximum number of connections that one round sheds. It is more than one, so that not
+/// every new client causes a search through all connections.
 const MAX_SHED_PER_ROUND: usize = 32;
-/// A round sheds at most one connection in this many of those that can be shed, so that
-/// a short list is not emptied at once. It sheds at least one.
+/// A round sheds at most 1/`SHED_DIVISOR` of the connections that can be shed, and at least
+/// one. So a few connections are not all shed at once.
 const SHED_DIVISOR: usize = 8;
 /// Shortest time between two log lines about the limit.
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
@@ -55,8 +55,8 @@ const UNTRUSTED: u8 = 0;
 const NEW: u8 = 1;
 const ESTABLISHED: u8 = 2;
 
-/// Decides whether a connection may be shed. The connection writes it; the limit reads
-/// it when slots are short.
+/// The facts that decide whether a connection may be shed. The connection writes them, and
+/// the connection limit reads them while all slots are in use.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     /// Times are counted from here.
@@ -64,7 +64,7 @@ pub(crate) struct ConnectionState {
     /// Milliseconds from `epoch` to the moment when the connection began to wait for its
     /// client, or one of `NOT_WAITING` and `SHED`.
     waiting_since_ms: AtomicU64,
-    /// One of the trust classes.
+    /// One of `UNTRUSTED`, `NEW` and `ESTABLISHED`.
     class: AtomicU8,
 }
 
@@ -132,7 +132,8 @@ impl ConnectionState {
             .is_ok()
     }
 
-    /// `None` if the connection does not wait for its client, or was shed.
+    /// The position in the order of shedding. `None` if the connection does not wait for its
+    /// client, or was shed.
     fn shed_rank(&self) -> Option<ShedRank> {
         let since_ms = self.waiting_since_ms.load(Ordering::Relaxed);
         let class = self.class.load(Ordering::Relaxed);
@@ -188,8 +189,8 @@ pub(crate) struct ConnectionLimit {
 
 #[derive(Debug, Default)]
 struct OpenConnections {
-    /// Includes connections that have ended. They are removed when the list has twice as
-    /// many entries as there are slots.
+    /// Includes connections that have ended. They are removed when connections are shed, and
+    /// when the list has twice as many entries as there are slots.
     connections: Vec<OpenConnection>,
     last_warning: Option<Instant>,
 }

@@ -26,9 +26,10 @@ use crate::settings::Address;
 /// Pause after a failed accept. It usually fails because the process has no free file
 /// descriptor. They become free as connections end, and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Most connections that the kernel queues until they are accepted. If the queue is full,
-/// new clients are dropped and retry only after seconds. So this is the default of
-/// Linux's upper limit (net.core.somaxconn), not the usual 128.
+/// Maximum number of connections that the kernel queues until they are accepted. If the
+/// queue is full, the kernel drops new connection attempts, and clients retry only after
+/// seconds. So the queue is longer than the usual 128. Linux allows 4096 by default
+/// (net.core.somaxconn).
 const BACKLOG: u32 = 4096;
 /// Size of the kernel's send buffer per connection. By default Linux grows it up to 4 MiB,
 /// so clients that do not read their responses could occupy gigabytes. 256 KiB allow
@@ -164,7 +165,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // Without it, a restart fails for up to a minute, while old connections are in
+    // Without SO_REUSEADDR, a restart fails for up to a minute, while old connections are in
     // TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -241,8 +242,8 @@ impl<H: Service> Acceptor<H> {
         let state = Arc::clone(slot.state());
         let (server, mut stopping) = (Arc::clone(&self.server), stopping.clone());
         let counters = Arc::clone(&self.counters);
-        // Boxed, because the limit keeps an abort handle for a while after the task has
-        // ended, and with it the task's memory. The box is freed when the task ends.
+        // The future is boxed, so that its memory is freed when the task ends. The connection
+        // limit keeps an abort handle for longer, and with it the task's own allocation.
         let task = match self.tls.clone() {
             None => tokio::spawn(Box::pin(async move {
                 let _open = counters.open.enter();

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::connection_limit::ConnectionState;
 
-/// Bytes in one direction that count as progress. A slow line moves as much in a second.
+/// Bytes in one direction that count as progress. A slow line moves this much in a second.
 const PROGRESS_BYTES: usize = 16 * 1024;
 
 /// The direction of the last transfer.
@@ -57,7 +57,7 @@ impl<'a, S> MinimumRateStream<'a, S> {
         }
     }
 
-    /// The inner stream, for the time when only the client's close is awaited.
+    /// Returns the inner stream, for a connection that only waits until the client closes it.
     pub(super) fn into_draining(mut self) -> S {
         self.restart_clock();
         self.wait();

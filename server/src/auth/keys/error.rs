@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 /// Shortest HS256 secret in bytes: the length of the hash (RFC 7518 section 3.2).
 pub(super) const MIN_SECRET_BYTES: usize = 32;
-/// Most keys that are used of one provider. A token without a key id is checked with each
-/// of them.
+/// Maximum number of keys that are used from one provider's key set. A token without a key
+/// id is checked with each of them.
 pub(super) const MAX_PROVIDER_KEYS: usize = 64;
 pub(super) const MALFORMED: &str = "The token is not a signed JWT.";
 /// Shortest RSA modulus in bits (RFC 7518 section 3.3).
@@ -49,7 +49,7 @@ pub(crate) enum KeyFault {
     TooManyKeys,
 }
 
-/// Why a token is not accepted as signed by its issuer.
+/// Why the verification of a token failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VerifyError {
     /// None of the known keys has signed the token. A newer key may have signed it.

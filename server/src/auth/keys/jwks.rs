@@ -44,7 +44,7 @@ pub(super) fn signature_keys(text: &[u8]) -> Result<SignatureKeys, KeyFault> {
 /// Reads one member of a key set. `None` if it is not for verifying signatures.
 fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
     // `d` is the private part of a key of every asymmetric type (RFC 7518 sections 6.2.2
-    // and 6.3.2, RFC 8037 section 2). `Jwk` does not keep this member.
+    // and 6.3.2, RFC 8037 section 2). `Jwk` drops this member, so it is checked here.
     if member.get("d").is_some() {
         return Err(KeyFault::PrivateKey);
     }

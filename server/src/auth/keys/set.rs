@@ -170,7 +170,8 @@ impl KeySet {
         Ok((set, faults))
     }
 
-    /// Verifies a token's signature, `exp` and `nbf` with each key that its header allows.
+    /// Verifies a token with the keys that its header allows, until one of them matches.
+    /// Checks the signature, `exp` and `nbf`.
     pub(crate) fn verify(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
         let mut outcome = Err(VerifyError::NoKey);
         for key in self.keys.iter().filter(|key| token.matches_key(key)) {
