@@ -17,6 +17,8 @@
 //!   fail, [`service_manager`] is a systemd that runs units.
 //! - [`raised`] ends the threads of a test, [`process`] sees to the processes that it starts.
 //! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
+//! - [`structure`] finds imports that break the layers, circles of files, and type names
+//!   that are declared twice in the source.
 //! - [`unreadable_disk`] is the real disk, on which reads of some files fail.
 //! - [`put`] writes a document and returns its revision.
 //! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
@@ -52,6 +54,7 @@ pub mod sim_disk;
 pub mod sim_model;
 pub mod sim_store;
 pub mod strace;
+pub mod structure;
 pub mod token;
 pub mod traces;
 pub mod unreadable_disk;
