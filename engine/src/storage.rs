@@ -7,6 +7,7 @@
 //! synced. It does not know which frame of a namespace is current.
 
 pub(crate) mod blobs;
+pub(crate) mod commit_leader;
 pub(crate) mod io;
 pub(crate) mod lock;
 pub(crate) mod log;

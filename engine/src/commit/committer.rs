@@ -31,6 +31,7 @@ use crate::model::error::{Error, Result};
 use crate::model::ids::{BlobId, SegmentId};
 use crate::model::names::NamespaceHash;
 use crate::model::revision::Revision;
+use crate::storage::commit_leader::CommitLeader;
 use crate::storage::log::failure::LogFailure;
 use crate::storage::log::{Log, MAX_BATCH_FRAMES};
 use crate::storage::reserve::Reserve;
@@ -45,6 +46,7 @@ const MAX_QUEUED_WRITES: usize = MAX_BATCH_FRAMES - MAX_COPIED_FRAMES - 1;
 
 /// Writes batches to the log, and publishes and acknowledges them.
 pub(crate) struct Committer {
+    leader: CommitLeader,
     core: Arc<Core>,
     log: Log,
     reserve: Reserve,
@@ -61,6 +63,7 @@ pub(crate) struct Committer {
 impl Committer {
     pub(crate) fn new(core: Arc<Core>, log: Log, reserve: Reserve) -> Self {
         Self {
+            leader: CommitLeader::new(),
             core,
             log,
             reserve,
@@ -274,7 +277,7 @@ impl Committer {
                     // While an earlier entry is waiting, every frame is added: the frame may
                     // replace the blobs of that entry.
                     if !self.unsynced_blobs.is_empty()
-                        || blobs.would_change(entry.hash, &write.frame.blobs)
+                        || blobs.would_change(&self.leader, entry.hash, &write.frame.blobs)
                     {
                         self.unsynced_blobs.push((entry.hash, write.frame.blobs));
                     }
@@ -289,7 +292,8 @@ impl Committer {
     fn release_replaced_blobs(&mut self) {
         if self.log.is_synced() {
             for (hash, blobs) in self.unsynced_blobs.drain(..) {
-                self.core.write_context.blobs.set_references(hash, &blobs);
+                let store = &self.core.write_context.blobs;
+                store.set_references(&self.leader, hash, &blobs);
             }
         }
     }
@@ -336,11 +340,11 @@ impl Committer {
         let add =
             |(frames, bytes), entry: &SummaryEntry| (frames + 1, bytes + u64::from(entry.bytes));
         let (writes, bytes) = appended.fold((0, 0), |sum, (_, entry)| add(sum, entry));
-        self.core.counters.committed(writes, bytes);
+        self.core.counters.committed(&self.leader, writes, bytes);
         let (frames, bytes) = copied
             .iter()
             .fold((0, 0), |sum, (_, entry)| add(sum, entry));
-        self.core.counters.copied(frames, bytes);
+        self.core.counters.copied(&self.leader, frames, bytes);
     }
 
     /// Writes one batch to the log, and syncs it if necessary.
@@ -445,7 +449,8 @@ impl Committer {
         self.core.catalogue.close(clean);
         for (hash, blobs) in self.unsynced_blobs.drain(..) {
             if outcome.is_ok() {
-                self.core.write_context.blobs.set_references(hash, &blobs);
+                let store = &self.core.write_context.blobs;
+                store.set_references(&self.leader, hash, &blobs);
             }
         }
         outcome

@@ -8,6 +8,7 @@ use crate::platform::cache_padded::CachePadded;
 use crate::platform::counters::{
     Histogram, ShardedCounter, SingleWriterCounter, SingleWriterHistogram,
 };
+use crate::storage::commit_leader::CommitLeader;
 use crate::storage::log::sync_latency::SyncLatency;
 
 /// Counters since the engine was opened. [`crate::Metrics`] documents each of them.
@@ -57,18 +58,16 @@ impl EngineCounters {
         }
     }
 
-    /// Counts a committed batch of `writes` frames and `bytes` bytes. Only the commit leader
-    /// may call this function.
-    pub(super) fn committed(&self, writes: u64, bytes: u64) {
+    /// Counts a committed batch of `writes` frames and `bytes` bytes.
+    pub(super) fn committed(&self, _leader: &CommitLeader, writes: u64, bytes: u64) {
         if writes > 0 {
             self.commits.0.batch_writes.add(writes);
             self.commits.0.bytes.add(bytes);
         }
     }
 
-    /// Counts frames that were copied for compaction or erasure. Only the commit leader may
-    /// call this function.
-    pub(super) fn copied(&self, frames: u64, bytes: u64) {
+    /// Counts frames that were copied for compaction or erasure.
+    pub(super) fn copied(&self, _leader: &CommitLeader, frames: u64, bytes: u64) {
         if frames > 0 {
             self.commits.0.copied_frames.add(frames);
             self.commits.0.copied_bytes.add(bytes);

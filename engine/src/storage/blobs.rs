@@ -24,6 +24,7 @@ use crate::model::names::NamespaceHash;
 use crate::platform::aligned::AlignedBuffer;
 use crate::platform::fs::{File, Fs};
 use crate::platform::wakeup::Wakeup;
+use crate::storage::commit_leader::CommitLeader;
 use crate::storage::io::{open_stored, read_at, remove_if_present};
 use crate::storage::pins::PinRegistry;
 
@@ -57,8 +58,8 @@ pub(crate) struct BlobStore {
     /// and are not listed.
     references: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
     /// Number of namespaces in `references`. While it is 0, commit threads need not lock the
-    /// map. Only the commit leader changes `references`, so the value cannot change between
-    /// its read and its write (`commit/group_commit.rs`).
+    /// map. Only the [`CommitLeader`] changes `references`, so the value cannot change between
+    /// its read and its write.
     document_count: AtomicUsize,
     /// Blob syncs since the store was opened.
     syncs: AtomicU64,
@@ -159,8 +160,13 @@ impl BlobStore {
     /// Records that the newest frame of a namespace refers to `blobs`, usually none. Blobs
     /// that the namespace's previous frame referred to, and the newest one does not, become
     /// obsolete. Call this only after the newest frame is on stable storage.
-    pub(crate) fn set_references(&self, hash: NamespaceHash, blobs: &[BlobId]) {
-        if !self.would_change(hash, blobs) {
+    pub(crate) fn set_references(
+        &self,
+        leader: &CommitLeader,
+        hash: NamespaceHash,
+        blobs: &[BlobId],
+    ) {
+        if !self.would_change(leader, hash, blobs) {
             return;
         }
         let mut references = self.references();
@@ -180,7 +186,12 @@ impl BlobStore {
     }
 
     /// Returns whether [`Self::set_references`] would change anything now.
-    pub(crate) fn would_change(&self, hash: NamespaceHash, blobs: &[BlobId]) -> bool {
+    pub(crate) fn would_change(
+        &self,
+        _leader: &CommitLeader,
+        hash: NamespaceHash,
+        blobs: &[BlobId],
+    ) -> bool {
         if !blobs.is_empty() {
             return true;
         }
