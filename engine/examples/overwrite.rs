@@ -98,7 +98,7 @@ fn overwrite(
                     indexes
                         .map(|index| {
                             let index = shuffled(index, round, documents);
-                            let namespace = engine.namespace(&format!("user-{index}"), "app")?;
+                            let namespace = engine.namespace(format!("user-{index}"), "app")?;
                             let start = Instant::now();
                             namespace.write(body.as_bytes(), WriteOptions::default())?;
                             Ok(start.elapsed())

@@ -170,6 +170,7 @@ pub use crate::model::damage::Damage;
 pub use crate::model::error::{Error, Result};
 pub use crate::model::limits::{Limits, Position, Usage, Violation};
 pub use crate::model::metrics::{BATCH_WRITES_BOUNDS, LOG_SYNC_BOUNDS_US, Metrics, SpaceUsage};
+pub use crate::model::names::{AsName, InvalidName, Name};
 pub use crate::model::progress::Progress;
 pub use crate::model::revision::{Precondition, Revision, Revisions};
 pub use crate::model::stat::Stat;

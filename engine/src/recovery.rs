@@ -20,7 +20,7 @@ use crate::index::table::Table;
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::ids::{BlobId, SegmentId};
-use crate::model::names::{Names, NamespaceHash};
+use crate::model::names::NamespaceHash;
 use crate::platform::fs::Fs;
 use crate::storage::log::active::{ActiveSegment, FrameWrite};
 use crate::storage::log::directory::LogDirectory;
@@ -358,7 +358,7 @@ fn copy_tail(
         let Some(ValidFrame { hash, header, meta }) = valid_frame(item) else {
             break;
         };
-        let names = Names::new(&meta.user, &meta.client)?;
+        let names = &meta.names;
         let entry = FrameLocation {
             revision: header.revision,
             segment: from,
@@ -383,7 +383,7 @@ fn copy_tail(
         let encoded = EncodedFrame::new(header.kind, *hash, namespace, &members, inline)
             .ok_or_else(too_long)?;
         let frame = FrameWrite {
-            names: &names,
+            names,
             frame: &encoded,
             usage,
             modified_ms: header.modified_ms,

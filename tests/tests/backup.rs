@@ -95,7 +95,7 @@ fn write(server: &Server, writer: usize, acknowledged: &Acknowledged, stop: &Ato
 fn is_of_one_moment(copy: &Engine, moment: u64, acknowledged: &[Acknowledged], before: &[usize]) {
     for (writer, (acknowledged, before)) in acknowledged.iter().zip(before).enumerate() {
         let acknowledged = acknowledged.lock().unwrap();
-        let found = copy.get("alice", &format!("writer-{writer}")).unwrap();
+        let found = copy.get("alice", format!("writer-{writer}")).unwrap();
         let revision = found
             .as_ref()
             .map_or(0, |found| found.stat().revision.get());

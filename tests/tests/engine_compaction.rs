@@ -58,7 +58,7 @@ fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
     let engine = store.open().unwrap();
     let before = engine.usage_on_disk();
     let stat = |client| engine.namespace("u", client).unwrap().stat().unwrap();
-    let stats: Vec<_> = contents.keys().map(|client| stat(client)).collect();
+    let stats: Vec<_> = contents.keys().map(&stat).collect();
     assert!(before.dead_bytes > before.live_bytes && before.segments > 4);
     engine.compact().unwrap();
     let after = engine.usage_on_disk();
@@ -67,7 +67,7 @@ fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
     assert_eq!(kept(&after), kept(&before));
     assert!(after.segments <= 2);
     // Revision, time and sizes included.
-    let kept: Vec<_> = contents.keys().map(|client| stat(client)).collect();
+    let kept: Vec<_> = contents.keys().map(stat).collect();
     assert_eq!(kept, stats);
     assert_holds(&engine, &contents, "compacted");
     engine.compact().unwrap();

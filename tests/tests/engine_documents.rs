@@ -349,7 +349,7 @@ fn many_small_segments_hold_what_many_writers_put() {
                 std::thread::spawn(move || {
                     for round in 0..100 {
                         let namespace = engine
-                            .namespace("u", &format!("{writer}-{}", round % 20))
+                            .namespace("u", format!("{writer}-{}", round % 20))
                             .unwrap();
                         let body = format!(
                             "{{\"life\":{life},\"round\":{round},\"pad\":\"{}\"}}",

@@ -29,7 +29,7 @@ fn options(random: &mut Random) -> WriteOptions {
 /// Writes numbers to a namespace of its own, and now and then adds to one that all share.
 fn write(engine: &Engine, writer: u64) -> Result<u64, Error> {
     let mut random = Random::new(writer);
-    let own = engine.namespace("own", &writer.to_string())?;
+    let own = engine.namespace("own", writer.to_string())?;
     let shared = engine.namespace("shared", "counter")?;
     let mut added = 0;
     for n in 0..WRITES {
@@ -124,7 +124,7 @@ fn what_is_queued_while_another_commits_is_not_forgotten() {
     for writer in 0..3 {
         let (engine, done, barrier) = (engine.clone(), done.clone(), Arc::clone(&barrier));
         thread::spawn(move || {
-            let namespace = engine.namespace("u", &writer.to_string()).unwrap();
+            let namespace = engine.namespace("u", writer.to_string()).unwrap();
             for round in 0..ROUNDS {
                 // In every mix, and nobody comes after these three to help.
                 let with = WriteOptions {

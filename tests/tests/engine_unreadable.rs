@@ -192,7 +192,7 @@ fn compaction_leaves_unreadable_segments_and_rewrites_the_others() {
         // Something stale in every segment.
         for n in 0..USERS {
             for client in ["early", "late"] {
-                let namespace = engine.namespace(&format!("user-{n:02}"), client).unwrap();
+                let namespace = engine.namespace(format!("user-{n:02}"), client).unwrap();
                 if n % 3 == 0 {
                     namespace.write(b"{}", WriteOptions::default()).unwrap();
                 }

@@ -26,7 +26,7 @@ use crate::maintenance::compaction;
 use crate::model::config::Config;
 use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
-use crate::model::names::{Names, validate_name};
+use crate::model::names::{AsName, Names, invalid_client, invalid_user};
 use crate::platform::semaphore::Semaphore;
 use crate::platform::wakeup::Wakeup;
 use crate::recovery::{RecoveredStore, recover};
@@ -164,7 +164,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::InvalidName`] unless both names have 1 to 255 bytes and no control characters.
-    pub fn namespace(&self, user: &str, client: &str) -> Result<Namespace> {
+    pub fn namespace(&self, user: impl AsName, client: impl AsName) -> Result<Namespace> {
         let names = Names::new(user, client)?;
         Ok(Namespace::new(Arc::clone(&self.0), names))
     }
@@ -175,8 +175,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::InvalidName`]; the errors of [`Namespace::get`].
-    pub fn get(&self, user: &str, client: &str) -> Result<Option<Document>> {
-        self.reader(user, client)?.get()
+    pub fn get(&self, user: impl AsName, client: impl AsName) -> Result<Option<Document>> {
+        self.reader(&user, &client)?.get()
     }
 
     /// Looks up the document of a user and a client without accessing the disk. Shorthand for
@@ -185,15 +185,18 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::InvalidName`]; the errors of [`Namespace::peek`].
-    pub fn peek(&self, user: &str, client: &str) -> Result<Peek> {
-        self.reader(user, client)?.peek()
+    pub fn peek(&self, user: impl AsName, client: impl AsName) -> Result<Peek> {
+        let reader = self.reader(&user, &client)?;
+        reader.peek(|| Names::new(&user, &client))
     }
 
-    fn reader<'a>(&'a self, user: &'a str, client: &'a str) -> Result<NamespaceReader<'a>> {
-        let (user, client) = (
-            validate_name("user", user)?,
-            validate_name("client", client)?,
-        );
+    fn reader<'a>(
+        &'a self,
+        user: &'a impl AsName,
+        client: &'a impl AsName,
+    ) -> Result<NamespaceReader<'a>> {
+        let user = user.as_name_str().map_err(invalid_user)?;
+        let client = client.as_name_str().map_err(invalid_client)?;
         let hash = self.core().directory.hash(user, client);
         Ok(NamespaceReader {
             handle: &self.0,
@@ -235,11 +238,11 @@ impl Engine {
     /// - [`Error::Closed`].
     pub fn list(
         &self,
-        user: &str,
+        user: impl AsName,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<CatalogueEntry>> {
-        validate_name("user", user)?;
+        let user = user.as_name_str().map_err(invalid_user)?;
         self.core().check_listable()?;
         self.core().catalogue.list(user, after, limit)
     }
@@ -277,7 +280,7 @@ impl Engine {
         match user {
             None => catalogue.list_all(after, limit),
             Some(user) => {
-                validate_name("user", user)?;
+                let user = user.as_name_str().map_err(invalid_user)?;
                 let clients = catalogue.list(user, after.map(|(_, client)| client), limit)?;
                 let named = clients.into_iter().map(|entry| (user.to_owned(), entry));
                 Ok(named.collect())
@@ -290,8 +293,8 @@ impl Engine {
     ///
     /// # Errors
     /// The errors of [`Self::list`].
-    pub fn usage(&self, user: &str) -> Result<UserUsage> {
-        validate_name("user", user)?;
+    pub fn usage(&self, user: impl AsName) -> Result<UserUsage> {
+        let user = user.as_name_str().map_err(invalid_user)?;
         self.core().check_listable()?;
         self.core().catalogue.usage(user)
     }

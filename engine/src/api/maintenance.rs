@@ -7,6 +7,7 @@ use crate::maintenance::erasure::{self, Erased};
 use crate::maintenance::snapshot::Snapshot;
 use crate::model::error::Result;
 use crate::model::metrics::{Metrics, SpaceUsage};
+use crate::model::names::{AsName, invalid_user};
 use crate::model::progress::Progress;
 
 impl Engine {
@@ -139,7 +140,8 @@ impl Engine {
     ///   segment is removed.
     /// - [`crate::Error::Io`]: for example, a file could not be removed.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
-    pub fn erase(&self, user: &str, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
-        erasure::erase(self.core(), user, progress)
+    pub fn erase(&self, user: impl AsName, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
+        let user = user.to_name().map_err(invalid_user)?;
+        erasure::erase(self.core(), &user, progress)
     }
 }

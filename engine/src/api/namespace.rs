@@ -61,7 +61,7 @@ impl Namespace {
     /// # Errors
     /// As [`Self::revision`].
     pub fn peek(&self) -> Result<Peek> {
-        self.reader().peek()
+        self.reader().peek(|| Ok(self.names.clone()))
     }
 
     /// The document; `None` where nothing is stored. Blocks on the disk unless it is

@@ -149,13 +149,14 @@ impl NamespaceReader<'_> {
         }
     }
 
-    pub(super) fn peek(&self) -> Result<Peek> {
+    /// `names` returns the names that a document on disk needs to be read later.
+    pub(super) fn peek(&self, names: impl FnOnce() -> Result<Names>) -> Result<Peek> {
         Ok(match self.newest_cached()? {
             None => Peek::Absent,
             Some((_, Some(document))) => Peek::Resident(document),
             Some((location, None)) => Peek::OnDisk(Located {
                 handle: Arc::clone(self.handle),
-                names: Names::new(self.user, self.client)?,
+                names: names()?,
                 hash: self.hash,
                 location,
             }),

@@ -25,7 +25,7 @@ use crate::index::accounting::{CompactionVictim, SegmentUsage};
 use crate::maintenance::purge::{purge, purge_all};
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
-use crate::model::names::{Names, NamespaceHash};
+use crate::model::names::NamespaceHash;
 use crate::model::progress::Progress;
 use crate::storage::log::reader::Frame;
 
@@ -239,21 +239,25 @@ pub(crate) fn rewrite(
 
 /// Reads a frame that is to be copied, and verifies all its checksums.
 fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<FrameCopy> {
-    let is_expected = |meta: &FrameMeta| core.directory.hash(&meta.user, &meta.client) == hash;
+    let is_expected =
+        |meta: &FrameMeta| core.directory.hash(&meta.names.user, &meta.names.client) == hash;
     let Frame {
         header,
-        user,
-        client,
+        names,
         members,
         usage,
         inline,
     } = core.reader.any_frame(&from, is_expected)?;
     let path = core.reader.path(from.segment);
     let corrupt = |what| Error::corrupt(&path, from.offset.into(), what);
-    let names = Names::new(&user, &client)
-        .map_err(|_| corrupt("the user or client name in the frame is not valid"))?;
-    let frame = EncodedFrame::new(header.kind, hash, (&user, &client), &members, inline)
-        .ok_or_else(|| corrupt("the frame is too long"))?;
+    let frame = EncodedFrame::new(
+        header.kind,
+        hash,
+        (&names.user, &names.client),
+        &members,
+        inline,
+    )
+    .ok_or_else(|| corrupt("the frame is too long"))?;
     Ok(FrameCopy {
         from,
         names,

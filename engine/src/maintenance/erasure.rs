@@ -30,7 +30,7 @@ use crate::model::config::Durability;
 use crate::model::damage::Damage;
 use crate::model::error::Result;
 use crate::model::ids::SegmentId;
-use crate::model::names::{Names, NamespaceHash, validate_name};
+use crate::model::names::{Name, Names, NamespaceHash};
 use crate::model::progress::Progress;
 
 /// Maximum number of deletes that are queued at a time. They share syncs.
@@ -97,8 +97,11 @@ struct UserFrames {
 }
 
 /// Implements [`crate::Engine::erase`].
-pub(crate) fn erase(core: &Core, user: &str, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
-    validate_name("user", user)?;
+pub(crate) fn erase(
+    core: &Core,
+    user: &Name,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Erased> {
     core.check_open()?;
     let turn = core.acquire_compaction_turn();
     let mut erased = Erased::default();
@@ -161,7 +164,7 @@ impl UserFrames {
 }
 
 /// Deletes the user's documents, durably. Returns their number.
-fn delete_documents(core: &Core, user: &str, found: &UserFrames) -> Result<u64> {
+fn delete_documents(core: &Core, user: &Name, found: &UserFrames) -> Result<u64> {
     let is_stored = |client: &&Arc<str>| {
         let hash = core.directory.hash(user, client);
         core.table.newest(hash) != NewestFrame::Absent
@@ -169,7 +172,7 @@ fn delete_documents(core: &Core, user: &str, found: &UserFrames) -> Result<u64> 
     let stored: Vec<&Arc<str>> = found.clients.iter().filter(is_stored).collect();
     for clients in stored.chunks(MAX_QUEUED_DELETES) {
         let submit = |client: &&Arc<str>| -> Result<Commit> {
-            let names = Names::new(user, client)?;
+            let names = Names::new(user, &***client)?;
             let target = WriteTarget {
                 hash: core.directory.hash(user, client),
                 names: &names,

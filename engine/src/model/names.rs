@@ -1,52 +1,190 @@
-//! The two names of a namespace, and the hash of a namespace.
+//! The names of users and clients, and the hash of a namespace.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::model::error::{Error, Result};
+use crate::model::error::Error;
 
-/// Maximum length of a user or client name in bytes. On disk, one byte stores the length.
-pub(crate) const MAX_NAME_BYTES: usize = 255;
+/// A valid name of a user or a client: 1 to [`Name::MAX_BYTES`] bytes of UTF-8 without control
+/// characters.
+///
+/// A `Name` is validated when it is made, so a server can validate the names in a token once
+/// and use them for many requests. Cloning is cheap and shares the text.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Config, Engine, Name, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = Engine::open(Config::new(dir.path()))?;
+/// let user = Name::new("alice").expect("the name is valid");
+/// engine.namespace(&user, "editor")?.write(b"{}", WriteOptions::default())?;
+/// assert!(engine.get(&user, "editor")?.is_some());
+/// assert!(Name::new("line\nbreak").is_err());
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
 
-/// The user and the client of a namespace. Both names are valid.
+impl Name {
+    /// Maximum length of a name in bytes. On disk, one byte stores the length.
+    pub const MAX_BYTES: usize = 255;
+
+    /// # Errors
+    /// [`InvalidName`] if `text` is empty, too long, or contains a control character. Control
+    /// characters are not allowed, because a NUL separates the user from the client in the keys
+    /// of the catalogue.
+    pub fn new(text: &str) -> Result<Self, InvalidName> {
+        validate(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The text of the name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text is not a valid [`Name`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the name {reason}")]
+pub struct InvalidName {
+    /// A verb phrase such as "is empty".
+    pub(crate) reason: &'static str,
+}
+
+/// A [`Name`], or a text that is validated when it is used as one.
+///
+/// It is implemented for [`Name`], `str`, [`String`] and references to them, and cannot be
+/// implemented for other types.
+pub trait AsName: sealed::Sealed {
+    /// Returns the text, without a copy.
+    ///
+    /// # Errors
+    /// [`InvalidName`] if the text is not a valid name.
+    fn as_name_str(&self) -> Result<&str, InvalidName>;
+
+    /// Returns a name that can be kept.
+    ///
+    /// # Errors
+    /// [`InvalidName`] if the text is not a valid name.
+    fn to_name(&self) -> Result<Name, InvalidName>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Name {}
+    impl Sealed for str {}
+    impl Sealed for String {}
+    impl<T: Sealed + ?Sized> Sealed for &T {}
+}
+
+impl AsName for Name {
+    fn as_name_str(&self) -> Result<&str, InvalidName> {
+        Ok(&self.0)
+    }
+
+    fn to_name(&self) -> Result<Name, InvalidName> {
+        Ok(self.clone())
+    }
+}
+
+impl AsName for str {
+    fn as_name_str(&self) -> Result<&str, InvalidName> {
+        validate(self)?;
+        Ok(self)
+    }
+
+    fn to_name(&self) -> Result<Name, InvalidName> {
+        Name::new(self)
+    }
+}
+
+impl AsName for String {
+    fn as_name_str(&self) -> Result<&str, InvalidName> {
+        self.as_str().as_name_str()
+    }
+
+    fn to_name(&self) -> Result<Name, InvalidName> {
+        Name::new(self)
+    }
+}
+
+impl<T: AsName + ?Sized> AsName for &T {
+    fn as_name_str(&self) -> Result<&str, InvalidName> {
+        T::as_name_str(self)
+    }
+
+    fn to_name(&self) -> Result<Name, InvalidName> {
+        T::to_name(self)
+    }
+}
+
+/// The user and the client of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names {
-    pub(crate) user: Arc<str>,
-    pub(crate) client: Arc<str>,
+    pub(crate) user: Name,
+    pub(crate) client: Name,
 }
 
 impl Names {
     /// # Errors
     /// [`Error::InvalidName`].
-    pub(crate) fn new(user: &str, client: &str) -> Result<Self> {
+    pub(crate) fn new(user: impl AsName, client: impl AsName) -> Result<Self, Error> {
         Ok(Self {
-            user: validate_name("user", user)?.into(),
-            client: validate_name("client", client)?.into(),
+            user: user.to_name().map_err(invalid_user)?,
+            client: client.to_name().map_err(invalid_client)?,
         })
     }
 }
 
-/// Returns `name` if it is a valid user or client name. `which` is "user" or "client".
-///
-/// Control characters are not allowed, because a NUL separates the user from the client in
-/// the keys of the catalogue.
-///
-/// # Errors
-/// [`Error::InvalidName`].
-pub(crate) fn validate_name<'a>(which: &'static str, name: &'a str) -> Result<&'a str> {
-    let reason = if name.is_empty() {
+/// The error of an operation whose user name is not valid.
+pub(crate) fn invalid_user(InvalidName { reason }: InvalidName) -> Error {
+    let which = "user";
+    Error::InvalidName { which, reason }
+}
+
+/// The error of an operation whose client name is not valid.
+pub(crate) fn invalid_client(InvalidName { reason }: InvalidName) -> Error {
+    let which = "client";
+    Error::InvalidName { which, reason }
+}
+
+fn validate(text: &str) -> Result<(), InvalidName> {
+    let reason = if text.is_empty() {
         "is empty"
-    } else if name.len() > MAX_NAME_BYTES {
+    } else if text.len() > Name::MAX_BYTES {
         "has more than 255 bytes"
-    } else if has_control_character(name) {
+    } else if has_control_character(text) {
         "has a control character"
     } else {
-        return Ok(name);
+        return Ok(());
     };
-    Err(Error::InvalidName { which, reason })
+    Err(InvalidName { reason })
 }
 
 fn has_control_character(name: &str) -> bool {

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::format::frame::header::FrameKind;
 use crate::model::ids::BlobId;
 use crate::model::limits::Usage;
+use crate::model::names::Names;
 
 /// The namespace and the members of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FrameMeta {
-    pub(crate) user: String,
-    pub(crate) client: String,
+    pub(crate) names: Names,
     pub(super) members: MemberLayout,
 }
 
@@ -126,17 +126,13 @@ pub(crate) fn blob_ids(members: &[Member]) -> Vec<BlobId> {
 }
 
 impl FrameMeta {
-    pub(super) fn new(user: String, client: String, members: MemberLayout) -> Self {
-        Self {
-            user,
-            client,
-            members,
-        }
+    pub(super) fn new(names: Names, members: MemberLayout) -> Self {
+        Self { names, members }
     }
 
     /// Returns true if the frame belongs to the namespace of this user and client.
     pub(crate) fn belongs_to(&self, (user, client): (&str, &str)) -> bool {
-        self.user == user && self.client == client
+        *self.names.user == *user && *self.names.client == *client
     }
 
     /// The blobs that contain the document, in ascending order and without duplicates.
@@ -312,7 +308,7 @@ mod tests {
             value: *value,
         });
         let members = MemberLayout::Sized(sizes.collect());
-        FrameMeta::new("u".to_owned(), "c".to_owned(), members)
+        FrameMeta::new(Names::new("u", "c").unwrap(), members)
     }
 
     #[test]
@@ -401,7 +397,8 @@ mod tests {
             (vec![inline.clone(), extent.clone()], false),
             (vec![extent, inline], false),
         ] {
-            let meta = FrameMeta::new("u".into(), "c".into(), MemberLayout::Located(members));
+            let names = Names::new("u", "c").unwrap();
+            let meta = FrameMeta::new(names, MemberLayout::Located(members));
             assert_eq!(meta.matches_body(FrameKind::Put, body), is_valid);
             assert_eq!(meta.into_members(FrameKind::Put, body).is_some(), is_valid);
         }

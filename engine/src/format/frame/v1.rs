@@ -18,7 +18,7 @@ use crate::format::fields::FieldReader;
 use crate::format::file_header::FormatVersion;
 use crate::format::frame::header::{FrameHeader, FrameKind, HeaderError};
 use crate::format::frame::meta::{FrameMeta, Member, MemberLayout};
-use crate::model::names::NamespaceHash;
+use crate::model::names::{Names, NamespaceHash};
 
 pub(super) const MAGIC: [u8; 4] = *b"PFRM";
 const VERSION: u8 = 1;
@@ -108,7 +108,9 @@ pub(super) fn decode_meta(bytes: &[u8]) -> Result<FrameMeta, &'static str> {
         return Err("an extent in the frame metadata does not have a checksum for each chunk");
     }
     let members = MemberLayout::Located(meta.members);
-    Ok(FrameMeta::new(meta.user, meta.client, members))
+    let names = Names::new(meta.user, meta.client)
+        .map_err(|_| "the user or client name in the frame is not valid")?;
+    Ok(FrameMeta::new(names, members))
 }
 
 /// Determines the namespace and the length of a frame whose header is damaged; see
@@ -141,7 +143,10 @@ pub(super) fn salvage(
     } else {
         return None;
     };
-    Some((NamespaceHash::of(key, &meta.user, &meta.client), end))
+    Some((
+        NamespaceHash::of(key, &meta.names.user, &meta.names.client),
+        end,
+    ))
 }
 
 /// Decodes a frame header and encodes it again. For the fuzzers.
@@ -179,16 +184,15 @@ pub(crate) fn reencode_header(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn reencode_metadata(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
     let FrameMeta {
-        user,
-        client,
+        names: Names { user, client },
         members: MemberLayout::Located(members),
     } = decode_meta(bytes)?
     else {
         return Err("the metadata has another version");
     };
     let encoded = EncodedMeta {
-        user,
-        client,
+        user: user.to_string(),
+        client: client.to_string(),
         members,
     };
     codec::encode(&encoded).map_err(|_| "the metadata cannot be encoded")

@@ -33,7 +33,7 @@ use crate::format::fields::{FieldReader, MAX_VARINT_BYTES, push_short_text, push
 use crate::format::file_header::FormatVersion;
 use crate::format::frame::header::{CommitInfo, FrameHeader, FrameKind, HeaderError};
 use crate::format::frame::meta::{FrameMeta, Member, MemberLayout, MemberSizes, body_bytes};
-use crate::model::names::{self, NamespaceHash};
+use crate::model::names::{Names, NamespaceHash};
 
 pub(super) const MAGIC: [u8; 2] = [0x1e, 0xff];
 const VERSION: u8 = 2;
@@ -56,8 +56,7 @@ const MAX_REPAIR_BYTES: usize = 1024;
 /// The fields of a header that describe the namespace and the members.
 #[derive(Debug)]
 pub(super) struct HeaderBodyV2 {
-    user: String,
-    client: String,
+    names: Names,
     /// The lengths of the members of an inline body. `None` for a document in a blob, whose
     /// members are in the metadata, and for a delete.
     sizes: Option<Vec<MemberSizes>>,
@@ -183,10 +182,9 @@ fn decode_fields(
     // If the distance to the watermark is larger than the offset, the watermark wraps to a value
     // above the offset. The scan of a segment rejects such a watermark.
     let watermark = offset.wrapping_sub(fields.u32()?.into());
-    let mut name = |which| names::validate_name(which, fields.short_text()?).ok();
+    let (user, client) = (fields.short_text()?, fields.short_text()?);
     let body = HeaderBodyV2 {
-        user: name("user")?.to_owned(),
-        client: name("client")?.to_owned(),
+        names: Names::new(user, client).ok()?,
         sizes: None,
     };
     let mut header = FrameHeader {
@@ -240,7 +238,7 @@ fn decode_sizes(fields: &mut FieldReader<'_>) -> Option<Vec<MemberSizes>> {
 
 impl HeaderBodyV2 {
     pub(super) fn hash(&self, key: &[u8; 16]) -> NamespaceHash {
-        NamespaceHash::of(key, &self.user, &self.client)
+        NamespaceHash::of(key, &self.names.user, &self.names.client)
     }
 
     /// Adds the members from the metadata `section`, which is empty if the frame has none. The
@@ -251,7 +249,7 @@ impl HeaderBodyV2 {
             None if section.is_empty() => MemberLayout::Located(Vec::new()),
             None => MemberLayout::Located(decode_extents(section)?),
         };
-        Ok(FrameMeta::new(self.user, self.client, members))
+        Ok(FrameMeta::new(self.names, members))
     }
 }
 
@@ -333,7 +331,7 @@ pub(crate) fn reencode(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
         modified_ms: header.modified_ms,
         unsynced_bytes: u32::try_from(offset.wrapping_sub(header.watermark)).unwrap_or_default(),
     };
-    let mut tail = encode_names(&body.user, &body.client, 0);
+    let mut tail = encode_names(&body.names.user, &body.names.client, 0);
     match &body.sizes {
         Some(sizes) => {
             tail.extend_from_slice(&header.inline_crc.to_le_bytes());

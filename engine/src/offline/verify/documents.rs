@@ -49,7 +49,7 @@ impl Verifier<'_> {
         namespace: &mut Option<(String, String)>,
     ) -> Result<()> {
         let frame = reader.any_frame(entry, |_| true)?;
-        *namespace = Some((frame.user.clone(), frame.client.clone()));
+        *namespace = Some((frame.names.user.to_string(), frame.names.client.to_string()));
         for chunk in Document::new(frame, blobs)?.chunks() {
             self.add_read_bytes(chunk?.len() as u64);
         }

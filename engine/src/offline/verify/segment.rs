@@ -123,7 +123,8 @@ impl Verifier<'_> {
                         Impact::Nothing
                     };
                     let meta = &frame.meta;
-                    let namespace = Some((meta.user.clone(), meta.client.clone()));
+                    let namespace =
+                        Some((meta.names.user.to_string(), meta.names.client.to_string()));
                     return self.record_problem(&corrupt(what), impact, namespace);
                 }
                 if is_current {
@@ -163,7 +164,12 @@ impl Verifier<'_> {
     /// The defect of a frame whose checksums are correct; `None` if it has no defect.
     fn frame_defect(&self, frame: &ValidFrame) -> Option<&'static str> {
         let ValidFrame { hash, header, meta } = frame;
-        if *hash != self.scan.directory.hash(&meta.user, &meta.client) {
+        if *hash
+            != self
+                .scan
+                .directory
+                .hash(&meta.names.user, &meta.names.client)
+        {
             return Some("the namespace hash does not match the names in the frame");
         }
         let is_allocated = header.revision < self.scan.manifest.reserved_revision;

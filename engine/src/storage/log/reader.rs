@@ -15,6 +15,7 @@ use crate::format::location::FrameLocation;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 use crate::model::limits::Usage;
+use crate::model::names::Names;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at};
 
@@ -40,8 +41,7 @@ struct OpenSegment {
 /// A frame with valid checksums.
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
-    pub(crate) user: String,
-    pub(crate) client: String,
+    pub(crate) names: Names,
     /// In the document's order; empty for a delete.
     pub(crate) members: Vec<Member>,
     pub(crate) usage: Usage,
@@ -92,7 +92,7 @@ impl FrameReader {
     ) -> Result<Frame> {
         let PartialFrame {
             header,
-            mut meta,
+            meta,
             buffer,
         } = self.read_metadata(entry, entry.bytes, is_expected)?;
         let inline_at = header.meta_end();
@@ -109,15 +109,13 @@ impl FrameReader {
             return Err(corrupt("the document's checksum does not match"));
         }
         let usage = meta.usage(header.kind);
-        let user = std::mem::take(&mut meta.user);
-        let client = std::mem::take(&mut meta.client);
+        let names = meta.names.clone();
         let members = meta
             .into_members(header.kind, &inline)
             .ok_or_else(|| corrupt("the metadata does not match the values"))?;
         Ok(Frame {
             header,
-            user,
-            client,
+            names,
             members,
             usage,
             inline,

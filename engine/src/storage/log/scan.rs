@@ -347,7 +347,7 @@ impl SegmentScan {
                     summary.push(
                         item.entry(*hash, header.revision, kind, usage.keys),
                         &meta.blobs(),
-                        (&meta.user, &meta.client),
+                        (&meta.names.user, &meta.names.client),
                         usage.bytes,
                         header.modified_ms,
                     );

@@ -5,6 +5,7 @@ use crate::format::frame::encoded::EncodedFrame;
 use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 use crate::format::frame::v2::*;
 use crate::model::ids::BlobId;
+use crate::model::names::Name;
 
 const KEY: [u8; 16] = *b"of the unit test";
 /// The offset in the segment at which the frames are decoded.
@@ -103,7 +104,7 @@ fn frames() -> Vec<Vec<u8>> {
 
 #[test]
 fn frame_round_trips_at_the_limits_of_each_field() {
-    let long = "n".repeat(names::MAX_NAME_BYTES);
+    let long = "n".repeat(Name::MAX_BYTES);
     for names in [("u", "c"), (long.as_str(), long.as_str()), ("ü€", "日本")] {
         for (keys, value_bytes) in [(0, 0), (1, 0), (3, 125), (3, 126), (10, 20_000), (9_000, 1)] {
             for commit in [
