@@ -15,9 +15,24 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::model::revision::Revision;
 use crate::model::stat::Stat;
 
-/// A handle to one namespace. Cheap to make and to clone.
+/// A handle to one namespace, which contains at most one document. Cheap to make and to clone.
+/// [`crate::Engine::namespace`] returns one.
 ///
-/// Reads see the newest acknowledged write (linearizable).
+/// Reads and writes are linearizable: a read returns the newest acknowledged write, or a later
+/// one. A handle keeps the engine open.
+///
+/// # Examples
+/// ```
+/// use prefd_engine::{Change, Config, Engine, WriteOptions};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = Engine::open(Config::new(dir.path()))?;
+/// let namespace = engine.namespace("alice", "editor")?;
+/// namespace.write(br#"{"theme":"dark"}"#, WriteOptions::default())?;
+/// assert_eq!(namespace.usage()?.keys, 1);
+/// namespace.write(Change::Delete, WriteOptions::default())?;
+/// assert!(namespace.get()?.is_none());
+/// # Ok::<(), prefd_engine::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Namespace {
     handle: Arc<EngineHandle>,
@@ -35,20 +50,21 @@ impl Namespace {
         }
     }
 
-    /// The user.
+    /// The name of the user.
     pub fn user(&self) -> &str {
         &self.names.user
     }
 
-    /// The client.
+    /// The name of the client.
     pub fn client(&self) -> &str {
         &self.names.client
     }
 
-    /// The current revision; `None` where nothing is stored. Never touches the disk.
+    /// Returns the revision of the document; `None` if there is no document. Never blocks.
     ///
     /// # Errors
-    /// [`crate::Error::Corrupt`] where the newest write cannot be read.
+    /// - [`crate::Error::Corrupt`]: the newest write is damaged, so the revision is unknown.
+    /// - [`crate::Error::Closed`].
     pub fn revision(&self) -> Result<Option<Revision>> {
         Ok(self
             .reader()
@@ -56,47 +72,55 @@ impl Namespace {
             .map(|entry| Revision::new(entry.revision)))
     }
 
-    /// The document, as far as that needs no disk.
+    /// Looks up the document without accessing the disk. Never blocks, so it can be called on an
+    /// async worker thread.
     ///
     /// # Errors
-    /// As [`Self::revision`].
+    /// The errors of [`Self::revision`].
     pub fn peek(&self) -> Result<Peek> {
         self.reader().peek(|| Ok(self.names.clone()))
     }
 
-    /// The document; `None` where nothing is stored. Blocks on the disk unless it is
-    /// in the cache.
+    /// Returns the document; `None` if there is no document. Blocks on the disk unless the
+    /// document is in the cache.
     ///
     /// # Errors
-    /// [`crate::Error::Corrupt`] with file and offset, never wrong bytes; [`crate::Error::Io`].
+    /// - [`crate::Error::Corrupt`]: the stored bytes are damaged. Damaged bytes are never returned
+    ///   as a document.
+    /// - [`crate::Error::Unreadable`]: the disk did not return the stored bytes.
+    /// - [`crate::Error::Io`]: for example, no file descriptor is available.
+    /// - [`crate::Error::Closed`].
     pub fn get(&self) -> Result<Option<Document>> {
         self.reader().get()
     }
 
-    /// Revision, time and size of the document, without reading it: at most its
-    /// metadata. Blocks on the disk unless the document is in the cache.
+    /// Returns the revision, time and size of the document; `None` if there is no document.
+    ///
+    /// Blocks on the disk unless the document is in the cache. Then it reads the metadata of the
+    /// document, not its body.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// The errors of [`Self::get`].
     pub fn stat(&self) -> Result<Option<Stat>> {
         self.reader().stat()
     }
 
-    /// Keys and bytes of the document; zeros where nothing is stored. Blocks as
-    /// [`Self::stat`].
+    /// Returns the number of keys and bytes of the document; zeros if there is no document.
+    /// Blocks like [`Self::stat`].
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// The errors of [`Self::get`].
     pub fn usage(&self) -> Result<Usage> {
         Ok(self.stat()?.map_or(Usage::default(), |stat| stat.usage))
     }
 
-    /// Makes a change and blocks until it is as durable as [`WriteOptions::durability`] asks,
-    /// and before that while the commit queue is full. Returns the new revision, or `None`
-    /// after a delete.
+    /// Replaces or deletes the document. Returns the new revision, or `None` after a delete.
     ///
-    /// The calling thread may commit the write itself, together with others. Then it keeps up
-    /// to 512 KiB of buffer memory until it ends.
+    /// Blocks while the commit queue is full, and then until the change is as durable as
+    /// [`WriteOptions::durability`] requires.
+    ///
+    /// The calling thread may commit the write itself, together with writes of other threads. If
+    /// so, it keeps up to 512 KiB of buffer memory until the thread ends.
     ///
     /// ```
     /// use prefd_engine::{Change, Config, Engine, Precondition, WriteOptions};
@@ -113,8 +137,8 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// [`crate::Error::Rejected`] for a body that breaks a limit or is not a JSON object, and those
-    /// of [`Commit::wait`].
+    /// - [`crate::Error::Rejected`]: the body exceeds a limit or is not a JSON object.
+    /// - The errors of [`Commit::wait`].
     pub fn write<'a>(
         &self,
         change: impl Into<Change<'a>>,
@@ -124,12 +148,16 @@ impl Namespace {
         self.handle.group_commit.commit(request)
     }
 
-    /// Queues a change and returns at once; the [`Commit`] can be awaited or waited for.
-    /// Blocks only if [`WriteOptions::queue_full`] says so, or to check a
-    /// [body](Change::Body) that is longer than [`crate::Config::inline_bytes`].
+    /// Queues a replacement or a deletion of the document. The returned [`Commit`] is a future
+    /// of the result, and [`Commit::wait`] blocks until there is one.
     ///
-    /// If the change cannot be queued, the commit fails with the error: those of
-    /// [`Self::write`], and [`crate::Error::Overloaded`] if the queue is full.
+    /// Usually does not block. There are two exceptions: the queue is full and the write has
+    /// [`QueueFull::Wait`], or a [body](Change::Body) is longer than
+    /// [`crate::Config::inline_bytes`] and is written to a blob file first.
+    ///
+    /// # Errors
+    /// If the change cannot be queued, the returned commit has the error: one of
+    /// [`Self::write`], or [`crate::Error::Overloaded`] if the queue is full.
     pub fn submit<'a>(&self, change: impl Into<Change<'a>>, options: WriteOptions) -> Commit {
         let queue = &self.handle.core.queue;
         let queue_full = options.queue_full;

@@ -53,19 +53,20 @@ impl From<Prepared> for Change<'_> {
 /// What [`crate::Namespace::submit`] does if the commit queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum QueueFull {
-    /// Returns a commit that fails with [`Error::Overloaded`], so that the caller never blocks.
+    /// Returns a commit with [`Error::Overloaded`], and does not block.
     #[default]
     Refuse,
-    /// Blocks until there is room. For bulk loads.
+    /// Blocks until the queue has space. Meant for bulk loads.
     Wait,
 }
 
 /// Options of one write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    /// What must hold of the current revision for the write to happen.
+    /// The write is committed only if the current revision meets this condition.
     pub precondition: Precondition,
-    /// What the write waits for. `None` means [`crate::Config::durability`].
+    /// How durable the write must be before it is acknowledged. `None` means
+    /// [`crate::Config::durability`].
     pub durability: Option<Durability>,
     /// What to do if the commit queue is full. Only [`crate::Namespace::submit`] uses this;
     /// [`crate::Namespace::write`] waits.
