@@ -1,8 +1,8 @@
 //! Measures the effect of background compaction on writers.
 //!
-//! Overwrites the same documents many times, durably and with short segments: first without
-//! background compaction, and then with it. Prints the latencies of the puts and the disk usage
-//! at the end.
+//! The example overwrites the same documents many times, durably and with short segments. The first
+//! run has no background compaction, the second run has. Each run prints the latencies of the puts
+//! and the final disk usage.
 //!
 //! `cargo run --release -p prefd-engine --example overwrite -- [DOCUMENTS [ROUNDS [THREADS]]]`
 //!
@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Puts each document once, from several threads. Returns the latency of each put.
+/// Puts each document once, from `threads` threads. Returns the latency of each put.
 fn overwrite(
     engine: &Engine,
     documents: usize,
@@ -115,9 +115,10 @@ fn overwrite(
     })
 }
 
-/// Maps an index to another one, differently in each round, so that the frames of a segment
-/// become stale gradually. The mapping is a permutation unless one of the primes divides the
-/// number of documents, which is unlikely for round numbers.
+/// Maps the index of a document to another index, with a different mapping in each round. Documents
+/// are thus overwritten in a different order each time, and the frames of a segment become stale
+/// gradually. The mapping is a permutation unless one of the primes divides the number of
+/// documents, which is unlikely for round numbers.
 fn shuffled(index: usize, round: usize, documents: usize) -> usize {
     const PRIMES: [usize; 5] = [7919, 6151, 3079, 1543, 769];
     let prime = PRIMES.get(round % PRIMES.len()).copied().unwrap_or(1);

@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         WriteOptions::default(),
     )?;
 
-    // Replace the document only if no other write has happened since. Otherwise, the call fails
-    // with `Error::PreconditionFailed`.
+    // Replace the document only if no other write has happened since. After another write, the call
+    // fails with `Error::PreconditionFailed`.
     let if_unchanged = WriteOptions {
         precondition: Precondition::matches(revision.ok_or("no document is stored")?),
         ..WriteOptions::default()

@@ -1,4 +1,4 @@
-//! Writes and reads a large document as a stream, so that the document is never completely in
+//! Writes and reads a large document as a stream, without ever having the complete document in
 //! memory.
 //!
 //! This command stores one document with 8 values of 8 MiB each:
@@ -22,8 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::open(Config::new(dir))?;
     let namespace = engine.namespace("alice", "photo-album")?;
 
-    // Chunks may be split anywhere. If the document exceeds a limit, the write of the chunk that
-    // exceeds it fails.
+    // Chunks may be split anywhere. If the document exceeds a limit, the `write` of the first chunk
+    // beyond the limit fails.
     let mut writer = engine.writer();
     let chunk = vec![b'x'; CHUNK_BYTES];
     for index in 0..values {

@@ -1,7 +1,7 @@
 //! The API layer: the types that callers of the engine use.
 //!
-//! It owns [`engine::Engine`] and [`namespace::Namespace`], opening and closing a store, and
-//! the read path.
+//! The layer owns [`engine::Engine`] and [`namespace::Namespace`], the opening and closing of a
+//! store, and the read path.
 //!
 //! **Architecture Invariant:** no other layer imports this one.
 

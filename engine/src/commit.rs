@@ -1,6 +1,6 @@
-//! The commit layer: everything between the body of a write and its acknowledgement.
+//! The commit layer: validates, commits and acknowledges writes.
 //!
-//! It owns the writer that validates documents, the commit queue, the committer (the only
+//! The layer owns the writer that validates documents, the commit queue, the committer (the only
 //! writer of the log), and the state that all parts of an open engine share ([`core`]).
 //!
 //! **Architecture Invariant:** with [`Durability::Sync`](crate::Durability::Sync), a write

@@ -1,12 +1,11 @@
 //! The format layer: the layout of the bytes in segments, summary files, blobs and the
 //! manifest.
 //!
-//! It owns encoding and decoding of file headers, frames, summary files and the manifest, in
-//! each version of the format. docs/format.md describes the same layouts.
+//! The layer owns encoding and decoding of file headers, frames, summary files and the manifest, in
+//! each version of the format. docs/format.md describes these layouts.
 //!
-//! **Architecture Invariant:** this layer handles bytes and does no I/O. Decoding never
-//! trusts a length or an offset. Invalid input leads to an error, never to a panic or a
-//! large allocation.
+//! **Architecture Invariant:** this layer handles bytes and does no I/O. Decoding never trusts a
+//! length or an offset. Invalid input causes an error, never a panic or a large allocation.
 
 pub(crate) mod checksums;
 pub(crate) mod codec;

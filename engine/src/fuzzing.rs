@@ -1,8 +1,8 @@
-//! Entry points for the fuzzers: each function decodes one layout of the on-disk format and
-//! encodes the result again. Only available with the feature `fuzzing`; not part of the API.
+//! Entry points for the fuzzers: each function decodes one layout of the on-disk format and encodes
+//! the result again. The module is only available with the feature `fuzzing`, and is not part of
+//! the API.
 //!
-//! The functions check nothing else. The oracles in `tests/src/oracle/` compare their results
-//! with the input.
+//! The oracles in `tests/src/oracle/` compare the encoded results with the input.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ use crate::platform::fs::Fs;
 use crate::storage::log::manifest_file;
 use crate::storage::log::summary_file::SummaryReader;
 
-/// Encodes the manifest of an empty store with this hash key and store id. (The engine generates
-/// both randomly.)
+/// Encodes the manifest of an empty store with the given hash key and store id. (The engine
+/// generates both randomly.)
 ///
 /// # Errors
 /// None in practice, because an empty manifest always fits its length fields.
@@ -24,8 +24,8 @@ pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }
 
-/// Decodes and re-encodes the head and the metadata of a version 2 frame at the start of
-/// `bytes`. Metadata that is missing or not valid is left out.
+/// Decodes and re-encodes the head and the metadata of a version 2 frame at the start of `bytes`.
+/// Missing or invalid metadata is omitted from the result.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or
@@ -43,7 +43,8 @@ pub fn frame_header_1(bytes: &[u8]) -> Result<Vec<u8>> {
     v1::reencode_header(bytes).map_err(|error| error.into_error(Path::new("segment"), 0))
 }
 
-/// Decodes and re-encodes the metadata of a version 1 frame. Its checksum is not verified.
+/// Decodes and re-encodes the metadata of a version 1 frame. The checksum of the metadata is not
+/// verified.
 ///
 /// # Errors
 /// A description of the first defect.
@@ -51,10 +52,10 @@ pub fn frame_metadata_1(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static s
     v1::reencode_metadata(bytes)
 }
 
-/// Decodes and re-encodes the manifest in `dir`; `None` if there is no manifest.
+/// Decodes and re-encodes the manifest in `dir`. Returns `None` if the directory has no manifest.
 ///
 /// # Errors
-/// The errors of reading a manifest.
+/// The errors of reading and decoding a manifest.
 pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
     let manifest = manifest_file::read(fs, dir)?;
     manifest
@@ -65,7 +66,7 @@ pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
 /// Decodes and re-encodes the summary of segment `id` in `dir`.
 ///
 /// # Errors
-/// The errors of reading a summary.
+/// The errors of reading and decoding a summary.
 pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> {
     let id = SegmentId::new(id);
     SummaryReader::open(fs, dir, id, store)?.reencode(id, store)

@@ -1,10 +1,11 @@
-//! The index layer: which frame of a namespace is current, and the documents in memory.
+//! The index layer: the current frame of each namespace, and the documents in memory.
 //!
-//! It owns the table, the accounting of current and stale bytes per segment, the document
-//! cache, documents as readers use them, and loading all of that from the log.
+//! The layer owns the table, the accounting of current and stale bytes per segment, the document
+//! cache, the public `Document` type, and the loader that rebuilds the table and the accounting
+//! from the log.
 //!
-//! **Architecture Invariant:** everything in this layer is derived from the log and can be
-//! rebuilt from it. Only the commit layer and recovery change what is current.
+//! **Architecture Invariant:** all data in this layer is derived from the log and the blobs, and
+//! can be rebuilt from them. Only the commit layer and recovery change which frame is current.
 
 pub(crate) mod accounting;
 pub(crate) mod cache;

@@ -1,12 +1,13 @@
 //! An embeddable, durable storage engine that keeps one JSON document for each user and client.
 //!
-//! It is the engine of prefd, a preferences server. Use it for settings, preferences and other
-//! small documents that are read often, replaced as a whole, and must not be lost.
+//! This crate is the engine of prefd, a preferences server. It is suited to settings, preferences
+//! and other small documents that are read often, replaced as a whole, and must not be lost.
 //!
 //! # Quick start
 //!
-//! A *namespace* is a pair of names, a user and a client. It contains at most one document, which
-//! is a JSON object. [`Engine`] opens a store, and [`Namespace`] reads and writes a document.
+//! A *namespace* is a pair of names, a user and a client. A namespace contains at most one
+//! document, which is a JSON object. [`Engine`] opens a store, and [`Namespace`] reads and writes a
+//! document.
 //!
 //! ```
 //! use prefd_engine::{Config, Engine, Precondition, WriteOptions};
@@ -40,15 +41,17 @@
 //!   new one, never a mixture.
 //! - **Durable.** With [`Durability::Sync`], the default, a write survives a crash of the machine:
 //!   `fdatasync` of the log has returned before the write is acknowledged. The file of a large
-//!   document, and its directory, are synced before that. With [`Durability::Buffered`], a write
-//!   survives a crash of the process only.
-//! - **Linearizable.** A read returns the newest acknowledged write. A [`Precondition`] is checked
-//!   together with the write, so of two writers with the same precondition at most one succeeds.
-//! - **Text is preserved.** Order, digits, escapes and the whitespace inside values are returned as
-//!   they were sent. Only whitespace between members is removed.
-//! - **Damage is an error.** All data has checksums. Damaged data is reported with file and offset,
-//!   and never returned. A damaged document is never replaced by an older revision.
-//! - **Exact limits.** [`Limits`] for keys, values and depth are checked to the byte, in bounded
+//!   document, and the directory of the file, are synced before the log. With
+//!   [`Durability::Buffered`], a write survives a crash of the process, but not a crash of the
+//!   machine.
+//! - **Linearizable.** A read returns the newest acknowledged write, or a later one. A
+//!   [`Precondition`] is checked atomically with the write, so at most one of two writers that
+//!   require the same revision succeeds.
+//! - **Text is preserved.** The order of members, the digits of numbers, escapes and the whitespace
+//!   inside values are returned as they were sent. Only whitespace between members is removed.
+//! - **Damage is an error.** All data has checksums. Damaged data is reported with its file and
+//!   offset, and is never returned. A damaged document is never replaced by an older revision.
+//! - **Exact limits.** The [`Limits`] on keys and values are enforced to the byte, in bounded
 //!   memory.
 //!
 //! # Synchronous and async use
@@ -56,10 +59,10 @@
 //! The API is synchronous, and the engine needs no async runtime. Each function documents whether
 //! it blocks. An async program can work without blocking its worker threads:
 //!
-//! - Reads: [`Engine::peek`] returns cached documents without disk access. Only a
+//! - Reads: [`Engine::peek`] returns cached documents without disk access. Only a document that is
 //!   [`Peek::OnDisk`] must be read on a thread that may block.
 //! - Writes: [`Commit`] is a [`Future`] that works on any executor. [`Writer::stays_in_memory`]
-//!   tells whether the next chunk can be validated without disk access.
+//!   returns whether the next chunk can be validated without disk access.
 //!
 //! ```
 //! use prefd_engine::{Engine, Result, Revision, WriteOptions};
@@ -72,12 +75,12 @@
 //! ```
 //!
 //! An open engine has up to three threads: one commits writes, one compacts the log, and one
-//! maintains the catalogue. More threads run for a short time, to sync large writes.
+//! maintains the catalogue. Additional short-lived threads sync large writes.
 //!
 //! # Features
 //!
-//! - Streaming: a large document is stored in a file of its own, and is written and read in chunks
-//!   ([`Writer`], [`Document::chunks`]).
+//! - Streaming of large documents: each is stored in a separate file, and is written and read in
+//!   chunks ([`Writer`], [`Document::chunks`]).
 //! - Lists of a user's documents, and the sums of their sizes ([`Engine::list`],
 //!   [`Engine::usage`]).
 //! - Backups of an open store ([`Engine::snapshot`]).
@@ -85,8 +88,8 @@
 //! - Compaction in the background.
 //! - Statistics and verification of a closed store ([`stats()`], [`verify()`]).
 //!
-//! The crate has no optional Cargo features. (The feature `fuzzing` is for the engine's own fuzzers
-//! and not part of the API.)
+//! The crate has one Cargo feature, `fuzzing`. It is meant for the engine's own fuzzers and is not
+//! part of the API.
 //!
 //! # Platforms
 //!
@@ -97,24 +100,24 @@
 //! The data directory must be on a file system where `fdatasync` of a file and `fsync` of a
 //! directory survive a power cut, `rename` replaces a file atomically, and files can be locked.
 //! Local Linux file systems such as ext4 meet these requirements. Only one process at a time can
-//! open a directory ([`Error::Locked`]).
+//! open a data directory ([`Error::Locked`]).
 //!
 //! # Memory
 //!
-//! The engine keeps a table of all documents in memory, with less than 60 bytes for each document.
-//! In addition, it uses these budgets of [`Config`]:
+//! The engine keeps a table of all documents in memory, which uses less than 60 bytes for each
+//! document. In addition, the engine uses memory within these budgets of [`Config`]:
 //!
 //! | setting | default | memory for |
 //! | --- | --- | --- |
 //! | `cache_bytes` | 32 MiB | recently read documents |
 //! | `queue_bytes` | 64 MiB | documents that are waiting to be committed |
 //! | `catalogue_pending_bytes` | 16 MiB | changes that the catalogue has not stored yet |
-//! | `catalogue_cache_bytes` | 8 MiB | the cache of the catalogue's database (which uses more) |
-//! | `value_checks` | 2 | values of large documents that are validated at the same time |
+//! | `catalogue_cache_bytes` | 8 MiB | the cache of sled, the catalogue's database (sled uses more memory than this) |
+//! | `value_checks` | 2 | concurrent validations of values in large documents, with one or two buffers of up to [`Limits::max_value_bytes`] each |
 //!
 //! # Errors
 //!
-//! Functions that can fail return an [`Error`]. A write that fails has changed nothing, with one
+//! Functions that can fail return an [`Error`]. A failed write has changed nothing, with one
 //! exception: after [`Error::Poisoned`], it is unknown whether the write is stored.
 //!
 //! | error | meaning | what to do |

@@ -1,10 +1,10 @@
 //! The model layer: the types that the rest of the engine shares.
 //!
-//! It owns the configuration, errors, limits, names, revisions, and the plain data that the
+//! The layer owns the configuration, errors, limits, names, revisions, and the plain data that the
 //! engine reports.
 //!
-//! **Architecture Invariant:** this layer contains plain data and rules about it. It does no
-//! I/O, takes no locks and starts no threads.
+//! **Architecture Invariant:** this layer contains plain data and rules about it. The layer does no
+//! I/O, acquires no locks and starts no threads.
 
 pub(crate) mod config;
 pub(crate) mod damage;

@@ -1,9 +1,9 @@
 //! The offline layer: inspects a data directory that no engine has open.
 //!
-//! It owns `stats` and `verify`, and the scan that both start with.
+//! The layer owns `stats` and `verify`, and the scan that both functions start with.
 //!
-//! **Architecture Invariant:** this layer only reports, and repairs nothing. It never changes
-//! files in `log/` and `blobs/`.
+//! **Architecture Invariant:** this layer reports defects and repairs nothing. It never changes
+//! files in `log/` or `blobs/`.
 
 pub(crate) mod report;
 pub(crate) mod scan;

@@ -1,10 +1,10 @@
 //! The storage layer: the files of a data directory, except those of the catalogue.
 //!
-//! It owns the log (segments, summaries, the manifest), the blob files, the reserve, the
+//! The layer owns the log (segments, summaries, the manifest), the blob files, the reserve, the
 //! directory lock, and the pins that keep files for snapshots.
 //!
-//! **Architecture Invariant:** this layer knows which bytes are on the disk and which are
-//! synced. It does not know which frame of a namespace is current.
+//! **Architecture Invariant:** this layer knows which bytes are on the disk and which are synced.
+//! The layer does not know which frame of a namespace is current.
 
 pub(crate) mod blobs;
 pub(crate) mod commit_leader;

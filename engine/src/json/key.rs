@@ -1,11 +1,11 @@
 //! Incremental decoding of one key.
 //!
-//! The bytes are decoded as they arrive. So the limit on the decoded length is exact, and
-//! the memory that a key needs is bounded by that limit.
+//! The bytes of a key are decoded as they arrive. The limit on the decoded length is therefore
+//! exact, and bounds the memory of a key.
 //!
-//! Keys must be decoded, because two spellings of one key are duplicates. A lone surrogate in a
-//! key is an error, because UTF-8 cannot represent it. In a value, a lone surrogate is allowed,
-//! because values are not decoded.
+//! Keys must be decoded to detect duplicates: `"a"` and `"\u0061"` are the same key. A lone
+//! surrogate in a key is an error, because UTF-8 cannot represent it. In a value, a lone surrogate
+//! is allowed, because values are not decoded.
 
 use crate::model::limits::{Position, Violation};
 
@@ -18,10 +18,10 @@ pub(crate) struct JsonKey {
     pub(crate) name: String,
 }
 
-/// The result of one pushed byte.
+/// The progress of a key after one more byte.
 #[derive(Debug)]
 pub(crate) enum KeyProgress {
-    /// The key is not complete yet.
+    /// The key needs more bytes.
     More,
     Complete(JsonKey),
 }
@@ -44,8 +44,8 @@ pub(crate) struct KeyReader {
     limit: u32,
     /// The JSON text so far, including the opening quote.
     text: Vec<u8>,
-    /// The decoded key so far. It is valid UTF-8 if `text` is, because an escape sequence
-    /// decodes to a complete character.
+    /// The decoded key so far. The decoded key is valid UTF-8 if `text` is, because an escape
+    /// sequence decodes to a complete character.
     name: Vec<u8>,
     escape: Escape,
     /// The high surrogate of a pair whose low surrogate has not arrived yet.
@@ -81,8 +81,8 @@ impl KeyReader {
         }
     }
 
-    /// Reports the first invalid UTF-8 in the bytes so far. An incomplete character at their
-    /// end is not an error.
+    /// Reports the first invalid UTF-8 in the bytes so far. An incomplete character at the end is
+    /// not an error.
     pub(crate) fn check_utf8(&self, start: Position) -> Result<(), Violation> {
         match std::str::from_utf8(&self.text) {
             Err(error) if error.error_len().is_some() => Err(invalid(
@@ -94,8 +94,8 @@ impl KeyReader {
         }
     }
 
-    /// The violation for a byte that is not allowed after `text`. If `text` contains invalid
-    /// UTF-8 or ends with an incomplete character, that violation comes first.
+    /// The violation for a byte that is not allowed after `text`. If `text` contains invalid UTF-8
+    /// or ends with an incomplete character, the violation is the invalid UTF-8.
     fn invalid_byte(&self, what: &str, start: Position) -> Violation {
         match std::str::from_utf8(&self.text) {
             Ok(_) => invalid(what, self.text.len(), start),

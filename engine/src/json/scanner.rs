@@ -1,14 +1,13 @@
 //! An incremental scanner for a JSON object that arrives in chunks.
 //!
-//! It finds the keys and the boundaries of the values, and enforces the limits byte by byte.
-//! Inside a value it only tracks strings, escapes and nesting. Whether the text of a value
-//! is valid JSON is checked by [`validate`](crate::json::validate) once the value is
-//! complete.
+//! The scanner finds the keys and the boundaries of the values, and enforces the limits byte by
+//! byte. Inside a value, the scanner only tracks strings, escapes and nesting. When a value is
+//! complete, [`validate`](crate::json::validate) checks that its text is valid JSON.
 //!
-//! The scanner buffers the current key and stores the decoded keys, but buffers no value. So
-//! its memory is bounded by the limits for keys.
+//! The scanner stores the current key and the decoded keys, but no values. The limits for keys
+//! therefore bound its memory.
 //!
-//! Invariant: the result does not depend on how the body is divided into chunks.
+//! Invariant: the division of a body into chunks does not affect the result of a scan.
 
 use memchr::{memchr_iter, memchr2};
 
@@ -19,11 +18,11 @@ use crate::model::limits::{Limits, Position, Violation};
 /// An event that the scanner found in a chunk.
 #[derive(Debug)]
 pub(crate) enum ScanEvent<'a> {
-    /// The key of the next member is complete. It respects the limit on its length.
+    /// A complete key, whose length is within the limit.
     Key(JsonKey),
-    /// The next bytes of the value that belongs to the last key.
+    /// The next bytes of the value of the last key.
     Value(&'a [u8]),
-    /// The value is complete.
+    /// The end of the current value.
     ValueEnd,
 }
 
@@ -53,14 +52,14 @@ enum ScannerState {
     End,
 }
 
-/// The shape of a value, which determines its end.
+/// The shape of a value, which determines how the end of the value is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueShape {
-    /// A string, an array or an object. It ends at its closing quote or bracket. `depth` is
-    /// the number of open brackets.
+    /// A string, an array or an object, which ends at the closing quote or bracket. `depth` is the
+    /// number of open brackets.
     Enclosed { depth: u32, text: StringState },
-    /// A number, `true`, `false` or `null`. It ends before the next whitespace, comma or
-    /// closing brace.
+    /// A number, `true`, `false` or `null`, which ends before the next whitespace, comma or closing
+    /// brace.
     Scalar,
 }
 
@@ -73,7 +72,7 @@ enum StringState {
     Escaped,
 }
 
-/// Tracks the current offset and line.
+/// Tracks the offset and the line number in a body.
 #[derive(Debug, Clone, Copy)]
 struct LineCounter {
     offset: u64,
@@ -99,7 +98,7 @@ impl LineCounter {
     }
 }
 
-/// The position `distance` bytes after `start`. `text` begins at `start`.
+/// Returns the position `distance` bytes after `start`. `text` is the text that begins at `start`.
 pub(crate) fn position_after(start: Position, text: &[u8], distance: usize) -> Position {
     let mut cursor = LineCounter {
         offset: start.offset,
@@ -123,8 +122,8 @@ pub(crate) struct JsonScanner {
     value_start: Position,
     /// Number of bytes of the current value that have been returned.
     value_bytes: u64,
-    /// A violation directly after the value bytes that the last event returned. The next
-    /// call returns it.
+    /// A violation directly after the value bytes of the last event. The next call of
+    /// [`JsonScanner::next`] returns the violation.
     pending: Option<Violation>,
 }
 
@@ -156,8 +155,8 @@ impl JsonScanner {
     /// Returns the next event and removes the consumed bytes from the front of `chunk`.
     /// Returns `None` when `chunk` is empty.
     ///
-    /// If this returns a violation while [`JsonScanner::is_in_value`] is true, the bytes of
-    /// the current value may contain an earlier violation. The caller must check them with
+    /// If `next` returns a violation while [`JsonScanner::is_in_value`] is true, the current value
+    /// may contain an earlier violation. The caller must then check the bytes of the value with
     /// [`validate::check_prefix`](crate::json::validate::check_prefix).
     pub(crate) fn next<'a>(
         &mut self,
@@ -213,7 +212,7 @@ impl JsonScanner {
         self.keys.len()
     }
 
-    /// Checks that the object is complete, because the body ends here.
+    /// Checks that the object is complete at the end of the body.
     pub(crate) fn end(&self) -> Result<(), Violation> {
         if self.state == ScannerState::End {
             return Ok(());
@@ -224,7 +223,7 @@ impl JsonScanner {
         Err(self.json("the body ends before the object does"))
     }
 
-    /// A violation at the current position.
+    /// Creates a JSON violation at the current position.
     fn json(&self, what: &str) -> Violation {
         Violation::Json {
             at: self.cursor.position(),
@@ -431,7 +430,7 @@ impl JsonScanner {
 struct ValueScan<'a> {
     /// The bytes of the value.
     piece: &'a [u8],
-    /// The state after these bytes.
+    /// The state of the scanner after `piece`.
     state: ScannerState,
     /// True if the byte after `piece` would exceed [`Limits::max_depth`].
     is_too_deep: bool,
@@ -450,7 +449,7 @@ fn scan_scalar(bytes: &[u8]) -> ValueScan<'_> {
     }
 }
 
-/// The first `max_bytes` bytes, or all bytes if there are fewer.
+/// Returns the first `max_bytes` bytes, or all bytes if `bytes` is shorter.
 fn up_to(bytes: &[u8], max_bytes: u64) -> &[u8] {
     usize::try_from(max_bytes)
         .ok()

@@ -1,8 +1,8 @@
-//! Checking that the text of a value is valid JSON.
+//! Checks that the text of a value is valid JSON.
 //!
-//! The text is first checked for valid UTF-8, because `serde_json` does not check that when
-//! it skips a value. `serde_json` then checks the grammar. The nesting depth was already
-//! checked by the scanner.
+//! The text is first checked for valid UTF-8, because `serde_json` does not check UTF-8 when it
+//! skips a value. Then `serde_json` checks the grammar. The scanner has already checked the nesting
+//! depth.
 
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
@@ -24,8 +24,8 @@ pub(crate) fn check_value(text: &[u8], start: Position) -> Result<(), Violation>
 /// Checks that `text` is the beginning of a JSON value. `start` is the position of its first
 /// byte.
 ///
-/// If the scanner finds a violation after an incomplete value, this check finds out whether
-/// the value itself contains an earlier violation.
+/// The check is needed when the scanner finds a violation inside a value: the part of the value
+/// before the violation may contain an earlier violation.
 pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation> {
     let error = match std::str::from_utf8(text) {
         Ok(valid) => return check_prefix_text(valid, start),
@@ -36,8 +36,8 @@ pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation
     if error.error_len().is_some() {
         return Err(invalid_utf8(text, &error, start));
     }
-    // The text ends with an incomplete character. It can only become a non-ASCII character, so
-    // U+FFFD stands for it.
+    // The text ends with an incomplete character. The complete character will not be ASCII, so the
+    // non-ASCII character U+FFFD is checked in its place.
     check_prefix_text(&format!("{valid}\u{fffd}"), start)
 }
 
@@ -60,25 +60,25 @@ fn check_prefix_text(text: &str, start: Position) -> Result<(), Violation> {
     }
 }
 
-/// Returns true if some JSON value begins with `text`.
+/// Returns true if `text` is the beginning of a JSON value.
 fn is_value_prefix(text: &str) -> bool {
     // serde_json checks the digits of an escape only if all four are present.
     if ends_in_invalid_escape(text) {
         return false;
     }
-    // serde_json reports a number that ends after its sign, point or exponent as invalid,
-    // although more digits can follow. With a digit appended, such a number is valid.
+    // serde_json reports a number that ends after its sign, point or exponent as invalid, although
+    // more digits can follow. Appending a digit makes an incomplete number valid.
     !is_invalid(text) || !is_invalid(&format!("{text}0"))
 }
 
 /// Returns true if the text ends with an incomplete `\uXXXX` that contains a byte other than
 /// a hexadecimal digit.
 fn ends_in_invalid_escape(text: &str) -> bool {
-    /// Length of the longest incomplete escape, `\uXXX`. serde_json has checked longer ones.
+    /// Length of the longest incomplete escape, `\uXXX`. serde_json checks complete escapes.
     const UNREAD_BYTES: usize = 5;
     let text = text.as_bytes();
     let mut unread = text.len().saturating_sub(UNREAD_BYTES)..text.len();
-    // The first match is the escape. A later match is among the bytes that must be digits.
+    // The first match is the escape. A later match would be inside the digits of the first one.
     let digits = unread.find_map(|at| {
         let (before, escape) = text.split_at_checked(at)?;
         let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\');
@@ -102,14 +102,14 @@ fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Vi
 
 /// Converts an error of serde_json. `start` is the position of the first byte of `text`.
 fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violation {
-    // serde_json does not check the digits of an incomplete escape. It only reports that the
-    // text ends.
+    // serde_json does not check the digits of an incomplete escape. For an incomplete escape,
+    // serde_json only reports the end of the text.
     let message = if ends_in_invalid_escape(text) {
         "invalid escape".to_owned()
     } else {
         error.to_string()
     };
-    // The message of serde_json ends with the position inside the value. It is removed,
+    // The message of serde_json ends with the position inside the value. That position is removed,
     // because clients need the position inside the body.
     let what = message
         .rsplit_once(" at line ")
@@ -120,8 +120,9 @@ fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violatio
     }
 }
 
-/// The offset of the first invalid character: with it, `text` is no longer the beginning of
-/// a JSON value. If there is none, the offset is the length of `text`.
+/// Returns the offset of the first invalid character of `text`, or the length of `text` if all
+/// characters are valid. A character is invalid if no JSON value begins with the text up to and
+/// including the character.
 ///
 /// The position that `serde_json` reports can be a few characters before or after the invalid
 /// character, depending on the error. For an invalid escape, `serde_json` reports the position of
@@ -145,14 +146,14 @@ fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
     invalid.next().map_or(text.len(), |(offset, _)| offset)
 }
 
-/// Checks a document exactly as a put does, but without a store.
+/// Validates a document exactly as a write does, but without a store.
 ///
-/// Returns the size that the document would have in a store. Does not access the disk.
-/// Allocates memory for the keys, and for a copy of a value if that value is invalid.
+/// Returns the size that the document would have in a store. Does not access the disk. Allocates
+/// memory for the keys, and for a copy of an invalid value.
 ///
 /// # Errors
 /// The first [`Violation`] in the order of the bytes. A [`crate::Writer`] reports the same
-/// violation, no matter how the body is divided into chunks.
+/// violation for every division of the body into chunks.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};
@@ -164,8 +165,7 @@ fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
 pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
     let mut scanner = JsonScanner::new(limits.clone());
     let mut rest = body;
-    // Offset of the current value. Its text is the slice of the body from here to the
-    // position of the scanner.
+    // Offset of the current value in the body. The value extends to the position of the scanner.
     let mut value_at = 0;
     let mut bytes = 1;
     let text = |value_at: usize, rest: &[u8]| body.get(value_at..body.len() - rest.len());
@@ -194,8 +194,8 @@ pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
         return Err(violation);
     }
     let keys = u32::try_from(scanner.keys()).unwrap_or(u32::MAX);
-    // `bytes` includes the opening brace. For each member, it includes the colon, and the
-    // comma or closing brace after the value. The closing brace of an empty object is added here.
+    // `bytes` already includes the opening brace and, for each member, the colon and the comma or
+    // closing brace after the value. The closing brace of an empty object is added here.
     Ok(Usage {
         keys,
         bytes: bytes + u64::from(keys == 0),

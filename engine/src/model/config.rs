@@ -30,18 +30,18 @@ use crate::platform::fs::{Disk, Fs};
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The write survives a crash of the machine. It is acknowledged after `fdatasync` of
+    /// The write survives a crash of the machine. Such a write is acknowledged after `fdatasync` of
     /// the log has returned.
     #[default]
     Sync,
-    /// The write survives a crash of the process, but not a crash of the machine. It is
-    /// acknowledged after the operating system has accepted the bytes. Intended for imports
-    /// and benchmarks. The next [`Durability::Sync`] write or [`crate::Engine::close`] makes
-    /// all earlier writes durable.
+    /// The write survives a crash of the process, but not a crash of the machine. Such a write is
+    /// acknowledged after the operating system has accepted the bytes. This level is intended for
+    /// imports and benchmarks. The next [`Durability::Sync`] write or [`crate::Engine::close`]
+    /// makes all earlier writes durable.
     Buffered,
 }
 
-/// The settings of an engine. Create them with [`Config::new`], then change fields.
+/// The settings of an engine. Create the defaults with [`Config::new`], then change fields.
 ///
 /// [`crate::Engine::open`] checks the settings and returns [`Error::InvalidConfig`] if a
 /// field is out of range.
@@ -60,11 +60,11 @@ pub enum Durability {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The data directory. It contains `log/`, `blobs/`, `catalogue/` and `lock`, and is
+    /// The data directory. The directory contains `log/`, `blobs/`, `catalogue/` and `lock`, and is
     /// created if it does not exist.
     pub data_dir: PathBuf,
-    /// The limits that new documents must respect. Documents stored under wider limits
-    /// stay readable.
+    /// The limits that new documents must respect. Stored documents that exceed the limits stay
+    /// readable.
     pub limits: Limits,
     /// The durability of writes that do not set [`crate::WriteOptions::durability`].
     /// Default: [`Durability::Sync`].
@@ -78,35 +78,34 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Memory in bytes for the cache of recently read documents. Default: 32 MiB.
     pub cache_bytes: u64,
-    /// Memory in bytes for documents that wait to be committed. If the queue is full, a
-    /// blocking put waits, and a submitted put fails with [`Error::Overloaded`]. Default:
-    /// 64 MiB.
+    /// Memory in bytes for writes that wait in the commit queue. If the queue is full,
+    /// [`crate::Namespace::write`] waits, and [`crate::Namespace::submit`] fails with
+    /// [`Error::Overloaded`] by default. Default: 64 MiB.
     pub queue_bytes: u64,
-    /// Whether to maintain the catalogue, which lists documents by user. Without it,
-    /// [`crate::Engine::list`] and [`crate::Engine::usage`] fail, and opening and writing
-    /// are cheaper. If the catalogue is enabled again at a later open, it is rebuilt then.
-    /// Default: true.
+    /// Whether to maintain the catalogue, which lists documents by user. Without the catalogue,
+    /// [`crate::Engine::list`] and [`crate::Engine::usage`] fail, and opening and writing are
+    /// cheaper. If a later open enables the catalogue again, the catalogue is rebuilt. Default:
+    /// true.
     pub catalogue: bool,
     /// Memory in bytes for changes that are not yet in the catalogue. Default: 16 MiB.
     ///
-    /// If this memory is full, the pending changes of puts are discarded, and the catalogue
-    /// later reads these puts from the log. The catalogue catches up when the write rate falls,
-    /// or when a listing waits. Listings wait until the catalogue has caught up. Commits wait
-    /// for the catalogue only in two cases: a listing is waiting while the memory is full, or
-    /// pending deletes alone fill the memory.
+    /// If this memory is full, the pending changes of puts are discarded, and the catalogue later
+    /// reads the discarded puts from the log. The catalogue does so when the write rate falls, or
+    /// when a listing waits. Listings wait until the catalogue is complete. Commits wait for the
+    /// catalogue only in two cases: a listing is waiting while the memory is full, or pending
+    /// deletes alone fill the memory.
     pub catalogue_pending_bytes: u64,
-    /// The cache size in bytes that is passed to sled. sled uses more memory than that.
+    /// The cache size in bytes that is passed to sled. sled uses more memory than this budget.
     /// Default: 8 MiB.
     pub catalogue_cache_bytes: u64,
-    /// The maximum number of values of blob documents that are checked at the same time.
-    /// Each check needs a buffer of up to [`Limits::max_value_bytes`]. A second buffer of
-    /// that size is needed while the error position in an invalid value is determined.
-    /// Default: 2. Minimum: 1.
+    /// The maximum number of values of blob documents that are read back and validated at the same
+    /// time. Each validation needs a buffer of up to [`Limits::max_value_bytes`], and for an
+    /// invalid value possibly a second one. Default: 2. Minimum: 1.
     pub value_checks: usize,
-    /// Whether a background thread reclaims disk space. It rewrites segments that contain
-    /// mostly stale frames, and removes obsolete files. If false, only
-    /// [`crate::Engine::compact`] rewrites such segments, and obsolete files are removed by
-    /// [`crate::Engine::compact`] and [`crate::Engine::close`]. Default: true.
+    /// Whether a background thread reclaims disk space. The thread rewrites segments with many
+    /// stale frames, and removes obsolete files. If false, only [`crate::Engine::compact`] rewrites
+    /// segments to reclaim space, and obsolete files are removed by [`crate::Engine::compact`] and
+    /// [`crate::Engine::close`]. Default: true.
     pub background_compaction: bool,
     /// Disk space in bytes that is reserved for deletes and compaction. A put that needs
     /// reserved space fails with [`Error::StorageFull`]. Default: 8 MiB.
@@ -133,9 +132,9 @@ impl Config {
     /// [`Self::open_segments`] and to two for each call that reads or writes a blob
     /// document.
     ///
-    /// They are: the lock file; the active segment and the next segment; a file and a
-    /// directory that the committer, compaction and the catalogue thread each open for a
-    /// short time; the files of the catalogue.
+    /// The engine uses them for the lock file, the active segment, the next segment and the files
+    /// of the catalogue. The committer, compaction and the catalogue thread also each open a file
+    /// and a directory for a short time.
     pub const DESCRIPTORS: u64 = 16;
 
     /// The default settings for a data directory.

@@ -1,6 +1,6 @@
 //! The error type of the engine.
 //!
-//! Each variant contains the facts that a caller can act on. Errors are `Clone`, because all
+//! Each error variant contains the facts that a caller can act on. Errors are `Clone`, because all
 //! writes of a failed batch return the same error.
 
 use std::io;
@@ -15,8 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the engine.
 ///
-/// A failed write has changed nothing. The exception is [`Error::Poisoned`]: the result of
-/// such a write is unknown until the engine is opened again.
+/// A failed write has changed nothing. The only exception is a write that fails with
+/// [`Error::Poisoned`]: its result is unknown until the engine is opened again.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
@@ -48,19 +48,19 @@ pub enum Error {
     InvalidName {
         /// `"user"` or `"client"`.
         which: &'static str,
-        /// The rule that the name breaks, such as "is empty".
+        /// The defect of the name, such as "is empty".
         reason: &'static str,
     },
 
     /// The precondition of the write is false for the current revision.
-    #[error("the precondition does not hold")]
+    #[error("the precondition failed: the current revision does not match")]
     PreconditionFailed {
-        /// The current revision; `None` if no document is stored.
+        /// The current revision. `None` if no document is stored.
         current: Option<Revision>,
     },
 
     /// The commit queue is full. Nothing was written. A later attempt can succeed.
-    #[error("too many writes are waiting to be committed")]
+    #[error("the commit queue is full; try again later")]
     Overloaded,
 
     /// The disk is full. Nothing was written. Reads still work.
@@ -73,9 +73,9 @@ pub enum Error {
     /// An earlier sync of the log failed, so the content of the disk is unknown. All writes
     /// are refused until the engine is opened again. Reads still work.
     ///
-    /// A write that waited for the failed sync also returns this error. Whether that write
-    /// exists after the next open is unknown.
-    #[error("writing has stopped: {op} failed on {}", path.display())]
+    /// A write that waited for the failed sync also returns this error. Whether the write is stored
+    /// is unknown until the next open.
+    #[error("writing has stopped until the store is reopened: cannot {op} {}", path.display())]
     Poisoned {
         /// The operation that failed, such as "sync".
         op: &'static str,
@@ -92,11 +92,11 @@ pub enum Error {
         path: PathBuf,
         /// Offset of the damage, in bytes from the start of the file.
         offset: u64,
-        /// The check that failed.
+        /// The defect, such as "the document's checksum does not match".
         what: String,
     },
 
-    /// The disk did not return stored bytes: a read failed.
+    /// A read of stored bytes failed.
     #[error("a read failed on {} at byte {offset}", path.display())]
     Unreadable {
         /// The file that could not be read.
@@ -108,7 +108,7 @@ pub enum Error {
     },
 
     /// A file operation failed.
-    #[error("{op} failed on {}", path.display())]
+    #[error("cannot {op} {}", path.display())]
     Io {
         /// The operation that failed, such as "create".
         op: &'static str,
@@ -128,9 +128,9 @@ pub enum Error {
     },
 
     /// A file has a format version that this build cannot read.
-    #[error("{} has format version {found}, and this version reads up to {supported}", path.display())]
+    #[error("{} has format version {found}, but the newest supported version is {supported}", path.display())]
     UnsupportedFormat {
-        /// The file with that version.
+        /// The file that cannot be read.
         path: PathBuf,
         /// The format version of the file.
         found: u16,
@@ -141,7 +141,7 @@ pub enum Error {
     /// The directory does not contain a store.
     #[error("{} is not a data directory: it has no log/manifest", path.display())]
     NotAStore {
-        /// The directory.
+        /// The directory without a store.
         path: PathBuf,
     },
 
@@ -150,7 +150,7 @@ pub enum Error {
     InvalidConfig {
         /// The field or fields of [`crate::Config`].
         setting: &'static str,
-        /// The rule that the setting breaks, such as "must be at most 16777216".
+        /// The violated rule, such as "must be at most 16777216".
         reason: String,
     },
 
@@ -158,15 +158,14 @@ pub enum Error {
     /// documents still work.
     #[error("the catalogue is not available: {reason}")]
     CatalogueUnavailable {
-        /// The cause.
+        /// The reason why the catalogue is not available.
         reason: String,
     },
 
-    /// An invariant of the engine is broken. This is a bug in the engine. Nothing was
-    /// written.
+    /// An invariant of the engine is violated, which is a bug in the engine. Nothing was written.
     #[error("internal error: {what}")]
     Internal {
-        /// The broken invariant, stated as it should be.
+        /// The invariant that is violated.
         what: &'static str,
     },
 
@@ -176,11 +175,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of a failed file operation.
+    /// Creates the error of a failed file operation. `op` is a verb that completes the message
+    /// "cannot … PATH".
     ///
-    /// If a file cannot grow, the error is [`Error::StorageFull`], because callers handle it
-    /// differently. The cause can be a full disk, a quota, or a limit on file sizes
-    /// (`RLIMIT_FSIZE`).
+    /// If a file cannot grow, the error is [`Error::StorageFull`], because callers handle a full
+    /// disk differently. Apart from a full disk, a quota or a limit on file sizes (`RLIMIT_FSIZE`)
+    /// has the same effect.
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull
@@ -202,16 +202,16 @@ impl Error {
         matches!(self, Self::Corrupt { .. } | Self::Unreadable { .. })
     }
 
-    /// The error of a broken invariant. In builds with debug assertions, this panics, so that
-    /// tests detect the bug. `what` states the invariant.
+    /// Creates the error of a violated invariant. `what` states the invariant. In builds with debug
+    /// assertions, this function panics, so that tests detect the bug.
     #[track_caller]
     pub(crate) fn internal(what: &'static str) -> Self {
         debug_assert!(false, "{what}");
         Self::Internal { what }
     }
 
-    /// The error of a failed read of stored bytes. `offset` is in bytes from the start of the
-    /// file.
+    /// Creates the error of a failed read of stored bytes. `offset` is in bytes from the start of
+    /// the file.
     pub(crate) fn unreadable(path: &Path, offset: u64, source: io::Error) -> Self {
         Self::Unreadable {
             path: path.to_owned(),
@@ -220,7 +220,7 @@ impl Error {
         }
     }
 
-    /// The error of damaged stored bytes. `offset` is in bytes from the start of the file.
+    /// Creates the error of damaged stored bytes. `offset` is in bytes from the start of the file.
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt {
             path: path.to_owned(),

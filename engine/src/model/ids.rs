@@ -54,7 +54,7 @@ impl fmt::Display for BlobId {
     }
 }
 
-/// The offset of a frame, in bytes from the start of its segment file. It has 32 bits,
+/// The offset of a frame, in bytes from the start of its segment file. An offset has 32 bits,
 /// because segments are shorter than 4 GiB ([`crate::Config::MAX_SEGMENT_BYTES`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Offset(u32);

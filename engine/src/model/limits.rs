@@ -1,4 +1,4 @@
-//! The limits of a document, and the violations that a check reports.
+//! The limits of a document, and the violations that validation reports.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ const MIB: u64 = 1024 * KIB;
 /// The limits that a document must respect. All limits are inclusive: a document exactly at
 /// a limit is accepted.
 ///
-/// [`Limits::new`] derives the body limit from the other limits. Fields can be changed
-/// afterwards.
+/// [`Limits::new`] derives the body limit from the other limits. The fields of the result can be
+/// changed.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};
@@ -44,16 +44,16 @@ impl Limits {
     /// interprets 10 megabytes as 10 MiB.
     pub const DEFAULT: Self = Self::new(10, 128, 10 * MIB);
 
-    /// The default of [`Self::max_depth`]. `serde_json` parses this many levels by default,
-    /// so common parsers can read every stored document.
+    /// The default of [`Self::max_depth`]. `serde_json` parses 128 levels by default, so common
+    /// parsers can read every stored document.
     pub const DEFAULT_DEPTH: u32 = 128;
 
-    /// Limits with these maxima, a derived [`Self::max_body_bytes`], and the default
+    /// Creates limits with the given maxima, a derived [`Self::max_body_bytes`], and the default
     /// [`Self::max_depth`].
     ///
-    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. So
-    /// a body can have every value at its limit, every key byte escaped as `\u00XX` (six
-    /// bytes), its punctuation, and 1 MiB of whitespace.
+    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. This is
+    /// enough for a body in which every value is at its limit and every key byte is escaped as
+    /// `\u00XX` (six bytes), plus punctuation and 1 MiB of whitespace.
     pub const fn new(max_keys: u32, max_key_bytes: u32, max_value_bytes: u64) -> Self {
         let member_bytes = max_value_bytes.saturating_add(8 * max_key_bytes as u64);
         Self {
@@ -79,15 +79,15 @@ impl Default for Limits {
 pub struct Usage {
     /// Number of members of the top-level object.
     pub keys: u32,
-    /// Length of the body that a read returns, in bytes. It has no whitespace between
-    /// members, so it can be shorter than the body that was put.
+    /// Length of the body that a read returns, in bytes. The returned body has no whitespace
+    /// between members, so it can be shorter than the body that was written.
     pub bytes: u64,
 }
 
 /// A position in a body. [`Display`](fmt::Display) formats it as "line 2 column 5".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Number of bytes before this position.
+    /// Number of bytes of the body before this position.
     pub offset: u64,
     /// Line number. The first line is 1.
     pub line: u64,
@@ -101,9 +101,10 @@ impl fmt::Display for Position {
     }
 }
 
-/// The first violation in a document, in the order of its bytes.
+/// The first violation in a document, in byte order.
 ///
-/// `actual` is a lower bound, because reading stops at the violation.
+/// The field `actual` of a variant is a lower bound, because validation stops at the first
+/// violation.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};
@@ -126,7 +127,7 @@ pub enum Violation {
     /// The body is a JSON value, but not an object.
     #[error("the document is not a JSON object")]
     NotAnObject {
-        /// Position of the first byte of that value.
+        /// Position of the first byte of the JSON value.
         at: Position,
     },
     /// Two members have the same key after decoding escapes.

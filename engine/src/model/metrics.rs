@@ -29,27 +29,27 @@ pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Histogram of committed batches by their number of puts and deletes. The writes of a
-    /// batch share one sync, if any of them requested a sync. Writes that changed nothing,
-    /// such as a delete of an absent document, are not counted.
+    /// Histogram of committed batches by their number of puts and deletes. All writes of a batch
+    /// share one sync. A batch is not synced if all of its writes are buffered. Writes that changed
+    /// nothing, such as a delete of an absent document, are not counted.
     pub batch_writes: Histogram,
-    /// Histogram of the durations of log syncs, in microseconds. Only syncs that something
-    /// waited for are counted.
+    /// Histogram of the durations of log syncs, in microseconds. Syncs in the background are not
+    /// counted.
     pub log_sync_us: Histogram,
     /// Bytes of frames that were appended to the log for puts and deletes. Copies made by
     /// compaction are not counted.
     pub log_bytes: u64,
     /// Number of syncs of blob files.
     pub blob_syncs: u64,
-    /// Number of reads of a document or its size that were answered from memory. Reads that
-    /// found no document are not counted.
+    /// Number of reads of a document or its metadata that were served from memory. Reads that found
+    /// no document are not counted.
     pub reads_from_memory: u64,
-    /// Number of reads of a document or its size that accessed the disk. Reads that found no
+    /// Number of reads of a document or its metadata that accessed the disk. Reads that found no
     /// document are not counted.
     pub reads_from_disk: u64,
     /// Memory used by the cache of recently read documents, in bytes.
     pub cache_bytes: u64,
-    /// Number and size of what the store contains on disk.
+    /// The store's documents, segments and other data on disk.
     pub space: SpaceUsage,
     /// Number of segments that compaction and erasure rewrote and removed.
     pub segments_rewritten: u64,
@@ -59,11 +59,11 @@ pub struct Metrics {
     pub copied_bytes: u64,
     /// Memory used by changes that are not yet in the catalogue, in bytes.
     pub catalogue_pending_bytes: u64,
-    /// Number of writes that wait to be committed.
+    /// Number of writes in the commit queue.
     pub queued_writes: u64,
-    /// Memory used by writes that wait to be committed, in bytes.
+    /// Memory used by writes in the commit queue, in bytes.
     pub queued_bytes: u64,
-    /// True if writes are possible. False after a sync of the log has failed
+    /// True if writes are possible. Writes are impossible after a sync of the log has failed
     /// ([`crate::Error::Poisoned`]).
     pub is_writable: bool,
 }
@@ -80,14 +80,14 @@ impl Metrics {
     }
 }
 
-/// The number and size of what a store contains on disk.
+/// The number and size of a store's documents, segments and other data on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpaceUsage {
     /// Number of stored documents.
     pub documents: u64,
-    /// Number of tombstones. A tombstone is the frame of a delete. It must be kept as long as
-    /// an older segment may contain a frame of the same namespace.
+    /// Number of tombstones. A tombstone is the frame of a delete. A tombstone must be kept as long
+    /// as an older segment may contain a frame of the same namespace.
     pub tombstones: u64,
     /// Bytes of log frames that contain current documents.
     pub live_bytes: u64,
@@ -96,7 +96,7 @@ pub struct SpaceUsage {
     /// Number of log segments.
     pub segments: u64,
     /// Number of frames that cannot be read and may be current. Compaction does not rewrite
-    /// segments with such frames.
+    /// segments with unreadable frames.
     pub damaged_frames: u64,
     /// Number of blob files that contain current documents.
     pub blobs: u64,

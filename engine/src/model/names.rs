@@ -13,8 +13,8 @@ use crate::model::error::Error;
 /// A valid name of a user or a client: 1 to [`Name::MAX_BYTES`] bytes of UTF-8 without control
 /// characters.
 ///
-/// A `Name` is validated when it is made, so a server can validate the names in a token once
-/// and use them for many requests. Cloning is cheap and shares the text.
+/// A `Name` is validated when it is created. A server can therefore validate the names in a token
+/// once and use them for many requests. Cloning is cheap and shares the text.
 ///
 /// # Examples
 /// ```
@@ -34,6 +34,8 @@ impl Name {
     /// Maximum length of a name in bytes. On disk, one byte stores the length.
     pub const MAX_BYTES: usize = 255;
 
+    /// Validates a name.
+    ///
     /// # Errors
     /// [`InvalidName`] if `text` is empty, too long, or contains a control character. Control
     /// characters are not allowed, because a NUL separates the user from the client in the keys
@@ -69,26 +71,26 @@ impl fmt::Display for Name {
     }
 }
 
-/// Why a text is not a valid [`Name`].
+/// The error for text that is not a valid [`Name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the name {reason}")]
 pub struct InvalidName {
-    /// A verb phrase such as "is empty".
+    /// The defect of the name, such as "is empty".
     pub(crate) reason: &'static str,
 }
 
-/// A [`Name`], or a text that is validated when it is used as one.
+/// A [`Name`], or text that is validated when it is passed as a name.
 ///
-/// It is implemented for [`Name`], `str`, [`String`] and references to them, and cannot be
-/// implemented for other types.
+/// The trait is implemented for [`Name`], `str`, [`String`] and references to these types. It
+/// cannot be implemented for other types.
 pub trait AsName: sealed::Sealed {
-    /// Returns the text, without a copy.
+    /// Validates the name and returns its text without copying it.
     ///
     /// # Errors
     /// [`InvalidName`] if the text is not a valid name.
     fn as_name_str(&self) -> Result<&str, InvalidName>;
 
-    /// Returns a name that can be kept.
+    /// Validates the name and returns it as a [`Name`].
     ///
     /// # Errors
     /// [`InvalidName`] if the text is not a valid name.
@@ -162,13 +164,13 @@ impl Names {
     }
 }
 
-/// The error of an operation whose user name is not valid.
+/// Converts the error of an invalid user name.
 pub(crate) fn invalid_user(InvalidName { reason }: InvalidName) -> Error {
     let which = "user";
     Error::InvalidName { which, reason }
 }
 
-/// The error of an operation whose client name is not valid.
+/// Converts the error of an invalid client name.
 pub(crate) fn invalid_client(InvalidName { reason }: InvalidName) -> Error {
     let which = "client";
     Error::InvalidName { which, reason }
@@ -178,9 +180,9 @@ fn validate(text: &str) -> Result<(), InvalidName> {
     let reason = if text.is_empty() {
         "is empty"
     } else if text.len() > Name::MAX_BYTES {
-        "has more than 255 bytes"
+        "is longer than 255 bytes"
     } else if has_control_character(text) {
-        "has a control character"
+        "contains a control character"
     } else {
         return Ok(());
     };
@@ -195,8 +197,8 @@ fn has_control_character(name: &str) -> bool {
     name.chars().any(char::is_control)
 }
 
-/// The 128-bit hash of a namespace's names (SipHash-2-4). Its key is secret and is stored in
-/// the manifest, so that nobody can choose names whose hashes collide.
+/// The 128-bit hash of a namespace's names (SipHash-2-4). The key of the hash is secret and is
+/// stored in the manifest, so that an attacker cannot choose names whose hashes collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NamespaceHash(u64, u64);
 
@@ -222,7 +224,7 @@ impl NamespaceHash {
         Self(low as u64, (low >> 64) as u64)
     }
 
-    /// The low and the high 64 bits. [`std::hash::Hash`] uses the low bits.
+    /// The low and the high 64 bits of the hash. [`std::hash::Hash`] uses the low bits.
     pub(crate) fn halves(self) -> (u64, u64) {
         (self.0, self.1)
     }
@@ -234,8 +236,8 @@ impl std::hash::Hash for NamespaceHash {
     }
 }
 
-/// A hasher that returns its input. A [`NamespaceHash`] is already uniformly distributed, so
-/// a map needs no second hash.
+/// A hasher that returns its input unchanged. Namespace hashes are already uniformly distributed,
+/// so a map needs no second hash.
 #[derive(Default)]
 pub(crate) struct IdentityHasher(u64);
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The number of a write.
 ///
-/// All writes to a store share one ascending sequence. No number is used twice, not even
-/// after a crash. So two reads that return the same revision return the same document.
+/// All writes to a store share one ascending sequence. No number is used twice, not even after a
+/// crash. Therefore, two reads that return the same revision return the same document.
 ///
 /// ```
 /// use prefd_engine::Revision;
@@ -19,7 +19,7 @@ use std::fmt;
 pub struct Revision(u64);
 
 impl Revision {
-    /// The revision with this number.
+    /// Creates the revision with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
@@ -39,7 +39,7 @@ impl fmt::Display for Revision {
 /// A set of revisions, as used in a [`Precondition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revisions {
-    /// All revisions. Matches any stored document, but not an absent one.
+    /// All revisions. Matches every stored document, but not an absent document.
     Any,
     /// The listed revisions. An empty list matches nothing.
     OneOf(Vec<Revision>),
@@ -58,9 +58,9 @@ impl Revisions {
 /// A condition on the current revision. A write whose precondition is false fails with
 /// [`crate::Error::PreconditionFailed`].
 ///
-/// The precondition is evaluated during the commit, after all earlier writes. So if two
-/// writers require the same revision, at most one of them succeeds. The default is no
-/// precondition.
+/// The precondition is evaluated during the commit, after all earlier writes. If two writers
+/// require the same revision, at most one of them succeeds. The default precondition is always
+/// true.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
@@ -74,7 +74,7 @@ impl Revisions {
 ///     ..WriteOptions::default()
 /// };
 /// namespace.write(br#"{"zoom": 2}"#, unchanged.clone())?;
-/// // The document now has a newer revision, so the second attempt fails.
+/// // The document now has a newer revision, so a write with the same precondition fails.
 /// let second = namespace.write(br#"{"zoom": 3}"#, unchanged);
 /// assert!(matches!(second, Err(Error::PreconditionFailed { .. })));
 /// # Ok::<(), prefd_engine::Error>(())
@@ -106,8 +106,7 @@ impl Precondition {
         }
     }
 
-    /// A precondition that is true if no document is stored: it was never put, or it was
-    /// deleted.
+    /// A precondition that is true if no document is stored.
     pub const fn absent() -> Self {
         Self {
             must_match: None,
@@ -115,8 +114,8 @@ impl Precondition {
         }
     }
 
-    /// Evaluates the precondition. `current` is the current revision, or `None` if no
-    /// document is stored.
+    /// Returns true if the precondition is true for the revision `current`. `current` is `None` if
+    /// no document is stored.
     pub fn holds(&self, current: Option<Revision>) -> bool {
         self.must_match.as_ref().is_none_or(|r| r.matches(current))
             && !self
@@ -125,8 +124,7 @@ impl Precondition {
                 .is_some_and(|r| r.matches(current))
     }
 
-    /// Returns true if the precondition is always true, so that the current revision need not
-    /// be known.
+    /// Returns true if the precondition is true for every revision and for an absent document.
     pub(crate) fn is_unconditional(&self) -> bool {
         self.must_match.is_none() && self.must_not_match.is_none()
     }

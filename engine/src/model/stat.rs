@@ -5,15 +5,15 @@ use std::time::{Duration, SystemTime};
 use crate::model::limits::Usage;
 use crate::model::revision::Revision;
 
-/// The metadata of a document: its revision, modification time and size. It is available
-/// without reading the body.
+/// The metadata of a document: its revision, modification time and size. The metadata can be read
+/// without the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// The revision of the write that put the document.
+    /// The revision of the document.
     pub revision: Revision,
-    /// The time of that write, according to the system clock, in milliseconds.
+    /// The time of the write, according to the system clock, with a resolution of one millisecond.
     pub modified: SystemTime,
-    /// The number of keys, and the length of the body in bytes.
+    /// The number of keys and the length of the body.
     pub usage: Usage,
 }
 

@@ -1,19 +1,19 @@
 //! Buffers for file I/O whose memory address has the same cache-line alignment as the file
 //! offset.
 //!
-//! Copying between the page cache and a buffer with another alignment takes some
-//! processors three times as long.
+//! On some processors, a copy between the page cache and a buffer with another alignment takes
+//! three times as long.
 
 use std::cell::Cell;
 
 const CACHE_LINE_BYTES: u64 = 64;
-/// The largest padding that [`alignment_padding`] returns. A buffer needs this many bytes
-/// in addition to its content.
+/// The largest padding that [`alignment_padding`] returns. Buffers are allocated with this many
+/// extra bytes.
 pub(crate) const MAX_ALIGNMENT_PADDING: usize = 63;
-/// The largest buffer that a thread keeps for its next batch.
+/// The largest capacity of a buffer that a thread caches for its next batch.
 const MAX_CACHED_BYTES: usize = 512 * 1024;
 
-/// The number of bytes to skip at the start of `memory`, so that the next byte has the same
+/// Returns the number of bytes to skip at the start of `memory`, so that the next byte has the same
 /// position in its cache line as the byte at `offset` in the file.
 pub(crate) fn alignment_padding(memory: &[u8], offset: u64) -> usize {
     let distance = offset.wrapping_sub(memory.as_ptr().addr() as u64);
@@ -43,18 +43,18 @@ impl AlignedBuffer {
         }
     }
 
-    /// The buffer that this thread has cached, or a new one of this capacity.
+    /// Returns the cached buffer of the calling thread, or a new buffer of the given capacity.
     ///
-    /// The cache is per thread. If committing threads passed one buffer on to each other,
-    /// each would wait for the cache lines of the thread before it.
+    /// Each thread has its own cache. If all committing threads shared one buffer, each would wait
+    /// for the cache lines that the previous thread has modified.
     pub(crate) fn from_thread_cache(bytes: usize) -> Self {
         let cached = THREAD_BUFFER.take();
         cached.unwrap_or_else(|| Self::with_capacity(bytes))
     }
 
-    /// Clears the buffer and caches it for this thread.
+    /// Clears the buffer and caches it for the calling thread.
     pub(crate) fn into_thread_cache(mut self) {
-        // An unusually large frame may have grown the buffer. Such a buffer is freed.
+        // A buffer that an unusually large frame has grown is freed.
         if self.memory.capacity() > MAX_CACHED_BYTES {
             return;
         }
@@ -63,7 +63,7 @@ impl AlignedBuffer {
         THREAD_BUFFER.set(Some(self));
     }
 
-    /// Clears the buffer. The first byte appended afterwards belongs to this file offset.
+    /// Clears the buffer. The next appended byte belongs to file offset `offset`.
     pub(crate) fn restart_at(&mut self, offset: u64) {
         self.memory.clear();
         self.start = alignment_padding(&self.memory, offset);
@@ -78,8 +78,8 @@ impl AlignedBuffer {
         self.memory.len() - self.start
     }
 
-    /// The vector to append content to. It also contains the padding, so its length is not
-    /// the length of the content.
+    /// The vector to append content to. The vector begins with the padding, so its length differs
+    /// from [`Self::len`].
     pub(crate) fn tail_mut(&mut self) -> &mut Vec<u8> {
         &mut self.memory
     }

@@ -1,4 +1,4 @@
-//! Padding that keeps data of different threads on different cache lines.
+//! Padding that keeps the data of different threads on different cache lines.
 
 /// A value that shares no cache line with other data.
 ///

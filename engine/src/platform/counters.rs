@@ -1,9 +1,9 @@
 //! Counters that are cheap to increment.
 //!
-//! - [`SingleWriterCounter`]: one thread at a time adds to it, without an atomic
+//! - [`SingleWriterCounter`]: for one writing thread at a time. Adding needs no atomic
 //!   read-modify-write operation.
-//! - [`ShardedCounter`]: many threads add to it at the same time, each to its own shard. The
-//!   cache line of a single counter would move between processors with every addition.
+//! - [`ShardedCounter`]: for many concurrent threads, each of which adds to its own shard. The
+//!   cache line of an unsharded counter would move between processors with every addition.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -31,8 +31,8 @@ pub struct Histogram {
     /// Upper bounds of the buckets, inclusive and in ascending order. The last bucket has
     /// no upper bound and is not listed.
     pub bounds: &'static [u64],
-    /// Number of values in each bucket. The numbers are not cumulative. There is one more
-    /// bucket than there are bounds.
+    /// Number of values in each bucket. The numbers are not cumulative. `counts` has one element
+    /// more than `bounds`.
     pub counts: Vec<u64>,
     /// Sum of all recorded values.
     pub sum: u64,
@@ -96,8 +96,8 @@ impl<const BOUNDS: usize> SingleWriterHistogram<BOUNDS> {
     }
 }
 
-/// Number of threads that have their own shard in each [`ShardedCounter`]. A shard uses 128
-/// bytes. Further threads share one atomic counter.
+/// Number of threads that have their own shard in each [`ShardedCounter`]. A shard uses 128 bytes.
+/// All other threads share one atomic counter.
 const OWN_SHARDS: usize = 64;
 
 /// Shard index of a thread that has not requested a shard yet.
@@ -106,7 +106,7 @@ const UNASSIGNED: usize = usize::MAX;
 /// Shard index of a thread that uses the shared atomic counter.
 const SHARED: usize = usize::MAX - 1;
 
-/// Shard indexes that ended threads have returned.
+/// Shard indexes that were returned by threads that have ended.
 static FREE_SHARDS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 /// The lowest shard index that no thread has used yet.
@@ -117,7 +117,7 @@ thread_local! {
     static LEASE: ShardLease = ShardLease::acquire();
 }
 
-/// The shard index of a thread. The index is returned when the thread ends.
+/// The shard index of a thread. The end of the thread returns the index to [`FREE_SHARDS`].
 struct ShardLease(usize);
 
 impl ShardLease {
@@ -138,8 +138,8 @@ impl Drop for ShardLease {
 
 /// A counter that many threads may add to at the same time.
 ///
-/// Up to [`OWN_SHARDS`] threads have their own shards. They do not wait for other processors
-/// and need no atomic read-modify-write operation. All further threads add to one shared
+/// Up to [`OWN_SHARDS`] threads have their own shards. Threads with a shard do not wait for other
+/// processors and need no atomic read-modify-write operation. All other threads add to one shared
 /// atomic counter.
 pub(crate) struct ShardedCounter {
     shards: [CachePadded<SingleWriterCounter>; OWN_SHARDS],

@@ -1,11 +1,11 @@
 //! The interface between the engine and the file system.
 //!
-//! The engine reads and writes the log, the blobs and the manifest through the traits [`Fs`]
-//! and [`File`]. It does not use them for the lock file and the catalogue. sled does its own
-//! I/O, and the catalogue can be rebuilt from the log.
+//! The engine reads and writes the log, the blobs and the manifest through the traits [`Fs`] and
+//! [`File`]. The lock file and the catalogue are not accessed through these traits. sled does its
+//! own I/O, and the catalogue can be rebuilt from the log.
 //!
 //! [`Disk`] is the file system of the operating system. Tests set [`crate::Config::fs`] to a
-//! simulated disk that loses unsynced writes, tears writes, or lets an operation fail.
+//! simulated disk that loses unsynced writes, tears writes, or fails an operation.
 
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use std::{fs, io};
 
 /// An open file.
 ///
-/// All reads and writes pass an offset, and a file has no current position. So threads can
-/// use one handle at the same time. All methods block until the operation is complete.
+/// All reads and writes pass an explicit offset, so several threads can use one handle at the same
+/// time. All methods block until the operation is complete.
 pub trait File: Send + Sync {
     /// Reads exactly `buffer.len()` bytes at `offset`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before that.
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends before `offset + buffer.len()`.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// Writes all of `bytes` at `offset`.
@@ -29,7 +29,7 @@ pub trait File: Send + Sync {
     /// After an error, any part of `bytes` may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Flushes the content and the length of the file to stable storage (`fdatasync`).
+    /// Writes the content and the length of the file to stable storage (`fdatasync`).
     ///
     /// # Errors
     /// After an error, it is unknown which of the earlier writes are on stable storage.
@@ -62,8 +62,8 @@ pub trait File: Send + Sync {
 /// the file survive a power cut. After [`Fs::sync_dir`], the names in the directory survive
 /// a power cut. [`Fs::rename`] is atomic. All methods block until the operation is complete.
 ///
-/// An implementation must return the errors that the operating system returns for the same
-/// failure. The engine checks the [`io::ErrorKind`] and the raw OS error.
+/// An implementation must return the same errors as the operating system, because the engine checks
+/// the [`io::ErrorKind`] and the raw OS error.
 pub trait Fs: Send + Sync {
     /// Opens an existing file for reading.
     ///
@@ -102,7 +102,7 @@ pub trait Fs: Send + Sync {
     /// Any error of the file system.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Flushes the names in a directory to stable storage (`fsync` of the directory).
+    /// Writes the names in a directory to stable storage (`fsync` of the directory).
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the directory does not exist.
@@ -115,9 +115,11 @@ pub trait Fs: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 }
 
-/// Permissions of new files. Other users of the machine must not read stored documents.
+/// Permissions of new files, which prevent other users of the machine from reading stored
+/// documents.
 const OWNER_ONLY_FILE: u32 = 0o600;
-/// Permissions of new directories. Other users of the machine must not list or enter them.
+/// Permissions of new directories, which prevent other users of the machine from listing or
+/// entering them.
 const OWNER_ONLY_DIR: u32 = 0o700;
 
 /// The file system of the operating system.

@@ -1,11 +1,11 @@
 //! A counting semaphore.
 //!
-//! A semaphore with one permit serializes its callers. Unlike a mutex, it guards no data,
-//! and a permit may be held during file operations.
+//! A semaphore with one permit serializes its callers. Unlike a mutex, a semaphore guards no data,
+//! and its permits may be held during file operations.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// A limited number of permits.
+/// A counting semaphore with a fixed number of permits.
 pub(crate) struct Semaphore {
     free: Mutex<usize>,
     returned: Condvar,

@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A signal for one background thread: it wakes the thread when work arrives, and tells it
+/// A signal for one background thread. It wakes the thread when work arrives, or tells the thread
 /// to stop.
 #[derive(Default)]
 pub(crate) struct Wakeup {
@@ -28,7 +28,7 @@ impl Wakeup {
         self.changed.notify_all();
     }
 
-    /// Tells the thread to stop. This cannot be undone.
+    /// Tells the thread to stop. A closed signal stays closed.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_all();
