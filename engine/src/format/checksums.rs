@@ -2,20 +2,20 @@
 
 use crate::format::frame::meta::EXTENT_CHUNK_BYTES;
 
-/// Computes the checksums of an extent incrementally: one CRC-32 for each
+/// Computes the checksums of an extent incrementally: one CRC-32 for each chunk of
 /// [`EXTENT_CHUNK_BYTES`].
 #[derive(Default)]
 pub(crate) struct ChunkChecksums {
     /// The checksum of the current chunk so far.
     hasher: crc32fast::Hasher,
-    /// Number of bytes of the current chunk so far.
+    /// Number of bytes of the current chunk that have been hashed.
     hashed: usize,
     /// The checksums of the complete chunks.
     done: Vec<u32>,
 }
 
 impl ChunkChecksums {
-    /// The checksums of an extent that begins with `bytes`. More bytes can follow.
+    /// Starts the checksums of an extent that begins with `bytes`. More bytes can be added.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut checksums = Self::default();
         checksums.update(bytes);
@@ -40,7 +40,7 @@ impl ChunkChecksums {
         self.hashed = 0;
     }
 
-    /// The checksums of all chunks. The last chunk may be shorter.
+    /// Returns the checksums of all chunks, including an incomplete last chunk.
     pub(crate) fn finish(mut self) -> Vec<u32> {
         if self.hashed > 0 {
             self.close_chunk();

@@ -1,8 +1,8 @@
 //! The codec for stored structures: the metadata of frames and the body of the manifest.
 //!
-//! This is the only module that uses bincode. bincode 1.3 is feature-complete and
-//! no longer maintained. Each stored structure has a codec id in front of it, so that another codec
-//! can be introduced without changing the surrounding layout.
+//! This is the only module that uses bincode. bincode 1.3 is feature-complete and no longer
+//! maintained. A codec id is stored before each structure, so that another codec can be introduced
+//! without changing the surrounding layout.
 
 use bincode::Options;
 use serde::Serialize;
@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 /// The id of this codec: bincode 1.3 with fixed-width, little-endian integers.
 pub(crate) const CODEC: u8 = 1;
 
-/// Maximum length of an encoded structure in bytes. It ensures that a damaged length does not
-/// cause a large allocation. The metadata of 100 GiB of extents fits, and so does a manifest
+/// Maximum length of an encoded structure in bytes. The limit ensures that a damaged length does
+/// not cause a large allocation. The limit allows metadata for 100 GiB of extents, or a manifest
 /// with 400,000 segments.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 16 * 1024 * 1024;
 
-/// A structure could not be encoded or decoded.
+/// The error of a structure that could not be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct CodecError(#[from] bincode::Error);

@@ -1,8 +1,8 @@
-//! Reading and writing the fields of hand-written layouts: little-endian fixed-width
-//! integers, varints (unsigned LEB128) and short texts.
+//! Readers and writers of the fields in hand-written layouts: little-endian fixed-width integers,
+//! varints (unsigned LEB128) and short texts.
 //!
-//! Each read is bounds-checked, because the bytes come from the disk. Each number has exactly
-//! one valid encoding, so that decoding and encoding a file again yields the same bytes.
+//! Each read is bounds-checked, because the bytes come from the disk and may be damaged. Each
+//! number has exactly one valid encoding, so re-encoding a decoded file yields the same bytes.
 
 /// Reads fields from the front of a slice. A read returns `None` if the slice is too short or
 /// if the field is not valid.
@@ -13,7 +13,7 @@ impl<'a> FieldReader<'a> {
         Self(bytes)
     }
 
-    /// The next `len` bytes.
+    /// Reads the next `len` bytes.
     pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
@@ -42,9 +42,9 @@ impl<'a> FieldReader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A varint: seven bits in each byte, the lowest bits first. The high bit of a byte is set
-    /// if another byte follows. Returns `None` if the encoding is longer than necessary, or if
-    /// the number needs more than 64 bits.
+    /// Reads a varint. Each byte contains seven bits of the number, beginning with the lowest bits.
+    /// The high bit of a byte is set if another byte follows. Returns `None` if the encoding is
+    /// longer than necessary, or if the number needs more than 64 bits.
     pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {
@@ -62,12 +62,12 @@ impl<'a> FieldReader<'a> {
         None
     }
 
-    /// A varint. Returns `None` if the number needs more than 32 bits.
+    /// Reads a varint. Returns `None` if the number needs more than 32 bits.
     pub(crate) fn varint_u32(&mut self) -> Option<u32> {
         self.varint()?.try_into().ok()
     }
 
-    /// A text: one byte for its length, and UTF-8 of that length.
+    /// Reads a text of at most 255 bytes: one byte for the length, and then the UTF-8 bytes.
     pub(crate) fn short_text(&mut self) -> Option<&'a str> {
         let len = self.u8()?;
         std::str::from_utf8(self.take(len.into())?).ok()
@@ -86,7 +86,7 @@ impl<'a> FieldReader<'a> {
 /// Maximum length of a varint in bytes.
 pub(crate) const MAX_VARINT_BYTES: usize = 10;
 
-/// Appends a varint, which [`FieldReader::varint`] reads.
+/// Appends a varint, in the encoding that [`FieldReader::varint`] reads.
 pub(crate) fn push_varint(to: &mut Vec<u8>, value: u64) {
     let mut left = value;
     loop {
@@ -104,7 +104,7 @@ pub(crate) fn push_varint(to: &mut Vec<u8>, value: u64) {
     }
 }
 
-/// Appends a text of at most 255 bytes, which [`FieldReader::short_text`] reads.
+/// Appends a text of at most 255 bytes, in the encoding that [`FieldReader::short_text`] reads.
 pub(crate) fn push_short_text(to: &mut Vec<u8>, text: &str) {
     to.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
     to.extend_from_slice(text.as_bytes());
@@ -148,7 +148,7 @@ mod tests {
         for wrong in [
             &[0x80, 0][..],
             &[0xff, 0x80, 0],
-            // A number has 64 bits, and nine bytes contain 63 of them.
+            // Nine bytes contain 63 of the 64 bits, so the tenth byte must not exceed 1.
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],
             &eleven_bytes,

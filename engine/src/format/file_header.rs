@@ -21,11 +21,11 @@ pub(crate) const SEGMENT: FileKind = FileKind {
     magic: *b"PREFDSEG",
     written: FormatVersion::V2,
 };
-/// Length of the file header in bytes. The first frame of a segment begins here.
+/// Length of the file header in bytes. The first frame of a segment begins at this offset.
 pub(crate) const HEADER_BYTES: u64 = 28;
 const HEADER_CRC_AT: usize = 24;
 
-/// A version of the format. All versions can be read.
+/// A version of the file format. The engine can read all versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FormatVersion {
     V1,
@@ -54,12 +54,12 @@ impl FormatVersion {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileKind {
     pub(crate) magic: [u8; 8],
-    /// The version in which new files are written. It is also the newest version that can be
-    /// read.
+    /// The version of new files, which is also the newest version that can be read.
     pub(crate) written: FormatVersion,
 }
 
-/// The id of a store. All its files contain it, so that a file of another store is noticed.
+/// The id of a store. All files of a store contain its id, so that a file from another store is
+/// detected.
 pub(crate) type StoreId = u64;
 
 /// The path of a segment in the log directory `dir`.
@@ -67,12 +67,12 @@ pub(crate) fn segment_path(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(format!("{id}.seg"))
 }
 
-/// The header of a new file, in the version that is written.
+/// Encodes the header of a new file, in the version of new files.
 pub(crate) fn encode_header(kind: FileKind, id: u32, store: StoreId) -> Vec<u8> {
     encode_header_of(kind.magic, kind.written, id, store)
 }
 
-/// The header of a file in any version.
+/// Encodes the header of a file in the given version.
 pub(crate) fn encode_header_of(
     magic: [u8; 8],
     version: FormatVersion,
@@ -90,12 +90,12 @@ pub(crate) fn encode_header_of(
     bytes
 }
 
-/// Checks that `bytes` begins with a valid header of this file, and returns its version. Older
-/// versions are valid, too.
+/// Checks that `bytes` begins with a valid header of this file, and returns the version of the
+/// file. All versions up to that of new files are valid.
 ///
 /// # Errors
 /// [`Error::Corrupt`] if the header is damaged or belongs to another file;
-/// [`Error::UnsupportedFormat`] if its version is not known.
+/// [`Error::UnsupportedFormat`] if the version is not supported.
 pub(crate) fn check_header(
     path: &Path,
     bytes: &[u8],
@@ -106,7 +106,7 @@ pub(crate) fn check_header(
     let found = bytes.get(..encode_header(kind, id, store).len());
     let covered = found.and_then(|found| found.get(..HEADER_CRC_AT));
     let (Some(found), Some(covered)) = (found, covered) else {
-        return Err(Error::corrupt(path, 0, "the file header is cut short"));
+        return Err(Error::corrupt(path, 0, "the file header is truncated"));
     };
     let crc = found.get(HEADER_CRC_AT..).unwrap_or_default();
     if crc32fast::hash(covered).to_le_bytes() != *crc {
@@ -118,7 +118,11 @@ pub(crate) fn check_header(
     }
     let mut fields = FieldReader::new(found);
     if fields.array() != Some(kind.magic) {
-        return Err(Error::corrupt(path, 0, "the file header has another magic"));
+        return Err(Error::corrupt(
+            path,
+            0,
+            "the file header has the wrong magic",
+        ));
     }
     let number = fields.u16().unwrap_or_default();
     let version = FormatVersion::from_number(number)

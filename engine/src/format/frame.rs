@@ -1,21 +1,22 @@
-//! Frames: the records of a segment. A frame is the put of a whole document, or a delete.
+//! Frames: the records of a segment. A frame is either the put of a complete document, or a delete.
 //!
-//! A frame is valid only if all its checksums match. So a put is atomic: an incompletely
-//! written frame is not valid.
+//! A frame is valid only if all its checksums match. A put is therefore atomic: a partially written
+//! frame is not valid.
 //!
-//! A frame consists of a frame header, metadata and an inline body. In version 2, at most one
-//! of the last two is present: a small document has an inline body, a document in a blob has
-//! metadata, and a delete has neither.
+//! A frame consists of a frame header, metadata and an inline body. In version 2, the put of a
+//! small document has an inline body and no metadata, the put of a document in a blob has metadata
+//! and no inline body, and a delete has neither.
 //!
-//! There are two layouts: [`v2`] is written, and [`v1`] is only read. The version in the file
+//! New frames have the layout [`v2`]. The older layout [`v1`] is only read. The version in the file
 //! header of a segment determines the layout of its frames.
 //!
-//! Each frame has a control character among its first five bytes. JSON text cannot
-//! contain one, so no document can contain bytes that look like a frame.
+//! The first five bytes of every valid frame include a control character, 01 in version 1 and 1E in
+//! version 2, that never occurs in JSON text. A document therefore cannot contain bytes that form a
+//! valid frame.
 //!
-//! Newer versions keep the magic, the version, the length and the checksum of the frame header
-//! at their offsets. So a frame of a newer version can be distinguished from damage and from a
-//! torn write.
+//! Newer frame versions must keep the magic, the version, the length and the checksum of the frame
+//! header at their offsets. A frame of a newer version can then be distinguished from damage and
+//! from a torn write.
 
 pub(crate) mod encoded;
 pub(crate) mod header;
@@ -46,7 +47,7 @@ enum HeaderBody {
     V2(v2::HeaderBodyV2),
 }
 
-/// The first bytes of each frame of a version.
+/// Returns the first bytes of each frame of this version.
 pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
     match version {
         FormatVersion::V1 => &v1::MAGIC,
@@ -54,12 +55,12 @@ pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
     }
 }
 
-/// Number of bytes from which [`header_bytes`] determines the length of a header, in each
-/// version.
+/// Number of bytes of a frame that [`header_bytes`] needs to determine the length of the header, in
+/// any version.
 pub(crate) const HEADER_PROBE_BYTES: usize = v1::HEADER_BYTES;
 
-/// The length of the frame header at the start of `bytes`. Does not check the checksum, so the
-/// length may be wrong. Returns `None` if `bytes` does not begin with a frame header.
+/// Returns the length of the frame header at the start of `bytes`. The length may be wrong, because
+/// the checksum is not verified. Returns `None` if `bytes` does not begin with a frame header.
 pub(crate) fn header_bytes(version: FormatVersion, bytes: &[u8]) -> Option<usize> {
     match version {
         FormatVersion::V1 => Some(v1::HEADER_BYTES),
@@ -89,7 +90,7 @@ impl DecodedHeader {
         }
     }
 
-    /// The namespace hash. `key` is the key of the hash from the manifest.
+    /// Returns the namespace hash of the frame. `key` is the secret key from the manifest.
     pub(crate) fn hash(&self, key: &[u8; 16]) -> NamespaceHash {
         match &self.body {
             HeaderBody::V1 { hash } => *hash,
@@ -97,8 +98,8 @@ impl DecodedHeader {
         }
     }
 
-    /// Decodes the metadata of the frame. `section` is the metadata; it is empty if the frame
-    /// has none. Returns an error message if the metadata is not valid.
+    /// Decodes the metadata of the frame. `section` contains the bytes of the metadata, and is
+    /// empty if the frame has no metadata. Returns an error message if the metadata is not valid.
     pub(crate) fn meta(self, section: &[u8]) -> Result<(FrameHeader, FrameMeta), &'static str> {
         if crc32fast::hash(section) != self.header.meta_crc {
             return Err("the frame metadata's checksum does not match");
@@ -111,14 +112,16 @@ impl DecodedHeader {
     }
 }
 
-/// Determines the namespace and the length of a frame whose header is damaged. Returns `None`
-/// if the remaining bytes do not determine them.
+/// Determines the namespace and the length of a frame whose header is damaged. Returns `None` if
+/// the intact bytes do not determine both with certainty.
 ///
-/// `bytes` begins with the damaged frame. The next valid frame header, or the end of the
-/// segment, is `to_next` bytes after its start. `key` is the key of the namespace hash.
+/// `bytes` begins with the damaged frame. `to_next` is the distance from the start of `bytes` to
+/// the next valid frame header or to the end of the segment. `key` is the key of the namespace
+/// hash.
 ///
-/// The length must be certain. If two adjacent damaged frames were treated as one, the second
-/// frame would be missed, and a read of its namespace would return an older revision.
+/// A guess of the length is not sufficient. If two adjacent damaged frames were treated as one, the
+/// namespace of the second frame would be lost, and reads of that namespace would return an older
+/// revision.
 pub(crate) fn salvage(
     version: FormatVersion,
     bytes: &[u8],

@@ -1,5 +1,5 @@
-//! The manifest: the list of the segments of the log, so that a missing segment is noticed,
-//! and the data that must survive the removal of every segment.
+//! The manifest: the list of all log segments, and data that must survive the removal of all
+//! segments. With the list, a missing segment is detected.
 //!
 //! ```text
 //!  0  8B   magic "PREFDMAN"
@@ -24,26 +24,27 @@ use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
-/// The version of the manifest. It is independent of the version of the listed segments.
+/// The version of the manifest. The manifest's version is independent of the versions of the listed
+/// segments.
 const VERSION: FormatVersion = FormatVersion::V1;
 /// Length of the header in bytes. The body follows it.
 pub(crate) const HEADER_BYTES: usize = 24;
 const HEADER_CRC_AT: usize = 20;
-/// The highest reserved revision that is accepted, 2⁶³ − 1. At a million revisions per second,
-/// reaching it takes 292,000 years.
+/// The highest reserved revision that is accepted, 2⁶³ − 1. At a million revisions per second, a
+/// store reaches the maximum after 292,000 years.
 const MAX_REVISION: u64 = u64::MAX / 2;
 
 /// The body of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// The secret key of the namespace hash. It is randomly generated when the store is created,
-    /// and never changes.
+    /// The secret key of the namespace hash. The key is randomly generated when the store is
+    /// created, and never changes.
     pub(crate) hash_key: [u8; 16],
     pub(crate) store: StoreId,
     /// The id of the next segment. No id is used twice.
     pub(crate) next_segment: SegmentId,
-    /// Every revision below this one may have been used, even if no frame has it. After a crash,
-    /// the sequence of revisions continues with this one.
+    /// The first revision after a crash. Lower revisions may already have been used, even if no
+    /// frame has them.
     pub(crate) reserved_revision: u64,
     /// The segments, ordered by id.
     pub(crate) segments: Vec<SegmentRecord>,
@@ -53,15 +54,14 @@ pub(crate) struct Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRecord {
     pub(crate) id: SegmentId,
-    /// `None` for the active segment.
+    /// The final length and revision of a sealed segment. `None` for the active segment.
     pub(crate) sealed: Option<SealedSegment>,
 }
 
 /// The properties of a segment that are fixed once it is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SealedSegment {
-    /// Length of the segment in bytes. Bytes of the file after this length are not part of the
-    /// segment.
+    /// Length of the segment in bytes. Later bytes of the file are not part of the segment.
     pub(crate) bytes: u64,
     /// The highest revision in the segment.
     pub(crate) last_revision: u64,
@@ -87,8 +87,8 @@ impl Manifest {
     /// Assigns the id of a new segment.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if all ids are used. A store never gets that far, so the manifest must
-    /// be damaged.
+    /// [`Error::Corrupt`] if all ids are used. No real store uses all ids, so the manifest must be
+    /// damaged.
     pub(crate) fn take_segment_id(&mut self, dir: &Path) -> Result<SegmentId> {
         let id = self.next_segment;
         self.next_segment = id
@@ -105,7 +105,7 @@ impl Manifest {
         let corrupt = |offset, what: &str| Error::corrupt(path, offset, what);
         let (header, body) = bytes
             .split_at_checked(HEADER_BYTES)
-            .ok_or_else(|| corrupt(0, "the manifest is cut short"))?;
+            .ok_or_else(|| corrupt(0, "the manifest is truncated"))?;
         let (covered, crc) = header.split_at(HEADER_CRC_AT);
         if crc32fast::hash(covered).to_le_bytes() != *crc {
             return Err(corrupt(0, "the manifest header's checksum does not match"));
@@ -139,8 +139,8 @@ impl Manifest {
             .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
     }
 
-    /// Returns true if the values are consistent. Otherwise the next segment could get the id of
-    /// an existing segment, or the revisions could run out.
+    /// Returns true if the ids and revisions of the manifest are plausible. With other values, the
+    /// next segment could get the id of an existing segment, or the revisions could run out.
     fn is_consistent(&self) -> bool {
         let ids = self.segments.iter().map(|record| record.id);
         let is_last =
@@ -153,7 +153,7 @@ impl Manifest {
                 .all(|r| r.sealed.is_some() || is_last(r))
     }
 
-    /// Encodes the manifest. `path` is only used in errors.
+    /// Encodes the manifest. `path` is only used in error messages.
     ///
     /// # Errors
     /// [`Error::Io`] if the body is longer than [`codec::MAX_ENCODED_BYTES`].

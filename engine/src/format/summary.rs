@@ -1,15 +1,15 @@
-//! The summary file of a sealed segment. It lists the frames of the segment, so that opening a
-//! store does not read the frames.
+//! The summary file of a sealed segment. A summary lists the frames of its segment, so that opening
+//! a store does not need to read the frames.
 //!
 //! A summary file consists of the file header (see `file_header`), counts and checksums,
 //! entries, blob references and details. A blob reference has 12 bytes: the index of an entry
 //! (u32) and the id of a blob (u64).
 //!
-//! There are two layouts: [`v2`] is written, and [`v1`] is only read. The version of a summary
-//! file is independent of the version of its segment.
+//! New summary files have the layout [`v2`]. The older layout [`v1`] is only read. The version of a
+//! summary file is independent of the version of its segment.
 //!
-//! Opening a store reads the entries and the blob references. The details contain the names.
-//! They are only read to rebuild the catalogue, to erase a user and to verify the store.
+//! Opening a store reads the entries and the blob references. The details, which contain the names,
+//! are only read to rebuild the catalogue, to erase a user, and for statistics and verification.
 
 pub(crate) mod builder;
 pub(crate) mod entry;
@@ -28,7 +28,7 @@ use crate::format::summary::entry::{
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 
-/// Encodes the summary file of a segment, in the version that is written.
+/// Encodes the summary file of a segment, in the version of new files.
 pub(crate) fn encode(
     builder: &SummaryBuilder,
     id: SegmentId,
@@ -38,7 +38,7 @@ pub(crate) fn encode(
     v2::encode(builder, id, store, segment_bytes)
 }
 
-/// Encodes the summary file of a segment in any version. For the fuzzers.
+/// Encodes the summary file of a segment in the given version, for the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn encode_as(
     version: FormatVersion,
@@ -53,7 +53,8 @@ pub(crate) fn encode_as(
     }
 }
 
-/// The details that were collected in `builder`, one for each entry, in the order of the entries.
+/// Returns the details that were collected in `builder`, one for each entry, in the order of the
+/// entries.
 pub(crate) fn builder_details(builder: &SummaryBuilder) -> Vec<SummaryDetail> {
     let details = v1::details(&builder.details);
     debug_assert!(
@@ -83,10 +84,11 @@ pub(crate) fn decode_counts(
     };
     let counts = decoded
         .filter(|_| crc32fast::hash(counts).to_le_bytes() == *crc)
-        .ok_or_else(|| checksum_mismatch(path, COUNTS_AT, "the counts'"))?;
-    // The count determines the size of an allocation, so an implausible count is rejected.
+        .ok_or_else(|| checksum_mismatch(path, COUNTS_AT, "the counts"))?;
+    // The number of entries determines the size of an allocation, so an implausible number is
+    // rejected.
     if counts.entries > counts.entries_bytes / v2::MIN_ENTRY_BYTES {
-        let what = "the number of entries is too high for their length";
+        let what = "the number of entries is too high for the length of the entries";
         return Err(Error::corrupt(path, COUNTS_AT as u64, what));
     }
     Ok(counts)
@@ -112,7 +114,7 @@ pub(crate) fn decode_entries(
         OpeningCrc::Together(crc) => crc32fast::hash(opening) == crc,
     };
     if !is_intact {
-        let whose = "the entries' or the blob references'";
+        let whose = "the entries or the blob references";
         return Err(checksum_mismatch(path, ENTRIES_AT, whose));
     }
     let entries = match counts.version {
@@ -141,7 +143,7 @@ pub(crate) fn decode_details(
 ) -> Result<Vec<SummaryDetail>> {
     let at = counts.details_at();
     if crc32fast::hash(bytes) != counts.details_crc {
-        return Err(checksum_mismatch(path, at, "the details'"));
+        return Err(checksum_mismatch(path, at, "the details"));
     }
     let details = match counts.version {
         FormatVersion::V1 => v1::details(bytes),
@@ -154,6 +156,6 @@ fn checksum_mismatch(path: &Path, offset: usize, whose: &str) -> Error {
     Error::corrupt(
         path,
         offset as u64,
-        format!("{whose} checksum does not match"),
+        format!("the checksum of {whose} does not match"),
     )
 }

@@ -1,4 +1,4 @@
-//! Frames to be written, in the layout of version 2.
+//! The encoding of new frames, in the layout of version 2.
 
 use bytes::Bytes;
 
@@ -9,27 +9,26 @@ use crate::format::frame::v2;
 use crate::model::ids::BlobId;
 use crate::model::names::NamespaceHash;
 
-/// An encoded frame without the fields that are only known at the commit: revision, time and
-/// watermark.
+/// An encoded frame without the revision, time and watermark, which are only known at the commit.
 ///
-/// The thread of the writer encodes the frame, so that the commit leader has less to do.
+/// The writer's thread encodes the frame, to reduce the work of the commit leader.
 #[derive(Debug)]
 pub(crate) struct EncodedFrame {
     pub(crate) kind: FrameKind,
     pub(crate) hash: NamespaceHash,
-    /// The blobs that contain the values; empty if the document is inline.
+    /// The blobs that contain the values. Empty if the document is inline.
     pub(crate) blobs: Vec<BlobId>,
     /// The part of the frame header from the user to the end of the header.
     tail: Vec<u8>,
-    /// The metadata; empty if the document is inline.
+    /// The metadata. Empty if the document is inline.
     meta: Vec<u8>,
-    /// The inline body; empty if the document is in a blob.
+    /// The inline body. Empty if the document is in a blob.
     pub(crate) inline: Bytes,
 }
 
 impl EncodedFrame {
-    /// Returns `None` if a length exceeds the limits of the format, or if the lengths of the
-    /// members do not add up to the length of the inline body.
+    /// Encodes a frame. Returns `None` if a length exceeds the limits of the format, or if the
+    /// lengths of the members do not add up to the length of the inline body.
     pub(crate) fn new(
         kind: FrameKind,
         hash: NamespaceHash,
@@ -49,8 +48,8 @@ impl EncodedFrame {
         match kind {
             FrameKind::Delete => {}
             FrameKind::Put if frame.blobs.is_empty() => {
-                // The frame does not store the length of the body. A reader computes it from
-                // the lengths of the members.
+                // The frame does not store the length of the body. A reader computes the length of
+                // the body from the lengths of the members.
                 let bytes = body_bytes(members.iter().map(Member::bytes));
                 if bytes != inline.len() as u64 || u32::try_from(bytes).is_err() {
                     return None;

@@ -20,9 +20,9 @@ pub(crate) struct FrameHeader {
     pub(crate) revision: u64,
     /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
-    /// The offset up to which the segment was synced when this frame was written. An invalid
-    /// frame below the watermark is damage. An invalid frame above it may be a torn write of
-    /// a batch that was not acknowledged.
+    /// The offset up to which the segment was synced when this frame was written. An invalid frame
+    /// below the watermark is damage. An invalid frame above the watermark may be a torn write of a
+    /// batch that was not synced.
     pub(crate) watermark: u64,
     pub(crate) header_bytes: u32,
     pub(crate) meta_bytes: u32,
@@ -48,10 +48,9 @@ impl FrameHeader {
 pub(crate) enum HeaderError {
     /// The bytes are damaged, or are not a frame header.
     Invalid(&'static str),
-    /// The header is intact, but its version differs from the version of the segment.
+    /// The header is intact, but its version differs from the frame version of the segment.
     Version { found: u8, supported: u16 },
-    /// The header is intact and has the version of the segment, but a field has a value that
-    /// this version does not define.
+    /// The header is intact and its version is supported, but a field has an undefined value.
     Unknown,
 }
 
@@ -93,9 +92,9 @@ pub(crate) enum EntryKind {
     PutWithBlobs,
     /// A delete.
     Delete,
-    /// A damaged frame of a known namespace. All older frames of the namespace are stale.
+    /// A damaged frame of a known namespace. All older frames of that namespace are stale.
     Damaged,
-    /// Damaged bytes of an unknown namespace. In every namespace, older frames may be stale.
+    /// Damaged bytes of an unknown namespace. An older frame of any namespace may be stale.
     Lost,
 }
 
@@ -112,7 +111,7 @@ impl EntryKind {
         }
     }
 
-    /// The number that represents the kind on disk. It has three bits and is not 0.
+    /// The number that represents the kind on disk. The number fits in three bits and is not 0.
     pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Put => 1,

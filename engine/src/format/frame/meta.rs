@@ -15,13 +15,13 @@ pub(crate) struct FrameMeta {
     pub(super) members: MemberLayout,
 }
 
-/// The members in the order of the document. A delete has no members.
+/// The members of a document, in the order of the document. A delete has no members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MemberLayout {
     /// The keys, and the locations of the values.
     Located(Vec<Member>),
-    /// The lengths of the keys and values. The keys and values themselves are in the inline
-    /// body, and their offsets follow from the lengths.
+    /// The lengths of the keys and values, whose text is in the inline body. The offsets in the
+    /// body follow from the lengths.
     Sized(Vec<MemberSizes>),
 }
 
@@ -43,9 +43,10 @@ pub(crate) struct Member {
 /// The location of the JSON text of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ValueLocation {
-    /// In the inline body of the frame. `offset` is counted from the start of the body.
+    /// The value is in the inline body of the frame. `offset` is counted from the start of the
+    /// body.
     Inline { offset: u32, bytes: u32 },
-    /// In a blob.
+    /// The value is in a blob.
     Extent(Extent),
 }
 
@@ -56,24 +57,25 @@ pub(crate) struct Extent {
     /// Offset from the start of the blob file.
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
-    /// CRC-32 of each chunk of [`EXTENT_CHUNK_BYTES`]. The last chunk may be shorter.
+    /// The CRC-32 of each chunk. A chunk has [`EXTENT_CHUNK_BYTES`] bytes, except that the last
+    /// chunk may be shorter.
     pub(crate) crcs: Vec<u32>,
 }
 
-/// Number of bytes of an extent that one checksum covers. A reader must read a complete chunk
-/// to verify any byte of it.
+/// Number of bytes of an extent that one checksum covers. To verify one byte, a reader must read
+/// the complete chunk of the byte.
 pub(crate) const EXTENT_CHUNK_BYTES: usize = 64 * 1024;
 
-/// The length of a body in bytes. `members` are the lengths of the members: each is the length
-/// of the key plus the length of the value.
+/// Computes the length of a body in bytes. `members` yields, for each member, the length of the key
+/// plus the length of the value.
 ///
-/// A body also contains the opening brace and, for each member, a colon and a comma. Instead
-/// of a comma, the last member has the closing brace.
+/// A body also contains the opening brace and, for each member, a colon and a comma. The closing
+/// brace takes the place of the comma after the last member.
 pub(super) fn body_bytes(members: impl Iterator<Item = u64>) -> u64 {
     let (count, texts) = members.fold((0_u64, 0_u64), |(count, sum), bytes| {
         (count + 1, sum.saturating_add(bytes))
     });
-    // A body without members has a closing brace, too.
+    // An empty body has a closing brace, but no member that accounts for it.
     texts.saturating_add(1 + count.saturating_mul(2).max(1))
 }
 
@@ -85,8 +87,8 @@ impl ValueLocation {
         }
     }
 
-    /// Returns true if an extent has a checksum for each of its chunks. This check also limits
-    /// the length of an extent: the metadata must be long enough for the checksums.
+    /// Returns true if an extent has a checksum for each of its chunks. The check also limits the
+    /// length of an extent, because the metadata must be long enough to contain all checksums.
     pub(super) fn has_all_checksums(&self) -> bool {
         match self {
             Self::Inline { .. } => true,
@@ -117,7 +119,7 @@ impl MemberSizes {
     }
 }
 
-/// The blobs that contain values of `members`, in ascending order and without duplicates.
+/// Returns the blobs that contain values of `members`, in ascending order and without duplicates.
 pub(crate) fn blob_ids(members: &[Member]) -> Vec<BlobId> {
     let mut blobs: Vec<BlobId> = members.iter().filter_map(Member::blob).collect();
     blobs.sort_unstable();
@@ -135,7 +137,7 @@ impl FrameMeta {
         *self.names.user == *user && *self.names.client == *client
     }
 
-    /// The blobs that contain the document, in ascending order and without duplicates.
+    /// Returns the blobs that contain the document, in ascending order and without duplicates.
     pub(crate) fn blobs(&self) -> Vec<BlobId> {
         match &self.members {
             MemberLayout::Located(members) => blob_ids(members),
@@ -143,7 +145,7 @@ impl FrameMeta {
         }
     }
 
-    /// The size of the document as a read returns it. For a delete, all sizes are 0.
+    /// Returns the size of the document that a read returns. The size of a delete is 0.
     pub(crate) fn usage(&self, kind: FrameKind) -> Usage {
         if kind == FrameKind::Delete {
             return Usage::default();
@@ -163,10 +165,10 @@ impl FrameMeta {
         }
     }
 
-    /// Checks the locations of the values. Either all values must be in blobs, or all values
-    /// must be in the inline body at the offsets that follow from the lengths.
+    /// Returns true if the locations of the values are valid: either all values are in blobs, or
+    /// all values are in the inline body at the offsets that follow from the lengths.
     ///
-    /// If the frame stores only the lengths of the members, this also checks the quotes,
+    /// If the frame stores only the lengths of the members, the function also checks the quotes,
     /// colons, commas and braces of the inline body.
     pub(crate) fn matches_body(&self, kind: FrameKind, inline: &[u8]) -> bool {
         if kind == FrameKind::Delete {
@@ -184,8 +186,8 @@ impl FrameMeta {
         }
     }
 
-    /// The members with their keys and locations. Returns `None` if
-    /// [`Self::matches_body`] is false.
+    /// Returns the members with their keys and locations. Returns `None` if [`Self::matches_body`]
+    /// is false.
     pub(crate) fn into_members(self, kind: FrameKind, inline: &[u8]) -> Option<Vec<Member>> {
         if kind == FrameKind::Delete {
             return Some(Vec::new());
@@ -209,8 +211,8 @@ impl FrameMeta {
     }
 }
 
-/// The length of the inline body. Returns `None` if a value is in a blob, or if its offset does
-/// not follow from the lengths of the keys and values before it.
+/// Computes the length of the inline body. Returns `None` if a value is in a blob, or if the offset
+/// of a value does not follow from the lengths of the preceding keys and values.
 fn inline_end(members: &[Member]) -> Option<u64> {
     let end = members.iter().try_fold(1_u64, |at, member| {
         let at = at + member.key.len() as u64 + 1;
@@ -221,8 +223,8 @@ fn inline_end(members: &[Member]) -> Option<u64> {
             ValueLocation::Inline { .. } | ValueLocation::Extent(_) => None,
         }
     })?;
-    // The loop counted a comma after each member. The last one is the closing brace instead. A
-    // body without members has a closing brace, too.
+    // The loop counted one byte after each member: a comma, or the closing brace after the last
+    // member. The closing brace of an empty body is added here.
     Some(end + u64::from(members.is_empty()))
 }
 
@@ -248,9 +250,9 @@ impl LocatedMember<'_> {
 /// Finds the members of an inline body by their lengths.
 struct BodyCursor<'a> {
     bytes: &'a [u8],
-    /// Number of bytes that were read.
+    /// Number of bytes that the cursor has passed.
     at: usize,
-    /// True after the first call of [`Self::member`].
+    /// True once the opening brace has been read.
     is_begun: bool,
 }
 
@@ -270,7 +272,7 @@ impl<'a> BodyCursor<'a> {
         Some(taken)
     }
 
-    /// The next member. Returns `None` if the body does not match `sizes`.
+    /// Reads the next member. Returns `None` if the body does not match `sizes`.
     fn member(&mut self, sizes: MemberSizes) -> Option<LocatedMember<'a>> {
         let before: &[u8] = if self.is_begun { b"," } else { b"{" };
         self.is_begun = true;
@@ -291,7 +293,7 @@ impl<'a> BodyCursor<'a> {
         })
     }
 
-    /// Returns true if only the closing brace follows, or both braces of an empty body.
+    /// Returns true if only the closing brace remains, or both braces of an empty body.
     fn is_at_end(&self) -> bool {
         let end: &[u8] = if self.is_begun { b"}" } else { b"{}" };
         self.bytes.get(self.at..) == Some(end)

@@ -1,4 +1,4 @@
-//! The frame layout of version 1. It is read, but no longer written.
+//! The frame layout of version 1. Version 1 is read, but no longer written.
 //!
 //! ```text
 //!  0  u32  magic "PFRM"           32  u64  time, ms since 1970
@@ -33,18 +33,18 @@ const KIND_DELETE: u8 = 2;
 /// Flag: the document is in a blob.
 const FLAG_BLOBS: u8 = 1;
 
-/// Decodes the frame header at the start of `bytes`, and the namespace hash in it.
+/// Decodes the frame header at the start of `bytes`, including the namespace hash.
 pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), HeaderError> {
     let bytes = bytes
         .get(..HEADER_BYTES)
-        .ok_or(HeaderError::Invalid("the frame header is cut short"))?;
+        .ok_or(HeaderError::Invalid("the frame header is truncated"))?;
     let (covered, crc) = bytes.split_at(HEADER_CRC_AT);
     if crc32fast::hash(covered).to_le_bytes() != *crc {
         let what = "the frame header's checksum does not match";
         return Err(HeaderError::Invalid(what));
     }
-    // The checksum matches, so unexpected values are not damage: another version of the engine
-    // wrote them.
+    // The checksum matches, so an unexpected value is not damage: another version of the engine
+    // wrote the frame.
     let mut fields = FieldReader::new(bytes);
     if fields.array() != Some(MAGIC) {
         return Err(HeaderError::Invalid("the frame magic is missing"));
@@ -88,7 +88,7 @@ fn header(fields: &mut FieldReader<'_>) -> Option<(FrameHeader, NamespaceHash)> 
     Some((header, hash))
 }
 
-/// The metadata as the codec encodes it.
+/// The metadata in the form that the codec encodes.
 #[derive(Serialize, Deserialize)]
 struct EncodedMeta {
     user: String,
@@ -96,7 +96,7 @@ struct EncodedMeta {
     members: Vec<Member>,
 }
 
-/// Decodes the metadata. Returns an error message if it is not valid.
+/// Decodes the metadata. Returns an error message if the metadata is not valid.
 pub(super) fn decode_meta(bytes: &[u8]) -> Result<FrameMeta, &'static str> {
     let meta: EncodedMeta =
         codec::decode(bytes).map_err(|_| "the frame metadata cannot be decoded")?;
@@ -116,9 +116,9 @@ pub(super) fn decode_meta(bytes: &[u8]) -> Result<FrameMeta, &'static str> {
 /// Determines the namespace and the length of a frame whose header is damaged; see
 /// [`super::salvage`].
 ///
-/// The namespace is in the metadata. The length and the checksum of the metadata in the header
-/// must match the metadata. The end of the inline body is certain if its checksum matches, or
-/// if its length leads to the next valid frame header or to the end of the segment.
+/// The namespace is in the metadata, which must match the length and the checksum in the damaged
+/// header. The end of the inline body is certain if its checksum matches, or if its length leads
+/// exactly to the next valid frame header or to the end of the segment.
 pub(super) fn salvage(
     bytes: &[u8],
     to_next: usize,
@@ -149,7 +149,7 @@ pub(super) fn salvage(
     ))
 }
 
-/// Decodes a frame header and encodes it again. For the fuzzers.
+/// Decodes a frame header and encodes the result, for the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn reencode_header(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
     let (header, hash) = decode(bytes)?;
@@ -180,7 +180,7 @@ pub(crate) fn reencode_header(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
     Ok(encoded)
 }
 
-/// Decodes metadata and encodes it again. For the fuzzers.
+/// Decodes metadata and encodes the result, for the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn reencode_metadata(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
     let FrameMeta {
@@ -188,7 +188,7 @@ pub(crate) fn reencode_metadata(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
         members: MemberLayout::Located(members),
     } = decode_meta(bytes)?
     else {
-        return Err("the metadata has another version");
+        return Err("the metadata is not in the layout of version 1");
     };
     let encoded = EncodedMeta {
         user: user.to_string(),
@@ -203,8 +203,8 @@ mod tests {
     use super::*;
     use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 
-    /// Regression test. A read allocated as much memory as an extent claimed to need, even if
-    /// the extent had too few checksums. The fuzzer of segment replay found this.
+    /// Regression test for a bug that the fuzzer of segment replay found: a read allocated the
+    /// memory that an extent claimed to need, even if the extent had too few checksums.
     #[test]
     fn extent_without_a_checksum_for_each_chunk_is_rejected() {
         let chunk = EXTENT_CHUNK_BYTES as u64;

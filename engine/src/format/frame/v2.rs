@@ -1,5 +1,5 @@
-//! The frame layout of version 2, which is written. The header is as short as possible,
-//! because most documents are only a few headers long.
+//! The frame layout of version 2, the version of new frames. The header is as short as possible,
+//! because most documents are only a few times as long as the header.
 //!
 //! ```text
 //!  0  2B      magic 1E FF
@@ -18,15 +18,14 @@
 //!  then the inline body (kind 1) or the metadata (kind 2)
 //! ```
 //!
-//! The field that depends on the offset of the frame has a fixed width. So a copy of a frame
+//! The only field that depends on the offset of the frame has a fixed width, so a copy of a frame
 //! at another offset has the same length.
 //!
-//! The header does not store what can be computed: the namespace hash follows from the names,
-//! the length of the inline body follows from the lengths of the members, and the keys are in
-//! the inline body.
+//! The header omits redundant data: the namespace hash follows from the names, the length of the
+//! inline body follows from the lengths of the members, and the keys are in the inline body.
 //!
-//! Neither byte of the magic occurs in JSON text: 1E is a control character, and FF never
-//! occurs in UTF-8.
+//! Neither byte of the magic occurs in JSON text: 1E is a control character that must be escaped,
+//! and FF never occurs in UTF-8.
 
 use crate::format::codec;
 use crate::format::fields::{FieldReader, MAX_VARINT_BYTES, push_short_text, push_varint};
@@ -42,29 +41,30 @@ const KIND_PUT_WITH_BLOBS: u8 = 2;
 const KIND_DELETE: u8 = 3;
 const CRC_AT: usize = 4;
 const LENGTH_AT: usize = 8;
-/// Maximum length of the part of a header before the names, in bytes: the fixed fields, three
-/// varints (length, revision, time), and the distance to the watermark.
+/// Maximum length of the header fields before the names, in bytes: the fixed fields, three varints
+/// (length, revision, time), and the distance to the watermark.
 pub(super) const MAX_LEAD_BYTES: usize = LENGTH_AT + 3 * MAX_VARINT_BYTES + 4;
-/// Maximum length of the part of a header from the user to the end, in bytes. It equals the
-/// maximum length of the metadata.
+/// Maximum length of the header fields from the user to the end of the header, in bytes. The value
+/// equals the maximum length of the metadata.
 #[allow(clippy::cast_possible_truncation, reason = "the value is 16 MiB")]
 pub(super) const MAX_TAIL_BYTES: usize = codec::MAX_ENCODED_BYTES as usize;
-/// Maximum number of bytes of a damaged header that are searched for a wrong bit. Only a header
-/// with hundreds of members is longer.
+/// Maximum number of bytes of a damaged header that are searched for a wrong bit. Only the header
+/// of a document with hundreds of members is longer.
 const MAX_REPAIR_BYTES: usize = 1024;
 
 /// The fields of a header that describe the namespace and the members.
 #[derive(Debug)]
 pub(super) struct HeaderBodyV2 {
     names: Names,
-    /// The lengths of the members of an inline body. `None` for a document in a blob, whose
-    /// members are in the metadata, and for a delete.
+    /// The lengths of the members of an inline body. `None` for a delete, and for a document in a
+    /// blob, whose members are in the metadata.
     sizes: Option<Vec<MemberSizes>>,
 }
 
 /// Encodes the names. The returned vector has room for the fields of `members` members.
 pub(super) fn encode_names(user: &str, client: &str, members: usize) -> Vec<u8> {
-    // Most key lengths need one byte, and most value lengths need one or two.
+    // The encoding of most key lengths needs one byte, and that of most value lengths one or two
+    // bytes.
     let mut tail = Vec::with_capacity(user.len() + client.len() + 16 + 3 * members);
     push_short_text(&mut tail, user);
     push_short_text(&mut tail, client);
@@ -87,8 +87,8 @@ pub(super) fn push_extents(tail: &mut Vec<u8>, section: &[u8]) {
     push_varint(tail, section.len() as u64);
 }
 
-/// Appends a frame header to `to` and returns the length of the header. `tail` is the part of the
-/// header from the user to the end.
+/// Appends a frame header to `to` and returns the length of the header. `tail` contains the header
+/// fields from the user to the end of the header.
 pub(super) fn encode_header(
     (kind, has_blobs): (FrameKind, bool),
     commit: CommitInfo,
@@ -118,12 +118,12 @@ pub(super) fn encode_header(
     header.len()
 }
 
-/// The length of a varint in bytes.
+/// Computes the encoded length of a varint in bytes.
 fn varint_bytes(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// The checksum of a header. The checksum field itself is not covered.
+/// Computes the checksum of a header. The checksum field itself is not covered.
 fn header_crc(header: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(header.get(..CRC_AT).unwrap_or_default());
@@ -131,7 +131,7 @@ fn header_crc(header: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The length of the frame header at the start of `bytes`; see [`super::header_bytes`].
+/// Returns the length of the frame header at the start of `bytes`; see [`super::header_bytes`].
 pub(super) fn header_bytes(bytes: &[u8]) -> Option<usize> {
     let from_length = bytes.strip_prefix(&MAGIC)?.get(LENGTH_AT - MAGIC.len()..)?;
     let mut fields = FieldReader::new(from_length);
@@ -151,14 +151,14 @@ pub(super) fn decode(
     ))?;
     let header = bytes
         .get(..len)
-        .ok_or(HeaderError::Invalid("the frame header is cut short"))?;
+        .ok_or(HeaderError::Invalid("the frame header is truncated"))?;
     let crc = header.get(CRC_AT..LENGTH_AT).unwrap_or_default();
     if header_crc(header).to_le_bytes() != *crc {
         let what = "the frame header's checksum does not match";
         return Err(HeaderError::Invalid(what));
     }
-    // The checksum matches, so unexpected values are not damage: another version of the engine
-    // wrote them.
+    // The checksum matches, so an unexpected value is not damage: another version of the engine
+    // wrote the frame.
     let mut fields = FieldReader::new(header);
     match fields.take(MAGIC.len()).and_then(|_| fields.u8()) {
         Some(VERSION) => decode_fields(fields, len, offset).ok_or(HeaderError::Unknown),
@@ -169,7 +169,7 @@ pub(super) fn decode(
     }
 }
 
-/// Decodes the fields after the version of a header of `len` bytes.
+/// Decodes the fields that follow the version. `len` is the length of the header.
 fn decode_fields(
     mut fields: FieldReader<'_>,
     len: usize,
@@ -180,7 +180,7 @@ fn decode_fields(
     fields.varint()?;
     let (revision, modified_ms) = (fields.varint()?, fields.varint()?);
     // If the distance to the watermark is larger than the offset, the watermark wraps to a value
-    // above the offset. The scan of a segment rejects such a watermark.
+    // above the offset. The scan of a segment rejects a watermark above the offset.
     let watermark = offset.wrapping_sub(fields.u32()?.into());
     let (user, client) = (fields.short_text()?, fields.short_text()?);
     let body = HeaderBodyV2 {
@@ -224,7 +224,7 @@ fn decode_fields(
         .then_some((header, HeaderBodyV2 { sizes, ..body }))
 }
 
-/// Decodes the lengths of the members, to the end of the header.
+/// Decodes the lengths of the members, which extend to the end of the header.
 fn decode_sizes(fields: &mut FieldReader<'_>) -> Option<Vec<MemberSizes>> {
     let mut sizes = Vec::new();
     while !fields.is_empty() {
@@ -241,8 +241,9 @@ impl HeaderBodyV2 {
         NamespaceHash::of(key, &self.names.user, &self.names.client)
     }
 
-    /// Adds the members from the metadata `section`, which is empty if the frame has none. The
-    /// caller has checked the checksum of the metadata.
+    /// Converts the header fields and the metadata `section` to the metadata of the frame.
+    /// `section` is empty if the frame has no metadata. The caller has verified the checksum of
+    /// `section`.
     pub(super) fn meta(self, section: &[u8]) -> Result<FrameMeta, &'static str> {
         let members = match self.sizes {
             Some(sizes) => MemberLayout::Sized(sizes),
@@ -253,12 +254,12 @@ impl HeaderBodyV2 {
     }
 }
 
-/// Decodes the metadata. All values must be in blobs.
+/// Decodes the metadata of a put with extents. All values must be in blobs.
 fn decode_extents(section: &[u8]) -> Result<Vec<Member>, &'static str> {
     let members: Vec<Member> =
         codec::decode(section).map_err(|_| "the frame metadata cannot be decoded")?;
     if members.is_empty() || members.iter().any(|member| member.blob().is_none()) {
-        return Err("the frame metadata has no members, or a value that is not in a blob");
+        return Err("the frame metadata has no members, or has a value that is not in a blob");
     }
     if !members
         .iter()
@@ -272,10 +273,10 @@ fn decode_extents(section: &[u8]) -> Result<Vec<Member>, &'static str> {
 /// Determines the namespace and the length of a frame whose header is damaged; see
 /// [`super::salvage`].
 ///
-/// If a single bit of the header is wrong, the header checksum identifies that bit. Other bytes
-/// must confirm it: the rest of a put must be valid, and a delete must end where the next valid
-/// frame or the end of the segment begins. The repaired header is used for nothing else, so the
-/// frame remains unreadable.
+/// If a single bit of the header is wrong, the header checksum identifies the bit. The repair must
+/// be confirmed by other bytes: the body and metadata of a put must be valid, and a delete must end
+/// exactly at the next valid frame or at the end of the segment. The repaired header is used for
+/// nothing else, so the frame remains unreadable.
 pub(super) fn salvage(
     bytes: &[u8],
     to_next: usize,
@@ -301,11 +302,11 @@ pub(super) fn salvage(
 }
 
 /// Inverts each bit of the header at the start of `bytes` in turn. Returns the decoded header if
-/// its checksum matches with one bit inverted.
+/// the checksum matches after the inversion of one bit.
 fn repair_single_bit(bytes: &[u8]) -> Option<(FrameHeader, HeaderBodyV2)> {
     let mut copy = bytes.get(..bytes.len().min(MAX_REPAIR_BYTES))?.to_vec();
-    // If the wrong bit is in the length field, the length of the header is unknown. So the search
-    // covers at least the bytes up to the end of the length field.
+    // If the wrong bit is in the length field, the length of the header is unknown. The search
+    // therefore covers at least the bytes up to the end of the length field.
     let first = LENGTH_AT + MAX_VARINT_BYTES;
     let len = header_bytes(&copy).unwrap_or_default().max(first);
     for index in 0..len.min(copy.len()) {
@@ -320,7 +321,7 @@ fn repair_single_bit(bytes: &[u8]) -> Option<(FrameHeader, HeaderBodyV2)> {
     None
 }
 
-/// Decodes a frame header and its metadata, and encodes them again. For the fuzzers.
+/// Decodes a frame header and its metadata, and encodes the result, for the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn reencode(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
     // The offset of the first frame of a segment.

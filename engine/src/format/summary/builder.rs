@@ -1,4 +1,4 @@
-//! Building a summary.
+//! Collects the entries, blob references and details of a summary.
 
 use crate::format::fields::push_short_text;
 use crate::format::summary::entry::{Summary, SummaryEntry, to_u32};
@@ -10,13 +10,13 @@ pub(crate) struct SummaryBuilder {
     entries: Vec<SummaryEntry>,
     /// The blob references: index of an entry, id of a blob.
     blobs: Vec<(u32, BlobId)>,
-    /// The details in the layout of version 1. This layout needs little memory. Each detail is
-    /// independent of the details before it, so the last ones can be truncated.
+    /// The details in the layout of version 1, which needs little memory. In this layout, details
+    /// do not depend on each other, so the last details can be truncated.
     pub(super) details: Vec<u8>,
 }
 
 impl SummaryBuilder {
-    /// Recreates the builder of a decoded summary. For the fuzzers.
+    /// Recreates the builder of a decoded summary, for the fuzzers.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn from_decoded(
         summary: Summary,
@@ -50,7 +50,7 @@ impl SummaryBuilder {
         &self.blobs
     }
 
-    /// The summary, as if it had been read from a summary file.
+    /// Converts the builder to a summary, as if the summary had been read from a file.
     pub(crate) fn into_summary(self, segment_bytes: u64) -> Summary {
         Summary {
             segment_bytes,
@@ -59,7 +59,7 @@ impl SummaryBuilder {
         }
     }
 
-    /// Adds a valid frame. `blobs` are the blobs to which it refers.
+    /// Adds a valid frame. `blobs` lists the blobs to which the frame refers.
     pub(crate) fn push(
         &mut self,
         entry: SummaryEntry,
@@ -81,13 +81,13 @@ impl SummaryBuilder {
         self.details.extend_from_slice(&modified_ms.to_le_bytes());
     }
 
-    /// Adds damaged bytes.
+    /// Adds an entry for damaged bytes.
     pub(crate) fn push_damage(&mut self, entry: SummaryEntry) {
         self.push(entry, &[], ("", ""), 0, 0);
     }
 
     /// Removes all entries after the first `entries`. `details_bytes` must be the value of
-    /// [`Self::details_bytes`] when there were that many entries.
+    /// [`Self::details_bytes`] at the time when the builder had `entries` entries.
     pub(crate) fn truncate(&mut self, entries: usize, details_bytes: usize) {
         self.entries.truncate(entries);
         self.details.truncate(details_bytes);

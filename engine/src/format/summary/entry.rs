@@ -26,12 +26,12 @@ pub(crate) const ENTRIES_AT: usize = 64;
 
 const BLOB_REFERENCE_BYTES: usize = 12;
 
-/// A frame of the segment, or a range of damaged bytes.
+/// The summary of one frame, or of one range of damaged bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SummaryEntry {
     pub(crate) hash: NamespaceHash,
-    /// The revision of the frame. For damaged bytes, the highest revision that a frame there can
-    /// have had.
+    /// The revision of the frame. For damaged bytes, the highest revision that a destroyed frame
+    /// can have had.
     pub(crate) revision: u64,
     pub(crate) offset: Offset,
     /// Length of the frame or of the damaged range.
@@ -41,11 +41,11 @@ pub(crate) struct SummaryEntry {
     pub(crate) keys: u32,
 }
 
-/// The details of a frame. Together with the entry, they are the input of the catalogue.
+/// The details of a frame. The catalogue is built from entries and details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SummaryDetail {
     pub(crate) user: String,
-    /// Shared, because many documents have the same client.
+    /// The client name is shared, because many documents have the same client.
     pub(crate) client: Arc<str>,
     /// Length of the document's body.
     pub(crate) body_bytes: u64,
@@ -82,7 +82,7 @@ pub(crate) struct SummaryCounts {
     pub(crate) details_crc: u32,
 }
 
-/// The checksums of the parts that are read when a store is opened.
+/// The checksums of the entries and the blob references, which are read when a store is opened.
 pub(crate) enum OpeningCrc {
     /// The checksum of the entries, and the checksum of the blob references (version 1).
     Separate(u32, u32),
@@ -91,12 +91,12 @@ pub(crate) enum OpeningCrc {
 }
 
 impl SummaryCounts {
-    /// Offset of the blob references in the file.
+    /// Returns the offset of the blob references in the file.
     pub(super) fn blobs_at(&self) -> usize {
         ENTRIES_AT + self.entries_bytes
     }
 
-    /// Offset of the details in the file.
+    /// Returns the offset of the details in the file.
     pub(crate) fn details_at(&self) -> usize {
         self.blobs_at() + self.blobs * BLOB_REFERENCE_BYTES
     }
@@ -132,8 +132,8 @@ pub(super) fn assemble(mut header: Vec<u8>, counts: &[u8], sections: &[&[u8]]) -
     header
 }
 
-/// Converts a count or a length to the 32 bits that it has on disk. A segment is sealed long before
-/// a count or a length exceeds them.
+/// Converts a count or a length to 32 bits, its width on disk. A segment is sealed long before a
+/// count or a length of its summary exceeds 32 bits.
 pub(super) fn to_u32(len: usize) -> u32 {
     debug_assert!(u32::try_from(len).is_ok(), "{len} exceeds 32 bits");
     u32::try_from(len).unwrap_or(u32::MAX)

@@ -1,4 +1,4 @@
-//! The summary file layout of version 1. It is read, but no longer written.
+//! The summary file layout of version 1. Version 1 is read, but no longer written.
 //!
 //! ```text
 //! 28  u64  length of the segment
@@ -59,7 +59,7 @@ pub(super) fn entries(bytes: &[u8]) -> Option<Vec<SummaryEntry>> {
         .collect()
 }
 
-/// A decoded detail that borrows the names from the file.
+/// A decoded detail that borrows the names from the encoded bytes.
 pub(super) struct DetailRef<'a> {
     pub(super) user: &'a str,
     pub(super) client: &'a str,
@@ -92,7 +92,7 @@ pub(super) fn details(bytes: &[u8]) -> Option<Vec<SummaryDetail>> {
     Some(details)
 }
 
-/// Encodes a summary file. For the fuzzers.
+/// Encodes a summary file, for the fuzzers.
 #[cfg(feature = "fuzzing")]
 pub(super) fn encode(
     summary: &crate::format::summary::builder::SummaryBuilder,

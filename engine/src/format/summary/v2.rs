@@ -1,5 +1,5 @@
-//! The summary file layout of version 2, which is written. Opening a store reads about 20 bytes
-//! for each frame. The detail of a frame has about 20 bytes, too.
+//! The summary file layout of version 2, the version of new summary files. Each frame has an entry
+//! of about 20 bytes, which is read when a store is opened, and a detail of about 20 bytes.
 //!
 //! ```text
 //! 28  u64  length of the segment
@@ -26,9 +26,9 @@
 //!       varint  time of the write, as a delta from the previous detail
 //! ```
 //!
-//! The entries cover the segment without gaps, from the end of its file header. A range of
-//! damaged bytes has an entry, too. So the offset of an entry follows from the lengths before it
-//! and is not stored.
+//! The entries, which include the ranges of damaged bytes, cover the segment without gaps,
+//! beginning after its file header. Offsets are not stored, because each offset follows from the
+//! lengths of the preceding entries.
 //!
 //! A delta is computed modulo 2⁶⁴ and zigzag-encoded: 0, −1, 1, −2, 2 are stored as
 //! 0, 1, 2, 3, 4.
@@ -48,14 +48,15 @@ use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 const KIND_BITS: u32 = 3;
-/// The highest value of the five bits for the number of keys. It means that a varint follows.
+/// The value of the five bits for the number of keys that announces a varint: the highest value.
 const MANY_KEYS: u32 = 31;
-/// Minimum length of an entry in bytes: kind, revision and length of a lost frame. A count is
-/// rejected if that many entries cannot fit into the available bytes.
+/// Minimum length of an entry in bytes: kind, revision and length of a lost frame. A number of
+/// entries that cannot fit into the available bytes is rejected.
 pub(super) const MIN_ENTRY_BYTES: usize = 3;
-/// Minimum length of a detail in bytes: one each for user, client, length of the body and time.
+/// Minimum length of a detail in bytes: one byte each for the user, the client, the length of the
+/// body and the time.
 const MIN_DETAIL_BYTES: usize = 4;
-/// Approximate length of an entry in bytes, to reserve memory.
+/// Approximate length of an entry in bytes, which determines how much memory is reserved.
 const ESTIMATED_ENTRY_BYTES: usize = 24;
 
 pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
@@ -71,13 +72,13 @@ pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
     })
 }
 
-/// The zigzag-encoded difference of `value` from `previous`, modulo 2⁶⁴.
+/// Computes the zigzag-encoded difference of `value` from `previous`, modulo 2⁶⁴.
 fn encode_delta(previous: u64, value: u64) -> u64 {
     let delta = value.wrapping_sub(previous);
     (delta << 1) ^ (delta >> 63).wrapping_neg()
 }
 
-/// The value whose difference from `previous` is encoded as `delta`.
+/// Computes the value whose difference from `previous` is encoded as `delta`.
 fn decode_delta(previous: u64, delta: u64) -> u64 {
     previous.wrapping_add((delta >> 1) ^ (delta & 1).wrapping_neg())
 }
@@ -134,7 +135,8 @@ fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes `count` entries. Returns `None` if `bytes` is not exactly that many valid entries.
+/// Decodes `count` entries. Returns `None` unless `bytes` consists of exactly `count` valid
+/// entries.
 pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
     if count > bytes.len() / MIN_ENTRY_BYTES {
         return None;
@@ -151,8 +153,8 @@ pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
     fields.is_empty().then_some(entries)
 }
 
-/// Decodes the entry for `offset` of the segment. `previous_revision` is the revision of the
-/// entry before it.
+/// Decodes the entry for the frame at `offset` of the segment. `previous_revision` is the revision
+/// of the previous entry.
 fn decode_entry(
     fields: &mut FieldReader<'_>,
     previous_revision: u64,
@@ -207,7 +209,8 @@ fn encode_details(v1_details: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes `count` details. Returns `None` if `bytes` is not exactly that many valid details.
+/// Decodes `count` details. Returns `None` unless `bytes` consists of exactly `count` valid
+/// details.
 pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<SummaryDetail>> {
     if count > bytes.len() / MIN_DETAIL_BYTES {
         return None;
@@ -222,7 +225,7 @@ pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<SummaryDetail>> 
         let index = usize::try_from(fields.varint()?).ok()?;
         if index == clients.len() {
             let client = fields.short_text()?;
-            // A client that is already in the list must be stored as its index.
+            // A client name may be stored only once. Later details must refer to it by index.
             if !listed.insert(client) {
                 return None;
             }

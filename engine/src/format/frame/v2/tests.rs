@@ -21,7 +21,7 @@ fn member(key: &str, offset: usize, value: &str) -> Member {
     }
 }
 
-/// The members and the body of a document with these keys and values.
+/// Builds the members and the body of a document with these keys and values.
 fn body(texts: &[(String, String)]) -> (Vec<Member>, Bytes) {
     let mut body = String::from("{");
     let mut members = Vec::new();
@@ -76,7 +76,7 @@ const COMMIT: CommitInfo = CommitInfo {
     unsynced_bytes: 700,
 };
 
-/// The bytes of the complete frame.
+/// Encodes the complete frame.
 fn bytes_of(frame: &EncodedFrame, commit: CommitInfo) -> Vec<u8> {
     let mut bytes = b"before".to_vec();
     let len = frame.encode(commit, &mut bytes);
@@ -87,7 +87,7 @@ fn bytes_of(frame: &EncodedFrame, commit: CommitInfo) -> Vec<u8> {
     bytes
 }
 
-/// Frames of each kind.
+/// Encodes one frame of each kind.
 fn frames() -> Vec<Vec<u8>> {
     let (members, inline) = some_body(3, 12);
     let names = ("user", "client");
@@ -175,7 +175,8 @@ fn put_with_extents_and_delete_round_trip() {
     assert_eq!(decoded.header.frame_bytes(), frame.len() as u64);
 }
 
-/// The frame does not store the length of the inline body, so a reader could not find its end.
+/// A frame does not store the length of the inline body. If the lengths of the members were wrong,
+/// a reader could not find the end of the body.
 #[test]
 fn frame_whose_members_do_not_add_up_to_its_body_is_rejected() {
     let (members, inline) = some_body(2, 5);
@@ -222,15 +223,17 @@ fn header_with_any_single_bit_flipped_is_invalid_and_salvaged() {
             );
             let end = frame.len();
             assert_eq!(salvage(&changed, end, &KEY), Some((hash, end)));
-            // A second damaged frame follows. A delete has no body that confirms its length.
+            // Two damaged frames in a row: the first can be salvaged only if its body confirms the
+            // length, and a delete has no body.
             changed.extend_from_slice(&frame);
             changed[end + 12] ^= 1;
             let found = salvage(&changed, 2 * end, &KEY);
             let is_salvaged = intact.kind == FrameKind::Put;
             assert_eq!(found, is_salvaged.then_some((hash, end)), "bit {bit}");
-            // A valid frame begins inside the damaged one, so the length in its header is wrong.
+            // If a valid frame begins inside the damaged frame, the length in the damaged header is
+            // wrong.
             assert_eq!(salvage(&changed, end - 1, &KEY), None);
-            // The rest of the frame does not match its checksum.
+            // A damaged header cannot be confirmed by a body or metadata with a wrong checksum.
             if frame.len() > header_bytes {
                 changed[end - 1] ^= 4;
                 assert_eq!(salvage(&changed, end, &KEY), None);
@@ -263,7 +266,8 @@ fn frame_truncated_inside_its_header_is_invalid_at_any_length() {
     }
 }
 
-/// A header with a correct length and checksum. `fields` are the bytes after the length.
+/// Builds a header with a correct length and checksum. `fields` contains the bytes after the
+/// length.
 fn forged(version: u8, kind: u8, fields: &[u8]) -> Vec<u8> {
     let mut header = vec![MAGIC[0], MAGIC[1], version, kind, 0, 0, 0, 0];
     push_varint(&mut header, fields.len() as u64);
@@ -318,8 +322,8 @@ fn intact_header_with_unknown_version_or_field_is_not_damage() {
     }
 }
 
-/// Recovery uses the highest watermark. A wrapped watermark that counted would let recovery seal
-/// the segment at any length, so it must be recognizable.
+/// Recovery seals a segment at the highest watermark. A wrapped watermark must be recognizable,
+/// because it could otherwise seal the segment at any length.
 #[test]
 fn watermark_before_the_start_of_the_segment_wraps_above_the_frame() {
     let frame = forged(VERSION, KIND_DELETE, b"\x01\x02\x1d\0\0\0\x01u\x01c");
