@@ -1,5 +1,5 @@
-//! Blobs: each large document has its body in a file of its own. The values of the document
-//! are extents of that file.
+//! Blobs: the body of each large document is stored in a separate file. The values of the document
+//! are extents of the blob file.
 //!
 //! ```text
 //!  0 28B  file header (see `format/file_header.rs`), magic "PREFDBLB"; the id field holds
@@ -7,9 +7,9 @@
 //! 28      the document's body, as a response sends it; the extents of its values lie in it
 //! ```
 //!
-//! A blob is written once and never changed. It is on stable storage before the frame that
-//! refers to it is queued. Once no current frame refers to it, the file is removed. A reader
-//! that has the file open can still read all of it.
+//! A blob is written once and never changed. The blob is on stable storage before the frame that
+//! refers to it is queued. Once no current frame refers to a blob, its file is removed. A reader
+//! that has a removed file open can still read the complete file.
 
 use std::collections::HashMap;
 use std::io;
@@ -33,19 +33,20 @@ const KIND: FileKind = FileKind {
     magic: *b"PREFDBLB",
     written: FormatVersion::V1,
 };
-/// Length of the file header: the body begins at this offset.
+/// Length of the file header, and offset of the body.
 pub(crate) const HEADER_BYTES: u64 = 28;
-/// Minimum capacity of a buffer for reading a value back. glibc allocates a buffer of at least
-/// 32 MiB with mmap(2) and unmaps it when it is freed; unused pages of it occupy no memory. A
-/// smaller buffer can stay in the allocator's arena of each thread that ever allocated one
+/// Minimum capacity of a buffer for reading a value back. glibc allocates a buffer of at least 32
+/// MiB with mmap(2), so unused pages occupy no memory, and the buffer is unmapped when it is freed.
+/// The memory of smaller buffers can stay in the arena of every thread that ever allocated one
 /// (mallopt(3), `M_MMAP_THRESHOLD`).
 const MIN_MAPPED_BYTES: usize = 33 * 1024 * 1024;
-/// Size of the write buffer, and of the pieces that larger writes are split into. At this size
-/// the bytes are still in the processor's cache when the system copies them to the page cache.
+/// Size of the write buffer, and of the pieces that larger writes are split into. The buffer is
+/// small enough that its bytes are still in the processor's cache when the system copies them to
+/// the page cache.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Minimum size of a value that is synced while it is validated. Validating a value of this
-/// size takes much longer than starting the thread for the sync.
+/// Minimum size in bytes of a value that is synced while it is validated. Validating a value of
+/// this size takes much longer than starting a thread for the sync.
 const MIN_CONCURRENT_SYNC_BYTES: usize = 1024 * 1024;
 
 /// The blob files of a store.
@@ -54,28 +55,27 @@ pub(crate) struct BlobStore {
     dir: PathBuf,
     store: StoreId,
     next_id: AtomicU64,
-    /// The blobs of each namespace whose newest frame refers to any. Most namespaces have none
-    /// and are not listed.
+    /// The blobs that the newest frame of each namespace refers to. Namespaces without blobs, which
+    /// are the majority, are not listed.
     references: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
-    /// Number of namespaces in `references`. While it is 0, commit threads need not lock the
-    /// map. Only the [`CommitLeader`] changes `references`, so the value cannot change between
-    /// its read and its write.
+    /// Number of namespaces in `references`. While the number is 0, the commit leader need not lock
+    /// the map. Only the [`CommitLeader`] changes `references`, so the number cannot change while
+    /// the commit leader uses it.
     document_count: AtomicUsize,
-    /// Blob syncs since the store was opened.
+    /// Number of blob syncs since the store was opened.
     syncs: AtomicU64,
     /// Blobs whose files can be removed.
     obsolete: Mutex<Vec<BlobId>>,
-    /// Notified when a blob becomes obsolete.
+    /// Wakes the thread that removes files, when a blob becomes obsolete.
     wakeup: Arc<Wakeup>,
 }
 
 impl BlobStore {
     /// Opens the blob directory, and creates it first if it does not exist.
     ///
-    /// `references` lists the blobs of each namespace that has any. If `may_purge` is set,
-    /// every other blob file is obsolete: no blob has been created since the store was opened,
-    /// so the file was left by an earlier run. Do not set `may_purge` if `references` may be
-    /// incomplete, because frames were lost.
+    /// `references` lists the blobs of each namespace that has blobs. If `may_purge` is set, all
+    /// blob files that are not in `references` become obsolete. Do not set `may_purge` if frames
+    /// were lost, because `references` may then be incomplete.
     pub(crate) fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
@@ -122,8 +122,8 @@ impl BlobStore {
     /// Opens a blob for reading and checks its header.
     ///
     /// # Errors
-    /// Those of [`open_stored`] and [`read_at`]; [`Error::Corrupt`] or
-    /// [`Error::UnsupportedFormat`] if the header is not that of this blob.
+    /// The errors of [`open_stored`] and [`read_at`]; [`Error::Corrupt`] or
+    /// [`Error::UnsupportedFormat`] if the header does not belong to this blob.
     pub(crate) fn open_blob(&self, id: BlobId) -> Result<Arc<dyn File>> {
         let path = self.path(id);
         let file = open_stored(&*self.fs, &path)?;
@@ -157,9 +157,9 @@ impl BlobStore {
         Ok(writer)
     }
 
-    /// Records that the newest frame of a namespace refers to `blobs`, usually none. Blobs
-    /// that the namespace's previous frame referred to, and the newest one does not, become
-    /// obsolete. Call this only after the newest frame is on stable storage.
+    /// Records that the newest frame of a namespace refers to `blobs`, which is usually empty.
+    /// Blobs that only the previous frame referred to become obsolete. Call this function only
+    /// after the newest frame is on stable storage.
     pub(crate) fn set_references(
         &self,
         leader: &CommitLeader,
@@ -185,7 +185,8 @@ impl BlobStore {
         }
     }
 
-    /// Returns whether [`Self::set_references`] would change anything now.
+    /// Returns true if [`Self::set_references`] with the same arguments would change the
+    /// references.
     pub(crate) fn would_change(
         &self,
         _leader: &CommitLeader,
@@ -201,8 +202,8 @@ impl BlobStore {
         }
     }
 
-    /// Marks a blob as obsolete. The next [`Self::purge`] removes the file, because unlinking
-    /// a large file takes milliseconds, and a writer should not wait for that.
+    /// Marks a blob as obsolete. The next [`Self::purge`] removes the file. It is not removed
+    /// immediately, because unlinking a large file takes milliseconds, and writers should not wait.
     fn remove(&self, id: BlobId) {
         self.obsolete().push(id);
         self.wakeup.notify();
@@ -223,12 +224,11 @@ impl BlobStore {
         self.obsolete().len() as u64
     }
 
-    /// Removes the files of obsolete blobs, except those that a snapshot has pinned. A file
-    /// that could not be removed is tried again by the next purge, or removed at the next
-    /// open. If several removals fail, the first error is returned.
+    /// Removes the files of obsolete blobs, except those that a snapshot has pinned. The next
+    /// purge, or the next open, tries again to remove files whose removal failed. If several
+    /// removals fail, the first error is returned.
     pub(crate) fn purge(&self, pins: &PinRegistry) -> Result<()> {
-        // A pin on any of these blobs was created before the blob became obsolete, so no pin
-        // is missed.
+        // An obsolete blob can no longer be pinned, so every relevant pin already exists.
         let obsolete = std::mem::take(&mut *self.obsolete());
         let mut outcome = Ok(());
         for id in obsolete {
@@ -250,15 +250,15 @@ impl BlobStore {
         self.obsolete().clone()
     }
 
-    /// Syncs the blob directory: the creation and removal of blob files then survives a crash.
+    /// Syncs the blob directory, so that the creation and removal of blob files survive a crash.
     pub(crate) fn sync_dir_entries(&self) -> Result<()> {
         self.fs
             .sync_dir(&self.dir)
             .map_err(|error| Error::io("sync", &self.dir, error))
     }
 
-    /// The blobs that current frames refer to, sorted by id, as if the references in `later`
-    /// had been set already.
+    /// Returns the blobs that current frames refer to, sorted by id. The references in `later` take
+    /// precedence over the recorded references.
     pub(crate) fn referenced_ids_with(
         &self,
         later: &[(NamespaceHash, Vec<BlobId>)],
@@ -287,12 +287,12 @@ impl BlobStore {
         file.sync()
     }
 
-    /// Blob syncs since the store was opened.
+    /// Number of blob syncs since the store was opened.
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// The number of documents that are stored in blobs, and the number of their blobs.
+    /// Returns the number of documents that are stored in blobs, and the number of their blobs.
     pub(crate) fn count(&self) -> (u64, u64) {
         let references = self.references();
         let blobs: usize = references.values().map(Vec::len).sum();
@@ -300,7 +300,7 @@ impl BlobStore {
     }
 }
 
-/// Returns the blob id that a file name consists of; `None` for other files.
+/// Parses the blob id in a file name. Returns `None` if the file is not a blob.
 fn parse_id(path: &Path) -> Option<BlobId> {
     let name = path.file_name()?.to_str()?.strip_suffix(".blob")?;
     (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok().map(BlobId::new))?
@@ -315,8 +315,8 @@ fn low_half(id: BlobId) -> u32 {
     low
 }
 
-/// A blob that no committed frame refers to yet. Dropping it makes the blob obsolete, unless
-/// [`Self::keep`] was called.
+/// A blob that no committed frame refers to yet. Dropping this value makes the blob obsolete,
+/// unless [`Self::keep`] was called.
 pub(crate) struct UncommittedBlob {
     blobs: Arc<BlobStore>,
     id: BlobId,
@@ -324,13 +324,14 @@ pub(crate) struct UncommittedBlob {
 }
 
 impl UncommittedBlob {
-    /// Keeps the blob when this value is dropped, because a frame on the disk may refer to it.
+    /// Prevents the drop of this value from making the blob obsolete. Call this function before a
+    /// frame that refers to the blob is written.
     pub(crate) fn keep(&mut self) {
         self.is_kept = true;
     }
 
-    /// Reverts [`Self::keep`] after it is certain that no frame on the disk refers to the
-    /// blob.
+    /// Reverts [`Self::keep`]. Call this function only if it is certain that no frame on the disk
+    /// refers to the blob.
     pub(crate) fn unkeep(&mut self) {
         self.is_kept = false;
     }
@@ -349,13 +350,13 @@ pub(crate) struct BlobWriter {
     uncommitted: UncommittedBlob,
     path: PathBuf,
     file: Arc<dyn File>,
-    /// Bytes written to the file. The bytes in the buffer are not included.
+    /// Number of bytes written to the file, without the bytes in the buffer.
     written: u64,
     buffer: AlignedBuffer,
 }
 
 impl BlobWriter {
-    /// The offset in the file of the next byte that is written.
+    /// Returns the file offset of the next byte that [`Self::write`] appends.
     pub(crate) fn offset(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
@@ -364,7 +365,7 @@ impl BlobWriter {
         self.uncommitted.id
     }
 
-    /// Appends bytes to the blob. They are on stable storage once [`Self::finish`] has
+    /// Appends bytes to the blob. The bytes are on stable storage only after [`Self::finish`] has
     /// returned.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         loop {
@@ -389,7 +390,8 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Reads a range of the written bytes into memory. `offset` is an offset in the file.
+    /// Reads a range of the written bytes into memory. `offset` is counted from the start of the
+    /// file.
     pub(crate) fn read_back(&mut self, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         self.flush()?;
         let len = usize::try_from(bytes)
@@ -403,8 +405,8 @@ impl BlobWriter {
     }
 
     /// Runs `work` on a value of `bytes` bytes that was just written. If the value is large,
-    /// another thread syncs the file at the same time, so that less is left for the sync in
-    /// [`Self::finish`].
+    /// another thread syncs the file at the same time, so that the sync in [`Self::finish`] has
+    /// fewer bytes to write.
     pub(crate) fn sync_during<T>(&mut self, bytes: usize, work: impl FnOnce() -> T) -> Result<T> {
         if bytes < MIN_CONCURRENT_SYNC_BYTES {
             return Ok(work());
@@ -416,7 +418,7 @@ impl BlobWriter {
             let blobs = &self.uncommitted.blobs;
             let sync = thread.spawn_scoped(scope, || blobs.sync(&**file));
             let done = work();
-            // If the thread could not be started, or panicked, `finish` syncs the bytes.
+            // If the thread could not be started or has panicked, `finish` still syncs the bytes.
             match sync.map(std::thread::ScopedJoinHandle::join) {
                 Ok(Ok(Err(error))) => Err(Error::io("sync", &self.path, error)),
                 Ok(Ok(Ok(())) | Err(_)) | Err(_) => Ok(done),
@@ -424,7 +426,7 @@ impl BlobWriter {
         })
     }
 
-    /// Syncs the blob and its directory. Afterwards the blob is on stable storage.
+    /// Syncs the blob and its directory. When this function returns, the blob is on stable storage.
     pub(crate) fn finish(mut self) -> Result<UncommittedBlob> {
         self.flush()?;
         self.uncommitted

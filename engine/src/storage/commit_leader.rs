@@ -1,15 +1,18 @@
 //! Proof that the caller is the commit leader.
 
-/// Proof that the calling thread is the commit leader, so that no other thread changes the same
-/// data at this moment. Functions that only the commit leader may call take a reference.
+/// Proof that the calling thread is the commit leader, and therefore the only thread that changes
+/// data owned by the commit leader. Functions that only the commit leader may call require a
+/// reference to a `CommitLeader`.
 ///
-/// An open engine has one. Its committer owns it and is locked by one thread at a time.
+/// An open engine has exactly one `CommitLeader`, which is owned by the committer. The committer is
+/// locked by one thread at a time.
 pub(crate) struct CommitLeader {
     _private: (),
 }
 
 impl CommitLeader {
-    /// For the committer of an engine that is being opened, and for tests.
+    /// Creates the proof. Only the committer of an engine that is being opened, and tests, may call
+    /// this function.
     pub(crate) fn new() -> Self {
         Self { _private: () }
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{File, Fs};
 
-/// Writes and syncs a new file under a temporary name that no reader uses. An older file of
-/// that name is removed first.
+/// Writes and syncs a new file under a temporary name, which readers ignore. An older file with the
+/// temporary name is removed first.
 pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<()> {
     match fs.remove(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -25,8 +25,9 @@ pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<
         .map_err(|error| Error::io("sync", temporary, error))
 }
 
-/// Renames a staged file to its final name and syncs the directory. Afterwards the file is on
-/// stable storage under that name. After an error, either file may have the name.
+/// Renames a staged file to its final name and syncs the directory. When this function returns, the
+/// file is on stable storage under its final name. After an error, `path` may refer to the old file
+/// or to the new file.
 pub(crate) fn install_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Path) -> Result<()> {
     fs.rename(temporary, path)
         .map_err(|error| Error::io("rename", path, error))?;
@@ -34,18 +35,17 @@ pub(crate) fn install_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Pat
         .map_err(|error| Error::io("sync", dir, error))
 }
 
-/// Reads up to this size allocate their buffer without checking the length of the file. The
-/// length of a larger read may be forged, so it is compared with the length of the file before
+/// Maximum length of a read that allocates its buffer without checking the length of the file. The
+/// length of a larger read may come from damaged data, so the file must be long enough before
 /// memory is allocated.
 const UNCHECKED_READ_BYTES: usize = 1024 * 1024;
 
-/// The errors that Linux returns for a file that the disk or the file system has damaged:
-/// `EIO`, `EBADMSG` (a checksum of the file system does not match) and `EUCLEAN` (the
-/// structures of the file system are damaged). Any other error, such as `EMFILE`, does not
-/// mean that the file is damaged.
+/// The error numbers that Linux returns for damaged files: `EIO`, `EBADMSG` (a checksum of the file
+/// system does not match) and `EUCLEAN` (the structures of the file system are damaged). Any other
+/// error, such as `EMFILE`, does not mean that the file is damaged.
 const DAMAGED_FILE_ERRNOS: [i32; 3] = [5, 74, 117];
 
-/// Opens a file of the store for reading. Only call it for files that the store has created: a
+/// Opens a file of the store for reading. Call this function only for files that must exist: a
 /// missing file is reported as damage.
 ///
 /// # Errors
@@ -60,7 +60,7 @@ pub(crate) fn open_stored(fs: &dyn Fs, path: &Path) -> Result<Arc<dyn File>> {
 /// Returns the length of a file of the store, in bytes.
 ///
 /// # Errors
-/// Those of [`open_stored`].
+/// The errors of [`open_stored`].
 pub(crate) fn stored_len(file: &dyn File, path: &Path) -> Result<u64> {
     file.len().map_err(|error| open_error("stat", path, error))
 }

@@ -1,8 +1,8 @@
-//! The lock of a data directory: one owner at a time.
+//! The lock of a data directory, which ensures that only one engine has the directory open.
 //!
-//! It is a kernel lock on the file `lock` (flock(2)). The kernel releases it when the process
-//! ends. The text in the file names the owner for error messages only; it does not decide
-//! whether the directory is locked.
+//! The lock is a kernel lock on the file `lock` (flock(2)). The kernel releases the lock when the
+//! process ends. The text in the file describes the owner for error messages, and has no influence
+//! on the lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -14,10 +14,10 @@ use crate::platform::fs::{Disk, Fs};
 
 /// Exclusive ownership of a data directory, for as long as this value exists.
 ///
-/// [`crate::Engine::open`] acquires the lock itself. Acquire it directly only to write files
-/// into a data directory that no engine has open, for example to restore a backup. The lock
-/// also excludes other parts of the same process. The kernel releases it when the process
-/// ends, so a crash leaves no lock behind.
+/// [`crate::Engine::open`] acquires the lock itself. Acquire the lock directly only to write files
+/// into a data directory that no engine has open, for example to restore a backup. The lock also
+/// excludes other parts of the same process. The kernel releases the lock when the process ends, so
+/// a crash leaves no lock behind.
 ///
 /// ```
 /// use prefd_engine::{DirectoryLock, Error};
@@ -34,8 +34,8 @@ use crate::platform::fs::{Disk, Fs};
 pub struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
-    /// Unlocks explicitly. Closing the descriptor would not be enough: a child process that
-    /// another thread has forked keeps a copy of the descriptor, and so the lock, until it
+    /// Unlocks explicitly. Closing the descriptor would not be sufficient: if another thread has
+    /// forked a child process, the child has a copy of the descriptor, and thus the lock, until it
     /// executes its program.
     fn drop(&mut self) {
         let _ = self.0.unlock();
@@ -44,7 +44,7 @@ impl Drop for DirectoryLock {
 
 impl DirectoryLock {
     /// Locks the directory, and creates it first if it does not exist. Never waits for another
-    /// owner; may block on disk I/O. Nothing is synced. The file `lock` is kept when the lock
+    /// owner, but may block on disk I/O. Nothing is synced. The file `lock` remains after the lock
     /// is dropped.
     ///
     /// # Errors
@@ -65,8 +65,8 @@ impl DirectoryLock {
             .map_err(|error| Error::io("open", &path, error))?;
         match file.try_lock() {
             Ok(()) => {
-                // Best effort: the name is only used in the error message for the next
-                // process.
+                // An error is ignored, because the name is only used in the error message for
+                // another process.
                 let _ = name_holder(&mut file);
                 Ok(Self(file))
             }

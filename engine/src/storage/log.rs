@@ -1,14 +1,14 @@
-//! The log is the authoritative copy of the store: everything except the blobs can be rebuilt
-//! from it. Frames are appended to one active segment, in atomic batches. A full segment is
-//! sealed with a summary.
+//! The log is the authoritative copy of the store: everything except the blobs can be rebuilt from
+//! the log. Frames are appended to the active segment in batches. A full segment is sealed with a
+//! summary.
 //!
-//! Only the committer owns a [`Log`]. The log does not know documents. It knows which bytes
-//! are on the disk, which of them are synced, and what a failure leaves behind.
+//! Only the committer owns a [`Log`]. The log does not know documents. It knows which bytes are on
+//! the disk, which of these bytes are synced, and which bytes a failed write may have left.
 //!
 //! Invariants:
-//! - A segment is synced before its successor gets a frame.
+//! - A segment is synced before a frame is appended to the next segment.
 //! - A segment from an earlier run is never appended to.
-//! - After a failed sync nothing is written any more.
+//! - Nothing is written after a failed sync.
 
 pub(crate) mod active;
 pub(crate) mod directory;
@@ -35,18 +35,18 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::summary_file::write_summary;
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Maximum number of frames in a segment. It bounds the memory of a summary (about 7 MiB). It
-/// is also the number of revisions that the manifest reserves for a segment, and so bounds the
-/// revisions that a crashed run can have used.
+/// Maximum number of frames in a segment. The maximum limits the memory of a summary to about 7
+/// MiB. The manifest reserves the same number of revisions for a new segment, so the maximum also
+/// limits the number of revisions that a crashed process can have used.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
-/// Number of revisions that a copy of the store skips, so that its revisions cannot collide
-/// with those of the original. At a million writes per second, the original needs 12 days to
-/// use them up. A store can be copied from copy to copy eight million times.
+/// Number of revisions that a copy of the store skips, so that the copy and the original do not use
+/// the same revision. At a million writes per second, the original needs 12 days to use that many
+/// revisions. A chain of copies can have eight million links.
 const COPY_REVISION_GAP: u64 = 1 << 40;
 /// Maximum number of frames in a batch.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
 
-/// The contents of a copy of the log, apart from the sealed segments' files.
+/// The parts of a copy of the log that differ from the files on disk.
 pub(crate) struct LogImage {
     /// A manifest in which every segment is sealed.
     pub(crate) manifest: Manifest,
@@ -54,7 +54,7 @@ pub(crate) struct LogImage {
     pub(crate) unsealed: Option<(SegmentId, SummaryBuilder)>,
 }
 
-/// Appends to the log.
+/// The log, opened for appending.
 pub(crate) struct Log {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
@@ -67,7 +67,8 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Continues the log in `dir`. `active` is the segment that recovery has started, if any.
+    /// Opens the log in `dir` for appending. `active` is the active segment that recovery has
+    /// created, if any.
     pub(crate) fn new(
         fs: Arc<dyn Fs>,
         dir: &Path,
@@ -91,18 +92,18 @@ impl Log {
         }
     }
 
-    /// The durations of the log's syncs.
+    /// Returns the recorded durations of the log's syncs.
     pub(crate) fn sync_latency(&self) -> &Arc<SyncLatency> {
         &self.sync_latency
     }
 
-    /// The revision of the next frame.
+    /// Returns the revision of the next new frame.
     pub(crate) fn next_revision(&self) -> u64 {
         self.next_revision
     }
 
-    /// Begins a batch. Seals the active segment and creates the next one if the active segment
-    /// is full, or if an earlier attempt to seal it may have written its summary.
+    /// Begins a batch. First seals the active segment and creates a new one, if the active segment
+    /// is full or if an earlier attempt to seal the segment may have written its summary.
     ///
     /// # Errors
     /// - [`LogFailure::Refused`]: no segment could be created, and the log is unchanged.
@@ -123,14 +124,14 @@ impl Log {
     }
 
     /// Appends a write with the next revision to the batch. The write is committed once
-    /// [`Log::flush`] has returned successfully. After [`LogFailure::Refused`] the entire
+    /// [`Log::flush`] has returned successfully. [`LogFailure::Refused`] means that the entire
     /// batch has been rolled back.
     pub(crate) fn append(
         &mut self,
         frame: &FrameWrite<'_>,
     ) -> Result<(SegmentId, SummaryEntry), LogFailure> {
         let Some(active) = &mut self.active else {
-            let error = Error::internal("a batch has a segment");
+            let error = Error::internal("a batch must have a segment");
             return Err(LogFailure::Refused(error));
         };
         match active.append_new(frame, self.next_revision) {
@@ -143,7 +144,7 @@ impl Log {
     }
 
     /// Writes the buffered frames to the file and returns the current end of the batch, for
-    /// [`Log::roll_back_to`]. After [`LogFailure::Refused`] the entire batch has been rolled
+    /// [`Log::roll_back_to`]. [`LogFailure::Refused`] means that the entire batch has been rolled
     /// back.
     pub(crate) fn savepoint(&mut self) -> Result<Savepoint, LogFailure> {
         let Some(active) = &mut self.active else {
@@ -163,7 +164,7 @@ impl Log {
         revision: u64,
     ) -> Result<(SegmentId, SummaryEntry)> {
         let active = self.active.as_mut();
-        let active = active.ok_or_else(|| Error::internal("a batch has a segment"))?;
+        let active = active.ok_or_else(|| Error::internal("a batch must have a segment"))?;
         Ok((active.id, active.append(frame, revision)?))
     }
 
@@ -184,10 +185,10 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the batch and writes all of its frames to the file. With `sync`, returns only
-    /// after the batch and everything before it are on stable storage. With `may_preallocate`,
-    /// the file may be extended for later frames. After [`LogFailure::Refused`] the entire
-    /// batch has been rolled back.
+    /// Ends the batch and writes all of its frames to the file. If `sync` is set, returns only
+    /// after all frames of the log, including the batch, are on stable storage. If
+    /// `may_preallocate` is set, the file may be extended for later frames. [`LogFailure::Refused`]
+    /// means that the entire batch has been rolled back.
     pub(crate) fn flush(&mut self, sync: bool, may_preallocate: bool) -> Result<(), LogFailure> {
         let Some(active) = &mut self.active else {
             return Ok(());
@@ -208,7 +209,7 @@ impl Log {
         Ok(())
     }
 
-    /// Returns whether all committed frames are on stable storage.
+    /// Returns true if all committed frames are on stable storage.
     pub(crate) fn is_synced(&self) -> bool {
         self.active.as_ref().is_none_or(ActiveSegment::is_synced)
     }
@@ -219,8 +220,8 @@ impl Log {
             return LogFailure::Refused(error);
         };
         let outcome = active.roll_back_to(active.batch_start());
-        // Without a sync, a crash could undo the truncation, and frames of a refused batch
-        // would become visible.
+        // The truncation must be synced. Otherwise, a crash could undo the truncation, and frames
+        // of a refused batch would become visible.
         let outcome = outcome.and_then(|revisions| {
             active.force_sync()?;
             self.next_revision -= revisions;
@@ -232,7 +233,8 @@ impl Log {
         }
     }
 
-    /// The contents of a copy of the log at this moment. Call it between two batches. No I/O.
+    /// Returns the contents of a copy of the log at this moment. Must be called between two
+    /// batches. Does no I/O.
     pub(crate) fn image(&self) -> LogImage {
         let mut manifest = self.manifest.clone();
         let mut unsealed = None;
@@ -247,19 +249,18 @@ impl Log {
             });
             unsealed = Some((active.id, summary));
         }
-        // The original may still use the revisions it has reserved, and continues to reserve
-        // more. The gap keeps the original and the copy from giving the same entity tag to
-        // different documents.
+        // The original will use its reserved revisions, and continue to reserve more. Without the
+        // gap, the original and the copy could return the same entity tag for different documents.
         let reserved = manifest.reserved_revision.max(self.next_revision);
         manifest.reserved_revision = reserved.saturating_add(COPY_REVISION_GAP);
         LogImage { manifest, unsealed }
     }
 
-    /// Seals the active segment, if there is one, and creates the next one.
+    /// Seals the active segment, if any, and creates a new one.
     fn rotate(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
-        // The id counts as used even if a later step fails. A file that could not be removed
-        // then cannot collide with a later segment.
+        // The id remains used even if a later step fails. Otherwise, a file that could not be
+        // removed could collide with a later segment.
         let id = manifest
             .take_segment_id(&self.dir)
             .map_err(LogFailure::Refused)?;
@@ -270,8 +271,8 @@ impl Log {
         manifest.segments.push(SegmentRecord { id, sealed: None });
         manifest.reserved_revision = self.next_revision + MAX_SEGMENT_FRAMES as u64;
         self.replace_manifest(manifest).inspect_err(|failure| {
-            // After `Poisoned`, the manifest on the disk may be the new one, which lists this
-            // file.
+            // After `Poisoned`, the manifest on the disk may already list the new segment, so its
+            // file is kept.
             if matches!(failure, LogFailure::Refused(_)) {
                 let _ = self.fs.remove(active.path());
             }
@@ -280,12 +281,13 @@ impl Log {
         Ok(())
     }
 
-    /// The id of the active segment, if there is one.
+    /// Returns the id of the active segment, if any.
     pub(crate) fn active_segment(&self) -> Option<SegmentId> {
         self.active.as_ref().map(|active| active.id)
     }
 
-    /// Seals the active segment if it has any frames, and creates the next one.
+    /// Seals the active segment and creates a new one. Does nothing if the active segment has no
+    /// frames.
     pub(crate) fn seal(&mut self) -> Result<(), LogFailure> {
         let has_frames = |active: &ActiveSegment| active.summary.len() > 0;
         if self.active.as_ref().is_some_and(has_frames) {
@@ -294,10 +296,10 @@ impl Log {
         Ok(())
     }
 
-    /// Removes a segment from the manifest. No frame in it may be current. Afterwards its
-    /// files are obsolete.
+    /// Removes a segment from the manifest. The segment must not contain current frames. When this
+    /// function returns, the files of the segment are obsolete.
     pub(crate) fn retire(&mut self, id: SegmentId) -> Result<(), LogFailure> {
-        // The frames that replaced those of this segment may not be synced yet.
+        // The frames that replaced frames of the removed segment may not be synced yet.
         if let Some(active) = &mut self.active {
             active.sync()?;
         }
@@ -306,8 +308,8 @@ impl Log {
         self.replace_manifest(manifest)
     }
 
-    /// Seals the active segment, or removes it if it is empty. The next open then reads
-    /// summaries only, no frames.
+    /// Seals the active segment, or removes it if it is empty. The next open then needs to read
+    /// only summaries, not frames.
     pub(crate) fn close(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
         manifest.reserved_revision = self.next_revision;
@@ -322,8 +324,8 @@ impl Log {
         Ok(())
     }
 
-    /// Syncs the active segment, writes its summary, and returns the manifest in which it is
-    /// sealed. An empty segment is not in that manifest.
+    /// Syncs the active segment, writes its summary, and returns a manifest that lists the segment
+    /// as sealed. The manifest does not list an empty segment.
     fn sealed_manifest(&mut self) -> Result<Manifest, LogFailure> {
         let mut manifest = self.manifest.clone();
         let Some(active) = &mut self.active else {
@@ -358,9 +360,9 @@ impl Log {
     /// Replaces the manifest durably.
     fn replace_manifest(&mut self, manifest: Manifest) -> Result<(), LogFailure> {
         manifest_file::stage(&manifest, &*self.fs, &self.dir).map_err(LogFailure::Refused)?;
-        // If the rename or the directory sync fails, either manifest can be the one on the
-        // disk. Writing must stop: with the old manifest, the log could append to a segment
-        // that the new one lists as sealed.
+        // If the rename or the sync of the directory fails, it is unknown whether the old or the
+        // new manifest is on the disk. Writing must stop, because the log could otherwise append to
+        // a segment that the new manifest lists as sealed.
         manifest_file::install(&*self.fs, &self.dir).map_err(LogFailure::poison)?;
         self.manifest = manifest;
         Ok(())

@@ -1,11 +1,11 @@
-//! Pins: the files that live snapshots need. The file of a segment or blob that was removed
-//! from the store stays on the disk as long as a pin includes it.
+//! Pins: the files that live snapshots need. After a segment or blob is removed from the store, its
+//! files stay on the disk as long as they are pinned.
 //!
-//! This module knows the ids of files, not their contents.
+//! This module knows the ids of files, but not their contents.
 //!
-//! The commit leader creates a pin at the snapshot point. A file can only become obsolete
-//! through a later commit, so no purge can remove a file before it is pinned. Pins live in
-//! memory only: after a crash, the next open removes files that only a pin has kept, because
+//! The commit leader creates a pin at the snapshot point, between two commits. Only a commit can
+//! make a file obsolete, so no purge can remove a file of the snapshot before it is pinned. Pins
+//! exist only in memory. After a crash, files that were kept only by a pin are removed, because
 //! neither the manifest nor a current frame refers to them.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::platform::wakeup::Wakeup;
 #[derive(Default)]
 pub(crate) struct PinRegistry {
     state: Mutex<PinState>,
-    /// Notified when a pin is dropped, so that its files can be purged.
+    /// Wakes the thread that removes files, when a pin is dropped.
     wakeup: Arc<Wakeup>,
 }
 
@@ -36,7 +36,7 @@ struct PinnedFiles {
     blobs: Vec<BlobId>,
 }
 
-/// Keeps the files of one snapshot on the disk until it is dropped.
+/// Keeps the files of one snapshot on the disk. Dropping a `Pin` ends the protection.
 pub(crate) struct Pin {
     registry: Arc<PinRegistry>,
     id: u64,
@@ -54,7 +54,7 @@ impl PinRegistry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pins these files. Both lists must be sorted by id.
+    /// Pins the files of these segments and blobs. Both lists must be sorted by id.
     pub(crate) fn pin(self: &Arc<Self>, segments: Vec<SegmentId>, blobs: Vec<BlobId>) -> Pin {
         let mut state = self.lock();
         let id = state.next_id;
@@ -72,17 +72,18 @@ impl PinRegistry {
         !state.is_closed && state.live.values().any(has_file)
     }
 
-    /// Returns whether a live snapshot needs the files of this segment.
+    /// Returns true if a live snapshot needs the files of this segment.
     pub(crate) fn is_segment_pinned(&self, id: SegmentId) -> bool {
         self.any_pin(|files| files.segments.binary_search(&id).is_ok())
     }
 
-    /// Returns whether a live snapshot needs this blob.
+    /// Returns true if a live snapshot needs this blob.
     pub(crate) fn is_blob_pinned(&self, id: BlobId) -> bool {
         self.any_pin(|files| files.blobs.binary_search(&id).is_ok())
     }
 
-    /// Ends the effect of all pins, because another engine may open the directory from now on.
+    /// Makes all pins ineffective, because another engine may open the directory after this engine
+    /// is closed.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
     }

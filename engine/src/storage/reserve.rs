@@ -1,7 +1,7 @@
-//! The reserve: a file that only occupies disk space. On a full disk, removing it makes room
-//! for the operations that free space: deletes and compaction.
+//! The reserve: a file whose only purpose is to occupy disk space. On a full disk, the file is
+//! removed to make room for operations that free space: deletes and compaction.
 //!
-//! The reserve is released when one of these operations needs the space. It is filled again
+//! The reserve is released when a delete or compaction needs the space. The reserve is filled again
 //! before the next put is accepted.
 
 use std::io;
@@ -13,18 +13,18 @@ use crate::platform::fs::Fs;
 /// Bytes per write when the reserve is filled.
 const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
-/// The reserve of an open store. With a size of 0 the store has no reserve.
+/// The reserve of an open store. A size of 0 means that the store has no reserve.
 pub(crate) struct Reserve {
     fs: Arc<dyn Fs>,
     path: PathBuf,
     bytes: u64,
-    /// The file exists and has its full size.
+    /// True if the file exists and has its full size.
     is_filled: bool,
 }
 
 impl Reserve {
-    /// Opens the reserve in `dir`, and fills it if it is missing or has another size. If the
-    /// disk has no room, the reserve stays empty until the next [`Self::fill`].
+    /// Opens the reserve in `dir`, and fills the reserve if the file is missing or has another
+    /// size. On a full disk, the reserve stays empty until the next [`Self::fill`].
     pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, bytes: u64) -> Self {
         let mut reserve = Self {
             path: path(dir),
@@ -44,8 +44,8 @@ impl Reserve {
         self.fs.open(&self.path).and_then(|file| file.len()).ok()
     }
 
-    /// Fills the reserve durably. Does nothing if it is filled. On an error the partial file
-    /// is removed.
+    /// Fills the reserve durably. Does nothing if the reserve is filled. On an error, the partial
+    /// file is removed.
     pub(crate) fn fill(&mut self) -> io::Result<()> {
         if self.is_filled || self.bytes == 0 {
             return Ok(());
@@ -77,12 +77,12 @@ impl Reserve {
             file.write_all_at(bytes, offset)?;
             offset += bytes.len() as u64;
         }
-        // With delayed allocation, a file system allocates blocks only when it writes data
-        // back. The sync forces that.
+        // With delayed allocation, a file system allocates blocks only when it writes the data. The
+        // sync forces the allocation.
         file.sync()
     }
 
-    /// Removes the reserve file. Returns whether a file was removed.
+    /// Removes the reserve file. Returns true if a file was removed.
     pub(crate) fn release(&mut self) -> bool {
         if !self.is_filled {
             return false;
@@ -96,13 +96,13 @@ impl Reserve {
         &self.path
     }
 
-    /// Returns whether the reserve is filled, or the store is configured to have none.
+    /// Returns true if the reserve is filled, or if the store is configured without a reserve.
     pub(crate) fn is_available(&self) -> bool {
         self.is_filled || self.bytes == 0
     }
 }
 
-/// Removes the reserve of a store that is not open yet. Returns whether the file existed.
+/// Removes the reserve of a store that is not open yet. Returns true if a file was removed.
 pub(crate) fn release(fs: &dyn Fs, dir: &Path) -> bool {
     fs.remove(&path(dir)).is_ok()
 }

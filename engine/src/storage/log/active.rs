@@ -1,8 +1,8 @@
-//! The active segment: the one that frames are appended to. Frames are buffered into batches.
+//! The active segment, to which frames are appended in batches. The frames of a batch are buffered.
 //! If a write fails, the entire batch can be rolled back.
 //!
-//! This module knows the segment's file and how much of it is synced. The log decides when to
-//! begin a batch, when to sync, and when to stop writing.
+//! This module knows the file of the segment, and how many of its bytes are synced. The log decides
+//! when to begin a batch, when to sync, and when to stop writing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::sync_latency::SyncLatency;
 use crate::storage::log::write_behind::WriteBehind;
 
-/// Capacity of the write buffer. The body of a frame that does not fit is written to the file
+/// Capacity of the write buffer. A body that does not fit into the buffer is written to the file
 /// directly.
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Maximum number of zero bytes that are written behind the last frame. Later frames overwrite
-/// them.
+/// Maximum number of zero bytes that are written after the last frame. Later frames overwrite the
+/// zeros.
 ///
-/// A sync of bytes within a file's length only waits for the data. If the file became longer,
-/// or got new blocks, the sync also waits for the file system's journal, which takes about as
-/// long again. Unsynced writes are faster too, because the page cache already has the pages. A
-/// larger value would delay the sync that has to write the zeros.
+/// A sync of overwritten bytes only waits for the data. If the file has grown or has new blocks,
+/// the sync also waits for the file system's journal, which takes about twice as long.
+/// Preallocation also makes unsynced writes faster, because the pages are already in the page
+/// cache. A larger value would delay the sync that writes the zeros.
 const PREALLOCATED_BYTES: usize = 512 * 1024;
 static ZEROS: [u8; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING] =
     [0; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING];
@@ -46,17 +46,17 @@ pub(crate) struct ActiveSegment {
     file: Arc<dyn File>,
     /// Offset of the next batch.
     bytes: u64,
-    /// All bytes before this offset are on stable storage.
+    /// Number of bytes at the start of the file that are on stable storage.
     synced_bytes: u64,
-    /// Frames that end before this offset overwrite zeros that were written earlier.
+    /// The end of the preallocated zeros.
     preallocated_end: u64,
     pub(crate) summary: SummaryBuilder,
-    /// The segment's summary may be on the disk. No further frame may be appended, even if the
-    /// next segment could not be created.
+    /// True if the segment's summary may be on the disk. No more frames may be appended then, even
+    /// if the next segment could not be created.
     pub(super) is_sealing: bool,
     last_revision: u64,
     batch: AppendBatch,
-    /// Frames at the end of the batch that are not written to the file yet.
+    /// The frames of the batch that have not been written to the file yet.
     buffer: AlignedBuffer,
     write_behind: WriteBehind,
     sync_latency: Arc<SyncLatency>,
@@ -72,7 +72,7 @@ pub(super) struct AppendBatch {
     revisions: u64,
 }
 
-/// A position in the batch that it can be rolled back to.
+/// A position in the batch to which the batch can be rolled back.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Savepoint {
     bytes: u64,
@@ -82,8 +82,7 @@ pub(crate) struct Savepoint {
     details_bytes: usize,
 }
 
-/// A frame to append, with the names and sizes that the summary lists, and the time of its
-/// write.
+/// A frame to append, with the names, the sizes and the time that the summary lists.
 pub(crate) struct FrameWrite<'a> {
     pub(crate) names: &'a Names,
     pub(crate) frame: &'a EncodedFrame,
@@ -92,8 +91,8 @@ pub(crate) struct FrameWrite<'a> {
 }
 
 impl ActiveSegment {
-    /// Creates an empty segment. Its header and its directory entry are on stable storage
-    /// afterwards.
+    /// Creates an empty segment. When this function returns, the header and the directory entry of
+    /// the segment are on stable storage.
     pub(crate) fn create(fs: &dyn Fs, dir: &Path, id: SegmentId, store: u64) -> Result<Self> {
         let path = file_header::segment_path(dir, id);
         let file = fs
@@ -108,8 +107,8 @@ impl ActiveSegment {
             fs.sync_dir(dir)
                 .map_err(|error| Error::io("sync", dir, error))
         };
-        // On a full disk every write tries to create a segment, and the files of failed
-        // attempts would accumulate.
+        // The file of a failed attempt is removed, because on a full disk every write tries to
+        // create a segment, and the files would accumulate.
         begin().inspect_err(|_| drop(fs.remove(&path)))?;
         Ok(Self {
             id,
@@ -128,7 +127,7 @@ impl ActiveSegment {
         })
     }
 
-    /// Records the durations of later syncs in `times`.
+    /// Makes later syncs record their durations in `times`.
     pub(super) fn set_sync_latency(&mut self, times: &Arc<SyncLatency>) {
         self.sync_latency = Arc::clone(times);
     }
@@ -138,7 +137,8 @@ impl ActiveSegment {
         &self.path
     }
 
-    /// Offset of the next batch: the length of the segment without preallocated bytes.
+    /// Returns the offset of the next batch, which is the length of the segment without
+    /// preallocated bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -148,7 +148,7 @@ impl ActiveSegment {
         self.last_revision
     }
 
-    /// Returns whether all batches that have ended are on stable storage.
+    /// Returns true if all ended batches are on stable storage.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced_bytes == self.bytes
     }
@@ -164,18 +164,18 @@ impl ActiveSegment {
         self.batch.start
     }
 
-    /// Adds the batch to the segment and returns what was added.
+    /// Adds the batch to the segment and returns the batch.
     pub(super) fn end_batch(&mut self) -> AppendBatch {
         self.bytes += self.batch.bytes;
         std::mem::take(&mut self.buffer).into_thread_cache();
         std::mem::take(&mut self.batch)
     }
 
-    /// Removes the batch that has just ended from the segment again, because its sync failed.
-    /// Nothing is written after that. Which of its bytes are on the disk is unknown.
+    /// Removes the batch that has just ended from the segment, because the sync of the batch has
+    /// failed. It is unknown which bytes of the batch are on the disk, so nothing is written
+    /// afterwards.
     pub(super) fn discard_ended_batch(&mut self, batch: &AppendBatch) {
-        // An empty batch appended nothing: it only asked for a sync of earlier frames, and
-        // those were already acknowledged.
+        // An empty batch only requested a sync of earlier frames, which were already acknowledged.
         if batch.bytes == 0 {
             return;
         }
@@ -186,13 +186,13 @@ impl ActiveSegment {
             .truncate(start.summary_entries, start.details_bytes);
     }
 
-    /// The manifest entry and the summary that would seal the segment after the last batch
-    /// that has ended.
+    /// Returns the manifest entry and the summary that would seal the segment after the last ended
+    /// batch.
     pub(super) fn image(&self) -> (SealedSegment, SummaryBuilder) {
         let mut summary = self.summary.clone();
         let mut last_revision = self.last_revision;
-        // The unfinished batch is one whose rollback failed. Writing has stopped, and its
-        // frames are not part of the store.
+        // An unfinished batch at this point is a batch whose rollback has failed. Its frames are
+        // not part of the store, and writing has stopped.
         if self.batch.bytes > 0 {
             let start = self.batch.start;
             summary.truncate(start.summary_entries, start.details_bytes);
@@ -225,7 +225,8 @@ impl ActiveSegment {
             modified_ms,
         } = *write;
         let offset = self.bytes + self.batch.bytes;
-        let too_long = || Error::corrupt(&self.path, offset, "the segment is too long");
+        let too_long =
+            || Error::corrupt(&self.path, offset, "the segment exceeds its maximum length");
         let commit_info = CommitInfo {
             revision,
             modified_ms,
@@ -264,7 +265,7 @@ impl ActiveSegment {
         Ok(entry)
     }
 
-    /// The current end of the batch.
+    /// Returns the current end of the batch.
     pub(super) fn savepoint(&self) -> Savepoint {
         Savepoint {
             bytes: self.batch.bytes,
@@ -275,8 +276,8 @@ impl ActiveSegment {
         }
     }
 
-    /// Removes everything that was appended to the batch after `savepoint`, from the file too.
-    /// Returns the number of revisions that become unused.
+    /// Removes everything that was appended to the batch after `savepoint`, and truncates the file
+    /// accordingly. Returns the number of revisions that become unused.
     pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) -> Result<u64, LogFailure> {
         let revisions = self.batch.revisions - savepoint.revisions;
         self.buffer.restart_at(self.bytes + savepoint.bytes);
@@ -298,8 +299,7 @@ impl ActiveSegment {
         self.write_buffered_before(0)
     }
 
-    /// Writes the buffer to the file so that it ends `later` bytes before the end of the
-    /// batch.
+    /// Writes the buffer to the file. The last `later` bytes of the batch are not in the buffer.
     fn write_buffered_before(&mut self, later: u64) -> Result<()> {
         let end = self.bytes + self.batch.bytes - later;
         if !self.buffer.bytes().is_empty() {
@@ -319,9 +319,8 @@ impl ActiveSegment {
         self.force_sync()
     }
 
-    /// Writes zeros behind the last frame if the zeros written earlier are used up. It writes
-    /// as many bytes as the segment is long, up to the maximum, so that a short segment stays
-    /// small.
+    /// Writes zeros after the last frame if the zeros written earlier are used up. The number of
+    /// zeros is the length of the segment, up to the maximum, so that a short segment stays small.
     pub(super) fn preallocate(&mut self) {
         if self.is_synced() || self.bytes <= self.preallocated_end {
             return;
@@ -331,11 +330,11 @@ impl ActiveSegment {
         let zeros = ZEROS.get(shift..shift + ahead.min(PREALLOCATED_BYTES));
         let zeros = zeros.unwrap_or_default();
         if self.file.write_all_at(zeros, self.bytes).is_err() {
-            // Preallocation is optional. On a full disk, other files need the space more.
+            // Preallocation is optional, and on a full disk other files need the space more.
             let _ = self.file.set_len(self.bytes);
         }
-        // Set after an error too, so that the next attempt waits until this many bytes were
-        // written.
+        // The value is also set after an error, so that the next attempt is made only after this
+        // many bytes were written.
         self.preallocated_end = self.bytes + zeros.len() as u64;
     }
 
@@ -350,14 +349,14 @@ impl ActiveSegment {
         if self.preallocated_end <= self.bytes {
             return self.sync();
         }
-        // An error is ignored: bytes behind the last frame of a sealed segment are not part of
-        // it.
+        // An error is ignored, because bytes after the last frame of a sealed segment are not part
+        // of the segment.
         let _ = self.file.set_len(self.bytes);
         self.preallocated_end = self.bytes;
         self.force_sync()
     }
 
-    /// Syncs the file, and records how long that took.
+    /// Syncs the file, and records the duration of the sync.
     pub(super) fn force_sync(&mut self) -> Result<(), LogFailure> {
         let began = Instant::now();
         self.file
@@ -368,7 +367,7 @@ impl ActiveSegment {
         Ok(())
     }
 
-    /// Ends and syncs the first batch of a segment that recovery has filled.
+    /// Ends and syncs the batch that recovery has appended to a new segment.
     pub(crate) fn flush_recovered(&mut self) -> Result<()> {
         self.write_buffered()?;
         self.end_batch();

@@ -1,5 +1,5 @@
-//! The directory of a log: which segments exist, and the contents of each, from its summary or
-//! from its frames.
+//! The directory of a log: lists the segments, and reads the contents of a segment from its summary
+//! or from its frames.
 //!
 //! This module knows files and their contents. It does not know which frames are current.
 
@@ -20,7 +20,7 @@ use crate::storage::log::removal_gate::{FilesGuard, RemovalGate};
 use crate::storage::log::scan::{SegmentScan, scan};
 use crate::storage::log::summary_file::{SummaryReader, write_summary};
 
-/// The directory of a log, with the values that are needed to read its files.
+/// The directory of a log, with the store id and hash key that are needed to read its files.
 #[derive(Clone)]
 pub(crate) struct LogDirectory {
     pub(crate) fs: Arc<dyn Fs>,
@@ -41,12 +41,12 @@ impl LogDirectory {
         }
     }
 
-    /// The hash of a namespace, with the key of this store.
+    /// Computes the hash of a namespace with the key of this store.
     pub(crate) fn hash(&self, user: &str, client: &str) -> NamespaceHash {
         NamespaceHash::of(&self.hash_key, user, client)
     }
 
-    /// The error for a frame that cannot be read.
+    /// Creates the error for a frame that cannot be read.
     pub(crate) fn unreadable_frame(&self, segment: SegmentId, offset: Offset) -> Error {
         Error::corrupt(
             &file_header::segment_path(&self.dir, segment),
@@ -55,7 +55,7 @@ impl LogDirectory {
         )
     }
 
-    /// The files of all segments (frames and summaries) with the segment's id.
+    /// Lists the files of all segments (frames and summaries), each with the id of its segment.
     pub(crate) fn files(&self) -> Result<Vec<(SegmentId, PathBuf)>> {
         let listing = self
             .fs
@@ -67,7 +67,7 @@ impl LogDirectory {
         Ok(numbered.collect())
     }
 
-    /// The ids of all segments that have a file, sealed or not, in ascending order.
+    /// Lists the ids of all segments that have a file, in ascending order.
     pub(crate) fn segments(&self) -> Result<Vec<SegmentId>> {
         let mut ids: Vec<SegmentId> = self.files()?.into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
@@ -75,15 +75,15 @@ impl LogDirectory {
         Ok(ids)
     }
 
-    /// Keeps the files of all segments from being removed until the returned guard is dropped.
-    /// Blocks while files are being removed.
+    /// Prevents the removal of segment files until the returned guard is dropped. Blocks while
+    /// files are being removed.
     pub(crate) fn hold_files(&self) -> FilesGuard<'_> {
         self.removal_gate.add_reader()
     }
 
-    /// Removes the files of a segment, unless a guard of [`Self::hold_files`] exists. Returns
-    /// whether the files are gone. If the removal fails, the next open removes the files,
-    /// because the manifest does not list them.
+    /// Removes the files of a segment, unless a guard of [`Self::hold_files`] exists. Returns true
+    /// if the files no longer exist. If the removal fails, the next open removes the files, because
+    /// the manifest does not list them.
     pub(crate) fn remove(&self, id: SegmentId) -> Result<bool> {
         let Some(_removal) = self.removal_gate.try_remove() else {
             return Ok(false);
@@ -102,12 +102,12 @@ impl LogDirectory {
         self.removal_gate.wait_for_readers();
     }
 
-    /// Reads a segment frame by frame, up to `end`, or to the end of its file.
+    /// Reads a segment frame by frame, up to `end`, or to the end of the file if `end` is `None`.
     pub(crate) fn scan(&self, id: SegmentId, end: Option<u64>) -> Result<SegmentScan> {
         scan(&*self.fs, &self.dir, (id, self.store, &self.hash_key), end)
     }
 
-    /// Reads the summary of a sealed segment of this length.
+    /// Reads the summary of a sealed segment that has `segment_bytes` bytes.
     ///
     /// # Errors
     /// - [`Error::Corrupt`]: the summary is damaged or missing, or belongs to a segment of
@@ -124,11 +124,11 @@ impl LogDirectory {
         Err(Error::corrupt(&path, entry::COUNTS_AT as u64, what))
     }
 
-    /// Reads the summary of a sealed segment. If the summary is damaged, it is rebuilt in
-    /// memory from the segment's frames.
+    /// Reads the summary of a sealed segment. A damaged summary is rebuilt in memory from the
+    /// frames of the segment.
     ///
     /// # Errors
-    /// The error of reading the frames, if both are damaged.
+    /// If the summary and the frames are damaged, the error of reading the frames.
     pub(crate) fn sealed_summary(&self, id: SegmentId, sealed: SealedSegment) -> Result<Summary> {
         match self.summary(id, sealed.bytes) {
             Err(error) if error.is_damage() => {
@@ -139,7 +139,7 @@ impl LogDirectory {
         }
     }
 
-    /// Opens the summary of a segment and checks its length.
+    /// Opens the summary of a segment and checks the length of the summary file.
     pub(crate) fn open_summary(&self, id: SegmentId) -> Result<SummaryReader> {
         SummaryReader::open(&*self.fs, &self.dir, id, self.store)
     }
@@ -156,8 +156,8 @@ impl LogDirectory {
         Ok(found.summary(segment_bytes))
     }
 
-    /// Reads the summary entries of a sealed segment. `frames_bytes` is the total size of its
-    /// frames. If the summary is damaged, they are rebuilt from the frames.
+    /// Reads the summary entries of a sealed segment. `frames_bytes` is the total length of its
+    /// frames. If the summary is damaged, the entries are rebuilt from the frames.
     pub(crate) fn entries(&self, id: SegmentId, frames_bytes: u64) -> Result<Vec<SummaryEntry>> {
         let segment_bytes = file_header::HEADER_BYTES + frames_bytes;
         match self.summary(id, segment_bytes) {
@@ -180,11 +180,11 @@ impl LogDirectory {
         write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
     }
 
-    /// Reads the summary entries of a segment with the names of their namespaces. If the
-    /// summary cannot be read, or is not written yet, they are rebuilt from the frames.
+    /// Reads the summary entries of a segment with the names of their namespaces. If the summary
+    /// cannot be read or does not exist yet, the entries are rebuilt from the frames.
     ///
     /// # Errors
-    /// An error that [is damage](Error::is_damage) if the frames are damaged too.
+    /// The errors of [`Self::scan`], if the summary cannot be read.
     pub(crate) fn details(&self, id: SegmentId) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
         let read = self
             .open_summary(id)
@@ -202,7 +202,7 @@ impl LogDirectory {
     }
 }
 
-/// The segment that a file name belongs to; `None` for other files.
+/// Parses the segment id in a file name. Returns `None` if the file does not belong to a segment.
 fn segment_id(path: &Path) -> Option<SegmentId> {
     let (id, extension) = path.file_name()?.to_str()?.split_once('.')?;
     let ours = id.len() == 8 && (extension.starts_with("seg") || extension.starts_with("sum"));

@@ -1,4 +1,4 @@
-//! How a write to the log fails.
+//! The failure of a write to the log.
 
 use std::io;
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use crate::model::error::Error;
 
-/// Whether the log can still be written to after a failed write.
+/// The failure of a write to the log, which determines whether later writes are possible.
 #[derive(Debug)]
 pub(crate) enum LogFailure {
     /// The log is unchanged. Later writes may succeed.
     Refused(Error),
-    /// The state of the disk is unknown, so nothing may be written any more.
+    /// The state of the disk is unknown, so nothing more may be written.
     Poisoned(Error),
 }
 
 impl LogFailure {
-    /// The failure of an operation after which the state of the disk is unknown.
+    /// Creates the failure of an operation after which the state of the disk is unknown.
     pub(super) fn poisoned(op: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Poisoned(Error::Poisoned {
             op,

@@ -1,5 +1,5 @@
-//! Reading and replacing the manifest's file. It is replaced atomically: the new manifest is
-//! written under another name and synced, then renamed, then the directory is synced.
+//! Reads and replaces the manifest file. The replacement is atomic: the new manifest is written
+//! under another name and synced, then the file is renamed, and then the directory is synced.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn temporary_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// - [`Error::Corrupt`] or [`Error::Unreadable`]: the manifest is damaged.
-/// - [`Error::UnsupportedFormat`]: a newer version of prefd has written it.
+/// - [`Error::UnsupportedFormat`]: a newer version of prefd has written the manifest.
 /// - [`Error::Io`]: the file could not be opened.
 pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>> {
     let path = Manifest::path(dir);
@@ -45,15 +45,15 @@ pub(crate) fn write(manifest: &Manifest, fs: &dyn Fs, dir: &Path) -> Result<()> 
     install(fs, dir)
 }
 
-/// Writes the new manifest to a temporary file and syncs it. The manifest itself is unchanged,
-/// even after an error.
+/// Writes the new manifest to a temporary file and syncs the file. The current manifest remains
+/// unchanged, even after an error.
 pub(crate) fn stage(manifest: &Manifest, fs: &dyn Fs, dir: &Path) -> Result<()> {
     let bytes = manifest.encode(&Manifest::path(dir))?;
     stage_file(fs, &temporary_path(dir), &bytes)
 }
 
-/// Replaces the manifest with the staged one durably. After an error it is unknown which of
-/// the two is on the disk.
+/// Replaces the manifest durably with the staged manifest. After an error, it is unknown whether
+/// the old or the new manifest is on the disk.
 pub(crate) fn install(fs: &dyn Fs, dir: &Path) -> Result<()> {
     install_file(fs, dir, &temporary_path(dir), &Manifest::path(dir))
 }

@@ -1,4 +1,4 @@
-//! Reads single frames at known locations. It verifies every checksum, and that the frame is
+//! Reads single frames at known locations. The reader verifies all checksums, and that the frame is
 //! the expected one.
 
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use crate::model::names::Names;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at};
 
-/// Bytes read to get only the metadata of a frame. The header and metadata of nearly every
-/// frame fit.
+/// Number of bytes that are read at first to get the metadata of a frame. The header and metadata
+/// of nearly every frame fit into this length.
 const METADATA_READ_BYTES: u32 = 4096;
 
-/// Reads frames, and keeps the files of recently read segments open, up to a maximum number.
+/// Reads frames, and keeps a limited number of recently read segment files open.
 pub(crate) struct FrameReader {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
@@ -42,13 +42,13 @@ struct OpenSegment {
 pub(crate) struct Frame {
     pub(crate) header: FrameHeader,
     pub(crate) names: Names,
-    /// In the document's order; empty for a delete.
+    /// The members in the order of the document. Empty for a delete.
     pub(crate) members: Vec<Member>,
     pub(crate) usage: Usage,
     pub(crate) inline: Bytes,
 }
 
-/// The header and metadata of a frame, and the bytes of it that were read.
+/// The header and metadata of a frame, and the bytes of the frame that have been read.
 struct PartialFrame {
     header: FrameHeader,
     meta: FrameMeta,
@@ -56,7 +56,7 @@ struct PartialFrame {
 }
 
 impl FrameReader {
-    /// Reads from the log in `dir`, with at most `open_segments` open files.
+    /// Creates a reader of the log in `dir` that keeps at most `open_segments` files open.
     pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path, store: StoreId, open_segments: usize) -> Self {
         Self {
             fs,
@@ -66,13 +66,13 @@ impl FrameReader {
         }
     }
 
-    /// Reads the frame at `entry`, which must belong to this namespace.
+    /// Reads the frame at `entry`, which must belong to the namespace `names`.
     pub(crate) fn frame(&self, names: (&str, &str), entry: &FrameLocation) -> Result<Frame> {
         self.any_frame(entry, |meta| meta.belongs_to(names))
     }
 
-    /// Reads the header of the frame at `entry` and the size of its document, without the
-    /// document. The frame must belong to this namespace.
+    /// Reads the header of the frame at `entry` and the size of its document, without the document.
+    /// The frame must belong to the namespace `names`.
     pub(crate) fn metadata(
         &self,
         names: (&str, &str),
@@ -84,7 +84,7 @@ impl FrameReader {
         Ok((header, meta.usage(header.kind)))
     }
 
-    /// Reads the frame at `entry`. `is_expected` checks the namespace in its metadata.
+    /// Reads the frame at `entry`. `is_expected` checks the namespace in the metadata of the frame.
     pub(crate) fn any_frame(
         &self,
         entry: &FrameLocation,
@@ -127,22 +127,22 @@ impl FrameReader {
         self.open.remove(&segment);
     }
 
-    /// Reads and checks the header and metadata of the frame at `entry`. Reads the first
-    /// `bytes` bytes at once, and the rest of the metadata if it is longer.
+    /// Reads and checks the header and metadata of the frame at `entry`. The first read has `bytes`
+    /// bytes. A second read follows if the metadata is longer.
     fn read_metadata(
         &self,
         entry: &FrameLocation,
         bytes: u32,
         is_expected: impl Fn(&FrameMeta) -> bool,
     ) -> Result<PartialFrame> {
-        // Formatting the path takes a tenth of the time of a read, so it is done for errors
-        // only.
+        // The path is formatted only for errors, because formatting takes a tenth of the time of a
+        // read.
         let path = || self.path(entry.segment);
         let offset = u64::from(entry.offset);
         let corrupt = |what: &str| Error::corrupt(&path(), offset, what);
         let OpenSegment { file, version } = self.segment(entry.segment)?;
         let mut buffer = read_at(&*file, path, offset, bytes as usize)?;
-        // Never reads beyond the frame's length according to the table.
+        // Reads never exceed the length of the frame in the table.
         let read_to = |buffer: &mut Vec<u8>, end: usize| {
             if buffer.len() < end && end <= entry.bytes as usize {
                 *buffer = read_at(&*file, path, offset, end)?;
@@ -159,7 +159,7 @@ impl FrameReader {
             && header.frame_bytes() == u64::from(entry.bytes)
             && EntryKind::of(&header) == entry.kind;
         if !is_expected_frame {
-            return Err(corrupt("the frame is not the expected one"));
+            return Err(corrupt("the header does not match the expected frame"));
         }
         read_to(&mut buffer, header.meta_end())?;
         let section = buffer
@@ -176,8 +176,7 @@ impl FrameReader {
         })
     }
 
-    /// Returns the open file of a segment. If the file is not open, opens it and checks its
-    /// header.
+    /// Returns the open file of a segment. Opens the file and checks its header if necessary.
     fn segment(&self, id: SegmentId) -> Result<OpenSegment> {
         self.open.get_or_insert_with(&id, || {
             let path = self.path(id);
@@ -195,7 +194,7 @@ impl FrameReader {
         })
     }
 
-    /// The path of a segment's file, for error messages.
+    /// Returns the path of a segment's file, for error messages.
     pub(crate) fn path(&self, segment: SegmentId) -> PathBuf {
         file_header::segment_path(&self.dir, segment)
     }
@@ -212,8 +211,7 @@ mod tests {
         let path = dir.path().join("short");
         let file = Disk.create(&path).expect("a file");
         file.write_all_at(b"short", 0).expect("it is written");
-        // No allocator can provide this many bytes, so trying to allocate them would abort the
-        // test.
+        // An allocation of this size would fail and abort the test.
         let read = read_at(&*file, || path.clone(), 2, isize::MAX as usize);
         assert!(matches!(read, Err(Error::Corrupt { offset: 2, .. })));
     }

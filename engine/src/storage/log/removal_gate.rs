@@ -1,9 +1,9 @@
-//! Keeps segment files from being removed while a reader iterates over all of them.
+//! Prevents the removal of segment files while a reader iterates over all segments.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Lets either any number of readers or any number of removals proceed, but not both. No lock
-/// is held while files are read or removed.
+/// Allows any number of concurrent readers, or any number of concurrent removals, but never both.
+/// No lock is held while files are read or removed.
 #[derive(Default)]
 pub(super) struct RemovalGate {
     state: Mutex<GateState>,
@@ -16,10 +16,10 @@ struct GateState {
     removals: usize,
 }
 
-/// Guard of a reader. No file is removed while it exists.
+/// The guard of a reader. No file is removed while a `FilesGuard` exists.
 pub(crate) struct FilesGuard<'a>(&'a RemovalGate);
 
-/// Guard of a removal. No reader starts while it exists.
+/// The guard of a removal. No reader starts while a `RemovalGuard` exists.
 pub(super) struct RemovalGuard<'a>(&'a RemovalGate);
 
 impl RemovalGate {
@@ -39,7 +39,7 @@ impl RemovalGate {
         FilesGuard(self)
     }
 
-    /// Registers a removal. Returns `None` if there are readers. Never blocks.
+    /// Registers a removal. Returns `None` if a reader exists. Never blocks.
     pub(super) fn try_remove(&self) -> Option<RemovalGuard<'_>> {
         let mut state = self.lock();
         if state.readers > 0 {
@@ -49,7 +49,7 @@ impl RemovalGate {
         Some(RemovalGuard(self))
     }
 
-    /// Blocks until there are no readers.
+    /// Blocks until no reader exists.
     pub(super) fn wait_for_readers(&self) {
         drop(self.wait_while(|state| state.readers > 0));
     }

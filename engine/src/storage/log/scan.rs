@@ -1,9 +1,9 @@
-//! Scans a segment frame by frame, if no summary lists its contents: after a crash, or if the
-//! summary is damaged.
+//! Scans a segment frame by frame. A scan is needed after a crash, because an active segment has no
+//! summary, and if a summary is damaged.
 //!
-//! Invalid bytes are skipped up to the next valid frame head. A document cannot contain a
-//! forged frame: a frame's magic contains a control character, and JSON text cannot contain
-//! one.
+//! Invalid bytes are skipped up to the next valid frame header. A document cannot contain a forged
+//! frame. In format version 2, neither byte of the magic occurs in JSON text. In version 1, the
+//! magic `PFRM` can occur in JSON text, but the byte 01 that follows it cannot.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,11 @@ use crate::storage::io::{open_stored, read_at, stored_len};
 /// Minimum number of bytes per read.
 const WINDOW_BYTES: u64 = 1024 * 1024;
 
-/// The contents of a segment, read from the segment itself.
+/// The contents of a segment, as a scan has found them.
 pub(crate) struct SegmentScan {
-    /// Frames and invalid ranges, sorted by offset, without gaps.
+    /// The frames and invalid ranges of the segment, sorted by offset and without gaps.
     pub(crate) items: Vec<ScanItem>,
-    /// The highest watermark in the frames. All bytes of the segment before it were synced.
+    /// The highest watermark in the frames. All bytes before the watermark were synced.
     pub(crate) watermark: u64,
     /// The highest revision in the frames.
     pub(crate) last_revision: u64,
@@ -46,10 +46,10 @@ pub(crate) struct ScanItem {
 
 impl ScanItem {
     /// # Errors
-    /// [`Error::Corrupt`] if the item lies beyond the maximum length of a segment.
+    /// [`Error::Corrupt`] if the item is beyond the maximum length of a segment.
     fn new(path: &Path, offset: u64, bytes: u64, found: ScanFound) -> Result<Self> {
         let narrow = Offset::new(offset).zip(u32::try_from(bytes).ok());
-        let too_long = || Error::corrupt(path, offset, "the segment is too long");
+        let too_long = || Error::corrupt(path, offset, "the segment exceeds its maximum length");
         let (offset, bytes) = narrow.ok_or_else(too_long)?;
         Ok(Self {
             offset,
@@ -58,7 +58,7 @@ impl ScanItem {
         })
     }
 
-    /// The summary entry of this item.
+    /// Creates the summary entry of this item.
     pub(crate) fn entry(
         &self,
         hash: NamespaceHash,
@@ -76,30 +76,30 @@ impl ScanItem {
         }
     }
 
-    /// Returns whether the item begins before this offset.
+    /// Returns true if the item begins before this offset.
     fn is_before(&self, end: u64) -> bool {
         u64::from(self.offset) < end
     }
 }
 
-/// What a [`ScanItem`] consists of.
+/// The content of a [`ScanItem`].
 pub(crate) enum ScanFound {
     Frame(Box<ValidFrame>),
-    /// Bytes that are not a complete valid frame, with the namespace of the damaged frame if
-    /// it is known.
+    /// Bytes that are not a complete valid frame, with the namespace of the damaged frame, if
+    /// known.
     Invalid(Option<NamespaceHash>),
 }
 
 /// A frame with valid checksums.
 pub(crate) struct ValidFrame {
-    /// The hash in the frame's head, or the hash of its names if the version of the head
-    /// stores none.
+    /// The hash of the namespace, which is stored in version 1 headers and computed from the names
+    /// in version 2 headers.
     pub(crate) hash: NamespaceHash,
     pub(crate) header: FrameHeader,
     pub(crate) meta: FrameMeta,
 }
 
-/// The bytes of a segment up to `end`, read in windows.
+/// A window over the bytes of a segment up to `end`.
 struct ScanWindow {
     file: Arc<dyn File>,
     version: FormatVersion,
@@ -110,8 +110,8 @@ struct ScanWindow {
 }
 
 impl ScanWindow {
-    /// Returns the bytes from `offset` to the end of the window: at least `len` bytes, or all
-    /// bytes up to `end`.
+    /// Returns the bytes from `offset` on, and reads them if necessary. The result has at least
+    /// `len` bytes, unless `end` comes earlier.
     fn at(&mut self, offset: u64, len: u64) -> Result<&[u8]> {
         let wanted = len.min(self.end.saturating_sub(offset));
         let have_end = self.start + self.bytes.len() as u64;
@@ -119,8 +119,9 @@ impl ScanWindow {
             let read = wanted
                 .max(WINDOW_BYTES)
                 .min(self.end.saturating_sub(offset));
-            let read = usize::try_from(read)
-                .map_err(|_| Error::corrupt(&self.path, offset, "the frame is too long"))?;
+            let read = usize::try_from(read).map_err(|_| {
+                Error::corrupt(&self.path, offset, "the frame exceeds the maximum length")
+            })?;
             self.bytes = read_at(&*self.file, || self.path.clone(), offset, read)?;
             self.start = offset;
         }
@@ -128,7 +129,7 @@ impl ScanWindow {
         Ok(self.bytes.get(begin..).unwrap_or_default())
     }
 
-    /// Decodes the frame head at `offset`.
+    /// Decodes the frame header at `offset`.
     fn head(&mut self, offset: u64) -> Result<std::result::Result<DecodedHeader, HeaderError>> {
         let version = self.version;
         let begin = self.at(offset, frame::HEADER_PROBE_BYTES as u64)?;
@@ -141,7 +142,7 @@ impl ScanWindow {
     }
 }
 
-/// Scans a segment up to `end`, or to the end of its file.
+/// Scans a segment up to `end`, or to the end of the file if `end` is `None`.
 ///
 /// # Errors
 /// - [`Error::Corrupt`]: the file is missing, or is not this segment.
@@ -168,15 +169,15 @@ pub(crate) fn scan(
             bytes: Vec::new(),
         };
         match scan_window(window, of, end) {
-            // The committer has removed the preallocated bytes to seal the segment, so the
-            // file became shorter during the scan. Scan it again.
+            // The file became shorter during the scan, because the committer removed the
+            // preallocated bytes to seal the segment. The scan is repeated.
             Err(error) if error.is_damage() && stat()? < len => {}
             scanned => return scanned,
         }
     }
 }
 
-/// Scans the segment that `window` reads from.
+/// Scans a segment once.
 fn scan_window(
     mut window: ScanWindow,
     (id, store, hash_key): (SegmentId, StoreId, &[u8; 16]),
@@ -204,7 +205,8 @@ fn scan_window(
         at += u64::from(item.bytes);
         scan.items.push(item);
     }
-    // The file is shorter than the sealed segment was: its end is lost.
+    // The file is shorter than the segment was when it was sealed, so the end of the segment is
+    // lost.
     if let Some(end) = end.filter(|end| *end > at) {
         let lost = ScanFound::Invalid(None);
         scan.items.push(ScanItem::new(&path, at, end - at, lost)?);
@@ -212,7 +214,7 @@ fn scan_window(
     Ok(scan)
 }
 
-/// Returns whether all bytes from `at` on are zero, which means that they were preallocated.
+/// Returns true if all bytes from `at` on are zero, which means that the bytes were preallocated.
 fn is_preallocated(window: &mut ScanWindow, mut at: u64) -> Result<bool> {
     while at < window.end {
         let bytes = window.at(at, 1)?;
@@ -241,8 +243,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
                 None => invalid(to_next, None),
             };
         }
-        // A newer version has written this frame. It is not damage, and not the torn end of a
-        // batch.
+        // An intact header with an unknown version or field was written by a newer version of the
+        // engine. It is neither damage nor the torn end of a batch.
         Err(foreign) => return Err(foreign.into_error(&window.path, at)),
     };
     let header = head.header;
@@ -258,8 +260,9 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         .get(header_bytes..meta_end)
         .and_then(|section| head.meta(section).ok());
     let found = match (meta, inline) {
-        // Only bytes before a frame can have been synced when it was written. A watermark
-        // beyond the frame would seal the segment at a length that it never had.
+        // When a frame was written, only bytes before the frame could have been synced. A watermark
+        // beyond the frame is invalid, and would seal the segment at a length that the segment
+        // never had.
         (Some((header, meta)), Some(inline))
             if crc32fast::hash(inline) == header.inline_crc
                 && header.watermark <= at
@@ -272,8 +275,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
     ScanItem::new(&path, at, frame_bytes, found)
 }
 
-/// Returns the offset of the next frame head that is valid or has an unknown version. Returns
-/// the end of the window if there is none.
+/// Returns the offset of the next frame header that is valid or has an unknown version. Returns the
+/// end of the segment if no such header follows.
 fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
     let magic = frame::magic(window.version);
     while at + magic.len() as u64 <= window.end {
@@ -296,8 +299,8 @@ fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
 }
 
 impl SegmentScan {
-    /// Returns the end of what recovery keeps: the offset of the first invalid item at or
-    /// after the watermark, or `u64::MAX` if all items there are valid.
+    /// Returns the offset at which recovery ends the segment: that of the first invalid item at or
+    /// after the watermark, or `u64::MAX` if all items after the watermark are valid.
     pub(crate) fn valid_end(&self) -> u64 {
         let is_torn = |item: &&ScanItem| {
             !item.is_before(self.watermark) && matches!(item.found, ScanFound::Invalid(_))
@@ -308,10 +311,10 @@ impl SegmentScan {
             .map_or(u64::MAX, |item| item.offset.into())
     }
 
-    /// Returns for each item the highest revision that the frame can have had if the item is
-    /// damaged. Frames of one namespace lie in the order of their revisions, so it is below
-    /// the revision of the next frame of the same namespace. Frames of different namespaces
-    /// are not in that order, because compaction copies frames.
+    /// Returns, for each item, the revision of the frame, or for a damaged item the highest
+    /// revision that the frame can have had. The frames of one namespace are in the order of their
+    /// revisions, so the bound is below the revision of the next frame of the same namespace.
+    /// Frames of different namespaces are in no particular order, because compaction copies frames.
     fn bounds(&self) -> Vec<u64> {
         let mut next = HashMap::new();
         let backwards = self.items.iter().rev().map(|item| match &item.found {
@@ -329,7 +332,7 @@ impl SegmentScan {
         bounds
     }
 
-    /// Builds the summary of the items before `end`. Invalid items become entries for damage.
+    /// Builds the summary of the items before `end`. Invalid items become damage entries.
     pub(crate) fn summary(&self, end: u64) -> SummaryBuilder {
         let mut summary = SummaryBuilder::default();
         let bounds = self.bounds();

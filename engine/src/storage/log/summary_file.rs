@@ -1,4 +1,4 @@
-//! Summary files: reading one section at a time, and writing a summary durably.
+//! Summary files: reads them section by section, and writes them durably.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) struct SummaryReader {
 }
 
 impl SummaryReader {
-    /// Opens the summary of a segment and checks its counts and its length.
+    /// Opens the summary of a segment, and checks the counts and the length of the file.
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: SegmentId, store: StoreId) -> Result<Self> {
         let path = entry::summary_path(dir, id);
         let file = open_stored(fs, &path)?;
@@ -33,7 +33,7 @@ impl SummaryReader {
             return Err(Error::corrupt(
                 &path,
                 found.min(expected),
-                format!("the summary has {found} bytes and should have {expected}"),
+                format!("the summary has {found} bytes, but {expected} are expected"),
             ));
         }
         Ok(Self { path, file, counts })
@@ -63,7 +63,7 @@ impl SummaryReader {
         summary::decode_details(&self.path, &self.counts, &bytes)
     }
 
-    /// Reads the summary and encodes it again in the same version, for the fuzzers.
+    /// Reads the summary and re-encodes it in the same version, for the fuzzers.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn reencode(&self, id: SegmentId, store: StoreId) -> Result<Vec<u8>> {
         let (found, details) = (self.summary()?, self.details()?);
@@ -80,7 +80,7 @@ impl SummaryReader {
     }
 }
 
-/// Writes the summary of a segment durably, and replaces an older one.
+/// Writes the summary of a segment durably. Replaces an existing summary.
 pub(crate) fn write_summary(
     fs: &dyn Fs,
     dir: &Path,

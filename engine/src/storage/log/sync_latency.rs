@@ -21,7 +21,7 @@ impl SyncLatency {
             .add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// The durations since the store was opened.
+    /// Returns the histogram of all syncs since the store was opened.
     pub(crate) fn histogram(&self) -> Histogram {
         self.0.histogram()
     }

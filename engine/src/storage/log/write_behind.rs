@@ -1,9 +1,9 @@
-//! Write-behind: while the log is written without syncs, another thread syncs the file from
-//! time to time. The sync at the end of a segment then has few bytes left to write.
+//! Write-behind: while the log is written without syncs, another thread syncs the file from time to
+//! time, so that the sync at the end of a segment has fewer bytes to write.
 //!
-//! Durability does not depend on it, and its failures are ignored. The kernel reports a failed
-//! write-back once to every open file description (fsync(2)), so the committer's own sync
-//! fails too before anything is acknowledged as durable.
+//! Durability does not depend on write-behind, and its failures are ignored. The kernel reports a
+//! failed write-back once to every open file description (fsync(2)), so the committer's own sync
+//! also fails, and nothing is acknowledged as durable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use std::thread::JoinHandle;
 
 use crate::platform::fs::Fs;
 
-/// Number of unsynced bytes from which on a sync is started.
+/// Minimum number of unsynced bytes that triggers a sync.
 const MIN_UNSYNCED_BYTES: u64 = 8 * 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct WriteBehind {
-    /// A sync of the bytes before this offset was started.
+    /// The end of the bytes for which a sync was started.
     requested_bytes: u64,
     thread: Option<JoinHandle<()>>,
 }
 
 impl WriteBehind {
-    /// Starts a sync in another thread, if at least [`MIN_UNSYNCED_BYTES`] were written since
-    /// the last sync and no such thread is running. `bytes` is the length of the file,
-    /// `synced_bytes` the length of its synced part.
+    /// Starts a sync in another thread, if at least [`MIN_UNSYNCED_BYTES`] were written since the
+    /// last sync and no write-behind thread is running. `bytes` is the length of the file, and
+    /// `synced_bytes` is the length of its synced part.
     pub(super) fn start_if_due(
         &mut self,
         fs: &Arc<dyn Fs>,
@@ -40,17 +40,16 @@ impl WriteBehind {
         }
         self.requested_bytes = bytes;
         let (fs, path) = (Arc::clone(fs), path.to_owned());
-        // Opens the file again, because the kernel reports a failure once per open file
-        // description, and the committer must still get the report.
+        // The thread opens the file separately, because the kernel reports a failure once per open
+        // file description, and the committer must also get the report.
         let sync = move || drop(fs.open(&path).and_then(|file| file.sync()));
         let thread = std::thread::Builder::new().name("prefd-writeback".to_owned());
-        // If no thread could be started, the sync at the end of the segment writes these
-        // bytes.
+        // If the thread cannot be started, the sync at the end of the segment writes the bytes.
         self.thread = thread.spawn(sync).ok();
     }
 }
 
-/// Waits for the thread, so that it does not have the file open afterwards.
+/// Waits for the thread, so that the thread does not keep the file open.
 impl Drop for WriteBehind {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {

@@ -5,7 +5,8 @@ use crate::platform::fs::Disk;
 use crate::storage::log::scan::*;
 use crate::{Config, Engine, WriteOptions};
 
-/// A file that is truncated after its length was read for the first time.
+/// A file that reports a longer length at the first read of its length, as if it was truncated
+/// afterwards.
 struct TruncatingFile {
     file: Arc<dyn File>,
     is_asked: AtomicBool,
