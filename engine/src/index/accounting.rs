@@ -1,8 +1,8 @@
-//! Counts the current and stale bytes of each segment, as frames become current and are
-//! superseded, and selects the segments to compact.
+//! Counts the current and stale bytes of each segment as frames are added and superseded, and
+//! selects the segments to compact.
 //!
-//! This module knows the locations and sizes of frames, not documents. Only the committer
-//! changes the counts.
+//! This module knows the locations and sizes of frames, but not documents. While a store is open,
+//! the committer changes the counts, and compaction marks segments that it cannot rewrite.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,51 +12,51 @@ use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::ids::SegmentId;
 
-/// Maximum number of short sealed segments. If there are more, they are merged.
+/// Maximum number of short sealed segments. Compaction merges any more than that.
 const MAX_SHORT_SEGMENTS: usize = 8;
 
-/// The contents of one segment.
+/// The current and stale frames of one segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SegmentUsage {
-    /// Bytes of all frames.
+    /// Number of bytes of all frames.
     pub(crate) bytes: u64,
-    /// All frames.
+    /// Number of all frames.
     pub(crate) frames: u32,
-    /// Current documents.
+    /// Number of current documents.
     pub(crate) documents: u32,
-    /// Bytes of the current documents' frames.
+    /// Number of bytes of the frames of current documents.
     pub(crate) document_bytes: u64,
-    /// Current tombstones.
+    /// Number of current tombstones.
     pub(crate) tombstones: u32,
-    /// Bytes of the current tombstones.
+    /// Number of bytes of the current tombstones.
     pub(crate) tombstone_bytes: u64,
-    /// Damaged frames that may be current. While there are any, the segment must not be
-    /// changed.
+    /// Number of damaged frames that may be current. A segment with such a frame must not be
+    /// rewritten.
     pub(crate) damaged: u32,
-    /// Compaction has checked the tombstones: they still hide older frames.
+    /// True if compaction has found that the tombstones still hide older frames.
     pub(crate) needs_tombstones: bool,
-    /// The disk did not return a frame of the segment. Background compaction does not try
-    /// again until the next open. An explicit compaction or erasure does.
+    /// True if a read of a frame of the segment has failed. Background compaction skips the segment
+    /// until the next open. An explicit compaction or an erasure tries the segment again.
     is_deferred: bool,
 }
 
 impl SegmentUsage {
-    /// Returns whether a frame in the segment is current, or may be.
+    /// Returns true if a frame in the segment is current or may be current.
     pub(crate) fn is_needed(&self) -> bool {
         self.documents > 0 || self.tombstones > 0 || self.damaged > 0
     }
 
-    /// Returns whether the segment contains frames that are not current.
+    /// Returns true if the segment contains frames that are not current.
     pub(crate) fn has_stale(&self) -> bool {
         self.frames > self.documents + self.tombstones
     }
 
-    /// Bytes that rewriting the segment copies at most.
+    /// Returns the maximum number of bytes that rewriting the segment copies.
     pub(crate) fn current_bytes(&self) -> u64 {
         self.document_bytes + self.tombstone_bytes
     }
 
-    /// Bytes that rewriting the segment may free.
+    /// Returns the number of bytes that rewriting the segment may free.
     pub(crate) fn reclaimable_bytes(&self) -> u64 {
         let tombstones = if self.needs_tombstones {
             self.tombstone_bytes
@@ -83,7 +83,7 @@ impl SegmentUsage {
         }
     }
 
-    /// Reverts [`Self::count`] for a frame that is not current any more.
+    /// Reverts [`Self::count`] for a frame that is no longer current.
     fn discount(&mut self, entry: &FrameLocation) {
         let bytes = u64::from(entry.bytes);
         match entry.kind {
@@ -106,21 +106,21 @@ impl SegmentUsage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CompactionVictim {
     pub(crate) id: SegmentId,
-    /// Rewrite the segment even if that frees few bytes.
+    /// True if the segment must be rewritten even if that frees few bytes.
     pub(crate) is_forced: bool,
 }
 
-/// The contents of all segments, protected by a mutex.
+/// The accounting of all segments, protected by a mutex.
 #[derive(Default)]
 pub(crate) struct SegmentAccounting(Mutex<SegmentUsages>);
 
-/// The contents of all segments, by segment id.
+/// The usage of all segments, by segment id.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentUsages {
     segments: BTreeMap<SegmentId, SegmentUsage>,
-    /// The active segment.
+    /// The id of the active segment.
     active: Option<SegmentId>,
-    /// Bytes that became stale since [`Self::reset_newly_stale`].
+    /// Number of bytes that became stale since [`Self::reset_newly_stale`].
     newly_stale_bytes: u64,
 }
 
@@ -131,14 +131,15 @@ impl SegmentAccounting {
 }
 
 impl SegmentUsages {
-    /// Adds a segment that was read from the log. Its frames are not counted as current yet.
+    /// Adds a segment that was read from the log. The current frames are counted later, by
+    /// [`Self::add_current`].
     pub(crate) fn add_segment(&mut self, id: SegmentId, entries: &[SummaryEntry]) {
         let usage = self.segments.entry(id).or_default();
         for entry in entries {
             usage.frames += 1;
             usage.bytes += u64::from(entry.bytes);
-            // The namespace of a lost frame is unknown, so the frame can never be known to be
-            // stale.
+            // The namespace of a lost frame is unknown, so the frame always counts as possibly
+            // current.
             usage.damaged += u32::from(entry.kind == EntryKind::Lost);
         }
     }
@@ -155,12 +156,12 @@ impl SegmentUsages {
         usage.damaged += 1;
     }
 
-    /// Counts a frame that was found in the log as current.
+    /// Counts a current frame of a segment that was read from the log.
     pub(crate) fn add_current(&mut self, entry: &FrameLocation) {
         self.segments.entry(entry.segment).or_default().count(entry);
     }
 
-    /// Adds a frame that was written and is current.
+    /// Adds a current frame that was appended to the log.
     pub(crate) fn appended(&mut self, entry: &FrameLocation) {
         self.active = Some(entry.segment);
         let usage = self.segments.entry(entry.segment).or_default();
@@ -186,15 +187,15 @@ impl SegmentUsages {
         }
     }
 
-    /// Marks a segment as damaged: it must not be changed.
+    /// Marks a segment as damaged, so that the segment is not rewritten.
     pub(crate) fn mark_damaged(&mut self, id: SegmentId) {
         if let Some(usage) = self.segments.get_mut(&id) {
             usage.damaged += 1;
         }
     }
 
-    /// Makes background compaction skip a segment until the next open, because the disk did
-    /// not return a frame of it.
+    /// Makes background compaction skip a segment until the next open, because a read of the
+    /// segment has failed.
     pub(crate) fn defer(&mut self, id: SegmentId) {
         if let Some(usage) = self.segments.get_mut(&id) {
             usage.is_deferred = true;
@@ -208,27 +209,27 @@ impl SegmentUsages {
         }
     }
 
-    /// The contents of one segment.
+    /// Returns the usage of one segment.
     pub(crate) fn get(&self, id: SegmentId) -> Option<SegmentUsage> {
         self.segments.get(&id).copied()
     }
 
-    /// The active segment.
+    /// Returns the id of the active segment.
     pub(crate) fn active(&self) -> Option<SegmentId> {
         self.active
     }
 
-    /// Bytes that became stale since [`Self::reset_newly_stale`].
+    /// Returns the number of bytes that became stale since [`Self::reset_newly_stale`].
     pub(crate) fn newly_stale_bytes(&self) -> u64 {
         self.newly_stale_bytes
     }
 
-    /// Restarts the count of newly stale bytes, because compaction was notified.
+    /// Resets the count of newly stale bytes. Called when compaction is notified.
     pub(crate) fn reset_newly_stale(&mut self) {
         self.newly_stale_bytes = 0;
     }
 
-    /// The sums over all segments.
+    /// Returns the sums over all segments.
     pub(crate) fn sum(&self) -> SegmentUsage {
         let mut sum = SegmentUsage::default();
         for usage in self.segments.values() {
@@ -243,35 +244,35 @@ impl SegmentUsages {
         sum
     }
 
-    /// Number of segments.
+    /// Returns the number of segments.
     pub(crate) fn count(&self) -> usize {
         self.segments.len()
     }
 
-    /// All segments, by id.
+    /// Returns all segments, in the order of their ids.
     pub(crate) fn all(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.segments.iter().map(|(id, usage)| (*id, *usage))
     }
 
-    /// The sealed segments, by id.
+    /// Returns the sealed segments, in the order of their ids.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.all().filter(|(id, _)| Some(*id) != self.active)
     }
 
-    /// The sealed segments that may be rewritten: not damaged, and not deferred.
+    /// Returns the sealed segments that may be rewritten, which are neither damaged nor deferred.
     fn candidates(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.sealed()
             .filter(|(_, usage)| usage.damaged == 0 && !usage.is_deferred)
     }
 
-    /// Returns whether the log is larger than twice its current documents and one segment.
+    /// Returns true if the log is longer than twice the current documents plus one segment.
     pub(crate) fn is_overgrown(&self, segment_bytes: u64) -> bool {
         let sum = self.sum();
         sum.bytes > 2 * (sum.document_bytes + segment_bytes / 2)
     }
 
-    /// The segment to rewrite on a full disk: of those that free at least an eighth of what
-    /// they copy, the one that copies the fewest bytes.
+    /// Returns the segment to rewrite on a full disk: the one with the fewest bytes to copy.
+    /// Segments that would free at most an eighth of the bytes to copy are not considered.
     pub(crate) fn cheapest_victim(&self) -> Option<CompactionVictim> {
         self.candidates()
             .filter(|(_, usage)| usage.reclaimable_bytes() > usage.current_bytes() / 8)
@@ -282,13 +283,13 @@ impl SegmentUsages {
             })
     }
 
-    /// The segment to rewrite next, if there is one.
+    /// Returns the segment to rewrite next, if any.
     ///
-    /// A segment without current frames is returned first, because removing it copies nothing.
-    /// Otherwise nothing is rewritten until the stale bytes exceed half of the current ones
-    /// plus a quarter of a segment. Then the segment with the largest share of stale bytes is
-    /// returned. Together with the active segment, the log stays below twice its current
-    /// documents and one segment.
+    /// A segment without current frames comes first, because its removal copies nothing. Otherwise,
+    /// no segment is rewritten until the reclaimable bytes exceed half of the bytes of current
+    /// documents plus a quarter of a segment. Then the segment with the largest reclaimable share
+    /// is returned. These rules keep the log, including the active segment, below twice the current
+    /// documents plus one segment.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<CompactionVictim> {
         let give_back = |(id, _)| CompactionVictim {
             id,
@@ -308,7 +309,7 @@ impl SegmentUsages {
                 .max_by_key(|(_, usage)| share(usage))
                 .map(give_back);
         }
-        // Each run of the engine leaves a segment behind, which may be very short.
+        // Each open of the store can leave a very short segment, so short segments are merged.
         let is_short = |usage: &SegmentUsage| usage.bytes < segment_bytes / 4;
         let mut short = self.candidates().filter(|(_, usage)| is_short(usage));
         let first = short.next();

@@ -1,12 +1,12 @@
-//! The document cache keeps documents in memory, up to a budget in bytes. The table contains
-//! the cached documents, so that a read finds them there. This module decides the order in
-//! which they are evicted.
+//! The document cache keeps documents in memory, up to a budget in bytes. The cached documents are
+//! stored in the table, where reads find them. This module decides the order of eviction.
 //!
-//! The algorithm is similar to S3-FIFO (Yang et al., SOSP 2023). A new document enters a small
-//! queue. If it was read again before it reaches the front, it moves to the main queue,
-//! otherwise it is evicted. A document at the front of the main queue goes back to its end if
-//! it was read since it entered. Therefore one pass over many documents evicts few of those
-//! that are read often. A read only marks the document, and does not change the queues.
+//! The algorithm is similar to S3-FIFO (Yang et al., SOSP 2023). A new document enters the small
+//! queue. At the front of the small queue, a document that was read again moves to the main queue,
+//! and a document that was not is evicted. At the front of the main queue, a document that was read
+//! since it entered returns to the end, and a document that was not is evicted. Therefore, one pass
+//! over many documents evicts few frequently read documents. A read only marks the document, and
+//! does not change the queues.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -15,14 +15,14 @@ use crate::index::document::Document;
 use crate::index::table::Table;
 use crate::model::names::NamespaceHash;
 
-/// The small queue may use this fraction (1 / this) of the budget before its documents are
-/// evicted first.
+/// Divisor of the budget that yields the maximum size of the small queue. While the small queue is
+/// larger, documents are evicted from it first.
 const SMALL_QUEUE_DIVISOR: u64 = 10;
-/// Number of documents that one insertion examines before it evicts documents even if they
-/// were read. It bounds the time of an insertion if every document is read again and again.
+/// Maximum number of documents that one insertion examines before it ignores read marks. The
+/// maximum bounds the time of an insertion if all documents are read frequently.
 const MAX_EXAMINED: usize = 64;
 
-/// The cache's queues. The cached documents are also in the [`Table`].
+/// The queues of the document cache. The cached documents are also in the [`Table`].
 pub(crate) struct DocumentCache {
     max_bytes: u64,
     queues: Mutex<EvictionQueues>,
@@ -55,7 +55,7 @@ impl EvictionQueue {
     }
 }
 
-/// Memory of a cached document in bytes, including its queue entry.
+/// Computes the memory of a cached document in bytes, including its queue entry.
 fn weight(document: &Document) -> u64 {
     document.weight() + size_of::<(NamespaceHash, Document)>() as u64
 }
@@ -65,8 +65,8 @@ impl EvictionQueues {
         self.small.bytes + self.main.bytes
     }
 
-    /// Removes documents from the queues until the rest uses at most `max_bytes`. Returns the
-    /// removed documents, which the caller must detach from the table.
+    /// Removes documents from the queues until the remaining documents use at most `max_bytes`.
+    /// Returns the removed documents, which the caller must detach from the table.
     fn evict(&mut self, max_bytes: u64) -> Vec<(NamespaceHash, Document)> {
         let mut evicted = Vec::new();
         let mut examined = 0;
@@ -81,7 +81,7 @@ impl EvictionQueues {
                 break;
             };
             examined += 1;
-            // If the queue has the only reference, the document was replaced or deleted.
+            // If the queue owns the only reference, the document was replaced or deleted.
             let stays =
                 document.take_read_mark() && !document.is_unshared() && examined <= MAX_EXAMINED;
             if stays {
@@ -102,7 +102,7 @@ impl DocumentCache {
         }
     }
 
-    /// Memory of the cached documents, in bytes.
+    /// Returns the memory of the cached documents, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.bytes()
@@ -130,10 +130,10 @@ impl DocumentCache {
         }
     }
 
-    /// Adds a document that was just read, and evicts others if necessary.
+    /// Adds a document that was just read, and evicts other documents if necessary.
     pub(crate) fn insert(&self, table: &Table, hash: NamespaceHash, document: &Document) {
-        // A document with blobs keeps files open, and file descriptors are scarcer than
-        // memory.
+        // A document in blobs is not cached, because it keeps files open, and file descriptors are
+        // scarcer than memory.
         let fits = weight(document) <= self.max_bytes && document.in_memory().is_some();
         if !fits || !table.attach_document(hash, document) {
             return;
@@ -192,7 +192,7 @@ mod tests {
             self.table.advance(hash(n), entry);
         }
 
-        /// Reads a document, and returns whether it was cached. It is cached afterwards if the
+        /// Reads a document, and returns true if it was cached. The read caches the document if the
         /// budget allows.
         fn get(&self, n: u64, revision: u64) -> bool {
             if let (_, Some(found)) = self.table.newest_cached(hash(n)) {
@@ -219,7 +219,10 @@ mod tests {
         for n in 0..100 {
             store.put(n, n + 1);
             assert!(!store.get(n, n + 1));
-            assert!(store.get(n, n + 1), "the last one stays");
+            assert!(
+                store.get(n, n + 1),
+                "document {n} must be cached after a read"
+            );
         }
         assert_eq!(store.cached(), 10);
         let in_table = (0..100).filter(|n| store.table.newest_cached(hash(*n)).1.is_some());
@@ -238,7 +241,7 @@ mod tests {
                 store.get(n, n + 1);
             }
         }
-        // Each document is read once. The frequently read ones are read in between, just often
+        // Each document is read once. In between, the frequently read documents are read just often
         // enough to stay.
         for n in 100..1000 {
             assert!(!store.get(n, n + 1));
@@ -247,7 +250,7 @@ mod tests {
                 assert!(store.get(again, again + 1), "{again} at {n}");
             }
         }
-        // The pass filled the cache, but did not exceed its budget.
+        // The scan filled the cache, but did not exceed its budget.
         assert_eq!(store.cached(), 20);
     }
 
@@ -263,13 +266,22 @@ mod tests {
             store.put(n, 100 + n);
         }
         for n in 0..5 {
-            assert!(!store.get(n, 100 + n), "{n} was replaced");
+            assert!(
+                !store.get(n, 100 + n),
+                "the replaced document {n} must not be cached"
+            );
         }
         for n in 5..10 {
-            assert!(store.get(n, n + 1), "{n} was not");
+            assert!(
+                store.get(n, n + 1),
+                "the current document {n} must stay cached"
+            );
         }
         for n in 0..5 {
-            assert!(store.get(n, 100 + n), "there is room where {n} was");
+            assert!(
+                store.get(n, 100 + n),
+                "the new document {n} must fit in the cache"
+            );
         }
         assert_eq!(store.cached(), 10);
     }

@@ -1,7 +1,7 @@
-//! A stored document, as a reader uses it. A small document is entirely in memory. A large one
+//! A stored document, as reads return it. A small document is entirely in memory. A large document
 //! is read from its blobs as a stream of verified chunks.
 //!
-//! A document keeps its blob files open, so a later write or delete does not affect it.
+//! A `Document` keeps its blob files open, so later writes and deletes do not affect it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,12 +23,11 @@ use crate::storage::blobs::{self, BlobStore};
 use crate::storage::io::read_into;
 use crate::storage::log::reader::Frame;
 
-/// A document at one revision. Later writes and deletes do not change it.
+/// A document at one revision. Later writes and deletes do not change the document.
 ///
-/// Cloning is cheap: clones share memory and open files. A small document has its body in
-/// memory ([`Self::in_memory`]). A large one keeps its blob files open, usually one file
-/// descriptor, until its last clone and its last [`Chunks`] are dropped. It stays readable
-/// after the engine was closed.
+/// Cloning is cheap: clones share memory and open files. A small document has its body in memory
+/// ([`Self::in_memory`]). A large document keeps its blob files open, usually one, until its last
+/// clone and its last [`Chunks`] are dropped. Documents stay readable after the engine is closed.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
@@ -47,11 +46,10 @@ use crate::storage::log::reader::Frame;
 #[derive(Clone)]
 pub struct Document(ThinArc<DocumentHead, u8>);
 
-/// Everything but the body. The body follows the head in the same allocation: reading a
-/// document that is not in the processor's caches costs memory latency, and a second
-/// allocation would double it.
+/// All data of a document except the body. The body follows in the same allocation, so that a read
+/// outside the processor's caches waits for memory only once.
 struct DocumentHead {
-    /// The document was read since the document cache last examined it.
+    /// True if the document was read since the document cache last examined it.
     is_marked_read: AtomicBool,
     stat: Stat,
     members: Vec<Member>,
@@ -66,7 +64,7 @@ struct OpenBlob {
 }
 
 impl Document {
-    /// Creates the document that `frame` contains, and opens the blobs that it refers to.
+    /// Creates a document from its frame, and opens the blobs that the frame refers to.
     pub(crate) fn new(frame: Frame, blobs: &BlobStore) -> Result<Self> {
         let FrameHeader {
             revision,
@@ -93,7 +91,7 @@ impl Document {
         Ok(Self(ThinArc::from_header_and_slice(head, &frame.inline)))
     }
 
-    /// A document that is not in a store.
+    /// Creates a document that is not in a store.
     #[cfg(test)]
     pub(crate) fn in_memory_only(stat: Stat, body: &[u8]) -> Self {
         let head = DocumentHead {
@@ -109,12 +107,12 @@ impl Document {
         &self.0.header.header
     }
 
-    /// Returns whether both are clones of the same document.
+    /// Returns true if both values are clones of the same `Document`.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self.head(), other.head())
     }
 
-    /// Returns whether there is no other clone.
+    /// Returns true if the document has no other clones.
     pub(crate) fn is_unshared(&self) -> bool {
         ThinArc::strong_count(&self.0) == 1
     }
@@ -133,35 +131,36 @@ impl Document {
         self.head().is_marked_read.swap(false, Ordering::Relaxed)
     }
 
-    /// The document's revision, modification time and size. Does not block.
+    /// Returns the document's revision, modification time and size. Never blocks.
     pub fn stat(&self) -> &Stat {
         &self.head().stat
     }
 
-    /// The entire body, if it is in memory. This is the case for documents of up to
-    /// [`crate::Config::inline_bytes`]. Returns `None` for larger ones. Does not block.
+    /// Returns the entire body if it is in memory, as for documents of up to
+    /// [`crate::Config::inline_bytes`]. Returns `None` for larger documents. Never blocks.
     pub fn in_memory(&self) -> Option<&[u8]> {
         self.head().blobs.is_empty().then(|| &self.0.slice)
     }
 
-    /// The entire body as [`Bytes`] that share the document's memory, if [`Self::in_memory`]
-    /// has it. The document stays in memory as long as the returned value. Does not block.
+    /// Returns the entire body as [`Bytes`] that share the document's memory. Returns `None` if
+    /// [`Self::in_memory`] does. The document stays in memory as long as the returned value. Never
+    /// blocks.
     pub fn to_bytes(&self) -> Option<Bytes> {
         self.in_memory()?;
         Some(Bytes::from_owner(BodyOwner(self.clone())))
     }
 
-    /// The body in pieces of up to 64 KiB, in order. Iterating blocks on the disk unless the
-    /// body is [in memory](Self::in_memory). A large document is read 512 KiB at a time, into
-    /// a buffer of that size.
+    /// Returns an iterator over the body in pieces of up to 64 KiB. Iterating blocks on the disk
+    /// unless the body is [in memory](Self::in_memory). Each read of a large document fills a
+    /// buffer of 512 KiB.
     ///
-    /// Every piece is verified before it is returned. After an error the iterator ends.
+    /// Every piece is verified before it is returned. The iterator ends after an error.
     pub fn chunks(&self) -> Chunks {
         self.chunks_within(DEFAULT_READ_BYTES)
     }
 
-    /// The body in pieces, as [`Self::chunks`] returns it, but with a read buffer of `bytes`
-    /// bytes. The minimum is 64 KiB, because each checksum covers that many bytes.
+    /// Returns an iterator like [`Self::chunks`], but with a read buffer of about `bytes` bytes.
+    /// The buffer has at least 64 KiB, because each checksum covers 64 KiB.
     pub fn chunks_within(&self, bytes: usize) -> Chunks {
         let mut sources = VecDeque::new();
         if let Some(body) = self.to_bytes() {
@@ -179,9 +178,9 @@ impl Document {
         self.chunks_from(sources, bytes)
     }
 
-    /// The JSON text of one value in pieces, as [`Self::chunks`] returns them. `key` is the
-    /// decoded key. Returns `None` if the document does not have the key. Iterating reads this
-    /// value only.
+    /// Returns an iterator over the JSON text of one value, in pieces of up to 64 KiB. `key` is the
+    /// decoded key. Returns `None` if the document does not have the key. Iterating reads only the
+    /// value, and blocks like [`Self::chunks`].
     pub fn value(&self, key: &str) -> Option<Chunks> {
         self.head()
             .members
@@ -193,7 +192,7 @@ impl Document {
             })
     }
 
-    /// The decoded keys, in the document's order. Does not block.
+    /// Returns the decoded keys, in the order of the document. Never blocks.
     pub fn keys(&self) -> impl Iterator<Item = String> + '_ {
         self.head()
             .members
@@ -216,7 +215,7 @@ impl Document {
         Ok(body)
     }
 
-    /// Approximate memory of the document, in bytes.
+    /// Returns the approximate memory of the document, in bytes.
     pub(crate) fn weight(&self) -> u64 {
         let members: usize = self
             .head()
@@ -231,8 +230,8 @@ impl Document {
         match location {
             ValueLocation::Inline { offset, bytes } => {
                 let start = *offset as usize;
-                // The bounds were checked when the frame was read. Only documents without
-                // blobs have inline values.
+                // The bounds were checked when the frame was read. A document with an inline value
+                // has no blobs, so its body is in memory.
                 debug_assert!(self.in_memory().is_some());
                 let body = Bytes::from_owner(BodyOwner(self.clone()));
                 ChunkSource::Text(body.slice(start..start + *bytes as usize))
@@ -263,8 +262,8 @@ impl AsRef<[u8]> for BodyOwner {
     }
 }
 
-/// Decodes a key. Keys are validated when they are written; one that does not decode anyway is
-/// returned as stored.
+/// Decodes a key. Keys are validated when they are written, so decoding cannot fail. If it did, the
+/// stored text would be returned.
 fn decode_key(text: &str) -> String {
     serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
 }
@@ -285,13 +284,13 @@ enum ChunkSource {
     },
 }
 
-/// An iterator over the bytes of a document or of one of its values. See [`Document::chunks`]
-/// and [`Document::value`].
+/// An iterator over the bytes of a document or of one of its values. Created by
+/// [`Document::chunks`] and [`Document::value`].
 ///
-/// Each item is a piece of up to 64 KiB. For a large document, advancing the iterator blocks
-/// on the disk, and its files stay open until it is dropped. An item is an error if the stored
-/// bytes are damaged ([`Error::Corrupt`]) or the disk does not return them
-/// ([`Error::Unreadable`]). The iterator ends after an error.
+/// Each item is a piece of up to 64 KiB. For a large document, advancing the iterator blocks on the
+/// disk, and the blob files stay open until the iterator is dropped. An item is an error if the
+/// stored bytes are damaged ([`Error::Corrupt`]) or cannot be read ([`Error::Unreadable`]). The
+/// iterator ends after an error.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
@@ -312,9 +311,9 @@ enum ChunkSource {
 pub struct Chunks {
     document: Document,
     sources: VecDeque<ChunkSource>,
-    /// Number of extent chunks per read.
+    /// Maximum number of extent chunks per read.
     per_read: usize,
-    /// The buffer of the last read. It is reused if no returned piece refers to it any more.
+    /// The buffer of the last read, which is reused if no returned piece refers to it.
     memory: Bytes,
 }
 
@@ -325,8 +324,8 @@ impl fmt::Debug for Chunks {
 }
 
 impl Chunks {
-    /// Reads and verifies the next chunks of an extent, of which `done` chunks were read
-    /// before. Returns the bytes and the number of chunks, or `None` at the end of the extent.
+    /// Reads and verifies the next chunks of an extent. `done` is the number of chunks that were
+    /// read before. Returns the bytes and the number of chunks, or `None` at the end of the extent.
     fn read(&mut self, extent: &Extent, done: usize) -> Result<Option<(Bytes, usize)>> {
         let begun = (done * EXTENT_CHUNK_BYTES) as u64;
         let Some(rest) = extent.bytes.checked_sub(begun).filter(|rest| *rest > 0) else {
@@ -339,7 +338,7 @@ impl Chunks {
             .iter()
             .find(|blob| blob.id == extent.blob)
         else {
-            return Err(Error::internal("a document has all its blobs open"));
+            return Err(Error::internal("a document must have all its blobs open"));
         };
         let offset = extent.offset.saturating_add(begun);
         let most = self.per_read * EXTENT_CHUNK_BYTES;
@@ -351,7 +350,7 @@ impl Chunks {
             buffer = BytesMut::zeroed(len + MAX_ALIGNMENT_PADDING);
         }
         let start = alignment_padding(&buffer, offset);
-        let too_short = || Error::internal("a read buffer is as long as the read");
+        let too_short = || Error::internal("a read buffer must be as long as the read");
         let memory = buffer.get_mut(start..start + len).ok_or_else(too_short)?;
         read_into(&*blob.file, || blob.path.clone(), offset, memory)?;
         for (index, chunk) in memory.chunks(EXTENT_CHUNK_BYTES).enumerate() {
@@ -402,8 +401,8 @@ impl Iterator for Chunks {
     }
 }
 
-/// Default size of a read from a blob. It is large enough that system calls take little of the
-/// time, and small enough that the bytes are still in the processor's cache when their
+/// Default size of a read from a blob. The size is large enough to make the cost of system calls
+/// insignificant. It is small enough that the bytes are still in the processor's cache when their
 /// checksums are verified.
 const DEFAULT_READ_BYTES: usize = 512 * 1024;
 

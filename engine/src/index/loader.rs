@@ -1,5 +1,5 @@
-//! Builds the table and the accounting while a log is read segment by segment. The newest
-//! frame of each namespace becomes the current one.
+//! Builds the table and the accounting while a log is read segment by segment. The newest frame of
+//! each namespace becomes the current frame.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -23,9 +23,9 @@ use crate::storage::log::directory::LogDirectory;
 pub(crate) struct RecoveryLoader {
     pub(crate) table: Table,
     pub(crate) accounting: SegmentAccounting,
-    /// Blob references of all frames that were read, current or not.
+    /// The blob references of all frames that were loaded, including stale frames.
     references: Vec<BlobReference>,
-    /// The first damage of each segment.
+    /// The first damage that was found in each segment.
     damage: BTreeMap<SegmentId, Damage>,
 }
 
@@ -37,13 +37,13 @@ struct BlobReference {
 }
 
 impl RecoveryLoader {
-    /// Reserves memory for this many entries.
+    /// Reserves memory for `entries` table entries.
     pub(crate) fn reserve(&mut self, entries: usize) {
         self.table.reserve(entries);
     }
 
-    /// Adds the entries of a segment. `blobs` contains the blob references, each with the
-    /// index of its entry.
+    /// Adds the entries of a segment. `blobs` contains the blob references, each with the index of
+    /// an entry.
     pub(crate) fn load(
         &mut self,
         directory: &LogDirectory,
@@ -77,8 +77,8 @@ impl RecoveryLoader {
             }));
     }
 
-    /// Adds a sealed segment that cannot be read at all. `error` is the reason, an error that
-    /// [is damage](Error::is_damage).
+    /// Adds a sealed segment that cannot be read at all. `error` is the error of the read, which
+    /// must be [damage](Error::is_damage).
     pub(crate) fn load_unreadable(
         &mut self,
         segment: SegmentId,
@@ -86,7 +86,7 @@ impl RecoveryLoader {
         sealed: SealedSegment,
     ) {
         let damage = Damage::from_error(error);
-        debug_assert!(damage.is_some(), "not damage: {error}");
+        debug_assert!(damage.is_some(), "the error must be damage: {error}");
         let offset = damage.as_ref().map_or(0, |damage| damage.offset);
         self.damage.extend(damage.map(|damage| (segment, damage)));
         self.table.record_loss(LostFrame {
@@ -100,24 +100,24 @@ impl RecoveryLoader {
             .add_unreadable_segment(segment, sealed.bytes);
     }
 
-    /// Completes the loading: counts the current frames of each segment. `active` is the
-    /// active segment.
+    /// Counts the current frames of each segment, after all segments have been loaded. `active` is
+    /// the active segment.
     pub(crate) fn finish(&mut self, active: Option<SegmentId>) {
         self.table.shrink_to_fit();
         let mut segments = self.accounting.lock();
         segments.set_active(active);
         self.table.for_each(|entry| segments.add_current(entry));
-        // Damage to frames that were replaced or deleted later has no effect.
+        // Damage to frames that were superseded later has no effect.
         let is_needed = |id| segments.get(id).is_some_and(|usage| usage.damaged > 0);
         self.damage.retain(|id, _| is_needed(*id));
     }
 
-    /// The first damage of each segment that contains a damaged frame which may be current.
+    /// Returns the first damage of each segment in which a damaged frame may be current.
     pub(crate) fn damage(&self) -> impl Iterator<Item = &Damage> {
         self.damage.values()
     }
 
-    /// The blobs that current frames refer to, by namespace.
+    /// Returns the blobs that current frames refer to, by namespace.
     pub(crate) fn blobs(&self) -> HashMap<NamespaceHash, Vec<BlobId>> {
         let mut blobs: HashMap<NamespaceHash, Vec<BlobId>> = HashMap::new();
         for reference in &self.references {
@@ -132,18 +132,19 @@ impl RecoveryLoader {
     }
 }
 
-/// Visits every document whose summary entry `is_current` accepts. Segments that cannot be
-/// read are skipped. Breaks if `visit` does.
+/// Visits every document whose summary entry `is_current` accepts. Segments that cannot be read are
+/// skipped. The visit ends early if `visit` breaks.
 pub(crate) fn visit(
     directory: &LogDirectory,
     is_current: impl Fn(SegmentId, &SummaryEntry) -> bool,
     visit: &mut DocumentVisitor<'_>,
 ) -> Result<ControlFlow<()>> {
-    // Compaction must not remove segments during the visit: their documents would be missed.
+    // Compaction must not remove segment files during the visit, because their documents would be
+    // missed.
     let _guard = directory.hold_files();
     for id in directory.segments()? {
         let details = match directory.details(id) {
-            // The damage is reported by each read of a document in this segment.
+            // Each read of a document in the segment reports the damage.
             Err(error) if error.is_damage() => continue,
             details => details?,
         };

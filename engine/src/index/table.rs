@@ -1,11 +1,10 @@
-//! The table: the location of the newest frame of each namespace. It is in memory, is rebuilt
-//! at every open, and alone decides which frame is current. Next to each location it has the
-//! document, if the document cache keeps it (`cache.rs`), so that a read finds both with one
-//! lookup.
+//! The table: the location of the newest frame of each namespace. The table is in memory, is
+//! rebuilt at every open, and alone decides which frame is current. Each entry also contains the
+//! document if it is cached (`cache.rs`), so that a read finds both with one lookup.
 //!
-//! The table knows hashes and locations, not names or documents' bytes. An entry has 40 bytes,
-//! in arrays that are 78 to 88 % full. A document thus needs 45 to 52 bytes of memory, plus
-//! the allocator's overhead.
+//! The table knows hashes and locations, but not names. An entry has 40 bytes, and entries are
+//! stored in arrays that are 78 to 88 % full. The table thus needs 45 to 52 bytes of memory for
+//! each entry, plus the allocator's overhead.
 
 pub(crate) mod buckets;
 pub(crate) mod slots;
@@ -35,41 +34,43 @@ pub(crate) enum NewestFrame {
     Absent,
     /// The namespace has a document, in this frame.
     Document(FrameLocation),
-    /// The newest frame cannot be read, or it is unknown which frame is the newest.
+    /// The newest frame is damaged, or a lost frame may be the newest.
     Unreadable { segment: SegmentId, offset: Offset },
 }
 
-/// Number of entries whose slots are prefetched at once. It is about as many as a processor
-/// can have outstanding cache misses for, and few enough to still be cached when they are
-/// changed.
+/// Number of entries whose slots are prefetched at once: about the number of cache misses that a
+/// processor can have outstanding. The prefetched slots are still in the processor's cache when
+/// they are changed.
 const PREFETCH_BATCH: usize = 32;
 
 /// Maps the hash of each namespace to its newest frame.
 #[derive(Default)]
 pub(crate) struct Table {
     buckets: Buckets,
-    /// The lost frame with the highest revision. It is only set while the store is opened, so
-    /// readers need no lock.
+    /// The lost frame with the highest revision. The field is only set while the store is opened,
+    /// so readers need no lock.
     loss: Option<LostFrame>,
 }
 
 impl Table {
-    /// The newest frame of a namespace, including tombstones and damaged frames.
+    /// Returns the location of the newest frame of a namespace, which may be a tombstone or a
+    /// damaged frame.
     pub(crate) fn entry(&self, hash: NamespaceHash) -> Option<FrameLocation> {
         self.buckets.read(hash, |slot| slot.map(Slot::entry))
     }
 
-    /// Makes the processor load the memory that a commit will read and change.
+    /// Makes the processor load the table entry of a namespace, which a commit will read and
+    /// change.
     pub(crate) fn prefetch(&self, hash: NamespaceHash) {
         std::hint::black_box(self.entry(hash));
     }
 
-    /// The state of a namespace.
+    /// Returns the state of a namespace.
     pub(crate) fn newest(&self, hash: NamespaceHash) -> NewestFrame {
         self.classify(self.entry(hash))
     }
 
-    /// The state of a namespace, and its document if it is cached.
+    /// Returns the state of a namespace, and its document if it is cached.
     pub(crate) fn newest_cached(&self, hash: NamespaceHash) -> (NewestFrame, Option<Document>) {
         let found = self.buckets.read(hash, |slot| {
             slot.map(|slot| (slot.entry(), slot.document.clone()))
@@ -103,14 +104,15 @@ impl Table {
         }
     }
 
-    /// Makes `entry` current, unless the table has a newer one. Returns the entry that was
-    /// replaced. If `entry` is a copy with the same revision, the cached document is kept.
+    /// Makes `entry` the current entry of a namespace, unless the table has a newer entry. Returns
+    /// the replaced entry. If `entry` is a copy with the same revision, the cached document is
+    /// kept.
     pub(crate) fn advance(
         &self,
         hash: NamespaceHash,
         entry: FrameLocation,
     ) -> Option<FrameLocation> {
-        // The old document is freed after the bucket's lock was released.
+        // The old document is freed only after the lock of the bucket is released.
         let (replaced, _freed) = self.buckets.update(hash, |slot| {
             let Some(slot) = slot else {
                 let slot = Slot::new(hash, &entry, None);
@@ -132,18 +134,18 @@ impl Table {
         replaced
     }
 
-    /// Reserves memory for this many entries. The table must be empty.
+    /// Reserves memory for `entries` entries. The table must be empty.
     pub(crate) fn reserve(&mut self, entries: usize) {
         self.buckets.reserve(entries);
     }
 
-    /// Frees memory that was reserved for entries that were not inserted.
+    /// Frees memory that was reserved for entries but is not used.
     pub(crate) fn shrink_to_fit(&mut self) {
         self.buckets.shrink_to_fit();
     }
 
-    /// Adds the entries of a segment, like a call of [`Self::advance`] for each. Lost frames
-    /// are skipped, because their namespace is unknown.
+    /// Adds the entries of a segment, as [`Self::advance`] does for one entry. Lost frames are
+    /// skipped, because their namespace is unknown.
     pub(crate) fn load(&mut self, segment: SegmentId, entries: &[SummaryEntry]) {
         for entries in entries.chunks(PREFETCH_BATCH) {
             self.buckets
@@ -154,8 +156,8 @@ impl Table {
         }
     }
 
-    /// Caches a document, if its revision is the current one and no document is cached for the
-    /// namespace. Returns whether it was cached.
+    /// Caches a document, if its revision is current and no document is cached for the namespace.
+    /// Returns true if the document was cached.
     pub(crate) fn attach_document(&self, hash: NamespaceHash, document: &Document) -> bool {
         let revision = document.stat().revision.get();
         self.buckets.update(hash, |slot| {
@@ -168,7 +170,8 @@ impl Table {
         })
     }
 
-    /// Removes a document from the namespace's entry, if it is still cached there.
+    /// Removes a cached document from the entry of its namespace. Does nothing if the entry has
+    /// another document.
     pub(crate) fn detach_document(&self, hash: NamespaceHash, document: &Document) {
         let _freed = self.buckets.update(hash, |slot| {
             let is_it =
@@ -180,14 +183,14 @@ impl Table {
         });
     }
 
-    /// Returns whether this revision is the namespace's current one.
+    /// Returns true if `revision` is the current revision of the namespace.
     pub(crate) fn is_current(&self, hash: NamespaceHash, revision: u64) -> bool {
         self.entry(hash)
             .is_some_and(|entry| entry.revision == revision)
     }
 
-    /// Removes a tombstone, if it is current. Call this only if no older frame exists that it
-    /// could hide.
+    /// Removes a tombstone if it is current. Call this function only if no older frame of the
+    /// namespace exists.
     pub(crate) fn remove_tombstone(&self, hash: NamespaceHash, entry: &FrameLocation) {
         self.buckets.update(hash, |slot| {
             let is_it =
@@ -215,12 +218,12 @@ impl Table {
         }
     }
 
-    /// The lost frame with the highest revision.
+    /// Returns the lost frame with the highest revision.
     pub(crate) fn loss(&self) -> Option<LostFrame> {
         self.loss
     }
 
-    /// Number of stored documents. Iterates over the table.
+    /// Counts the stored documents. Iterates over the entire table.
     pub(crate) fn documents(&self) -> u64 {
         let mut documents = 0;
         self.for_each(|entry| {

@@ -16,7 +16,7 @@ fn victim(segments: &SegmentUsages) -> Option<u32> {
     segments.victim(SEGMENT).map(|victim| victim.id.get())
 }
 
-/// Full segments with puts. `stale` lists how many bytes of each segment are stale.
+/// Creates full segments of puts. `stale` lists the number of stale bytes of each segment.
 fn segments(stale: &[u32]) -> SegmentUsages {
     let mut segments = SegmentUsages::default();
     for (id, stale) in (1..).zip(stale) {

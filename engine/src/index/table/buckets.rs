@@ -1,7 +1,7 @@
-//! The table's hash map, from the hash of a namespace to its slot. It consists of buckets with
-//! a lock each. As entries are added, one bucket at a time is split (linear hashing, Litwin
-//! 1980). Therefore the memory per entry is about the same at any size, and no writer ever
-//! waits for the entire map to be rehashed.
+//! The hash map of the table, from the hash of a namespace to its slot. The map consists of
+//! buckets, each with its own lock. As entries are added, buckets are split one at a time (linear
+//! hashing, Litwin 1980). The memory per entry is therefore about the same at any size, and no
+//! writer waits for the entire map to be rehashed.
 //!
 //! Removing entries never reduces the number of buckets.
 
@@ -11,37 +11,37 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWri
 use crate::index::table::slots::{Slot, Slots};
 use crate::model::names::NamespaceHash;
 
-/// Average number of entries per bucket. It is large enough that the memory of the bucket
-/// itself does not matter, and small enough that a split takes only some ten microseconds.
+/// Average number of entries per bucket. With this number, the memory of the bucket itself is
+/// insignificant, and a split takes only about ten microseconds.
 const AVERAGE_ENTRIES: usize = 384;
-/// Number of buckets that are allocated at a time, and number of buckets in an empty map. It
-/// is large enough that threads rarely wait for the same bucket.
+/// Number of buckets that are allocated at a time, and number of buckets in an empty map. With this
+/// number, threads rarely wait for the same bucket.
 const CHUNK_BUCKETS: usize = 64;
 /// Chunks of buckets are stored in levels. The levels have 1, 1, 2, 4, 8, … chunks.
 const LEVELS: usize = 33;
-/// Maximum number of splits per insertion. It is 2, so that splits that were skipped while the
-/// map was being iterated are made up for by later insertions.
+/// Maximum number of splits per insertion. One split is usually sufficient. The second catches up
+/// with splits that were skipped during an iteration.
 const MAX_SPLITS: usize = 2;
 
 /// The buckets of the table.
 pub(super) struct Buckets {
     levels: [OnceLock<Level>; LEVELS],
-    /// Number of buckets. It never decreases.
+    /// Number of buckets, which never decreases.
     count: AtomicUsize,
     /// Number of entries.
     entries: AtomicUsize,
-    /// Locked while a bucket is split, and during iterations, so that no split happens then.
+    /// Locked during splits and iterations, so that no split happens during an iteration.
     split_lock: Mutex<()>,
 }
 
 type Level = Box<[OnceLock<Box<[Bucket]>>]>;
 
-/// One bucket. The lock and the slots' header fill one cache line.
+/// One bucket. The lock and the header of the slots fill one cache line.
 #[derive(Default)]
 #[repr(align(64))]
 struct Bucket(RwLock<Slots>);
 
-/// A poisoned lock is ignored: no code that changes a bucket can panic halfway.
+/// Poisoning of the lock is ignored, because no code that changes a bucket can panic halfway.
 impl Bucket {
     fn read(&self) -> RwLockReadGuard<'_, Slots> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -63,8 +63,9 @@ impl Default for Buckets {
     }
 }
 
-/// The bucket for these bits of a hash, if there are `buckets` buckets. In linear hashing, the
-/// buckets that were already split in the current round use one more bit than the others.
+/// Returns the index of the bucket for the bits of a hash, if the map has `buckets` buckets. In
+/// linear hashing, buckets that were already split in the current round use one more bit than other
+/// buckets.
 fn bucket_of(bits: u64, buckets: usize) -> usize {
     let mask = buckets.next_power_of_two() - 1;
     #[allow(
@@ -79,18 +80,17 @@ fn bucket_of(bits: u64, buckets: usize) -> usize {
     }
 }
 
-/// What to do with the entry of a namespace after a call to the closure of
-/// [`Buckets::update`].
+/// The change of an entry that the closure of [`Buckets::update`] requests.
 pub(super) enum SlotChange {
-    /// Keep the current state. The entry, if there is one, may have been changed in place.
+    /// Do not insert or remove an entry. An existing entry may have been changed in place.
     Keep,
-    /// Insert this entry. The namespace must not have one.
+    /// Insert this entry. The namespace must not have an entry.
     Insert(Slot),
     /// Remove the entry.
     Remove,
 }
 
-/// The level of a chunk, and the index of the first chunk in that level.
+/// Returns the level of a chunk, and the index of the first chunk in the level.
 fn level_of(chunk: usize) -> (usize, usize) {
     match chunk.checked_ilog2() {
         None => (0, 0),
@@ -99,7 +99,8 @@ fn level_of(chunk: usize) -> (usize, usize) {
 }
 
 impl Buckets {
-    /// The slots of a bucket, without locking; `None` if the bucket is not allocated.
+    /// Returns the slots of a bucket, without locking. Returns `None` if the bucket is not
+    /// allocated.
     fn bucket_mut(&mut self, index: usize) -> Option<&mut Slots> {
         let chunk = index / CHUNK_BUCKETS;
         let (level, first) = level_of(chunk);
@@ -124,18 +125,18 @@ impl Buckets {
             [index % CHUNK_BUCKETS]
     }
 
-    /// Reserves memory for this many entries. The map must be empty. Inserting them will then
-    /// split no bucket.
+    /// Reserves memory for `entries` entries, so that inserting as many entries splits no bucket.
+    /// The map must be empty.
     pub(super) fn reserve(&mut self, entries: usize) {
         let count = entries.div_ceil(AVERAGE_ENTRIES).max(CHUNK_BUCKETS);
-        // Buckets below `split` and from `base` on were split in the current round, so each
-        // covers half as many hashes as the others.
+        // Buckets below `split` and from `base` on were split in the current round, so each covers
+        // half as many hashes as the other buckets.
         let (split, base) = (count - (1 << count.ilog2()), 1 << count.ilog2());
         for index in 0..count {
             let is_split = index < split || index >= base;
             let share = entries / if is_split { base * 2 } else { base };
-            // The number of entries in a bucket has a standard deviation of about the square
-            // root of its mean. The memory suffices for two standard deviations above the
+            // The number of entries in a bucket has a standard deviation of about the square root
+            // of its mean. The reserved memory is sufficient for two standard deviations above the
             // mean.
             let most = share + 2 * share.isqrt();
             self.bucket(index).write().reserve(most);
@@ -150,9 +151,9 @@ impl Buckets {
         }
     }
 
-    /// Makes the processor load the slots of all these namespaces at the same time. Loaded one
-    /// after the other, each would wait for memory. No locks are taken, because acquiring a
-    /// lock would wait for the earlier loads to finish.
+    /// Makes the processor load the slots of several namespaces concurrently, instead of waiting
+    /// for memory for each slot in turn. No lock is acquired, because acquiring a lock waits for
+    /// earlier loads.
     pub(super) fn prefetch(&mut self, hashes: impl Iterator<Item = NamespaceHash>) {
         let count = *self.count.get_mut();
         let mut sum = 0_u32;
@@ -194,8 +195,8 @@ impl Buckets {
         result
     }
 
-    /// Locks the bucket of a namespace. If the bucket was split before it could be locked, and
-    /// the entry belongs to another bucket now, that one is locked instead.
+    /// Locks the bucket of a namespace. If a split has moved the namespace to another bucket in the
+    /// meantime, that bucket is locked instead.
     fn locked<'a, G>(&'a self, hash: NamespaceHash, lock: impl Fn(&'a Bucket) -> G) -> G {
         let (_, bits) = hash.halves();
         let mut index = bucket_of(bits, self.count.load(Ordering::Acquire));
@@ -212,8 +213,8 @@ impl Buckets {
     /// Visits all entries in no particular order. Each bucket is locked for reading while its
     /// entries are visited.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Slot)) {
-        // A split during the iteration could move entries to a bucket that is visited later,
-        // so they would be visited twice.
+        // A split during the iteration could move visited entries to a bucket that is visited
+        // later, so that they would be visited twice.
         let _split_guard = self
             .split_lock
             .lock()
@@ -223,7 +224,7 @@ impl Buckets {
         }
     }
 
-    /// Splits the next bucket, if there are more entries per bucket than the intended average.
+    /// Splits the next bucket, if the number of entries per bucket exceeds [`AVERAGE_ENTRIES`].
     fn split_if_due(&self, entries: usize) {
         if entries <= self.count.load(Ordering::Relaxed) * AVERAGE_ENTRIES {
             return;
@@ -239,8 +240,8 @@ impl Buckets {
         }
     }
 
-    /// Creates bucket `new` with entries of the bucket that it is split from. Both are locked
-    /// until the new number of buckets is visible.
+    /// Splits a bucket: creates bucket `new`, and moves about half of the entries of the old bucket
+    /// there. Both buckets are locked until the new number of buckets is visible.
     fn split(&self, new: usize) {
         let old = new - (1 << new.ilog2());
         let mut from = self.bucket(old).write();

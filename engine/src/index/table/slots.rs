@@ -1,11 +1,11 @@
 //! The slots of one bucket: an open-addressing hash table with linear probing and Robin Hood
-//! hashing (Celis 1986). Entries are sorted by their keys, which is also the order of their
-//! home slots. Therefore a search for a missing key ends after a few slots even in a nearly
-//! full array, and an array can be filled from another one sequentially. Entries that do not
-//! fit at the end wrap around to the front.
+//! hashing (Celis 1986). Entries are sorted by key, which is also the order of their home slots.
+//! Therefore, a search for a missing key ends after a few slots even in a nearly full array, and
+//! the entries of one array can be moved to another array sequentially. Entries that do not fit at
+//! the end of the array wrap around to the front.
 //!
-//! Instead of doubling, an array grows by an eighth. Between 78 % and 88 % of the slots are in
-//! use, except in the smallest arrays.
+//! An array grows by an eighth of its length, instead of doubling. Between 78 % and 88 % of the
+//! slots are in use, except in small arrays.
 
 #![allow(
     clippy::indexing_slicing,
@@ -18,20 +18,22 @@ use crate::index::document::Document;
 use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
-/// Maximum percentage of used slots. With more, an insertion has to move too many entries.
+/// Maximum percentage of used slots. In a fuller array, an insertion would have to move too many
+/// entries.
 const MAX_LOAD_PERCENT: usize = 88;
 /// Minimum length of an array that is not empty.
 const MIN_SLOTS: usize = 8;
-/// An array grows by its length divided by this.
+/// Divisor of the length of an array that yields its growth.
 const GROWTH_DIVISOR: usize = 8;
-/// Arrays shorter than this double their length, because they waste little memory.
+/// Minimum length of an array that grows by [`GROWTH_DIVISOR`]. Shorter arrays double their length,
+/// because they waste little memory.
 const MIN_LARGE_SLOTS: usize = 64;
-/// Distance to the second prefetched slot: a little more than a cache line (64 bytes, a slot
-/// has 40).
+/// Distance to the second prefetched slot. Two slots of 40 bytes are a little longer than a cache
+/// line of 64 bytes.
 const PREFETCH_AHEAD_SLOTS: usize = 2;
 
 /// The part of a namespace's hash that a slot stores: 96 bits. With a billion namespaces, the
-/// probability that any two share them is about 10⁻¹¹.
+/// probability of a collision of two keys is about 10⁻¹¹.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct SlotKey {
     high: u64,
@@ -50,16 +52,17 @@ impl SlotKey {
     }
 }
 
-/// An entry of the table, with its document if it is cached. 40 bytes.
+/// An entry of the table, with its document if it is cached. A slot has 40 bytes.
 #[derive(Default)]
 pub(super) struct Slot {
-    /// The parts of the [`SlotKey`]. Storing the struct itself would need 4 bytes more.
+    /// The high part of the [`SlotKey`]. The parts are stored separately, because the struct itself
+    /// would need 4 more bytes.
     key_high: u64,
     key_low: u32,
     segment: u32,
     offset: u32,
-    /// The frame's kind in the high bits, its length in the low ones. A kind is never 0, so 0
-    /// means that the slot is free.
+    /// The kind of the frame in the high bits, and its length in the low bits. No kind is 0, so the
+    /// value 0 means that the slot is free.
     kind_and_bytes: u32,
     revision: u64,
     pub(super) document: Option<Document>,
@@ -92,7 +95,7 @@ impl Slot {
             segment: SegmentId::new(self.segment),
             offset: Offset::from_u32(self.offset),
             bytes: self.kind_and_bytes & FrameLocation::MAX_BYTES,
-            // Slots are only created with valid kinds. An invalid one would make reads report
+            // Slots are only created with valid kinds. An invalid kind would make reads report
             // damage.
             kind: EntryKind::from_byte(kind).unwrap_or(EntryKind::Damaged),
         }
@@ -109,19 +112,19 @@ impl Slot {
         self.kind_and_bytes == 0
     }
 
-    /// The bits of the hash that select the bucket. The low bits are used, because the high
-    /// bits select the home slot.
+    /// Returns the bits of the hash that select the bucket. The low bits of the result are used,
+    /// because the high bits select the home slot.
     pub(super) fn bucket_bits(&self) -> u64 {
         self.key_high
     }
 }
 
-/// Length of an array for this many entries, with little unused space.
+/// Returns the length of an array for `entries` entries, with little unused space.
 fn slots_for(entries: usize) -> usize {
     (entries * 100 / MAX_LOAD_PERCENT + 1).max(MIN_SLOTS)
 }
 
-/// The array, and the number of its used slots.
+/// The slots of one bucket: the array, and the number of used slots.
 #[derive(Default)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
@@ -129,13 +132,14 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Length of the array.
+    /// Returns the length of the array.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.slots.len()
     }
 
-    /// The index of the slot that `key` would have in an otherwise empty array.
+    /// Returns the index of the home slot of `key`: the slot that `key` would have in an otherwise
+    /// empty array.
     fn home(&self, key: SlotKey) -> usize {
         let length = self.slots.len() as u128;
         #[allow(clippy::cast_possible_truncation, reason = "below the length")]
@@ -143,7 +147,7 @@ impl Slots {
         home
     }
 
-    /// The next index, which wraps around at the end.
+    /// Returns the next index, which wraps around at the end of the array.
     fn after(&self, index: usize) -> usize {
         if index + 1 == self.slots.len() {
             0
@@ -152,7 +156,7 @@ impl Slots {
         }
     }
 
-    /// The distance of the entry in slot `index` from its home slot.
+    /// Returns the distance of the entry in slot `index` from its home slot.
     fn displacement(&self, index: usize) -> usize {
         let home = self.home(self.slots[index].key());
         if index >= home {
@@ -162,7 +166,8 @@ impl Slots {
         }
     }
 
-    /// The index of an entry, or the index where it would have to be inserted.
+    /// Returns `Ok` with the index of an entry, or `Err` with the index at which the entry would
+    /// have to be inserted.
     fn search(&self, key: SlotKey) -> Result<usize, usize> {
         let mut index = self.home(key);
         for distance in 0..self.slots.len() {
@@ -183,20 +188,21 @@ impl Slots {
         Err(index)
     }
 
-    /// The entry of a namespace.
+    /// Returns the entry of a namespace.
     pub(super) fn get(&self, hash: NamespaceHash) -> Option<&Slot> {
         let index = self.search(SlotKey::of(hash)).ok()?;
         Some(&self.slots[index])
     }
 
-    /// The entry of a namespace, to be changed in place. Its key must stay the same.
+    /// Returns the entry of a namespace, for changes in place. The key of the entry must not be
+    /// changed.
     pub(super) fn get_mut(&mut self, hash: NamespaceHash) -> Option<&mut Slot> {
         let index = self.search(SlotKey::of(hash)).ok()?;
         Some(&mut self.slots[index])
     }
 
-    /// Makes the processor load the slots that a search begins with. The returned value only
-    /// keeps the compiler from removing the reads.
+    /// Makes the processor load the slots with which a search begins. The returned value only
+    /// prevents the compiler from removing the reads.
     pub(super) fn prefetch(&self, hash: NamespaceHash) -> u32 {
         let home = self.home(SlotKey::of(hash));
         let slots = [
@@ -210,7 +216,7 @@ impl Slots {
             .fold(0, u32::wrapping_add)
     }
 
-    /// Inserts an entry for a namespace that has none. Grows the array if necessary.
+    /// Inserts an entry. The namespace must not have an entry. Grows the array if necessary.
     pub(super) fn insert(&mut self, slot: Slot) {
         if (self.len + 1) * 100 > self.slots.len() * MAX_LOAD_PERCENT {
             self.grow();
@@ -218,8 +224,8 @@ impl Slots {
         self.shift_insert(slot);
     }
 
-    /// Inserts an entry without growing the array. All entries from its index to the next free
-    /// slot are shifted by one.
+    /// Inserts an entry without growing the array. All entries from the index of the new entry to
+    /// the next free slot are shifted by one.
     fn shift_insert(&mut self, slot: Slot) {
         let (Ok(index) | Err(index)) = self.search(slot.key());
         // A free slot exists, because `insert` grows the array if necessary.
@@ -241,7 +247,7 @@ impl Slots {
         let mut index = self.search(SlotKey::of(hash)).ok()?;
         let removed = std::mem::take(&mut self.slots[index]);
         self.len -= 1;
-        // Shift the following entries back by one, up to the first one in its home slot.
+        // Shift the following entries back by one, up to the first entry that is in its home slot.
         loop {
             let next = self.after(index);
             if self.slots[next].is_free() || self.displacement(next) == 0 {
@@ -262,7 +268,8 @@ impl Slots {
         self.fill(slots, before.into_slots());
     }
 
-    /// Replaces an empty array with one of `slots` slots that contains `with`, sorted by key.
+    /// Replaces an empty array with an array of `slots` slots that contains the entries `with`,
+    /// which are sorted by key.
     fn fill(&mut self, slots: usize, with: impl Iterator<Item = Slot>) {
         self.slots = (0..slots).map(|_| Slot::default()).collect();
         let mut next = 0;
@@ -287,12 +294,12 @@ impl Slots {
         self.slots.into_iter().filter(|slot| !slot.is_free())
     }
 
-    /// Reserves memory for this many entries. The array must be empty.
+    /// Reserves memory for `entries` entries. The array must be empty.
     pub(super) fn reserve(&mut self, entries: usize) {
         self.fill(slots_for(entries), std::iter::empty());
     }
 
-    /// Replaces the array with a shorter one, if much of it is unused.
+    /// Replaces the array with a shorter array, if many of its slots are unused.
     pub(super) fn shrink_to_fit(&mut self) {
         let needed = slots_for(self.len);
         if self.slots.len().saturating_sub(needed) > self.slots.len() / GROWTH_DIVISOR {
