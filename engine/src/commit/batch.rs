@@ -1,6 +1,6 @@
-//! Writes one batch to the log. A write that changes nothing, for example because its
-//! precondition fails, gets no frame. The frames of the other writes come first, then the frames
-//! that compaction copies. One sync covers all of them.
+//! Writes one batch to the log: first the frames of the queued writes, and then the frames that
+//! compaction copies. A write that changes nothing, for example because its precondition fails,
+//! gets no frame. One sync covers all frames of the batch.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,25 +23,25 @@ use crate::storage::log::failure::LogFailure;
 /// The result of writing a batch.
 #[derive(Default)]
 pub(super) struct WrittenBatch {
-    /// The time of the batch, in milliseconds since 1970.
+    /// The time of the batch, in milliseconds since 1970-01-01 UTC.
     pub(super) modified_ms: u64,
     /// One decision for each write, in the order of the writes.
     pub(super) decisions: Vec<WriteDecision>,
-    /// The new revision of each namespace that the batch changes; `None` for a delete. The
-    /// table is updated only after the batch is complete.
+    /// The new revision of each namespace that the batch changes, or `None` for a delete. The map
+    /// is needed because the table is updated only after the batch is complete.
     newest: NamespaceMap<Option<Revision>>,
     /// The frames that were copied, each with the segment that it was appended to.
     pub(super) copied: Vec<(SegmentId, SummaryEntry)>,
-    /// Set if the copies could not be written. The batch then contains none of them.
+    /// The error, if the copies could not be written. The batch then contains no copies.
     pub(super) copy_error: Option<Error>,
 }
 
 /// The decision on one write.
 pub(super) enum WriteDecision {
-    /// The write needs no frame. Its outcome may depend on earlier writes, so it is reported
-    /// after those are synced.
+    /// The write needs no frame. The outcome may depend on earlier writes, so it is reported only
+    /// after these writes are synced.
     Resolved(CommitOutcome),
-    /// The batch contains a frame for the write: this entry of this segment.
+    /// The batch contains a frame for the write, with this entry in this segment.
     Appended(SegmentId, SummaryEntry),
 }
 
@@ -50,8 +50,8 @@ pub(super) struct BatchWriter<'a> {
     pub(super) log: &'a mut Log,
     pub(super) table: &'a Table,
     pub(super) directory: &'a LogDirectory,
-    /// Whether the segment may be extended with zeros for later frames. On a full disk, the
-    /// remaining space is left for deletes and compaction.
+    /// True if the segment may be extended with zeros for later frames. False on a full disk, so
+    /// that the remaining space is available for deletes and compaction.
     pub(super) may_preallocate: bool,
 }
 
@@ -88,7 +88,7 @@ impl BatchWriter<'_> {
         Ok(written)
     }
 
-    /// Whether the batch needs no sync: it has no frames, and the log is synced.
+    /// Returns true if the batch needs no sync, because it has no frames and the log is synced.
     fn is_already_durable(&self, written: &WrittenBatch) -> bool {
         let is_resolved = |decision: &WriteDecision| matches!(decision, WriteDecision::Resolved(_));
         self.log.is_synced()
@@ -135,7 +135,7 @@ impl BatchWriter<'_> {
         Ok(())
     }
 
-    /// The outcome of a write that needs no frame; `None` if the write needs a frame.
+    /// Returns the outcome of a write that needs no frame, or `None` if the write needs a frame.
     fn decide(&self, write: &WriteRequest, written: &WrittenBatch) -> Option<CommitOutcome> {
         let hash = write.frame.hash;
         let current = match written.newest.get(&hash) {
@@ -154,8 +154,8 @@ impl BatchWriter<'_> {
         }
     }
 
-    /// Appends copies of those frames that are still current. If that fails, all copies are
-    /// removed from the batch, and the writes of the batch are kept.
+    /// Appends copies of the frames that are still current. After a failure, all copies are removed
+    /// from the batch, and the writes of the batch are kept.
     fn append_copies(
         &mut self,
         copies: &[FrameCopy],
@@ -199,10 +199,10 @@ impl BatchWriter<'_> {
         Ok(())
     }
 
-    /// The current revision of a namespace, according to the table.
+    /// Returns the current revision of a namespace, according to the table.
     ///
     /// If the newest frame of the namespace cannot be read, its revision is unknown. A write
-    /// without a precondition may then replace the frame; a write with one fails.
+    /// without a precondition may replace an unreadable frame. A write with a precondition fails.
     fn current(&self, hash: NamespaceHash, write: &WriteRequest) -> Result<Option<Revision>> {
         match self.table.newest(hash) {
             NewestFrame::Absent => Ok(None),
@@ -219,7 +219,7 @@ impl BatchWriter<'_> {
     }
 }
 
-/// The current time by the system clock, in milliseconds since 1970.
+/// Returns the time of the system clock, in milliseconds since 1970-01-01 UTC.
 fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! One write, ready to be queued: a put or a delete of a whole document.
+//! One write, ready to be queued: a put or a delete of a complete document.
 
 use bytes::Bytes;
 
@@ -13,16 +13,16 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::model::revision::Precondition;
 use crate::storage::blobs::UncommittedBlob;
 
-/// A change of one document. It happens as a whole or not at all.
+/// A change of one document. A change is atomic.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Change<'a> {
-    /// Replaces the document with this body. The write checks the body first.
+    /// Replaces the document with this body, which is validated first.
     Body(&'a [u8]),
-    /// Replaces the document with one that a [`crate::Writer`] or
-    /// [`crate::Engine::prepare`] has checked.
+    /// Replaces the document with a document that [`crate::Writer`] or [`crate::Engine::prepare`]
+    /// has validated.
     Document(Prepared),
-    /// Deletes the document. Succeeds if there is none.
+    /// Deletes the document. Succeeds even if no document is stored.
     Delete,
 }
 
@@ -50,26 +50,26 @@ impl From<Prepared> for Change<'_> {
     }
 }
 
-/// What [`crate::Namespace::submit`] does if the commit queue is full.
+/// The behavior of [`crate::Namespace::submit`] if the commit queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum QueueFull {
-    /// Returns a commit with [`Error::Overloaded`], and does not block.
+    /// The returned commit fails with [`Error::Overloaded`]. `submit` does not block.
     #[default]
     Refuse,
-    /// Blocks until the queue has space. Meant for bulk loads.
+    /// `submit` blocks until the queue has space. Intended for bulk loads.
     Wait,
 }
 
 /// Options of one write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    /// The write is committed only if the current revision meets this condition.
+    /// The condition on the current revision. The write fails if the condition is false.
     pub precondition: Precondition,
-    /// How durable the write must be before it is acknowledged. `None` means
+    /// The durability that the write must reach before it is acknowledged. `None` means
     /// [`crate::Config::durability`].
     pub durability: Option<Durability>,
-    /// What to do if the commit queue is full. Only [`crate::Namespace::submit`] uses this;
-    /// [`crate::Namespace::write`] waits.
+    /// The behavior of [`crate::Namespace::submit`] if the commit queue is full.
+    /// [`crate::Namespace::write`] ignores this option and always waits.
     pub queue_full: QueueFull,
 }
 
@@ -78,13 +78,14 @@ pub(crate) struct WriteRequest {
     pub(crate) names: Names,
     pub(crate) frame: EncodedFrame,
     pub(crate) usage: Usage,
-    /// The blob that the frame names, if any.
+    /// The blob that the frame refers to, if any.
     pub(crate) blob: Option<UncommittedBlob>,
     pub(crate) precondition: Precondition,
     pub(crate) durability: Durability,
 }
 
-/// The namespace that a write goes to, and what the engine's settings say about writes.
+/// The target namespace of a write, and the parts of the engine that are needed to create the
+/// write.
 pub(crate) struct WriteTarget<'a> {
     pub(crate) names: &'a Names,
     pub(crate) hash: NamespaceHash,
@@ -93,17 +94,18 @@ pub(crate) struct WriteTarget<'a> {
 }
 
 impl WriteTarget<'_> {
-    /// A write that makes this change, whose document was checked.
+    /// Creates a put of a validated document, or a delete if `document` is `None`.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] if limits far beyond the default ones let in a document
-    /// whose metadata does not fit a frame.
+    /// [`Error::InvalidConfig`] if the limits are so high that they allow a document whose metadata
+    /// exceeds the maximum length.
     pub(crate) fn request(
         &self,
         document: Option<Prepared>,
         options: WriteOptions,
     ) -> Result<WriteRequest> {
-        // The commit leader will need this cache line, and other writers may wait for it.
+        // The commit leader will need the table entry, and should not wait for memory, because
+        // other writers wait for the leader.
         self.table.prefetch(self.hash);
         let (kind, members, inline, usage, blob) = match document {
             None => (
@@ -128,7 +130,7 @@ impl WriteTarget<'_> {
         let frame = EncodedFrame::new(kind, self.hash, names, &members, inline);
         let frame = frame.ok_or(Error::InvalidConfig {
             setting: "limits",
-            reason: "let a document in whose metadata exceeds 16 MiB".to_owned(),
+            reason: "allow a document whose metadata exceeds 16 MiB".to_owned(),
         })?;
         Ok(WriteRequest {
             names: self.names.clone(),

@@ -1,14 +1,14 @@
-//! The committer: takes all queued writes, writes them as one batch, updates the table, and
-//! acknowledges them.
+//! The committer: writes all queued writes to the log as one batch, updates the table, and
+//! acknowledges the writes.
 //!
-//! There is no timer. A single writer waits for one sync. Writes that arrive during a sync
-//! share the next one.
+//! The committer does not wait for more writes, so a single writer waits for only one sync. Writes
+//! that arrive during a sync share the next sync.
 //!
-//! The frames that compaction copies come after the writes of a batch. If the copies cannot
-//! be written, the writes are still committed.
+//! In a batch, the frames that compaction copies come after the writes. If the copies cannot be
+//! written, the writes are still committed.
 //!
-//! **Architecture Invariant:** a write that asks for [`Durability::Sync`] becomes visible
-//! and is acknowledged only after its frame, and every earlier frame, is synced.
+//! **Architecture Invariant:** a write with [`Durability::Sync`] becomes visible and is
+//! acknowledged only after its frame and all earlier frames are synced.
 //!
 //! [`Durability::Sync`]: crate::Durability::Sync
 
@@ -36,27 +36,27 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::{Log, MAX_BATCH_FRAMES};
 use crate::storage::reserve::Reserve;
 
-/// Maximum number of bytes that one batch takes from the queue. It bounds the time that a
-/// writer waits in addition to the sync. A larger frame is committed in a batch without other
-/// queued writes.
+/// Maximum number of queued bytes in one batch, which bounds the time that a writer waits in
+/// addition to the sync. A larger frame is committed in a batch without other queued writes.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
-/// Maximum number of queued writes in one batch. It leaves room for the copies of compaction
-/// and for the write of a thread that commits on its own.
+/// Maximum number of queued writes in one batch. The maximum leaves room in the batch for the
+/// copies of compaction, and for the write of a thread that commits its own write.
 const MAX_QUEUED_WRITES: usize = MAX_BATCH_FRAMES - MAX_COPIED_FRAMES - 1;
 
-/// Writes batches to the log, and publishes and acknowledges them.
+/// Writes batches to the log, and publishes and acknowledges the writes.
 pub(crate) struct Committer {
     leader: CommitLeader,
     core: Arc<Core>,
     log: Log,
     reserve: Reserve,
-    /// The namespaces whose current blobs have changed, each with the blobs that its newest
-    /// frame names. The replaced blobs may be removed only after these frames are synced.
+    /// The namespaces whose references to blobs have changed, each with the blobs that its newest
+    /// frame refers to. The replaced blobs may be removed only after the newest frames are synced.
     unsynced_blobs: Vec<(NamespaceHash, Vec<BlobId>)>,
-    /// Whether the catalogue has too many pending changes. If so, the committer waits for
-    /// the catalogue before the next batch.
+    /// True if the catalogue has too many pending changes. The committer then waits for the
+    /// catalogue before the next batch.
     is_catalogue_full: bool,
-    /// Empty between two batches. It is kept so that its memory is reused.
+    /// The current batch, which is empty between two batches. The field is kept to reuse its
+    /// memory.
     work: QueuedWork,
 }
 
@@ -73,8 +73,8 @@ impl Committer {
         }
     }
 
-    /// Commits one batch from the queue, and returns its number of writes; `None` if the
-    /// queue was empty.
+    /// Commits one batch from the queue, and returns the number of writes in the batch. Returns
+    /// `None` if the queue was empty.
     pub(super) fn commit_queued(&mut self) -> Option<usize> {
         let work = self.take_queued();
         if work.is_empty() {
@@ -84,8 +84,8 @@ impl Committer {
         Some(self.commit_work(work))
     }
 
-    /// Commits a batch with a single write, and returns its number of writes. The queue must
-    /// be empty.
+    /// Commits a batch with a single write, and returns the number of writes in the batch, which is
+    /// 1. The queue must be empty.
     pub(super) fn commit_alone(&mut self, own: QueuedWrite) -> usize {
         self.commit(std::iter::once(own), None);
         self.finish_batch();
@@ -96,7 +96,7 @@ impl Committer {
     /// batch.
     pub(super) fn commit_after_queued(&mut self, own: QueuedWrite) -> usize {
         let mut work = self.take_queued();
-        // The queue comes first, because the thread that commits `own` may have queued an
+        // The queue is committed before `own`, because the calling thread may have queued an
         // earlier write.
         while !work.is_queue_drained {
             self.commit_work(work);
@@ -119,8 +119,7 @@ impl Committer {
             self.commit(work.writes.drain(..), work.job.take());
         }
         for request in work.snapshots.drain(..) {
-            // If the receiver has stopped waiting, the snapshot point is dropped, and with it
-            // the pin.
+            // If the receiver has stopped waiting, the snapshot point and its pin are dropped.
             let _ = request.send(self.snapshot_point());
         }
         self.work = work;
@@ -130,7 +129,8 @@ impl Committer {
 
     fn finish_batch(&mut self) {
         let has_reserve = self.reserve.is_available();
-        // Storing an unchanged value would still take the cache line from other threads.
+        // An unchanged value is not stored, because the store would invalidate the cache line of
+        // other threads.
         if self.core.has_reserve.load(Ordering::Relaxed) != has_reserve {
             self.core.has_reserve.store(has_reserve, Ordering::Relaxed);
         }
@@ -139,7 +139,7 @@ impl Committer {
         }
     }
 
-    /// Commits one batch, and carries out the job.
+    /// Commits one batch, and executes the job.
     fn commit(&mut self, queued: impl Iterator<Item = QueuedWrite>, job: Option<CommitJob>) {
         let (mut writes, mut acknowledgements): (Vec<_>, Vec<_>) = queued
             .map(|queued| (queued.write, queued.acknowledgement))
@@ -223,7 +223,7 @@ impl Committer {
         self.core.compaction_wakeup.notify();
     }
 
-    /// Commits deletes on a full disk. If they do not fit, the space of the reserve is used.
+    /// Commits deletes on a full disk. Releases the reserve if the deletes do not fit.
     fn commit_deletes(
         &mut self,
         mut writes: Vec<WriteRequest>,
@@ -274,8 +274,8 @@ impl Committer {
                     let revision = Revision::new(entry.revision);
                     let outcome = (write.frame.kind == FrameKind::Put).then_some(revision);
                     let blobs = &self.core.write_context.blobs;
-                    // While an earlier entry is waiting, every frame is added: the frame may
-                    // replace the blobs of that entry.
+                    // While `unsynced_blobs` is not empty, every frame is added, because the frame
+                    // may replace blobs of an earlier element.
                     if !self.unsynced_blobs.is_empty()
                         || blobs.would_change(&self.leader, entry.hash, &write.frame.blobs)
                     {
@@ -288,7 +288,7 @@ impl Committer {
         self.release_replaced_blobs();
     }
 
-    /// Marks replaced blobs as obsolete, if the frames that replaced them are synced.
+    /// Marks replaced blobs as obsolete, if the log is synced.
     fn release_replaced_blobs(&mut self) {
         if self.log.is_synced() {
             for (hash, blobs) in self.unsynced_blobs.drain(..) {
@@ -298,8 +298,8 @@ impl Committer {
         }
     }
 
-    /// Makes the written frames current in the table, and updates the live and dead bytes of
-    /// the segments. Wakes compaction if it may have work.
+    /// Makes the written frames current in the table, and updates the accounting of the segments.
+    /// Wakes compaction if segments may have to be rewritten.
     fn update_table(&self, written: &WrittenBatch) {
         let appended = written
             .decisions
@@ -347,7 +347,7 @@ impl Committer {
         self.core.counters.copied(&self.leader, frames, bytes);
     }
 
-    /// Writes one batch to the log, and syncs it if necessary.
+    /// Writes one batch to the log, and syncs the log if necessary.
     fn write(&mut self, writes: &mut [WriteRequest], copies: &[FrameCopy]) -> Result<WrittenBatch> {
         let batch = BatchWriter {
             table: &self.core.table,
@@ -359,8 +359,8 @@ impl Committer {
         self.or_poison(written)
     }
 
-    /// Stops writing until the next open if the failure leaves the content of the disk
-    /// unknown.
+    /// Returns the outcome of a write to the log. Stops writing until the next open if the failure
+    /// leaves the content of the disk unknown.
     fn or_poison<T>(&self, outcome: Result<T, LogFailure>) -> Result<T> {
         outcome.map_err(|failure| {
             if let LogFailure::Poisoned(error) = &failure {
@@ -370,8 +370,8 @@ impl Committer {
         })
     }
 
-    /// Carries out a job, except a [`JobTask::Copy`]: its copies were part of the batch, and
-    /// `copy_outcome` is their outcome. Sends the outcome to the caller.
+    /// Executes a job after its batch, and sends the outcome to the caller. The copies of a
+    /// [`JobTask::Copy`] were part of the batch, and `copy_outcome` is their outcome.
     fn finish_job(&mut self, job: &CommitJob, copy_outcome: Result<()>) {
         let mut outcome = match (&job.task, self.core.poison()) {
             // The sync of this batch may have failed. After a failed sync, no file may be
@@ -411,8 +411,8 @@ impl Committer {
         }
     }
 
-    /// The state of the store between two batches, with its files pinned. No file can leave
-    /// the store before it is pinned, because that requires a commit.
+    /// Returns the state of the store between two batches, and pins its files. No file can become
+    /// obsolete before it is pinned, because only a commit makes files obsolete.
     fn snapshot_point(&self) -> SnapshotPoint {
         let image = self.log.image();
         let blobs = self
@@ -432,8 +432,8 @@ impl Committer {
         }
     }
 
-    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue records
-    /// the state of the log that it agrees with.
+    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue records the
+    /// state of the log, so that the next open can trust the catalogue.
     ///
     /// # Errors
     /// The error that stopped writing earlier, or the error of sealing the log.

@@ -9,16 +9,15 @@
 //! 2. the commit queue
 //! 3. the segment accounting, or the map from namespaces to their blobs
 //! 4. a bucket of the table
-//! 5. one of: the queues of the document cache, the pins, the lists of obsolete files, the
-//!    state of the catalogue, a wakeup. A thread that holds one of these acquires no other
-//!    lock.
+//! 5. one of: the queues of the document cache, the pins, the lists of obsolete files, the state of
+//!    the catalogue, a wakeup. A thread that holds one of these last locks acquires no other lock.
 //!
-//! The turns to compact and to remove files ([`CompactionTurn`], [`PurgeTurn`], in this
-//! order) are not locks, because they guard no data. They are acquired before any lock.
+//! [`CompactionTurn`] and [`PurgeTurn`] are acquired in this order, and before any lock. The turns
+//! are not locks, because they guard no data.
 //!
-//! No lock is held while files are removed, with one exception: the commit leader, which holds
-//! the committer lock, removes the reserve when it needs the space, and removes segment files
-//! that it could not initialize or has not used.
+//! No lock is held while files are removed, with one exception. The commit leader holds the lock of
+//! the committer while it removes the reserve, or a segment file that it could not initialize or
+//! has not used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -42,13 +41,13 @@ use crate::storage::pins::PinRegistry;
 
 /// The state that namespaces, the committer, the compaction thread and engine handles share.
 ///
-/// Where possible, a function gets only the parts that it uses.
+/// Where possible, functions receive only the parts that they use.
 pub(crate) struct Core {
     pub(crate) directory: LogDirectory,
     pub(crate) durability: Durability,
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_bytes: u64,
-    /// Whether the reserve exists. If it does not, the disk is full.
+    /// True if the reserve exists. A missing reserve means that the disk is full.
     pub(crate) has_reserve: AtomicBool,
     pub(crate) table: Arc<Table>,
     pub(crate) accounting: SegmentAccounting,
@@ -113,7 +112,7 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes later reads fail, and invalidates all snapshots.
+    /// Makes later reads fail, and invalidates all snapshots. Called when the engine is closed.
     pub(crate) fn close(&self) {
         self.pins.close();
         self.state.is_closed.store(true, Ordering::Release);
@@ -130,18 +129,18 @@ impl Core {
         Ok(())
     }
 
-    /// The error that stopped writing; `None` while writes are possible.
+    /// Returns the error that stopped writing, or `None` while writes are possible.
     pub(crate) fn poison(&self) -> Option<Error> {
         self.state.poison.get().cloned()
     }
 
-    /// Stops writing. Only the first error is kept, because later errors are its
-    /// consequences.
+    /// Stops writing because of `error`. Only the first error is kept, because later errors are
+    /// consequences of the first.
     pub(crate) fn set_poison(&self, error: Error) {
         self.state.poison.get_or_init(|| error);
     }
 
-    /// Checks that a listing would be complete. It may be incomplete if a damaged frame
+    /// Checks that a listing would be complete. A listing may be incomplete if a damaged frame
     /// belongs to an unknown namespace.
     ///
     /// # Errors

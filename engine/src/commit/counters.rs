@@ -11,14 +11,13 @@ use crate::platform::counters::{
 use crate::storage::commit_leader::CommitLeader;
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Counters since the engine was opened. [`crate::Metrics`] documents each of them.
+/// Counters since the engine was opened. [`crate::Metrics`] documents each counter.
 pub(crate) struct EngineCounters {
     commits: CachePadded<CommitCounters>,
     log_syncs: Arc<SyncLatency>,
     segments_rewritten: AtomicU64,
     reads_from_memory: ShardedCounter,
-    /// A single counter is sufficient, because a disk read takes far longer than the
-    /// addition.
+    /// The counter is not sharded, because a disk read takes far longer than an addition.
     reads_from_disk: CachePadded<AtomicU64>,
 }
 
@@ -30,7 +29,7 @@ struct CommitCounters {
     copied_bytes: SingleWriterCounter,
 }
 
-/// The values of the counters. They are read one after the other.
+/// The values of the counters, which are read one after another.
 pub(crate) struct Counts {
     pub(crate) batch_writes: Histogram,
     pub(crate) log_sync_us: Histogram,
@@ -58,7 +57,7 @@ impl EngineCounters {
         }
     }
 
-    /// Counts a committed batch of `writes` frames and `bytes` bytes.
+    /// Counts a committed batch with `writes` frames of `bytes` bytes in total.
     pub(super) fn committed(&self, _leader: &CommitLeader, writes: u64, bytes: u64) {
         if writes > 0 {
             self.commits.0.batch_writes.add(writes);

@@ -1,8 +1,8 @@
 //! Group commit: decides which thread is the commit leader.
 //!
-//! Submitted writes are committed by the committer thread. A blocking writer becomes the
-//! leader itself if no other thread is the leader. This saves two thread switches. For a
-//! single writer, two thread switches take longer than everything else except the sync.
+//! Submitted writes are committed by the committer thread. A blocking writer becomes the leader
+//! itself if no other thread is the leader, which saves two thread switches. For a single writer,
+//! two thread switches take longer than all other steps of a write except the sync.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -16,23 +16,23 @@ use crate::model::config::Durability;
 use crate::model::error::{Error, Result};
 use crate::platform::cache_padded::CachePadded;
 
-/// Attempts of a buffered writer to become the leader, with a spin-loop hint in between,
-/// before it starts to yield. A write that needs no sync is committed faster than a thread
-/// can sleep and wake up.
+/// Number of attempts of a buffered writer to become the leader, with a spin-loop hint in between,
+/// before the writer starts to yield. Spinning is worthwhile, because a write without a sync is
+/// committed faster than a thread can sleep and wake up.
 const SPINS: u32 = 100;
-/// Further attempts of a buffered writer, with a yield to other threads in between, before
-/// it queues its write.
+/// Number of further attempts of a buffered writer, with a yield to other threads in between,
+/// before the writer queues its write.
 const YIELDS: u32 = 200;
 
 /// The committer, and the state that decides which thread may use it.
 pub(crate) struct GroupCommit {
     core: Arc<Core>,
     committer: CachePadded<Mutex<Committer>>,
-    /// Whether a thread is the leader. Waiting threads poll this flag instead of the mutex,
-    /// because an attempt to lock would take the leader's cache line away.
+    /// True if a thread is the leader. Waiting threads poll this flag instead of the mutex, because
+    /// attempts to lock the mutex would slow down the leader.
     has_leader: CachePadded<AtomicBool>,
-    /// Whether the last batch had more than one write. If so, synced writes are queued:
-    /// concurrent writers gain more by sharing a sync than by starting one each.
+    /// True if the last batch had more than one write. Synced writes are then queued, so that
+    /// concurrent writers share a sync.
     is_batching: AtomicBool,
 }
 
@@ -87,8 +87,8 @@ impl GroupCommit {
         let _abort = AbortOnPanic(&self.core);
         let queue = &self.core.queue;
         let is_idle = queue.is_idle();
-        // After a close, the committer thread commits the queue and seals the log. No write
-        // may follow.
+        // After a close, the committer thread commits the queue and seals the log. No further write
+        // may be appended.
         if !is_idle && queue.is_closed() {
             return Err(Error::Closed);
         }
@@ -107,7 +107,7 @@ impl GroupCommit {
         self.is_batching.store(writes > 1, Ordering::Relaxed);
     }
 
-    /// Makes the calling thread the leader, if there is none. Never blocks.
+    /// Makes the calling thread the leader, unless another thread is the leader. Never blocks.
     fn try_lead(&self) -> Option<LeaderGuard<'_>> {
         if self.has_leader.0.load(Ordering::Relaxed) {
             return None;
@@ -119,7 +119,7 @@ impl GroupCommit {
         }
     }
 
-    /// Makes the calling thread the leader. Blocks until there is no other.
+    /// Makes the calling thread the leader. Blocks while another thread is the leader.
     fn lead(&self) -> LeaderGuard<'_> {
         let committer = self.committer.0.lock();
         self.guard(committer.unwrap_or_else(PoisonError::into_inner))
@@ -134,13 +134,14 @@ impl GroupCommit {
     }
 }
 
-/// The thread that owns this guard is the commit leader.
+/// The guard of the commit leader. The thread that owns the guard is the leader.
 struct LeaderGuard<'a> {
     committer: MutexGuard<'a, Committer>,
     has_leader: &'a AtomicBool,
 }
 
-/// Runs before the mutex is unlocked, because Rust drops the fields afterwards.
+/// Clears the flag before the mutex is unlocked, because the fields are dropped after `drop`
+/// returns.
 impl Drop for LeaderGuard<'_> {
     fn drop(&mut self) {
         self.has_leader.store(false, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! The jobs that maintenance gives to the committer. They are plain data: maintenance
-//! creates them, and the committer carries them out.
+//! The jobs that maintenance gives to the committer. Jobs are plain data: maintenance creates them,
+//! and the committer executes them.
 
 use std::sync::mpsc::SyncSender;
 
@@ -18,18 +18,17 @@ pub(crate) const MAX_COPIED_FRAMES: usize = 1024;
 /// A task for the committer, with the channel for its outcome.
 pub(crate) struct CommitJob {
     pub(crate) task: JobTask,
-    /// Whether the task may use the space of the reserve. Set only for tasks that free more
-    /// space than they use.
+    /// True if the task may use the space of the reserve. Set for the rewrite of a segment whose
+    /// copies fit into the reserve, and for the seal that precedes an erasure.
     pub(crate) may_use_reserve: bool,
-    /// The channel for the outcome. If the engine is closed, the channel is dropped without an
-    /// outcome.
+    /// The channel for the outcome. A closed engine drops the channel without an outcome.
     pub(crate) done: SyncSender<Result<()>>,
 }
 
 pub(crate) enum JobTask {
-    /// Append copies of these frames, if they are still current.
+    /// Append copies of the frames that are still current.
     Copy(Vec<FrameCopy>),
-    /// Remove a segment from the log. Its only current frames must be these deletes.
+    /// Remove a segment from the log. The only current frames of the segment must be `deletes`.
     Retire {
         segment: SegmentId,
         deletes: Vec<(NamespaceHash, FrameLocation)>,
@@ -50,13 +49,12 @@ pub(crate) struct FrameCopy {
 /// The state of the store between two batches.
 pub(crate) struct SnapshotPoint {
     pub(crate) image: LogImage,
-    /// The blobs that current frames name, sorted by id.
+    /// The blobs that current frames refer to, sorted by id.
     pub(crate) blobs: Vec<BlobId>,
     pub(crate) documents: u64,
     pub(crate) damaged_frames: u64,
     pub(crate) pin: Pin,
 }
 
-/// The channel for a snapshot point. If the engine is closed, the channel is dropped without a
-/// snapshot point.
+/// The channel for a snapshot point. A closed engine drops the channel without a snapshot point.
 pub(crate) type SnapshotRequest = SyncSender<SnapshotPoint>;

@@ -1,9 +1,8 @@
-//! The fast path for a small document that is completely in memory: it is validated in one
-//! pass.
+//! The fast path, which validates a small document that is completely in memory in one pass.
 //!
-//! The streaming writer (`writer.rs`) reads each byte twice: once to find the end of the
-//! value, and once to validate the value. The fast path lets `serde_json` do both at once. A
-//! document that the fast path does not accept goes to the streaming writer, which decides
+//! The streaming writer (`writer.rs`) reads each byte of a value twice: first to find the end of
+//! the value, and then to validate the value. On the fast path, `serde_json` does both in one pass.
+//! A document that the fast path does not accept is passed to the streaming writer, which decides
 //! whether the document is valid, and reports the first violation.
 //!
 //! Invariant: the streaming writer accepts every document that the fast path accepts, and
@@ -18,14 +17,14 @@ use serde_json::value::RawValue;
 use crate::format::frame::meta::{Member, ValueLocation};
 use crate::model::limits::{Limits, Usage};
 
-/// A document that has been accepted in one pass.
+/// A document that the fast path has accepted.
 pub(crate) struct OnePassDocument {
     pub(crate) members: Vec<Member>,
     pub(crate) body: Bytes,
     pub(crate) usage: Usage,
 }
 
-/// The members of an object: the JSON text of each key and its value.
+/// The members of an object, as pairs of the JSON text of the key and the JSON text of the value.
 struct RawMembers<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
@@ -53,14 +52,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
     }
 }
 
-/// Initial capacity for members: the default limit for keys.
+/// Initial capacity for members, which is the default limit on keys.
 const TYPICAL_KEYS: usize = 10;
-/// Maximum number of keys on the fast path. Each key is compared with all earlier ones, so
-/// the cost grows with the square of this number.
+/// Maximum number of keys on the fast path. Each key is compared with all earlier keys, so the cost
+/// grows with the square of the number of keys.
 const MAX_KEYS: usize = 64;
 
-/// Returns the document in `body` if it is valid and its stored form has at most `max_bytes`
-/// bytes. `None` does not mean that the document is invalid: the streaming writer decides.
+/// Returns the document in `body` if it is valid and its stored form has at most `max_bytes` bytes.
+/// `None` does not mean that the document is invalid: the streaming writer must decide.
 pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OnePassDocument> {
     if body.len() as u64 > limits.max_body_bytes {
         return None;
@@ -105,15 +104,15 @@ pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OneP
     })
 }
 
-/// Whether the key is within the length limit and has no escapes. Without escapes, keys can
+/// Returns true if the key is within the length limit and has no escapes. Keys without escapes can
 /// be compared by their JSON text.
 fn is_plain_key(text: &str, limits: &Limits) -> bool {
-    // The two quotes do not count.
+    // The limit applies to the key without its two quotes.
     text.len() <= limits.max_key_bytes as usize + 2 && !text.contains('\\')
 }
 
-/// Whether the value is within the limits for length and depth. The number of opening
-/// brackets is used as an upper bound of the depth.
+/// Returns true if the value is certainly within the limits on length and depth. The number of
+/// opening brackets is an upper bound of the depth.
 fn is_plain_value(text: &str, limits: &Limits) -> bool {
     text.len() as u64 <= limits.max_value_bytes
         && (text.len() <= limits.max_depth as usize
@@ -121,8 +120,8 @@ fn is_plain_value(text: &str, limits: &Limits) -> bool {
 }
 
 fn count_opening_brackets(text: &[u8]) -> usize {
-    // Each chunk is short enough for a sum of type u8, so that the compiler can use vector
-    // instructions with one byte per lane.
+    // Each chunk is short enough for a sum of type u8, so the compiler can use vector instructions
+    // with one byte per lane.
     let in_chunk = |chunk: &[u8]| -> u8 {
         let is_opening = |byte: &u8| u8::from(matches!(byte, b'{' | b'['));
         chunk.iter().map(is_opening).sum()

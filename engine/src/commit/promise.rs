@@ -8,9 +8,9 @@ use std::thread::Thread;
 use crate::model::error::{Error, Result};
 use crate::model::revision::Revision;
 
-/// A write that has been queued. It resolves to the outcome of the write.
+/// A future of the outcome of a submitted write.
 ///
-/// `Commit` is a [`Future`] that works on any executor; it needs no runtime of its own. From
+/// `Commit` is a [`Future`] that works on any executor, and needs no particular runtime. From
 /// synchronous code, call [`Commit::wait`]. Dropping a `Commit` does not cancel the write.
 ///
 /// # Errors
@@ -41,8 +41,7 @@ use crate::model::revision::Revision;
 #[must_use = "a write that nobody waits for may have failed"]
 pub struct Commit(Arc<Promise>);
 
-/// The outcome of a write: the new revision of the namespace, or `None` if the namespace is
-/// empty after the write.
+/// The outcome of a write: the new revision of the namespace, or `None` after a delete.
 pub(crate) type CommitOutcome = Result<Option<Revision>>;
 
 #[derive(Debug, Default)]
@@ -63,16 +62,15 @@ impl Promise {
 }
 
 impl Commit {
-    /// A commit that is already resolved, for a write that was never queued.
+    /// Creates a commit that is already resolved, for a write that was not queued.
     pub(crate) fn decided(outcome: CommitOutcome) -> Self {
         let commit = Self(Arc::default());
         commit.0.lock().outcome = Some(outcome);
         commit
     }
 
-    /// Blocks until the write is acknowledged, and returns the new revision of the namespace;
-    /// `None` after a delete. Do not call it on an async worker thread; await the `Commit`
-    /// there.
+    /// Blocks until the write is acknowledged, and returns the new revision of the namespace, or
+    /// `None` after a delete. On an async worker thread, await the `Commit` instead.
     ///
     /// # Errors
     /// See [`Commit`].
@@ -115,8 +113,8 @@ impl Future for Commit {
     }
 }
 
-/// The committer's end of a [`Commit`]. If it is dropped without an outcome, the commit
-/// resolves to [`Error::Closed`], so that no writer waits forever.
+/// The committer's end of a [`Commit`]. Dropping an `Acknowledgement` without an outcome resolves
+/// the commit to [`Error::Closed`], so that no writer waits forever.
 #[derive(Debug)]
 pub(crate) struct Acknowledgement(Option<Arc<Promise>>);
 

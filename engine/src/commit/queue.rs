@@ -19,7 +19,7 @@ pub(crate) struct QueuedWrite {
 }
 
 impl QueuedWrite {
-    /// Returns the queued write, and the [`Commit`] that its writer waits for.
+    /// Creates a queued write, and the [`Commit`] for which the writer waits.
     pub(crate) fn new(write: WriteRequest) -> (Self, Commit) {
         let (acknowledgement, commit) = Acknowledgement::new();
         let queued = Self {
@@ -30,14 +30,14 @@ impl QueuedWrite {
     }
 }
 
-/// The part of the queue that the committer takes for one batch.
+/// The contents of one batch, taken from the queue.
 #[derive(Default)]
 pub(crate) struct QueuedWork {
     pub(crate) writes: Vec<QueuedWrite>,
     pub(crate) job: Option<CommitJob>,
-    /// Snapshots that are taken after the writes are committed.
+    /// The snapshot requests, which are executed after the writes are committed.
     pub(crate) snapshots: Vec<SnapshotRequest>,
-    /// Whether the queue has no further writes.
+    /// True if the queue has no more writes.
     pub(crate) is_queue_drained: bool,
 }
 
@@ -52,26 +52,26 @@ impl QueuedWork {
 pub(crate) struct CommitQueue {
     max_bytes: u64,
     state: Mutex<CommitQueueState>,
-    /// Whether the queue is closed or not empty. A thread that commits its own write reads
-    /// this flag instead of locking `state`. The flag is changed only while `state` is
-    /// locked, and stored only if its value changes, so that readers keep its cache line.
+    /// True if the queue is closed or not empty. A thread that commits its own write reads this
+    /// flag instead of locking `state`. The flag is changed only while `state` is locked. An
+    /// unchanged value is not stored, because the store would invalidate the cache line of readers.
     is_busy: CachePadded<AtomicBool>,
-    /// Signalled after an addition to the queue, and when the queue is closed.
+    /// Notified after an addition to the queue, and when the queue is closed.
     filled: Condvar,
-    /// Signalled when a full queue has been emptied in part, and when the queue is closed.
+    /// Notified when a batch was taken from a full queue, and when the queue is closed.
     drained: Condvar,
 }
 
 #[derive(Default)]
 struct CommitQueueState {
     writes: VecDeque<QueuedWrite>,
-    /// Memory that the writes use, in bytes.
+    /// Memory of the queued writes, in bytes.
     bytes: u64,
     job: Option<CommitJob>,
     snapshots: Vec<SnapshotRequest>,
     is_closed: bool,
-    /// Whether the committer thread is waiting for work. A notification costs a system call
-    /// even if no thread is waiting, so it is sent only if this is set.
+    /// True if the committer thread is waiting for work. The committer is notified only if it is
+    /// waiting, because every notification costs a system call.
     is_committer_waiting: bool,
 }
 
@@ -99,16 +99,15 @@ impl CommitQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the queue is open and empty. Never blocks.
+    /// Returns true if the queue is open and empty. Never blocks.
     ///
-    /// The result takes into account all earlier writes of the calling thread. The commit
-    /// leader also sees a close that happened before the committer was closed.
+    /// The result reflects all earlier writes of the calling thread. If the committer has been
+    /// closed, the commit leader sees that the queue is closed.
     pub(crate) fn is_idle(&self) -> bool {
         !self.is_busy.0.load(Ordering::Relaxed)
     }
 
-    /// Updates `is_busy`. Must be called after each change of the state, before the lock is
-    /// released.
+    /// Updates `is_busy`. Must be called after each change of `state`, before the lock is released.
     fn update_busy(&self, state: &CommitQueueState) {
         let is_busy = state.is_closed || state.has_work();
         if self.is_busy.0.load(Ordering::Relaxed) != is_busy {
@@ -116,8 +115,8 @@ impl CommitQueue {
         }
     }
 
-    /// Queues a write. Never waits for space: if the queue is full, the commit resolves to
-    /// [`Error::Overloaded`]. If the queue is closed, it resolves to [`Error::Closed`].
+    /// Queues a write, and never waits for space. The commit resolves to [`Error::Overloaded`] if
+    /// the queue is full, and to [`Error::Closed`] if the queue is closed.
     pub(crate) fn submit(&self, write: WriteRequest) -> Commit {
         let state = self.lock();
         if !state.is_closed && state.bytes >= self.max_bytes {
@@ -161,7 +160,7 @@ impl CommitQueue {
 
     /// Gives the committer a task for its next batch. Blocks until the task is done.
     ///
-    /// Only one task may be queued at a time. Callers ensure that by holding a
+    /// Only one task may be queued at a time, so the caller must hold the
     /// [`CompactionTurn`](crate::commit::core::CompactionTurn).
     ///
     /// # Errors
@@ -172,7 +171,7 @@ impl CommitQueue {
         if state.is_closed {
             return Err(Error::Closed);
         }
-        debug_assert!(state.job.is_none(), "a second task was queued");
+        debug_assert!(state.job.is_none(), "only one task may be queued at a time");
         state.job = Some(CommitJob {
             task,
             may_use_reserve,
@@ -183,8 +182,7 @@ impl CommitQueue {
         outcome.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Returns the state of the store after the next batch. Blocks until that batch is
-    /// committed.
+    /// Returns the state of the store after the next batch. Blocks until the batch is committed.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -200,8 +198,8 @@ impl CommitQueue {
         point.recv().map_err(|_| Error::Closed)
     }
 
-    /// Blocks until there is work, and returns true. Returns false when the queue is closed
-    /// and empty. Only the committer thread may call this function.
+    /// Blocks until the queue is not empty or is closed. Returns false if the queue is closed and
+    /// empty. Only the committer thread may call this function.
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.lock();
         while !state.is_closed && !state.has_work() {
@@ -215,7 +213,7 @@ impl CommitQueue {
         state.has_work()
     }
 
-    /// The number of queued writes, and the memory that they use in bytes.
+    /// Returns the number of queued writes, and their memory in bytes.
     pub(crate) fn size(&self) -> (u64, u64) {
         let state = self.lock();
         (state.writes.len() as u64, state.bytes)
@@ -225,9 +223,9 @@ impl CommitQueue {
         self.lock().is_closed
     }
 
-    /// Moves the next batch into `work`: the job, all snapshot requests, and writes in order.
-    /// At least one write is moved, even if it is larger than `max_bytes`; further writes
-    /// are moved up to `max_bytes` and `max_writes`.
+    /// Moves the next batch into `work`: the job, all snapshot requests, and the first writes of
+    /// the queue. The first write is moved even if it is larger than `max_bytes`. More writes are
+    /// moved as long as the batch does not exceed `max_bytes` and `max_writes`.
     pub(crate) fn take_batch(&self, work: &mut QueuedWork, max_bytes: u64, max_writes: usize) {
         let mut state = self.lock();
         work.job = state.job.take();
@@ -252,8 +250,8 @@ impl CommitQueue {
         }
     }
 
-    /// Makes later submissions fail with [`Error::Closed`]. Writes that are already queued
-    /// are still committed.
+    /// Closes the queue: later submissions fail with [`Error::Closed`]. Writes that are already
+    /// queued are still committed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -263,8 +261,7 @@ impl CommitQueue {
         self.drained.notify_all();
     }
 
-    /// Closes the queue and drops everything in it, so that every waiting caller gets
-    /// [`Error::Closed`].
+    /// Closes the queue and drops its contents, so that all waiting callers get [`Error::Closed`].
     pub(crate) fn abort(&self) {
         self.close();
         let mut state = self.lock();
@@ -279,7 +276,7 @@ impl CommitQueue {
     }
 }
 
-/// Memory that a queued write uses, in bytes.
+/// Returns the memory of a queued write, in bytes.
 fn memory_bytes(frame: &EncodedFrame) -> u64 {
     frame.max_frame_bytes() + WRITE_OVERHEAD_BYTES
 }

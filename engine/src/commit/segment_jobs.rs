@@ -1,5 +1,5 @@
-//! The committer's jobs that change the list of segments: retiring a segment, and sealing
-//! the active one.
+//! The jobs of the committer that change the list of segments: retiring a segment, and sealing the
+//! active segment.
 
 use crate::commit::core::Core;
 use crate::format::file_header;
@@ -12,8 +12,8 @@ use crate::model::names::NamespaceHash;
 use crate::storage::log::Log;
 use crate::storage::log::failure::LogFailure;
 
-/// Removes a segment from the log. Its only current frames must be `deletes`, which are
-/// removed from the table.
+/// Removes a segment from the log. The only current frames of the segment must be `deletes`, which
+/// are removed from the table.
 ///
 /// # Errors
 /// [`LogFailure::Refused`] if the segment has other current frames.
@@ -28,7 +28,7 @@ pub(super) fn retire(
     } = core;
     if has_other_frames(table, accounting, segment, deletes) {
         let path = file_header::segment_path(&core.directory.dir, segment);
-        let what = "its summary does not name every current frame";
+        let what = "the segment's summary does not list every current frame";
         return Err(LogFailure::Refused(Error::corrupt(&path, 0, what)));
     }
     log.retire(segment)?;
@@ -39,7 +39,7 @@ pub(super) fn retire(
     Ok(())
 }
 
-/// Whether a segment has current or damaged frames other than `deletes`.
+/// Returns true if a segment has current or damaged frames other than `deletes`.
 fn has_other_frames(
     table: &Table,
     accounting: &SegmentAccounting,

@@ -1,10 +1,10 @@
 //! The streaming writer: it receives a document in chunks, validates it, and prepares it for
 //! a commit.
 //!
-//! It stores the body as it will be read: the text of keys and values as it was sent, without
-//! the whitespace between members. A body of up to `inline_bytes` stays in memory. A larger
-//! body is written to a blob file. A value that is already in the blob is read back for
-//! validation when it is complete.
+//! The writer stores the body in the form that reads return: the keys and values as they were sent,
+//! without the whitespace between members. A body of up to `inline_bytes` stays in memory. A larger
+//! body is written to a blob file. A value that arrived in several chunks and is in the blob file
+//! is read back for validation when it is complete.
 
 use std::sync::Arc;
 
@@ -26,25 +26,25 @@ pub(crate) struct WriteContext {
     pub(crate) limits: Limits,
     pub(crate) inline_bytes: u32,
     pub(crate) blobs: Arc<BlobStore>,
-    /// Limits the memory for values that are read back from blob files for validation.
+    /// Limits the number of values that are in memory because they were read back for validation.
     pub(crate) value_checks: Semaphore,
 }
 
 /// Receives a document in chunks, and validates it against the [`Limits`] of the engine.
 ///
-/// Use it for a document that arrives piece by piece, for example from a socket. For a
+/// Use a `Writer` for a document that arrives piece by piece, for example from a socket. For a
 /// document that is completely in memory, [`crate::Engine::prepare`] is shorter. Chunks may be
 /// split anywhere, even inside a key or a number. Dropping a writer discards the document.
 ///
 /// # Memory
-/// Up to [`crate::Config::inline_bytes`] and 128 KiB, independent of the sizes of the document
-/// and of its chunks. If the document is larger than `inline_bytes`, a value that arrived in
-/// more than one chunk is read back into memory for validation. At most
-/// [`crate::Config::value_checks`] writers do that at the same time; others wait.
+/// A writer needs up to [`crate::Config::inline_bytes`] plus 128 KiB, and the memory of the keys
+/// and checksums. If the document is larger than `inline_bytes`, a value that arrived in more than
+/// one chunk is read back into memory for validation. At most [`crate::Config::value_checks`]
+/// writers read back values at the same time, and other writers wait.
 ///
 /// # Durability
-/// The document becomes visible and durable only when the [`Prepared`] document is committed.
-/// After a crash before that, the next open removes its blob file.
+/// The document becomes visible and durable only when the [`Prepared`] document is committed. If
+/// the process crashes before the commit, the blob file is removed after the next open.
 ///
 /// # Examples
 /// ```
@@ -67,11 +67,11 @@ pub struct Writer {
     scanner: JsonScanner,
     body: BodyBuffer,
     members: Vec<PendingMember>,
-    /// The error that all later calls return.
+    /// The error of an earlier call, which all later calls return.
     failed: Option<Error>,
 }
 
-/// The part of the stored body that has been received.
+/// The received part of the body, in its stored form.
 enum BodyBuffer {
     Memory(Vec<u8>),
     Blob {
@@ -81,12 +81,12 @@ enum BodyBuffer {
     },
 }
 
-/// A member whose value is complete or being received.
+/// A member whose value is complete, or is being received.
 struct PendingMember {
     key: String,
-    /// Offset of the value in the body, or in the blob file.
+    /// Offset of the value in the body if the body is in memory, otherwise in the blob file.
     value_offset: u64,
-    /// Bytes of the value that have been received.
+    /// Number of bytes of the value that have been received.
     value_bytes: u64,
     /// The checksums of a complete value in a blob. Empty for other values.
     crcs: Vec<u32>,
@@ -120,17 +120,17 @@ impl Writer {
         writer.finish()
     }
 
-    /// Whether no bytes have been written yet. Never blocks.
+    /// Returns true if no bytes have been written yet. Never blocks.
     pub fn is_empty(&self) -> bool {
         self.scanner.is_at_start()
     }
 
-    /// Whether a [`write`](Self::write) of `more` bytes, and a [`finish`](Self::finish) after
-    /// it, do not access the disk. If true, both can be called on an async worker thread.
-    /// Never blocks.
+    /// Returns true if a [`write`](Self::write) of `more` bytes, followed by a
+    /// [`finish`](Self::finish), does not access the disk. Both can then be called on an async
+    /// worker thread. Never blocks.
     pub fn stays_in_memory(&self, more: usize) -> bool {
         match &self.body {
-            // The stored body is never longer than the received one.
+            // The stored body is never longer than the received body.
             BodyBuffer::Memory(body) => body.len() + more < self.context.inline_bytes as usize,
             BodyBuffer::Blob { .. } => false,
         }
@@ -138,13 +138,13 @@ impl Writer {
 
     /// Adds the next bytes of the document, and validates them.
     ///
-    /// Blocks on the disk if [`Self::stays_in_memory`] returns false for the length of the
-    /// chunk. It may then also wait for other writers that are validating large values.
+    /// Blocks on the disk if [`Self::stays_in_memory`] returns false for the length of the chunk.
+    /// In this case, the call may also wait for other writers that are validating large values.
     ///
     /// # Errors
-    /// [`Error::Rejected`] as soon as a violation is found; it is the first one in the order
-    /// of the bytes. [`Error::StorageFull`] or [`Error::Io`] if the blob file cannot be
-    /// written or read back. After an error, every later call returns the same error.
+    /// [`Error::Rejected`] with the first violation in the order of the bytes.
+    /// [`Error::StorageFull`] or [`Error::Io`] if the blob file cannot be written or read back.
+    /// After an error, every later call returns the same error.
     pub fn write(&mut self, chunk: &[u8]) -> Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -161,7 +161,7 @@ impl Writer {
             let room = (self.context.inline_bytes as usize).saturating_sub(body.len());
             body.reserve(chunk.len().min(room));
         }
-        // The current value, if all of its text is in this chunk.
+        // The current value, if it is completely in this chunk.
         let mut complete = None;
         loop {
             match self.scanner.next(&mut chunk) {
@@ -197,14 +197,14 @@ impl Writer {
         }
     }
 
-    /// Validates the end of the document, and returns it ready to be committed.
+    /// Validates the end of the document, and returns the document ready to be committed.
     ///
     /// If [`Self::stays_in_memory`] returns false for 0 bytes, this function blocks: it syncs
     /// the document's blob file and the `blobs` directory.
     ///
     /// # Errors
-    /// The errors of [`Self::write`]. After [`Error::Io`] from a failed sync, the engine
-    /// remains writable; only this document is lost.
+    /// The errors of [`Self::write`]. A failed sync of the blob file ([`Error::Io`]) affects only
+    /// this document, and the engine remains writable.
     pub fn finish(mut self) -> Result<Prepared> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -244,11 +244,11 @@ impl Writer {
         }
     }
 
-    /// Appends to the body. Moves the body to a blob file when it becomes longer than
+    /// Appends bytes to the body. Moves the body to a blob file when the body becomes longer than
     /// `inline_bytes`.
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         if let BodyBuffer::Memory(body) = &mut self.body {
-            // "Less than", because the closing brace needs one more byte.
+            // The comparison is strict, because the closing brace needs one more byte.
             if body.len() + bytes.len() < self.context.inline_bytes as usize {
                 body.extend_from_slice(bytes);
                 return Ok(());
@@ -259,7 +259,7 @@ impl Writer {
         match &mut self.body {
             BodyBuffer::Blob { blob, .. } => blob.write(bytes),
             BodyBuffer::Memory(_) => Err(Error::internal(
-                "a body longer than inline_bytes is in a blob",
+                "a body longer than inline_bytes must be in a blob",
             )),
         }
     }
@@ -272,7 +272,7 @@ impl Writer {
             let value = member.value_in(body)?;
             member.crcs = ChunkChecksums::of(value).finish();
             member.value_offset += base;
-            // The last value may be incomplete. Its checksum is then continued.
+            // If the last value is incomplete, its checksums are continued with later bytes.
             checksums = ChunkChecksums::of(value);
         }
         blob.write(body)?;
@@ -280,7 +280,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The offset of the next byte in the body, or in the blob file.
+    /// Returns the offset of the next byte in the body if the body is in memory, otherwise in the
+    /// blob file.
     fn offset(&self) -> u64 {
         match &self.body {
             BodyBuffer::Memory(body) => body.len() as u64,
@@ -288,7 +289,7 @@ impl Writer {
         }
     }
 
-    /// Length of the body that has been stored so far, in bytes.
+    /// Returns the length of the received part of the stored body, in bytes.
     fn body_bytes(&self) -> u64 {
         match &self.body {
             BodyBuffer::Memory(body) => body.len() as u64,
@@ -296,8 +297,8 @@ impl Writer {
         }
     }
 
-    /// Validates the value that has just ended. `complete` is its text, if all of it was in
-    /// the last chunk; it then need not be read back.
+    /// Validates the value that has just ended. `complete` is the text of the value if all of it
+    /// was in the last chunk, so that the value need not be read back.
     fn end_value(&mut self, complete: Option<&[u8]>) -> Result<()> {
         let start = self.scanner.value_start();
         match (&mut self.body, complete) {
@@ -314,8 +315,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns the first violation: `violation`, or an earlier one in the incomplete value.
-    /// Other values are validated only when they end.
+    /// Returns the first violation of the document: `violation`, or an earlier violation in the
+    /// value that is being received. Complete values have already been validated.
     fn first_violation(&mut self, violation: Violation) -> Error {
         if !self.scanner.is_in_value() {
             return violation.into();
@@ -328,12 +329,12 @@ impl Writer {
         }
     }
 
-    /// Calls `validate` with the part of the last value that has been received. A value in a
-    /// blob is read back, and the blob is synced at the same time, so that less remains for
-    /// the sync at the end.
+    /// Calls `validate` with the received part of the last value. A value in a blob is read back,
+    /// and the blob is synced during the validation, so that the final sync has fewer bytes to
+    /// write.
     fn with_value<T>(&mut self, validate: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let Some(member) = self.members.last() else {
-            return Err(Error::internal("a value has a key"));
+            return Err(Error::internal("a value must have a key"));
         };
         match &mut self.body {
             BodyBuffer::Memory(body) => Ok(validate(member.value_in(body)?)),
@@ -356,20 +357,20 @@ impl std::fmt::Debug for Writer {
 }
 
 impl PendingMember {
-    /// The part of the value that has been received. `body` must be the body in memory.
+    /// Returns the received part of the value. `body` must be the body in memory.
     fn value_in<'a>(&self, body: &'a [u8]) -> Result<&'a [u8]> {
         let range = usize::try_from(self.value_offset)
             .ok()
             .zip(usize::try_from(self.value_bytes).ok());
         let value = range.and_then(|(start, len)| body.get(start..)?.get(..len));
-        value.ok_or_else(|| Error::internal("a value is inside the body"))
+        value.ok_or_else(|| Error::internal("a value must be inside the body"))
     }
 
     fn inline(self) -> Result<Member> {
         let location = u32::try_from(self.value_offset)
             .ok()
             .zip(u32::try_from(self.value_bytes).ok());
-        let too_long = || Error::internal("an inline value is at most inline_bytes long");
+        let too_long = || Error::internal("an inline value must be at most inline_bytes long");
         let (offset, bytes) = location.ok_or_else(too_long)?;
         Ok(Member {
             key: self.key,
@@ -392,11 +393,12 @@ impl PendingMember {
 
 /// A validated document that has not been committed yet.
 ///
-/// It comes from [`Writer::finish`] or [`crate::Engine::prepare`], and can be committed to any
-/// namespace of the same engine. Dropping it discards the document.
+/// [`Writer::finish`] and [`crate::Engine::prepare`] return a `Prepared`, which can be committed to
+/// any namespace of the same engine. Dropping a `Prepared` discards the document.
 ///
-/// Memory: a document of up to [`crate::Config::inline_bytes`] is in memory. A larger one is in
-/// a blob file that is already synced; only its keys and checksums are in memory.
+/// Memory: a document of up to [`crate::Config::inline_bytes`] is in memory. The body of a larger
+/// document is in a blob file that is already synced, and only its keys and checksums are in
+/// memory.
 ///
 /// # Examples
 /// ```
@@ -417,8 +419,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The number of keys, and the size in bytes that the stored document will have. Never
-    /// blocks.
+    /// Returns the number of keys, and the size of the document in its stored form. Never blocks.
     pub fn usage(&self) -> Usage {
         self.usage
     }
