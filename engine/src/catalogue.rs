@@ -1,12 +1,12 @@
 //! The catalogue: the namespaces of each user, sorted, with the sizes of their documents.
 //!
-//! It is derived from the log and updated after a write is acknowledged. A change is pending
-//! until the catalogue's thread has written it to the sled tree. Pending changes override the
-//! tree, so a listing includes every acknowledged write.
+//! The catalogue is derived from the log. A committed change is pending until the catalogue's
+//! thread has written it to the sled tree. Pending changes override the tree, so a listing includes
+//! every acknowledged write.
 //!
-//! No read or write of a document depends on sled. If sled fails or panics, or its files are
-//! not exactly what the last clean close left, the catalogue is deleted and rebuilt from the
-//! log. Listings wait for that.
+//! Reads and writes of documents do not depend on sled. The catalogue is deleted and rebuilt from
+//! the log if sled fails or panics, or if the files of sled have changed since the last clean
+//! close. Listings wait until the catalogue is rebuilt.
 
 pub(crate) mod audit;
 pub(crate) mod marker;
@@ -37,7 +37,7 @@ use crate::model::error::{Error, Result};
 use crate::model::names::Names;
 use crate::model::stat::Stat;
 
-/// One namespace of a user, as a listing returns it.
+/// An entry of a listing: one namespace that contains a document.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
@@ -54,13 +54,13 @@ use crate::model::stat::Stat;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueEntry {
-    /// The namespace's client id.
+    /// The name of the namespace's client.
     pub client: String,
-    /// The revision, modification time and size of its document.
+    /// The revision, modification time and size of the document.
     pub stat: Stat,
 }
 
-/// The sizes of all documents of one user, added up.
+/// The total size of all documents of one user.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
@@ -78,21 +78,21 @@ pub struct CatalogueEntry {
 pub struct UserUsage {
     /// Number of namespaces that have a document.
     pub namespaces: u64,
-    /// Number of top-level keys in all documents.
+    /// Total number of top-level keys in all documents.
     pub keys: u64,
-    /// Size of all documents as a read returns them, in bytes.
+    /// Total length of all documents in bytes, in the form that a read returns.
     pub bytes: u64,
 }
 
-/// The catalogue of an open store, with its thread.
+/// The catalogue of an open store, and the thread that updates it.
 pub(crate) struct Catalogue {
     core: Arc<CatalogueCore>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Catalogue {
-    /// A catalogue that is switched off: listings fail, and changes are not recorded. The
-    /// folder may still exist from an earlier run.
+    /// Creates a catalogue that is switched off: listings fail, and changes are not recorded. The
+    /// catalogue's directory may still exist from an earlier run.
     pub(crate) fn disabled(dir: &Path) -> Self {
         let phase = CataloguePhase::Failed("it is switched off".to_owned());
         Self {
@@ -101,8 +101,8 @@ impl Catalogue {
         }
     }
 
-    /// Opens the catalogue in the background. The catalogue is trusted if its last clean close
-    /// recorded this `identity`. Otherwise it is rebuilt from `source`.
+    /// Opens the catalogue in the background. The catalogue is used as it is if the last clean
+    /// close recorded the same `identity`. Otherwise, the catalogue is rebuilt from `source`.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread cannot be started.
@@ -128,7 +128,7 @@ impl Catalogue {
             .name("prefd-catalogue".to_owned())
             .spawn(move || {
                 let core = Arc::clone(&worker.core);
-                // Without this, a panic of the thread would leave listings waiting forever.
+                // The panic is caught, because listings would otherwise wait forever.
                 if catch_unwind(AssertUnwindSafe(|| worker.run(identity))).is_err() {
                     core.give_up("its thread panicked".to_owned());
                 }
@@ -140,9 +140,9 @@ impl Catalogue {
         })
     }
 
-    /// Records changes that are about to be acknowledged, with their revisions. Never blocks
-    /// on sled. Returns whether the pending changes exceed their budget, so that the caller
-    /// should wait ([`Self::wait_for_room`]).
+    /// Records changes that are about to be acknowledged, with their revisions. Never blocks on
+    /// sled. Returns true if the pending changes exceed their budget. The caller should then wait
+    /// ([`Self::wait_for_room`]).
     pub(crate) fn record<'a>(
         &self,
         changes: impl Iterator<Item = (&'a Names, u64, CatalogueChange)>,
@@ -156,7 +156,7 @@ impl Catalogue {
         for (names, revision, change) in changes {
             state.pending.record(names, revision, change);
         }
-        // While a listing waits, no puts are shed: otherwise the catalogue might never become
+        // While a listing waits, no puts are shed, because the catalogue might then never become
         // complete. Writers wait instead.
         if state.pending.is_over_budget() && state.listings == 0 {
             state.pending.shed_puts();
@@ -169,21 +169,21 @@ impl Catalogue {
             || was_lagging != state.pending.is_lagging()
             || is_over_budget;
         drop(state);
-        // Waking the thread takes longer than a write that is not synced, so it is done only
-        // if the thread has something new to do.
+        // The thread is woken only if it has something new to do, because waking it takes longer
+        // than a write without a sync.
         if needs_wakeup {
             self.core.changed.notify_all();
         }
         is_over_budget
     }
 
-    /// Memory of the pending changes, in bytes.
+    /// Returns the memory of the pending changes, in bytes.
     pub(crate) fn pending_bytes(&self) -> u64 {
         self.core.lock().pending.bytes()
     }
 
-    /// Blocks until the pending changes are within their budget. They exceed it only if there
-    /// are many deletes, or if a listing waits, because puts are shed otherwise.
+    /// Blocks until the pending changes are within their budget. The budget is exceeded only by
+    /// many deletes, or while a listing waits, because puts are shed otherwise.
     pub(crate) fn wait_for_room(&self) {
         let state = self.core.lock();
         drop(self.core.wait_while(state, |state| {
@@ -193,8 +193,8 @@ impl Catalogue {
         }));
     }
 
-    /// Returns up to `limit` namespaces of `user` in the byte order of their client ids,
-    /// starting after the client `after`. Blocks while the catalogue is rebuilt.
+    /// Returns up to `limit` namespaces of `user` in the byte order of their clients, starting
+    /// after the client `after`. Blocks while the catalogue is rebuilt.
     pub(crate) fn list(
         &self,
         user: &str,
@@ -211,8 +211,8 @@ impl Catalogue {
         Ok(entries)
     }
 
-    /// Returns up to `limit` namespaces of all users in the byte order of user id and client
-    /// id, starting after the namespace `after`. Blocks while the catalogue is rebuilt.
+    /// Returns up to `limit` namespaces of all users in the byte order of users and then clients,
+    /// starting after the namespace `after`. Blocks while the catalogue is rebuilt.
     pub(crate) fn list_all(
         &self,
         after: Option<(&str, &str)>,
@@ -245,7 +245,8 @@ impl Catalogue {
         Ok(sum)
     }
 
-    /// Visits a user's namespaces in order until `visit` returns false.
+    /// Visits the namespaces of a user after the client `after`, in order, until `visit` returns
+    /// false.
     fn scan_user(
         &self,
         user: &str,
@@ -270,8 +271,8 @@ impl Catalogue {
         first: Bound<CatalogueKey>,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
     ) -> Result<()> {
-        // The pending changes are read before the tree. A change that stops being pending in
-        // between is then in the tree already, so none is missed.
+        // The pending changes are read before the tree, so that no change is missed: a change is in
+        // the tree before it stops being pending.
         let pending = self.pending(prefix, &first)?;
         let tree = self
             .core
@@ -310,7 +311,7 @@ impl Catalogue {
         }
     }
 
-    /// Reports a failed read of the tree to the thread, which rebuilds the catalogue.
+    /// Reports a failed read of the tree to the catalogue's thread, which rebuilds the catalogue.
     fn fail(&self, TreeError(reason): TreeError) -> Error {
         let error = unavailable(&reason);
         self.core.lock().read_failure = Some(reason);
@@ -318,8 +319,8 @@ impl Catalogue {
         error
     }
 
-    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. Blocks
-    /// until the tree is complete apart from pending changes.
+    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. Blocks until
+    /// the tree and the pending changes are complete.
     fn pending(
         &self,
         prefix: &[u8],
@@ -340,12 +341,12 @@ impl Catalogue {
         Ok(state.pending.range(prefix, first))
     }
 
-    /// Deletes the catalogue's folder, because sled keeps deleted entries in its files. The
-    /// catalogue is then rebuilt in the background, and listings wait for that. Blocks until
-    /// the folder is deleted.
+    /// Deletes the catalogue's directory, because sled keeps deleted entries in its files. Blocks
+    /// until the directory is deleted. The catalogue is then rebuilt in the background, and
+    /// listings wait until it is rebuilt.
     ///
     /// # Errors
-    /// - [`Error::Io`]: the folder cannot be deleted.
+    /// - [`Error::Io`]: the directory cannot be deleted.
     /// - [`Error::Closed`]: the engine was closed.
     pub(crate) fn rebuild(&self) -> Result<()> {
         let mut state = self.core.lock();
@@ -362,9 +363,9 @@ impl Catalogue {
             return Ok(());
         }
         drop(state);
-        // The catalogue's thread has given up, so the folder is deleted here. The thread's
-        // lock makes a concurrent close wait: after the close, another engine may open the
-        // folder.
+        // The catalogue's thread has given up, so the calling thread deletes the directory. The
+        // lock makes a concurrent close wait, because another engine may open the directory after
+        // the close.
         let _thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if self.core.lock().closing.is_some() {
             return Err(Error::Closed);
@@ -374,8 +375,8 @@ impl Catalogue {
         worker::remove_dir(dir).map_err(|error| Error::io("remove", dir, error))
     }
 
-    /// Ends the thread. If `clean` is given, pending changes are first written to sled, and
-    /// the catalogue is marked as complete for this identity.
+    /// Ends the thread. If `clean` is given, the pending changes are first written to sled, and the
+    /// catalogue is marked as complete for the identity.
     pub(crate) fn close(&self, clean: Option<CatalogueIdentity>) {
         self.core
             .lock()

@@ -1,8 +1,8 @@
-//! Recovery: builds the table and opens the log of a store that exists on disk.
+//! Recovery: builds the table and opens the log of an existing store.
 //!
-//! It reads the manifest, the summaries of the sealed segments, and the frames of the active
-//! segment. (docs/format.md explains these terms.) The engine serves reads only after
-//! recovery is complete. At that time, every frame in the table is synced.
+//! Recovery reads the manifest, the summaries of the sealed segments, and the frames of the active
+//! segment. (docs/format.md explains these terms.) The engine serves reads only after recovery is
+//! complete. When recovery is complete, every frame in the table is synced.
 
 use std::collections::HashMap;
 use std::io;
@@ -37,11 +37,11 @@ pub(crate) struct RecoveredStore {
     pub(crate) reader: FrameReader,
     /// The first damage of each segment in which a damaged frame may be current.
     pub(crate) damage: Vec<Damage>,
-    /// The blobs that current frames name, by namespace.
+    /// The blobs that current frames refer to, by namespace.
     pub(crate) blobs: HashMap<NamespaceHash, Vec<BlobId>>,
 }
 
-/// Recovers the log in `dir`. Creates the directory and an empty store if they do not exist.
+/// Recovers the log in `dir`. Creates the directory and an empty log if they do not exist.
 ///
 /// # Errors
 /// [`Error::Corrupt`] if the manifest, or the header of the active segment, is damaged, or if
@@ -74,8 +74,8 @@ pub(crate) fn recover(
         }
     }
     let previous_active = directory.scan_active(&manifest)?;
-    // Until here, files have only been read. A store in an unsupported format has been
-    // rejected by now, and is unchanged.
+    // Up to this point, files have only been read, so that a store in an unsupported format is
+    // rejected without being changed.
     directory.remove_files(&unlisted)?;
     directory.rebuild_summaries(&missing_summaries);
     let active = match previous_active {
@@ -112,7 +112,7 @@ pub(crate) fn recover(
 /// Writes the manifest of a new store.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the directory contains segments: then the manifest has been lost.
+/// [`Error::Corrupt`] if the directory contains segments, because the manifest has then been lost.
 fn create_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
     let found = fs
         .list(dir)
@@ -139,8 +139,8 @@ fn create_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl LogDirectory {
-    /// The number of entries in all readable summaries. It is an estimate of the number of
-    /// entries that will be loaded.
+    /// Returns the number of entries in all readable summaries, which is an estimate of the number
+    /// of table entries.
     fn count_entries(&self, manifest: &Manifest) -> usize {
         let sealed = manifest.segments.iter().filter(|r| r.sealed.is_some());
         sealed
@@ -150,8 +150,9 @@ impl LogDirectory {
             .sum()
     }
 
-    /// The files of segments that are not listed in the manifest. A crash leaves such files if
-    /// it happens after a segment is created, or after compaction retires one.
+    /// Returns the files of segments that are not listed in the manifest. A crash leaves unlisted
+    /// files if it happens between the creation of a segment and the update of the manifest, or
+    /// before the files of a retired segment are removed.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one of the files is newer than the manifest.
@@ -170,13 +171,13 @@ impl LogDirectory {
         Ok(unlisted().map(|(_, path)| path.clone()).collect())
     }
 
-    /// The error for a manifest that is older than the segment in this file.
+    /// Creates the error for a manifest that is older than a segment file.
     fn outdated_manifest(&self, path: &Path) -> Error {
         let what = format!("the manifest is older than {}", path.display());
         Error::corrupt(&Manifest::path(&self.dir), 0, what)
     }
 
-    /// Scans the frames of the active segment; `None` if the store has no active segment.
+    /// Scans the frames of the active segment. Returns `None` if the store has no active segment.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the segment header is damaged, or if the segment is newer than the
@@ -204,22 +205,24 @@ impl LogDirectory {
         Ok(())
     }
 
-    /// Rebuilds the summaries of these segments. If that fails, the store works without the
-    /// summary, and the next open tries again.
+    /// Rebuilds the summaries of these segments. Errors are ignored, because the store works
+    /// without the summaries, and the next open tries again.
     fn rebuild_summaries(&self, segments: &[(SegmentId, SealedSegment)]) {
         for (id, sealed) in segments {
-            // The segment is scanned a second time, so that only one summary is in memory.
+            // Each segment is scanned a second time, so that only one summary at a time is in
+            // memory.
             let _ = self
                 .summary_from_frames(*id, sealed.bytes, sealed.last_revision)
                 .and_then(|summary| self.write_summary(*id, &summary, sealed.bytes));
         }
     }
 
-    /// Whether an unlisted segment was listed in a newer manifest. Then this manifest is
-    /// outdated, for example restored from an older copy. Continuing would discard documents.
+    /// Returns true if an unlisted segment was listed in a newer manifest. The manifest is then
+    /// outdated, for example because it was restored from an older copy, and opening the store
+    /// would discard documents.
     ///
-    /// A segment that was never listed has no frames, or only frames that recovery copied from
-    /// the end of the active segment.
+    /// A segment that was never listed in a manifest has no frames, or only frames that recovery
+    /// copied from the end of the active segment.
     fn is_newer_than_manifest(
         &self,
         manifest: &Manifest,
@@ -244,8 +247,8 @@ impl LogDirectory {
             || (has_frames && !(has_active && manifest.segments.iter().all(is_present))))
     }
 
-    /// Loads a sealed segment from its summary, or from its frames if the summary is damaged.
-    /// If both are damaged, the segment's documents become unreadable. Returns whether the
+    /// Loads a sealed segment from its summary, or from its frames if the summary is damaged. If
+    /// both are damaged, the documents of the segment become unreadable. Returns true if the
     /// summary is intact.
     fn load_sealed(
         &self,
@@ -274,9 +277,9 @@ impl LogDirectory {
         }
     }
 
-    /// Seals the segment that was active when the previous process ended, up to its
-    /// watermark. The valid frames after the watermark may be only in the page cache, so they
-    /// are copied to a new active segment and synced.
+    /// Seals the segment that was active when the previous process ended, up to its watermark. The
+    /// valid frames after the watermark are copied to a new active segment and synced, because it
+    /// is unknown whether they are on stable storage.
     fn replace_active(
         &self,
         manifest: &mut Manifest,
@@ -329,8 +332,8 @@ impl LogDirectory {
     }
 
     /// Truncates the previous active segment to its watermark, or removes its file if it has no
-    /// frames before the watermark. The copied tail is no longer part of the store, so errors
-    /// are ignored: they only cost disk space.
+    /// frames before the watermark. Errors are ignored, because the copied tail is no longer part
+    /// of the store and only uses disk space.
     fn free_copied_tail(&self, id: SegmentId, watermark: u64, has_frames: bool) {
         let path = file_header::segment_path(&self.dir, id);
         if has_frames {
@@ -343,7 +346,7 @@ impl LogDirectory {
     }
 }
 
-/// Copies the valid frames after `watermark` to the new active segment, and syncs it.
+/// Copies the valid frames after `watermark` to the new active segment, and syncs the new segment.
 fn copy_tail(
     reader: &FrameReader,
     active: &mut ActiveSegment,
@@ -377,7 +380,7 @@ fn copy_tail(
             Error::corrupt(
                 &reader.path(from),
                 item.offset.into(),
-                "the frame is too long",
+                "the frame exceeds the maximum length",
             )
         };
         let encoded = EncodedFrame::new(header.kind, *hash, namespace, &members, inline)

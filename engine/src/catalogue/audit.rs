@@ -1,4 +1,4 @@
-//! Compares a closed catalogue with the documents that it is derived from.
+//! Compares a closed catalogue with the documents from which it is derived.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::model::error::Result;
 pub(crate) enum AuditOutcome {
     /// The catalogue lists exactly the stored documents.
     Agrees,
-    /// The folder is not what a clean close left, so the next open rebuilds it.
+    /// The files are not as a clean close left them, so the next open rebuilds the catalogue.
     Unclean,
-    /// The next open would trust the catalogue, although it differs from the documents in this
-    /// way.
+    /// The next open would use the catalogue, although it differs from the documents. The text
+    /// describes the difference.
     Differs(String),
 }
 
@@ -24,9 +24,9 @@ pub(crate) enum AuditOutcome {
 pub(crate) type VisitDocuments<'a> =
     dyn Fn(&mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + 'a;
 
-/// Looks up every document in the catalogue. Opening sled may change its files, so the marker
-/// is removed first and written again if the catalogue agrees. If it cannot be written, the
-/// next open rebuilds the catalogue.
+/// Looks up every document in the catalogue. The marker is removed first, because opening sled may
+/// change its files. If the catalogue agrees with the documents, the marker is written again. If
+/// that fails, the next open rebuilds the catalogue.
 pub(crate) fn audit(
     dir: &Path,
     cache_bytes: u64,
@@ -57,8 +57,12 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
         count += 1;
         difference = match tree.get(&key(user, client)) {
             Ok(Some(found)) if found == value => return ControlFlow::Continue(()),
-            Ok(Some(_)) => Some(format!("its values for {user:?} {client:?} are outdated")),
-            Ok(None) => Some(format!("{user:?} {client:?} is missing")),
+            Ok(Some(_)) => Some(format!(
+                "the entry of user {user:?} and client {client:?} is outdated"
+            )),
+            Ok(None) => Some(format!(
+                "the entry of user {user:?} and client {client:?} is missing"
+            )),
             Err(TreeError(reason)) => Some(reason),
         };
         ControlFlow::Break(())
@@ -69,7 +73,7 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
         (None, Ok(_)) => Ok(match tree.len() {
             Ok(len) if len == count => AuditOutcome::Agrees,
             Ok(len) => AuditOutcome::Differs(format!(
-                "it has {len} entries, but there are {count} documents"
+                "the catalogue has {len} entries for {count} documents"
             )),
             Err(TreeError(reason)) => AuditOutcome::Differs(reason),
         }),
@@ -95,9 +99,9 @@ mod tests {
         }
     }
 
-    /// The audit's result for a catalogue that lists these clients of user `u` with these
-    /// revisions. The stored documents are client `a` at revision 1 and client `b` at revision
-    /// 2.
+    /// Returns the outcome of the audit of a catalogue that lists these clients of user `u` with
+    /// these revisions. The stored documents are client `a` at revision 1 and client `b` at
+    /// revision 2.
     fn audited(entries: &[(&str, u64)]) -> AuditOutcome {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open(&dir.path().join("sled"), 1024 * 1024).unwrap();

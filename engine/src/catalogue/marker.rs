@@ -1,9 +1,9 @@
-//! The clean-close marker. It records a checksum of the catalogue's files after a clean close,
-//! and the state of the log that they were derived from.
+//! The clean-close marker. The marker records a checksum of the catalogue's files after a clean
+//! close, and the state of the log from which the files were derived.
 //!
-//! sled silently ends its log replay at a torn record, and never calls fsync. Therefore the
-//! files are synced here, and trusted again only if each file has the recorded length and
-//! checksum. In any other case the catalogue is rebuilt; a wrong listing is never returned.
+//! sled silently ends its log replay at a torn record, and never calls fsync. Therefore, this
+//! module syncs the files, and trusts them at the next open only if they have the recorded
+//! checksum. Otherwise, the catalogue is rebuilt, so that a wrong listing is never returned.
 //!
 //! ```text
 //!  0  8B  magic "PREFDCAT"
@@ -24,22 +24,22 @@ const MAGIC: [u8; 8] = *b"PREFDCAT";
 const FILE_NAME: &str = "clean";
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
-/// The state of the log that a catalogue was derived from.
+/// The state of the log from which a catalogue was derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CatalogueIdentity {
     pub(crate) store: u64,
     pub(crate) next_revision: u64,
 }
 
-/// Returns whether the folder is exactly what a clean close with this identity left.
+/// Returns true if the directory is exactly as a clean close with this identity left it.
 pub(crate) fn is_trusted(dir: &Path, identity: CatalogueIdentity) -> bool {
     read(dir).is_some_and(|(found, checksum)| {
         found == identity && files_checksum(dir, false).is_ok_and(|now| now == checksum)
     })
 }
 
-/// Removes the marker durably, because sled may write to the folder from now on. Returns
-/// whether the folder was trusted, and the marker is gone.
+/// Removes the marker durably, because sled may change the files afterwards. Returns true if the
+/// directory was trusted and the marker no longer exists.
 pub(crate) fn verify_and_remove(dir: &Path, identity: CatalogueIdentity) -> bool {
     let is_trusted = is_trusted(dir, identity);
     let removed = match fs::remove_file(dir.join(FILE_NAME)) {
@@ -49,7 +49,7 @@ pub(crate) fn verify_and_remove(dir: &Path, identity: CatalogueIdentity) -> bool
     is_trusted && removed
 }
 
-/// Syncs all files in the folder, and marks it as the result of a clean close.
+/// Syncs all files in the directory, and writes the marker of a clean close.
 pub(crate) fn write(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
     let checksum = files_checksum(dir, true)?;
     let mut bytes = Vec::new();
@@ -84,17 +84,17 @@ fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
     Some((identity, fields.u32()?))
 }
 
-/// Size of all files in the folder, in bytes.
+/// Returns the total size of all files in the directory, in bytes.
 pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
     let mut files = Vec::new();
-    // If a folder cannot be read, the files found so far are counted.
+    // After an error, only the files found so far are counted.
     let _ = collect_files(dir, false, &mut files);
     let bytes = |file: &PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
     files.iter().map(bytes).sum()
 }
 
-/// Computes one checksum over every file below `dir` except the marker. With `sync`, the files
-/// and folders are also synced.
+/// Computes one checksum over all files in `dir` and its subdirectories, except the marker. If
+/// `sync` is set, also syncs the files and directories.
 fn files_checksum(dir: &Path, sync: bool) -> io::Result<u32> {
     let mut files = Vec::new();
     collect_files(dir, sync, &mut files)?;
@@ -123,7 +123,8 @@ fn files_checksum(dir: &Path, sync: bool) -> io::Result<u32> {
     Ok(hasher.finalize())
 }
 
-/// Adds the files below `dir` to `files`. With `sync`, the folders are also synced.
+/// Adds the files in `dir` and its subdirectories to `files`. If `sync` is set, also syncs the
+/// directories.
 fn collect_files(dir: &Path, sync: bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

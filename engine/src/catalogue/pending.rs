@@ -1,10 +1,9 @@
 //! Acknowledged changes that are not in the tree yet, within a memory budget.
 //!
-//! Documents can be created faster than sled inserts them. Writers do not wait for sled. If
-//! the budget is exceeded, pending puts are dropped ("shed"), and later ones are not recorded.
-//! The catalogue then lags behind, and the worker finds the shed puts in the log later, as
-//! after a crash. Deletes are kept, because compaction may remove a tombstone from the log
-//! before the worker finds it.
+//! Documents can be created faster than sled inserts entries, and writers do not wait for sled. If
+//! the budget is exceeded, pending puts are dropped ("shed"), and later puts are not recorded. The
+//! catalogue then lags behind. The worker catches up by finding the shed puts in the log. Deletes
+//! are not shed, because compaction may remove a tombstone from the log before the worker finds it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -16,8 +15,8 @@ use crate::model::names::Names;
 
 /// Approximate memory of a pending change in addition to its key, in bytes.
 const CHANGE_BYTES: u64 = 128;
-/// Time that must pass after the last shed put before the worker starts to catch up. If it
-/// started earlier, further puts would probably be shed and it would have to start again.
+/// Time that must pass after the last shed put before the worker starts to catch up. With an
+/// earlier start, more puts would probably be shed, and the worker would have to start again.
 const SHED_COOLDOWN: Duration = Duration::from_millis(200);
 
 /// The pending changes of the catalogue.
@@ -26,21 +25,21 @@ pub(super) struct PendingChanges {
     /// Changes that the worker has not started to apply.
     queued: BTreeMap<CatalogueKey, CatalogueChange>,
     queued_bytes: u64,
-    /// The revision of the change that was queued when the queue was last empty. All queued
-    /// changes have this revision or a higher one.
+    /// A lower bound of the revisions of the queued changes: the revision of the first change that
+    /// was queued since the queue was last empty.
     first_queued: u64,
     /// Changes that the worker is writing to the tree.
     applying: Arc<BTreeMap<CatalogueKey, CatalogueChange>>,
-    /// Set while some puts are neither pending nor in the tree.
+    /// The missing puts, which are neither pending nor in the tree. `None` if no puts are missing.
     lag: Option<CatalogueLag>,
 }
 
-/// Which puts are missing: they are in the log only.
+/// Describes the missing puts, which are only in the log.
 #[derive(Clone, Copy)]
 struct CatalogueLag {
-    /// All missing puts have a higher revision than this.
+    /// Every missing put has a higher revision than this one.
     after: u64,
-    /// The time of the last shed put; `None` if puts are recorded again.
+    /// The time of the last shed put. `None` if puts are recorded again.
     last_shed: Option<Instant>,
 }
 
@@ -68,8 +67,8 @@ impl PendingChanges {
         let bytes = bytes(&key);
         if change.is_some() && self.is_shedding() {
             self.note_shed();
-            // The put itself is shed. The older change of the same key must not override it
-            // after it is found in the log.
+            // The put is shed. An older queued change of the same key is dropped, because it would
+            // override the put after the put is found in the log.
             if self.queued.remove(&key).is_some() {
                 self.queued_bytes -= bytes;
             }
@@ -78,24 +77,24 @@ impl PendingChanges {
         }
     }
 
-    /// Restarts the cooldown.
+    /// Restarts the cooldown after a shed put.
     fn note_shed(&mut self) {
         if let Some(lag) = &mut self.lag {
             lag.last_shed = Some(Instant::now());
         }
     }
 
-    /// Memory of the changes that the worker has not started to apply, in bytes.
+    /// Returns the memory of the queued changes, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.queued_bytes
     }
 
-    /// Returns whether the queued changes exceed the budget.
+    /// Returns true if the queued changes exceed the budget.
     pub(super) fn is_over_budget(&self) -> bool {
         self.queued_bytes > self.max_bytes
     }
 
-    /// Returns whether the queued changes use more than half of the budget.
+    /// Returns true if the queued changes use more than half of the budget.
     pub(super) fn is_under_pressure(&self) -> bool {
         self.queued_bytes > self.max_bytes / 2
     }
@@ -104,7 +103,7 @@ impl PendingChanges {
         self.queued.is_empty()
     }
 
-    /// Drops the queued puts and stops recording puts, until [`Self::begin_catch_up`].
+    /// Drops the queued puts, and stops recording puts until [`Self::begin_catch_up`] is called.
     pub(super) fn shed_puts(&mut self) {
         let after = self.first_queued.saturating_sub(1);
         self.lag = Some(CatalogueLag {
@@ -115,7 +114,7 @@ impl PendingChanges {
         self.queued_bytes = self.queued.keys().map(bytes).sum();
     }
 
-    /// Marks every put as missing, because the tree is new and empty.
+    /// Marks all puts as missing. Called when the tree is new and empty.
     pub(super) fn require_full_scan(&mut self) {
         let last_shed = self.lag.and_then(|lag| lag.last_shed);
         self.lag = Some(CatalogueLag {
@@ -124,12 +123,12 @@ impl PendingChanges {
         });
     }
 
-    /// Returns whether puts are missing that the worker must find in the log.
+    /// Returns true if puts are missing, so that the worker must find them in the log.
     pub(super) fn is_lagging(&self) -> bool {
         self.lag.is_some()
     }
 
-    /// Time to wait before catching up makes sense.
+    /// Returns the time to wait before catching up.
     pub(super) fn cooldown(&self) -> Duration {
         self.lag
             .and_then(|lag| lag.last_shed)
@@ -138,8 +137,8 @@ impl PendingChanges {
             })
     }
 
-    /// Records puts again. Returns the revision after which the missing puts must be looked
-    /// for in the log.
+    /// Starts to record puts again. Returns the revision after which the log must be searched for
+    /// missing puts.
     pub(super) fn begin_catch_up(&mut self) -> u64 {
         self.lag.as_mut().map_or(u64::MAX, |lag| {
             lag.last_shed = None;
@@ -147,14 +146,13 @@ impl PendingChanges {
         })
     }
 
-    /// Returns whether puts are being shed: one was shed, and [`Self::begin_catch_up`] was not
-    /// called since.
+    /// Returns true if a put was shed after the last call of [`Self::begin_catch_up`].
     pub(super) fn is_shedding(&self) -> bool {
         self.lag.is_some_and(|lag| lag.last_shed.is_some())
     }
 
-    /// Call this after the missing puts were written to the tree. Returns whether the
-    /// catalogue has caught up. It has not if puts were shed again in the meantime.
+    /// Ends catching up, after the missing puts were written to the tree. Returns true if the
+    /// catalogue has caught up, and false if puts were shed in the meantime.
     pub(super) fn finish_catch_up(&mut self) -> bool {
         if !self.is_shedding() {
             self.lag = None;
@@ -162,8 +160,8 @@ impl PendingChanges {
         self.lag.is_none()
     }
 
-    /// Returns the changes to write to the tree. They stay pending until
-    /// [`Self::finish_apply`].
+    /// Returns the changes to write to the tree. The changes stay pending until
+    /// [`Self::finish_apply`] is called.
     pub(super) fn begin_apply(&mut self) -> Arc<BTreeMap<CatalogueKey, CatalogueChange>> {
         self.applying = Arc::new(std::mem::take(&mut self.queued));
         self.queued_bytes = 0;
@@ -175,7 +173,7 @@ impl PendingChanges {
         self.applying = Arc::default();
     }
 
-    /// Queues the changes again that were being written to the tree.
+    /// Puts the changes that were being written to the tree back into the queue.
     pub(super) fn abort_apply(&mut self) {
         let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut self.applying));
         restored.append(&mut self.queued);
@@ -188,8 +186,8 @@ impl PendingChanges {
         *self = Self::new(self.max_bytes);
     }
 
-    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. If a
-    /// key has two, the newer one is returned.
+    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. If a key has
+    /// two pending changes, the newer change is returned.
     pub(super) fn range(
         &self,
         prefix: &[u8],
@@ -208,7 +206,7 @@ impl PendingChanges {
     }
 }
 
-/// Memory of a pending change, in bytes.
+/// Returns the memory of a pending change, in bytes.
 fn bytes(key: &CatalogueKey) -> u64 {
     key.len() as u64 + CHANGE_BYTES
 }
@@ -232,7 +230,7 @@ mod tests {
         pending.record(&names(client), revision, Some(value));
     }
 
-    /// The clients of all pending changes.
+    /// Returns the clients of all pending changes.
     fn clients(pending: &PendingChanges) -> String {
         let all = pending.range(b"", &Bound::Unbounded);
         let client = |key: &CatalogueKey| key.last().copied().map(char::from);
@@ -281,8 +279,7 @@ mod tests {
         put(&mut pending, "g", 20);
         pending.shed_puts();
         assert!(!pending.finish_catch_up());
-        // The puts found so far may not be in the tree, so the search starts at the same
-        // revision.
+        // The first catch-up did not complete, so the second one starts at the same revision.
         assert_eq!(pending.begin_catch_up(), 4);
         assert!(pending.finish_catch_up());
     }

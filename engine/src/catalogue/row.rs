@@ -5,18 +5,18 @@ use std::ops::ControlFlow;
 use crate::format::fields::FieldReader;
 use crate::model::limits::Usage;
 
-/// User id and client id, separated by a NUL. Names contain no control characters, so the keys
-/// sort by user id and then by client id.
+/// A user and a client, separated by a NUL. Names contain no control characters, so keys sort by
+/// user and then by client.
 pub(super) type CatalogueKey = Vec<u8>;
 
-/// The new value of a key, or `None` if the namespace has no document any more.
+/// The new value of a key, or `None` if the document was deleted.
 pub(super) type CatalogueChange = Option<CatalogueValue>;
 
-/// Called with the user id, the client id and the value of one document. `Break` ends the
+/// A callback for the user, the client and the value of each document. Returning `Break` ends the
 /// visit.
 pub(crate) type DocumentVisitor<'a> = dyn FnMut(&str, &str, CatalogueValue) -> ControlFlow<()> + 'a;
 
-/// What the catalogue stores about one document.
+/// The catalogue's data about one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CatalogueValue {
     pub(crate) revision: u64,
@@ -27,7 +27,8 @@ pub(crate) struct CatalogueValue {
 impl CatalogueValue {
     const BYTES: usize = 28;
 
-    /// Encodes the fields in little-endian order: revision, modification time, bytes, keys.
+    /// Encodes the fields as little-endian integers, in the order revision, modification time,
+    /// bytes, keys.
     pub(super) fn encode(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let fields = self
@@ -43,7 +44,7 @@ impl CatalogueValue {
         bytes
     }
 
-    /// Decodes a value; `None` if it has another length.
+    /// Decodes a value. Returns `None` if the length is wrong.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = FieldReader::new(bytes);
         let value = Self {
@@ -58,14 +59,14 @@ impl CatalogueValue {
     }
 }
 
-/// Splits a key into user id and client id.
+/// Splits a key into the user and the client.
 pub(super) fn split_key(key: &[u8]) -> (&[u8], &[u8]) {
     let mut parts = key.splitn(2, |byte| *byte == 0);
     let user = parts.next().unwrap_or_default();
     (user, parts.next().unwrap_or_default())
 }
 
-/// Converts an id from the tree to text.
+/// Converts a name from the tree to text.
 pub(super) fn lossy_text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }

@@ -10,53 +10,53 @@ use crate::catalogue::row::DocumentVisitor;
 use crate::catalogue::tree::Tree;
 use crate::model::error::Result;
 
-/// Visits every current document with a higher revision than the given one, to rebuild the
-/// catalogue.
+/// Visits every current document with a higher revision than the argument. The catalogue is rebuilt
+/// from this source.
 pub(crate) type DocumentSource =
     Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
 
-/// The shared part of the catalogue.
+/// The part of the catalogue that its thread shares with callers.
 pub(super) struct CatalogueCore {
     pub(super) dir: PathBuf,
     pub(super) cache_bytes: u64,
     pub(super) state: Mutex<CatalogueState>,
-    /// Notified when `state` changes in a way that a waiting thread may be interested in.
+    /// Notified after changes of `state` for which a thread may be waiting.
     pub(super) changed: Condvar,
     /// Readers hold the read lock for as long as they use the tree, so that replacing the tree
     /// waits for them.
     pub(super) tree: RwLock<Option<Tree>>,
 }
 
-/// What the mutex of [`CatalogueCore`] protects.
+/// The state that the mutex of [`CatalogueCore`] protects.
 pub(super) struct CatalogueState {
     pub(super) phase: CataloguePhase,
     pub(super) pending: PendingChanges,
-    /// Number of listings that are waiting until the catalogue is ready, or has failed.
+    /// Number of listings that wait until the catalogue is ready or has failed.
     pub(super) listings: usize,
-    /// The reason of a failed read. The worker rebuilds the catalogue because of it.
+    /// The message of a failed read, after which the worker rebuilds the catalogue.
     pub(super) read_failure: Option<String>,
-    /// Number of times that the removal of the folder was requested, and the number of
-    /// requests that are done.
+    /// Number of requests to remove the catalogue's directory.
     pub(super) removals_requested: u64,
+    /// Number of removal requests that are done.
     pub(super) removals_done: u64,
     pub(super) closing: Option<CatalogueClose>,
 }
 
-/// Whether listings can be answered.
+/// The phase of the catalogue, which determines how listings behave.
 pub(super) enum CataloguePhase {
-    /// The tree is being opened, or is missing documents. Listings wait.
+    /// The tree is being opened, or documents are missing. Listings wait.
     Building,
-    /// The tree and the pending changes are complete.
+    /// The tree and the pending changes are complete. Listings proceed.
     Ready,
-    /// The catalogue is not available until the next open, for this reason. Listings fail.
+    /// The catalogue is not available until the next open. Listings fail with the reason.
     Failed(String),
 }
 
-/// How the thread should end.
+/// A request to end the catalogue's thread.
 #[derive(Clone, Copy)]
 pub(super) struct CatalogueClose {
-    /// The state of the log that the catalogue corresponds to afterwards; `None` if the next
-    /// open must rebuild it.
+    /// The state of the log to which the closed catalogue corresponds, or `None` if the next open
+    /// must rebuild the catalogue.
     pub(super) clean: Option<CatalogueIdentity>,
 }
 
@@ -98,7 +98,7 @@ impl CatalogueCore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes listings fail until the next open. Documents are not affected.
+    /// Makes listings fail until the next open. Reads and writes of documents are not affected.
     pub(super) fn give_up(&self, reason: String) {
         let mut state = self.lock();
         state.phase = CataloguePhase::Failed(reason);

@@ -1,23 +1,24 @@
-//! Throttles the worker while it catches up and no listing waits for it. If a processor is
-//! idle, the worker runs at full speed. If it competes with readers and writers for
-//! processors, it uses a fifth of the time.
+//! Throttles the worker while it catches up and no listing waits. If a processor is idle, the
+//! worker runs at full speed. If the worker competes with other threads for processors, it works
+//! for a fifth of the time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// A rest lasts this many times as long as the work before it.
+/// Ratio of the length of a rest to the length of the preceding work.
 const REST_FACTOR: u32 = 4;
-/// Maximum length of a rest: one long step must not delay the catalogue for long.
+/// Maximum length of a rest, so that the rest after one long step does not delay the catalogue for
+/// long.
 const MAX_REST: Duration = Duration::from_millis(50);
-/// The fraction of the time (1 / this) that a thread may wait for a processor without counting
-/// as competing for it.
+/// Divisor of the working time that yields the tolerated waiting time. A thread that waits longer
+/// for a processor competes with other threads.
 const TOLERATED_WAIT_DIVISOR: u32 = 8;
 
 /// Measures the thread's work since its last rest.
 pub(super) struct Throttle {
-    /// The scheduler statistics of the thread that created this: its time on processors, and
-    /// its time waiting for one. If the file does not exist, the thread never rests.
+    /// The scheduler statistics of the thread that created the `Throttle`. Without this file, the
+    /// thread never rests.
     schedstat: Option<File>,
     started: Instant,
     /// The total wait time when the current work began.
@@ -25,7 +26,7 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Starts to measure the work of this thread.
+    /// Starts to measure the work of the calling thread.
     pub(super) fn begin() -> Self {
         let schedstat = File::open("/proc/thread-self/schedstat").ok();
         Self {
@@ -38,7 +39,7 @@ impl Throttle {
         }
     }
 
-    /// Returns how long to rest after the work since the last call.
+    /// Returns the length of the rest after the work since the last call.
     pub(super) fn rest(&mut self) -> Duration {
         let Some(waited) = self.schedstat.as_ref().and_then(run_queue_wait) else {
             return Duration::ZERO;
@@ -50,8 +51,8 @@ impl Throttle {
     }
 }
 
-/// The rest after work that lasted `took`, of which the thread waited `waited` for a
-/// processor.
+/// Computes the rest after work that lasted `took`, including a time `waited` in which the thread
+/// waited for a processor.
 fn rest_after(took: Duration, waited: Duration) -> Duration {
     if waited > took / TOLERATED_WAIT_DIVISOR {
         (took * REST_FACTOR).min(MAX_REST)
@@ -67,8 +68,8 @@ fn run_queue_wait(schedstat: &File) -> Option<Duration> {
     parse_run_queue_wait(text.get(..bytes)?)
 }
 
-/// Parses the second of three numbers: nanoseconds in which the thread was runnable but had no
-/// processor (Documentation/scheduler/sched-stats.rst in the Linux sources).
+/// Parses the second of three numbers: the time in nanoseconds in which the thread was runnable but
+/// not running (Documentation/scheduler/sched-stats.rst in the Linux sources).
 fn parse_run_queue_wait(text: &[u8]) -> Option<Duration> {
     let mut numbers = std::str::from_utf8(text).ok()?.split_whitespace();
     let nanoseconds = numbers.nth(1)?.parse().ok()?;

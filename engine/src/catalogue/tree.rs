@@ -1,7 +1,7 @@
-//! The sorted map that stores the catalogue. This is the only module that names sled.
+//! The sorted map that stores the catalogue. Only this module uses sled.
 //!
-//! sled 0.34.7 can return errors, and can panic on a damaged directory. Both become a
-//! [`TreeError`], and in both cases the catalogue must be rebuilt.
+//! sled 0.34.7 can return errors, and can panic on a damaged directory. Errors and panics become a
+//! [`TreeError`], after which the catalogue must be rebuilt.
 
 use std::fs::{File, TryLockError};
 use std::ops::Bound;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::catalogue::row::{CatalogueKey, CatalogueValue};
 
-/// Maximum time to wait for sled's file lock. sled's background threads keep the lock for a
-/// moment after the last handle was dropped, and the tree cannot be opened while it is locked.
+/// Maximum time to wait for sled's file lock. sled's background threads keep the lock for a short
+/// time after the last handle is dropped, and a locked tree cannot be opened.
 const MAX_LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// An open tree. Clones refer to the same tree.
@@ -36,8 +36,8 @@ fn catch_panics<T>(call: impl FnOnce() -> Result<T, TreeError>) -> Result<T, Tre
 }
 
 impl Tree {
-    /// Opens the tree in a directory, and creates it first if it does not exist. Blocks while
-    /// another handle has the tree open, for up to [`MAX_LOCK_WAIT`].
+    /// Opens the tree in a directory. Creates the tree if it does not exist. Blocks while another
+    /// handle has the tree open, for up to [`MAX_LOCK_WAIT`].
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeError> {
         wait_for_lock_release(path);
         catch_panics(|| {
@@ -70,7 +70,7 @@ impl Tree {
         })
     }
 
-    /// Number of entries. Iterates over all of them.
+    /// Counts the entries by iterating over all of them.
     pub(crate) fn len(&self) -> Result<u64, TreeError> {
         catch_panics(|| Ok(self.0.len() as u64))
     }
@@ -83,7 +83,7 @@ impl Tree {
         })
     }
 
-    /// Writes everything to the files. sled does not sync them.
+    /// Writes all changes to the files. sled does not sync the files.
     pub(crate) fn flush(&self) -> Result<(), TreeError> {
         catch_panics(|| {
             self.0.flush()?;
@@ -118,7 +118,7 @@ impl Tree {
 }
 
 /// Waits until no other handle has the tree in this directory open. Other problems with the
-/// directory are left for sled to report.
+/// directory are reported by sled when the tree is opened.
 pub(super) fn wait_for_lock_release(path: &Path) {
     let Ok(file) = File::open(path.join("db")) else {
         return;
@@ -146,7 +146,7 @@ mod tests {
         lock_file.try_lock().unwrap();
         std::thread::scope(|scope| {
             let opened = scope.spawn(|| Tree::open(dir.path(), 1 << 20).map(drop));
-            // If `open` did not wait for the lock, it would have failed within this time.
+            // An `open` that does not wait for the lock would fail within this time.
             std::thread::sleep(Duration::from_millis(50));
             drop(lock_file);
             opened.join().unwrap().unwrap();

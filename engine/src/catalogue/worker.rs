@@ -1,5 +1,5 @@
-//! The catalogue's thread. It is the only writer of the tree: it opens the tree, rebuilds it
-//! if necessary, applies changes, and marks it as complete on a clean close.
+//! The catalogue's thread. The thread is the only writer of the tree: it opens the tree, rebuilds
+//! it if necessary, applies changes, and writes the marker on a clean close.
 
 use std::fs::File;
 use std::io;
@@ -18,12 +18,11 @@ use crate::catalogue::tree::{self, Tree, TreeError};
 
 /// While catching up, the number of documents between two checks of the pending changes.
 const PENDING_CHECK_INTERVAL: u64 = 1024;
-/// Time that a change waits for others, so that a document that is overwritten repeatedly is
-/// written to sled once. If the budget is exceeded sooner, documents arrive faster than sled
-/// can insert them. Inserting them right away would only slow the writers down, so they are
-/// shed instead.
+/// Maximum time for which changes are collected before they are written to sled, so that repeated
+/// changes of a document are written once. If the pending changes exceed their budget sooner,
+/// documents arrive faster than sled can insert entries, and puts are shed.
 const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
-/// Number of failures in a row, without a completed rebuild in between, after which the
+/// Number of consecutive failures, without a completed rebuild in between, after which the
 /// catalogue is unavailable until the next open.
 const MAX_FAILURES: u32 = 3;
 
@@ -43,15 +42,15 @@ enum WorkerStep {
     End(WorkerEnd),
 }
 
-/// Why the worker stops using a tree.
+/// The reason why the worker stops using a tree.
 enum WorkerEnd {
     Close(CatalogueClose),
-    /// The folder must be removed, and the catalogue rebuilt.
+    /// The directory must be removed, and the catalogue rebuilt.
     Rebuild,
 }
 
 impl CatalogueState {
-    /// Returns whether the worker has to act now instead of waiting for more changes.
+    /// Returns true if the worker must act now instead of waiting for more changes.
     fn is_urgent(&self) -> bool {
         self.pending.is_lagging()
             || self.pending.is_over_budget()
@@ -60,7 +59,7 @@ impl CatalogueState {
             || self.has_pending_removal()
     }
 
-    /// Returns whether a requested removal of the folder is not done yet.
+    /// Returns true if a requested removal of the directory is not done yet.
     fn has_pending_removal(&self) -> bool {
         self.removals_done < self.removals_requested
     }
@@ -95,14 +94,14 @@ impl CatalogueWorker {
         }
     }
 
-    /// Opens the tree and works on it until it must be closed or rebuilt. If the folder is not
-    /// trusted, it is removed first.
+    /// Opens the tree and works on it until the tree must be closed or rebuilt. If `is_trusted` is
+    /// false, the directory is removed first.
     fn run_until_end(&self, is_trusted: bool) -> Result<WorkerEnd, TreeError> {
         if !is_trusted {
             let requested = self.core.lock().removals_requested;
             remove_dir(&self.core.dir).map_err(|error| {
                 let dir = self.core.dir.display();
-                TreeError(format!("{dir} cannot be removed: {error}"))
+                TreeError(format!("cannot remove {dir}: {error}"))
             })?;
             let mut state = self.core.lock();
             state.removals_done = requested;
@@ -126,7 +125,7 @@ impl CatalogueWorker {
         }
     }
 
-    /// Lets listings proceed if no documents are missing.
+    /// Lets listings proceed if no puts are missing.
     fn mark_ready_if_complete(&self) {
         let mut state = self.core.lock();
         if !state.pending.is_lagging() {
@@ -136,7 +135,7 @@ impl CatalogueWorker {
         self.core.changed.notify_all();
     }
 
-    /// Waits until there is something to do.
+    /// Waits for the next step, and returns it.
     fn next_step(&self) -> Result<WorkerStep, TreeError> {
         let mut state = self.core.lock();
         loop {
@@ -158,8 +157,8 @@ impl CatalogueWorker {
             if state.has_pending_removal() {
                 return Ok(WorkerStep::End(WorkerEnd::Rebuild));
             }
-            // The budget is exceeded by deletes, which are never shed, or by puts while a
-            // listing waits.
+            // The budget is exceeded by deletes, which are never shed, or by puts that were
+            // recorded while a listing waits.
             if state.pending.is_over_budget() {
                 return Ok(WorkerStep::Apply);
             }
@@ -183,7 +182,7 @@ impl CatalogueWorker {
         }
     }
 
-    /// Waits until the state changes, or for `timeout`.
+    /// Waits until the state changes, for up to `timeout`.
     fn wait<'a>(
         &self,
         state: MutexGuard<'a, CatalogueState>,
@@ -207,9 +206,9 @@ impl CatalogueWorker {
         Ok(())
     }
 
-    /// Writes the missing puts from the log to the tree, and pending changes in between. Stops
-    /// early if puts are shed again, or if the catalogue is closed or must be removed. The
-    /// catalogue stays incomplete then.
+    /// Writes the missing puts from the log to the tree. If the pending changes come close to their
+    /// budget, they are applied in between. Stops early if puts are shed again, or if the catalogue
+    /// is closed or must be removed. After an early stop, puts are still missing.
     fn catch_up(&self, tree: &Tree) -> Result<(), TreeError> {
         let mut seen = 0_u64;
         let mut failure = None;
@@ -244,8 +243,8 @@ impl CatalogueWorker {
         Ok(())
     }
 
-    /// Leaves the processor to other threads for up to `timeout`. A listing or a close ends
-    /// the rest.
+    /// Leaves the processor to other threads for up to `timeout`. A change of the state, such as a
+    /// new listing or a close, ends the rest.
     fn rest(&self, timeout: Duration) {
         let state = self.core.lock();
         if !timeout.is_zero() && state.listings == 0 && state.closing.is_none() {
@@ -253,20 +252,20 @@ impl CatalogueWorker {
         }
     }
 
-    /// Returns whether the pending changes are close to their budget. Beyond the budget, the
-    /// committer would have to wait, or puts would be shed.
+    /// Returns true if the pending changes are close to their budget. Beyond the budget, puts would
+    /// be shed, or the committer would have to wait.
     fn is_under_pressure(&self) -> bool {
         self.core.lock().pending.is_under_pressure()
     }
 
-    /// Returns whether it is useless to go on catching up.
+    /// Returns true if the worker should stop catching up.
     fn should_stop_catch_up(&self) -> bool {
         let state = self.core.lock();
         state.closing.is_some() || state.has_pending_removal() || state.pending.is_shedding()
     }
 
-    /// Makes listings wait, and queues the changes again that were being applied. Returns
-    /// whether the catalogue had been ready.
+    /// Makes listings wait, and puts unapplied changes back into the queue. Returns true if the
+    /// catalogue was ready before.
     fn return_to_building(&self) -> bool {
         let mut state = self.core.lock();
         let was_ready = matches!(state.phase, CataloguePhase::Ready);
@@ -279,14 +278,13 @@ impl CatalogueWorker {
     fn finish(&self, closing: CatalogueClose) {
         self.core.replace_tree(None);
         if let Some(identity) = closing.clean {
-            // Without the marker, the next open rebuilds the catalogue. That takes longer, but
-            // is just as correct.
+            // An error is ignored, because without the marker the next open rebuilds the catalogue.
             let _ = marker::write(&self.core.dir, identity);
         }
     }
 }
 
-/// Removes the catalogue's folder durably, after no handle has its tree open any more.
+/// Waits until no handle has the tree open, and then removes the catalogue's directory durably.
 pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
     tree::wait_for_lock_release(&sled_dir(dir));
     match std::fs::remove_dir_all(dir) {
@@ -308,7 +306,7 @@ fn sled_dir(dir: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// A rest that does not end is longer than any test may run.
+    /// The length of a rest that no test waits for.
     const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn worker() -> CatalogueWorker {
@@ -340,7 +338,7 @@ mod tests {
         let worker = worker();
         let core = Arc::clone(&worker.core);
         let resting = std::thread::spawn(move || worker.rest(LONG));
-        // The thread is already resting, or will notice the waiting listing before it rests.
+        // The thread is either already resting, or sees the waiting listing before it rests.
         core.lock().listings = 1;
         core.changed.notify_all();
         resting.join().unwrap();
