@@ -1,17 +1,19 @@
-//! What an operator asks of a running server, on a listener of its own: metrics, health,
-//! and what is done with the store while it serves.
+//! The service of the admin listener: metrics, health checks, backup, export, import, and the
+//! erasure of a user.
 //!
-//! On this machine it can be asked without a token, but not by a page in a browser: one of
-//! any site can send requests to this machine. Elsewhere it takes the token.
+//! Without an admin token, the listener is reachable only from this machine, and the service
+//! rejects requests from web pages: a page of any site can make a browser send requests to
+//! this machine. With an admin token, every request except a health check must contain it.
 //!
-//! It must not know how the server is started, or how documents are served to clients.
+//! This layer must not know how a server is started, or how documents are served to clients.
 //!
-//! **Architecture Invariant:** it imports only what lies below it, and nothing of `api`.
+//! **Architecture Invariant:** this layer imports only the layers below it, and nothing from
+//! `api`.
 
 mod service;
 mod store;
 mod token;
 
 pub(crate) use service::Admin;
-pub(crate) use store::{StoreDesk, TOTAL_BYTES, UNSAVED, erased_json};
+pub(crate) use store::{AdminStore, TOTAL_BYTES, UNSAVED, erased_json};
 pub(crate) use token::{AdminToken, AdminTokenError};

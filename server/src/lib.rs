@@ -15,7 +15,7 @@
 //! | `auth`, `net`, `transfer` | authentication; sockets and connections; backup archives and JSON lines |
 //! | `http` | bodies, errors, entity tags, conditional requests |
 //! | `store` | access to the stored documents |
-//! | `settings`, `counters` | the settings of `prefd serve`; counters for metrics |
+//! | `settings`, `counters`, `io_error` | the settings of `prefd serve`; counters for metrics; errors of file operations |
 //!
 //! A request first reaches `net`, which accepts and serves the connection. `api` then checks
 //! the request with `http` and `auth`, and runs it against `store`.
@@ -42,6 +42,7 @@ mod counters;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
+mod io_error;
 mod net;
 mod serve;
 mod settings;

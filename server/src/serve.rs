@@ -1,10 +1,11 @@
-//! `prefd serve`: from settings to a listening server, and back to a closed store.
+//! Starts a server from its settings, and shuts the server down.
 //!
-//! It puts the parts together, and is the only place that knows all of them. It must not
-//! know the command line: a command hands it settings.
+//! This layer creates the parts of a server and connects them. No other layer knows all of
+//! the parts. This layer must not know the command line: the `commands` layer passes the
+//! settings.
 //!
-//! **Architecture Invariant:** it imports only what lies below it, and nothing of
-//! `commands`.
+//! **Architecture Invariant:** this layer imports only the layers below it, so it imports
+//! nothing from `commands`.
 
 mod descriptors;
 mod error;

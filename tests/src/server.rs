@@ -321,7 +321,7 @@ impl Server {
 
     /// Where the operator's listener is.
     pub fn admin_address(&self) -> SocketAddr {
-        let words = "the operator's listener address=";
+        let words = "admin listener started address=";
         self.wait_for_log(words);
         let logged = self.logged();
         let (_, behind) = logged.split_once(words).expect("it was logged");

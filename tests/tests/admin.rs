@@ -155,7 +155,7 @@ fn a_token_that_can_be_guessed_stops_the_start() {
         std::fs::write(&file, unfit).unwrap();
         let ended = start(&format!("data-{index}")).expect_err(unfit);
         assert_eq!(ended.status.code(), Some(1), "{unfit:?}: {ended:?}");
-        let told = format!("{}: not one line", file.display());
+        let told = format!("{} is not a valid admin token file", file.display());
         assert!(ended.err.contains(&told), "{unfit:?}: {}", ended.err);
     }
     std::fs::write(&file, TOKEN).unwrap();
@@ -199,7 +199,7 @@ impl<'a> Desk<'a> {
             let found = get(&mut self.server.connect(), "c", &token::of(user, "c"));
             assert_eq!(found, document, "{caller}");
         }
-        assert!(!self.server.has_logged("a backup was taken"), "{caller}");
+        assert!(!self.server.has_logged("backup completed"), "{caller}");
     }
 }
 
@@ -313,7 +313,7 @@ fn where_the_usual_port_is_taken_it_goes_on_without() {
         usual => Some(usual.unwrap()),
     };
     let server = Launch::new(BINARY, dir.path()).with_default_admin().start();
-    server.wait_for_log("there is no operator's listener");
+    server.wait_for_log("admin listener not started");
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     drop(server);
     // Commands would send the token to whoever else that is.
@@ -327,7 +327,7 @@ fn where_the_usual_port_is_taken_it_goes_on_without() {
     assert!(ended.err.contains("127.0.0.1:8081"), "{}", ended.err);
     let (server, _dir) = fresh(&["--admin-listen", "off"]);
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
-    assert!(!server.has_logged("operator's listener"));
+    assert!(!server.has_logged("admin listener"));
 }
 
 #[test]

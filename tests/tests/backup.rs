@@ -445,7 +445,7 @@ fn a_server_that_gives_none_leaves_no_file() {
         .start();
     let url = admin_url(&server);
     let told = "the server refused the request with 401 Unauthorized: \
-         The request has no administrator's token.";
+         The request has no Authorization header with the admin token.";
     fails(&["--admin", &url], told, &["data", "token"]);
     let told = prefd(
         BINARY,

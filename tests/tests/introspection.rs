@@ -283,7 +283,7 @@ fn sighup_reads_credentials_anew() {
     assert_eq!(status(server, "unfit"), 401);
     std::fs::write(file, "another:secret").unwrap();
     server.hang_up();
-    server.wait_for_log("read anew what=\"keys\"");
+    server.wait_for_log("reload completed what=\"keys\"");
     assert_eq!(status(server, "anew"), 401);
     assert!(!server.has_logged("another"), "credentials in the log");
     let given: Vec<_> = issuer

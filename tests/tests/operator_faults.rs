@@ -213,7 +213,7 @@ fn an_export_of_a_damaged_store_has_every_document_that_can_be_read() {
     let online = folder.path().join("online");
     let ended = prefd(BINARY, &["export", "--admin", &url, "--to", text(&online)]);
     fails(&ended, "the export is incomplete");
-    server.wait_for_log("the export is incomplete");
+    server.wait_for_log("export is incomplete");
     assert_eq!(server.stop().code(), Some(0));
     has_the_other_document(&online);
     let offline = folder.path().join("offline");

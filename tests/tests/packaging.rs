@@ -260,7 +260,7 @@ fn systemd_runs_prefd_as_the_units_say() {
     manager.systemctl(&["reload", "prefd.service"]);
     // It may have ended before the log is written.
     wait_until("it has read its files", || {
-        log().contains("read anew what=\"log\"")
+        log().contains("reload completed what=\"log\"")
     });
     manager.systemctl(&["start", "prefd-backup.service"]);
     let backups = fs::read_dir(root.join("var/lib/private/prefd-backup")).unwrap();

@@ -35,7 +35,7 @@ fn sighup_reads_keys_anew() {
     let other = "another secret of 32 bytes or more";
     std::fs::write(&secret, other).unwrap();
     server.hang_up();
-    server.wait_for_log("read anew what=\"keys\"");
+    server.wait_for_log("reload completed what=\"keys\"");
     assert_eq!(
         connection.request(&request).status,
         401,
@@ -60,7 +60,7 @@ fn sighup_reads_the_log_s_filter_anew() {
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     std::fs::write(&config, "log = \"info\"\nmax-keys = 3").unwrap();
     server.hang_up();
-    server.wait_for_log("settings have changed that take a new start");
+    server.wait_for_log("some changed settings need a restart");
     assert!(!server.has_logged("status=200"));
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     server.wait_for_log("status=200");

@@ -25,7 +25,7 @@ const ENGINE_LAYERS: &[&[&str]] = &[
 
 /// The server's layers, in the same way.
 const SERVER_LAYERS: &[&[&str]] = &[
-    &["settings", "counters"],
+    &["settings", "counters", "io_error"],
     &["store"],
     &["http"],
     &["transfer", "net", "auth"],

@@ -1,4 +1,4 @@
-//! What the admin listener answers: who may ask, and which path is what.
+//! Checks requests to the admin listener, and routes them by path.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -11,7 +11,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use percent_encoding::percent_decode_str;
 
-use crate::admin::store::StoreDesk;
+use crate::admin::store::AdminStore;
 use crate::admin::token::AdminToken;
 use crate::auth::bearer;
 use crate::auth::http_client::is_loopback_host;
@@ -21,12 +21,13 @@ use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
 
 const TEXT: HeaderValue = HeaderValue::from_static(METRICS_TYPE);
 
-/// Everything that answering needs.
+/// The service of the admin listener.
 pub(crate) struct Admin {
+    /// If set, every request except a health check must contain this token.
     pub(crate) token: Option<AdminToken>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) store: StoreDesk,
+    pub(crate) store: AdminStore,
 }
 
 impl Service for Admin {
@@ -41,10 +42,10 @@ impl Service for Admin {
         let context = RequestContext::new();
         let (parts, mut body) = request.into_parts();
         async move {
-            let outcome = catch_unwind(pin!(self.operate(&parts, &mut body, connection))).await;
+            let outcome = catch_unwind(pin!(self.route(&parts, &mut body, connection))).await;
             let is_read = body.is_end_stream();
             let (response, _) =
-                context.finish(outcome, &parts.method, name(&parts), NO_USER, is_read);
+                context.finish(outcome, &parts.method, route_name(&parts), NO_USER, is_read);
             on_response(&response);
             Ok(response)
         }
@@ -52,8 +53,8 @@ impl Service for Admin {
 }
 
 impl Admin {
-    /// Judges the request, and carries it out.
-    async fn operate(
+    /// Checks a request, and processes it.
+    async fn route(
         &self,
         parts: &Parts,
         body: &mut Incoming,
@@ -61,72 +62,76 @@ impl Admin {
     ) -> ApiResult {
         let path = parts.uri.path();
         if let Some(probe) = Probe::of(path) {
-            only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+            require_method(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
             return Ok(self.health.response(probe));
         }
         self.authorize(&parts.headers)?;
         connection.state.record_granted();
         match path {
             "/metrics" => {
-                only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+                require_method(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
                 self.metrics().await
             }
             "/backup" => {
-                only(parts, &[Method::GET], "GET")?;
+                require_method(parts, &[Method::GET], "GET")?;
                 self.store.backup().await
             }
             "/documents" if parts.method == Method::POST => {
                 self.store.import(parts.uri.query(), body).await
             }
             "/documents" => {
-                only(parts, &[Method::GET], "GET, POST")?;
+                require_method(parts, &[Method::GET], "GET, POST")?;
                 Ok(self.store.export(None))
             }
-            _ => self.of_user(parts).await,
+            _ => self.route_user(parts).await,
         }
     }
 
-    /// `/users/{user}` and `/users/{user}/documents`.
-    async fn of_user(&self, parts: &Parts) -> ApiResult {
-        let not_found = || ApiError::new(Code::NotFound, "There is no such resource.");
+    /// Processes a request for `/users/{user}` or `/users/{user}/documents`.
+    async fn route_user(&self, parts: &Parts) -> ApiResult {
+        let not_found = || ApiError::new(Code::NotFound, "There is no resource at this path.");
         let path = parts
             .uri
             .path()
             .strip_prefix("/users/")
             .ok_or_else(not_found)?;
-        let (user, what) = path.split_once('/').unwrap_or((path, ""));
+        let (user, resource) = path.split_once('/').unwrap_or((path, ""));
         let user = percent_decode_str(user).decode_utf8();
         let user = user.map_err(|_| not_found())?.into_owned();
-        match what {
+        match resource {
             "" if !user.is_empty() && !path.ends_with('/') => {
-                only(parts, &[Method::DELETE], "DELETE")?;
+                require_method(parts, &[Method::DELETE], "DELETE")?;
                 self.store.erase(user).await
             }
             "documents" => {
-                only(parts, &[Method::GET], "GET")?;
+                require_method(parts, &[Method::GET], "GET")?;
                 Ok(self.store.export(Some(user)))
             }
             _ => Err(not_found()),
         }
     }
 
+    /// Checks the admin token. Without a configured token, rejects requests from web pages.
     fn authorize(&self, headers: &HeaderMap) -> Result<(), Box<ApiError>> {
         let Some(token) = &self.token else {
-            return refuse_pages(headers);
+            return reject_web_page(headers);
         };
         let challenge = HeaderValue::from_static("Bearer realm=\"prefd admin\"");
         let given = headers.get(AUTHORIZATION).and_then(bearer);
         let given = given.ok_or_else(|| {
             ApiError::new(
                 Code::MissingToken,
-                "The request has no administrator's token.",
+                "The request has no Authorization header with the admin token.",
             )
             .challenge(challenge.clone())
         })?;
         verify_slices_are_equal(given, token.as_bytes()).map_err(|_| {
-            ApiError::new(Code::InvalidToken, "This is not the administrator's token.")
-                .at_header("Authorization")
-                .challenge(challenge)
+            ApiError::new(
+                Code::InvalidToken,
+                "The token is not the admin token of this server.",
+            )
+            .at_header("Authorization")
+            .challenge(challenge)
         })
     }
 
@@ -134,7 +139,7 @@ impl Admin {
         let metrics = Arc::clone(&self.metrics);
         let text = tokio::task::spawn_blocking(move || metrics.text()).await;
         let Ok(Ok(text)) = text else {
-            return Err(ApiError::internal("the metrics cannot be written"));
+            return Err(ApiError::internal("the metrics cannot be encoded"));
         };
         let mut response = Response::new(Body::full(text.into()));
         response.headers_mut().insert(CONTENT_TYPE, TEXT);
@@ -142,8 +147,9 @@ impl Admin {
     }
 }
 
-/// What the log calls what was asked: a user's name is not for it.
-fn name(parts: &Parts) -> &'static str {
+/// Returns the path for the log. The name of a user is replaced, because the log must not
+/// contain user names.
+fn route_name(parts: &Parts) -> &'static str {
     let path = parts.uri.path();
     if path.starts_with("/users/") {
         return "/users/{user}";
@@ -154,15 +160,16 @@ fn name(parts: &Parts) -> &'static str {
         .unwrap_or("none")
 }
 
-/// Refuses what a browser sends for a page: it names an origin, or a host that a page's
-/// owner has made an address of this machine.
-fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
+/// Rejects a request that a web page may have sent. A browser adds an Origin or Sec-Fetch-Site
+/// header to such a request. The check of the Host header protects against DNS rebinding, in
+/// which the owner of a page points the host name of the page to this machine.
+fn reject_web_page(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
     let forbidden =
         |header, detail| Err(ApiError::new(Code::InsufficientScope, detail).at_header(header));
     if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
         return forbidden(
             "Origin",
-            "A page in a browser takes the administrator's token.",
+            "Requests from web pages require an admin token, and this server has none.",
         );
     }
     let mut hosts = headers.get_all(HOST).iter();
@@ -175,14 +182,18 @@ fn refuse_pages(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
     }
     forbidden(
         "Host",
-        "Under this name it takes the administrator's token.",
+        "Without an admin token, the Host header must be localhost or a loopback address.",
     )
 }
 
-fn only(parts: &Parts, methods: &[Method], named: &'static str) -> Result<(), Box<ApiError>> {
+fn require_method(
+    parts: &Parts,
+    methods: &[Method],
+    allow: &'static str,
+) -> Result<(), Box<ApiError>> {
     if methods.contains(&parts.method) {
         return Ok(());
     }
-    let refusal = ApiError::new(Code::MethodNotAllowed, "This resource has other methods.");
-    Err(refusal.allow(named))
+    let detail = format!("This resource supports only {allow}.");
+    Err(ApiError::new(Code::MethodNotAllowed, detail).allow(allow))
 }

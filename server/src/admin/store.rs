@@ -1,4 +1,4 @@
-//! What an operator does with the store while it serves.
+//! Backup, export, import and erasure on a running server.
 
 use std::io::{BufReader, ErrorKind};
 use std::sync::Arc;
@@ -17,151 +17,157 @@ use crate::store::{Erased, Error, Store};
 use crate::transfer::{self, Fault, READ_BYTES, RefusedLine, archive};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
-/// How much a backup will have in its files, for whoever shows how far it has come.
+/// The header of a backup with the total size of its files in bytes, for a progress display.
 pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
-/// The trailer of an export from which documents are missing, because they cannot be read.
-/// Its value says which, percent-encoded.
+/// The trailer of an incomplete export. Its value lists the documents that cannot be read,
+/// percent-encoded.
 pub(crate) const UNSAVED: HeaderName = HeaderName::from_static("prefd-unsaved");
-/// What the value of that trailer has encoded.
-const IN_TRAILER: &AsciiSet = &CONTROLS.add(b'%');
-/// How long a backup waits for one that is being taken.
+/// The characters that are percent-encoded in the value of the trailer.
+const TRAILER_ESCAPES: &AsciiSet = &CONTROLS.add(b'%');
+/// Maximum time that a backup waits for a running backup to end.
 const BACKUP_WAIT: Duration = Duration::from_secs(30);
-/// Pieces of an import that may wait to be read.
-const WAITING_PIECES: usize = 4;
-/// How long an import may stall.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What a query says where documents that are there are to stay.
+/// Maximum number of received chunks of an import that wait to be parsed.
+const MAX_QUEUED_CHUNKS: usize = 4;
+/// Maximum time between two chunks of an import.
+const IMPORT_CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
+/// The query of an import that does not replace existing documents.
 const KEEP_EXISTING: &str = "keep-existing";
 
-pub(crate) struct StoreDesk {
+/// The operations of the admin listener on the store.
+pub(crate) struct AdminStore {
     store: Store,
-    /// One at a time: a snapshot keeps what is replaced from being removed.
-    backups: Arc<Semaphore>,
+    /// Permits one backup at a time. While a snapshot exists, the space of replaced documents
+    /// cannot be reclaimed.
+    backup_permit: Arc<Semaphore>,
 }
 
-impl StoreDesk {
+impl AdminStore {
     pub(crate) fn new(store: Store) -> Self {
         Self {
             store,
-            backups: Arc::new(Semaphore::new(1)),
+            backup_permit: Arc::new(Semaphore::new(1)),
         }
     }
 
-    /// The store at one moment, as an archive.
+    /// Streams a backup: a tar archive of a snapshot of the store.
     pub(super) async fn backup(&self) -> ApiResult {
-        // One whose client has gone ends a moment later.
-        let turn = Arc::clone(&self.backups).acquire_owned();
-        let Ok(Ok(turn)) = tokio::time::timeout(BACKUP_WAIT, turn).await else {
-            let detail = "Another backup is being taken.";
+        // Waits, because a backup whose client has disconnected ends only shortly afterwards.
+        let permit = Arc::clone(&self.backup_permit).acquire_owned();
+        let Ok(Ok(permit)) = tokio::time::timeout(BACKUP_WAIT, permit).await else {
+            let detail = "Another backup is running. Try again after that backup has ended.";
             return Err(ApiError::new(Code::Overloaded, detail));
         };
         let snapshot = self.store.snapshot().await?;
         let total = snapshot.bytes();
         let damaged = snapshot.damaged_frames();
         if damaged > 0 {
-            tracing::warn!(damaged, "the store is damaged, and so is the backup of it");
+            tracing::warn!(damaged_frames = damaged, "backup contains damaged frames");
         }
-        let (pipe, pieces) = BodyWriter::new();
+        let (writer, chunks) = BodyWriter::new();
         self.store.spawn_bulk(move |_| {
-            let _turn = turn;
-            let outcome = pipe.write(|out| {
+            let _permit = permit;
+            let outcome = writer.write(|out| {
                 let contents = archive::write(&snapshot, out, &mut |_| {})?;
                 for place in &contents.unreadable {
-                    tracing::error!(%place, "the backup lacks what the disk does not return");
+                    tracing::error!(%place, "backup lacks data that the disk failed to return");
                 }
                 Ok::<_, archive::ArchiveError>(())
             });
             match outcome {
-                Ok(()) => tracing::info!(bytes = total, "a backup was taken"),
-                Err(error) => tracing::error!(%error, "a backup broke off"),
+                Ok(()) => tracing::info!(bytes = total, "backup completed"),
+                Err(error) => tracing::error!(%error, "backup failed"),
             }
         });
-        let mut response = Response::new(Body::channel(pieces));
+        let mut response = Response::new(Body::channel(chunks));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, TAR);
         headers.insert(TOTAL_BYTES, total.into());
         Ok(response)
     }
 
-    /// The documents of a user, or of everybody, as lines.
+    /// Streams the documents of one user, or of all users, as lines of JSON.
     pub(super) fn export(&self, user: Option<String>) -> Response<Body> {
-        let (pipe, pieces) = BodyWriter::new();
+        let (writer, chunks) = BodyWriter::new();
         self.store.spawn_bulk(move |bulk| {
             let user = user.as_deref();
-            let outcome = pipe.write_with_trailers(|out| {
+            let outcome = writer.write_with_trailers(|out| {
                 let unsaved = transfer::write_lines(bulk, user, out)?;
                 let mut trailers = HeaderMap::new();
                 if !unsaved.is_empty() {
-                    tracing::error!(%unsaved, "the export is incomplete");
+                    tracing::error!(%unsaved, "export is incomplete");
                     let text = unsaved.to_string();
-                    let value = percent_encode(text.as_bytes(), IN_TRAILER).to_string();
+                    let value = percent_encode(text.as_bytes(), TRAILER_ESCAPES).to_string();
                     let value = HeaderValue::try_from(value);
                     trailers.insert(UNSAVED, value.unwrap_or(HeaderValue::from_static("?")));
                 }
                 Ok::<_, transfer::LineError>(trailers)
             });
             if let Err(error) = outcome {
-                tracing::error!(%error, "an export broke off");
+                tracing::error!(%error, "export failed");
             }
         });
-        let mut response = Response::new(Body::channel(pieces));
+        let mut response = Response::new(Body::channel(chunks));
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, LINES);
+        headers.insert(CONTENT_TYPE, NDJSON);
         headers.insert(TRAILER, HeaderValue::from_static("prefd-unsaved"));
         response
     }
 
-    /// Puts the documents of the lines that come.
+    /// Stores the documents from the lines of the request body.
     pub(super) async fn import(&self, query: Option<&str>, body: &mut Incoming) -> ApiResult {
         let keep_existing = match query {
             None => false,
             Some(KEEP_EXISTING) => true,
             Some(_) => {
-                let detail = "The query can be keep-existing, and nothing else.";
+                let detail = "The only supported query is keep-existing.";
                 return Err(ApiError::new(Code::InvalidRequest, detail));
             }
         };
-        let (sender, pieces) = mpsc::channel(WAITING_PIECES);
-        let reading = self.store.spawn_bulk(move |bulk| {
-            let mut lines = BufReader::with_capacity(READ_BYTES, BodyReader::new(pieces));
+        let (sender, chunks) = mpsc::channel(MAX_QUEUED_CHUNKS);
+        let import = self.store.spawn_bulk(move |bulk| {
+            let mut lines = BufReader::with_capacity(READ_BYTES, BodyReader::new(chunks));
             transfer::read_lines(bulk, keep_existing, &mut lines)
         });
-        let broken = loop {
+        let is_incomplete = loop {
             let frame = tokio::select! {
-                frame = tokio::time::timeout(PATIENCE, body.frame()) => frame,
-                // What reads has found a line that it does not take.
+                frame = tokio::time::timeout(IMPORT_CHUNK_TIMEOUT, body.frame()) => frame,
+                // The import has ended early, because a line was rejected.
                 () = sender.closed() => break false,
             };
-            let piece = match frame {
+            let chunk = match frame {
                 Ok(None) => break false,
                 Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(piece) => Ok(piece),
+                    Ok(chunk) => Ok(chunk),
                     Err(_) => continue,
                 },
-                // The line that breaks off is none.
+                // Report an error to the import, so that a truncated line is not used.
                 Ok(Some(Err(_))) | Err(_) => Err(ErrorKind::UnexpectedEof.into()),
             };
-            let is_broken = piece.is_err();
-            if sender.send(piece).await.is_err() || is_broken {
-                break is_broken;
+            let is_failed = chunk.is_err();
+            if sender.send(chunk).await.is_err() || is_failed {
+                break is_failed;
             }
         };
         drop(sender);
-        let read = reading
+        let outcome = import
             .await
-            .map_err(|_| ApiError::internal("a panic, told above"))?;
-        match read {
-            Ok((documents, kept)) => Ok(told(&json!({"documents": documents, "kept": kept}))),
-            Err(_) if broken => {
-                let detail = "The lines break off; those before are imported.";
+            .map_err(|_| ApiError::internal("the import panicked"))?;
+        match outcome {
+            Ok((documents, kept)) => Ok(json_response(
+                &json!({"documents": documents, "kept": kept}),
+            )),
+            Err(_) if is_incomplete => {
+                let detail = "The request body is incomplete. All documents before the incomplete line are imported.";
                 Err(ApiError::new(Code::InvalidRequest, detail))
             }
             Err(error) => {
-                let detail = format!("The import ended: {error}. The lines before are imported.");
+                let detail = format!(
+                    "The import stopped at {error}. All documents before this line are imported."
+                );
                 Err(match error {
-                    // Not the fault of the line, or one that HTTP has a status for.
+                    // The store failed, or the error has an HTTP status of its own.
                     RefusedLine {
                         source: Fault::Refused(error),
                         ..
@@ -174,22 +180,22 @@ impl StoreDesk {
         }
     }
 
-    /// Erases a user.
+    /// Erases all data of a user.
     pub(super) async fn erase(&self, user: String) -> ApiResult {
         let erased = self.store.erase(user).await?;
         let (complete, documents) = (erased.is_complete(), erased.documents);
-        tracing::info!(complete, documents, "a user was erased");
-        Ok(told(&erased_json(&erased)))
+        tracing::info!(complete, documents, "erasure ended");
+        Ok(json_response(&erased_json(&erased)))
     }
 }
 
-fn told(what: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::full(what.to_string().into()));
+fn json_response(value: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::full(value.to_string().into()));
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
 }
 
-/// What erasing has done, for whoever asked.
+/// Formats the result of an erasure as JSON.
 pub(crate) fn erased_json(erased: &Erased) -> Value {
     let unreadable: Vec<_> = erased.unreadable.iter().map(|d| &d.path).collect();
     let reasons: Vec<_> = erased.unreadable.iter().map(|d| &d.what).collect();

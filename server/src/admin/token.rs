@@ -4,43 +4,45 @@ use std::path::{Path, PathBuf};
 
 use hyper::header::HeaderValue;
 
-/// Bytes of a token, at least: it must not be guessed.
+use crate::io_error::{IoError, io_error};
+
+/// Minimum length of a token, which makes the token hard to guess.
 const MIN_TOKEN_BYTES: usize = 16;
 
-/// Why the token cannot be used.
+/// The file of the admin token cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum AdminTokenError {
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{}: not one line of {MIN_TOKEN_BYTES} bytes at least, without spaces", path.display())]
-    Unfit { path: PathBuf },
+    #[error(transparent)]
+    Read(#[from] IoError),
+    #[error(
+        "{} is not a valid admin token file: expected one line of at least {MIN_TOKEN_BYTES} \
+         printable ASCII characters without spaces", path.display()
+    )]
+    Invalid { path: PathBuf },
 }
 
-/// What whoever asks must know.
+/// The secret that clients of the admin listener send as a Bearer token.
 pub(crate) struct AdminToken(Vec<u8>);
 
 impl AdminToken {
-    /// The one line of a file.
+    /// Reads the token from a file that contains only the token.
+    ///
+    /// # Errors
+    /// [`AdminTokenError`] if the file cannot be read or does not contain a valid token.
     pub(crate) fn read(path: &Path) -> Result<Self, AdminTokenError> {
-        let text = std::fs::read(path).map_err(|source| AdminTokenError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read(path).map_err(io_error("read", path))?;
         let token = text.trim_ascii_end();
-        let is_plain = token.iter().all(u8::is_ascii_graphic);
-        if token.len() < MIN_TOKEN_BYTES || !is_plain {
-            return Err(AdminTokenError::Unfit {
+        let is_printable = token.iter().all(u8::is_ascii_graphic);
+        if token.len() < MIN_TOKEN_BYTES || !is_printable {
+            return Err(AdminTokenError::Invalid {
                 path: path.to_owned(),
             });
         }
         Ok(Self(token.to_vec()))
     }
 
-    /// For a request.
+    /// Returns the `Authorization` header of a request with this token.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let value = [b"Bearer ", self.0.as_slice()].concat();
         let mut value = HeaderValue::from_bytes(&value).ok()?;

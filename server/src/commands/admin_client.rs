@@ -23,6 +23,7 @@ use crate::auth::http_client;
 use crate::commands::admin_endpoint::AdminEndpoint;
 use crate::commands::error::CommandError;
 use crate::http::Body;
+use crate::io_error::io_error;
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8081";
 /// Maximum size of an error response.
@@ -166,7 +167,7 @@ pub(super) fn block_on<T>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(CommandError::Runtime)?;
+        .map_err(io_error("start", "the async runtime"))?;
     let outcome = runtime.block_on(work);
     // A thread may still be blocked on standard input. It ends with the process.
     runtime.shutdown_background();

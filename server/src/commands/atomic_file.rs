@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
+use crate::io_error::io_error;
 
 /// A file that is written under a temporary name in the same directory. If it is dropped
 /// before [`Self::commit`], the temporary file is removed.
@@ -50,7 +51,7 @@ impl AtomicFile {
     pub(super) fn reopen(&self) -> Result<File, CommandError> {
         let reopened = self.file.as_file().sync_all();
         let reopened = reopened.and_then(|()| File::open(self.file.path()));
-        reopened.map_err(io_error("write", &self.path))
+        Ok(reopened.map_err(io_error("write", &self.path))?)
     }
 
     /// Syncs the file, gives it its name, and syncs the directory.
@@ -71,7 +72,7 @@ impl AtomicFile {
         };
         commit().map_err(|source: io::Error| match source.kind() {
             io::ErrorKind::AlreadyExists => CommandError::AlreadyExists(path.clone()),
-            _ => io_error("write", &path)(source),
+            _ => io_error("write", &path)(source).into(),
         })
     }
 }

@@ -16,8 +16,9 @@ use crate::admin::TOTAL_BYTES;
 use crate::commands::admin_client::{AdminOptions, block_on};
 use crate::commands::atomic_file::AtomicFile;
 use crate::commands::console::{self, ProgressBar, ProgressStream};
-use crate::commands::error::{CommandError, io_error, joined};
+use crate::commands::error::{CommandError, joined};
 use crate::commands::store_location::{StoreLocation, open_data_dir};
+use crate::io_error::io_error;
 use crate::store::private_folder;
 use crate::transfer::archive::{self, ArchiveError, Contents};
 
@@ -47,7 +48,8 @@ pub(super) fn run(options: &BackupOptions) -> Result<(), CommandError> {
     if options.to.as_os_str() == STANDARD_OUTPUT {
         let mut out = io::stdout().lock();
         let contents = write_and_check(&options.store, &mut out)?;
-        out.flush().map_err(CommandError::Output)?;
+        out.flush()
+            .map_err(io_error("write to", "standard output"))?;
         return require_complete(&contents);
     }
     let path = backup_file(&options.to)?;

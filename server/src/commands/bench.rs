@@ -13,7 +13,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::commands::console;
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
+use crate::io_error::io_error;
 use crate::store::{Bulk, offline};
 use workload::{Action, Measurement, Workload};
 

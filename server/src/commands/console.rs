@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use serde_json::Value;
 
 use crate::commands::error::CommandError;
+use crate::io_error::io_error;
 use crate::store::Progress;
 
 /// If the total is unknown, the progress is printed again after this many bytes.
@@ -118,9 +119,8 @@ pub(super) fn print_json(value: &Value) -> Result<(), CommandError> {
 /// Prints text to standard output.
 pub(super) fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(CommandError::Output)
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Ok(printed.map_err(io_error("write to", "standard output"))?)
 }
 
 /// Formats rows of a name and a value, with the values aligned.

@@ -1,7 +1,7 @@
 //! The error type that all commands share.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -9,6 +9,7 @@ use hyper::StatusCode;
 use crate::admin::AdminTokenError;
 use crate::auth::SignError;
 use crate::commands::admin_endpoint::AdminEndpoint;
+use crate::io_error::IoError;
 use crate::serve::ServeError;
 use crate::settings::SettingsError;
 use crate::store::restore::RestoreDirectoryError;
@@ -39,16 +40,8 @@ pub(super) enum CommandError {
     #[error("cannot print the settings: {0}")]
     Json(#[from] serde_json::Error),
 
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("cannot write to standard output: {0}")]
-    Output(io::Error),
-    #[error("cannot start the async runtime: {0}")]
-    Runtime(io::Error),
+    #[error(transparent)]
+    Io(#[from] IoError),
     #[error("{} already exists: remove it or choose another name", .0.display())]
     AlreadyExists(PathBuf),
 
@@ -150,19 +143,6 @@ impl CommandError {
             Self::Serve(error) if error.is_usage() => USAGE,
             _ => FAILED,
         }
-    }
-}
-
-/// Returns a function for `map_err` that says which action failed on which file or stream.
-pub(super) fn io_error(
-    action: &'static str,
-    path: impl AsRef<Path>,
-) -> impl FnOnce(io::Error) -> CommandError {
-    let path = path.as_ref().to_owned();
-    move |source| CommandError::Io {
-        action,
-        path,
-        source,
     }
 }
 

@@ -12,8 +12,9 @@ use crate::commands::admin_client::block_on;
 use crate::commands::atomic_file::AtomicFile;
 use crate::commands::console::ProgressStream;
 use crate::commands::erase::user_path;
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
 use crate::commands::store_location::{StoreLocation, open_data_dir};
+use crate::io_error::io_error;
 use crate::transfer::write_lines;
 
 /// The value of `--to` that means standard output.

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use crate::commands::admin_client::block_on;
 use crate::commands::console::{self, ProgressStream};
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
 use crate::commands::store_location::{StoreLocation, open_error};
 use crate::http::{Body, BodyWriter};
+use crate::io_error::io_error;
 use crate::settings::{Settings, SettingsSources};
 use crate::store::{limits, offline};
 use crate::transfer::{READ_BYTES, read_lines};
@@ -111,7 +112,7 @@ fn import_online(
         let counts: Value = serde_json::from_slice(&body).unwrap_or_default();
         // A failed read ends the request early, so the server reports only a consequence.
         if let Ok(Err(error)) = reading.await {
-            return Err(io_error("read", &options.from)(error));
+            return Err(io_error("read", &options.from)(error).into());
         }
         let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
         Ok((count("documents"), count("kept")))

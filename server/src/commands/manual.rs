@@ -10,7 +10,8 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 
 use crate::commands::console;
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
+use crate::io_error::io_error;
 
 #[cfg(test)]
 pub(super) use details::DETAILS;

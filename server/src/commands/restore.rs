@@ -9,7 +9,8 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::console::{self, ProgressBar, ProgressStream};
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
+use crate::io_error::io_error;
 use crate::store::restore::RestoreDirectory;
 use crate::store::{Impact, Problem, offline};
 use crate::transfer::archive::{self, Contents};

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::auth::{DEFAULT_TTL, NewClaims, dev, secret_of, sign};
 use crate::commands::console;
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
+use crate::io_error::io_error;
 use crate::settings::HumanDuration;
 
 /// Options of `prefd token`.

@@ -1,81 +1,87 @@
-//! File descriptors: how many connections there may be at a time, so that clients,
-//! however many and however idle, never take the descriptor that the store needs.
+//! Divides the file descriptors of the process between connections and the store.
 //!
-//! The system counts sockets and files alike (`RLIMIT_NOFILE`). Without a cap, idle
-//! clients would take all of them, and the next segment of the log, or the blob of a
-//! large document, could not be made: a write would fail that nothing is wrong with.
+//! The limit on open files (`RLIMIT_NOFILE`) covers both sockets and files. Without a maximum
+//! number of connections, idle clients could use all file descriptors. The store could then
+//! not create a log segment or a blob, and a valid write would fail.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::store::Store;
 
-/// What the process has open besides connections and the store: its three standard
-/// streams, the listener, the connection that waits for a place, the runtime's polling
-/// and signals, a key file that is read; the rest may have been inherited.
-const PROCESS: u64 = 16;
-/// A connection's socket, the blob of the large document that it sends or receives, and
-/// one more for a moment: the folder whose names are synced, or the segment that the
-/// document's place is read from.
-const CONNECTION: u64 = 3;
-/// Of what is left to share, segments get this part, and connections the rest.
-const SEGMENTS_PART: u64 = 4;
+/// File descriptors of the process, not counting connections and the store: three standard
+/// streams, the listener, a connection that waits for a slot, the polling and the signals of
+/// the async runtime, and a key file during a reload. The rest is for inherited descriptors.
+const PROCESS_DESCRIPTORS: u64 = 16;
+/// File descriptors for each connection: the socket, the blob of a large document that the
+/// connection reads or writes, and one that is open only briefly. The brief one is a directory
+/// that is being synced, or a segment that is being read.
+const CONNECTION_DESCRIPTORS: u64 = 3;
+/// Segments get one in this many of the file descriptors that remain for segments and
+/// connections. Connections get the rest.
+const SEGMENTS_DIVISOR: u64 = 4;
 
-/// How the descriptors are shared out.
+/// The division of the file descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shares {
-    /// Connections at a time.
+pub(super) struct FdBudget {
+    /// Maximum number of simultaneous connections.
     pub(crate) connections: usize,
-    /// Segments of the log that are kept open for reading.
+    /// Maximum number of log segments that are kept open for reading.
     pub(crate) open_segments: usize,
 }
 
-/// The process may not open enough files.
+/// The limit on open files is too low to serve one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the process may have {limit} files open (ulimit -n), and serving one connection takes \
-     {needed}"
+    "the limit on open files (ulimit -n) is {limit}, but prefd requires at least {needed}: raise \
+     the limit"
 )]
-pub(crate) struct TooFew {
+pub(crate) struct FdLimitError {
     limit: u64,
     needed: u64,
 }
 
-impl TooFew {
-    fn with(self, besides: u64) -> Self {
+impl FdLimitError {
+    fn with_reserved(self, reserved: u64) -> Self {
         Self {
-            limit: self.limit + besides,
-            needed: self.needed + besides,
+            limit: self.limit + reserved,
+            needed: self.needed + reserved,
         }
     }
 }
 
-impl Shares {
-    /// Shares out what the process may open, and says so where that leaves fewer
-    /// connections than `wanted`. A limit that is too low is raised, if it may be.
-    /// `besides`: descriptors that others need, such as the operator's connections.
-    pub(crate) fn of_process(wanted: usize, besides: u64) -> Result<Self, TooFew> {
-        let limit = raised_for(wanted, besides).saturating_sub(besides);
-        let shares = Self::of(limit, wanted).map_err(|few| few.with(besides))?;
-        if shares.connections < wanted {
+impl FdBudget {
+    /// Divides the file descriptors of the process for up to `wanted` connections. Raises the
+    /// limit on open files if necessary and permitted. Logs a warning if the limit allows only
+    /// fewer connections. `reserved` is the number of file descriptors for other uses, such as
+    /// the connections of the admin listener.
+    ///
+    /// # Errors
+    /// [`FdLimitError`] if the limit is too low for one connection.
+    pub(crate) fn of_process(wanted: usize, reserved: u64) -> Result<Self, FdLimitError> {
+        let limit = raise_limit(wanted, reserved).saturating_sub(reserved);
+        let budget =
+            Self::of_limit(limit, wanted).map_err(|error| error.with_reserved(reserved))?;
+        if budget.connections < wanted {
             tracing::warn!(
-                connections = shares.connections,
+                connections = budget.connections,
                 wanted,
-                "fewer connections at a time, because of the limit on open files (ulimit -n)"
+                "maximum number of connections reduced to fit the limit on open files (ulimit -n)"
             );
         }
-        Ok(shares)
+        Ok(budget)
     }
 
-    /// Shares out `limit` descriptors, for up to `wanted` connections.
-    fn of(limit: u64, wanted: usize) -> Result<Self, TooFew> {
-        let fixed = PROCESS + Store::DESCRIPTORS;
-        let left = limit.saturating_sub(fixed);
-        let usual = Store::usual_open_segments();
-        let open_segments = narrow(left / SEGMENTS_PART).min(usual);
-        let connections = narrow((left - open_segments as u64) / CONNECTION).min(wanted);
+    /// Divides `limit` file descriptors for up to `wanted` connections.
+    fn of_limit(limit: u64, wanted: usize) -> Result<Self, FdLimitError> {
+        let fixed = PROCESS_DESCRIPTORS + Store::DESCRIPTORS;
+        let divisible = limit.saturating_sub(fixed);
+        let max_segments = Store::usual_open_segments();
+        let open_segments = saturating_usize(divisible / SEGMENTS_DIVISOR).min(max_segments);
+        let remaining = divisible - open_segments as u64;
+        let connections = saturating_usize(remaining / CONNECTION_DESCRIPTORS).min(wanted);
         if open_segments == 0 || connections == 0 {
-            let needed = fixed + SEGMENTS_PART;
-            return Err(TooFew { limit, needed });
+            let needed = fixed + SEGMENTS_DIVISOR;
+            return Err(FdLimitError { limit, needed });
         }
         Ok(Self {
             connections,
@@ -84,13 +90,16 @@ impl Shares {
     }
 }
 
-/// The limit on open files, raised as far as `connections` need it and it may be.
-fn raised_for(connections: usize, besides: u64) -> u64 {
+/// Raises the limit on open files to what `connections` require, or as far as the hard limit
+/// permits. Returns the limit in effect. A sufficient limit stays as it is.
+fn raise_limit(connections: usize, reserved: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let enough = enough_for(connections).saturating_add(besides);
-    // `None` is no limit.
+    let sufficient = sufficient_limit(connections).saturating_add(reserved);
+    // `None` means unlimited.
     let current = limit.current.unwrap_or(u64::MAX);
-    let raised = limit.maximum.map_or(enough, |maximum| maximum.min(enough));
+    let raised = limit
+        .maximum
+        .map_or(sufficient, |maximum| maximum.min(sufficient));
     if raised <= current {
         return current;
     }
@@ -101,16 +110,16 @@ fn raised_for(connections: usize, besides: u64) -> u64 {
     setrlimit(Resource::Nofile, raise).map_or(current, |()| raised)
 }
 
-/// The limit at which so many connections, and every segment that is usually kept
-/// open, get their share.
-fn enough_for(connections: usize) -> u64 {
+/// Returns the smallest limit that allows this number of connections and the default number of
+/// open segments.
+fn sufficient_limit(connections: usize) -> u64 {
     let segments = Store::usual_open_segments() as u64;
-    let connections = (connections as u64).saturating_mul(CONNECTION);
-    let shared = (connections.saturating_add(segments)).max(segments * SEGMENTS_PART);
-    shared.saturating_add(PROCESS + Store::DESCRIPTORS)
+    let connections = (connections as u64).saturating_mul(CONNECTION_DESCRIPTORS);
+    let divisible = (connections.saturating_add(segments)).max(segments * SEGMENTS_DIVISOR);
+    divisible.saturating_add(PROCESS_DESCRIPTORS + Store::DESCRIPTORS)
 }
 
-fn narrow(n: u64) -> usize {
+fn saturating_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
@@ -118,41 +127,52 @@ fn narrow(n: u64) -> usize {
 mod tests {
     use super::*;
 
-    /// What is taken at most.
-    fn taken(shares: Shares) -> u64 {
-        let connections = shares.connections as u64 * CONNECTION;
-        PROCESS + Store::DESCRIPTORS + shares.open_segments as u64 + connections
+    fn used_descriptors(budget: FdBudget) -> u64 {
+        let connections = budget.connections as u64 * CONNECTION_DESCRIPTORS;
+        PROCESS_DESCRIPTORS + Store::DESCRIPTORS + budget.open_segments as u64 + connections
     }
 
     #[test]
-    fn never_more_is_shared_out_than_there_is() {
-        let mut served = 0;
+    fn budget_never_exceeds_the_limit_and_grows_with_it() {
+        let mut connections = 0;
         for limit in 0..10_000 {
-            let Ok(shares) = Shares::of(limit, 1_024) else {
-                assert_eq!(served, 0, "{limit}");
+            let Ok(budget) = FdBudget::of_limit(limit, 1_024) else {
+                assert_eq!(
+                    connections, 0,
+                    "limit {limit}: a lower limit was sufficient"
+                );
                 continue;
             };
-            assert!(taken(shares) <= limit, "{limit}: {shares:?}");
-            assert!(shares.connections >= served, "{limit}: {shares:?}");
-            served = shares.connections;
+            assert!(
+                used_descriptors(budget) <= limit,
+                "limit {limit} exceeded: {budget:?}"
+            );
+            assert!(
+                budget.connections >= connections,
+                "limit {limit}: a lower limit allowed {connections} connections: {budget:?}"
+            );
+            connections = budget.connections;
         }
-        assert_eq!(served, 1_024);
+        assert_eq!(
+            connections, 1_024,
+            "the largest limit allows all connections"
+        );
     }
 
     #[test]
-    fn too_few_says_how_many_would_do() {
-        let TooFew { needed, .. } = Shares::of(0, 1).unwrap_err();
-        assert!(Shares::of(needed - 1, 1).is_err());
-        assert_eq!(Shares::of(needed, 1).unwrap().connections, 1);
+    fn too_low_limit_error_names_the_smallest_sufficient_limit() {
+        let FdLimitError { needed, .. } = FdBudget::of_limit(0, 1).unwrap_err();
+        assert!(FdBudget::of_limit(needed - 1, 1).is_err());
+        assert_eq!(FdBudget::of_limit(needed, 1).unwrap().connections, 1);
     }
 
     #[test]
-    fn what_is_enough_gives_everything() {
+    fn sufficient_limit_allows_all_connections_and_segments() {
         for wanted in [1, 2, 100, 1_024, 1_000_000] {
-            let shares = Shares::of(enough_for(wanted), wanted).unwrap();
-            assert_eq!(shares.connections, wanted);
-            assert_eq!(shares.open_segments, Store::usual_open_segments());
+            let budget = FdBudget::of_limit(sufficient_limit(wanted), wanted).unwrap();
+            assert_eq!(budget.connections, wanted);
+            assert_eq!(budget.open_segments, Store::usual_open_segments());
         }
-        assert!(Shares::of(u64::MAX, usize::MAX).is_ok());
+        assert!(FdBudget::of_limit(u64::MAX, usize::MAX).is_ok());
     }
 }

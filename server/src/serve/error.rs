@@ -1,6 +1,5 @@
-//! Why the server did not start, or did not end well.
+//! The errors of starting and stopping a server.
 
-use std::io;
 use std::path::PathBuf;
 
 use crate::admin::AdminTokenError;
@@ -8,28 +7,37 @@ use crate::api::OpenApiError;
 use crate::auth::SignError;
 use crate::auth::setup::IdentityError;
 use crate::http::CorsError;
+use crate::io_error::IoError;
 use crate::net::{ListenError, TlsError};
-use crate::serve::descriptors::TooFew;
+use crate::serve::descriptors::FdLimitError;
 use crate::settings::{Address, SettingsError};
 use crate::store::{Error, UnfinishedRestore, cause};
 
-/// Why the server did not start, or did not end well.
+/// The server could not be started, or was not stopped cleanly.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ServeError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("--dev listens on loopback addresses only, and {0} is none: its key is for trying out")]
+    #[error(
+        "--dev requires a loopback address or a Unix socket, but {0} is reachable from other \
+         machines"
+    )]
     DevOffLoopback(Address),
-    #[error("--admin-listen {0} can be reached from elsewhere, and takes --admin-token-file")]
+    #[error(
+        "--admin-listen {0} is reachable from other machines, so --admin-token-file is required"
+    )]
     AdminWithoutToken(Address),
     #[error(transparent)]
     AdminToken(#[from] AdminTokenError),
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    #[error("--api-version {0:?} cannot be a part of a path")]
+    #[error(
+        "--api-version {0:?} is not a valid path segment: expected ASCII letters, digits, \
+         and the characters -._~"
+    )]
     Version(String),
-    #[error("--log: {0}")]
+    #[error("--log is not a valid log filter: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -41,7 +49,7 @@ pub(crate) enum ServeError {
     Close(Error),
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error("--tls-cert-file and --tls-key-file go together")]
+    #[error("--tls-cert-file and --tls-key-file must be set together")]
     HalfTls,
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -49,19 +57,16 @@ pub(crate) enum ServeError {
     Cors(#[from] CorsError),
     #[error(transparent)]
     OpenApi(#[from] OpenApiError),
-    #[error("{what}: {source}")]
-    System {
-        what: &'static str,
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     #[error(transparent)]
     Sign(#[from] SignError),
     #[error(transparent)]
-    Descriptors(#[from] TooFew),
+    FdLimit(#[from] FdLimitError),
 }
 
 impl ServeError {
-    /// Whether it was asked for in a way that cannot work.
+    /// Returns true if the command line or the settings are invalid.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Settings(_)
@@ -80,8 +85,4 @@ impl ServeError {
             _ => false,
         }
     }
-}
-
-pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
-    move |source| ServeError::System { what, source }
 }

@@ -1,6 +1,8 @@
-//! The log, on standard error: lines of text or of JSON, from threads of their own, so that
-//! whoever reads it slowly stops no request. What is wrong has one to itself: the many lines
-//! of what is not must not push it out.
+//! The server log on standard error, as lines of text or JSON.
+//!
+//! Dedicated threads write the lines, so a slow reader of standard error does not delay
+//! requests. Warnings and errors have a thread and a queue of their own: a flood of other
+//! lines cannot displace them.
 
 use std::io::{self, Write};
 
@@ -16,54 +18,63 @@ use tracing_subscriber::{Layer, Registry, fmt};
 use crate::settings::LogFormat;
 
 const DEFAULT_FILTER: &str = "info";
-/// Lines that may wait to be written; what comes on top is not logged.
-const WAITING_LINES: usize = 16 * 1024;
+/// Maximum number of lines in the queue of a thread. If a queue is full, further lines are
+/// dropped.
+const MAX_QUEUED_LINES: usize = 16 * 1024;
 
-/// What is written still when it is dropped.
+/// The running log. Dropping it writes the queued lines.
 pub(crate) struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
-    _writing: [WorkerGuard; 2],
+    _guards: [WorkerGuard; 2],
 }
 
-/// Starts to log what `filter` lets pass.
+/// Starts to log the events that match `filter`.
 pub(crate) fn start(filter: Option<&str>, format: LogFormat) -> Result<Log, ParseError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    // Many at once: flushed when no line is left.
-    let (lines, ordinary) = behind("prefd-log", io::BufWriter::new(io::stderr()));
-    let (alarms, alarming) = behind("prefd-alarm", io::stderr());
-    let writer = alarms.with_max_level(Level::WARN).or_else(lines);
-    let lines = fmt::layer().with_writer(writer).with_ansi(false);
-    let lines = match format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    // The thread flushes the buffer whenever its queue is empty.
+    let (info, info_guard) = spawn_writer("prefd-log", io::BufWriter::new(io::stderr()));
+    let (warnings, warnings_guard) = spawn_writer("prefd-alarm", io::stderr());
+    let writer = warnings.with_max_level(Level::WARN).or_else(info);
+    let layer = fmt::layer().with_writer(writer).with_ansi(false);
+    let layer = match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    // A second call in one process keeps the first log, which is as good.
+    // A process has one global log. If the log is already running, it stays in use.
     let _ = tracing_subscriber::registry()
         .with(filter)
-        .with(lines)
+        .with(layer)
         .try_init();
     Ok(Log {
         filter: handle,
-        _writing: [ordinary, alarming],
+        _guards: [info_guard, warnings_guard],
     })
 }
 
-fn behind(thread: &str, writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+/// Returns a writer that queues lines for a new thread, which writes them to `writer`.
+fn spawn_writer(thread: &str, writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING_LINES)
+        .buffered_lines_limit(MAX_QUEUED_LINES)
         .thread_name(thread)
         .finish(writer)
 }
 
+/// Parses a filter, such as `info,prefd::auth=debug`.
+///
+/// # Errors
+/// [`ParseError`] if the text is not a valid filter.
 pub(crate) fn parse(filter: Option<&str>) -> Result<EnvFilter, ParseError> {
     EnvFilter::try_new(filter.unwrap_or(DEFAULT_FILTER))
 }
 
 impl Log {
-    /// Logs what `filter` lets pass from now on.
+    /// Replaces the filter.
+    ///
+    /// # Errors
+    /// [`ParseError`] if the text is not a valid filter. The current filter stays in use.
     pub(crate) fn set_filter(&self, filter: Option<&str>) -> Result<(), ParseError> {
         let filter = parse(filter)?;
-        // It fails only where the log of another call is the one that is used.
+        // Fails only if an earlier call of `start` in this process set the global log.
         let _ = self.filter.reload(filter);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! From the settings to the parts that a server is made of.
+//! Creates the parts of a server from its settings.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::{Admin, AdminToken, StoreDesk};
+use crate::admin::{Admin, AdminStore, AdminToken};
 use crate::api::{Handler, OpenApi, UPLOAD_BUFFERS_BYTES};
 use crate::auth::{KeySet, setup};
 use crate::http::{Budget, Cors, CorsError};
 use crate::net::{Certificate, ConnectionCounters, ConnectionServer};
-use crate::serve::descriptors::Shares;
+use crate::serve::descriptors::FdBudget;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, duration_or};
 use crate::store::{OpenError, Store, Writer, limits};
@@ -21,12 +21,14 @@ pub(super) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
-/// The page says 2025-1; the newest public client library calls 2024-2.
+/// The documentation of the PACE Cloud preferences API uses 2025-1. The newest public client
+/// library uses 2024-2.
 const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
 
+/// Reads the TLS certificate and its key. Returns `None` if TLS is not configured.
 pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, ServeError> {
     match (&settings.tls_cert_file, &settings.tls_key_file) {
         (None, None) => Ok(None),
@@ -35,7 +37,7 @@ pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, Se
     }
 }
 
-/// Judges what needs no file.
+/// Checks the settings, as far as this is possible without reading a file.
 pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     let address = listen_address(settings);
     if settings.is_dev() && !address.is_local() {
@@ -54,8 +56,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
         return Err(ServeError::Zero("--max-connections"));
     }
     let is_segment = |version: &String| {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-        !version.is_empty() && version.bytes().all(plain)
+        // The unreserved characters of RFC 3986 section 2.3, which need no percent-encoding.
+        let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        !version.is_empty() && version.bytes().all(is_unreserved)
     };
     match versions(settings).into_iter().find(|v| !is_segment(v)) {
         Some(version) => Err(ServeError::Version(version)),
@@ -68,12 +71,14 @@ pub(super) fn listen_address(settings: &Settings) -> Address {
     address.unwrap_or(Address::Tcp(DEFAULT_LISTEN))
 }
 
+/// Opens the store. Logs a warning if the store is damaged. Blocks until every document is
+/// found.
 pub(super) fn open(
     settings: &Settings,
     data_dir: &Path,
-    shares: Shares,
+    fd_budget: FdBudget,
 ) -> Result<Store, ServeError> {
-    let store = Store::open(data_dir, settings, shares.open_segments);
+    let store = Store::open(data_dir, settings, fd_budget.open_segments);
     let store = store.map_err(|error| match error {
         OpenError::Unfinished(error) => ServeError::Unfinished(error),
         OpenError::Store(source) => ServeError::Open {
@@ -84,13 +89,14 @@ pub(super) fn open(
     let damaged = store.damaged_frames();
     if damaged > 0 {
         tracing::warn!(
-            damaged,
-            "frames of the log cannot be read: `prefd verify` says whose documents they are"
+            damaged_frames = damaged,
+            "store is damaged: stop the server and run prefd verify to list the affected documents"
         );
     }
     Ok(store)
 }
 
+/// Creates the service of the API listener.
 pub(crate) fn handler(
     settings: &Settings,
     store: Store,
@@ -117,7 +123,7 @@ pub(crate) fn handler(
     })
 }
 
-/// What answers the operator beside `handler`.
+/// Creates the service of the admin listener, which shares the store with `handler`.
 pub(super) fn admin(
     settings: &Settings,
     handler: &Handler,
@@ -138,16 +144,18 @@ pub(super) fn admin(
         token: token.transpose()?,
         health: Arc::clone(&handler.health),
         metrics: Arc::new(metrics),
-        store: StoreDesk::new(handler.store.clone()),
+        store: AdminStore::new(handler.store.clone()),
     })
 }
 
-/// Where the operator's listener is to be, and whether there must be one.
+/// Returns the address of the admin listener, and true if the server must not start without the
+/// admin listener. Returns `None` if the admin listener is turned off.
 pub(super) fn admin_address(settings: &Settings) -> Option<(Address, bool)> {
     match &settings.admin_listen {
         Some(MaybeAddress::Off) => None,
         Some(MaybeAddress::At(address)) => Some((address.clone(), true)),
-        // Whoever has a token will send it there: to nobody else.
+        // Clients send a configured token to the default address. If prefd started without the
+        // admin listener, they would send it to another program that listens there.
         None => Some((
             Address::Tcp(DEFAULT_ADMIN_LISTEN),
             settings.admin_token_file.is_some(),
@@ -155,6 +163,7 @@ pub(super) fn admin_address(settings: &Settings) -> Option<(Address, bool)> {
     }
 }
 
+/// Returns the API versions that a path may contain.
 pub(super) fn versions(settings: &Settings) -> Vec<String> {
     settings
         .api_version
@@ -162,13 +171,13 @@ pub(super) fn versions(settings: &Settings) -> Vec<String> {
         .unwrap_or_else(|| DEFAULT_VERSIONS.map(str::to_owned).to_vec())
 }
 
-/// The clients that there are; `None` where any may be.
+/// Returns the clients that `--known-client` allows, or `None` if all clients are allowed.
 fn known_clients(settings: &Settings) -> Option<HashSet<String>> {
     let clients = settings.known_client.as_ref()?;
     Some(clients.iter().cloned().collect())
 }
 
-/// Which pages of other origins may ask.
+/// Returns the CORS configuration, or `None` if web pages of other origins have no access.
 pub(super) fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
     let headers = settings.cors_header.as_deref().unwrap_or_default();
     let origins = settings.cors_origin.as_deref();
@@ -177,6 +186,7 @@ pub(super) fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
         .transpose()
 }
 
+/// Creates the server of single connections, which passes their requests to `service`.
 pub(crate) fn connection_server<H>(settings: &Settings, service: Arc<H>) -> ConnectionServer<H> {
     ConnectionServer {
         service,

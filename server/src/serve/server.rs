@@ -1,4 +1,4 @@
-//! `prefd serve`: from settings to a listening server, and back to a closed store.
+//! Runs a server: start, reload on SIGHUP, and graceful shutdown.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,9 +13,10 @@ use crate::admin::{Admin, AdminToken};
 use crate::api::Handler;
 use crate::auth::setup::{self, IdentityError};
 use crate::auth::{DEFAULT_TTL, KeySet, NewClaims, dev, secret_of, sign};
+use crate::io_error::io_error;
 use crate::net::{Acceptor, Certificate, ConnectionCounters, ConnectionLimit, Listener};
-use crate::serve::descriptors::Shares;
-use crate::serve::error::{ServeError, system};
+use crate::serve::descriptors::FdBudget;
+use crate::serve::error::ServeError;
 use crate::serve::log::{self, Log};
 use crate::serve::parts::{
     DEFAULT_TIMEOUT, admin, admin_address, certificate, check, connection_server, cors, handler,
@@ -25,25 +26,28 @@ use crate::serve::systemd;
 use crate::settings::{Address, Settings, SettingsSources, duration_or};
 
 const DEFAULT_DATA_DIR: &str = "prefd-data";
-/// Connections of the operator's listener.
+/// Maximum number of simultaneous connections of the admin listener.
 const ADMIN_CONNECTIONS: usize = 16;
 
-/// A server that is about to serve.
+/// A server with an open store that is ready to listen.
 struct Server {
-    /// What it was told, to be read again.
-    given: SettingsSources,
+    /// Read again on SIGHUP.
+    sources: SettingsSources,
     settings: Settings,
     data_dir: PathBuf,
-    shares: Shares,
+    fd_budget: FdBudget,
     handler: Arc<Handler>,
     connections: Arc<ConnectionCounters>,
     certificate: Option<Certificate>,
     log: Log,
 }
 
-/// Serves until it is told to stop.
-pub(crate) fn run(given: SettingsSources) -> Result<(), ServeError> {
-    let settings = given.settings()?;
+/// Runs a server until SIGTERM or SIGINT. Blocks until the store is closed.
+///
+/// # Errors
+/// [`ServeError`] if the server cannot be started, or if the store cannot be closed cleanly.
+pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
+    let settings = sources.settings()?;
     check(&settings)?;
     let log = log::start(
         settings.log.as_deref(),
@@ -54,15 +58,16 @@ pub(crate) fn run(given: SettingsSources) -> Result<(), ServeError> {
         .data_dir
         .clone()
         .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-    // What was given is judged before anything is made; the key of --dev is in the data
-    // directory, which must be ours before it is written to.
+    // All settings and their files are checked before anything is created. The signing key of
+    // --dev is written only after the store is open, which locks the data directory.
     let mut keys = setup::local_keys(&settings)?;
     let certificate = certificate(&settings)?;
     let connections = settings.connections();
-    let shares = Shares::of_process(connections, other_descriptors(&settings))?;
-    let store = open(&settings, &data_dir, shares)?;
+    let fd_budget = FdBudget::of_process(connections, reserved_descriptors(&settings))?;
+    let store = open(&settings, &data_dir, fd_budget)?;
     if settings.is_dev() {
-        dev::ensure_key(&data_dir).map_err(system("cannot make the key of --dev"))?;
+        let key = dev::key_path(&data_dir);
+        dev::ensure_key(&data_dir).map_err(io_error("create the signing key", key))?;
         add_dev_key(&mut keys, &data_dir)?;
     }
     let handler = Arc::new(handler(&settings, store.clone(), keys)?);
@@ -73,26 +78,29 @@ pub(crate) fn run(given: SettingsSources) -> Result<(), ServeError> {
     let runtime = runtime
         .enable_all()
         .build()
-        .map_err(system("cannot start threads"))?;
+        .map_err(io_error("start", "the async runtime"))?;
     let server = Server {
-        given,
+        sources,
         settings,
         data_dir,
-        shares,
+        fd_budget,
         handler,
         connections: Arc::default(),
         certificate,
         log,
     };
     let outcome = runtime.block_on(server.serve());
-    // What is still on a blocking thread ends by itself, and its write with it.
+    // Blocking threads cannot be aborted. A write that is still running ends on its own.
     runtime.shutdown_timeout(Duration::from_secs(1));
     store.close().map_err(ServeError::Close)?;
     outcome
 }
 
-/// Judges settings, and reads every file that they name: what a start does before it opens
-/// the data directory.
+/// Checks the settings, and reads every file that they name. [`run`] does the same before it
+/// opens the data directory.
+///
+/// # Errors
+/// [`ServeError`] if a setting or a file is invalid.
 pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
     check(settings)?;
     log::parse(settings.log.as_deref())?;
@@ -105,9 +113,9 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
     certificate(settings).map(drop)
 }
 
-/// File descriptors beside those of connections and the store: the operator's, each with
-/// a file that is read, and those to identity providers.
-fn other_descriptors(settings: &Settings) -> u64 {
+/// Returns the number of file descriptors to reserve for the admin listener and for identity
+/// providers. A connection of the admin listener needs a socket and a file that it reads.
+fn reserved_descriptors(settings: &Settings) -> u64 {
     let admin = admin_address(settings).map_or(0, |_| 2 * ADMIN_CONNECTIONS as u64);
     admin + setup::descriptors(settings)
 }
@@ -117,7 +125,7 @@ fn add_dev_key(keys: &mut KeySet, data_dir: &Path) -> Result<(), IdentityError> 
         .map_err(IdentityError::keys("--dev"))
 }
 
-/// The signals that a server heeds.
+/// The signals that a server handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -135,9 +143,10 @@ impl Signals {
 }
 
 impl Server {
-    /// Listens, says so, and accepts until a signal; then lets what is in flight end.
+    /// Listens and accepts connections until a signal asks the server to stop. Then waits for
+    /// in-flight requests, for at most the drain timeout.
     async fn serve(&self) -> Result<(), ServeError> {
-        let mut signals = Signals::new().map_err(system("cannot wait for signals"))?;
+        let mut signals = Signals::new().map_err(io_error("install", "signal handlers"))?;
         let listener = match Listener::inherited()? {
             Some(listener) if self.settings.is_dev() && !listener.address().is_local() => {
                 return Err(ServeError::DevOffLoopback(listener.address().clone()));
@@ -158,17 +167,17 @@ impl Server {
                 .as_ref()
                 .map(Certificate::acceptor)
                 .transpose()?,
-            limit: ConnectionLimit::new(self.shares.connections),
+            limit: ConnectionLimit::new(self.fd_budget.connections),
             handshake_timeout: duration_or(self.settings.head_timeout, DEFAULT_TIMEOUT),
         };
-        // Longer than the other, so that somebody can look at how it stops.
+        // The admin listener stops last, so that health and metrics can be read during shutdown.
         let (admin_stop, admin_stopping) = watch::channel(());
-        let admin = self.admin()?.map(|(listener, acceptor)| {
+        let admin = self.admin_listener()?.map(|(listener, acceptor)| {
             tokio::spawn(async move { acceptor.accept_loop(&listener, &admin_stopping).await })
         });
         self.announce(listener.address())?;
         systemd::ready();
-        tokio::spawn(systemd::keep_watched());
+        tokio::spawn(systemd::run_watchdog());
         {
             let mut accepting = pin!(acceptor.accept_loop(&listener, &stopping));
             loop {
@@ -184,11 +193,11 @@ impl Server {
         drop(listener);
         drop(stopping);
         systemd::stopping();
-        tracing::info!("stopping: letting what is in flight end");
+        tracing::info!("shutdown started: waiting for in-flight requests");
         let drained = async {
             let _ = stop.send(());
             stop.closed().await;
-            // What operators have begun: a backup, an import.
+            // Stop accepting on the admin listener, and wait for its requests, such as a backup.
             if let Some(admin) = admin {
                 admin.abort();
                 let _ = admin.await;
@@ -198,13 +207,14 @@ impl Server {
         };
         let deadline = duration_or(self.settings.drain_timeout, DEFAULT_TIMEOUT);
         if tokio::time::timeout(deadline, drained).await.is_err() {
-            tracing::warn!("not everything in flight has ended in time");
+            tracing::warn!("drain timeout expired: aborting the remaining requests");
         }
         Ok(())
     }
 
-    /// The operator's listener, if there is to be one.
-    fn admin(&self) -> Result<Option<(Listener, Acceptor<Admin>)>, ServeError> {
+    /// Binds the admin listener. Returns `None` if the admin listener is off, or if its default
+    /// address cannot be bound.
+    fn admin_listener(&self) -> Result<Option<(Listener, Acceptor<Admin>)>, ServeError> {
         let Some((address, is_required)) = admin_address(&self.settings) else {
             return Ok(None);
         };
@@ -212,17 +222,21 @@ impl Server {
             Ok(listener) => listener,
             Err(error) if is_required => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(%error, "there is no operator's listener: see --admin-listen");
+                tracing::warn!(
+                    %error,
+                    "admin listener not started: choose another address with --admin-listen"
+                );
                 return Ok(None);
             }
         };
-        // In the clear on this machine: whoever asks there need not trust a certificate.
+        // Connections from this machine do not need TLS, so local clients need not trust the
+        // certificate.
         let certificate = self.certificate.as_ref().filter(|_| !address.is_local());
         let admin = admin(
             &self.settings,
             &self.handler,
             &self.connections,
-            self.shares.connections,
+            self.fd_budget.connections,
         )?;
         let acceptor = Acceptor {
             server: Arc::new(connection_server(&self.settings, Arc::new(admin))),
@@ -233,29 +247,32 @@ impl Server {
         };
         if acceptor.tls.is_none() && !address.is_local() {
             tracing::warn!(
-                "the operator's token passes the network in the clear: see --tls-cert-file"
+                "admin listener has no TLS, so the admin token crosses the network unencrypted: set \
+                 --tls-cert-file and --tls-key-file"
             );
         }
-        tracing::info!(address = %listener.address(), "the operator's listener");
+        tracing::info!(address = %listener.address(), "admin listener started");
         Ok(Some((listener, acceptor)))
     }
 
-    /// Reads certificate, keys and the log's filter anew. What cannot be used stays as it
-    /// was.
+    /// Reloads the certificate, the keys and the log filter. If one of them cannot be reloaded,
+    /// the previous one stays in use.
     fn reload(&self) {
         systemd::reloading();
-        let again = |what: &str, outcome: Result<(), ServeError>| match outcome {
-            Ok(()) => tracing::info!(what, "read anew"),
-            Err(error) => tracing::error!(what, %error, "cannot be read anew, and stays as it was"),
+        let report = |what: &str, outcome: Result<(), ServeError>| match outcome {
+            Ok(()) => tracing::info!(what, "reload completed"),
+            Err(error) => {
+                tracing::error!(what, %error, "reload failed: the previous one stays in use")
+            }
         };
         if let Some(certificate) = &self.certificate {
-            again(
+            report(
                 "certificate",
                 certificate.reload().map_err(ServeError::from),
             );
         }
-        again("keys", self.reload_keys());
-        again("log", self.reload_log());
+        report("keys", self.reload_keys());
+        report("log", self.reload_log());
         systemd::ready();
     }
 
@@ -271,21 +288,22 @@ impl Server {
         )?)
     }
 
-    /// The filter alone can be another one in the file; the rest takes a new start.
+    /// Applies a changed log filter. Logs a warning if a setting has changed that is read only
+    /// at start.
     fn reload_log(&self) -> Result<(), ServeError> {
-        let settings = self.given.settings()?;
+        let settings = self.sources.settings()?;
         self.log.set_filter(settings.log.as_deref())?;
-        let same_log = Settings {
+        let with_current_log = Settings {
             log: self.settings.log.clone(),
             ..settings
         };
-        if same_log != self.settings {
-            tracing::warn!("settings have changed that take a new start");
+        if with_current_log != self.settings {
+            tracing::warn!("some changed settings need a restart");
         }
         Ok(())
     }
 
-    /// Says where the server listens, and with --dev how to try it.
+    /// Prints the address of the API listener. With --dev, also prints example requests.
     fn announce(&self, address: &Address) -> Result<(), ServeError> {
         let settings = &self.settings;
         let scheme = match (address, &self.certificate) {
@@ -296,7 +314,7 @@ impl Server {
         let mut text = format!("listening on {scheme}{address}\n");
         if settings.is_dev() {
             let path = dev::key_path(&self.data_dir);
-            let key = std::fs::read(path).map_err(system("cannot read the key of --dev"))?;
+            let key = std::fs::read(&path).map_err(io_error("read the signing key", &path))?;
             let claims = NewClaims {
                 sub: dev::USER,
                 client_id: dev::CLIENT,
@@ -311,8 +329,7 @@ impl Server {
             text.push_str(&dev::requests(address, scheme, version, &token));
         }
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(system("cannot write to standard output"))
+        let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        Ok(printed.map_err(io_error("write to", "standard output"))?)
     }
 }

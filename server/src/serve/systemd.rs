@@ -1,41 +1,43 @@
-//! What the service manager is told, where one has started this process
-//! (`sd_notify(3)`); nothing anywhere else.
+//! Notifications to the service manager, by the protocol of `sd_notify(3)`. If no service
+//! manager started the process, the functions do nothing.
 
 use std::time::Duration;
 
 use sd_notify::{NotifyState, notify};
 
-fn tell(state: &[NotifyState<'_>]) {
+fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = notify(state) {
-        tracing::warn!(%error, "the service manager cannot be told how things are");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 
-/// Requests are answered.
+/// Reports that the server is ready for requests.
 pub(crate) fn ready() {
-    tell(&[NotifyState::Ready]);
+    send(&[NotifyState::Ready]);
 }
 
-/// Files are read anew; [`ready`] ends it.
+/// Reports that the server is reloading files. Call [`ready`] after the reload.
 pub(super) fn reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
+        send(&[NotifyState::Reloading, now]);
     }
 }
 
-/// What is in flight ends.
+/// Reports that the server is stopping.
 pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    send(&[NotifyState::Stopping]);
 }
 
-/// Says that tasks are still carried on, as often as the service manager wants to hear it.
-pub(super) async fn keep_watched() {
-    let Some(patience) = sd_notify::watchdog_enabled() else {
+/// Sends watchdog notifications three times per watchdog interval. Returns immediately if the
+/// service manager has no watchdog for the process. The notifications prove that the async
+/// runtime still runs tasks.
+pub(super) async fn run_watchdog() {
+    let Some(timeout) = sd_notify::watchdog_enabled() else {
         return;
     };
-    let mut turn = tokio::time::interval((patience / 3).max(Duration::from_millis(1)));
+    let mut interval = tokio::time::interval((timeout / 3).max(Duration::from_millis(1)));
     loop {
-        turn.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        interval.tick().await;
+        send(&[NotifyState::Watchdog]);
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::commands::bench::document;
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
+use crate::io_error::io_error;
 use crate::store::{Bulk, Durability, Name};
 
 /// The action that a workload repeats.

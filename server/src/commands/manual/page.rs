@@ -5,8 +5,9 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-use crate::commands::error::{CommandError, io_error};
+use crate::commands::error::CommandError;
 use crate::commands::manual::details::{DETAILS, Details, VARIABLES};
+use crate::io_error::io_error;
 
 /// Section of the manual: user commands.
 const SECTION: &str = "1";
