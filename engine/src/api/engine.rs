@@ -38,13 +38,14 @@ use crate::storage::reserve::{self, Reserve};
 
 /// An open store.
 ///
-/// `Engine` is a handle: it is cheap to clone, and all clones use the same store. It can be used
-/// from many threads at the same time.
+/// `Engine` is a handle: cloning is cheap, and all clones use the same store. An `Engine` can be
+/// used from many threads at the same time.
 ///
-/// [`Engine::close`] closes the store. Dropping the last handle (every `Engine`, [`Namespace`] and
-/// [`Located`](crate::Located)) closes it too, but cannot report errors. If the process ends
-/// without a close, the next open recovers every acknowledged write that its
-/// [`Durability`](crate::Durability) covers.
+/// [`Engine::close`] closes the store. Dropping the last handle (each `Engine`, [`Namespace`] and
+/// [`Located`](crate::Located) is one) also closes the store, but cannot report errors. If the
+/// process ends without a close, the next open recovers all acknowledged writes. After a crash of
+/// the machine, the next open recovers at least the acknowledged writes with
+/// [`Durability::Sync`](crate::Durability::Sync).
 ///
 /// # Examples
 /// ```
@@ -67,9 +68,10 @@ impl Engine {
     /// Opens the store in [`Config::data_dir`]. Creates the directory and an empty store if they
     /// do not exist.
     ///
-    /// Blocks until the location of every document is known. After [`Engine::close`], it reads
-    /// only the summaries of the log, not the documents. After a crash, it also reads the segment
-    /// that was active. The catalogue is opened in the background.
+    /// Blocks until the location of every document is known. If the store was closed with
+    /// [`Engine::close`], `open` reads only the summaries of the log, not the documents. After a
+    /// crash, `open` also reads the segment that was active. The catalogue is opened in the
+    /// background.
     ///
     /// Memory: the table uses less than 60 bytes for each document, in addition to the budgets
     /// in [`Config`].
@@ -80,8 +82,8 @@ impl Engine {
     ///   open.
     /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest, or the header of the active
     ///   segment, is damaged. Other damage does not prevent opening; see [`Self::damage`].
-    /// - [`Error::UnsupportedFormat`]: a newer version has written the store. It is not changed.
-    /// - [`Error::StorageFull`]: recovery after a crash needs more disk space.
+    /// - [`Error::UnsupportedFormat`]: a newer version has written the store, which is not changed.
+    /// - [`Error::StorageFull`]: the disk has too little space for recovery.
     /// - [`Error::Io`].
     pub fn open(config: Config) -> Result<Self> {
         config.validate()?;
@@ -163,15 +165,16 @@ impl Engine {
     /// a document. Never blocks.
     ///
     /// # Errors
-    /// [`Error::InvalidName`] unless both names have 1 to 255 bytes and no control characters.
+    /// [`Error::InvalidName`] if a name is empty, is longer than 255 bytes, or contains a control
+    /// character.
     pub fn namespace(&self, user: impl AsName, client: impl AsName) -> Result<Namespace> {
         let names = Names::new(user, client)?;
         Ok(Namespace::new(Arc::clone(&self.0), names))
     }
 
-    /// Returns the document of a user and a client; `None` if none is stored. Shorthand for
-    /// [`Namespace::get`] that allocates no handle. Blocks on the disk unless the document is in
-    /// the cache.
+    /// Returns the document of a user and a client, or `None` if no document is stored. Shorthand
+    /// for [`Namespace::get`] that allocates no handle. Blocks on the disk unless the document is
+    /// in the cache.
     ///
     /// # Errors
     /// [`Error::InvalidName`]; the errors of [`Namespace::get`].
@@ -213,8 +216,8 @@ impl Engine {
 
     /// Validates a document that is completely in memory, and prepares it for a commit.
     ///
-    /// Blocks on the disk if the document is longer than [`Config::inline_bytes`]: it is then
-    /// written to a blob file and synced.
+    /// Blocks on the disk if the document is longer than [`Config::inline_bytes`], because a large
+    /// document is written to a blob file and synced.
     ///
     /// # Errors
     /// The errors of [`Writer::write`] and [`Writer::finish`].
@@ -222,9 +225,9 @@ impl Engine {
         Writer::prepare(&self.0.core.write_context, body)
     }
 
-    /// Lists the namespaces of `user` that contain a document, in the byte order of their
-    /// clients. Returns up to `limit` entries that come after the client `after`. The result
-    /// includes every acknowledged write.
+    /// Lists the namespaces of `user` that contain a document, in the byte order of their clients.
+    /// Returns up to `limit` entries, starting after the client `after`. The result includes every
+    /// acknowledged write.
     ///
     /// Blocks on the disk. Also blocks while the catalogue is being rebuilt after a crash or an
     /// erasure, and while the catalogue catches up after a burst of writes
@@ -233,8 +236,8 @@ impl Engine {
     /// # Errors
     /// - [`Error::InvalidName`]: `user` is not a valid name.
     /// - [`Error::CatalogueUnavailable`]: the catalogue is switched off or has failed.
-    /// - [`Error::Corrupt`]: a damaged frame may belong to any user, so that a list could be
-    ///   incomplete. [`Self::list_known`] returns the known part.
+    /// - [`Error::Corrupt`]: the list could be incomplete, because a damaged frame may belong to
+    ///   any user. [`Self::list_known`] returns the known part.
     /// - [`Error::Closed`].
     pub fn list(
         &self,
@@ -248,8 +251,8 @@ impl Engine {
     }
 
     /// Lists the namespaces of all users that contain a document, in the byte order of users and
-    /// then clients. Returns up to `limit` entries that come after the user and client `after`.
-    /// Each entry has the name of its user. Blocks like [`Self::list`].
+    /// then clients. Returns up to `limit` pairs of a user and an entry, starting after the user
+    /// and client `after`. Blocks like [`Self::list`].
     ///
     /// # Errors
     /// The errors of [`Self::list`], except [`Error::InvalidName`].
@@ -262,10 +265,10 @@ impl Engine {
         self.core().catalogue.list_all(after, limit)
     }
 
-    /// Lists namespaces like [`Self::list_all`], or only those of `user` if given. Unlike the
-    /// other lists, this one does not fail if damage makes it incomplete. Use it to rescue the
-    /// documents of a damaged store; [`Self::damage`] shows which data may be missing. Blocks like
-    /// [`Self::list`].
+    /// Lists namespaces like [`Self::list_all`], but does not fail if damage makes the list
+    /// incomplete. If `user` is given, lists only the namespaces of that user. Use this function to
+    /// rescue the documents of a damaged store. [`Self::damage`] returns which data may be missing.
+    /// Blocks like [`Self::list`].
     ///
     /// # Errors
     /// [`Error::InvalidName`]; [`Error::CatalogueUnavailable`]; [`Error::Closed`].
@@ -301,24 +304,24 @@ impl Engine {
 
     /// Returns a number that identifies a user without showing the name, for example in logs.
     ///
-    /// A user has the same pseudonym for the lifetime of the store, and in its copies. The
-    /// pseudonym is a hash with a secret key of the store. Without that key, names cannot be
-    /// tested against a pseudonym. Never blocks.
+    /// The pseudonym of a user is the same for the lifetime of the store, and in copies of the
+    /// store. The pseudonym is a hash with a secret key of the store. Without the key, it cannot be
+    /// tested whether a pseudonym belongs to a name. Never blocks.
     pub fn pseudonym(&self, user: &str) -> u64 {
         // An empty client cannot collide with a namespace, because client names are not empty.
         self.core().directory.hash(user, "").halves().0
     }
 
     /// Returns the damage that was found when the store was opened: the first damage of each
-    /// segment in which a damaged frame may be current. If this is not empty, [`Self::list`],
-    /// [`Self::list_all`] and [`Self::usage`] may fail, and [`Self::list_known`] may be
-    /// incomplete. Never blocks.
+    /// segment in which a damaged frame may be current. If a store has damage, [`Self::list`],
+    /// [`Self::list_all`] and [`Self::usage`] may fail, and [`Self::list_known`] may be incomplete.
+    /// Never blocks.
     pub fn damage(&self) -> &[Damage] {
         &self.core().damage
     }
 
-    /// Returns the number of documents. Iterates over the entire table in memory, which takes
-    /// time for many documents; [`Self::usage_on_disk`] has the same number without that.
+    /// Counts the documents by iterating over the entire table in memory. [`Self::usage_on_disk`]
+    /// returns the same number without iterating over the table.
     pub fn documents(&self) -> u64 {
         self.core().table.documents()
     }
@@ -339,8 +342,8 @@ impl Engine {
     /// A second call waits for the first one, and then does nothing.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::StorageFull`] or [`Error::Io`] if the log could not be
-    /// sealed. Acknowledged writes are not affected; the next open recovers them.
+    /// [`Error::Poisoned`], [`Error::StorageFull`] or [`Error::Io`] if the log could not be sealed.
+    /// The next open recovers all acknowledged writes.
     pub fn close(&self) -> Result<()> {
         self.0.close()
     }
@@ -397,9 +400,9 @@ fn spawn<T: Send + 'static>(
         .map_err(|error| Error::io("start a thread for", dir, error))
 }
 
-/// Syncs the data directory and its parent, so that the directory entries of `log/`, `blobs/`
-/// and the data directory survive a power cut. Without these entries, synced files inside could
-/// not be found.
+/// Syncs the data directory and its parent, so that the directory entries of `log/`, `blobs/` and
+/// the data directory survive a power cut. Without its directory entry, a synced file could not be
+/// found.
 fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     for dir in [Some(dir), parent.or(Some(Path::new(".")))]
@@ -414,11 +417,12 @@ fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns a function that visits every current document. The catalogue is built from it.
+/// Returns the source from which the catalogue is built: a function that visits every current
+/// document.
 ///
-/// Compaction may move a document during the visit. The document is recognized by its revision,
-/// either at its old location, because no segment file is removed until the visit ends, or at
-/// its new one.
+/// Compaction may move a document during the visit, but a document is recognized by its revision at
+/// the old and the new location. The visit finds every document, because no segment file is removed
+/// until the visit ends.
 fn document_source(
     directory: LogDirectory,
     table: Arc<Table>,

@@ -1,4 +1,4 @@
-//! The shared handle of an open engine. Dropping its last reference closes the store.
+//! The shared handle of an open engine. Dropping the last reference to the handle closes the store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,13 +14,13 @@ use crate::storage::lock::DirectoryLock;
 pub(crate) struct EngineHandle {
     pub(super) core: Arc<Core>,
     pub(super) group_commit: Arc<GroupCommit>,
-    /// The committer thread; `None` after a close.
+    /// The committer thread. `None` after a close.
     pub(super) committer: Mutex<Option<JoinHandle<Result<()>>>>,
-    /// The compaction thread; `None` after a close, or if background compaction is off.
+    /// The compaction thread. `None` after a close, or if background compaction is off.
     pub(super) compactor: Mutex<Option<JoinHandle<()>>>,
-    /// One permit, so that a second close waits for the first one.
+    /// A semaphore with one permit, so that a second close waits for the first one.
     pub(super) closing: Semaphore,
-    /// Released at the end of a close, when no thread uses the directory any more.
+    /// The lock of the data directory, which is released at the end of a close.
     pub(super) lock: Mutex<Option<DirectoryLock>>,
 }
 
@@ -36,7 +36,7 @@ impl EngineHandle {
         let outcome = match thread.map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(error),
-            // The committer panicked, which is a bug. Acknowledged writes are not affected.
+            // A panic of the committer is a bug. The next open recovers all acknowledged writes.
             Some(Err(_)) => Err(Error::Closed),
         };
         let compactor = lock(&self.compactor).take();

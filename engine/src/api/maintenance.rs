@@ -11,8 +11,8 @@ use crate::model::names::{AsName, invalid_user};
 use crate::model::progress::Progress;
 
 impl Engine {
-    /// Returns the number of documents, and how much disk space live and dead data use. Does not
-    /// access the disk.
+    /// Returns the number of documents, and the disk space of live and dead data. Does not access
+    /// the disk.
     pub fn usage_on_disk(&self) -> SpaceUsage {
         let core = self.core();
         let segments = core.accounting.lock();
@@ -34,25 +34,26 @@ impl Engine {
     /// Takes a snapshot: a consistent copy of the store for a backup. Reads and writes continue
     /// while the snapshot is copied. See [`Snapshot`] for an example.
     ///
-    /// Blocks until the current batch is committed, and then while each file is opened once. Writes
-    /// are delayed by a few milliseconds at most, for a copy of one segment's summary in memory.
+    /// Blocks until the current batch is committed and each file of the snapshot has been opened
+    /// once. Writes are delayed by a few milliseconds at most, while the summary of one segment is
+    /// copied in memory.
     ///
-    /// A snapshot writes nothing to disk, so it works on a full disk. It also works after writing
-    /// has stopped with [`crate::Error::Poisoned`]; writes with an unknown outcome are then not
-    /// included. Damaged segments are included as they are, so the copy has the same damage as
-    /// the store.
+    /// A snapshot writes nothing to disk, so it works on a full disk. A snapshot can also be taken
+    /// after writing has stopped with [`crate::Error::Poisoned`], but does not include writes with
+    /// an unknown outcome. Damaged segments are included unchanged, so the copy has the same damage
+    /// as the store.
     ///
     /// # Errors
-    /// [`crate::Error::Closed`]. [`crate::Error::Io`] if a file cannot be opened for a reason
-    /// other than damage, for example because no file descriptor is free. Damaged files that
-    /// cannot be opened are left out, and listed in [`Snapshot::damage`].
+    /// [`crate::Error::Closed`]. [`crate::Error::Io`] if a file cannot be opened for a reason other
+    /// than damage, for example because no file descriptor is available. Damaged files that cannot
+    /// be opened are omitted, and are listed in [`Snapshot::damage`].
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(self.core())
     }
 
     /// Returns counters since the engine was opened, and its current state. Does not access the
-    /// disk. Locks a few mutexes for a short time and iterates over the segments, which is cheap
-    /// enough for one call per second.
+    /// disk. The function locks a few mutexes for a short time and iterates over the segments,
+    /// which is cheap enough for one call per second.
     ///
     /// # Examples
     /// ```
@@ -90,15 +91,16 @@ impl Engine {
     /// Reclaims disk space: rewrites every sealed segment of the log that has stale frames, and
     /// removes obsolete files. The active segment is not rewritten.
     ///
-    /// Blocks until compaction is complete. Reads and writes continue. Usually there is no need
-    /// to call this function: unless [`crate::Config::background_compaction`] is off, a thread of
-    /// the engine rewrites segments that are mostly stale.
+    /// Blocks until compaction is complete. Reads and writes continue. Calling this function is
+    /// usually unnecessary, because a thread of the engine rewrites segments with many stale
+    /// frames, unless [`crate::Config::background_compaction`] is off.
     ///
     /// # Errors
     /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`],
-    ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. It is left unchanged,
-    ///   and all other segments are rewritten.
-    /// - [`crate::Error::StorageFull`]: copies need disk space before old segments are removed.
+    ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. The unreadable segment
+    ///   is left unchanged, and all other segments are rewritten.
+    /// - [`crate::Error::StorageFull`]: the disk has no space for the copies of current frames,
+    ///   which are written before the old segment is removed.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn compact(&self) -> Result<()> {
         self.compact_with(&mut |_| {})
@@ -113,31 +115,32 @@ impl Engine {
         compaction::compact(self.core(), progress)
     }
 
-    /// Deletes all documents of a user, and removes every byte of them from the data directory.
+    /// Deletes all documents of a user, and removes all their bytes from the data directory.
     ///
-    /// This includes documents that were deleted or replaced earlier, and the names of the user
-    /// and of the user's clients. It works even if the user has no documents any more. Data that
-    /// the file system or the disk keeps of removed files is out of reach.
+    /// Documents that were deleted or replaced earlier are also removed, and so are the names of
+    /// the user and of the user's clients. An erasure works even if the user no longer has
+    /// documents. The engine cannot remove data that the file system or the disk retains after
+    /// files are removed.
     ///
     /// The result reports data that could not be removed: files that a [`Snapshot`] needs,
     /// damaged segments, and deletes that hide frames in damaged segments. Check
     /// [`Erased::is_complete`].
     ///
-    /// First, the documents are deleted, durably. Then all segments with frames of the user are
-    /// rewritten without them, and the catalogue is rebuilt; lists wait for that. After an error
-    /// or a crash, deleted documents stay deleted, and another call completes the erasure. A
-    /// document that is written for the user during the call is either deleted, or kept
-    /// completely.
+    /// First, the documents are deleted durably. Then all segments with frames of the user are
+    /// rewritten without these frames, and the catalogue is rebuilt. Lists wait until the catalogue
+    /// is rebuilt. After an error or a crash, deleted documents stay deleted, and another call
+    /// completes the erasure. A document that is written for the user during the call is either
+    /// erased or kept, but never partially erased.
     ///
-    /// Blocks until the erasure is complete. Reads and writes continue; compaction waits.
-    /// `progress` is called before each segment is rewritten, on the calling thread. Reads the
-    /// summaries of all segments. Memory: the names of the user's clients, and the summary of one
-    /// segment.
+    /// Blocks until the erasure is complete. Reads and writes continue, and compaction waits.
+    /// `progress` is called on the calling thread before each segment is rewritten. An erasure
+    /// reads the summaries of all segments. Its memory contains the names of the user's clients,
+    /// and the summary of one segment.
     ///
     /// # Errors
     /// - [`crate::Error::InvalidName`]: `user` is not a valid name.
-    /// - [`crate::Error::StorageFull`]: other data of a segment must be copied before the
-    ///   segment is removed.
+    /// - [`crate::Error::StorageFull`]: the disk has no space for the copies of other users' data,
+    ///   which are written before a segment is removed.
     /// - [`crate::Error::Io`]: for example, a file could not be removed.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
     pub fn erase(&self, user: impl AsName, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {

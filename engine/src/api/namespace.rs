@@ -15,8 +15,8 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::model::revision::Revision;
 use crate::model::stat::Stat;
 
-/// A handle to one namespace, which contains at most one document. Cheap to make and to clone.
-/// [`crate::Engine::namespace`] returns one.
+/// A handle to one namespace, which contains at most one document. [`crate::Engine::namespace`]
+/// creates a handle. Creating and cloning a handle is cheap.
 ///
 /// Reads and writes are linearizable: a read returns the newest acknowledged write, or a later
 /// one. A handle keeps the engine open.
@@ -60,10 +60,11 @@ impl Namespace {
         &self.names.client
     }
 
-    /// Returns the revision of the document; `None` if there is no document. Never blocks.
+    /// Returns the revision of the document, or `None` if no document is stored. Never blocks.
     ///
     /// # Errors
-    /// - [`crate::Error::Corrupt`]: the newest write is damaged, so the revision is unknown.
+    /// - [`crate::Error::Corrupt`]: the newest frame of the namespace may be damaged, so the
+    ///   revision is unknown.
     /// - [`crate::Error::Closed`].
     pub fn revision(&self) -> Result<Option<Revision>> {
         Ok(self
@@ -72,8 +73,8 @@ impl Namespace {
             .map(|entry| Revision::new(entry.revision)))
     }
 
-    /// Looks up the document without accessing the disk. Never blocks, so it can be called on an
-    /// async worker thread.
+    /// Looks up the document without accessing the disk. Never blocks, so `peek` can be called on
+    /// an async worker thread.
     ///
     /// # Errors
     /// The errors of [`Self::revision`].
@@ -81,23 +82,24 @@ impl Namespace {
         self.reader().peek(|| Ok(self.names.clone()))
     }
 
-    /// Returns the document; `None` if there is no document. Blocks on the disk unless the
+    /// Returns the document, or `None` if no document is stored. Blocks on the disk unless the
     /// document is in the cache.
     ///
     /// # Errors
     /// - [`crate::Error::Corrupt`]: the stored bytes are damaged. Damaged bytes are never returned
     ///   as a document.
-    /// - [`crate::Error::Unreadable`]: the disk did not return the stored bytes.
+    /// - [`crate::Error::Unreadable`]: a read of the stored bytes failed.
     /// - [`crate::Error::Io`]: for example, no file descriptor is available.
     /// - [`crate::Error::Closed`].
     pub fn get(&self) -> Result<Option<Document>> {
         self.reader().get()
     }
 
-    /// Returns the revision, time and size of the document; `None` if there is no document.
+    /// Returns the revision, modification time and size of the document, or `None` if no document
+    /// is stored.
     ///
-    /// Blocks on the disk unless the document is in the cache. Then it reads the metadata of the
-    /// document, not its body.
+    /// Blocks on the disk unless the document is in the cache. From the disk, `stat` reads only the
+    /// metadata of the document, not its body.
     ///
     /// # Errors
     /// The errors of [`Self::get`].
@@ -105,7 +107,7 @@ impl Namespace {
         self.reader().stat()
     }
 
-    /// Returns the number of keys and bytes of the document; zeros if there is no document.
+    /// Returns the number of keys and bytes of the document, which are 0 if no document is stored.
     /// Blocks like [`Self::stat`].
     ///
     /// # Errors
@@ -119,8 +121,8 @@ impl Namespace {
     /// Blocks while the commit queue is full, and then until the change is as durable as
     /// [`WriteOptions::durability`] requires.
     ///
-    /// The calling thread may commit the write itself, together with writes of other threads. If
-    /// so, it keeps up to 512 KiB of buffer memory until the thread ends.
+    /// The calling thread may commit the write itself, together with writes of other threads. A
+    /// thread that commits keeps up to 512 KiB of buffer memory until it ends.
     ///
     /// ```
     /// use prefd_engine::{Change, Config, Engine, Precondition, WriteOptions};
@@ -148,16 +150,16 @@ impl Namespace {
         self.handle.group_commit.commit(request)
     }
 
-    /// Queues a replacement or a deletion of the document. The returned [`Commit`] is a future
-    /// of the result, and [`Commit::wait`] blocks until there is one.
+    /// Queues a replacement or a deletion of the document. The returned [`Commit`] is a future of
+    /// the result. [`Commit::wait`] blocks until the result is known.
     ///
-    /// Usually does not block. There are two exceptions: the queue is full and the write has
-    /// [`QueueFull::Wait`], or a [body](Change::Body) is longer than
-    /// [`crate::Config::inline_bytes`] and is written to a blob file first.
+    /// Blocks only in two cases: the queue is full and the options contain [`QueueFull::Wait`], or
+    /// a [body](Change::Body) is longer than [`crate::Config::inline_bytes`], so that it is written
+    /// to a blob file first.
     ///
     /// # Errors
-    /// If the change cannot be queued, the returned commit has the error: one of
-    /// [`Self::write`], or [`crate::Error::Overloaded`] if the queue is full.
+    /// The returned commit resolves to the errors of [`Self::write`], or to
+    /// [`crate::Error::Overloaded`] if the queue is full.
     pub fn submit<'a>(&self, change: impl Into<Change<'a>>, options: WriteOptions) -> Commit {
         let queue = &self.handle.core.queue;
         let queue_full = options.queue_full;

@@ -14,8 +14,8 @@ use crate::model::stat::Stat;
 
 /// The result of a lookup that does not access the disk.
 ///
-/// An async server can respond to `Absent` and `Resident` on the worker thread, and move only
-/// `OnDisk` to a thread that may block.
+/// An async server can handle `Absent` and `Resident` on the worker thread, and needs a thread that
+/// may block only for `OnDisk`.
 ///
 /// # Examples
 /// ```
@@ -43,14 +43,14 @@ pub enum Peek {
     OnDisk(Located),
 }
 
-/// A document whose location on disk is known, but which has not been read yet. It comes from
-/// [`Peek::OnDisk`], which has an example.
+/// A document whose location on disk is known, but which has not been read yet. [`Peek::OnDisk`]
+/// contains a `Located`; see [`Peek`] for an example.
 ///
-/// A `Located` keeps the engine open, but it does not keep the document on disk. If the document
-/// is replaced or deleted before the read, the read may return either the located document or the
-/// new state.
+/// A `Located` keeps the engine open, but does not keep the document on disk. If the document is
+/// replaced or deleted before the read, the read may return either the located document or the new
+/// state.
 ///
-/// It uses no file descriptor.
+/// A `Located` uses no file descriptor.
 #[derive(Clone)]
 pub struct Located {
     handle: Arc<EngineHandle>,
@@ -60,12 +60,13 @@ pub struct Located {
 }
 
 impl Located {
-    /// The revision of the document that was located. Never blocks.
+    /// Returns the revision that the document had at the lookup. Never blocks.
     pub fn revision(&self) -> Revision {
         Revision::new(self.location.revision)
     }
 
-    /// Reads the document; `None` if it has been deleted since the lookup. Blocks on the disk.
+    /// Reads the document. May return `None` if the document has been deleted since the lookup.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// The errors of [`crate::Namespace::get`].
@@ -76,8 +77,8 @@ impl Located {
         })
     }
 
-    /// Reads revision, time and size of the document, without its body; `None` if it has been
-    /// deleted since the lookup. Blocks on the disk.
+    /// Reads the revision, modification time and size of the document, but not its body. May return
+    /// `None` if the document has been deleted since the lookup. Blocks on the disk.
     ///
     /// # Errors
     /// The errors of [`crate::Namespace::get`].
@@ -108,7 +109,7 @@ impl fmt::Debug for Located {
     }
 }
 
-/// Reads one namespace. It borrows the names, so creating one allocates nothing.
+/// A reader of one namespace. The reader borrows the names, so creating a reader allocates nothing.
 #[derive(Clone, Copy)]
 pub(super) struct NamespaceReader<'a> {
     pub(super) handle: &'a Arc<EngineHandle>,
@@ -118,15 +119,16 @@ pub(super) struct NamespaceReader<'a> {
 }
 
 impl NamespaceReader<'_> {
-    /// The location of the current document; `None` if the namespace contains no document.
+    /// Returns the location of the current document, or `None` if the namespace contains no
+    /// document.
     pub(super) fn newest(&self) -> Result<Option<FrameLocation>> {
         let core = &self.handle.core;
         core.check_open()?;
         self.location_of(core.table.newest(self.hash))
     }
 
-    /// The location of the current document, and the document if it is in the cache. A cached
-    /// document is marked as recently used, and the read is counted.
+    /// Returns the location of the current document, and the document if it is in the cache. A
+    /// cached document is marked as recently used, and the read is counted.
     fn newest_cached(&self) -> Result<Option<(FrameLocation, Option<Document>)>> {
         let core = &self.handle.core;
         core.check_open()?;
@@ -149,7 +151,8 @@ impl NamespaceReader<'_> {
         }
     }
 
-    /// `names` returns the names that a document on disk needs to be read later.
+    /// Implements [`crate::Namespace::peek`]. `names` is called only for a document on disk, to
+    /// create a [`Located`].
     pub(super) fn peek(&self, names: impl FnOnce() -> Result<Names>) -> Result<Peek> {
         Ok(match self.newest_cached()? {
             None => Peek::Absent,
@@ -190,11 +193,13 @@ impl NamespaceReader<'_> {
         Ok(Stat::new(header.revision, header.modified_ms, usage))
     }
 
-    /// Reads the current document: with `from_memory` if the document is in the cache, otherwise
-    /// with `from_disk` at its location. `located` is the location, if it is already known.
+    /// Reads the current document, with `from_memory` if the document is in the cache, otherwise
+    /// with `from_disk` at its location. If `located` is given, `from_disk` is called with this
+    /// location first.
     ///
-    /// Tries again if `from_disk` fails and the location is no longer current: the document was
-    /// replaced, deleted or moved in the meantime, so its old file may have been removed.
+    /// Tries again if `from_disk` fails and the location is no longer current. In this case, the
+    /// document was replaced, deleted or moved in the meantime, so the old file may have been
+    /// removed.
     fn read<T>(
         &self,
         mut located: Option<FrameLocation>,

@@ -1,13 +1,13 @@
 //! Compaction: reclaims the disk space of stale frames and of obsolete blobs.
 //!
-//! To rewrite a segment, compaction reads its current frames. The committer, which is the only
-//! writer of the log, appends copies of them after the queued writes of a batch, so that the
-//! copies and the writes share a sync. Then the committer removes the segment from the
-//! manifest. A copy keeps its revision. At every moment, the log contains each current frame
-//! at least once, so a crash loses nothing.
+//! To rewrite a segment, compaction reads the current frames of the segment. The committer, which
+//! is the only writer of the log, appends copies of the frames after the queued writes of a batch,
+//! so that the copies and the writes share a sync. Then the committer removes the segment from the
+//! manifest. A copy has the same revision as the original. At every moment, the log contains each
+//! current frame at least once, so a crash loses nothing.
 //!
-//! In the background, compaction copies in small steps, and pauses after each step for as long
-//! as the step took. When the log exceeds its size limit (`SegmentUsages::is_overgrown`), it
+//! In the background, compaction copies in small steps, and pauses after each step for as long as
+//! the step took. When the log exceeds its size limit (`SegmentUsages::is_overgrown`), compaction
 //! copies in large steps without pauses.
 
 use std::collections::HashMap;
@@ -29,12 +29,11 @@ use crate::model::names::NamespaceHash;
 use crate::model::progress::Progress;
 use crate::storage::log::reader::Frame;
 
-/// Maximum number of bytes copied in one background step; a larger frame gets a step of its
-/// own. A step should not delay the writes in the same batch, so it is not much larger than a
-/// small write.
+/// Maximum number of bytes that one background step copies. A larger frame gets a separate step.
+/// Steps are not much larger than a small write, so that they hardly delay the writes in the same
+/// batch.
 const BACKGROUND_STEP_BYTES: u64 = 16 * 1024;
-/// Maximum number of bytes copied in one step at full speed; a larger frame gets a step of its
-/// own.
+/// Maximum number of bytes that one step at full speed copies. A larger frame gets a separate step.
 const FULL_SPEED_STEP_BYTES: u64 = 256 * 1024;
 
 /// The compaction thread: rewrites segments and removes obsolete files until the engine is
@@ -54,7 +53,7 @@ pub(crate) fn run(core: &Core) {
             match outcome {
                 Ok(()) => {}
                 Err(error) if is_segment_error(&error) => skip_segment(core, victim.id, &error),
-                // The next wakeup tries again.
+                // Compaction tries again after the next wakeup.
                 Err(_) => break,
             }
         }
@@ -65,8 +64,8 @@ pub(crate) fn run(core: &Core) {
     }
 }
 
-/// Whether the error concerns only the segment that was read, so that compaction can continue
-/// with other segments.
+/// Returns true if the error concerns only the segment that was read, so that compaction can
+/// continue with other segments.
 pub(crate) fn is_segment_error(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
 }
@@ -82,8 +81,8 @@ pub(crate) fn skip_segment(core: &Core, segment: SegmentId, error: &Error) {
     }
 }
 
-/// The segment to rewrite next; `None` if there is none or the engine is closing. If the
-/// disk is full, it is the segment that needs the least space for its copies.
+/// Returns the segment to rewrite next, or `None` if no segment needs to be rewritten or the engine
+/// is closing. On a full disk, returns the segment that needs the least space for its copies.
 fn next_victim(core: &Core) -> Option<CompactionVictim> {
     if core.compaction_wakeup.is_closed() {
         return None;
@@ -96,7 +95,7 @@ fn next_victim(core: &Core) -> Option<CompactionVictim> {
     }
 }
 
-/// How fast compaction copies frames.
+/// The speed at which compaction copies frames.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CompactionPace {
     /// Small steps with pauses, so that compaction is active at most half of the time. While
@@ -107,7 +106,7 @@ pub(crate) enum CompactionPace {
 }
 
 impl CompactionPace {
-    /// The pace for the next step.
+    /// Returns the pace of the next step.
     fn effective(self, core: &Core) -> Self {
         if core.accounting.lock().is_overgrown(core.segment_bytes) {
             Self::FullSpeed
@@ -173,8 +172,8 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
     damage.map_or(Ok(()), Err)
 }
 
-/// Copies the current frames of a segment to the end of the log, and retires the segment. Its
-/// files become obsolete, and are removed by [`purge`].
+/// Copies the current frames of a segment to the end of the log, and retires the segment. The files
+/// of the segment become obsolete, and are later removed by [`purge`].
 ///
 /// Deletes that hide no older frame are not copied. Unless `victim.is_forced` is set, a segment with
 /// deletes is left unchanged if rewriting it would reclaim too little.
@@ -190,7 +189,7 @@ pub(crate) fn rewrite(
 ) -> Result<()> {
     let segment = victim.id;
     let Some(usage) = core.accounting.lock().get(segment) else {
-        // The thread that had the previous turn has retired the segment.
+        // Another thread, which had an earlier turn, has retired the segment.
         return Ok(());
     };
     let entries = core.directory.entries(segment, usage.bytes)?;
@@ -199,7 +198,7 @@ pub(crate) fn rewrite(
         core.accounting.lock().mark_tombstones_needed(segment);
         return Ok(());
     }
-    // On a full disk, the copies must fit into the space that the reserve releases. A quarter
+    // On a full disk, the copies must fit into the space of the reserve. A quarter of the reserve
     // is left as a margin.
     let may_use_reserve = usage.current_bytes() <= core.reserve_bytes / 4 * 3;
     let mut step = Vec::new();
@@ -237,7 +236,7 @@ pub(crate) fn rewrite(
     Ok(())
 }
 
-/// Reads a frame that is to be copied, and verifies all its checksums.
+/// Reads a frame that will be copied, and verifies all checksums of the frame.
 fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<FrameCopy> {
     let is_expected =
         |meta: &FrameMeta| core.directory.hash(&meta.names.user, &meta.names.client) == hash;
@@ -257,7 +256,7 @@ fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<Fr
         &members,
         inline,
     )
-    .ok_or_else(|| corrupt("the frame is too long"))?;
+    .ok_or_else(|| corrupt("the frame exceeds the maximum length"))?;
     Ok(FrameCopy {
         from,
         names,
@@ -267,8 +266,8 @@ fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<Fr
     })
 }
 
-/// Whether rewriting the segment reclaims more than a quarter of it, although some of its
-/// deletes must be kept.
+/// Returns true if rewriting the segment reclaims more than a quarter of the segment, although some
+/// of its deletes must be kept.
 fn is_worthwhile(usage: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLocation>) -> bool {
     let droppable: u64 = deletes.values().map(|entry| u64::from(entry.bytes)).sum();
     let reclaimable = usage.reclaimable_bytes();
@@ -276,11 +275,11 @@ fn is_worthwhile(usage: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLoc
     stale + droppable > usage.bytes / 4
 }
 
-/// The current deletes of a segment that can be dropped, because no older segment has a frame
-/// of their namespace.
+/// Returns the current deletes of a segment that can be dropped, because no older segment has a
+/// frame of the same namespace.
 ///
-/// Newer segments cannot have an older frame of the namespace: frames are copied only to the
-/// end of the log, and only while they are current.
+/// Newer segments cannot contain an older frame of the namespace, because only current frames are
+/// copied to the end of the log.
 fn droppable_deletes(
     core: &Core,
     segment: SegmentId,
@@ -292,8 +291,8 @@ fn droppable_deletes(
         .map(|entry| (entry.hash, FrameLocation::at(segment, entry)))
         .filter(|(hash, entry)| core.table.entry(*hash) == Some(*entry))
         .collect();
-    // A lost frame may belong to any namespace. A namespace without a newer frame is therefore
-    // unreadable. A delete may be the only newer frame of its namespace, so it must be kept.
+    // A lost frame may belong to any namespace, and makes every namespace without a newer frame
+    // unreadable. A delete may be the only newer frame of its namespace, so no delete is dropped.
     if core.table.loss().is_some() {
         deletes.clear();
     }
@@ -312,7 +311,7 @@ fn droppable_deletes(
                     deletes.remove(&entry.hash);
                 }
             }
-            // The damaged segment may have a frame of any namespace.
+            // A damaged segment may have a frame of any namespace.
             Err(error) if error.is_damage() => deletes.clear(),
             Err(error) => return Err(error),
         }

@@ -1,17 +1,16 @@
-//! Erasure: deletes a user's documents, and then removes every file that contains their bytes
-//! or the user's name. Other data in these files is copied first.
+//! Erasure: deletes a user's documents, and then removes every file that contains bytes of the
+//! documents or the user's name. Data of other users in these files is copied first.
 //!
-//! The segments are found by the names in their summaries. No catalogue is needed, and frames
-//! that were deleted or replaced long ago are found too. The segments are rewritten oldest
-//! first, as in compaction. A delete is therefore reached only after all older frames of its
-//! namespace are gone, so it is dropped as well. Compaction waits during an erasure, so that
-//! no frame moves to a segment that has already been searched.
+//! The segments are found by the names in their summaries. This search needs no catalogue, and also
+//! finds frames that were deleted or replaced long ago. Segments are rewritten oldest first, as in
+//! compaction. A delete is therefore reached only after all older frames of its namespace are gone,
+//! and can be dropped. Compaction waits during an erasure, so that no frame moves to a segment that
+//! has already been searched.
 //!
-//! The catalogue's folder is removed and built again, because sled keeps removed entries in
-//! its files.
+//! The catalogue's directory is removed and rebuilt, because sled keeps removed entries in its
+//! files.
 //!
-//! A crash may happen after any step. Deleted documents stay deleted, and another erasure
-//! completes the work.
+//! After a crash, deleted documents stay deleted, and another erasure completes the work.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -33,7 +32,7 @@ use crate::model::ids::SegmentId;
 use crate::model::names::{Name, Names, NamespaceHash};
 use crate::model::progress::Progress;
 
-/// Maximum number of deletes that are queued at a time. They share syncs.
+/// Maximum number of deletes that are queued at a time, so that they share syncs.
 const MAX_QUEUED_DELETES: usize = 256;
 
 /// The result of [`crate::Engine::erase`].
@@ -59,23 +58,22 @@ pub struct Erased {
     pub documents: u64,
     /// Number of segments that were rewritten and removed from the log.
     pub segments: u64,
-    /// Number of segments and blobs that are no longer part of the store, but whose files are
-    /// kept for a [`crate::Snapshot`]. They may contain data of the user. They are removed
-    /// after the last snapshot that needs them is dropped.
+    /// Number of segments and blobs that are no longer part of the store, but whose files are kept
+    /// for a [`crate::Snapshot`]. The files may contain data of the user. They are removed after
+    /// the last snapshot that needs them is dropped.
     pub held_by_snapshots: u64,
-    /// Segments that were left unchanged, because they have a damaged frame that may be
-    /// current. They may contain data of the user.
+    /// The damage of segments that were left unchanged, because they have a damaged frame that may
+    /// be current. Such a segment may contain data of the user.
     pub unreadable: Vec<Damage>,
-    /// Number of deletes that had to be kept, because an unreadable segment may contain the
-    /// frames that they hide. A delete contains the names of the user and the client, but no
+    /// Number of deletes that had to be kept, because an unreadable segment may contain older
+    /// frames of the same namespace. A delete contains the names of the user and the client, but no
     /// other data of the user.
     pub deletes_kept: u64,
 }
 
 impl Erased {
-    /// Whether no file of the store contains data of the user. False if
-    /// [`Self::held_by_snapshots`], [`Self::unreadable`] or [`Self::deletes_kept`] is not
-    /// zero or empty.
+    /// Returns true if no file of the store contains data of the user: [`Self::held_by_snapshots`]
+    /// and [`Self::deletes_kept`] are 0, and [`Self::unreadable`] is empty.
     pub fn is_complete(&self) -> bool {
         self.held_by_snapshots == 0 && self.unreadable.is_empty() && self.deletes_kept == 0
     }
@@ -89,7 +87,7 @@ struct UserFrames {
     /// Segments with a frame that belongs to the user, or a damaged frame that may belong to
     /// the user.
     segments: BTreeSet<SegmentId>,
-    /// The damage of segments of which nothing can be read.
+    /// The damage of segments that cannot be read at all.
     damage: BTreeMap<SegmentId, Damage>,
     clients: BTreeSet<Arc<str>>,
     /// The user's namespaces.
@@ -108,7 +106,8 @@ pub(crate) fn erase(
     let mut found = UserFrames::default();
     found.search(core, &turn, user)?;
     erased.documents = delete_documents(core, user, &found)?;
-    // The second search finds the frames of these deletes, and of writes that came between.
+    // The second search finds the frames of the deletes, and of writes that were committed in the
+    // meantime.
     found.search(core, &turn, user)?;
     rewrite_segments(core, &turn, &found, &mut erased, progress)?;
     erased.held_by_snapshots = remove_files(core, &turn)?;
@@ -123,8 +122,8 @@ pub(crate) fn erase(
 }
 
 impl UserFrames {
-    /// Searches every segment that has not been searched yet. Seals the active segment first,
-    /// so that it can be searched and rewritten too.
+    /// Searches every segment that has not been searched yet. Seals the active segment first, so
+    /// that it can also be searched and rewritten.
     fn search(&mut self, core: &Core, _turn: &CompactionTurn<'_>, user: &str) -> Result<()> {
         core.queue.run_task(JobTask::Seal, true)?;
         let sealed: Vec<SegmentId> = {
@@ -144,7 +143,7 @@ impl UserFrames {
                 }
                 Err(error) => return Err(error),
             };
-            // Every segment has a frame, so this one is unreadable.
+            // Every sealed segment has frames, so a segment without details is unreadable.
             if details.is_empty() {
                 self.segments.insert(id);
             }
@@ -190,8 +189,8 @@ fn delete_documents(core: &Core, user: &Name, found: &UserFrames) -> Result<u64>
     Ok(stored.len() as u64)
 }
 
-/// Rewrites the segments that have frames of the user, oldest first. Segments with damaged
-/// frames are left unchanged, and are listed in [`Erased::unreadable`].
+/// Rewrites the segments that have frames of the user, oldest first. Segments with damaged frames
+/// are left unchanged, and are added to [`Erased::unreadable`].
 fn rewrite_segments(
     core: &Core,
     turn: &CompactionTurn<'_>,
@@ -246,7 +245,7 @@ fn rewrite_segments(
     Ok(())
 }
 
-/// The known damage of a segment.
+/// Returns the known damage of a segment.
 fn damage_of(core: &Core, found: &UserFrames, id: SegmentId) -> Damage {
     let path = file_header::segment_path(&core.directory.dir, id);
     let known = core.damage.iter().find(|damage| damage.path == path);

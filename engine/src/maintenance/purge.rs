@@ -1,5 +1,4 @@
-//! Removes obsolete files: the files of segments and blobs that are no longer part of the
-//! store.
+//! The removal of obsolete files: files of segments and blobs that are no longer part of the store.
 
 use std::path::Path;
 
@@ -12,11 +11,11 @@ use crate::model::ids::{BlobId, SegmentId};
 use crate::platform::fs::Fs;
 use crate::storage::io::{open_stored, remove_if_present, stored_len};
 
-/// Removes the files of obsolete segments and blobs, except those that snapshots need. Files
-/// that cannot be removed are tried again by the next call.
+/// Removes the files of obsolete segments and blobs, except files that snapshots need. The next
+/// call tries again to remove files whose removal failed.
 ///
 /// # Errors
-/// The first error. Other files are removed nevertheless.
+/// The first error. The function continues with other files after an error.
 pub(crate) fn purge(core: &Core) -> Result<()> {
     let _turn = core.acquire_purge_turn();
     let mut outcome = core.write_context.blobs.purge(&core.pins);
@@ -40,8 +39,8 @@ pub(crate) fn purge(core: &Core) -> Result<()> {
 }
 
 /// Removes all segments and blobs that are obsolete at the time of the call, except those that
-/// snapshots need. Returns the number of the exceptions. Blocks while the catalogue is being
-/// built from obsolete segments.
+/// snapshots need. Returns the number of segments and blobs that were kept for snapshots. Blocks
+/// while the catalogue is being built from segment files.
 pub(crate) fn purge_all(core: &Core) -> Result<u64> {
     let segments = core.obsolete_segments().clone();
     let blobs = core.write_context.blobs.obsolete_ids();
@@ -55,8 +54,8 @@ pub(crate) fn purge_all(core: &Core) -> Result<u64> {
     }
 }
 
-/// The number of these segments and blobs that still exist; `None` if one of them is not
-/// pinned by a snapshot.
+/// Returns the number of these segments and blobs that still exist, or `None` if an existing one is
+/// not pinned by a snapshot.
 fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u64> {
     let _turn = core.acquire_purge_turn();
     let mut segments_left = core.obsolete_segments().clone();
@@ -70,17 +69,17 @@ fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) ->
     are_pinned.then_some((segments_left.len() + blobs_left.len()) as u64)
 }
 
-/// Removes stray files and bytes from the log's directory, durably: files that belong to no
-/// segment of the store and are not pinned, and bytes that a crash left after the last frame of
-/// a sealed segment.
+/// Durably removes stray data from the directory of the log: files that belong to no segment of the
+/// store and are not pinned, and bytes after the last frame of a sealed segment, which a crash may
+/// have left.
 ///
 /// # Errors
 /// [`Error::Poisoned`] if writing has stopped; [`Error::Io`]; [`Error::Closed`].
 pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     core.poison().map_or(Ok(()), Err)?;
-    // The files must be listed before the snapshot point is taken. A segment that the committer
-    // is creating at this time is in the manifest by the snapshot point, or has been abandoned.
-    // A segment that it creates later is not in the list, so it is not removed.
+    // The files must be listed before the snapshot point is taken. At the snapshot point, a listed
+    // segment that the committer was creating is either in the manifest or abandoned. A segment
+    // that the committer creates after the listing is not in the list, so it is not removed.
     let files = core.directory.files()?;
     let point = core.queue.snapshot_point()?;
     let manifest = &point.image.manifest;
@@ -101,7 +100,7 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
             }) if path == file_header::segment_path(dir, id) => truncate(fs, &path, sealed.bytes)?,
             Some(_) if path == entry::summary_path(dir, id) => {}
             None if is_kept(id) => {}
-            // A purge may have removed the file after it was listed.
+            // The file may be missing, because a purge may have removed it after the listing.
             _ => remove_if_present(fs, &path)?,
         }
     }
@@ -109,8 +108,8 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
         .map_err(|error| Error::io("sync", dir, error))
 }
 
-/// Shortens a file to `bytes`, durably. A shorter file, or a file that cannot be read, is left
-/// unchanged.
+/// Durably truncates a file to `bytes` bytes. A shorter file, or a file that cannot be read, is
+/// left unchanged.
 fn truncate(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<()> {
     match open_stored(fs, path).and_then(|file| stored_len(&*file, path)) {
         Ok(len) if len > bytes => {}

@@ -1,10 +1,10 @@
 //! Snapshots: a consistent view of the files of an open store at one moment.
 //!
-//! A snapshot writes nothing to disk, so it works on a full disk and after writing has
-//! stopped. Between two batches, the committer records the list of segments, the length of the
-//! active segment, and the blobs that current frames name. Only the active segment grows
-//! afterwards, beyond the recorded length. Its summary, and a manifest in which it is sealed,
-//! are built in memory. Pins (`storage/pins.rs`) keep the files on disk.
+//! A snapshot writes nothing to disk, so it works on a full disk and after writing has stopped.
+//! Between two batches, the committer records the list of segments, the length of the active
+//! segment, and the blobs that current frames refer to. Afterwards, only the active segment grows,
+//! beyond the recorded length. The summary of the active segment, and a manifest in which the
+//! segment is sealed, are built in memory. Pins (`storage/pins.rs`) keep the files on disk.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,25 +27,26 @@ use crate::storage::pins::Pin;
 
 /// A consistent copy of an open store, for backups.
 ///
-/// A snapshot is a list of files. Write them to an empty directory and sync them, and the
-/// directory can be opened with [`crate::Engine::open`]. The copy has every write that was
-/// acknowledged before [`crate::Engine::snapshot`] was called, and no write that started after
-/// it returned. It has the state of a single moment.
+/// A snapshot is a list of files. To make a copy of the store, write the files to an empty
+/// directory and sync them. The directory can then be opened with [`crate::Engine::open`]. The copy
+/// has the state of the store at a single moment during the call of [`crate::Engine::snapshot`]. It
+/// contains every write that was acknowledged before the call, and no write that started after the
+/// call returned.
 ///
-/// The files may be written in any order. In [`Self::files`], the manifest comes last: a copy
-/// that was interrupted before it is not a store, and does not open. The snapshot does not
-/// include the catalogue. It is built when the copy is opened for the first time.
+/// The files may be written in any order. In [`Self::files`], the manifest comes last, so that an
+/// interrupted copy has no manifest and cannot be opened. The snapshot does not include the
+/// catalogue, which is built when the copy is opened for the first time.
 ///
-/// The copy has the same store id as the original. Its revisions continue 2^40 (about a
-/// trillion) above the last one, so that copy and original do not use the same revision for
+/// The copy has the same store id as the original. Later revisions of the copy are at least 2^40
+/// (about a trillion) higher, so that the copy and the original do not use the same revision for
 /// different documents.
 ///
 /// # Lifetime
-/// While a snapshot exists, its files stay on disk, even if their data has been compacted,
-/// replaced or erased. After it is dropped, they are removed by the compaction thread, or, if
-/// [`crate::Config::background_compaction`] is off, by [`crate::Engine::compact`] or
-/// [`crate::Engine::close`]. Closing the engine invalidates the snapshot: later reads fail
-/// with [`Error::Closed`].
+/// While a snapshot exists, its files stay on disk, even if their data has been compacted, replaced
+/// or erased. After the snapshot is dropped, obsolete files are removed by the compaction thread,
+/// or, if [`crate::Config::background_compaction`] is off, by [`crate::Engine::compact`] or
+/// [`crate::Engine::close`]. Closing the engine invalidates the snapshot: later reads fail with
+/// [`Error::Closed`].
 ///
 /// # Memory
 /// About 200 bytes for each file, and the summary of one segment (up to 7 MiB).
@@ -78,7 +79,7 @@ pub struct Snapshot {
     revision: Option<Revision>,
     documents: u64,
     damaged_frames: u64,
-    /// Files that could not be opened because of damage. They are not in `files`.
+    /// The damage of files that could not be opened. These files are not in `files`.
     damage: Vec<Damage>,
     files: Vec<SnapshotFile>,
 }
@@ -98,14 +99,14 @@ enum SnapshotContent {
 }
 
 impl SnapshotFile {
-    /// The path of the file relative to the data directory, with slashes as separators. For
-    /// example: `log/manifest`, `log/00000001.seg`, `log/00000001.sum`,
+    /// Returns the path of the file relative to the data directory, with slashes as separators.
+    /// Examples are `log/manifest`, `log/00000001.seg`, `log/00000001.sum` and
     /// `blobs/0000000000000001.blob`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The number of bytes that the snapshot has of the file. The file on disk may be longer.
+    /// Returns the length of the file in the snapshot, in bytes. The file on disk may be longer.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -156,14 +157,15 @@ impl Snapshot {
         }
         let path = Manifest::path(log);
         snapshot.add_from_memory("log", &path, manifest.encode(&path)?);
-        // If the engine was closed in the meantime, some of the files may have been removed.
+        // The pin is checked, because files may have been removed if the engine was closed in the
+        // meantime.
         snapshot.pin.check()?;
         Ok(snapshot)
     }
 
-    /// Adds the first `max_bytes` bytes of a file, or all of it if it is shorter. A file that
-    /// is missing is missing in the copy too. A file that the disk reports as damaged is added
-    /// to `damage` instead.
+    /// Adds the first `max_bytes` bytes of a file, or the complete file if it is shorter. A missing
+    /// file is omitted from the snapshot. A file that the disk reports as damaged is added to
+    /// `damage` instead.
     fn add(&mut self, folder: &str, path: PathBuf, max_bytes: u64) -> Result<()> {
         let file = open_stored(&*self.fs, &path);
         let len = match file.and_then(|file| stored_len(&*file, &path)) {
@@ -190,34 +192,36 @@ impl Snapshot {
         });
     }
 
-    /// The newest revision in the snapshot; `None` if the snapshot has no frames. The snapshot
-    /// contains the effects of all writes up to this revision, and of no later write.
+    /// Returns the newest revision in the snapshot, or `None` if the snapshot has no frames. The
+    /// snapshot contains the effects of all writes up to the newest revision, and of no later
+    /// write.
     pub fn revision(&self) -> Option<Revision> {
         self.revision
     }
 
-    /// The exact number of documents in the snapshot.
+    /// Returns the exact number of documents in the snapshot.
     pub fn documents(&self) -> u64 {
         self.documents
     }
 
-    /// The number of damaged frames in the snapshot that may be current, as in
-    /// [`crate::SpaceUsage::damaged_frames`]. The copy has the same damage.
+    /// Returns the number of damaged frames in the snapshot that may be current, as in
+    /// [`crate::SpaceUsage::damaged_frames`]. A copy has the same damage.
     pub fn damaged_frames(&self) -> u64 {
         self.damaged_frames
     }
 
-    /// Files that could not be opened because of damage. They are missing in the snapshot.
+    /// Returns the damage of files that could not be opened. These files are missing in the
+    /// snapshot.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
 
-    /// The sum of the lengths of all files, in bytes.
+    /// Returns the sum of the lengths of all files, in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(SnapshotFile::bytes).sum()
     }
 
-    /// The files of the snapshot. The manifest comes last.
+    /// Returns the files of the snapshot, with the manifest as the last file.
     pub fn files(&self) -> &[SnapshotFile] {
         &self.files
     }
@@ -237,7 +241,8 @@ impl Snapshot {
                     path: path.clone(),
                 },
                 Err(error) => {
-                    // If the engine was closed in the meantime, the error is `Closed`.
+                    // If the engine was closed in the meantime, `Closed` is returned instead of the
+                    // I/O error.
                     self.pin.check()?;
                     return Err(Error::io("open", path, error));
                 }
@@ -263,17 +268,16 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// Reads one file of a [`Snapshot`]. The files of the snapshot stay on disk until the reader is
-/// dropped too.
+/// A reader of one file of a [`Snapshot`]. Like the snapshot, the reader keeps all files of the
+/// snapshot on disk.
 ///
-/// The reader yields exactly [`SnapshotFile::bytes`] bytes, or fails. Each read blocks on the
+/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. Each read blocks on the
 /// disk. After the engine is closed, reads fail with an [`io::Error`] that contains
 /// [`Error::Closed`].
 ///
-/// If the disk does not return a part of the file, that part is replaced by zeros, in blocks of
-/// 4 KiB, so that the rest can be saved. Zeros are never mistaken for data, because all data
-/// has checksums: the copy is damaged at the same offsets as the original. [`Self::damage`]
-/// reports such a replacement.
+/// Blocks of 4 KiB that cannot be read are replaced by zeros, so that the rest of the file can be
+/// saved. The zeros are never mistaken for data, because all data has checksums. The copy is thus
+/// damaged at the same offsets as the original. [`Self::damage`] reports the first replaced block.
 pub struct SnapshotReader {
     pin: Arc<Pin>,
     source: SnapshotSource,
@@ -287,19 +291,18 @@ enum SnapshotSource {
     Memory(Bytes),
 }
 
-/// Block size for reading a damaged part again, in bytes. It is the usual unit in which disks
-/// and file systems fail.
+/// Block size for repeating a failed read, in bytes. Disks and file systems usually fail in units
+/// of this size.
 const SALVAGE_BLOCK_BYTES: usize = 4096;
 
 impl SnapshotReader {
-    /// The first block that could not be read and was replaced by zeros; `None` if all blocks
-    /// up to now could be read.
+    /// Returns the damage of the first block that could not be read and was replaced by zeros, or
+    /// `None` if all reads so far have succeeded.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
 
-    /// Reads block by block into `buffer`, and replaces each block that cannot be read by
-    /// zeros.
+    /// Reads block by block into `buffer`, and replaces blocks that cannot be read by zeros.
     fn salvage(&mut self, file: &dyn File, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
         let mut offset = self.offset;
         let mut rest = buffer;
@@ -359,7 +362,7 @@ impl fmt::Debug for SnapshotReader {
     }
 }
 
-/// The path of a file relative to the data directory.
+/// Returns the path of a file relative to the data directory.
 fn relative_path(folder: &str, path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     format!("{folder}/{}", name.to_string_lossy())

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-/// The effect of a [`Problem`] on the documents of a store.
+/// The effect of a [`Problem`] on documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Impact {
-    /// A document cannot be read, or it is unknown which documents exist.
+    /// A document cannot be read, or a document may be missing.
     Document,
-    /// No document is affected: the damaged data had already been replaced or deleted.
+    /// No document is affected, because the damaged data was replaced or deleted before.
     Nothing,
-    /// No document is affected: the damaged data is derived from documents, and is rebuilt the
-    /// next time the store is opened.
+    /// No document is affected, because the damaged data is derived from documents. The next open
+    /// rebuilds it.
     Derived,
 }
 
@@ -25,20 +25,21 @@ pub struct Problem {
     pub offset: u64,
     /// A description of the defect.
     pub what: String,
-    /// The effect on documents.
+    /// The effect of the defect on documents.
     pub impact: Impact,
-    /// The user and the client that the defective data belongs to, if known.
+    /// The user and the client of the defective data, if known.
     pub namespace: Option<(String, String)>,
 }
 
-/// Whether the catalogue agrees with the documents.
+/// The result of comparing the catalogue with the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CatalogueCheck {
-    /// The catalogue has an entry for every document, and no others.
+    /// The catalogue has an entry for every document, and no other entries.
     Agrees,
-    /// The catalogue was not checked, because it was not closed cleanly or because documents are
-    /// damaged. The next open rebuilds a catalogue that was not closed cleanly.
+    /// The catalogue was not checked, because the store or the catalogue was not closed cleanly, or
+    /// because documents are damaged. The next open rebuilds a catalogue that was not closed
+    /// cleanly.
     Unclean,
     /// The catalogue does not agree with the documents. A [`Problem`] describes the
     /// difference.
@@ -53,16 +54,19 @@ pub struct Verification {
     pub segments: u64,
     /// Number of valid frames.
     pub frames: u64,
-    /// Number of current documents of which all bytes were read and are valid.
+    /// Number of current documents that were read completely and are valid.
     pub documents: u64,
     /// Number of bytes that were read.
     pub bytes: u64,
-    /// Bytes after the last synced frame that are not valid frames. They are the torn end of a
-    /// write that was never acknowledged, so they are not a problem.
+    /// Number of bytes at the end of the active segment that the next open will discard: all bytes
+    /// from the first invalid frame in the unsynced part of the segment. These bytes are not a
+    /// problem, because they contain no write that was acknowledged with
+    /// [`crate::Durability::Sync`].
     pub torn_bytes: u64,
-    /// Files in `blobs/` that no document uses. The next open removes them.
+    /// Number of files in `blobs/` that no document uses. The files are removed after the next
+    /// open, unless damage hides which documents exist.
     pub unnamed_blobs: u64,
-    /// Whether the catalogue agrees with the documents.
+    /// The result of comparing the catalogue with the documents.
     pub catalogue: CatalogueCheck,
     /// All defects. Empty if the store is intact.
     pub problems: Vec<Problem>,

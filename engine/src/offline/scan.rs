@@ -1,7 +1,7 @@
 //! Loads the index of a closed store without changing the store. [`crate::stats()`] and
 //! [`crate::verify()`] start with this scan.
 //!
-//! The scan reads the same files as recovery, but repairs nothing.
+//! The scan reads the same files as recovery, but repairs nothing and writes nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(crate) struct OfflineScan {
     pub(crate) directory: LogDirectory,
     pub(crate) manifest: Manifest,
     pub(crate) documents: RecoveryLoader,
-    /// Keeps the store closed while the scan is used.
+    /// The lock of the directory, which keeps the store closed while the scan is used.
     _lock: DirectoryLock,
 }
 
@@ -33,7 +33,7 @@ impl OfflineScan {
     /// # Errors
     /// The errors of [`crate::stats()`].
     pub(crate) fn run(config: &Config) -> Result<Self> {
-        // Acquiring the lock creates the directory, so check first that the store exists.
+        // The check comes first, because acquiring the lock creates the directory.
         require_store(config)?;
         let lock = DirectoryLock::acquire(&config.data_dir)?;
         let manifest = read_manifest(config)?;
@@ -69,7 +69,7 @@ impl OfflineScan {
         })
     }
 
-    /// Whether this entry of this segment is the current frame of its namespace.
+    /// Returns true if `entry` of `segment` describes the current frame of its namespace.
     pub(crate) fn is_current(&self, segment: SegmentId, entry: &SummaryEntry) -> bool {
         let location = FrameLocation::at(segment, entry);
         self.documents.table.entry(entry.hash) == Some(location)
@@ -78,8 +78,7 @@ impl OfflineScan {
 
 /// Checks that [`Config::data_dir`] contains a store. The store may be open.
 ///
-/// Reads only the manifest. Does not create the directory, and does not lock it. Blocks on the
-/// disk.
+/// Reads only the manifest. Neither creates nor locks the directory. Blocks on the disk.
 ///
 /// # Errors
 /// [`Error::NotAStore`] if the directory has no manifest; [`Error::Corrupt`],
@@ -104,8 +103,8 @@ fn read_manifest(config: &Config) -> Result<Manifest> {
     })
 }
 
-/// The files of a directory. A directory that does not exist counts as empty: a copy of a store
-/// without large documents may have no `blobs` directory.
+/// Lists the files of a directory. A missing directory is treated as empty, because a copy of a
+/// store without large documents may have no `blobs` directory.
 pub(crate) fn list_files(config: &Config, dir: &Path) -> Result<Vec<PathBuf>> {
     match config.fs.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -12,7 +12,7 @@ use crate::model::error::Result;
 use crate::offline::scan::{OfflineScan, list_files};
 use crate::storage::io::{open_stored, stored_len};
 
-/// Statistics of a closed store: the result of [`stats()`].
+/// Statistics of a closed store, as returned by [`stats()`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -20,30 +20,30 @@ pub struct Stats {
     pub documents: u64,
     /// Number of users that have at least one document.
     pub users: u64,
-    /// Sum of the lengths of all documents, as they are read, in bytes.
+    /// Total length of all documents in bytes, in the form that a read returns.
     pub document_bytes: u64,
-    /// Number of deletes that are kept because they may hide older frames.
+    /// Number of tombstones: frames of deletes that are kept because they may hide older frames.
     pub tombstones: u64,
     /// Number of segments of the log.
     pub segments: u64,
-    /// Bytes of the log's frames that contain current documents.
+    /// Number of bytes of log frames that contain current documents.
     pub live_bytes: u64,
-    /// Bytes of all other frames of the log. Compaction can reclaim most of them.
+    /// Number of bytes of all other log frames, most of which compaction can reclaim.
     pub dead_bytes: u64,
     /// Number of frames that cannot be read and may be current.
     pub damaged_frames: u64,
-    /// Bytes of the files in `log/`: segments, summaries, manifest and reserve.
+    /// Total length of the files in `log/` in bytes: segments, summaries, manifest and reserve.
     pub log_bytes: u64,
     /// Number of files in `blobs/`, including files that no document uses any more.
     pub blobs: u64,
-    /// Bytes of the files in `blobs/`.
+    /// Total length of the files in `blobs/` in bytes.
     pub blob_bytes: u64,
-    /// Bytes of the files in `catalogue/`.
+    /// Total length of the files in `catalogue/` in bytes.
     pub catalogue_bytes: u64,
-    /// Maximum memory of the in-memory table while the store is open, in bytes.
+    /// Upper bound of the memory that the table uses while the store is open, in bytes.
     pub table_bytes: u64,
-    /// The first damage of each segment with a damaged frame that may be current, and the files
-    /// whose length cannot be read.
+    /// The first damage of each segment in which a damaged frame may be current, and the damage of
+    /// files whose length cannot be read.
     pub damage: Vec<Damage>,
 }
 
@@ -52,8 +52,8 @@ const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 
 /// Counts the documents and files of a closed store.
 ///
-/// Reads the summaries of the log. Does not read documents, and changes nothing. Locks the
-/// directory, so no engine may have it open. Blocks.
+/// Reads the summaries of the log, but not the documents. Changes no data. Locks the directory, so
+/// no engine may have the store open. Blocks on the disk.
 ///
 /// Memory: the table (up to 60 bytes for each document), and about 50 bytes for each user.
 ///
@@ -110,8 +110,8 @@ pub fn stats(config: &Config) -> Result<Stats> {
     Ok(stats)
 }
 
-/// The number of files in a directory, and the sum of their lengths. A file whose length cannot
-/// be read counts as empty, and is added to `damage`.
+/// Returns the number of files in a directory, and the sum of their lengths. A file whose length
+/// cannot be read counts as empty, and its damage is added to `damage`.
 fn count_files(config: &Config, dir: &Path, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
     let files = list_files(config, dir)?;
     let mut bytes = 0;

@@ -1,7 +1,7 @@
-//! Verifies a closed store: every frame, every byte of every document, and the data that is
-//! derived from them (summaries and the catalogue).
+//! Verifies a closed store: every frame, every byte of every document, and the summaries and the
+//! catalogue, which are derived from the frames.
 //!
-//! Nothing is repaired. Files in `log/` and `blobs/` are not changed.
+//! Verification repairs nothing. Files in `log/` and `blobs/` are not changed.
 
 mod documents;
 mod segment;
@@ -14,20 +14,21 @@ use crate::offline::report::{CatalogueCheck, Verification};
 use crate::offline::scan::{OfflineScan, list_files};
 use crate::offline::verify::verifier::Verifier;
 
-/// Reads all data of a closed store, and checks it. Defects are reported in
-/// [`Verification::problems`], not as an error.
+/// Reads and checks all data of a closed store. Defects are reported in [`Verification::problems`],
+/// not as an error.
 ///
-/// Does not change log and blobs. Locks the directory, so no engine may have it open. Blocks
-/// until everything has been read. `progress` is called on the calling thread after each frame
-/// and each chunk.
+/// Does not change the log and the blobs. Locks the directory, so no engine may have the store
+/// open. Blocks until all data has been read. `progress` is called on the calling thread after each
+/// frame and each chunk.
 ///
 /// Memory: the table (up to 60 bytes for each document), and the frame headers and metadata of
 /// one segment.
 ///
 /// # Errors
-/// In these cases, verification is not possible. [`crate::Engine::open`] fails too.
+/// Verification is not possible in the following cases. In the same cases, except the first,
+/// [`crate::Engine::open`] fails.
 ///
-/// - [`crate::Error::NotAStore`]: the directory has no store. (`open` would create one.)
+/// - [`crate::Error::NotAStore`]: the directory has no store.
 /// - [`crate::Error::Locked`]: an engine has the directory open.
 /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest, or the header of the
 ///   active segment, is damaged.
@@ -72,8 +73,8 @@ pub fn verify(config: &Config, progress: &mut dyn FnMut(Progress)) -> Result<Ver
     Ok(verifier.report)
 }
 
-/// The number of bytes that a verification reads, approximately: the lengths of all segments
-/// and blobs.
+/// Estimates the number of bytes that a verification reads: the total length of all segments and
+/// blobs.
 fn total_bytes(config: &Config, scan: &OfflineScan) -> Result<u64> {
     let mut total = 0;
     for dir in [&scan.directory.dir, &config.data_dir.join("blobs")] {

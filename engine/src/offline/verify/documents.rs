@@ -1,4 +1,4 @@
-//! Verifies documents in blobs, and the catalogue.
+//! Verification of documents in blobs, and of the catalogue.
 
 use std::sync::Arc;
 
@@ -40,7 +40,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Reads all bytes of a document. Sets `namespace` as soon as it is known.
+    /// Reads all bytes of a document. Sets `namespace` as soon as the names are known, so that a
+    /// later error can be assigned to the namespace.
     fn read_document(
         &mut self,
         reader: &FrameReader,
@@ -56,8 +57,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Compares the catalogue with the documents. Does nothing if the store was not closed
-    /// cleanly or documents are damaged, because the catalogue may then differ.
+    /// Compares the catalogue with the documents. Does nothing if the store was not closed cleanly
+    /// or if documents are damaged, because the catalogue may then differ from the documents.
     pub(super) fn verify_catalogue(&mut self) -> Result<()> {
         let scan = self.scan;
         let is_clean = scan.manifest.segments.iter().all(|r| r.sealed.is_some());

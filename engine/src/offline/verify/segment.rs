@@ -1,4 +1,4 @@
-//! Verifies one segment: its frames, and whether its summary agrees with them.
+//! Verification of one segment: its frames, and the agreement of its summary with the frames.
 
 use crate::format::frame::header::EntryKind;
 use crate::format::frame::meta::FrameMeta;
@@ -12,7 +12,7 @@ use crate::offline::report::Impact;
 use crate::offline::verify::verifier::Verifier;
 use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
 
-/// One entry of a summary, with its details.
+/// One entry of a summary, with its detail.
 type SummaryRow = (SummaryEntry, SummaryDetail);
 
 impl Verifier<'_> {
@@ -46,8 +46,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Reads the summary of a sealed segment. If it is damaged, records a problem and returns
-    /// `None`; the next open will rebuild the summary.
+    /// Reads the summary of a sealed segment. If the summary is damaged, records a problem and
+    /// returns `None`. The next open will rebuild the summary.
     fn read_summary(
         &mut self,
         id: SegmentId,
@@ -67,8 +67,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// Verifies a segment that cannot be scanned from its start: reads each current frame at
-    /// the location that the summary names. `error` is the reason why the scan failed.
+    /// Verifies a segment that cannot be scanned, by reading each current frame at its location in
+    /// the summary. `error` is the error of the scan.
     fn verify_by_summary(
         &mut self,
         id: SegmentId,
@@ -133,8 +133,7 @@ impl Verifier<'_> {
                 Ok(())
             }
             ScanFound::Invalid(_) => {
-                // A delete has no document. Its summary entry contains everything that is
-                // needed, so the damaged frame does no harm.
+                // A damaged delete is harmless, because its summary entry contains all its data.
                 let is_harmless = row.is_some_and(|(entry, _)| match entry.kind {
                     EntryKind::Delete => true,
                     EntryKind::Lost => false,
@@ -151,17 +150,18 @@ impl Verifier<'_> {
         }
     }
 
-    /// Counts the document of a valid frame that is current.
+    /// Counts the document of a valid current frame.
     fn record_current(&mut self, entry: FrameLocation) {
         match entry.kind {
             EntryKind::Put => self.report.documents += 1,
-            // The body is in a blob, which is verified after all segments.
+            // Blobs are verified after all segments.
             EntryKind::PutWithBlobs => self.blob_documents.push(entry),
             EntryKind::Delete | EntryKind::Damaged | EntryKind::Lost => {}
         }
     }
 
-    /// The defect of a frame whose checksums are correct; `None` if it has no defect.
+    /// Returns the defect of a frame whose checksums are correct, or `None` if the frame has no
+    /// defect.
     fn frame_defect(&self, frame: &ValidFrame) -> Option<&'static str> {
         let ValidFrame { hash, header, meta } = frame;
         if *hash
@@ -176,7 +176,7 @@ impl Verifier<'_> {
         (!is_allocated).then_some("the frame's revision has not been allocated yet")
     }
 
-    /// Checks that the summary agrees with the readable frames. Records a problem for the first
+    /// Checks that the summary agrees with the readable frames. Records one problem, for the first
     /// difference.
     fn compare_summary(
         &mut self,
@@ -207,7 +207,7 @@ impl Verifier<'_> {
     }
 }
 
-/// The row of the frame at an offset.
+/// Returns the summary row of the frame at an offset.
 fn row_at(summary: &[SummaryRow], offset: Offset) -> Option<&SummaryRow> {
     let index = summary.binary_search_by_key(&offset, |(entry, _)| entry.offset);
     summary.get(index.ok()?)

@@ -16,7 +16,8 @@ pub(super) struct Verifier<'a> {
     pub(super) progress: &'a mut dyn FnMut(Progress),
     pub(super) total_bytes: u64,
     pub(super) report: Verification,
-    /// Current documents whose bodies are in blobs. They are verified after the segments.
+    /// The locations of current documents whose bodies are in blobs, which are verified after the
+    /// segments.
     pub(super) blob_documents: Vec<FrameLocation>,
 }
 
@@ -32,7 +33,7 @@ impl Verifier<'_> {
         )
     }
 
-    /// Counts bytes that were read, and reports the progress.
+    /// Adds to the number of bytes that were read, and reports the progress.
     pub(super) fn add_read_bytes(&mut self, bytes: u64) {
         self.report.bytes += bytes;
         (self.progress)(Progress {
