@@ -17,7 +17,7 @@ use crate::net::{ConnectionServer, ConnectionState};
 use crate::serve::{ServeError, connection_server, handler};
 use crate::settings::Settings;
 use crate::store::{Bulk, Engine, Prepared, Store};
-use crate::transfer::Lines;
+use crate::transfer::NdjsonReader;
 
 /// The key files that the server verifies tokens with.
 #[derive(Debug, Default)]
@@ -127,8 +127,8 @@ pub fn read_line(
     buffer_bytes: usize,
 ) -> Option<(String, String, Prepared)> {
     let mut from = BufReader::with_capacity(buffer_bytes, text);
-    let line = Lines::new(&mut from)
-        .next(&Bulk::of(engine.clone()))
+    let line = NdjsonReader::new(&mut from)
+        .next_line(&Bulk::of(engine.clone()))
         .ok()
         .flatten()?;
     Some((line.user, line.client, line.document))

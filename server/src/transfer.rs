@@ -1,18 +1,18 @@
-//! Documents out of stores and into them: backups, and lines of JSON.
+//! Backups of a store, and export and import of documents as lines of JSON.
 //!
-//! It reads and writes streams, wherever these come from and go to. It must not know
-//! whether a server runs, who asks, or how files are named.
+//! This layer reads and writes streams. It must not know whether a server is running, which
+//! client sent a request, or how files are named.
 //!
-//! **Architecture Invariant:** it imports only `store` and what lies below it, and neither
-//! `net` nor `auth`.
+//! **Architecture Invariant:** this layer imports only `store` and the layers below it, so it
+//! imports neither `http`, `net` nor `auth`.
 
 pub(crate) mod archive;
 mod export;
 mod import;
 mod lines;
 
-pub(crate) use export::write_lines;
-pub(crate) use import::{READ_BYTES, RefusedLine, read_lines};
+pub(crate) use export::export_lines;
+pub(crate) use import::{ImportError, READ_BYTES, import_lines};
 #[cfg(feature = "fuzzing")]
-pub(crate) use lines::Lines;
-pub(crate) use lines::{Fault, LineError};
+pub(crate) use lines::NdjsonReader;
+pub(crate) use lines::{ExportError, LineFault};

@@ -271,7 +271,7 @@ fn a_backup_of_a_damaged_store_gives_back_all_that_is_not() {
     fs::write(&damaged, bytes).unwrap();
     let other = folder.path().join("other");
     let ended = restore(&damaged, &other, &["--accept-damage"]);
-    fails(&ended, "not as it was written");
+    fails(&ended, "the checksum of the file is wrong");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::http::{ApiError, ApiResult, Body, BodyReader, BodyWriter, Code};
 use crate::store::{Erased, Error, Store};
-use crate::transfer::{self, Fault, READ_BYTES, RefusedLine, archive};
+use crate::transfer::{self, ImportError, LineFault, READ_BYTES, archive};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -93,16 +93,16 @@ impl AdminStore {
         self.store.spawn_bulk(move |bulk| {
             let user = user.as_deref();
             let outcome = writer.write_with_trailers(|out| {
-                let unsaved = transfer::write_lines(bulk, user, out)?;
+                let unreadable = transfer::export_lines(bulk, user, out)?;
                 let mut trailers = HeaderMap::new();
-                if !unsaved.is_empty() {
-                    tracing::error!(%unsaved, "export is incomplete");
-                    let text = unsaved.to_string();
+                if !unreadable.is_empty() {
+                    tracing::error!(%unreadable, "export is incomplete");
+                    let text = unreadable.to_string();
                     let value = percent_encode(text.as_bytes(), TRAILER_ESCAPES).to_string();
                     let value = HeaderValue::try_from(value);
                     trailers.insert(UNSAVED, value.unwrap_or(HeaderValue::from_static("?")));
                 }
-                Ok::<_, transfer::LineError>(trailers)
+                Ok::<_, transfer::ExportError>(trailers)
             });
             if let Err(error) = outcome {
                 tracing::error!(%error, "export failed");
@@ -128,7 +128,7 @@ impl AdminStore {
         let (sender, chunks) = mpsc::channel(MAX_QUEUED_CHUNKS);
         let import = self.store.spawn_bulk(move |bulk| {
             let mut lines = BufReader::with_capacity(READ_BYTES, BodyReader::new(chunks));
-            transfer::read_lines(bulk, keep_existing, &mut lines)
+            transfer::import_lines(bulk, keep_existing, &mut lines)
         });
         let is_incomplete = loop {
             let frame = tokio::select! {
@@ -168,8 +168,8 @@ impl AdminStore {
                 );
                 Err(match error {
                     // The store failed, or the error has an HTTP status of its own.
-                    RefusedLine {
-                        source: Fault::Refused(error),
+                    ImportError {
+                        source: LineFault::Rejected(error),
                         ..
                     } if !matches!(error, Error::InvalidName { .. }) => {
                         Box::<ApiError>::from(error).with_detail(detail)

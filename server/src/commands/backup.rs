@@ -20,7 +20,7 @@ use crate::commands::error::{CommandError, joined};
 use crate::commands::store_location::{StoreLocation, open_data_dir};
 use crate::io_error::io_error;
 use crate::store::private_folder;
-use crate::transfer::archive::{self, ArchiveError, Contents};
+use crate::transfer::archive::{self, ArchiveError, BackupContents};
 
 /// The value of `--to` that means standard output.
 const STANDARD_OUTPUT: &str = "-";
@@ -62,7 +62,7 @@ pub(super) fn run(options: &BackupOptions) -> Result<(), CommandError> {
 }
 
 /// Returns an error if the disk did not return some of the data. The backup is kept.
-fn require_complete(contents: &Contents) -> Result<(), CommandError> {
+fn require_complete(contents: &BackupContents) -> Result<(), CommandError> {
     if contents.unreadable.is_empty() {
         return Ok(());
     }
@@ -71,7 +71,10 @@ fn require_complete(contents: &Contents) -> Result<(), CommandError> {
 
 /// Writes a backup to a stream that cannot be read back. A second thread checks a copy of the
 /// bytes.
-fn write_and_check(store: &StoreLocation, out: &mut dyn Write) -> Result<Contents, CommandError> {
+fn write_and_check(
+    store: &StoreLocation,
+    out: &mut dyn Write,
+) -> Result<BackupContents, CommandError> {
     let (sender, chunks) = mpsc::sync_channel(MAX_QUEUED_CHUNKS);
     thread::scope(|scope| {
         let check = scope.spawn(move || {
@@ -154,7 +157,11 @@ fn file_name() -> String {
     format!("prefd-{}.tar", now.map_or(0, |since| since.as_secs()))
 }
 
-fn report(options: &BackupOptions, path: &Path, contents: &Contents) -> Result<(), CommandError> {
+fn report(
+    options: &BackupOptions,
+    path: &Path,
+    contents: &BackupContents,
+) -> Result<(), CommandError> {
     let bytes = fs::metadata(path).map_or(0, |file| file.len());
     if options.json {
         return console::print_json(&json!({

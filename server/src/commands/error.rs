@@ -15,7 +15,7 @@ use crate::settings::SettingsError;
 use crate::store::restore::RestoreDirectoryError;
 use crate::store::{Error, OpenError, cause};
 use crate::transfer::archive::ArchiveError;
-use crate::transfer::{LineError, RefusedLine};
+use crate::transfer::{ExportError, ImportError};
 
 /// Exit code if the command failed.
 const FAILED: u8 = 1;
@@ -79,9 +79,9 @@ pub(super) enum CommandError {
     #[error(transparent)]
     RestoreDirectory(#[from] RestoreDirectoryError),
     #[error(transparent)]
-    Line(#[from] LineError),
+    Export(#[from] ExportError),
     #[error(transparent)]
-    RefusedLine(#[from] RefusedLine),
+    Import(#[from] ImportError),
 
     #[error("{} found in {}", problems(*.count), path.display())]
     Problems { path: PathBuf, count: usize },

@@ -15,7 +15,7 @@ use crate::commands::erase::user_path;
 use crate::commands::error::CommandError;
 use crate::commands::store_location::{StoreLocation, open_data_dir};
 use crate::io_error::io_error;
-use crate::transfer::write_lines;
+use crate::transfer::export_lines;
 
 /// The value of `--to` that means standard output.
 const STANDARD_OUTPUT: &str = "-";
@@ -53,7 +53,7 @@ fn write(options: &ExportOptions, out: &mut dyn Write) -> Result<Option<String>,
     let user = options.user.as_deref();
     let unreadable = if let Some(data_dir) = &options.store.data_dir {
         let store = open_data_dir(data_dir)?;
-        let unreadable = write_lines(&store, user, &mut out)?;
+        let unreadable = export_lines(&store, user, &mut out)?;
         store.close()?;
         (!unreadable.is_empty()).then(|| unreadable.to_string())
     } else {

@@ -18,7 +18,7 @@ use crate::http::{Body, BodyWriter};
 use crate::io_error::io_error;
 use crate::settings::{Settings, SettingsSources};
 use crate::store::{limits, offline};
-use crate::transfer::{READ_BYTES, read_lines};
+use crate::transfer::{READ_BYTES, import_lines};
 
 /// The value of `--from` that means standard input.
 const STANDARD_INPUT: &str = "-";
@@ -85,7 +85,7 @@ fn import_offline(
     let limits = limits(&sources.settings()?);
     let store = offline::open_to_fill(data_dir, limits).map_err(open_error)?;
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
-    let counts = read_lines(&store, options.keep_existing, &mut lines);
+    let counts = import_lines(&store, options.keep_existing, &mut lines);
     store.close()?;
     Ok(counts?)
 }

@@ -13,7 +13,7 @@ use crate::commands::error::CommandError;
 use crate::io_error::io_error;
 use crate::store::restore::RestoreDirectory;
 use crate::store::{Impact, Problem, offline};
-use crate::transfer::archive::{self, Contents};
+use crate::transfer::archive::{self, BackupContents};
 
 /// The value of `--from` that means standard input.
 const STANDARD_INPUT: &str = "-";
@@ -100,7 +100,7 @@ fn unpack(
     total_bytes: u64,
     folder: &Path,
     accept_damage: bool,
-) -> Result<Contents, CommandError> {
+) -> Result<BackupContents, CommandError> {
     let mut from = ProgressStream::new(from, "restoring", total_bytes);
     let contents = archive::unpack(&mut from, folder)?;
     drop(from);
@@ -125,7 +125,7 @@ fn unpack(
 fn report(
     options: &RestoreOptions,
     backup: Option<&Path>,
-    contents: &Contents,
+    contents: &BackupContents,
 ) -> Result<(), CommandError> {
     let backup = backup.unwrap_or(&options.from);
     if options.json {

@@ -1,32 +1,34 @@
-//! Documents out of a store, as lines of JSON.
+//! Exports documents as lines of JSON.
 
 use std::fmt;
 use std::io::Write;
 
 use crate::store::{Bulk, cause};
-use crate::transfer::lines::{LineError, write_line};
+use crate::transfer::lines::{ExportError, write_line};
 
-/// Unreadable documents that are named. The others are counted.
+/// Maximum number of unreadable documents that an export names. Further unreadable documents
+/// are only counted.
 const MAX_NAMED: usize = 10;
 
-/// What an export could not save, because the disk has damaged it or does not return it.
+/// The documents that are missing from an export, because the store is damaged or the disk
+/// fails to return them.
 #[derive(Debug, Default)]
-pub(crate) struct Unsaved {
+pub(crate) struct UnreadableDocuments {
     /// Number of documents that cannot be read.
     pub(crate) documents: u64,
-    /// The first of them, with the reason.
+    /// The first of these documents, each with the reason.
     named: Vec<String>,
-    /// Segments of the log that cannot be read: other documents may have been in them.
+    /// Damage of the log. Further documents may have been stored there.
     segments: Vec<String>,
 }
 
-impl Unsaved {
+impl UnreadableDocuments {
     pub(crate) fn is_empty(&self) -> bool {
         self.documents == 0 && self.segments.is_empty()
     }
 }
 
-impl fmt::Display for Unsaved {
+impl fmt::Display for UnreadableDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} documents cannot be read", self.documents)?;
         for line in self.named.iter().chain(&self.segments) {
@@ -40,30 +42,33 @@ impl fmt::Display for Unsaved {
     }
 }
 
-/// Writes the line of each document, or of each document of one user. Documents that cannot
-/// be read are left out, and returned.
-pub(crate) fn write_lines(
+/// Writes each document, or each document of one user, as a line of JSON. Documents that cannot
+/// be read are skipped and returned.
+///
+/// # Errors
+/// [`ExportError`] if the store cannot be listed or `out` cannot be written.
+pub(crate) fn export_lines(
     bulk: &Bulk,
     user: Option<&str>,
     out: &mut dyn Write,
-) -> Result<Unsaved, LineError> {
-    let mut unsaved = Unsaved {
+) -> Result<UnreadableDocuments, ExportError> {
+    let mut unreadable = UnreadableDocuments {
         segments: bulk.damage().iter().map(ToString::to_string).collect(),
-        ..Unsaved::default()
+        ..UnreadableDocuments::default()
     };
     bulk.each_document(user, |name, document| {
         match document {
             Ok(document) => write_line(out, name, document)?,
             Err(error) => {
-                unsaved.documents += 1;
-                if unsaved.named.len() < MAX_NAMED {
+                unreadable.documents += 1;
+                if unreadable.named.len() < MAX_NAMED {
                     let (user, client) = (name.user, name.client);
                     let reason = format!("{user:?} {client:?}: {error}{}", cause(&error));
-                    unsaved.named.push(reason);
+                    unreadable.named.push(reason);
                 }
             }
         }
-        Ok::<_, LineError>(())
+        Ok::<_, ExportError>(())
     })?;
-    Ok(unsaved)
+    Ok(unreadable)
 }

@@ -1,61 +1,67 @@
-//! Documents into a store, from lines of JSON.
+//! Imports documents from lines of JSON.
 
 use std::collections::VecDeque;
 use std::io::BufRead;
 
 use crate::store::{Bulk, Commit, Error, Name, Precondition};
-use crate::transfer::lines::{Fault, Lines};
+use crate::transfer::lines::{LineFault, NdjsonReader};
 
-/// Bytes of lines that are read at once; a line that lies in them whole need not be put
-/// together.
+/// Recommended size of the read buffer. A document that is completely in the buffer is not
+/// copied before it is validated.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
-/// Puts that are on their way at once.
-const WAITING_PUTS: usize = 256;
+/// Maximum number of writes in the commit queue.
+const MAX_QUEUED_WRITES: usize = 256;
 
-/// A line that ended an import.
+/// An import stopped at a line that could not be imported.
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}: {source}")]
-pub(crate) struct RefusedLine {
+pub(crate) struct ImportError {
     line: u64,
-    pub(crate) source: Fault,
+    pub(crate) source: LineFault,
 }
 
-/// Puts the document of each line; how many were put, and how many left as they were.
-/// Where a line is refused, those before it are put.
-pub(crate) fn read_lines(
+/// Stores the document of each line. If `keep_existing` is true, existing documents are not
+/// replaced. Returns the number of stored documents and the number of skipped documents.
+///
+/// # Errors
+/// [`ImportError`] for the first line that cannot be imported. The documents of all lines before
+/// that line are stored.
+pub(crate) fn import_lines(
     bulk: &Bulk,
     keep_existing: bool,
     from: &mut dyn BufRead,
-) -> Result<(u64, u64), RefusedLine> {
+) -> Result<(u64, u64), ImportError> {
     let mut counts = (0, 0);
-    let mut waiting = VecDeque::new();
-    let mut lines = Lines::new(from);
+    let mut queued = VecDeque::new();
+    let mut lines = NdjsonReader::new(from);
     let outcome = loop {
         match submit_next(bulk, keep_existing, &mut lines) {
-            Ok(Some(commit)) => waiting.push_back((lines.number(), commit)),
+            Ok(Some(commit)) => queued.push_back((lines.number(), commit)),
             Ok(None) => break Ok(()),
             Err(source) => {
                 let line = lines.number();
-                break Err(RefusedLine { line, source });
+                break Err(ImportError { line, source });
             }
         }
-        if waiting.len() > WAITING_PUTS {
-            settle(&mut waiting, &mut counts)?;
+        if queued.len() > MAX_QUEUED_WRITES {
+            wait_for_oldest(&mut queued, &mut counts)?;
         }
     };
-    // What is wrong with an earlier line comes first.
-    while !waiting.is_empty() {
-        settle(&mut waiting, &mut counts)?;
+    // The error of an earlier line takes precedence.
+    while !queued.is_empty() {
+        wait_for_oldest(&mut queued, &mut counts)?;
     }
     outcome.map(|()| counts)
 }
 
+/// Reads the next line, and queues the write of its document. Returns `None` at the end of the
+/// input.
 fn submit_next(
     bulk: &Bulk,
     keep_existing: bool,
-    lines: &mut Lines<'_>,
-) -> Result<Option<Commit>, Fault> {
-    let Some(line) = lines.next(bulk)? else {
+    lines: &mut NdjsonReader<'_>,
+) -> Result<Option<Commit>, LineFault> {
+    let Some(line) = lines.next_line(bulk)? else {
         return Ok(None);
     };
     let name = Name {
@@ -70,20 +76,20 @@ fn submit_next(
     Ok(Some(bulk.queue(name, line.document, precondition)?))
 }
 
-/// Waits for the put that has waited longest.
-fn settle(
-    waiting: &mut VecDeque<(u64, Commit)>,
-    (put, kept): &mut (u64, u64),
-) -> Result<(), RefusedLine> {
-    let Some((line, commit)) = waiting.pop_front() else {
+/// Waits for the oldest queued write.
+fn wait_for_oldest(
+    queued: &mut VecDeque<(u64, Commit)>,
+    (stored, skipped): &mut (u64, u64),
+) -> Result<(), ImportError> {
+    let Some((line, commit)) = queued.pop_front() else {
         return Ok(());
     };
     match commit.wait() {
-        Ok(_) => *put += 1,
-        Err(Error::PreconditionFailed { .. }) => *kept += 1,
+        Ok(_) => *stored += 1,
+        Err(Error::PreconditionFailed { .. }) => *skipped += 1,
         Err(error) => {
             let source = error.into();
-            return Err(RefusedLine { line, source });
+            return Err(ImportError { line, source });
         }
     }
     Ok(())

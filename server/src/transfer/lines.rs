@@ -1,12 +1,15 @@
-//! Documents as lines of JSON, to be moved from one store to another or given to the user
-//! whose they are: `{"user":…,"client":…,"modified_ms":…,"document":…}`.
+//! Documents as newline-delimited JSON, one document per line. With these lines, documents can
+//! be moved to another store, or a user can be given a copy of the stored data.
 //!
-//! The document stands there with its own text, so that nothing of it changes. Where that
-//! has line breaks, or is not in memory, it stands in a JSON string, so that a line is one.
+//! A line is an object: `{"user":…,"client":…,"modified_ms":…,"document":…}`.
+//!
+//! An export does not change the text of a document. A document that contains line breaks, or
+//! is not in memory, is written as a JSON string that contains the text, so that a document
+//! never spans several lines.
 
-mod extent;
 mod read;
+mod value_scanner;
 mod write;
 
-pub(crate) use read::{Fault, Lines};
-pub(crate) use write::{LineError, write_line};
+pub(crate) use read::{LineFault, NdjsonReader};
+pub(crate) use write::{ExportError, write_line};

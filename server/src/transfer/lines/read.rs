@@ -1,62 +1,71 @@
-//! Lines on their way in. A document passes through piece by piece, so that it takes no
-//! more memory here than over HTTP, however long its line is.
+//! Reads documents from lines of JSON.
 //!
-//! Where a value ends is all that is looked for: strings, escapes and depth. Whether it is
-//! JSON is for serde_json to say of what is short, and for the engine of the document.
+//! A document is passed to the engine in chunks. So an import needs no more memory for a long
+//! line than a PUT of the document over HTTP.
+//!
+//! The reader itself only finds the end of each value. The engine validates documents, and
+//! `serde_json` validates all other names and values.
 
 use std::io::{self, BufRead};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::store::{Bulk, Error, Prepared, cause};
-use crate::transfer::lines::extent::Extent;
+use crate::transfer::lines::value_scanner::ValueScanner;
 
-/// Bytes of a name, or of a value that is not the document, at most.
+/// Maximum length of a name, or of a value other than the document.
 const MAX_SHORT_BYTES: usize = 64 * 1024;
-/// What a document's text is unescaped into at once.
-const GATHER_BYTES: usize = 64 * 1024;
+/// Size of the buffer for unescaped text of a document.
+const UNESCAPE_BUFFER_BYTES: usize = 64 * 1024;
 
-const BREAKS_OFF: Fault = Fault::Malformed("it ends within a value");
-const NO_JSON: Fault = Fault::Malformed("not JSON, or not what a line is to be");
-const NO_ESCAPE: Fault = Fault::Malformed("not an escape sequence of JSON");
+const INCOMPLETE: LineFault =
+    LineFault::Malformed("the line ends before its JSON object is complete");
+const MALFORMED: LineFault =
+    LineFault::Malformed("expected a JSON object with the members user, client and document");
+const TOO_LONG: &str = "a name or a value other than the document is longer than 64 KiB";
+const CONTROL_CHARACTER: LineFault =
+    LineFault::Malformed("the document is a string with a control character that is not escaped");
+const INVALID_ESCAPE: LineFault =
+    LineFault::Malformed("the document is a string with an invalid escape sequence");
 
-/// What is wrong with a line.
+/// A line could not be imported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum Fault {
-    #[error("it cannot be read: {0}")]
+pub(crate) enum LineFault {
+    #[error("cannot read the line: {0}")]
     Read(#[from] io::Error),
     #[error("{0}")]
     Malformed(&'static str),
     #[error("{0}{cause}", cause = cause(.0))]
-    Refused(#[from] Error),
+    Rejected(#[from] Error),
 }
 
-/// A line that was read. What else it has is not looked at.
-pub(crate) struct Line {
+/// A parsed line. Members other than `user`, `client` and `document` are ignored.
+pub(crate) struct ImportLine {
     pub(crate) user: String,
     pub(crate) client: String,
     pub(crate) document: Prepared,
 }
 
-/// Lines, one after the other.
-pub(crate) struct Lines<'a> {
+/// Reads newline-delimited JSON, one line at a time.
+pub(crate) struct NdjsonReader<'a> {
     from: &'a mut dyn BufRead,
     number: u64,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> NdjsonReader<'a> {
     pub(crate) fn new(from: &'a mut dyn BufRead) -> Self {
         Self { from, number: 0 }
     }
 
-    /// The number of the line that was read last, from 1 on.
+    /// Returns the number of the current line. The first line has number 1.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The next line that is not empty; its document is checked, and not stored yet.
-    pub(crate) fn next(&mut self, bulk: &Bulk) -> Result<Option<Line>, Fault> {
+    /// Reads the next line that is not empty. The document is validated, but not stored. Returns
+    /// `None` at the end of the input.
+    pub(crate) fn next_line(&mut self, bulk: &Bulk) -> Result<Option<ImportLine>, LineFault> {
         loop {
             self.number += 1;
             self.skip_spaces()?;
@@ -68,44 +77,48 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn line(&mut self, bulk: &Bulk) -> Result<Line, Fault> {
+    fn line(&mut self, bulk: &Bulk) -> Result<ImportLine, LineFault> {
         let (mut user, mut client, mut document) = (None, None, None);
         self.expect(b'{')?;
         loop {
             self.skip_spaces()?;
-            let name: String = self.short()?;
+            let name: String = self.short_value()?;
             self.skip_spaces()?;
             self.expect(b':')?;
             self.skip_spaces()?;
-            let is_twice = match name.as_str() {
-                "user" => user.replace(self.short()?).is_some(),
-                "client" => client.replace(self.short()?).is_some(),
+            let is_duplicate = match name.as_str() {
+                "user" => user.replace(self.short_value()?).is_some(),
+                "client" => client.replace(self.short_value()?).is_some(),
                 "document" => document.replace(self.document(bulk)?).is_some(),
                 _ => {
-                    self.short::<IgnoredAny>()?;
+                    self.short_value::<IgnoredAny>()?;
                     false
                 }
             };
-            if is_twice {
-                return Err(Fault::Malformed("a member is there twice"));
+            if is_duplicate {
+                return Err(LineFault::Malformed("a member appears twice"));
             }
             self.skip_spaces()?;
             match self.byte()? {
                 b',' => {}
                 b'}' => break,
-                _ => return Err(NO_JSON),
+                _ => return Err(MALFORMED),
             }
         }
         self.skip_spaces()?;
         match self.peek()? {
             None => {}
             Some(b'\n') => self.from.consume(1),
-            Some(_) => return Err(Fault::Malformed("there is something behind it")),
+            Some(_) => {
+                return Err(LineFault::Malformed(
+                    "the line has text after its JSON object",
+                ));
+            }
         }
-        Ok(Line {
-            user: user.ok_or(Fault::Malformed("without a user"))?,
-            client: client.ok_or(Fault::Malformed("without a client"))?,
-            document: document.ok_or(Fault::Malformed("without a document"))?,
+        Ok(ImportLine {
+            user: user.ok_or(LineFault::Malformed("the member user is missing"))?,
+            client: client.ok_or(LineFault::Malformed("the member client is missing"))?,
+            document: document.ok_or(LineFault::Malformed("the member document is missing"))?,
         })
     }
 
@@ -113,17 +126,17 @@ impl<'a> Lines<'a> {
         Ok(self.from.fill_buf()?.first().copied())
     }
 
-    fn byte(&mut self) -> Result<u8, Fault> {
-        let byte = self.peek()?.ok_or(BREAKS_OFF)?;
+    fn byte(&mut self) -> Result<u8, LineFault> {
+        let byte = self.peek()?.ok_or(INCOMPLETE)?;
         self.from.consume(1);
         Ok(byte)
     }
 
-    fn expect(&mut self, expected: u8) -> Result<(), Fault> {
+    fn expect(&mut self, expected: u8) -> Result<(), LineFault> {
         if self.byte()? == expected {
             return Ok(());
         }
-        Err(NO_JSON)
+        Err(MALFORMED)
     }
 
     fn skip_spaces(&mut self) -> io::Result<()> {
@@ -133,58 +146,58 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// A value that is short.
-    fn short<T: DeserializeOwned>(&mut self) -> Result<T, Fault> {
+    /// Reads a value of at most [`MAX_SHORT_BYTES`].
+    fn short_value<T: DeserializeOwned>(&mut self) -> Result<T, LineFault> {
         let mut text = Vec::new();
-        let mut extent = Extent::default();
-        while !extent.is_over {
-            let piece = extent.next(self.from.fill_buf()?).ok_or(BREAKS_OFF)?;
-            let bytes = piece.len();
-            text.extend_from_slice(piece);
+        let mut scanner = ValueScanner::default();
+        while !scanner.is_finished {
+            let chunk = scanner.next(self.from.fill_buf()?).ok_or(INCOMPLETE)?;
+            let bytes = chunk.len();
+            text.extend_from_slice(chunk);
             self.from.consume(bytes);
             if text.len() > MAX_SHORT_BYTES {
-                return Err(Fault::Malformed("a member is too long"));
+                return Err(LineFault::Malformed(TOO_LONG));
             }
         }
-        serde_json::from_slice(&text).map_err(|_| NO_JSON)
+        serde_json::from_slice(&text).map_err(|_| MALFORMED)
     }
 
-    fn document(&mut self, bulk: &Bulk) -> Result<Prepared, Fault> {
+    fn document(&mut self, bulk: &Bulk) -> Result<Prepared, LineFault> {
         if self.peek()? == Some(b'"') {
             return self.quoted_document(bulk);
         }
-        let mut extent = Extent::default();
+        let mut scanner = ValueScanner::default();
         let mut writer = bulk.writer();
-        while !extent.is_over {
-            let piece = extent.next(self.from.fill_buf()?).ok_or(BREAKS_OFF)?;
-            let bytes = piece.len();
-            if extent.is_over && writer.is_empty() {
-                let document = bulk.prepare(piece)?;
+        while !scanner.is_finished {
+            let chunk = scanner.next(self.from.fill_buf()?).ok_or(INCOMPLETE)?;
+            let bytes = chunk.len();
+            if scanner.is_finished && writer.is_empty() {
+                let document = bulk.prepare(chunk)?;
                 self.from.consume(bytes);
                 return Ok(document);
             }
-            writer.write(piece)?;
+            writer.write(chunk)?;
             self.from.consume(bytes);
         }
         Ok(writer.finish()?)
     }
 
-    /// A document whose text is a JSON string (RFC 8259 section 7).
-    fn quoted_document(&mut self, bulk: &Bulk) -> Result<Prepared, Fault> {
+    /// Reads a JSON string (RFC 8259 section 7) that contains the text of a document.
+    fn quoted_document(&mut self, bulk: &Bulk) -> Result<Prepared, LineFault> {
         self.expect(b'"')?;
         let mut writer = bulk.writer();
-        let mut text = Vec::with_capacity(GATHER_BYTES);
+        let mut text = Vec::with_capacity(UNESCAPE_BUFFER_BYTES);
         loop {
             let buffer = self.from.fill_buf()?;
             let is_special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
             let plain = buffer.iter().position(is_special).unwrap_or(buffer.len());
-            let taken = plain.min(GATHER_BYTES.saturating_sub(text.len()));
-            text.extend_from_slice(buffer.get(..taken).unwrap_or_default());
-            self.from.consume(taken);
-            if text.len() >= GATHER_BYTES {
+            let copied = plain.min(UNESCAPE_BUFFER_BYTES.saturating_sub(text.len()));
+            text.extend_from_slice(buffer.get(..copied).unwrap_or_default());
+            self.from.consume(copied);
+            if text.len() >= UNESCAPE_BUFFER_BYTES {
                 writer.write(&text)?;
                 text.clear();
-            } else if taken == 0 {
+            } else if copied == 0 {
                 match self.byte()? {
                     b'"' => break,
                     b'\\' => {
@@ -192,7 +205,8 @@ impl<'a> Lines<'a> {
                         let character = self.escaped()?.encode_utf8(&mut utf_8);
                         text.extend_from_slice(character.as_bytes());
                     }
-                    _ => return Err(BREAKS_OFF),
+                    b'\n' => return Err(INCOMPLETE),
+                    _ => return Err(CONTROL_CHARACTER),
                 }
             }
         }
@@ -203,8 +217,8 @@ impl<'a> Lines<'a> {
         Ok(writer.finish()?)
     }
 
-    /// What the escape sequence stands for whose backslash was read.
-    fn escaped(&mut self) -> Result<char, Fault> {
+    /// Reads an escape sequence after its backslash, and returns its character.
+    fn escaped(&mut self) -> Result<char, LineFault> {
         Ok(match self.byte()? {
             byte @ (b'"' | b'\\' | b'/') => char::from(byte),
             b'b' => '\u{8}',
@@ -213,27 +227,29 @@ impl<'a> Lines<'a> {
             b'r' => '\r',
             b't' => '\t',
             b'u' => {
-                let first = self.unit()?;
+                let first = self.utf16_unit()?;
                 let mut units = vec![first];
                 if matches!(first, 0xd800..0xdc00) {
                     self.expect(b'\\')?;
                     self.expect(b'u')?;
-                    units.push(self.unit()?);
+                    units.push(self.utf16_unit()?);
                 }
-                // A unit of a pair that is alone, or with another, is an error here.
+                // Decoding fails if the units are not a valid surrogate pair.
                 let character = char::decode_utf16(units).next();
-                character.and_then(Result::ok).ok_or(NO_ESCAPE)?
+                character.and_then(Result::ok).ok_or(INVALID_ESCAPE)?
             }
-            _ => return Err(NO_ESCAPE),
+            _ => return Err(INVALID_ESCAPE),
         })
     }
 
-    /// Four hexadecimal digits.
-    fn unit(&mut self) -> Result<u16, Fault> {
+    /// Reads four hexadecimal digits.
+    fn utf16_unit(&mut self) -> Result<u16, LineFault> {
         let mut unit = 0;
         for _ in 0..4 {
-            let digit = char::from(self.byte()?).to_digit(16).ok_or(NO_ESCAPE)?;
-            unit = unit * 16 + u16::try_from(digit).map_err(|_| NO_ESCAPE)?;
+            let digit = char::from(self.byte()?)
+                .to_digit(16)
+                .ok_or(INVALID_ESCAPE)?;
+            unit = unit * 16 + u16::try_from(digit).map_err(|_| INVALID_ESCAPE)?;
         }
         Ok(unit)
     }
@@ -258,12 +274,13 @@ mod tests {
             Self { bulk, _dir: dir }
         }
 
-        /// User, client and document of each line, read through a buffer of so many bytes.
-        fn read(&self, text: &[u8], buffer: usize) -> Result<Vec<[String; 3]>, Fault> {
+        /// Imports all lines through a buffer of `buffer` bytes. Returns the user, the client
+        /// and the stored document of each line.
+        fn read(&self, text: &[u8], buffer: usize) -> Result<Vec<[String; 3]>, LineFault> {
             let mut from = BufReader::with_capacity(buffer, text);
-            let mut lines = Lines::new(&mut from);
+            let mut lines = NdjsonReader::new(&mut from);
             let mut found = Vec::new();
-            while let Some(line) = lines.next(&self.bulk)? {
+            while let Some(line) = lines.next_line(&self.bulk)? {
                 let (user, client) = (&*line.user, &*line.client);
                 let name = Name { user, client };
                 let put = self
@@ -279,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_comes_out_however_its_line_is_cut() {
+    fn document_is_the_same_for_every_buffer_size() {
         let store = Fixture::new();
         let large = format!("{{\"l\":\"{}\\\"\u{e9}\"}}", "x".repeat(300_000));
         let quoted = serde_json::Value::String(large.clone()).to_string();
@@ -302,12 +319,15 @@ mod tests {
         ];
         for buffer in [1, 7, 64, 8192, 1 << 20] {
             let found = store.read(text.concat().as_bytes(), buffer).unwrap();
-            assert!(found == expected, "through {buffer} bytes");
+            assert!(
+                found == expected,
+                "wrong documents with a buffer of {buffer} bytes"
+            );
         }
     }
 
     #[test]
-    fn a_line_must_have_what_it_is_for_and_nothing_else() {
+    fn malformed_line_is_rejected() {
         let store = Fixture::new();
         let with = |document: &str| {
             format!("{{\"user\":\"u\",\"client\":\"c\",\"more\":1,\"document\":{document}")
@@ -359,15 +379,15 @@ mod tests {
         }
         for bad in &bad {
             for buffer in [1, 8192] {
-                assert!(store.read(bad.as_bytes(), buffer).is_err(), "{bad}");
+                assert!(
+                    store.read(bad.as_bytes(), buffer).is_err(),
+                    "the line must be rejected: {bad}"
+                );
             }
         }
-        let endless = format!("{{\"user\":\"{}", "u".repeat(MAX_SHORT_BYTES + 1));
-        let refused = store.read(endless.as_bytes(), 8192);
-        assert!(matches!(
-            refused,
-            Err(Fault::Malformed("a member is too long"))
-        ));
+        let too_long = format!("{{\"user\":\"{}", "u".repeat(MAX_SHORT_BYTES + 1));
+        let refused = store.read(too_long.as_bytes(), 8192);
+        assert!(matches!(refused, Err(LineFault::Malformed(TOO_LONG))));
         assert!(store.read(with("{}}").as_bytes(), 1).is_ok());
     }
 }

@@ -1,26 +1,30 @@
-//! Lines on their way out.
+//! Writes documents as lines of JSON.
 
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
 use crate::store::{Document, Error, Name};
 
-/// Why a line was not written.
+/// A line could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum LineError {
+pub(crate) enum ExportError {
     #[error("cannot read a document: {0}")]
     Store(#[from] Error),
-    #[error("cannot write: {0}")]
+    #[error("cannot write the export: {0}")]
     Write(#[from] io::Error),
 }
 
-/// Writes a document's line.
+/// Writes a document as one line.
+///
+/// # Errors
+/// [`ExportError::Store`] if the document cannot be read, [`ExportError::Write`] if `out` cannot
+/// be written.
 pub(crate) fn write_line(
     out: &mut dyn Write,
     name: Name<'_>,
     document: &Document,
-) -> Result<(), LineError> {
+) -> Result<(), ExportError> {
     let modified = document.stat().modified.duration_since(UNIX_EPOCH);
     let modified_ms = modified.map_or(0, |since| since.as_millis());
     let (user, client) = (quoted(name.user), quoted(name.client));
@@ -47,19 +51,19 @@ fn quoted(text: &str) -> serde_json::Value {
     serde_json::Value::String(text.to_owned())
 }
 
-/// Writes a piece of a text as it stands in a JSON string.
-fn escape(out: &mut dyn Write, piece: &[u8]) -> io::Result<()> {
-    let must_not_stand = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-    let mut rest = piece;
-    while let Some(at) = rest.iter().position(must_not_stand) {
-        let (plain, behind) = rest.split_at(at);
+/// Writes a chunk of a text with the escapes of a JSON string (RFC 8259 section 7).
+fn escape(out: &mut dyn Write, chunk: &[u8]) -> io::Result<()> {
+    let needs_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    let mut rest = chunk;
+    while let Some(at) = rest.iter().position(needs_escape) {
+        let (plain, special) = rest.split_at(at);
         out.write_all(plain)?;
-        if let Some((byte, behind)) = behind.split_first() {
+        if let Some((byte, after)) = special.split_first() {
             match byte {
                 b'"' | b'\\' => out.write_all(&[b'\\', *byte])?,
                 byte => write!(out, "\\u{byte:04x}")?,
             }
-            rest = behind;
+            rest = after;
         }
     }
     out.write_all(rest)
@@ -69,10 +73,10 @@ fn escape(out: &mut dyn Write, piece: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::store::{Durability, Limits, Precondition, offline};
-    use crate::transfer::lines::read::Lines;
+    use crate::transfer::lines::read::NdjsonReader;
 
     #[test]
-    fn a_document_comes_back_with_its_own_text() {
+    fn imported_document_has_the_text_of_the_exported_one() {
         let dir = tempfile::tempdir().unwrap();
         let open = |folder| offline::open_to_fill(&dir.path().join(folder), Limits::default());
         let (store, copy) = (open("store").unwrap(), open("copy").unwrap());
@@ -95,16 +99,20 @@ mod tests {
             write_line(&mut line, name, &document).unwrap();
             assert_eq!(
                 line.iter().position(|byte| *byte == b'\n'),
-                Some(line.len() - 1)
+                Some(line.len() - 1),
+                "the only line break must be the last byte"
             );
-            let kept = document.read().unwrap();
+            let exported = document.read().unwrap();
             let mut line = line.as_slice();
-            let line = Lines::new(&mut line).next(&copy).unwrap().unwrap();
+            let line = NdjsonReader::new(&mut line)
+                .next_line(&copy)
+                .unwrap()
+                .unwrap();
             assert_eq!((&*line.user, &*line.client), (user, client));
             let put = copy.queue(name, line.document, Precondition::default());
             put.unwrap().wait().unwrap();
-            let found = copy.get(name).unwrap().unwrap().read().unwrap();
-            assert!(found == kept, "{body:.20}");
+            let imported = copy.get(name).unwrap().unwrap().read().unwrap();
+            assert!(imported == exported, "{body:.20} has changed");
         }
     }
 }

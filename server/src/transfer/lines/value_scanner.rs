@@ -1,18 +1,20 @@
-//! How far a value of JSON goes. Strings, escapes and depth are all that is looked at:
-//! whether it is JSON at all is for others to say.
+//! Finds the end of a JSON value.
 
-/// How far a value goes that is read piece by piece.
+/// An incremental scanner for the end of a JSON value. The scanner tracks only strings, escapes
+/// and nesting. It does not check that the value is valid JSON.
 #[derive(Default)]
-pub(super) struct Extent {
-    /// Arrays and objects that have begun.
+pub(super) struct ValueScanner {
+    /// Number of open arrays and objects.
     depth: u64,
     is_in_string: bool,
     is_escaped: bool,
-    pub(super) is_over: bool,
+    /// Whether the end of the value was found.
+    pub(super) is_finished: bool,
 }
 
-impl Extent {
-    /// As much of a buffer as is of the value; `None` where the value breaks off.
+impl ValueScanner {
+    /// Scans the next chunk, and returns its leading part that belongs to the value. Returns
+    /// `None` if the chunk is empty or a line break interrupts the value.
     pub(super) fn next<'a>(&mut self, buffer: &'a [u8]) -> Option<&'a [u8]> {
         if buffer.is_empty() {
             return None;
@@ -22,14 +24,15 @@ impl Extent {
                 return None;
             }
             if let Some(bytes) = self.end(*byte, index) {
-                self.is_over = true;
+                self.is_finished = true;
                 return Some(buffer.get(..bytes).unwrap_or_default());
             }
         }
         Some(buffer)
     }
 
-    /// Where it ends, if it does so at or behind this byte.
+    /// Scans the byte at `index`. Returns the length of the value in this chunk if the byte is
+    /// the last of the value, or the first after the value.
     fn end(&mut self, byte: u8, index: usize) -> Option<usize> {
         let is_last = match byte {
             _ if std::mem::take(&mut self.is_escaped) => false,

@@ -1,0 +1,66 @@
+//! The table of contents of a backup.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::Damage;
+
+/// Name of the file with the contents, which is the last file of a backup.
+pub(super) const CONTENTS: &str = "backup.json";
+/// Version of the backup format.
+pub(super) const FORMAT: u32 = 1;
+
+/// The contents of a backup, stored in the backup as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BackupContents {
+    pub(super) format: u32,
+    /// Version of prefd that created the backup.
+    pub(crate) prefd: String,
+    /// Time of the backup in milliseconds since 1970.
+    pub(crate) created_ms: u64,
+    /// Newest revision in the backup. 0 if the store has no revision.
+    pub(crate) revision: u64,
+    pub(crate) documents: u64,
+    /// Number of frames that were known to be damaged.
+    #[serde(default)]
+    pub(crate) damaged_frames: u64,
+    /// Places that the disk failed to return. The backup contains zeros instead, or the file is
+    /// missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unreadable: Vec<UnreadablePlace>,
+    pub(super) files: Vec<BackupFile>,
+}
+
+/// The first place in a file that the disk failed to return.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnreadablePlace {
+    /// Path on the machine that created the backup.
+    path: String,
+    offset: u64,
+    reason: String,
+}
+
+impl UnreadablePlace {
+    pub(super) fn of(damage: &Damage) -> Self {
+        Self {
+            path: damage.path.display().to_string(),
+            offset: damage.offset,
+            reason: damage.what.clone(),
+        }
+    }
+}
+
+impl fmt::Display for UnreadablePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: {}", self.path, self.offset, self.reason)
+    }
+}
+
+/// A file of the backup, with its length and checksum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BackupFile {
+    pub(super) path: String,
+    pub(super) bytes: u64,
+    pub(super) crc32: u32,
+}

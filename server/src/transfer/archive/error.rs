@@ -1,0 +1,43 @@
+//! The errors of writing and reading a backup.
+
+use std::io;
+
+use crate::io_error::IoError;
+use crate::store::Error;
+use crate::transfer::archive::contents::{CONTENTS, FORMAT};
+
+/// A backup cannot be written, or cannot be read, or is not valid.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ArchiveError {
+    #[error("cannot read the backup: {0}")]
+    Read(io::Error),
+    /// A file of the backup cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] IoError),
+    #[error("cannot write the backup: {0}")]
+    Send(io::Error),
+    #[error("cannot read the store: {0}")]
+    Store(#[from] Error),
+    #[error("the backup is incomplete: {CONTENTS}, the last file of a backup, is missing")]
+    CutShort,
+    #[error("the backup is damaged: {path}: {what}")]
+    Damaged { path: String, what: &'static str },
+    #[error("the backup is damaged: {CONTENTS}: {0}")]
+    Contents(#[from] serde_json::Error),
+    #[error("the backup has format {found}, but this version of prefd reads only format {FORMAT}")]
+    Format { found: u32 },
+}
+
+impl From<io::Error> for ArchiveError {
+    fn from(error: io::Error) -> Self {
+        Self::Send(error)
+    }
+}
+
+pub(super) fn damaged(path: impl Into<String>, what: &'static str) -> ArchiveError {
+    ArchiveError::Damaged {
+        path: path.into(),
+        what,
+    }
+}

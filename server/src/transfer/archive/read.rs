@@ -1,0 +1,139 @@
+//! Reads a backup, and checks it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use tar::{Archive, EntryType};
+
+use crate::io_error::io_error;
+use crate::store::{is_file_of_a_store, private_folder};
+use crate::transfer::archive::checksum::ChecksumReader;
+use crate::transfer::archive::contents::{BackupContents, CONTENTS, FORMAT};
+use crate::transfer::archive::error::{ArchiveError, damaged};
+
+/// Maximum length of the contents. An entry has about 90 bytes, so this is enough for nearly
+/// 3 million files.
+const MAX_CONTENTS_BYTES: u64 = 256 * 1024 * 1024;
+/// Size of the buffer for unpacking.
+const COPY_BYTES: usize = 256 * 1024;
+/// Mode of unpacked files. Only the owner may read the documents.
+const MODE: u32 = 0o600;
+
+/// Reads a backup completely, and checks it.
+///
+/// # Errors
+/// [`ArchiveError`] if the backup cannot be read, is incomplete or is damaged.
+pub(crate) fn check(from: &mut dyn Read) -> Result<BackupContents, ArchiveError> {
+    for_each_file(from, &mut |_, reader| {
+        io::copy(reader, &mut io::sink()).map_err(ArchiveError::Read)?;
+        Ok(())
+    })
+}
+
+/// Unpacks a backup into an empty folder, checks the backup, and syncs the files.
+///
+/// # Errors
+/// [`ArchiveError`] if the backup cannot be read, is incomplete or is damaged, or if a file
+/// cannot be written. The folder may then contain files, which must not be used.
+pub(crate) fn unpack(from: &mut dyn Read, folder: &Path) -> Result<BackupContents, ArchiveError> {
+    let mut folders = vec![folder.to_owned()];
+    let contents = for_each_file(from, &mut |path, reader| {
+        let path = folder.join(path);
+        if let Some(parent) = path.parent()
+            && !folders.iter().any(|folder| folder == parent)
+        {
+            private_folder(parent).map_err(io_error("create", parent))?;
+            folders.push(parent.to_owned());
+        }
+        let mut file = create_file(&path).map_err(io_error("create", &path))?;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let read = reader.read(&mut buffer).map_err(ArchiveError::Read)?;
+            if read == 0 {
+                break;
+            }
+            let chunk = buffer.get(..read).unwrap_or_default();
+            file.write_all(chunk).map_err(io_error("write", &path))?;
+        }
+        Ok(file.sync_all().map_err(io_error("sync", &path))?)
+    })?;
+    for folder in folders {
+        let synced = File::open(&folder).and_then(|folder| folder.sync_all());
+        synced.map_err(io_error("sync", &folder))?;
+    }
+    Ok(contents)
+}
+
+/// Creates a file that only its owner may read. Fails if the file exists.
+fn create_file(path: &Path) -> io::Result<File> {
+    let mut file = File::options();
+    file.write(true).create_new(true).mode(MODE).open(path)
+}
+
+/// Receives the path of a file, and a reader of its bytes.
+type FileVisitor<'a> = dyn FnMut(&str, &mut dyn Read) -> Result<(), ArchiveError> + 'a;
+
+/// Passes each file of the backup to `visit`, which must read the file completely. Then compares
+/// the files with the contents at the end of the backup.
+fn for_each_file(
+    from: &mut dyn Read,
+    visit: &mut FileVisitor<'_>,
+) -> Result<BackupContents, ArchiveError> {
+    let mut archive = Archive::new(from);
+    let mut found: BTreeMap<String, (u64, u32)> = BTreeMap::new();
+    for entry in archive.entries().map_err(ArchiveError::Read)? {
+        let mut entry = entry.map_err(ArchiveError::Read)?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if entry.header().entry_type() != EntryType::Regular {
+            return Err(damaged(path, "the entry is not a regular file"));
+        }
+        if path == CONTENTS {
+            let mut text = Vec::new();
+            let mut limited = entry.take(MAX_CONTENTS_BYTES);
+            limited.read_to_end(&mut text).map_err(ArchiveError::Read)?;
+            return compare(serde_json::from_slice(&text)?, found);
+        }
+        // The path is not trusted: it must not lead out of the folder.
+        if !is_file_of_a_store(&path) {
+            return Err(damaged(path, "the file does not belong to a store"));
+        }
+        let mut reader = ChecksumReader::new(&mut entry);
+        visit(&path, &mut reader)?;
+        let sum = reader.finish();
+        if found.insert(path.clone(), sum).is_some() {
+            return Err(damaged(path, "the file appears twice"));
+        }
+    }
+    Err(ArchiveError::CutShort)
+}
+
+/// Compares the lengths and checksums of the files that were found with the contents.
+fn compare(
+    contents: BackupContents,
+    mut found: BTreeMap<String, (u64, u32)>,
+) -> Result<BackupContents, ArchiveError> {
+    if contents.format != FORMAT {
+        return Err(ArchiveError::Format {
+            found: contents.format,
+        });
+    }
+    for file in &contents.files {
+        match found.remove(&file.path) {
+            None => return Err(damaged(&file.path, "the file is missing")),
+            Some(found) if found != (file.bytes, file.crc32) => {
+                return Err(damaged(
+                    &file.path,
+                    "the length or the checksum of the file is wrong",
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    match found.pop_first() {
+        Some((path, _)) => Err(damaged(path, "the file is not listed in the contents")),
+        None => Ok(contents),
+    }
+}
