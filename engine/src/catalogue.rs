@@ -102,7 +102,7 @@ impl Catalogue {
     }
 
     /// Opens the catalogue in the background. The catalogue is used as it is if the last clean
-    /// close recorded the same `identity`. Otherwise, the catalogue is rebuilt from `source`.
+    /// close recorded the same `identity`, and is otherwise rebuilt from `source`.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread cannot be started.

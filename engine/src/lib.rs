@@ -1,7 +1,8 @@
 //! An embeddable, durable storage engine that keeps one JSON document for each user and client.
 //!
-//! This crate is the engine of prefd, a preferences server. It is suited to settings, preferences
-//! and other small documents that are read often, replaced as a whole, and must not be lost.
+//! This crate is the engine of prefd, a preferences server. The engine is suited to settings,
+//! preferences and other small documents that are read often, replaced as a whole, and must not be
+//! lost.
 //!
 //! # Quick start
 //!
@@ -88,14 +89,14 @@
 //! - Compaction in the background.
 //! - Statistics and verification of a closed store ([`stats()`], [`verify()`]).
 //!
-//! The crate has one Cargo feature, `fuzzing`. It is meant for the engine's own fuzzers and is not
-//! part of the API.
+//! The crate has one Cargo feature, `fuzzing`. The feature is meant for the engine's own fuzzers
+//! and is not part of the API.
 //!
 //! # Platforms
 //!
-//! The engine is developed for and tested on Linux. It compiles only on Unix,
-//! because it uses Unix file permissions and positioned reads and writes. It creates the data
-//! directory with mode 700, and log and blob files with mode 600.
+//! The engine is developed for and tested on Linux. The engine compiles only on Unix, because it
+//! uses Unix file permissions and positioned reads and writes. The data directory is created with
+//! mode 700, and log and blob files with mode 600.
 //!
 //! The data directory must be on a file system where `fdatasync` of a file and `fsync` of a
 //! directory survive a power cut, `rename` replaces a file atomically, and files can be locked.

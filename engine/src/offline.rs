@@ -2,8 +2,8 @@
 //!
 //! The layer owns `stats` and `verify`, and the scan that both functions start with.
 //!
-//! **Architecture Invariant:** this layer reports defects and repairs nothing. It never changes
-//! files in `log/` or `blobs/`.
+//! **Architecture Invariant:** this layer reports defects, repairs nothing, and never changes files
+//! in `log/` or `blobs/`.
 
 pub(crate) mod report;
 pub(crate) mod scan;

@@ -187,8 +187,8 @@ impl LogDirectory {
             return Ok(None);
         };
         let scan = self.scan(record.id, None)?;
-        // Without this check, recovery would copy the frames to a new segment. After a crash,
-        // the next open would find that segment unlisted, and reject it as newer than the
+        // The check is needed, because recovery would copy the frames to a new segment. After a
+        // crash, the next open would find the new segment unlisted, and reject it as newer than the
         // manifest.
         if scan.last_revision >= manifest.reserved_revision {
             return Err(self.outdated_manifest(&file_header::segment_path(&self.dir, record.id)));

@@ -229,8 +229,8 @@ impl Engine {
     /// Returns up to `limit` entries, starting after the client `after`. The result includes every
     /// acknowledged write.
     ///
-    /// Blocks on the disk. Also blocks while the catalogue is being rebuilt after a crash or an
-    /// erasure, and while the catalogue catches up after a burst of writes
+    /// Blocks on the disk. A list also waits while the catalogue is being rebuilt after a crash or
+    /// an erasure, and while the catalogue catches up after a burst of writes
     /// ([`Config::catalogue_pending_bytes`]).
     ///
     /// # Errors

@@ -126,16 +126,16 @@ impl Engine {
     /// damaged segments, and deletes that hide frames in damaged segments. Check
     /// [`Erased::is_complete`].
     ///
-    /// First, the documents are deleted durably. Then all segments with frames of the user are
-    /// rewritten without these frames, and the catalogue is rebuilt. Lists wait until the catalogue
-    /// is rebuilt. After an error or a crash, deleted documents stay deleted, and another call
-    /// completes the erasure. A document that is written for the user during the call is either
-    /// erased or kept, but never partially erased.
+    /// First, the documents are deleted durably. After the deletes, all segments with frames of the
+    /// user are rewritten without these frames, and the catalogue is rebuilt. Lists wait until the
+    /// catalogue is rebuilt. After an error or a crash, deleted documents stay deleted, and another
+    /// call completes the erasure. A document that is written for the user during the call is
+    /// either erased or kept, but never partially erased.
     ///
     /// Blocks until the erasure is complete. Reads and writes continue, and compaction waits.
     /// `progress` is called on the calling thread before each segment is rewritten. An erasure
-    /// reads the summaries of all segments. Its memory contains the names of the user's clients,
-    /// and the summary of one segment.
+    /// reads the summaries of all segments. An erasure needs memory for the names of the user's
+    /// clients, and for the summary of one segment.
     ///
     /// # Errors
     /// - [`crate::Error::InvalidName`]: `user` is not a valid name.

@@ -2,8 +2,9 @@
 //! close, and the state of the log from which the files were derived.
 //!
 //! sled silently ends its log replay at a torn record, and never calls fsync. Therefore, this
-//! module syncs the files, and trusts them at the next open only if they have the recorded
-//! checksum. Otherwise, the catalogue is rebuilt, so that a wrong listing is never returned.
+//! module syncs the files of the catalogue, and trusts them at the next open only if they have the
+//! recorded checksum. A catalogue with any other checksum is rebuilt, so that a wrong listing is
+//! never returned.
 //!
 //! ```text
 //!  0  8B  magic "PREFDCAT"

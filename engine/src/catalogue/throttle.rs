@@ -17,8 +17,8 @@ const TOLERATED_WAIT_DIVISOR: u32 = 8;
 
 /// Measures the thread's work since its last rest.
 pub(super) struct Throttle {
-    /// The scheduler statistics of the thread that created the `Throttle`. Without this file, the
-    /// thread never rests.
+    /// The scheduler statistics of the thread that created the `Throttle`. `None` if the kernel
+    /// does not provide the statistics; the thread then never rests.
     schedstat: Option<File>,
     started: Instant,
     /// The total wait time when the current work began.

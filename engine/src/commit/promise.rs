@@ -33,7 +33,7 @@ use crate::model::revision::Revision;
 /// let namespace = engine.namespace("alice", "editor")?;
 /// let first = namespace.submit(b"{}", WriteOptions::default());
 /// let second = namespace.submit(b"{\"a\":1}", WriteOptions::default());
-/// // Both writes are queued. They may share one sync.
+/// // Both writes are queued, and may share one sync.
 /// assert!(first.wait()? < second.wait()?);
 /// # Ok::<(), prefd_engine::Error>(())
 /// ```

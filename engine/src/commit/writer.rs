@@ -126,8 +126,8 @@ impl Writer {
     }
 
     /// Returns true if a [`write`](Self::write) of `more` bytes, followed by a
-    /// [`finish`](Self::finish), does not access the disk. Both can then be called on an async
-    /// worker thread. Never blocks.
+    /// [`finish`](Self::finish), does not access the disk. If true, `write` and `finish` can be
+    /// called on an async worker thread. Never blocks.
     pub fn stays_in_memory(&self, more: usize) -> bool {
         match &self.body {
             // The stored body is never longer than the received body.

@@ -1,8 +1,8 @@
 //! The codec for stored structures: the metadata of frames and the body of the manifest.
 //!
-//! This is the only module that uses bincode. bincode 1.3 is feature-complete and no longer
-//! maintained. A codec id is stored before each structure, so that another codec can be introduced
-//! without changing the surrounding layout.
+//! Only this module uses bincode. bincode 1.3 is feature-complete and no longer maintained. A codec
+//! id is stored before each structure, so that another codec can be introduced without changing the
+//! surrounding layout.
 
 use bincode::Options;
 use serde::Serialize;

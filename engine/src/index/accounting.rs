@@ -12,7 +12,8 @@ use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::ids::SegmentId;
 
-/// Maximum number of short sealed segments. Compaction merges any more than that.
+/// Maximum number of short sealed segments. Compaction starts to merge short segments when the
+/// number is exceeded.
 const MAX_SHORT_SEGMENTS: usize = 8;
 
 /// The current and stale frames of one segment.
@@ -285,11 +286,11 @@ impl SegmentUsages {
 
     /// Returns the segment to rewrite next, if any.
     ///
-    /// A segment without current frames comes first, because its removal copies nothing. Otherwise,
-    /// no segment is rewritten until the reclaimable bytes exceed half of the bytes of current
-    /// documents plus a quarter of a segment. Then the segment with the largest reclaimable share
-    /// is returned. These rules keep the log, including the active segment, below twice the current
-    /// documents plus one segment.
+    /// A segment without current frames comes first, because its removal copies nothing. Other
+    /// segments are rewritten only if the reclaimable bytes exceed half of the bytes of current
+    /// documents plus a quarter of a segment. In this case, the segment with the largest
+    /// reclaimable share is returned. The two rules keep the log, including the active segment,
+    /// below twice the current documents plus one segment.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<CompactionVictim> {
         let give_back = |(id, _)| CompactionVictim {
             id,

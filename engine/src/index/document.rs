@@ -402,8 +402,8 @@ impl Iterator for Chunks {
 }
 
 /// Default size of a read from a blob. The size is large enough to make the cost of system calls
-/// insignificant. It is small enough that the bytes are still in the processor's cache when their
-/// checksums are verified.
+/// insignificant. The size is small enough that the bytes are still in the processor's cache when
+/// their checksums are verified.
 const DEFAULT_READ_BYTES: usize = 512 * 1024;
 
 /// Offset of the body in a blob's file.

@@ -1,8 +1,8 @@
 //! Checks that the text of a value is valid JSON.
 //!
 //! The text is first checked for valid UTF-8, because `serde_json` does not check UTF-8 when it
-//! skips a value. Then `serde_json` checks the grammar. The scanner has already checked the nesting
-//! depth.
+//! skips a value. After the UTF-8 check, `serde_json` checks the grammar. The scanner has already
+//! checked the nesting depth.
 
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
@@ -109,8 +109,8 @@ fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violatio
     } else {
         error.to_string()
     };
-    // The message of serde_json ends with the position inside the value. That position is removed,
-    // because clients need the position inside the body.
+    // The position inside the value at the end of serde_json's message is removed, because clients
+    // need the position inside the body.
     let what = message
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(what, _)| what);

@@ -2,9 +2,9 @@
 //!
 //! To rewrite a segment, compaction reads the current frames of the segment. The committer, which
 //! is the only writer of the log, appends copies of the frames after the queued writes of a batch,
-//! so that the copies and the writes share a sync. Then the committer removes the segment from the
-//! manifest. A copy has the same revision as the original. At every moment, the log contains each
-//! current frame at least once, so a crash loses nothing.
+//! so that the copies and the writes share a sync. After all copies are synced, the committer
+//! removes the segment from the manifest. A copy has the same revision as the original. At every
+//! moment, the log contains each current frame at least once, so a crash loses nothing.
 //!
 //! In the background, compaction copies in small steps, and pauses after each step for as long as
 //! the step took. When the log exceeds its size limit (`SegmentUsages::is_overgrown`), compaction

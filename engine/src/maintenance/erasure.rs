@@ -1,11 +1,11 @@
 //! Erasure: deletes a user's documents, and then removes every file that contains bytes of the
 //! documents or the user's name. Data of other users in these files is copied first.
 //!
-//! The segments are found by the names in their summaries. This search needs no catalogue, and also
-//! finds frames that were deleted or replaced long ago. Segments are rewritten oldest first, as in
-//! compaction. A delete is therefore reached only after all older frames of its namespace are gone,
-//! and can be dropped. Compaction waits during an erasure, so that no frame moves to a segment that
-//! has already been searched.
+//! The segments are found by the names in their summaries. The search needs no catalogue, and also
+//! finds frames of documents that were deleted or replaced long ago. Segments are rewritten oldest
+//! first, as in compaction. A delete is therefore reached only after all older frames of its
+//! namespace are gone, and can be dropped. Compaction waits during an erasure, so that no frame
+//! moves to a segment that has already been searched.
 //!
 //! The catalogue's directory is removed and rebuilt, because sled keeps removed entries in its
 //! files.
@@ -59,11 +59,11 @@ pub struct Erased {
     /// Number of segments that were rewritten and removed from the log.
     pub segments: u64,
     /// Number of segments and blobs that are no longer part of the store, but whose files are kept
-    /// for a [`crate::Snapshot`]. The files may contain data of the user. They are removed after
-    /// the last snapshot that needs them is dropped.
+    /// for a [`crate::Snapshot`]. The files may contain data of the user, and are removed after the
+    /// last snapshot that needs them is dropped.
     pub held_by_snapshots: u64,
     /// The damage of segments that were left unchanged, because they have a damaged frame that may
-    /// be current. Such a segment may contain data of the user.
+    /// be current. The unchanged segments may contain data of the user.
     pub unreadable: Vec<Damage>,
     /// Number of deletes that had to be kept, because an unreadable segment may contain older
     /// frames of the same namespace. A delete contains the names of the user and the client, but no

@@ -29,9 +29,9 @@ use crate::storage::pins::Pin;
 ///
 /// A snapshot is a list of files. To make a copy of the store, write the files to an empty
 /// directory and sync them. The directory can then be opened with [`crate::Engine::open`]. The copy
-/// has the state of the store at a single moment during the call of [`crate::Engine::snapshot`]. It
-/// contains every write that was acknowledged before the call, and no write that started after the
-/// call returned.
+/// has the state of the store at a single moment during the call of [`crate::Engine::snapshot`].
+/// The copy contains every write that was acknowledged before the call, and no write that started
+/// after the call returned.
 ///
 /// The files may be written in any order. In [`Self::files`], the manifest comes last, so that an
 /// interrupted copy has no manifest and cannot be opened. The snapshot does not include the
@@ -79,7 +79,7 @@ pub struct Snapshot {
     revision: Option<Revision>,
     documents: u64,
     damaged_frames: u64,
-    /// The damage of files that could not be opened. These files are not in `files`.
+    /// The damage of files that could not be opened, and are therefore not in `files`.
     damage: Vec<Damage>,
     files: Vec<SnapshotFile>,
 }
@@ -210,8 +210,7 @@ impl Snapshot {
         self.damaged_frames
     }
 
-    /// Returns the damage of files that could not be opened. These files are missing in the
-    /// snapshot.
+    /// Returns the damage of files that could not be opened and are missing in the snapshot.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }

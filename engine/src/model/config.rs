@@ -30,12 +30,12 @@ use crate::platform::fs::{Disk, Fs};
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The write survives a crash of the machine. Such a write is acknowledged after `fdatasync` of
+    /// The write survives a crash of the machine. The write is acknowledged after `fdatasync` of
     /// the log has returned.
     #[default]
     Sync,
-    /// The write survives a crash of the process, but not a crash of the machine. Such a write is
-    /// acknowledged after the operating system has accepted the bytes. This level is intended for
+    /// The write survives a crash of the process, but not a crash of the machine. The write is
+    /// acknowledged after the operating system has accepted the bytes. `Buffered` is intended for
     /// imports and benchmarks. The next [`Durability::Sync`] write or [`crate::Engine::close`]
     /// makes all earlier writes durable.
     Buffered,
@@ -82,7 +82,7 @@ pub struct Config {
     /// [`crate::Namespace::write`] waits, and [`crate::Namespace::submit`] fails with
     /// [`Error::Overloaded`] by default. Default: 64 MiB.
     pub queue_bytes: u64,
-    /// Whether to maintain the catalogue, which lists documents by user. Without the catalogue,
+    /// Enables the catalogue, which lists documents by user. Without the catalogue,
     /// [`crate::Engine::list`] and [`crate::Engine::usage`] fail, and opening and writing are
     /// cheaper. If a later open enables the catalogue again, the catalogue is rebuilt. Default:
     /// true.
@@ -102,10 +102,10 @@ pub struct Config {
     /// time. Each validation needs a buffer of up to [`Limits::max_value_bytes`], and for an
     /// invalid value possibly a second one. Default: 2. Minimum: 1.
     pub value_checks: usize,
-    /// Whether a background thread reclaims disk space. The thread rewrites segments with many
-    /// stale frames, and removes obsolete files. If false, only [`crate::Engine::compact`] rewrites
-    /// segments to reclaim space, and obsolete files are removed by [`crate::Engine::compact`] and
-    /// [`crate::Engine::close`]. Default: true.
+    /// Enables the background thread that reclaims disk space. The thread rewrites segments with
+    /// many stale frames, and removes obsolete files. If false, only [`crate::Engine::compact`]
+    /// rewrites segments to reclaim space, and obsolete files are removed by
+    /// [`crate::Engine::compact`] and [`crate::Engine::close`]. Default: true.
     pub background_compaction: bool,
     /// Disk space in bytes that is reserved for deletes and compaction. A put that needs
     /// reserved space fails with [`Error::StorageFull`]. Default: 8 MiB.

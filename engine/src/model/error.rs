@@ -73,8 +73,8 @@ pub enum Error {
     /// An earlier sync of the log failed, so the content of the disk is unknown. All writes
     /// are refused until the engine is opened again. Reads still work.
     ///
-    /// A write that waited for the failed sync also returns this error. Whether the write is stored
-    /// is unknown until the next open.
+    /// A write that waited for the failed sync also returns this error, and it is unknown until the
+    /// next open whether the write is stored.
     #[error("writing has stopped until the store is reopened: cannot {op} {}", path.display())]
     Poisoned {
         /// The operation that failed, such as "sync".

@@ -51,9 +51,9 @@ impl Limits {
     /// Creates limits with the given maxima, a derived [`Self::max_body_bytes`], and the default
     /// [`Self::max_depth`].
     ///
-    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. This is
-    /// enough for a body in which every value is at its limit and every key byte is escaped as
-    /// `\u00XX` (six bytes), plus punctuation and 1 MiB of whitespace.
+    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. The body
+    /// limit is sufficient for a body in which every value is at its limit and every key byte is
+    /// escaped as `\u00XX` (six bytes), plus punctuation and 1 MiB of whitespace.
     pub const fn new(max_keys: u32, max_key_bytes: u32, max_value_bytes: u64) -> Self {
         let member_bytes = max_value_bytes.saturating_add(8 * max_key_bytes as u64);
         Self {

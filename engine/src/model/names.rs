@@ -81,8 +81,8 @@ pub struct InvalidName {
 
 /// A [`Name`], or text that is validated when it is passed as a name.
 ///
-/// The trait is implemented for [`Name`], `str`, [`String`] and references to these types. It
-/// cannot be implemented for other types.
+/// The trait is implemented for [`Name`], `str`, [`String`] and references to these types. The
+/// trait is sealed and cannot be implemented for other types.
 pub trait AsName: sealed::Sealed {
     /// Validates the name and returns its text without copying it.
     ///

@@ -59,7 +59,7 @@ pub struct Verification {
     /// Number of bytes that were read.
     pub bytes: u64,
     /// Number of bytes at the end of the active segment that the next open will discard: all bytes
-    /// from the first invalid frame in the unsynced part of the segment. These bytes are not a
+    /// from the first invalid frame in the unsynced part of the segment. Torn bytes are not a
     /// problem, because they contain no write that was acknowledged with
     /// [`crate::Durability::Sync`].
     pub torn_bytes: u64,

@@ -34,7 +34,7 @@ pub struct Stats {
     pub damaged_frames: u64,
     /// Total length of the files in `log/` in bytes: segments, summaries, manifest and reserve.
     pub log_bytes: u64,
-    /// Number of files in `blobs/`, including files that no document uses any more.
+    /// Number of files in `blobs/`, including files that no document uses.
     pub blobs: u64,
     /// Total length of the files in `blobs/` in bytes.
     pub blob_bytes: u64,

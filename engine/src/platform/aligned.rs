@@ -1,7 +1,7 @@
 //! Buffers for file I/O whose memory address has the same cache-line alignment as the file
 //! offset.
 //!
-//! On some processors, a copy between the page cache and a buffer with another alignment takes
+//! On some processors, copying between the page cache and a buffer with a different alignment takes
 //! three times as long.
 
 use std::cell::Cell;

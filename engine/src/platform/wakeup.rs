@@ -3,8 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A signal for one background thread. It wakes the thread when work arrives, or tells the thread
-/// to stop.
+/// A signal that wakes one background thread when work arrives, or tells the thread to stop.
 #[derive(Default)]
 pub(crate) struct Wakeup {
     state: Mutex<WakeupState>,

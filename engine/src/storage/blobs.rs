@@ -28,7 +28,7 @@ use crate::storage::commit_leader::CommitLeader;
 use crate::storage::io::{open_stored, read_at, remove_if_present};
 use crate::storage::pins::PinRegistry;
 
-/// The file kind of blobs. Their layout has not changed since version 1.
+/// The file kind of blobs, whose layout has not changed since version 1.
 const KIND: FileKind = FileKind {
     magic: *b"PREFDBLB",
     written: FormatVersion::V1,
@@ -45,8 +45,8 @@ const MIN_MAPPED_BYTES: usize = 33 * 1024 * 1024;
 /// the page cache.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Minimum size in bytes of a value that is synced while it is validated. Validating a value of
-/// this size takes much longer than starting a thread for the sync.
+/// Minimum size in bytes of a value that is synced while it is validated. Below this size, starting
+/// a thread for the sync costs too much compared with the validation.
 const MIN_CONCURRENT_SYNC_BYTES: usize = 1024 * 1024;
 
 /// The blob files of a store.
@@ -202,8 +202,8 @@ impl BlobStore {
         }
     }
 
-    /// Marks a blob as obsolete. The next [`Self::purge`] removes the file. It is not removed
-    /// immediately, because unlinking a large file takes milliseconds, and writers should not wait.
+    /// Marks a blob as obsolete. The next [`Self::purge`] removes the file. Unlinking a large file
+    /// can last milliseconds, so a writer should not have to wait for the removal.
     fn remove(&self, id: BlobId) {
         self.obsolete().push(id);
         self.wakeup.notify();

@@ -2,7 +2,7 @@
 //! the log. Frames are appended to the active segment in batches. A full segment is sealed with a
 //! summary.
 //!
-//! Only the committer owns a [`Log`]. The log does not know documents. It knows which bytes are on
+//! Only the committer owns a [`Log`]. The log does not know documents, but knows which bytes are on
 //! the disk, which of these bytes are synced, and which bytes a failed write may have left.
 //!
 //! Invariants:
@@ -220,8 +220,8 @@ impl Log {
             return LogFailure::Refused(error);
         };
         let outcome = active.roll_back_to(active.batch_start());
-        // The truncation must be synced. Otherwise, a crash could undo the truncation, and frames
-        // of a refused batch would become visible.
+        // The truncation must be synced, because a crash could otherwise undo it, and frames of a
+        // refused batch would become visible.
         let outcome = outcome.and_then(|revisions| {
             active.force_sync()?;
             self.next_revision -= revisions;
@@ -259,8 +259,8 @@ impl Log {
     /// Seals the active segment, if any, and creates a new one.
     fn rotate(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
-        // The id remains used even if a later step fails. Otherwise, a file that could not be
-        // removed could collide with a later segment.
+        // The id remains used even if a later step fails, because a file that could not be removed
+        // could otherwise collide with a later segment.
         let id = manifest
             .take_segment_id(&self.dir)
             .map_err(LogFailure::Refused)?;

@@ -69,8 +69,8 @@ pub(crate) const EXTENT_CHUNK_BYTES: usize = 64 * 1024;
 /// Computes the length of a body in bytes. `members` yields, for each member, the length of the key
 /// plus the length of the value.
 ///
-/// A body also contains the opening brace and, for each member, a colon and a comma. The closing
-/// brace takes the place of the comma after the last member.
+/// A body also contains the opening brace and, for each member, a colon and a comma. After the last
+/// member, the closing brace replaces the comma.
 pub(super) fn body_bytes(members: impl Iterator<Item = u64>) -> u64 {
     let (count, texts) = members.fold((0_u64, 0_u64), |(count, sum), bytes| {
         (count + 1, sum.saturating_add(bytes))

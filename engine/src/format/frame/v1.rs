@@ -26,7 +26,7 @@ const VERSION: u8 = 1;
 pub(super) const HEADER_BYTES: usize = 68;
 /// Offset of the header checksum, which covers all bytes before it.
 const HEADER_CRC_AT: usize = 64;
-/// Offset of the lengths of the metadata and the inline body. Their checksums follow.
+/// Offset of the lengths of the metadata and the inline body, which their checksums follow.
 const LENGTHS_AT: usize = 48;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;

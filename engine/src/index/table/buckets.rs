@@ -11,11 +11,11 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWri
 use crate::index::table::slots::{Slot, Slots};
 use crate::model::names::NamespaceHash;
 
-/// Average number of entries per bucket. With this number, the memory of the bucket itself is
-/// insignificant, and a split takes only about ten microseconds.
+/// Average number of entries per bucket. With 384 entries, the memory of the bucket itself is
+/// insignificant, and a split lasts only about ten microseconds.
 const AVERAGE_ENTRIES: usize = 384;
-/// Number of buckets that are allocated at a time, and number of buckets in an empty map. With this
-/// number, threads rarely wait for the same bucket.
+/// Number of buckets that are allocated at a time, and number of buckets in an empty map. With 64
+/// or more buckets, threads rarely wait for the same bucket.
 const CHUNK_BUCKETS: usize = 64;
 /// Chunks of buckets are stored in levels. The levels have 1, 1, 2, 4, 8, … chunks.
 const LEVELS: usize = 33;

@@ -191,8 +191,8 @@ impl ActiveSegment {
     pub(super) fn image(&self) -> (SealedSegment, SummaryBuilder) {
         let mut summary = self.summary.clone();
         let mut last_revision = self.last_revision;
-        // An unfinished batch at this point is a batch whose rollback has failed. Its frames are
-        // not part of the store, and writing has stopped.
+        // If a batch is unfinished at this point, its rollback has failed. The frames of the batch
+        // are not part of the store, and writing has stopped.
         if self.batch.bytes > 0 {
             let start = self.batch.start;
             summary.truncate(start.summary_entries, start.details_bytes);

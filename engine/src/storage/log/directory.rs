@@ -1,7 +1,7 @@
 //! The directory of a log: lists the segments, and reads the contents of a segment from its summary
 //! or from its frames.
 //!
-//! This module knows files and their contents. It does not know which frames are current.
+//! This module knows files and their contents, but does not know which frames are current.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -135,7 +135,7 @@ impl FrameReader {
         bytes: u32,
         is_expected: impl Fn(&FrameMeta) -> bool,
     ) -> Result<PartialFrame> {
-        // The path is formatted only for errors, because formatting takes a tenth of the time of a
+        // The path is formatted only for errors, because formatting costs a tenth of the time of a
         // read.
         let path = || self.path(entry.segment);
         let offset = u64::from(entry.offset);

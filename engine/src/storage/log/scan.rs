@@ -244,7 +244,7 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
             };
         }
         // An intact header with an unknown version or field was written by a newer version of the
-        // engine. It is neither damage nor the torn end of a batch.
+        // engine, and is neither damage nor the torn end of a batch.
         Err(foreign) => return Err(foreign.into_error(&window.path, at)),
     };
     let header = head.header;
