@@ -9,7 +9,7 @@ use crate::transfer::lines::{LineFault, NdjsonReader};
 /// Recommended size of the read buffer. A document that is completely in the buffer is not
 /// copied before it is validated.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
-/// Maximum number of writes in the commit queue.
+/// Maximum number of writes that an import queues at the same time.
 const MAX_QUEUED_WRITES: usize = 256;
 
 /// An import stopped at a line that could not be imported.
