@@ -63,7 +63,7 @@ fn it_is_not_ready_while_it_stops() {
     client.send(&put.head()).unwrap();
     assert_eq!(client.read_response(false).unwrap().status, 100);
     server.terminate();
-    server.wait_for_log("stopping");
+    server.wait_for_log("shutdown started");
     let response = admin.request(&Request::new("GET", "/readyz"));
     assert_eq!(response.status, 503);
     let told: Value = serde_json::from_slice(&response.body).unwrap();
@@ -103,7 +103,7 @@ fn off_this_machine_it_takes_a_token() {
         .with(&["--admin-listen", "0.0.0.0:0"])
         .with(&with_token)
         .start();
-    server.wait_for_log("in the clear");
+    server.wait_for_log("unencrypted");
     let port = server.admin_address().port();
     let mut client = Client::connect(([127, 0, 0, 1], port).into());
     let metrics = || local("GET", "/metrics");
@@ -253,7 +253,7 @@ fn it_can_be_at_a_socket_or_behind_tls() {
         .with(&["--admin-listen", "0.0.0.0:0", "--admin-token-file", &token])
         .start();
     let url = format!("https://localhost:{}", server.admin_address().port());
-    assert!(!server.has_logged("in the clear"));
+    assert!(!server.has_logged("unencrypted"));
     let trusting = [("SSL_CERT_FILE", &*certificate)];
     let healthcheck = ["healthcheck", "--admin", &url];
     assert_eq!(asked(&healthcheck, &trusting), Some(0));

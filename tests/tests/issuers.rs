@@ -256,7 +256,7 @@ fn a_provider_that_hangs_holds_up_only_whom_it_must_judge() {
     assert_eq!(status(&server, &fresh), 200, "one of a known key");
     // The end of the server waits for no provider, only for whoever has asked.
     server.terminate();
-    server.wait_for_log("stopping");
+    server.wait_for_log("shutdown started");
     let response = waiting.read_response(false).unwrap();
     Expected::code("overloaded").check(&response, "nobody can tell");
     assert_eq!(server.wait().code(), Some(0));

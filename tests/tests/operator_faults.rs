@@ -324,7 +324,7 @@ fn what_an_operator_has_begun_ends_before_the_server_does() {
         assert!(began.elapsed().as_secs() < 30, "it is not imported");
     }
     server.terminate();
-    server.wait_for_log("stopping");
+    server.wait_for_log("shutdown started");
     begun.send(line.as_bytes()).unwrap();
     let response = begun.read_response(false).unwrap();
     assert_eq!(response.text(), "{\"documents\":2,\"kept\":0}");

@@ -226,7 +226,7 @@ fn a_server_says_at_its_start_that_frames_cannot_be_read() {
     fs::write(&last, bytes).unwrap();
     fs::remove_file(last.with_extension("sum")).unwrap();
     let server = Launch::new(BINARY, dir.path()).start();
-    server.wait_for_log("`prefd verify` says whose documents they are");
+    server.wait_for_log("run prefd verify to list the affected documents");
     let request = Request::of("GET", "large", &token::of("carol", "large"));
     assert_eq!(server.connect().request(&request).status, 501);
 }

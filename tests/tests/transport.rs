@@ -203,7 +203,7 @@ fn a_new_certificate_is_shown_after_sighup() {
     // One half of it is new: what was shown stays.
     std::fs::write(&files.certificate, new.certificate.cert.pem()).unwrap();
     server.hang_up();
-    server.wait_for_log("stays as it was");
+    server.wait_for_log("reload failed");
     assert!(old.is_shown_by(&server));
     new.write(&files);
     server.hang_up();
