@@ -24,21 +24,21 @@ pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }
 
-/// Decodes and re-encodes the head and the metadata of a version 2 frame at the start of `bytes`.
+/// Decodes and re-encodes the header and the metadata of a version 2 frame at the start of `bytes`.
 /// Missing or invalid metadata is omitted from the result.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or
-/// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the head is not valid.
+/// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the header is not valid.
 pub fn frame(bytes: &[u8]) -> Result<Vec<u8>> {
     v2::reencode(bytes).map_err(|error| error.into_error(Path::new("segment"), 0))
 }
 
-/// Decodes and re-encodes the head of a version 1 frame.
+/// Decodes and re-encodes the header of a version 1 frame.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or
-/// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the head is not valid.
+/// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the header is not valid.
 pub fn frame_header_1(bytes: &[u8]) -> Result<Vec<u8>> {
     v1::reencode_header(bytes).map_err(|error| error.into_error(Path::new("segment"), 0))
 }

@@ -53,7 +53,7 @@ impl From<Prepared> for Change<'_> {
 /// The behavior of [`crate::Namespace::submit`] if the commit queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum QueueFull {
-    /// The returned commit fails with [`Error::Overloaded`]. `submit` does not block.
+    /// `submit` does not block, and its commit resolves to [`Error::Overloaded`].
     #[default]
     Refuse,
     /// `submit` blocks until the queue has space. Intended for bulk loads.

@@ -286,11 +286,10 @@ impl SegmentUsages {
 
     /// Returns the segment to rewrite next, if any.
     ///
-    /// A segment without current frames comes first, because its removal copies nothing. Other
-    /// segments are rewritten only if the reclaimable bytes exceed half of the bytes of current
-    /// documents plus a quarter of a segment. In this case, the segment with the largest
-    /// reclaimable share is returned. The two rules keep the log, including the active segment,
-    /// below twice the current documents plus one segment.
+    /// A segment without current frames comes first, because its removal copies nothing. If the
+    /// reclaimable bytes exceed half of the bytes of current documents plus a quarter of a segment,
+    /// the segment with the largest reclaimable share is returned. The two rules keep the log,
+    /// including the active segment, below twice the current documents plus one segment.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<CompactionVictim> {
         let give_back = |(id, _)| CompactionVictim {
             id,

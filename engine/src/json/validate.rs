@@ -109,8 +109,8 @@ fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violatio
     } else {
         error.to_string()
     };
-    // The position inside the value at the end of serde_json's message is removed, because clients
-    // need the position inside the body.
+    // serde_json's message ends with a position inside the value. Clients need the position inside
+    // the body, so the end of the message is removed.
     let what = message
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(what, _)| what);

@@ -132,9 +132,9 @@ impl Config {
     /// [`Self::open_segments`] and to two for each call that reads or writes a blob
     /// document.
     ///
-    /// The engine uses them for the lock file, the active segment, the next segment and the files
-    /// of the catalogue. The committer, compaction and the catalogue thread also each open a file
-    /// and a directory for a short time.
+    /// The descriptors are used for the lock file, the active segment, the next segment and the
+    /// files of the catalogue. The committer, compaction and the catalogue thread also each open a
+    /// file and a directory for a short time.
     pub const DESCRIPTORS: u64 = 16;
 
     /// The default settings for a data directory.

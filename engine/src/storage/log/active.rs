@@ -32,9 +32,9 @@ const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 /// zeros.
 ///
 /// A sync of overwritten bytes only waits for the data. If the file has grown or has new blocks,
-/// the sync also waits for the file system's journal, which takes about twice as long.
-/// Preallocation also makes unsynced writes faster, because the pages are already in the page
-/// cache. A larger value would delay the sync that writes the zeros.
+/// the sync also waits for the file system's journal, and lasts about twice as long. Preallocation
+/// also makes unsynced writes faster, because the pages are already in the page cache. A larger
+/// value would delay the sync that writes the zeros.
 const PREALLOCATED_BYTES: usize = 512 * 1024;
 static ZEROS: [u8; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING] =
     [0; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING];
