@@ -16,7 +16,7 @@ use crate::auth::setup::{IdentityError, authenticator, local_keys};
 use crate::net::{ConnectionServer, ConnectionState};
 use crate::serve::{ServeError, connection_server, handler};
 use crate::settings::Settings;
-use crate::store::{Bulk, Engine, Prepared, Store};
+use crate::store::{BlockingStore, Engine, Prepared, Store};
 use crate::transfer::NdjsonReader;
 
 /// The key files that the server verifies tokens with.
@@ -63,7 +63,7 @@ impl InMemoryServer {
         };
         let build = || {
             let keys = local_keys(&settings)?;
-            Ok(Arc::new(handler(&settings, Store::of(engine), keys)?))
+            Ok(Arc::new(handler(&settings, Store::new(engine), keys)?))
         };
         let handler = build().map_err(|error: ServeError| error.to_string())?;
         let (stop, stopping) = watch::channel(());
@@ -115,7 +115,7 @@ impl Verifier {
     /// The reason why the token is not accepted.
     pub fn verify(&self, token: &[u8], now: f64) -> Result<(String, String), &'static str> {
         let claims = self.0.verify(token, now)?;
-        Ok((claims.user.clone(), claims.client.clone()))
+        Ok((claims.user.to_string(), claims.client.to_string()))
     }
 }
 
@@ -128,7 +128,7 @@ pub fn read_line(
 ) -> Option<(String, String, Prepared)> {
     let mut from = BufReader::with_capacity(buffer_bytes, text);
     let line = NdjsonReader::new(&mut from)
-        .next_line(&Bulk::of(engine.clone()))
+        .next_line(&BlockingStore::new(engine.clone()))
         .ok()
         .flatten()?;
     Some((line.user, line.client, line.document))

@@ -30,4 +30,4 @@ pub(crate) use header::JSON;
 pub(crate) use precondition::{Conditions, UnmetCondition, is_unmodified};
 pub(crate) use request_context::{ApiResult, NO_USER, RequestContext, catch_unwind};
 pub(crate) use response::{EMPTY_DOCUMENT, no_content, not_modified, ok, precondition_failed};
-pub(crate) use route::{MAX_CLIENT_ID_BYTES, METHODS, Route};
+pub(crate) use route::{METHODS, Route};

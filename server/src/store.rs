@@ -1,43 +1,43 @@
-//! The store: where documents are kept. Today that is the embedded engine.
+//! The store, which keeps the documents. Today it is the embedded engine.
 //!
-//! A [`Store`] serves requests: what memory knows is answered at once, and everything else
-//! is awaited. [`Bulk`] is for threads that may block and go through many documents.
-//! [`offline`] and [`restore`] look after a directory that no server has open.
+//! A [`Store`] serves requests. It returns what is in memory at once, and reads the rest on
+//! blocking threads. A [`BlockingStore`] is for threads that may block and read or write many
+//! documents, such as an export. [`offline`] and [`restore`] work on data directories that no
+//! server has open.
 //!
-//! It decides which calls touch the disk, and runs those on blocking threads; callers
-//! cannot tell. It must not know HTTP, tokens or the network. Limits and the check of a
-//! document's JSON come with it, so that every store refuses the same bytes.
+//! The store decides which calls access the disk. It must not know HTTP, tokens or the network.
+//! It re-exports limits and JSON validation, so that every store rejects the same documents.
 //!
-//! **Architecture Invariant:** it imports only `settings`, and no other part of the server
-//! names the engine's crate.
+//! **Architecture Invariant:** the store imports only `settings` and `io_error`, and no other part of the
+//! server names the engine's crate.
 
 mod blocking;
-mod bulk;
+mod blocking_store;
 mod cause;
 mod data_dir;
+mod document_text;
+mod document_writer;
 mod embedded;
 mod limits;
-mod name;
+mod lookup;
+mod namespace;
 pub(crate) mod offline;
 pub(crate) mod restore;
-mod stored;
-mod text;
-mod writer;
 
-pub(crate) use bulk::Bulk;
+pub(crate) use blocking_store::BlockingStore;
 pub(crate) use cause::cause;
-pub(crate) use data_dir::{OpenError, UnfinishedRestore, is_file_of_a_store, private_folder};
+pub(crate) use data_dir::{OpenError, UnfinishedRestore, create_private_dir, is_store_file};
+pub(crate) use document_text::{DocumentStream, DocumentText};
+pub(crate) use document_writer::DocumentWriter;
 pub(crate) use embedded::Store;
 pub(crate) use limits::limits;
-pub(crate) use name::Name;
-pub(crate) use text::{DocumentText, TextPieces};
-pub(crate) use writer::Writer;
+pub(crate) use namespace::Namespace;
 
-// What the engine says of documents, limits and itself. To wrap these would add nothing.
+// Plain data types of the engine. Wrapping them would add nothing.
 #[cfg(feature = "fuzzing")]
 pub(crate) use prefd_engine::Engine;
 pub(crate) use prefd_engine::{
     CatalogueCheck, Change, Commit, Damage, Document, Durability, Erased, Error, Histogram, Impact,
-    Limits, Metrics, Position, Precondition, Prepared, Problem, Progress, Revision, Revisions,
-    Snapshot, Stat, Stats, Violation,
+    InvalidName, Limits, Metrics, Name, Position, Precondition, Prepared, Problem, Progress,
+    Revision, Revisions, Snapshot, Stat, Stats, Violation,
 };

@@ -347,7 +347,7 @@ fn nothing_is_overwritten() {
     let ended = Launch::new(BINARY, &copy).run();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(
-        ended.err.contains("a restore that did not end"),
+        ended.err.contains("an unfinished restore"),
         "{}",
         ended.err
     );

@@ -137,7 +137,7 @@ fn a_restore_that_was_killed_is_no_store_and_can_be_run_again() {
             fs::create_dir_all(copy.join(folder)).unwrap();
         }
         let before = names(&copy);
-        let told = "a restore that did not end";
+        let told = "an unfinished restore";
         fails(&Launch::new(BINARY, &copy).run(), told);
         for command in [
             &["import", "--from", text(&lines)][..],

@@ -73,10 +73,25 @@ impl fmt::Display for Name {
 
 /// The error for text that is not a valid [`Name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the name {reason}")]
-pub struct InvalidName {
-    /// The defect of the name, such as "is empty".
-    pub(crate) reason: &'static str,
+#[non_exhaustive]
+#[error("the name {}", self.reason())]
+pub enum InvalidName {
+    /// The text is empty.
+    Empty,
+    /// The text has more than [`Name::MAX_BYTES`] bytes.
+    TooLong,
+    /// The text contains a control character (Unicode category Cc).
+    ControlCharacter,
+}
+
+impl InvalidName {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Empty => "is empty",
+            Self::TooLong => "is longer than 255 bytes",
+            Self::ControlCharacter => "contains a control character",
+        }
+    }
 }
 
 /// A [`Name`], or text that is validated when it is passed as a name.
@@ -165,28 +180,28 @@ impl Names {
 }
 
 /// Converts the error of an invalid user name.
-pub(crate) fn invalid_user(InvalidName { reason }: InvalidName) -> Error {
-    let which = "user";
+pub(crate) fn invalid_user(invalid: InvalidName) -> Error {
+    let (which, reason) = ("user", invalid.reason());
     Error::InvalidName { which, reason }
 }
 
 /// Converts the error of an invalid client name.
-pub(crate) fn invalid_client(InvalidName { reason }: InvalidName) -> Error {
-    let which = "client";
+pub(crate) fn invalid_client(invalid: InvalidName) -> Error {
+    let (which, reason) = ("client", invalid.reason());
     Error::InvalidName { which, reason }
 }
 
 fn validate(text: &str) -> Result<(), InvalidName> {
-    let reason = if text.is_empty() {
-        "is empty"
-    } else if text.len() > Name::MAX_BYTES {
-        "is longer than 255 bytes"
-    } else if has_control_character(text) {
-        "contains a control character"
-    } else {
-        return Ok(());
-    };
-    Err(InvalidName { reason })
+    if text.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if text.len() > Name::MAX_BYTES {
+        return Err(InvalidName::TooLong);
+    }
+    if has_control_character(text) {
+        return Err(InvalidName::ControlCharacter);
+    }
+    Ok(())
 }
 
 fn has_control_character(name: &str) -> bool {

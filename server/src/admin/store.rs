@@ -66,7 +66,7 @@ impl AdminStore {
             tracing::warn!(damaged_frames = damaged, "backup contains damaged frames");
         }
         let (writer, chunks) = BodyWriter::new();
-        self.store.spawn_bulk(move |_| {
+        self.store.spawn_blocking(move |_| {
             let _permit = permit;
             let outcome = writer.write(|out| {
                 let contents = archive::write(&snapshot, out, &mut |_| {})?;
@@ -90,10 +90,10 @@ impl AdminStore {
     /// Streams the documents of one user, or of all users, as lines of JSON.
     pub(super) fn export(&self, user: Option<String>) -> Response<Body> {
         let (writer, chunks) = BodyWriter::new();
-        self.store.spawn_bulk(move |bulk| {
+        self.store.spawn_blocking(move |store| {
             let user = user.as_deref();
             let outcome = writer.write_with_trailers(|out| {
-                let unreadable = transfer::export_lines(bulk, user, out)?;
+                let unreadable = transfer::export_lines(store, user, out)?;
                 let mut trailers = HeaderMap::new();
                 if !unreadable.is_empty() {
                     tracing::error!(%unreadable, "export is incomplete");
@@ -126,9 +126,9 @@ impl AdminStore {
             }
         };
         let (sender, chunks) = mpsc::channel(MAX_QUEUED_CHUNKS);
-        let import = self.store.spawn_bulk(move |bulk| {
+        let import = self.store.spawn_blocking(move |store| {
             let mut lines = BufReader::with_capacity(READ_BYTES, BodyReader::new(chunks));
-            transfer::import_lines(bulk, keep_existing, &mut lines)
+            transfer::import_lines(store, keep_existing, &mut lines)
         });
         let is_incomplete = loop {
             let frame = tokio::select! {

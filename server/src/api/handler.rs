@@ -23,7 +23,7 @@ use crate::http::{
     no_content, not_modified, ok, precondition_failed,
 };
 use crate::net::{ConnectionContext, Service};
-use crate::store::{Change, Name, Precondition, Revisions, Store};
+use crate::store::{Change, Namespace, Precondition, Revisions, Store};
 use crate::telemetry::{Health, Probe, RequestMetrics, RouteKind};
 
 /// Serves the requests of the API listener.
@@ -159,14 +159,14 @@ impl Handler {
             user.store(self.store.pseudonym(&claims.user), Ordering::Relaxed);
         }
         let client_id = route
-            .client_id()
+            .client_id(&claims.client)
             .map_err(|reason| ApiError::new(Code::InvalidClientId, reason.0))?;
         let access = operation.access();
         if !access.is_allowed(&claims, &client_id) {
             return Err(self.authenticator.insufficient(&access.scope(&client_id)));
         }
         if let Some(known) = &self.known_clients
-            && !known.contains(&*client_id)
+            && !known.contains(client_id.as_str())
         {
             return Err(ApiError::new(
                 Code::NotFound,
@@ -174,18 +174,18 @@ impl Handler {
             ));
         }
         connection.state.record_granted();
-        let name = Name {
+        let namespace = Namespace {
             user: &claims.user,
             client: &client_id,
         };
         match operation {
             Operation::Get | Operation::Head => {
                 let conditions = Conditions::from_headers(&parts.headers)?;
-                self.read(name, &conditions, operation).await
+                self.read(namespace, &conditions, operation).await
             }
             // Boxed, so that the futures of writes do not enlarge the future of a read.
-            Operation::Put => Box::pin(self.put(parts, name, body)).await,
-            Operation::Delete => Box::pin(self.delete(parts, name)).await,
+            Operation::Put => Box::pin(self.put(parts, namespace, body)).await,
+            Operation::Delete => Box::pin(self.delete(parts, namespace)).await,
         }
     }
 
@@ -207,7 +207,7 @@ impl Handler {
         }
     }
 
-    async fn put(&self, parts: &Parts, name: Name<'_>, body: &mut Incoming) -> ApiResult {
+    async fn put(&self, parts: &Parts, namespace: Namespace<'_>, body: &mut Incoming) -> ApiResult {
         media_type::check(&parts.headers)?;
         self.check_length(body)?;
         let conditions = Conditions::from_headers(&parts.headers)?;
@@ -216,9 +216,9 @@ impl Handler {
             document,
             permit: _permit,
         } = receive(&self.store, body, self.body_timeout, &self.budget).await?;
-        let precondition = self.precondition(name, conditions).await?;
+        let precondition = self.precondition(namespace, conditions).await?;
         let change = Change::Document(document);
-        let revision = self.store.apply(name, change, precondition).await?;
+        let revision = self.store.apply(namespace, change, precondition).await?;
         let mut response = no_content();
         if let Some(etag) = revision.and_then(etag) {
             response.headers_mut().insert(ETAG, etag);
@@ -226,10 +226,12 @@ impl Handler {
         Ok(response)
     }
 
-    async fn delete(&self, parts: &Parts, name: Name<'_>) -> ApiResult {
+    async fn delete(&self, parts: &Parts, namespace: Namespace<'_>) -> ApiResult {
         let conditions = Conditions::from_headers(&parts.headers)?;
-        let precondition = self.precondition(name, conditions).await?;
-        self.store.apply(name, Change::Delete, precondition).await?;
+        let precondition = self.precondition(namespace, conditions).await?;
+        self.store
+            .apply(namespace, Change::Delete, precondition)
+            .await?;
         Ok(no_content())
     }
 
@@ -251,12 +253,12 @@ impl Handler {
     /// it, the conditions are evaluated again for the new revision.
     async fn read(
         &self,
-        name: Name<'_>,
+        namespace: Namespace<'_>,
         conditions: &Conditions,
         operation: Operation,
     ) -> ApiResult {
         loop {
-            let stored = self.store.get(name)?;
+            let stored = self.store.get(namespace)?;
             let current = stored.revision();
             match conditions.check_etags(current) {
                 Some(UnmetCondition::PreconditionFailed) => {
@@ -290,12 +292,12 @@ impl Handler {
     /// before the commit.
     async fn precondition(
         &self,
-        name: Name<'_>,
+        namespace: Namespace<'_>,
         conditions: Conditions,
     ) -> Result<Precondition, Box<ApiError>> {
         let mut precondition = conditions.etags;
         if conditions.unmodified_since.is_some() {
-            match self.store.get(name)?.stat().await? {
+            match self.store.get(namespace)?.stat().await? {
                 Some(stat) if !is_unmodified(conditions.unmodified_since, Some(stat.modified)) => {
                     return Err(precondition_failed(Some(stat.revision)));
                 }

@@ -19,10 +19,10 @@ use serde_json::{Map, Value, json};
 use siphasher::sip::SipHasher13;
 
 use crate::http::{
-    ApiResult, Body, Code, Conditions, JSON, MAX_CLIENT_ID_BYTES, METHODS, Route, UnmetCondition,
-    etag, precondition_failed,
+    ApiResult, Body, Code, Conditions, JSON, METHODS, Route, UnmetCondition, etag,
+    precondition_failed,
 };
-use crate::store::{Limits, Revision};
+use crate::store::{Limits, Name, Revision};
 use crate::telemetry::Probe;
 
 /// The path of the document.
@@ -173,7 +173,7 @@ fn fill_placeholders(template: &str, versions: &[String], limits: &Limits) -> St
         ("max_value_bytes", json!(limits.max_value_bytes)),
         ("max_body_bytes", json!(limits.max_body_bytes)),
         ("max_depth", json!(limits.max_depth)),
-        ("max_client_id_bytes", json!(MAX_CLIENT_ID_BYTES)),
+        ("max_client_id_bytes", json!(Name::MAX_BYTES)),
     ];
     let mut text = template.to_owned();
     for (name, value) in values {

@@ -384,7 +384,7 @@ mod tests {
             let now = UNIX_EPOCH + Duration::from_secs(now);
             let claims = authenticator.authenticate(&headers, &last, now).await;
             claims
-                .map(|claims| claims.user.clone())
+                .map(|claims| claims.user.to_string())
                 .map_err(|refusal| refusal.code())
         };
         let expires = IN_THE_FUTURE;

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::auth::rules::{LEEWAY_SECONDS, TokenRules};
+use crate::store::Name;
 
-/// Longest user or client name in bytes. A namespace cannot have a longer one.
-const MAX_NAME_BYTES: usize = 255;
 pub(super) const UNTRUSTED_ISSUER: &str = "The token's issuer is not trusted.";
 
 /// The claims of a verified token that prefd uses.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Claims {
-    pub(crate) user: String,
-    pub(crate) client: String,
+    pub(crate) user: Name,
+    pub(crate) client: Name,
     scopes: Vec<String>,
     /// Also true if no linked identity is required.
     pub(crate) has_linked_identity: bool,
@@ -90,9 +89,9 @@ impl Claims {
                 .iter()
                 .find_map(|claim| token.get(*claim)),
         };
-        let client = first_present(token, &names.client).and_then(Value::as_str);
+        let client = first_present(token, &names.client);
         Ok(Self {
-            user: valid_name(user.and_then(Value::as_str)).ok_or("The token names no user.")?,
+            user: valid_name(user).ok_or("The token names no user.")?,
             client: valid_name(client).ok_or("The token names no client.")?,
             scopes: scopes(first_present(token, &names.scope)),
             has_linked_identity: rules
@@ -135,8 +134,8 @@ impl Claims {
     #[cfg(test)]
     pub(crate) fn for_test(user: &str, client: &str, scopes: &[&str]) -> Self {
         Self {
-            user: user.to_owned(),
-            client: client.to_owned(),
+            user: Name::new(user).unwrap(),
+            client: Name::new(client).unwrap(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             has_linked_identity: true,
             expires: f64::MAX,
@@ -157,12 +156,9 @@ fn first_present<'a>(token: &'a Map<String, Value>, names: &[String]) -> Option<
     names.iter().find_map(|name| token.get(name))
 }
 
-/// The name, if it can be part of a namespace.
-fn valid_name(name: Option<&str>) -> Option<String> {
-    let name = name?;
-    let is_valid =
-        (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
-    is_valid.then(|| name.to_owned())
+/// The name in a claim, if the claim is a string that can be part of a namespace.
+fn valid_name(claim: Option<&Value>) -> Option<Name> {
+    Name::new(claim?.as_str()?).ok()
 }
 
 /// Reads a `NumericDate` (RFC 7519 section 2): an integer or a decimal number, not a string.
@@ -254,9 +250,9 @@ mod tests {
             );
         }
         let azp = json!({"sub": "u", "azp": "z", "exp": 1});
-        assert_eq!(read(&azp, &rules).unwrap().client, "z");
+        assert_eq!(read(&azp, &rules).unwrap().client.as_str(), "z");
         let both = json!({"sub": "u", "azp": "z", "client_id": "c", "exp": 1});
-        assert_eq!(read(&both, &rules).unwrap().client, "c");
+        assert_eq!(read(&both, &rules).unwrap().client.as_str(), "c");
     }
 
     #[test]
@@ -321,7 +317,7 @@ mod tests {
             response[name] = value;
             read(&response)
         };
-        assert_eq!(with("user_id", json!("v")).unwrap().user, "v");
+        assert_eq!(with("user_id", json!("v")).unwrap().user.as_str(), "v");
         assert!(with("iss", json!("https://i")).is_ok());
         assert!(with("token_type", json!("bearer")).is_ok());
         let expiring = with("exp", json!(1000)).unwrap();

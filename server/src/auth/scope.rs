@@ -26,7 +26,7 @@ impl Access {
 
     /// Whether a token may access the namespace of `client_id`.
     pub(crate) fn is_allowed(self, claims: &Claims, client_id: &str) -> bool {
-        claims.client == client_id || claims.has_scope(&self.scope(client_id))
+        claims.client.as_str() == client_id || claims.has_scope(&self.scope(client_id))
     }
 }
 

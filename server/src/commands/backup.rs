@@ -19,7 +19,7 @@ use crate::commands::console::{self, ProgressBar, ProgressStream};
 use crate::commands::error::{CommandError, joined};
 use crate::commands::store_location::{StoreLocation, open_data_dir};
 use crate::io_error::io_error;
-use crate::store::private_folder;
+use crate::store::create_private_dir;
 use crate::transfer::archive::{self, ArchiveError, BackupContents};
 
 /// The value of `--to` that means standard output.
@@ -142,7 +142,7 @@ impl Read for ChunkReader {
 /// Returns the path of the backup file. Creates a missing directory if `to` ends with a slash.
 fn backup_file(to: &Path) -> Result<PathBuf, CommandError> {
     if to.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        private_folder(to).map_err(io_error("create", to))?;
+        create_private_dir(to).map_err(io_error("create", to))?;
     }
     if to.is_dir() {
         return Ok(to.join(file_name()));

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::commands::console;
 use crate::commands::error::CommandError;
 use crate::io_error::io_error;
-use crate::store::{Bulk, offline};
+use crate::store::{BlockingStore, offline};
 use workload::{Action, Measurement, Workload};
 
 /// Options of `prefd bench`.
@@ -112,8 +112,8 @@ fn measure(options: &BenchOptions, dir: &Path) -> Result<Vec<BenchRow>, CommandE
     rows.push((bare, workload::append(&dir.join("bare"), &bare, seconds)?));
 
     let data_dir = dir.join("data");
-    let store = offline::open_to_measure(&data_dir, true)?;
-    let mut run = |store: &Bulk, workload: Workload| -> Result<(), CommandError> {
+    let store = offline::open_for_bench(&data_dir, true)?;
+    let mut run = |store: &BlockingStore, workload: Workload| -> Result<(), CommandError> {
         rows.push((workload, workload::run(store, &workload, seconds)?));
         Ok(())
     };
@@ -142,7 +142,7 @@ fn measure(options: &BenchOptions, dir: &Path) -> Result<Vec<BenchRow>, CommandE
     store.close()?;
     drop(store);
 
-    let store = offline::open_to_measure(&data_dir, false)?;
+    let store = offline::open_for_bench(&data_dir, false)?;
     run(
         &store,
         usual("get, past the document cache", Action::Get, cores),

@@ -83,7 +83,7 @@ fn import_offline(
         file: options.config.clone(),
     };
     let limits = limits(&sources.settings()?);
-    let store = offline::open_to_fill(data_dir, limits).map_err(open_error)?;
+    let store = offline::open_for_import(data_dir, limits).map_err(open_error)?;
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
     let counts = import_lines(&store, options.keep_existing, &mut lines);
     store.close()?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::commands::console::{ProgressBar, bytes, print, print_json, table};
 use crate::commands::error::{CommandError, joined};
-use crate::store::offline::Compacted;
+use crate::store::offline::CompactionReport;
 use crate::store::{CatalogueCheck, Damage, Impact, Problem, Stats, offline};
 
 /// Options of `prefd verify`, `stats` and `compact`.
@@ -171,7 +171,7 @@ pub(super) fn compact(options: &MaintenanceOptions) -> Result<(), CommandError> 
     let mut bar = ProgressBar::new("compacting");
     let compacted = offline::compact(&options.data_dir, &mut |progress| bar.show(progress));
     drop(bar);
-    let Compacted {
+    let CompactionReport {
         before,
         after,
         outcome,

@@ -40,7 +40,7 @@ pub(super) struct RestoreOptions {
 /// Restores a backup. After an error, the data directory is empty, or contains `restoring/` and
 /// is refused by the server and by all commands except `prefd restore`.
 pub(super) fn run(options: &RestoreOptions) -> Result<(), CommandError> {
-    let directory = RestoreDirectory::claim(&options.data_dir)?;
+    let directory = RestoreDirectory::lock(&options.data_dir)?;
     let backup = find(&options.from)?;
     let (from, total_bytes) = open(backup.as_deref())?;
     let folder = directory.begin()?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::commands::admin_client::AdminOptions;
 use crate::commands::error::CommandError;
-use crate::store::{Bulk, Error, OpenError, offline};
+use crate::store::{BlockingStore, Error, OpenError, offline};
 
 /// The store of a running server, or of a data directory.
 #[derive(Debug, Args)]
@@ -19,7 +19,7 @@ pub(super) struct StoreLocation {
 }
 
 /// Opens the data directory that `--data-dir` names. Blocks on the disk.
-pub(super) fn open_data_dir(data_dir: &Path) -> Result<Bulk, CommandError> {
+pub(super) fn open_data_dir(data_dir: &Path) -> Result<BlockingStore, CommandError> {
     offline::open(data_dir).map_err(open_error)
 }
 

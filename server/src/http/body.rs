@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::store::{DocumentText, TextPieces};
+use crate::store::{DocumentStream, DocumentText};
 
 /// The body of a response, or of a request that prefd sends.
 pub(crate) struct Body(BodyKind);
@@ -19,7 +19,7 @@ enum BodyKind {
     Full(Bytes),
     /// The chunks that a writing thread sends, or an error if that thread fails.
     Channel(mpsc::Receiver<io::Result<Frame<Bytes>>>),
-    Document(Box<TextPieces>),
+    Document(Box<DocumentStream>),
 }
 
 impl Body {
@@ -48,8 +48,8 @@ impl Body {
 
     pub(crate) fn document(text: DocumentText) -> Self {
         match text {
-            DocumentText::Whole(bytes) => Self::full(bytes),
-            DocumentText::Pieces(pieces) => Self(BodyKind::Document(pieces)),
+            DocumentText::InMemory(bytes) => Self::full(bytes),
+            DocumentText::Streamed(pieces) => Self(BodyKind::Document(pieces)),
         }
     }
 }

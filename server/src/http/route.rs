@@ -7,8 +7,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// Maximum length of a clientId in bytes, after percent-decoding.
-pub(crate) const MAX_CLIENT_ID_BYTES: usize = 255;
+use crate::store::{InvalidName, Name};
 
 /// The methods that the route supports.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
@@ -42,21 +41,25 @@ impl<'a> Route<'a> {
         segments.next().is_none().then_some(Self { client_id })
     }
 
-    /// The decoded clientId.
+    /// The decoded clientId. If it is `own`, the client that the token was issued to, then `own`
+    /// is borrowed, so that most requests need no copy.
     ///
     /// # Errors
-    /// [`InvalidClientId`] if it is too long, has a control character, or cannot be decoded.
-    pub(crate) fn client_id(&self) -> Result<Cow<'a, str>, InvalidClientId> {
+    /// [`InvalidClientId`] if the clientId is too long, contains a control character, or cannot
+    /// be decoded.
+    pub(crate) fn client_id<'n>(&self, own: &'n Name) -> Result<Cow<'n, Name>, InvalidClientId> {
         let client_id = self.decoded()?;
-        if client_id.len() > MAX_CLIENT_ID_BYTES {
-            return Err(InvalidClientId("The client ID is longer than 255 bytes."));
+        if *client_id == **own {
+            return Ok(Cow::Borrowed(own));
         }
-        if client_id.chars().any(char::is_control) {
-            return Err(InvalidClientId(
-                "The client ID contains a control character.",
-            ));
-        }
-        Ok(client_id)
+        let name = Name::new(&client_id).map_err(|invalid| {
+            InvalidClientId(match invalid {
+                InvalidName::TooLong => "The client ID is longer than 255 bytes.",
+                InvalidName::ControlCharacter => "The client ID contains a control character.",
+                _ => "The client ID is not valid.",
+            })
+        })?;
+        Ok(Cow::Owned(name))
     }
 
     fn decoded(&self) -> Result<Cow<'a, str>, InvalidClientId> {
@@ -86,7 +89,8 @@ mod tests {
     fn parse(path: &str) -> Option<Result<String, InvalidClientId>> {
         let versions = ["2025-1".to_owned(), "2024-2".to_owned()];
         let route = Route::parse(path, &versions)?;
-        Some(route.client_id().map(Cow::into_owned))
+        let own = Name::new("own").unwrap();
+        Some(route.client_id(&own).map(|name| name.to_string()))
     }
 
     #[test]
@@ -130,6 +134,11 @@ mod tests {
             let path = format!("/user/2025-1/preferences/{encoded}");
             assert_eq!(parse(&path), Some(Ok(decoded.to_owned())), "{encoded}");
         }
+        // The token's own client is compared after decoding.
+        assert_eq!(
+            parse("/user/2025-1/preferences/ow%6E"),
+            Some(Ok("own".to_owned()))
+        );
         let longest = "é".repeat(127) + "x";
         let path = format!("/user/2024-2/preferences/{}", "%C3%A9".repeat(127) + "x");
         assert_eq!(parse(&path), Some(Ok(longest)));

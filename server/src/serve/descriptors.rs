@@ -75,7 +75,7 @@ impl FdBudget {
     fn of_limit(limit: u64, wanted: usize) -> Result<Self, FdLimitError> {
         let fixed = PROCESS_DESCRIPTORS + Store::DESCRIPTORS;
         let divisible = limit.saturating_sub(fixed);
-        let max_segments = Store::usual_open_segments();
+        let max_segments = Store::default_open_segments();
         let open_segments = saturating_usize(divisible / SEGMENTS_DIVISOR).min(max_segments);
         let remaining = divisible - open_segments as u64;
         let connections = saturating_usize(remaining / CONNECTION_DESCRIPTORS).min(wanted);
@@ -113,7 +113,7 @@ fn raise_limit(connections: usize, reserved: u64) -> u64 {
 /// Returns the smallest limit that allows this number of connections and the default number of
 /// open segments.
 fn sufficient_limit(connections: usize) -> u64 {
-    let segments = Store::usual_open_segments() as u64;
+    let segments = Store::default_open_segments() as u64;
     let connections = (connections as u64).saturating_mul(CONNECTION_DESCRIPTORS);
     let divisible = (connections.saturating_add(segments)).max(segments * SEGMENTS_DIVISOR);
     divisible.saturating_add(PROCESS_DESCRIPTORS + Store::DESCRIPTORS)
@@ -171,7 +171,7 @@ mod tests {
         for wanted in [1, 2, 100, 1_024, 1_000_000] {
             let budget = FdBudget::of_limit(sufficient_limit(wanted), wanted).unwrap();
             assert_eq!(budget.connections, wanted);
-            assert_eq!(budget.open_segments, Store::usual_open_segments());
+            assert_eq!(budget.open_segments, Store::default_open_segments());
         }
         assert!(FdBudget::of_limit(u64::MAX, usize::MAX).is_ok());
     }

@@ -14,7 +14,7 @@ use crate::net::{Certificate, ConnectionCounters, ConnectionServer};
 use crate::serve::descriptors::FdBudget;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, duration_or};
-use crate::store::{OpenError, Store, Writer, limits};
+use crate::store::{DocumentWriter, OpenError, Store, limits};
 use crate::telemetry::{Health, MetricSources, Metrics};
 
 pub(super) const DEFAULT_ADMIN_LISTEN: SocketAddr =
@@ -105,7 +105,7 @@ pub(crate) fn handler(
     let authenticator = Arc::new(setup::authenticator(settings, keys)?);
     let budget = Budget::new(
         settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
-        Writer::max_bytes() + UPLOAD_BUFFERS_BYTES,
+        DocumentWriter::max_bytes() + UPLOAD_BUFFERS_BYTES,
         duration_or(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
     );
     Ok(Handler {

@@ -1,14 +1,14 @@
-//! Blocking threads, for what touches the disk.
+//! Blocking threads, for calls that access the disk.
 
-/// Runs `work` on a blocking thread. A panic there goes on here, where it is answered and
-/// logged like any other.
+/// Runs `work` on a blocking thread. If `work` panics, the panic continues in the calling task,
+/// where it is logged and gets a response like any other panic.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
+        Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // A blocking task is never cancelled; only a runtime that is going away
-            // does not start one, and this future goes away with it.
+            // A blocking task is never cancelled. A runtime that is shutting down does not
+            // start new ones, but then it also drops this future.
             Err(_) => std::future::pending().await,
         },
     }

@@ -1,4 +1,4 @@
-//! What every way into a data directory looks at first, and how its folders are made.
+//! Checks on a data directory before it is opened, and the creation of its directories.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -9,14 +9,15 @@ use prefd_engine::Error;
 
 use crate::store::cause::cause;
 
-/// The folder that a restore works in. While it exists, nobody opens the directory.
+/// The directory that a restore writes to. While it exists, the data directory is not opened.
 pub(super) const UNFINISHED: &str = "restoring";
-/// Nobody but the owner reads what users keep.
-const FOLDER_MODE: u32 = 0o700;
+/// Only the owner can read the documents.
+const DIR_MODE: u32 = 0o700;
 
-/// The directory holds what an interrupted restore has left.
+/// The data directory contains the files of an unfinished restore. The field is the path of the
+/// directory that the restore writes to.
 #[derive(Debug, thiserror::Error)]
-#[error("{} is of a restore that did not end: run prefd restore again", .0.display())]
+#[error("{} is left from an unfinished restore: run prefd restore again", .0.display())]
 pub(crate) struct UnfinishedRestore(pub(super) PathBuf);
 
 /// Why a store was not opened.
@@ -29,8 +30,8 @@ pub(crate) enum OpenError {
     Store(#[from] Error),
 }
 
-/// Refuses a directory in which a restore was interrupted: opened, it would become an empty
-/// store.
+/// Rejects a directory in which a restore was interrupted. If it were opened, it would become an
+/// empty store.
 pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore> {
     let unfinished = data_dir.join(UNFINISHED);
     if unfinished.exists() {
@@ -39,15 +40,16 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore
     Ok(())
 }
 
-/// Makes a folder, and those above it, where they are missing, for the owner only.
-pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
-    let mut folder = DirBuilder::new();
-    folder.recursive(true).mode(FOLDER_MODE).create(path)
+/// Creates a directory and its missing parents. Only the owner can access them.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(DIR_MODE).create(path)
 }
 
-/// Whether a backup may hold a file of this path: `log/manifest`, `log/00000001.seg`, `log/00000001.sum`, `blobs/0000000000000001.blob`:
-/// nothing that could lie anywhere else.
-pub(crate) fn is_file_of_a_store(path: &str) -> bool {
+/// Whether a relative path is that of a file of a store, such as `log/manifest`,
+/// `log/00000001.seg`, `log/00000001.sum` or `blobs/0000000000000001.blob`. A backup with any
+/// other path is rejected, because the path could lead out of the data directory.
+pub(crate) fn is_store_file(path: &str) -> bool {
     let is_id = |text: &str, digits: usize| {
         text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
     };

@@ -1,4 +1,4 @@
-//! The store as requests use it, on the embedded engine.
+//! The store for requests, on the embedded engine.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use tokio::task::JoinHandle;
 
 use crate::settings::Settings;
 use crate::store::blocking::blocking;
-use crate::store::bulk::Bulk;
+use crate::store::blocking_store::BlockingStore;
 use crate::store::data_dir::{OpenError, refuse_unfinished};
+use crate::store::document_text::ReadAhead;
+use crate::store::document_writer::DocumentWriter;
 use crate::store::limits::limits;
-use crate::store::name::Name;
-use crate::store::stored::Stored;
-use crate::store::text::ReadAhead;
-use crate::store::writer::Writer;
+use crate::store::lookup::Lookup;
+use crate::store::namespace::Namespace;
 
-/// An open store. A cheap handle: clones are the same store.
+/// A handle of an open store. Cloning it is cheap.
 #[derive(Clone)]
 pub(crate) struct Store {
     engine: Engine,
@@ -26,12 +26,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// File descriptors that it has open, besides segments and the blobs of documents that
-    /// are being sent or received.
+    /// Maximum number of open file descriptors, not counting segments and the blobs of documents
+    /// that are being sent or received.
     pub(crate) const DESCRIPTORS: u64 = Config::DESCRIPTORS;
 
-    /// Opens the store in a directory, which is made where it is missing. Blocks until
-    /// every document is found.
+    /// Opens the store in `data_dir`, which is created if it does not exist. Blocks until the
+    /// location of every document is known.
     pub(crate) fn open(
         data_dir: &Path,
         settings: &Settings,
@@ -47,43 +47,41 @@ impl Store {
         if let Some(bytes) = settings.segment_bytes {
             config.segment_bytes = bytes;
         }
-        Ok(Self::of(Engine::open(config)?))
+        Ok(Self::new(Engine::open(config)?))
     }
 
-    /// On an engine that is open.
-    pub(crate) fn of(engine: Engine) -> Self {
+    pub(crate) fn new(engine: Engine) -> Self {
         Self {
             engine,
             read_ahead: ReadAhead::default(),
         }
     }
 
-    /// Segments of the log that are kept open, unless there are too few descriptors.
-    pub(crate) fn usual_open_segments() -> usize {
+    /// Number of log segments that are kept open if enough file descriptors are available.
+    pub(crate) fn default_open_segments() -> usize {
         Config::new("").open_segments
     }
 
-    /// What memory knows of a namespace. Never blocks.
-    pub(crate) fn get(&self, name: Name<'_>) -> Result<Stored<'_>, Error> {
-        // Without a handle of the namespace: that takes memory, which most reads do not
-        // need.
-        Ok(match self.engine.peek(name.user, name.client)? {
-            Peek::Absent => Stored::Absent,
-            Peek::Resident(document) => Stored::Resident(document, &self.read_ahead),
-            Peek::OnDisk(located) => Stored::Ask(Box::new(located), &self.read_ahead),
+    /// Looks a document up in memory. Never blocks.
+    pub(crate) fn get(&self, namespace: Namespace<'_>) -> Result<Lookup<'_>, Error> {
+        // `Engine::peek` allocates nothing, unlike a handle of the namespace.
+        Ok(match self.engine.peek(namespace.user, namespace.client)? {
+            Peek::Absent => Lookup::Absent,
+            Peek::Resident(document) => Lookup::Resident(document, &self.read_ahead),
+            Peek::OnDisk(located) => Lookup::OnDisk(Box::new(located), &self.read_ahead),
         })
     }
 
-    /// A way in for a document that comes in chunks.
-    pub(crate) fn writer(&self) -> Writer<'_> {
-        Writer::new(&self.engine)
+    /// Returns a writer for a document that arrives in chunks.
+    pub(crate) fn writer(&self) -> DocumentWriter<'_> {
+        DocumentWriter::new(&self.engine)
     }
 
-    /// Makes a change where `precondition` holds, and says which revision is then current.
-    /// It is on stable storage once this returns.
+    /// Changes a document if `precondition` is true, and returns the new revision, or `None`
+    /// after a delete. When this returns, the change is on stable storage.
     pub(crate) async fn apply(
         &self,
-        name: Name<'_>,
+        namespace: Namespace<'_>,
         change: Change<'_>,
         precondition: Precondition,
     ) -> Result<Option<Revision>, Error> {
@@ -91,52 +89,53 @@ impl Store {
             precondition,
             ..WriteOptions::default()
         };
-        let namespace = self.engine.namespace(name.user, name.client)?;
+        let namespace = self.engine.namespace(namespace.user, namespace.client)?;
         namespace.submit(change, options).await
     }
 
-    /// Erases a user.
+    /// Erases all documents of a user, including their old versions on disk.
     pub(crate) async fn erase(&self, user: String) -> Result<Erased, Error> {
         let engine = self.engine.clone();
         blocking(move || engine.erase(&user, &mut |_| {})).await
     }
 
-    /// The store at one moment. What it holds is read with blocking calls.
+    /// Takes a snapshot: the contents of the store at one moment. Reading from the snapshot
+    /// blocks.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
         let engine = self.engine.clone();
         blocking(move || engine.snapshot()).await
     }
 
-    /// Runs work that goes through many documents, on a thread that may block.
-    pub(crate) fn spawn_bulk<T: Send + 'static>(
+    /// Runs `work` on a thread that may block.
+    pub(crate) fn spawn_blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Bulk) -> T + Send + 'static,
+        work: impl FnOnce(&BlockingStore) -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let bulk = Bulk::of(self.engine.clone());
-        tokio::task::spawn_blocking(move || work(&bulk))
+        let store = BlockingStore::new(self.engine.clone());
+        tokio::task::spawn_blocking(move || work(&store))
     }
 
-    /// Whether it takes writes.
+    /// Checks that the store accepts writes.
     pub(crate) fn ready(&self) -> Result<(), Error> {
         self.engine.writable()
     }
 
-    /// A number that stands for a user where the name must not be seen.
+    /// A number that represents a user in logs, which must not contain the name.
     pub(crate) fn pseudonym(&self, user: &str) -> u64 {
         self.engine.pseudonym(user)
     }
 
-    /// What it has done, and how it is. Takes a few locks, each for a moment.
+    /// Returns the counters and the state of the store. Holds a few locks, each for a short time.
     pub(crate) fn metrics(&self) -> Metrics {
         self.engine.metrics()
     }
 
-    /// Frames of the log that cannot be read.
+    /// Number of damaged or unreadable frames in the log.
     pub(crate) fn damaged_frames(&self) -> u64 {
         self.engine.usage_on_disk().damaged_frames
     }
 
-    /// Closes it, once what is queued is written. Blocks.
+    /// Commits all queued writes and closes the store. Blocks.
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.engine.close()
     }

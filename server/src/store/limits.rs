@@ -1,10 +1,10 @@
-//! The limits of documents, which every store enforces alike.
+//! The limits of documents. They are the same for every store.
 
 use prefd_engine::Limits;
 
 use crate::settings::Settings;
 
-/// The limits that the settings ask for.
+/// Returns the configured limits.
 pub(crate) fn limits(settings: &Settings) -> Limits {
     let default = Limits::default();
     let mut limits = Limits::new(
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_body_limit_follows_the_others_unless_it_is_given() {
+    fn body_limit_is_derived_from_the_other_limits_unless_configured() {
         let mut settings = Settings {
             max_keys: Some(2),
             max_key_bytes: Some(4),

@@ -1,4 +1,4 @@
-//! A data directory that no server has open. Every call here may block.
+//! Operations on a data directory that no server has open. Every call here may block.
 
 use std::path::Path;
 
@@ -6,51 +6,54 @@ use prefd_engine::{
     Config, Durability, Engine, Error, Limits, Progress, Stats, Verification, require_store,
 };
 
-use crate::store::bulk::Bulk;
+use crate::store::blocking_store::BlockingStore;
 use crate::store::data_dir::{OpenError, refuse_unfinished};
 
-/// What compaction has changed.
-pub(crate) struct Compacted {
+/// The effect of a compaction.
+pub(crate) struct CompactionReport {
     pub(crate) before: Stats,
     pub(crate) after: Stats,
-    /// What was done before a failure is kept.
+    /// After an error, the segments that were already compacted remain compacted.
     pub(crate) outcome: Result<(), Error>,
 }
 
-/// Opens a store. A directory that is not one is refused, and not made.
-pub(crate) fn open(data_dir: &Path) -> Result<Bulk, OpenError> {
+/// Opens an existing store. Any other directory is an error and is not changed.
+pub(crate) fn open(data_dir: &Path) -> Result<BlockingStore, OpenError> {
     refuse_unfinished(data_dir)?;
     require_store(&Config::new(data_dir))?;
-    Ok(Bulk::of(Engine::open(quiet(data_dir))?))
+    Ok(BlockingStore::new(Engine::open(
+        config_without_background_work(data_dir),
+    )?))
 }
 
-/// Opens a store, which is made where it is missing, to be filled. What is written is
-/// durable once it is closed.
-pub(crate) fn open_to_fill(data_dir: &Path, limits: Limits) -> Result<Bulk, OpenError> {
+/// Opens a store for many writes, and creates it if it does not exist. The writes are on stable
+/// storage once the store is closed.
+pub(crate) fn open_for_import(data_dir: &Path, limits: Limits) -> Result<BlockingStore, OpenError> {
     refuse_unfinished(data_dir)?;
-    let mut config = quiet(data_dir);
+    let mut config = config_without_background_work(data_dir);
     config.limits = limits;
     config.durability = Durability::Buffered;
-    Ok(Bulk::of(Engine::open(config)?))
+    Ok(BlockingStore::new(Engine::open(config)?))
 }
 
-/// Opens a store as a server does, which is made where it is missing, to be measured.
-pub(crate) fn open_to_measure(data_dir: &Path, caches: bool) -> Result<Bulk, Error> {
+/// Opens a store with the configuration of a server, and creates it if it does not exist.
+/// `caches` enables the document cache.
+pub(crate) fn open_for_bench(data_dir: &Path, caches: bool) -> Result<BlockingStore, Error> {
     let mut config = Config::new(data_dir);
     if !caches {
         config.cache_bytes = 0;
     }
-    Ok(Bulk::of(Engine::open(config)?))
+    Ok(BlockingStore::new(Engine::open(config)?))
 }
 
-/// Without work that nobody has asked for.
-fn quiet(data_dir: &Path) -> Config {
+/// The configuration for offline commands: the engine compacts only on request.
+fn config_without_background_work(data_dir: &Path) -> Config {
     let mut config = Config::new(data_dir);
     config.background_compaction = false;
     config
 }
 
-/// Checks every byte of a store, and changes none.
+/// Verifies every byte of a store. Changes nothing.
 pub(crate) fn verify(
     data_dir: &Path,
     progress: &mut dyn FnMut(Progress),
@@ -58,24 +61,24 @@ pub(crate) fn verify(
     prefd_engine::verify(&Config::new(data_dir), progress)
 }
 
-/// Counts what a store holds.
+/// Counts the documents, bytes and segments of a store.
 pub(crate) fn stats(data_dir: &Path) -> Result<Stats, Error> {
     prefd_engine::stats(&Config::new(data_dir))
 }
 
-/// Gives back what replaced and deleted documents take.
+/// Reclaims disk space from replaced and deleted documents.
 pub(crate) fn compact(
     data_dir: &Path,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Compacted, OpenError> {
+) -> Result<CompactionReport, OpenError> {
     refuse_unfinished(data_dir)?;
-    // A directory that is not a store is refused here, and not made.
+    // This fails if the directory is not a store. `Engine::open` would create one.
     let before = stats(data_dir)?;
-    let bulk = Bulk::of(Engine::open(quiet(data_dir))?);
-    let outcome = bulk.compact(progress);
-    let outcome = outcome.and(bulk.close());
-    drop(bulk);
-    Ok(Compacted {
+    let store = BlockingStore::new(Engine::open(config_without_background_work(data_dir))?);
+    let outcome = store.compact(progress);
+    let outcome = outcome.and(store.close());
+    drop(store);
+    Ok(CompactionReport {
         before,
         after: stats(data_dir)?,
         outcome,

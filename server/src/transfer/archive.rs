@@ -25,16 +25,16 @@ mod tests {
     use tar::Builder;
 
     use super::*;
-    use crate::store::{Durability, Limits, Name, is_file_of_a_store, offline};
+    use crate::store::{Durability, Limits, Namespace, is_store_file, offline};
     use crate::transfer::archive::write::append;
 
     /// Returns a backup of a store with a small and a large document.
     fn backup() -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
-        let store = offline::open_to_fill(dir.path(), Limits::default()).unwrap();
+        let store = offline::open_for_import(dir.path(), Limits::default()).unwrap();
         let put = |client, text: &[u8]| {
             let user = "user";
-            let put = store.put(Name { user, client }, text, Durability::Sync);
+            let put = store.put(Namespace { user, client }, text, Durability::Sync);
             put.unwrap();
         };
         put("client", b"{\"a\":1}");
@@ -94,7 +94,7 @@ mod tests {
             "log\\manifest",
             "dev-signing-key",
         ] {
-            assert!(!is_file_of_a_store(path), "{path:?} must not be accepted");
+            assert!(!is_store_file(path), "{path:?} must not be accepted");
         }
         for path in [
             "log/manifest",
@@ -102,7 +102,7 @@ mod tests {
             "log/0000000a.sum",
             "blobs/00000000000000ff.blob",
         ] {
-            assert!(is_file_of_a_store(path), "{path:?} must be accepted");
+            assert!(is_store_file(path), "{path:?} must be accepted");
         }
         let mut out = Vec::new();
         let mut builder = Builder::new(&mut out as &mut dyn Write);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use crate::store::{Bulk, cause};
+use crate::store::{BlockingStore, cause};
 use crate::transfer::lines::{ExportError, write_line};
 
 /// Maximum number of unreadable documents that an export names. Further unreadable documents
@@ -48,21 +48,21 @@ impl fmt::Display for UnreadableDocuments {
 /// # Errors
 /// [`ExportError`] if the store cannot be listed or `out` cannot be written.
 pub(crate) fn export_lines(
-    bulk: &Bulk,
+    store: &BlockingStore,
     user: Option<&str>,
     out: &mut dyn Write,
 ) -> Result<UnreadableDocuments, ExportError> {
     let mut unreadable = UnreadableDocuments {
-        segments: bulk.damage().iter().map(ToString::to_string).collect(),
+        segments: store.damage().iter().map(ToString::to_string).collect(),
         ..UnreadableDocuments::default()
     };
-    bulk.each_document(user, |name, document| {
+    store.each_document(user, |namespace, document| {
         match document {
-            Ok(document) => write_line(out, name, document)?,
+            Ok(document) => write_line(out, namespace, document)?,
             Err(error) => {
                 unreadable.documents += 1;
                 if unreadable.named.len() < MAX_NAMED {
-                    let (user, client) = (name.user, name.client);
+                    let (user, client) = (namespace.user, namespace.client);
                     let reason = format!("{user:?} {client:?}: {error}{}", cause(&error));
                     unreadable.named.push(reason);
                 }

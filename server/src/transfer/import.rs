@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::BufRead;
 
-use crate::store::{Bulk, Commit, Error, Name, Precondition};
+use crate::store::{BlockingStore, Commit, Error, Namespace, Precondition};
 use crate::transfer::lines::{LineFault, NdjsonReader};
 
 /// Recommended size of the read buffer. A document that is completely in the buffer is not
@@ -27,7 +27,7 @@ pub(crate) struct ImportError {
 /// [`ImportError`] for the first line that cannot be imported. The documents of all lines before
 /// that line are stored.
 pub(crate) fn import_lines(
-    bulk: &Bulk,
+    store: &BlockingStore,
     keep_existing: bool,
     from: &mut dyn BufRead,
 ) -> Result<(u64, u64), ImportError> {
@@ -35,7 +35,7 @@ pub(crate) fn import_lines(
     let mut queued = VecDeque::new();
     let mut lines = NdjsonReader::new(from);
     let outcome = loop {
-        match submit_next(bulk, keep_existing, &mut lines) {
+        match submit_next(store, keep_existing, &mut lines) {
             Ok(Some(commit)) => queued.push_back((lines.number(), commit)),
             Ok(None) => break Ok(()),
             Err(source) => {
@@ -57,23 +57,27 @@ pub(crate) fn import_lines(
 /// Reads the next line, and queues the write of its document. Returns `None` at the end of the
 /// input.
 fn submit_next(
-    bulk: &Bulk,
+    store: &BlockingStore,
     keep_existing: bool,
     lines: &mut NdjsonReader<'_>,
 ) -> Result<Option<Commit>, LineFault> {
-    let Some(line) = lines.next_line(bulk)? else {
+    let Some(line) = lines.next_line(store)? else {
         return Ok(None);
     };
-    let name = Name {
-        user: &line.user,
-        client: &line.client,
+    let namespace = Namespace {
+        user: line.user.as_str(),
+        client: line.client.as_str(),
     };
     let precondition = if keep_existing {
         Precondition::absent()
     } else {
         Precondition::default()
     };
-    Ok(Some(bulk.queue(name, line.document, precondition)?))
+    Ok(Some(store.submit(
+        namespace,
+        line.document,
+        precondition,
+    )?))
 }
 
 /// Waits for the oldest queued write.

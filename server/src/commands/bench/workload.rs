@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use crate::commands::bench::document;
 use crate::commands::error::CommandError;
 use crate::io_error::io_error;
-use crate::store::{Bulk, Durability, Name};
+use crate::store::{BlockingStore, Durability, Namespace};
 
 /// The action that a workload repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub(super) fn append(
 
 /// Runs a workload on the store. Blocks until all threads have ended.
 pub(super) fn run(
-    store: &Bulk,
+    store: &BlockingStore,
     workload: &Workload,
     time: Duration,
 ) -> Result<Measurement, CommandError> {
@@ -165,21 +165,21 @@ pub(super) fn run(
 }
 
 /// Stores the documents that do not exist yet, and reads each of these once.
-fn fill(store: &Bulk, workload: &Workload) -> Result<(), CommandError> {
+fn fill(store: &BlockingStore, workload: &Workload) -> Result<(), CommandError> {
     let body = document::generate(workload.bytes, 1);
     for client in 0..workload.documents() {
         let (user, client) = (&*workload.user(), &*client.to_string());
-        let name = Name { user, client };
-        if store.get(name)?.is_none() {
-            store.put(name, body.as_bytes(), Durability::Buffered)?;
-            let _ = store.get(name)?;
+        let namespace = Namespace { user, client };
+        if store.get(namespace)?.is_none() {
+            store.put(namespace, body.as_bytes(), Durability::Buffered)?;
+            let _ = store.get(namespace)?;
         }
     }
     Ok(())
 }
 
 fn worker(
-    store: &Bulk,
+    store: &BlockingStore,
     workload: &Workload,
     thread: usize,
     time: Duration,
@@ -198,16 +198,16 @@ fn worker(
     for client in clients.iter().cycle().skip(first) {
         let is_timed = workload.action != Action::Get || operations.is_multiple_of(GETS_PER_TIMING);
         let started = is_timed.then(Instant::now);
-        let name = Name {
-            user: &user,
-            client,
+        let namespace = Namespace {
+            user: user.as_str(),
+            client: client.as_str(),
         };
-        let put = |durability| store.put(name, body.as_bytes(), durability);
+        let put = |durability| store.put(namespace, body.as_bytes(), durability);
         match workload.action {
             Action::DurablePut => put(Durability::Sync)?,
             Action::BufferedPut => put(Durability::Buffered)?,
             Action::Get => {
-                let document = store.get(name)?;
+                let document = store.get(namespace)?;
                 match document
                     .as_ref()
                     .map(|document| (document, document.in_memory()))

@@ -9,7 +9,7 @@ use std::path::Path;
 use tar::{Archive, EntryType};
 
 use crate::io_error::io_error;
-use crate::store::{is_file_of_a_store, private_folder};
+use crate::store::{create_private_dir, is_store_file};
 use crate::transfer::archive::checksum::ChecksumReader;
 use crate::transfer::archive::contents::{BackupContents, CONTENTS, FORMAT};
 use crate::transfer::archive::error::{ArchiveError, damaged};
@@ -45,7 +45,7 @@ pub(crate) fn unpack(from: &mut dyn Read, folder: &Path) -> Result<BackupContent
         if let Some(parent) = path.parent()
             && !folders.iter().any(|folder| folder == parent)
         {
-            private_folder(parent).map_err(io_error("create", parent))?;
+            create_private_dir(parent).map_err(io_error("create", parent))?;
             folders.push(parent.to_owned());
         }
         let mut file = create_file(&path).map_err(io_error("create", &path))?;
@@ -97,7 +97,7 @@ fn for_each_file(
             return compare(serde_json::from_slice(&text)?, found);
         }
         // The path is not trusted: it must not lead out of the folder.
-        if !is_file_of_a_store(&path) {
+        if !is_store_file(&path) {
             return Err(damaged(path, "the file does not belong to a store"));
         }
         let mut reader = ChecksumReader::new(&mut entry);

@@ -10,7 +10,7 @@ use std::io::{self, BufRead};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::store::{Bulk, Error, Prepared, cause};
+use crate::store::{BlockingStore, Error, Prepared, cause};
 use crate::transfer::lines::value_scanner::ValueScanner;
 
 /// Maximum length of a name, or of a value other than the document.
@@ -65,19 +65,22 @@ impl<'a> NdjsonReader<'a> {
 
     /// Reads the next line that is not empty. The document is validated, but not stored. Returns
     /// `None` at the end of the input.
-    pub(crate) fn next_line(&mut self, bulk: &Bulk) -> Result<Option<ImportLine>, LineFault> {
+    pub(crate) fn next_line(
+        &mut self,
+        store: &BlockingStore,
+    ) -> Result<Option<ImportLine>, LineFault> {
         loop {
             self.number += 1;
             self.skip_spaces()?;
             match self.peek()? {
                 None => return Ok(None),
                 Some(b'\n') => self.from.consume(1),
-                Some(_) => return self.line(bulk).map(Some),
+                Some(_) => return self.line(store).map(Some),
             }
         }
     }
 
-    fn line(&mut self, bulk: &Bulk) -> Result<ImportLine, LineFault> {
+    fn line(&mut self, store: &BlockingStore) -> Result<ImportLine, LineFault> {
         let (mut user, mut client, mut document) = (None, None, None);
         self.expect(b'{')?;
         loop {
@@ -89,7 +92,7 @@ impl<'a> NdjsonReader<'a> {
             let is_duplicate = match name.as_str() {
                 "user" => user.replace(self.short_value()?).is_some(),
                 "client" => client.replace(self.short_value()?).is_some(),
-                "document" => document.replace(self.document(bulk)?).is_some(),
+                "document" => document.replace(self.document(store)?).is_some(),
                 _ => {
                     self.short_value::<IgnoredAny>()?;
                     false
@@ -162,17 +165,17 @@ impl<'a> NdjsonReader<'a> {
         serde_json::from_slice(&text).map_err(|_| MALFORMED)
     }
 
-    fn document(&mut self, bulk: &Bulk) -> Result<Prepared, LineFault> {
+    fn document(&mut self, store: &BlockingStore) -> Result<Prepared, LineFault> {
         if self.peek()? == Some(b'"') {
-            return self.quoted_document(bulk);
+            return self.quoted_document(store);
         }
         let mut scanner = ValueScanner::default();
-        let mut writer = bulk.writer();
+        let mut writer = store.writer();
         while !scanner.is_finished {
             let chunk = scanner.next(self.from.fill_buf()?).ok_or(INCOMPLETE)?;
             let bytes = chunk.len();
             if scanner.is_finished && writer.is_empty() {
-                let document = bulk.prepare(chunk)?;
+                let document = store.prepare(chunk)?;
                 self.from.consume(bytes);
                 return Ok(document);
             }
@@ -183,9 +186,9 @@ impl<'a> NdjsonReader<'a> {
     }
 
     /// Reads a JSON string (RFC 8259 section 7) that contains the text of a document.
-    fn quoted_document(&mut self, bulk: &Bulk) -> Result<Prepared, LineFault> {
+    fn quoted_document(&mut self, store: &BlockingStore) -> Result<Prepared, LineFault> {
         self.expect(b'"')?;
-        let mut writer = bulk.writer();
+        let mut writer = store.writer();
         let mut text = Vec::with_capacity(UNESCAPE_BUFFER_BYTES);
         loop {
             let buffer = self.from.fill_buf()?;
@@ -211,7 +214,7 @@ impl<'a> NdjsonReader<'a> {
             }
         }
         if writer.is_empty() {
-            return Ok(bulk.prepare(&text)?);
+            return Ok(store.prepare(&text)?);
         }
         writer.write(&text)?;
         Ok(writer.finish()?)
@@ -260,18 +263,18 @@ mod tests {
     use std::io::BufReader;
 
     use super::*;
-    use crate::store::{Limits, Name, Precondition, offline};
+    use crate::store::{Limits, Namespace, Precondition, offline};
 
     struct Fixture {
-        bulk: Bulk,
+        store: BlockingStore,
         _dir: tempfile::TempDir,
     }
 
     impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let bulk = offline::open_to_fill(dir.path(), Limits::default()).unwrap();
-            Self { bulk, _dir: dir }
+            let store = offline::open_for_import(dir.path(), Limits::default()).unwrap();
+            Self { store, _dir: dir }
         }
 
         /// Imports all lines through a buffer of `buffer` bytes. Returns the user, the client
@@ -280,14 +283,14 @@ mod tests {
             let mut from = BufReader::with_capacity(buffer, text);
             let mut lines = NdjsonReader::new(&mut from);
             let mut found = Vec::new();
-            while let Some(line) = lines.next_line(&self.bulk)? {
+            while let Some(line) = lines.next_line(&self.store)? {
                 let (user, client) = (&*line.user, &*line.client);
-                let name = Name { user, client };
+                let namespace = Namespace { user, client };
                 let put = self
-                    .bulk
-                    .queue(name, line.document, Precondition::default());
+                    .store
+                    .submit(namespace, line.document, Precondition::default());
                 put.unwrap().wait().unwrap();
-                let document = self.bulk.get(name).unwrap().unwrap().read().unwrap();
+                let document = self.store.get(namespace).unwrap().unwrap().read().unwrap();
                 let document = String::from_utf8(document).unwrap();
                 found.push([line.user, line.client, document]);
             }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
-use crate::store::{Document, Error, Name};
+use crate::store::{Document, Error, Namespace};
 
 /// A line could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +22,12 @@ pub(crate) enum ExportError {
 /// be written.
 pub(crate) fn write_line(
     out: &mut dyn Write,
-    name: Name<'_>,
+    namespace: Namespace<'_, str>,
     document: &Document,
 ) -> Result<(), ExportError> {
     let modified = document.stat().modified.duration_since(UNIX_EPOCH);
     let modified_ms = modified.map_or(0, |since| since.as_millis());
-    let (user, client) = (quoted(name.user), quoted(name.client));
+    let (user, client) = (quoted(namespace.user), quoted(namespace.client));
     write!(
         out,
         "{{\"user\":{user},\"client\":{client},\"modified_ms\":{modified_ms},\"document\":"
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn imported_document_has_the_text_of_the_exported_one() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |folder| offline::open_to_fill(&dir.path().join(folder), Limits::default());
+        let open = |folder| offline::open_for_import(&dir.path().join(folder), Limits::default());
         let (store, copy) = (open("store").unwrap(), open("copy").unwrap());
         let large = format!(
             "{{\"a\":\"\\\"{}é\\\\\",\"b\":[1,\n2]}}",
@@ -92,11 +92,13 @@ mod tests {
             &large,
         ] {
             let (user, client) = ("us\"er", "cli\\ent");
-            let name = Name { user, client };
-            store.put(name, body.as_bytes(), Durability::Sync).unwrap();
-            let document = store.get(name).unwrap().unwrap();
+            let namespace = Namespace { user, client };
+            store
+                .put(namespace, body.as_bytes(), Durability::Sync)
+                .unwrap();
+            let document = store.get(namespace).unwrap().unwrap();
             let mut line = Vec::new();
-            write_line(&mut line, name, &document).unwrap();
+            write_line(&mut line, namespace, &document).unwrap();
             assert_eq!(
                 line.iter().position(|byte| *byte == b'\n'),
                 Some(line.len() - 1),
@@ -109,9 +111,9 @@ mod tests {
                 .unwrap()
                 .unwrap();
             assert_eq!((&*line.user, &*line.client), (user, client));
-            let put = copy.queue(name, line.document, Precondition::default());
+            let put = copy.submit(namespace, line.document, Precondition::default());
             put.unwrap().wait().unwrap();
-            let imported = copy.get(name).unwrap().unwrap().read().unwrap();
+            let imported = copy.get(namespace).unwrap().unwrap().read().unwrap();
             assert!(imported == exported, "{body:.20} has changed");
         }
     }

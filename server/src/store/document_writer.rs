@@ -1,5 +1,6 @@
-//! A document on its way in, chunk by chunk. What stays in memory is checked at once,
-//! since that takes microseconds; the rest goes to a file, on blocking threads.
+//! The writer for the body of a request. A small document stays in memory and is validated on
+//! the async worker, which takes microseconds. A large document is validated and written to a
+//! file on blocking threads.
 
 use std::pin::Pin;
 
@@ -8,119 +9,119 @@ use prefd_engine::{Config, Engine, Error, Prepared};
 
 use crate::store::blocking::blocking;
 
-/// Chunks of a document that goes to a file are gathered up to this, so that handing
-/// them to a blocking thread is not what takes the time.
-const GATHER_BYTES: usize = 256 * 1024;
-/// Shorter chunks are copied together: each could keep the whole buffer alive that it was read
-/// into, and a client decides how short they are.
-const COPIED_BYTES: usize = 16 * 1024;
+/// Bytes of a large document that are collected before a blocking thread writes them. Large
+/// enough that the cost of starting the task does not matter.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Chunks shorter than this are copied into one buffer. The client decides how short chunks
+/// are, and each chunk keeps the complete network buffer alive that contains it.
+const MIN_SHARED_BYTES: usize = 16 * 1024;
 
-/// Takes in one document, and checks it on the way.
-pub(crate) struct Writer<'a> {
+/// Receives one document in chunks, and validates it.
+pub(crate) struct DocumentWriter<'a> {
     engine: &'a Engine,
-    checked: prefd_engine::Writer,
-    gathered: Gathered,
+    writer: prefd_engine::Writer,
+    buffer: ChunkBuffer,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> DocumentWriter<'a> {
     pub(super) fn new(engine: &'a Engine) -> Self {
         Self {
             engine,
-            checked: engine.writer(),
-            gathered: Gathered::default(),
+            writer: engine.writer(),
+            buffer: ChunkBuffer::default(),
         }
     }
 
-    /// Memory that one takes at most.
+    /// Maximum memory that a writer uses, in bytes.
     pub(crate) fn max_bytes() -> u64 {
-        u64::from(Config::new("").inline_bytes) + GATHER_BYTES as u64
+        u64::from(Config::new("").inline_bytes) + BUFFER_BYTES as u64
     }
 
-    /// Takes the next chunk. The first violation in the order of the bytes is an error,
-    /// though not necessarily at once.
+    /// Adds the next chunk. Of several violations, the first in the document is reported, but
+    /// not necessarily by the call whose chunk contains it.
     pub(crate) async fn write(mut self, chunk: Bytes) -> Result<Self, Error> {
         if self.stays_in_memory(chunk.len()) {
-            self.checked.write(&chunk)?;
+            self.writer.write(&chunk)?;
             return Ok(self);
         }
-        self.gathered.push(chunk);
-        if self.gathered.bytes < GATHER_BYTES {
+        self.buffer.push(chunk);
+        if self.buffer.bytes < BUFFER_BYTES {
             return Ok(self);
         }
         Ok(Self {
             engine: self.engine,
-            checked: self.on_disk(Ok).await?,
-            gathered: Gathered::default(),
+            writer: self.on_disk(Ok).await?,
+            buffer: ChunkBuffer::default(),
         })
     }
 
-    /// Checks the end of a document.
+    /// Validates the end of the document.
     pub(crate) async fn finish(self) -> Result<Prepared, Error> {
         if self.stays_in_memory(0) {
-            return self.checked.finish();
+            return self.writer.finish();
         }
         self.on_disk(prefd_engine::Writer::finish).await
     }
 
-    /// Takes the last chunk, and checks the end. A document of one chunk is taken in the
-    /// short way.
+    /// Adds the last chunk, and validates the end of the document. A document of one chunk is
+    /// validated without a copy.
     pub(crate) async fn finish_with(mut self, chunk: Bytes) -> Result<Prepared, Error> {
         if self.stays_in_memory(chunk.len()) {
-            if self.checked.is_empty() {
+            if self.writer.is_empty() {
                 return self.engine.prepare(&chunk);
             }
-            self.checked.write(&chunk)?;
-            return self.checked.finish();
+            self.writer.write(&chunk)?;
+            return self.writer.finish();
         }
-        self.gathered.push(chunk);
+        self.buffer.push(chunk);
         self.on_disk(prefd_engine::Writer::finish).await
     }
 
-    /// Gives up a document that broke off, and says what is wrong with the bytes so far.
+    /// Drops an incomplete document. Returns the first violation in the bytes so far.
     pub(crate) async fn abandon(self) -> Result<(), Error> {
         if self.stays_in_memory(0) {
             return Ok(());
         }
-        // It is dropped on that thread, since what it has written of a file is removed.
+        // The writer is dropped on the blocking thread, because that removes its file.
         self.on_disk(|_| Ok(())).await
     }
 
-    /// Writes what is gathered on a blocking thread, and hands the writer to `then` there.
-    /// Boxed, since memory is allocated for each request and most need no disk.
+    /// Writes the buffer on a blocking thread, and calls `then` there. The future is boxed, so
+    /// that it does not enlarge the futures of requests that need no disk.
     fn on_disk<T, F>(self, then: F) -> Pin<Box<impl Future<Output = Result<T, Error>> + use<T, F>>>
     where
         T: Send + 'static,
         F: FnOnce(prefd_engine::Writer) -> Result<T, Error> + Send + 'static,
     {
-        let (mut writer, gathered) = (self.checked, self.gathered);
+        let (mut writer, buffer) = (self.writer, self.buffer);
         Box::pin(blocking(move || {
-            gathered.write_to(&mut writer)?;
+            buffer.write_to(&mut writer)?;
             then(writer)
         }))
     }
 
     fn stays_in_memory(&self, more: usize) -> bool {
-        self.gathered.is_empty() && self.checked.stays_in_memory(more)
+        self.buffer.is_empty() && self.writer.stays_in_memory(more)
     }
 }
 
-/// Chunks that are written together.
+/// Chunks that are written by one task.
 #[derive(Default)]
-struct Gathered {
+struct ChunkBuffer {
     chunks: Vec<Bytes>,
-    /// Short ones behind these.
+    /// Copies of short chunks that come after `chunks`.
     short: Vec<u8>,
     bytes: usize,
 }
 
-impl Gathered {
+impl ChunkBuffer {
     fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
     fn push(&mut self, chunk: Bytes) {
         self.bytes += chunk.len();
-        if chunk.len() < COPIED_BYTES {
+        if chunk.len() < MIN_SHARED_BYTES {
             self.short.extend_from_slice(&chunk);
             return;
         }
@@ -144,29 +145,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_chunks_are_gathered_in_one_and_none_is_lost() {
+    fn short_chunks_are_merged_and_no_byte_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::open(Config::new(dir.path())).unwrap();
         let body = format!("{{\"a\":\"{}\"}}", "xyz".repeat(50_000));
         let mut rest = Bytes::from(body.clone());
-        let mut gathered = Gathered::default();
+        let mut buffer = ChunkBuffer::default();
         for index in 0.. {
             let long = index % 1000 == 999;
-            let bytes = if long { COPIED_BYTES } else { 1 };
+            let bytes = if long { MIN_SHARED_BYTES } else { 1 };
             if rest.is_empty() {
                 break;
             }
-            gathered.push(rest.split_to(bytes.min(rest.len())));
+            buffer.push(rest.split_to(bytes.min(rest.len())));
         }
-        assert_eq!(gathered.bytes, body.len());
-        assert!(gathered.chunks.len() < 30, "{}", gathered.chunks.len());
+        assert_eq!(buffer.bytes, body.len());
+        assert!(buffer.chunks.len() < 30, "{}", buffer.chunks.len());
         let mut writer = engine.writer();
-        gathered.write_to(&mut writer).unwrap();
+        buffer.write_to(&mut writer).unwrap();
         let namespace = engine.namespace("u", "c").unwrap();
         let document = writer.finish().unwrap();
         let options = WriteOptions::default();
         namespace.write(document, options).unwrap();
         let found = namespace.get().unwrap().unwrap().read().unwrap();
-        assert!(found == body.as_bytes(), "it was changed");
+        assert!(found == body.as_bytes(), "the document was changed");
     }
 }

@@ -1,0 +1,155 @@
+//! The store for threads that read or write many documents: exports, imports and benchmarks.
+//! Every call here may block.
+
+use prefd_engine::{
+    Commit, Damage, Document, Durability, Engine, Erased, Error, Precondition, Prepared, Progress,
+    QueueFull, Snapshot, WriteOptions,
+};
+
+use crate::store::namespace::Namespace;
+
+/// Number of namespaces that one call to the catalogue lists.
+const PAGE_ENTRIES: usize = 256;
+
+/// An open store, for threads that may block.
+pub(crate) struct BlockingStore(Engine);
+
+impl BlockingStore {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self(engine)
+    }
+
+    /// Returns the document of a namespace.
+    pub(crate) fn get(&self, namespace: Namespace<'_, str>) -> Result<Option<Document>, Error> {
+        self.0.get(namespace.user, namespace.client)
+    }
+
+    /// Calls `visit` with each document, or with each document of `user` if given. If stored
+    /// bytes of a document are damaged or unreadable, `visit` gets the error instead.
+    pub(crate) fn each_document<E: From<Error>>(
+        &self,
+        user: Option<&str>,
+        mut visit: impl FnMut(Namespace<'_, str>, Result<&Document, Error>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut last: Option<(String, String)> = None;
+        loop {
+            let page = self.page(user, last.as_ref())?;
+            for (user, client) in &page {
+                let namespace = Namespace {
+                    user: user.as_str(),
+                    client: client.as_str(),
+                };
+                match self.get_verified(namespace) {
+                    Ok(Some(document)) => visit(namespace, Ok(&document))?,
+                    // The document was deleted after it was listed.
+                    Ok(None) => {}
+                    Err(error) if error.is_damage() => visit(namespace, Err(error))?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            last = page.into_iter().next_back();
+            if last.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns a document after all its bytes were read and verified. A document that is not in
+    /// memory is therefore read twice, but its second reader does not fail in the middle.
+    fn get_verified(&self, namespace: Namespace<'_, str>) -> Result<Option<Document>, Error> {
+        let document = self.get(namespace)?;
+        if let Some(document) = document.as_ref().filter(|d| d.in_memory().is_none()) {
+            for chunk in document.chunks() {
+                chunk?;
+            }
+        }
+        Ok(document)
+    }
+
+    /// The damage that was found when the store was opened. If it is not empty, documents may be
+    /// missing from [`Self::each_document`].
+    pub(crate) fn damage(&self) -> &[Damage] {
+        self.0.damage()
+    }
+
+    /// Lists namespaces in the order of their names, beginning after `last`. Lists only those of
+    /// `user` if given.
+    fn page(
+        &self,
+        user: Option<&str>,
+        last: Option<&(String, String)>,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let after = last.map(|(user, client)| (user.as_str(), client.as_str()));
+        let page = self.0.list_known(user, after, PAGE_ENTRIES)?;
+        let names = page.into_iter().map(|(user, entry)| (user, entry.client));
+        Ok(names.collect())
+    }
+
+    /// Returns a writer for a document that arrives in chunks.
+    pub(crate) fn writer(&self) -> prefd_engine::Writer {
+        self.0.writer()
+    }
+
+    /// Validates a document that is in one piece in memory.
+    pub(crate) fn prepare(&self, text: &[u8]) -> Result<Prepared, Error> {
+        self.0.prepare(text)
+    }
+
+    /// Submits a document, and blocks while the commit queue is full. [`Commit::wait`] returns
+    /// the result.
+    pub(crate) fn submit(
+        &self,
+        namespace: Namespace<'_, str>,
+        document: Prepared,
+        precondition: Precondition,
+    ) -> Result<Commit, Error> {
+        let options = WriteOptions {
+            precondition,
+            queue_full: QueueFull::Wait,
+            ..WriteOptions::default()
+        };
+        let namespace = self.0.namespace(namespace.user, namespace.client)?;
+        Ok(namespace.submit(document, options))
+    }
+
+    /// Replaces a document, and waits for the commit. With [`Durability::Sync`], it also waits
+    /// until the document is on stable storage.
+    pub(crate) fn put(
+        &self,
+        namespace: Namespace<'_, str>,
+        text: &[u8],
+        durability: Durability,
+    ) -> Result<(), Error> {
+        let options = WriteOptions {
+            durability: Some(durability),
+            ..WriteOptions::default()
+        };
+        let namespace = self.0.namespace(namespace.user, namespace.client)?;
+        namespace.write(text, options).map(drop)
+    }
+
+    /// Erases all documents of a user, including their old versions on disk.
+    pub(crate) fn erase(
+        &self,
+        user: &str,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Erased, Error> {
+        self.0.erase(user, progress)
+    }
+
+    /// Reclaims disk space from replaced and deleted documents.
+    pub(crate) fn compact(&self, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
+        self.0.compact_with(progress)
+    }
+
+    /// Takes a snapshot: the contents of the store at one moment.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.0.snapshot()
+    }
+
+    /// Closes the store. All documents are then on stable storage, including those written with
+    /// [`Durability::Buffered`].
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        self.0.close()
+    }
+}

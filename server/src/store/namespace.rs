@@ -1,0 +1,21 @@
+//! The names of a namespace.
+
+use prefd_engine::Name;
+
+/// The user and the client of a namespace, which contains at most one document.
+///
+/// A request has validated names. Offline commands use `Namespace<'_, str>`, whose names the
+/// engine validates.
+#[derive(Debug)]
+pub(crate) struct Namespace<'a, N: ?Sized = Name> {
+    pub(crate) user: &'a N,
+    pub(crate) client: &'a N,
+}
+
+impl<N: ?Sized> Clone for Namespace<'_, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<N: ?Sized> Copy for Namespace<'_, N> {}
