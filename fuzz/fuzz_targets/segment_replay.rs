@@ -1,4 +1,4 @@
-//! Opening a store of which one file is not what was written.
+//! Opens a store with one damaged or forged file.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| prefd_tests::oracle::replay::run(input));

@@ -1,6 +1,9 @@
-//! Writes the fuzzers' seed corpus to `fuzz/corpus`: `cargo run -p prefd-tests --example
-//! fuzz_corpus`. To be run again when the format on the disk changes, or after a seed is
-//! added here. It leaves other files there as they are.
+//! Writes the seed corpus of the fuzzers to `fuzz/corpus`:
+//!
+//! `cargo run -p prefd-tests --example fuzz_corpus`
+//!
+//! Run this program again after a change of the on-disk format, or after adding a seed to it. It
+//! does not change other files in the corpus.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +11,7 @@ use std::path::Path;
 use prefd_engine::Limits;
 use prefd_tests::layout::frames;
 use prefd_tests::oracle::document::limits;
-use prefd_tests::oracle::replay::Base;
+use prefd_tests::oracle::replay::BaseStore;
 use prefd_tests::random::Random;
 
 fn main() {
@@ -31,11 +34,11 @@ fn main() {
 }
 
 fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) {
-    fs::create_dir_all(dir).expect("a directory");
-    fs::write(dir.join(name), bytes).expect("a seed");
+    fs::create_dir_all(dir).expect("the corpus directory can be created");
+    fs::write(dir.join(name), bytes).expect("the seed can be written");
 }
 
-/// A document for each limit: at it, and beyond it.
+/// Writes two documents for each limit: one at the limit, and one above it.
 fn documents(corpus: &Path, set: &str, limits: &Limits) {
     let keys = |count: u32| {
         let members: Vec<String> = (0..count).map(|n| format!("\"{n}\":{n}")).collect();
@@ -43,7 +46,7 @@ fn documents(corpus: &Path, set: &str, limits: &Limits) {
     };
     let key = |bytes: u32| format!("{{\"{}\":1}}", "k".repeat(bytes as usize));
     let value = |bytes: u64| {
-        let filling = "v".repeat(usize::try_from(bytes).expect("small") - 2);
+        let filling = "v".repeat(usize::try_from(bytes).expect("the limit fits into usize") - 2);
         format!("{{\"a\":\"{filling}\"}}")
     };
     let levels = |count: u32| {
@@ -53,7 +56,7 @@ fn documents(corpus: &Path, set: &str, limits: &Limits) {
     let body = |bytes: u64| {
         format!(
             "{{}}{}",
-            " ".repeat(usize::try_from(bytes).expect("small") - 2)
+            " ".repeat(usize::try_from(bytes).expect("the limit fits into usize") - 2)
         )
     };
     for (what, over) in [("at", 0), ("over", 1)] {
@@ -80,10 +83,10 @@ fn documents(corpus: &Path, set: &str, limits: &Limits) {
     }
 }
 
-/// The files of a store, whole, and frames of each kind.
+/// Writes the files of a store, and each frame of its segments.
 fn files(corpus: &Path) {
-    for (path, bytes) in Base::new().files() {
-        // What it holds is only there to take up space.
+    for (path, bytes) in BaseStore::new().files() {
+        // The reserve file only reserves disk space.
         if path.ends_with("reserve") {
             continue;
         }
@@ -102,7 +105,7 @@ fn files(corpus: &Path) {
     }
 }
 
-/// Recipes for tokens: the signer, the header, the claims.
+/// Writes recipes for tokens: the signer, the header and the claims.
 fn tokens(corpus: &Path) {
     const CLAIMS: &str =
         r#"{"sub":"u","client_id":"c","iss":"https://issuer.test","aud":"prefd","exp":$NOW+60}"#;
@@ -179,7 +182,7 @@ fn tokens(corpus: &Path) {
     }
 }
 
-/// What clients send.
+/// Writes requests.
 fn requests(corpus: &Path) {
     const HEAD: &str = "/user/2025-1/preferences/own HTTP/1.1\r\nHost: prefd.test\r\nAuthorization: Bearer $TOKEN\r\n";
     let put = |headers: &str, body: &str| format!("PUT {HEAD}{headers}\r\n{body}");
@@ -282,7 +285,7 @@ fn requests(corpus: &Path) {
     }
 }
 
-/// Lists of choices, for a fuzzer to begin with.
+/// Writes lists of choices, from which a fuzzer starts.
 fn choices(corpus: &Path, target: &str) {
     for seed in 0..8_u64 {
         let mut random = Random::new(seed);

@@ -1,11 +1,14 @@
-//! Makes a golden data directory of the format that this version writes: what those in
-//! `tests/fixtures` were made with, each once. Never run it for a format that has
-//! its directory already: what it is for is that later versions read old bytes.
+//! Creates a golden data directory in the current format version. Each directory in
+//! `tests/fixtures` was created once with this program.
+//!
+//! Never recreate the directory of an existing format version. The golden directories test that
+//! later versions can read files that an old version wrote.
 //!
 //! `cargo run -p prefd-tests --example make_golden -- tests/fixtures/format-N`
 //!
-//! It holds sealed segments (by growth and by a close), an unsealed one with a torn
-//! tail, overwrites, tombstones, and documents past the inline size.
+//! The directory contains segments that were sealed because they were full, segments that were
+//! sealed by a close, an unsealed segment with a torn tail, overwritten documents, tombstones, and
+//! documents above the inline size.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -14,39 +17,44 @@ use std::io::Write;
 use std::path::Path;
 
 use prefd_engine::{Change, Config, Engine, WriteOptions};
-use prefd_tests::put::Put;
+use prefd_tests::put_ext::PutExt;
 use serde_json::json;
 
-/// Small, so that few bytes make many segments and blobs.
+/// A small inline size, so that small documents are stored in blobs.
 const INLINE_BYTES: u32 = 2048;
 const NAMESPACES: u64 = 24;
-/// Where each life's writes end. The first fills a segment and begins a second; the last
-/// one ends in a crash.
-const LIVES: [u64; 2] = [60, 80];
-const CRASHED_LIFE: u64 = 88;
-/// What a crash tore off the last frame.
+/// The write numbers at which the engine is closed and opened again. The writes before the first
+/// close fill one segment and begin a second.
+const CLOSES_AT: [u64; 2] = [60, 80];
+/// The write number at which the engine crashes.
+const CRASH_AT: u64 = 88;
+/// Number of bytes that the crash cuts off the last frame.
 const TORN_BYTES: u64 = 30;
 
-/// (user, client) → revision and text, `None` where it was deleted.
+/// Revision and text of each document, by (user, client). `None` if the document was deleted.
 type Listing = BTreeMap<(String, String), Option<(u64, String)>>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let target = std::env::args_os().nth(1).ok_or("usage: make_golden DIR")?;
     let target = Path::new(&target);
     if target.exists() {
-        return Err(format!("{} is there, and stays as it is", target.display()).into());
+        return Err(format!(
+            "{} already exists, and a golden directory must not be overwritten",
+            target.display()
+        )
+        .into());
     }
     let live = tempfile::tempdir()?;
     let mut config = Config::new(live.path());
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
     config.inline_bytes = INLINE_BYTES;
-    // Nothing that is superseded is to go, and nothing to take up space.
+    // Superseded frames must stay, and no reserve file is needed.
     config.background_compaction = false;
     config.reserve_bytes = 0;
     let mut listing = Listing::new();
 
     let mut write = 0;
-    for end in LIVES {
+    for end in CLOSES_AT {
         let engine = Engine::open(config.clone())?;
         for write in write..end {
             change(&engine, write, &mut listing)?;
@@ -55,10 +63,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         write = end;
     }
     let engine = Engine::open(config)?;
-    for write in write..CRASHED_LIFE {
+    for write in write..CRASH_AT {
         change(&engine, write, &mut listing)?;
     }
-    // This one's frame is torn below: no listing has it.
+    // The frame of this write is torn below, so the write is not listed.
     let torn = engine.namespace("user-0", "client-0")?;
     torn.put(br#"{"torn":true}"#, WriteOptions::default())?;
     let newest = copy_log_and_blobs(live.path(), &target.join("data"))?;
@@ -74,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The change with this number, the same whenever it is made.
+/// Makes the change with the given number, which is the same in every run.
 fn change(engine: &Engine, write: u64, listing: &mut Listing) -> Result<(), Box<dyn Error>> {
     let index = (write * 7 + write / NAMESPACES) % NAMESPACES;
     let (user, client) = (format!("user-{}", index % 3), format!("client-{index}"));
@@ -91,12 +99,13 @@ fn change(engine: &Engine, write: u64, listing: &mut Listing) -> Result<(), Box<
     Ok(())
 }
 
-/// Some go to a blob, one is empty, and none reads back as a parser would write it.
+/// Creates a document. Some documents are stored in a blob, and some are empty. All others contain
+/// whitespace and escapes that a JSON serializer would not reproduce.
 fn document(write: u64) -> String {
     let pad = match write % 30 {
         11 => 5_000,
         15 => return "{}".to_owned(),
-        // More than one checksum covers.
+        // A value with more than one checksum.
         25 if write > 80 => 66_000,
         other => 900 + other * 30,
     };
@@ -106,7 +115,7 @@ fn document(write: u64) -> String {
     )
 }
 
-/// Copies what counts, as a crash at this moment leaves it; the newest segment.
+/// Copies log and blobs as a crash at this moment would leave them. Returns the newest segment.
 fn copy_log_and_blobs(from: &Path, to: &Path) -> Result<std::path::PathBuf, Box<dyn Error>> {
     let mut newest = None;
     for folder in ["log", "blobs"] {

@@ -1,6 +1,6 @@
-"""A good token for each request: of one user, and of the client that the path names.
+"""Adds a valid token to each generated request.
 
-So whatever clientId is generated, its namespace is open, and the request goes all the way.
+The token is for the client in the path, so requests with any clientId pass authentication.
 """
 
 import base64
@@ -13,10 +13,10 @@ from urllib.parse import unquote
 
 import schemathesis
 
-# The secret of the server's tokens, as `tests/src/token.rs` has it.
+# The HS256 secret of the server: SECRET in tests/src/token.rs.
 SECRET = os.environ["PREFD_TEST_SECRET"].encode()
 USER = "alice"
-# Where the path's client is none that a token can name, and is refused for that.
+# Used if the clientId in the path is invalid, so that no valid token can name it.
 ORDINARY_CLIENT = "xyz"
 
 
@@ -33,7 +33,7 @@ def token_of(client):
 
 
 def client_of(case):
-    """Which a case has percent-encoded already."""
+    """Return the client ID in the path. In a case, it is already percent-encoded."""
     return unquote(str((case.path_parameters or {}).get("clientId", "")))
 
 
@@ -51,7 +51,7 @@ def is_control(character):
     return character < "\x20" or "\x7f" <= character <= "\x9f"
 
 
-# Not remembered, since the next request is of another client.
+# Tokens are not cached, because the next request may be for a different client.
 @schemathesis.auth(refresh_interval=None)
 class Token:
     def get(self, case, context):
@@ -66,16 +66,16 @@ class Token:
 
 @schemathesis.hook
 def filter_case(context, case):
-    """Leaves out what is taken for allowed here, and is not."""
+    """Skip requests that schemathesis considers valid but the server must reject."""
     if not case.meta.generation.mode.is_positive:
         return True
     headers = case.headers or {}
     keys = case.body if isinstance(case.body, dict) else {}
     return (
-        # The limits are in bytes, and a schema can only count characters.
+        # The limits are in bytes, but a JSON schema counts characters.
         len(client_of(case).encode()) <= max_client_id_bytes(case)
         and all(len(key.encode()) <= max_key_bytes(case) for key in keys)
-        # Where a header's pattern wants more than letters and digits, the coverage phase of
-        # schemathesis has no good value for it, and makes good requests with an empty one.
+        # If the pattern of a header requires other characters than letters and digits, the
+        # coverage phase of schemathesis finds no valid value and uses an empty one.
         and all(headers.get(name) != "" for name in ("If-Match", "If-None-Match"))
     )

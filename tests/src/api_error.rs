@@ -1,12 +1,13 @@
-//! Checks an error answer whole: status, headers, and every member of the object.
+//! Checks a complete error response: the status, the headers, and every member of the error
+//! object.
 
 use serde_json::Value;
 
 use crate::http::Response;
 
-/// What an error must be.
+/// The error that a test expects.
 #[derive(Debug, Clone)]
-pub struct Expected {
+pub struct ExpectedError {
     status: u16,
     code: &'static str,
     title: &'static str,
@@ -15,31 +16,32 @@ pub struct Expected {
     challenge: Option<String>,
 }
 
-/// Checks an error whichever it is: that it is one of those that there are, whole and
-/// of the right shape. Returns its code.
+/// Checks that a response is a complete, well-formed error with a documented code. Returns the
+/// code.
 pub fn check_any(response: &Response, context: &str) -> &'static str {
     let body: Value = serde_json::from_slice(&response.body)
         .unwrap_or_else(|error| panic!("{context}: {error}: {response:?}"));
     let error = &body["errors"][0];
     let code = error["code"].as_str().unwrap_or_default();
     let known = TABLE.iter().find(|(name, ..)| *name == code);
-    let (code, ..) = known.unwrap_or_else(|| panic!("{context}: no such code: {response:?}"));
-    let expected = Expected {
+    let (code, ..) = known
+        .unwrap_or_else(|| panic!("{context}: the error has no documented code: {response:?}"));
+    let expected = ExpectedError {
         source: error.get("source").cloned(),
         meta: error.get("meta").cloned(),
         challenge: response.header("www-authenticate").map(str::to_owned),
-        ..Expected::code(code)
+        ..ExpectedError::code(code)
     };
     expected.check(response, context);
     code
 }
 
-/// Every code.
+/// All documented error codes.
 pub fn codes() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(code, ..)| *code)
 }
 
-/// Every code, its status and its title.
+/// Each error code with its status and title.
 const TABLE: [(&str, u16, &str); 22] = [
     ("invalid-json", 400, "Invalid JSON"),
     ("invalid-document", 400, "Document is not a JSON object"),
@@ -73,13 +75,13 @@ const TABLE: [(&str, u16, &str); 22] = [
     ("insufficient-storage", 507, "Insufficient storage"),
 ];
 
-impl Expected {
-    /// The error of this code, without source and meta.
+impl ExpectedError {
+    /// The error with the given code, without `source` and `meta`.
     pub fn code(code: &'static str) -> Self {
         let (_, status, title) = TABLE
             .iter()
             .find(|(name, ..)| *name == code)
-            .unwrap_or_else(|| panic!("no such code: {code}"));
+            .unwrap_or_else(|| panic!("{code} is not a documented error code"));
         let challenge = match code {
             "invalid-token" => Some("Bearer realm=\"prefd\", error=\"invalid_token\"".to_owned()),
             "missing-token" | "missing-linked-identity" => {
@@ -97,21 +99,21 @@ impl Expected {
         }
     }
 
-    /// With this `source`.
+    /// Expects the given `source` member.
     #[must_use]
     pub fn source(mut self, source: Value) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// With this `meta`.
+    /// Expects the given `meta` member.
     #[must_use]
     pub fn meta(mut self, meta: Value) -> Self {
         self.meta = Some(meta);
         self
     }
 
-    /// With the challenge of a scope that is missing.
+    /// Expects the `WWW-Authenticate` challenge that names a missing scope.
     #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
         self.challenge = Some(format!(
@@ -120,7 +122,7 @@ impl Expected {
         self
     }
 
-    /// Checks the headers, and returns the id.
+    /// Checks the status and the headers, and returns the value of the Request-Id header.
     pub fn check_headers(&self, response: &Response, context: &str) -> String {
         assert_eq!(response.status, self.status, "{context}: {response:?}");
         assert_eq!(
@@ -134,13 +136,15 @@ impl Expected {
             .header("retry-after")
             .map(|seconds| seconds.parse::<u32>().unwrap());
         assert_eq!(retry.is_some(), self.status == 503, "{context}");
-        let id = response.header("request-id").expect("a Request-Id");
+        let id = response
+            .header("request-id")
+            .expect("an error response has a Request-Id header");
         let is_xid = id.len() == 20 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'v'));
         assert!(is_xid, "{context}: {id}");
         id.to_owned()
     }
 
-    /// Checks everything.
+    /// Checks the status, the headers and the body.
     pub fn check(&self, response: &Response, context: &str) {
         let id = self.check_headers(response, context);
         let body: Value = serde_json::from_slice(&response.body)
@@ -158,7 +162,7 @@ impl Expected {
         assert!(!detail.is_empty() && detail != self.title, "{context}");
         assert_eq!(error.get("source"), self.source.as_ref(), "{context}");
         match (&self.meta, error.get("meta")) {
-            // Where a position is told is checked apart; that it is told, here.
+            // This checks only that a position is reported. Other tests check which position.
             (None, Some(meta)) => {
                 let names: Vec<_> = meta.as_object().unwrap().keys().cloned().collect();
                 assert_eq!(names, ["column", "line", "offset"], "{context}");

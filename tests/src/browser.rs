@@ -1,5 +1,7 @@
-//! A real browser, and a site whose page it opens: the page does what a test has it do, and
-//! tells the site what came of it.
+//! Runs scripts in a real browser.
+//!
+//! A [`Site`] serves a page with the script of a test. The page posts the result of the script
+//! back to the site.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,55 +14,60 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::dying_with_us;
+use crate::process::killed_with_parent;
 
-/// The browser's program.
+/// The program name of the browser.
 pub const PROGRAM: &str = "chromium";
-/// How long a test waits for what a page tells.
+/// How long a test waits for the result of a script.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where a page tells it.
-const TOLD: &str = "/told";
+/// The path to which a page posts the result of its script.
+const RESULT_PATH: &str = "/result";
 
-/// A site of one page, of an origin of its own. It ends with the process.
+/// A web site with one page and its own origin. It runs until the process exits.
 #[derive(Debug)]
 pub struct Site {
     origin: String,
     page: Arc<Mutex<String>>,
-    told: Receiver<Value>,
+    results: Receiver<Value>,
 }
 
 impl Site {
-    /// A site on a free port.
+    /// Starts a site on a free port.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let page = Arc::<Mutex<String>>::default();
         let current = Arc::clone(&page);
-        let (tell, told) = channel();
+        let (sender, results) = channel();
         std::thread::spawn(move || {
-            // A browser opens connections ahead of time: none may wait for another.
+            // A browser opens connections before it needs them, so each connection gets its own
+            // thread.
             for stream in listener.incoming().map_while(Result::ok) {
                 let page = current.lock().unwrap().clone();
-                let tell = tell.clone();
-                std::thread::spawn(move || serve(&stream, &page, &tell));
+                let sender = sender.clone();
+                std::thread::spawn(move || serve(&stream, &page, &sender));
             }
         });
-        Self { origin, page, told }
+        Self {
+            origin,
+            page,
+            results,
+        }
     }
 
-    /// What a browser says that its page is of.
+    /// The value of the Origin header in requests that the page makes.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Opens a page in a new browser that runs this script, the body of an async function;
-    /// its result.
+    /// Opens the page in a new browser, and returns the result of the script. The script is the
+    /// body of an async function.
     pub fn visit(&self, script: &str) -> Value {
         *self.page.lock().unwrap() = page(script);
         let browser = Browser::open(&format!("{}/", self.origin));
-        let told = self.told.recv_timeout(PATIENCE);
+        let result = self.results.recv_timeout(PATIENCE);
         drop(browser);
-        told.expect("the page tells what came of it")
+        result.expect("the page posts the result of its script")
     }
 }
 
@@ -69,16 +76,16 @@ fn page(script: &str) -> String {
         "<!doctype html><script>\n\
          const run = async () => {{ {script} }};\n\
          run().catch((error) => ({{ failed: String(error) }})).then((result) =>\n\
-           fetch('{TOLD}', {{ method: 'POST', body: JSON.stringify(result) }}));\n\
+           fetch('{RESULT_PATH}', {{ method: 'POST', body: JSON.stringify(result) }}));\n\
          </script>"
     )
 }
 
-/// Answers one request: the page, or thanks for what it tells.
-fn serve(mut stream: &TcpStream, page: &str, tell: &Sender<Value>) -> std::io::Result<()> {
+/// Serves one request: returns the page, or accepts the result of a script.
+fn serve(mut stream: &TcpStream, page: &str, results: &Sender<Value>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
-    let mut first = String::new();
-    reader.read_line(&mut first)?;
+    let mut request_line = String::new();
+    reader.read_line(&mut request_line)?;
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -93,25 +100,25 @@ fn serve(mut stream: &TcpStream, page: &str, tell: &Sender<Value>) -> std::io::R
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let (status, answer) = match first.split(' ').nth(1) {
-        Some(TOLD) => ("204 No Content", ""),
+    let (status, response) = match request_line.split(' ').nth(1) {
+        Some(RESULT_PATH) => ("204 No Content", ""),
         Some("/") => ("200 OK", page),
         _ => ("404 Not Found", ""),
     };
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Type: text/html\r\nConnection: close\r\n\
-         Content-Length: {}\r\n\r\n{answer}",
-        answer.len()
+         Content-Length: {}\r\n\r\n{response}",
+        response.len()
     )?;
-    // Once it is answered, since with this the browser is closed.
-    if let Ok(told) = serde_json::from_slice(&body) {
-        let _ = tell.send(told);
+    // The result is sent after the response, because the receiver then closes the browser.
+    if let Ok(result) = serde_json::from_slice(&body) {
+        let _ = results.send(result);
     }
     Ok(())
 }
 
-/// A browser without a window, with a profile of its own. Killed when dropped.
+/// A headless browser with a new profile. Killed when dropped.
 #[derive(Debug)]
 struct Browser {
     child: Child,
@@ -121,9 +128,9 @@ struct Browser {
 impl Browser {
     fn open(url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let child = dying_with_us(PROGRAM)
-            // No sandbox, since root cannot have one and the page is ours; nothing that it
-            // asks other machines for by itself.
+        let child = killed_with_parent(PROGRAM)
+            // The sandbox does not work for root, and is not needed for a page of the test. The
+            // browser must not contact other machines.
             .args(["--headless=new", "--no-sandbox", "--disable-gpu"])
             .args(["--no-first-run", "--disable-background-networking"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -143,7 +150,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // All of its processes, which write to the profile.
+        // Every process of the browser can write to the profile, so the process group is killed.
         let group = format!("-{}", self.child.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.child.wait();

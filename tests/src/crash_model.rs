@@ -1,8 +1,8 @@
-//! What a namespace may hold after a crash: its last acknowledged write, or one that
-//! was attempted since, whole.
+//! A model of the documents that a namespace may hold after a crash: the last acknowledged
+//! write, or a complete write that was attempted later.
 //!
-//! Each namespace has one writer at a time, so its writes are in one order. Documents
-//! say in each of their values which write they are.
+//! Each namespace has one writer at a time, so its writes have a total order. Every write has a
+//! number, the stamp, which is in each value of the document.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,34 +16,34 @@ use serde_json::Value;
 use crate::http::{Client, Request};
 use crate::token;
 
-/// The stamp of a namespace that holds nothing.
+/// The stamp of an empty namespace.
 pub const EMPTY: u64 = 0;
 
-/// A user and a client.
+/// The user and the client of a namespace.
 pub type Name = (String, String);
 
-/// The writes to all namespaces.
+/// Records the writes to all namespaces.
 #[derive(Debug)]
-pub struct Model {
+pub struct CrashModel {
     histories: Mutex<Histories>,
     next_stamp: AtomicU64,
 }
 
-/// The writes at a moment.
+/// The writes to each namespace up to some moment.
 pub type Histories = BTreeMap<Name, History>;
 
-/// The writes to one namespace, by their stamps.
+/// The stamps of the writes to one namespace, in order.
 #[derive(Debug, Clone)]
 pub struct History {
     written: Vec<u64>,
-    /// Which of them was the last to be acknowledged.
+    /// Index of the last acknowledged write in `written`.
     acknowledged: usize,
 }
 
-/// What each namespace may hold.
+/// The stamps that each namespace may hold.
 pub type Allowed = BTreeMap<Name, Vec<u64>>;
 
-/// What each namespace holds.
+/// The stamp that each namespace holds.
 pub type Found = BTreeMap<Name, u64>;
 
 impl Default for History {
@@ -61,7 +61,7 @@ impl History {
     }
 }
 
-impl Default for Model {
+impl Default for CrashModel {
     fn default() -> Self {
         Self {
             histories: Mutex::default(),
@@ -70,18 +70,20 @@ impl Default for Model {
     }
 }
 
-impl Model {
-    /// Writes attempted so far.
+impl CrashModel {
+    /// Number of writes attempted so far.
     pub fn attempts(&self) -> u64 {
         self.next_stamp.load(Ordering::Relaxed) - 1
     }
 
-    /// Puts the next document, or deletes, over HTTP, and records how that went. The
-    /// status is 204; or 501, after which the write may be there; or 507, after which
-    /// it must not.
+    /// Puts a new document or deletes the document over HTTP, records the outcome, and returns
+    /// the status.
+    ///
+    /// The status is 204, 501 or 507. After 501 the write may or may not have taken effect. After
+    /// 507 the write must not have taken effect.
     ///
     /// # Errors
-    /// Where the server is gone: the write may be there.
+    /// Fails if the connection breaks. The write may or may not have taken effect.
     pub fn write(&self, connection: &mut Client, name: &Name, is_delete: bool) -> io::Result<u16> {
         let stamp = self.next_stamp.fetch_add(1, Ordering::Relaxed);
         let (user, client) = name;
@@ -99,7 +101,7 @@ impl Model {
             204 => history.acknowledged = history.written.len() - 1,
             507 => drop(history.written.pop()),
             501 => {}
-            _ => panic!("{name:?}: {response:?}"),
+            _ => panic!("expected 204, 501 or 507 for {name:?}: {response:?}"),
         });
         Ok(response.status)
     }
@@ -114,7 +116,7 @@ impl Model {
         );
     }
 
-    /// Reads every namespace over HTTP: it must hold the last acknowledged write.
+    /// Reads every namespace over HTTP, and expects the last acknowledged write.
     pub fn check_reads(&self, connection: &mut Client, context: &str) {
         for (name, history) in self.histories() {
             let (user, client) = &name;
@@ -126,25 +128,25 @@ impl Model {
         }
     }
 
-    /// The writes so far.
+    /// The writes attempted so far.
     pub fn histories(&self) -> Histories {
         self.histories.lock().unwrap().clone()
     }
 
-    /// What may be found, now that nothing writes.
+    /// The stamps that may be found now. No writer may be active.
     pub fn allowed(&self) -> Allowed {
         let now = self.histories();
         allowed_between(&now, &now)
     }
 
-    /// From here on, what was found is what is known to be there.
+    /// Makes the stamps that were found the last acknowledged writes.
     pub fn settle(&self, found: Found) {
         let histories = found.into_iter().map(|(name, at)| (name, History::of(at)));
         *self.histories.lock().unwrap() = histories.collect();
     }
 }
 
-/// What may be found by whoever looked at some moment between these two.
+/// The stamps that a reader may find at any moment between `before` and `after`.
 pub fn allowed_between(before: &Histories, after: &Histories) -> Allowed {
     after
         .iter()
@@ -155,10 +157,10 @@ pub fn allowed_between(before: &Histories, after: &Histories) -> Allowed {
         .collect()
 }
 
-/// A document that says in each of its values which write it is.
+/// Creates a document with the stamp in each value.
 pub fn document(stamp: u64) -> String {
     let pad = "p".repeat(usize::try_from(stamp % 5).unwrap() * 300);
-    // Now and then one that goes to a file of its own.
+    // Some documents are large enough to be stored in a blob.
     let large = if stamp.is_multiple_of(97) {
         "l".repeat(300_000)
     } else {
@@ -169,19 +171,24 @@ pub fn document(stamp: u64) -> String {
     )
 }
 
-/// The stamp of a document, which must be whole.
+/// Returns the stamp of a document. Panics if the document is not exactly one write.
 pub fn stamp(body: &[u8]) -> u64 {
     if body == b"{}" {
         return EMPTY;
     }
-    let value: Value = serde_json::from_slice(body).expect("JSON");
-    let stamp = value["stamp"].as_u64().expect("a stamp");
-    assert!(body == document(stamp).as_bytes(), "a mixture: {value}");
+    let value: Value = serde_json::from_slice(body).expect("a stored document is JSON");
+    let stamp = value["stamp"]
+        .as_u64()
+        .expect("a stored document has a stamp");
+    assert!(
+        body == document(stamp).as_bytes(),
+        "the document mixes two writes: {value}"
+    );
     stamp
 }
 
-/// How many namespaces have lost what was acknowledged, where that is expected: the
-/// control of a test. All of them, where the directory does not open.
+/// Counts the namespaces that have lost an acknowledged write. Control experiments, which expect
+/// losses, use this. If the directory does not open, all namespaces count.
 pub fn count_lost(dir: &Path, allowed: &Allowed) -> usize {
     let Ok(engine) = Engine::open(Config::new(dir)) else {
         return allowed.len();
@@ -201,8 +208,8 @@ pub fn count_lost(dir: &Path, allowed: &Allowed) -> usize {
     lost.count()
 }
 
-/// Opens the directory as an embedder would, and checks documents, listing and usage.
-/// What a crash leaves is nothing that `prefd verify` finds wrong.
+/// Opens the directory with the engine, and checks documents, listings and usage. `verify` must
+/// find no problems in a directory that a crash has left behind.
 pub fn check(dir: &Path, allowed: &Allowed, context: &str) -> Found {
     let config = Config::new(dir);
     let verified = prefd_engine::verify(&config, &mut |_| {})
@@ -214,7 +221,7 @@ pub fn check(dir: &Path, allowed: &Allowed, context: &str) -> Found {
         let allowed = &allowed[name];
         assert!(
             allowed.contains(stamp),
-            "{context}: {name:?} holds {stamp}, allowed is {allowed:?}"
+            "{context}: {name:?} holds write {stamp}, expected one of {allowed:?}"
         );
     }
     check_listings(&engine, &found, context);
@@ -223,7 +230,7 @@ pub fn check(dir: &Path, allowed: &Allowed, context: &str) -> Found {
     stamps.collect()
 }
 
-/// The stamp and the length of each namespace's document.
+/// Returns the stamp and the length of the document in each namespace.
 fn documents(engine: &Engine, of: &Allowed, context: &str) -> BTreeMap<Name, (u64, u64)> {
     of.keys()
         .map(|name| {

@@ -1,5 +1,5 @@
-//! The golden data directories in `fixtures/`: bytes of each version of the format,
-//! written once. Tests work on copies.
+//! Copies of the golden data directories in `fixtures/`. Each of these directories was written
+//! once, in one version of the on-disk format.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,28 +10,28 @@ use serde::Deserialize;
 
 use crate::sim_store::directory;
 
-/// The versions that there is a golden directory of.
+/// Format versions that have a golden directory.
 pub const FORMATS: [u32; 2] = [1, 2];
 
-/// A copy of a golden directory.
+/// A copy of a golden directory, which a test may change.
 #[derive(Debug)]
 pub struct Golden {
-    /// The version of the format.
+    /// Format version of the directory.
     pub format: u32,
     /// The data directory. Removed when dropped.
     pub dir: tempfile::TempDir,
 }
 
-/// A namespace of a golden directory, as its listing has it.
+/// The expected contents of one namespace of a golden directory.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Listed {
-    /// Its user.
+pub struct GoldenEntry {
+    /// User of the namespace.
     pub user: String,
-    /// Its client.
+    /// Client of the namespace.
     pub client: String,
-    /// The revision; none where it was deleted.
+    /// Revision of the document. `None` if the document was deleted.
     pub revision: Option<u64>,
-    /// The document's text; none where it was deleted.
+    /// Text of the document. `None` if the document was deleted.
     pub text: Option<String>,
 }
 
@@ -41,16 +41,17 @@ fn fixture(format: u32, name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What the golden directory of a version holds.
-pub fn listing(format: u32) -> Vec<Listed> {
-    let text = fs::read_to_string(fixture(format, "documents.jsonl")).expect("a listing");
+/// Reads the expected contents of the golden directory with the given format version.
+pub fn listing(format: u32) -> Vec<GoldenEntry> {
+    let text = fs::read_to_string(fixture(format, "documents.jsonl"))
+        .expect("documents.jsonl can be read");
     text.lines()
-        .map(|line| serde_json::from_str(line).expect("a line of it"))
+        .map(|line| serde_json::from_str(line).expect("each line of documents.jsonl is an entry"))
         .collect()
 }
 
 impl Golden {
-    /// A fresh copy of that of a format.
+    /// Copies the golden directory with the given format version.
     pub fn of(format: u32) -> Self {
         let dir = directory();
         for folder in ["log", "blobs"] {
@@ -64,12 +65,13 @@ impl Golden {
         Self { format, dir }
     }
 
-    /// What it holds.
-    pub fn listing(&self) -> Vec<Listed> {
+    /// The expected contents of the directory.
+    pub fn listing(&self) -> Vec<GoldenEntry> {
         listing(self.format)
     }
 
-    /// As it was written: small segments, small inline size.
+    /// The configuration with which the directory was written: small segments and a small inline
+    /// size.
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.dir.path());
         config.segment_bytes = Config::MIN_SEGMENT_BYTES;
@@ -77,12 +79,12 @@ impl Golden {
         config
     }
 
-    /// A file of it.
+    /// Path of a file in the directory.
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
 
-    /// The files that end like this, in order.
+    /// Sorted paths of the files in `folder` with the given extension.
     pub fn files(&self, folder: &str, extension: &str) -> Vec<PathBuf> {
         let mut files: Vec<_> = fs::read_dir(self.path(folder))
             .unwrap()
@@ -93,14 +95,14 @@ impl Golden {
         files
     }
 
-    /// Leaves the frames alone to tell what is in it.
+    /// Removes the summaries, so that an open must read the frames of every segment.
     pub fn remove_summaries(&self) {
         for summary in self.files("log", "sum") {
             fs::remove_file(summary).unwrap();
         }
     }
 
-    /// Makes every file of log and blobs what it was.
+    /// Restores the original files of log and blobs.
     fn restore(&self, context: &str) {
         for folder in ["log", "blobs"] {
             for file in fs::read_dir(self.path(folder)).unwrap() {
@@ -115,7 +117,7 @@ impl Golden {
         }
     }
 
-    /// Every file of log and blobs, byte by byte.
+    /// Reads every file of log and blobs.
     pub fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let folders = ["log", "blobs"].map(|folder| fs::read_dir(self.path(folder)).unwrap());
         folders
@@ -127,7 +129,7 @@ impl Golden {
     }
 }
 
-fn check(engine: &Engine, listed: &Listed) {
+fn check(engine: &Engine, listed: &GoldenEntry) {
     let namespace = engine.namespace(&listed.user, &listed.client).unwrap();
     let found = namespace.get().unwrap();
     let revision = found
@@ -139,15 +141,15 @@ fn check(engine: &Engine, listed: &Listed) {
     assert!(bytes.as_deref() == expected, "{listed:?}");
 }
 
-/// Opens a directory, checks all of it, and closes it.
-pub fn check_opened(golden: &Golden, all: &[Listed]) {
+/// Opens a directory, checks every namespace and listing, and closes the directory.
+pub fn check_opened(golden: &Golden, all: &[GoldenEntry]) {
     let engine = Engine::open(golden.config()).unwrap();
     check_all(&engine, all);
     engine.close().unwrap();
 }
 
-/// Checks every document by its bytes, and every listing.
-pub fn check_all(engine: &Engine, all: &[Listed]) {
+/// Compares every document byte by byte, and every listing.
+pub fn check_all(engine: &Engine, all: &[GoldenEntry]) {
     for listed in all {
         check(engine, listed);
     }
@@ -168,18 +170,19 @@ pub fn check_all(engine: &Engine, all: &[Listed]) {
     }
 }
 
-/// Flips one bit of every so many bytes of each file of a golden directory: what is read
-/// is right, or an error, and what is above the watermark of the unsealed segment may be
-/// gone as if it had never been.
+/// Flips single bits in each file of a golden directory, at regular distances.
+///
+/// After each flip, every read must return the right document or an error. Only the last write
+/// to the unsealed segment may be missing, because it is above the watermark.
 pub fn sweep_bits(format: u32) {
-    /// Coprime to the lengths of what repeats.
+    /// Coprime to the lengths of repeated structures, so that every field is hit.
     const STRIDE: usize = 29;
-    let whole = Golden::of(format);
-    let listing = whole.listing();
-    let unsealed = whole.files("log", "seg").pop().unwrap();
+    let golden = Golden::of(format);
+    let listing = golden.listing();
+    let unsealed = golden.files("log", "seg").pop().unwrap();
     let highest = listing.iter().filter_map(|listed| listed.revision).max();
     let (mut flipped, mut detected) = (0, 0);
-    for (path, bytes) in whole.image() {
+    for (path, bytes) in golden.image() {
         if path
             .extension()
             .is_some_and(|extension| extension == "blob")
@@ -190,7 +193,7 @@ pub fn sweep_bits(format: u32) {
             let mut changed = bytes.clone();
             changed[at] ^= 1 << (at % 8);
             fs::write(&path, changed).unwrap();
-            let mut config = whole.config();
+            let mut config = golden.config();
             config.catalogue = false;
             config.background_compaction = false;
             config.reserve_bytes = 0;
@@ -200,19 +203,26 @@ pub fn sweep_bits(format: u32) {
             });
             detected += usize::from(errors > 0);
             flipped += 1;
-            // The open may have mended or moved things.
-            whole.restore(&context);
+            // The open may have repaired or moved files.
+            golden.restore(&context);
         }
     }
-    assert!(flipped > 2_000 && detected > 500, "{detected} of {flipped}");
+    assert!(
+        flipped > 2_000 && detected > 500,
+        "expected over 2000 flips and over 500 detections, but {detected} of {flipped} were detected"
+    );
 }
 
-/// How many documents cannot be read; all others are right, or are one of those that may
-/// be missing.
-fn errors_of(config: &Config, listing: &[Listed], may_miss: impl Fn(&Listed) -> bool) -> usize {
+/// Counts the documents that cannot be read, or returns `usize::MAX` if the directory does not
+/// open. Panics if a document is wrong, unless `may_miss` allows it to be missing.
+fn errors_of(
+    config: &Config,
+    listing: &[GoldenEntry],
+    may_miss: impl Fn(&GoldenEntry) -> bool,
+) -> usize {
     let expect_named = |error: Error| match error {
         Error::Corrupt { .. } | Error::UnsupportedFormat { .. } => {}
-        other => panic!("{other:?}"),
+        other => panic!("expected Corrupt or UnsupportedFormat: {other:?}"),
     };
     let engine = match Engine::open(config.clone()) {
         Ok(engine) => engine,

@@ -1,14 +1,18 @@
-//! What clients saw of one namespace, and whether one register can have shown it.
+//! A checker for linearizability of the operations on one namespace.
 //!
-//! A history is a set of [`Operation`]s, each with the instants between which it took
-//! effect. It is linearizable if they can be put in one order that no pair of instants
-//! contradicts, and in which a register that does one after the other gives every
-//! answer that was given (Herlihy and Wing, 1990). The register here is a namespace:
-//! a value, its tag, and conditions on the tag; tags grow with every write that is
-//! seen, and none comes twice.
+//! A history is a set of [`Operation`]s, each with the times of its call and its return. A history
+//! is linearizable if the operations have a total order with two properties (Herlihy and Wing,
+//! 1990):
 //!
-//! `search` looks for such an order, `shrink` makes of a history that has none the
-//! smallest one. Nothing here knows of HTTP. Values are numbers, each put once.
+//! - An operation that returned before another one was called comes first.
+//! - A register that executes the operations in this order produces every observed outcome.
+//!
+//! The register models a namespace: a value, its entity tag, and preconditions on the tag. Tags
+//! increase with every write and are never reused. Values are numbers, and no two puts have the
+//! same value. The checker does not depend on HTTP.
+//!
+//! `search` searches for such an order. `shrink` reduces a history that has no such order to a
+//! small part that also has none.
 
 mod search;
 mod shrink;
@@ -18,39 +22,39 @@ use std::fmt;
 /// The number in an entity tag.
 pub type Tag = u64;
 
-/// What a client asked for, what it was told, and when.
+/// One operation of a client, with its outcome and its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// Which connection: for people.
+    /// Number of the connection, for error messages only.
     pub connection: u32,
-    /// Before the first byte was sent, in nanoseconds.
+    /// Time before the first byte of the request was sent, in nanoseconds.
     pub called: u64,
-    /// After the last byte of the answer was read, by the same clock. Of no meaning
-    /// where the outcome is unknown.
+    /// Time after the last byte of the response was read, by the same clock. Meaningless if the
+    /// outcome is unknown.
     pub returned: u64,
-    /// What was asked for.
+    /// The requested action.
     pub action: Action,
-    /// What was told.
+    /// The observed outcome.
     pub outcome: Outcome,
 }
 
-/// What a client asks for.
+/// An action that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// GET or HEAD.
+    /// GET or HEAD without a condition.
     Read,
-    /// The same with `If-None-Match: "tag"`.
+    /// GET or HEAD with `If-None-Match: "tag"`.
     ReadUnless(Tag),
-    /// PUT of a value that no other put has.
+    /// PUT of a unique value.
     Put(u64, Condition),
-    /// DELETE.
+    /// DELETE of the document.
     Delete(Condition),
 }
 
-/// A condition of a write.
+/// The precondition of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// None.
+    /// No precondition.
     Always,
     /// `If-Match: "tag"`
     Matches(Tag),
@@ -58,33 +62,34 @@ pub enum Condition {
     Absent,
 }
 
-/// What a client was told.
+/// The outcome of an operation, as the client observed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing: the connection died. It may have taken effect at any time since, or not.
+    /// No response, because the connection broke. The operation may have taken effect at any time
+    /// after its call, or never.
     Unknown,
-    /// 204, with the tag of a put.
+    /// 204. A put has the new tag.
     Done(Option<Tag>),
-    /// 200: the tag, and the value unless it was a HEAD.
+    /// 200 with the tag, and with the value unless the request was a HEAD.
     Found(Tag, Option<u64>),
-    /// 200 without a tag: nothing is stored.
+    /// 200 without a tag. The namespace is empty.
     Nothing,
-    /// 304, with this tag.
+    /// 304 with the current tag.
     Unchanged(Tag),
-    /// 412, with the current tag where something is stored.
+    /// 412. Has the current tag unless the namespace is empty.
     Failed(Option<Tag>),
 }
 
-/// A history that no register can have shown.
+/// A history that is not linearizable.
 #[derive(Debug)]
 pub struct Violation {
-    /// The smallest part of it that no register can have shown either, by call.
+    /// A small part of the history that is not linearizable either, in the order of the calls.
     pub window: Vec<Operation>,
-    /// Operations of the whole history.
+    /// Number of operations in the complete history.
     pub operations: usize,
 }
 
-/// Looks for an order in which one register shows `history`.
+/// Checks that `history` is linearizable.
 pub fn check(history: &[Operation]) -> Result<(), Violation> {
     if search::is_linearizable(history) {
         return Ok(());
@@ -95,16 +100,16 @@ pub fn check(history: &[Operation]) -> Result<(), Violation> {
     })
 }
 
-/// The register: a namespace, as far as its clients can tell.
+/// The state of the register, which models a namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 struct Register {
     current: Option<Written>,
-    /// The highest tag that is known to have been given out.
+    /// The highest tag that is known to have been assigned.
     newest: Tag,
 }
 
-/// What a put left behind. The tag of one whose answer was lost is not known until
-/// somebody is told it.
+/// The value of a put. If the response to the put was lost, its tag is unknown until another
+/// operation observes the tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Written {
     value: u64,
@@ -112,27 +117,28 @@ struct Written {
 }
 
 impl Register {
-    /// The register after the operation, where it gives the answer that was given.
+    /// Applies an operation. Returns `None` if the operation cannot have the observed outcome in
+    /// this state.
     fn after(self, operation: &Operation) -> Option<Self> {
         match (operation.action, operation.outcome) {
-            (Action::Read | Action::ReadUnless(_), Outcome::Nothing) => self.absent(),
-            (Action::Read, Outcome::Found(tag, value)) => self.shows(tag, value),
+            (Action::Read | Action::ReadUnless(_), Outcome::Nothing) => self.require_empty(),
+            (Action::Read, Outcome::Found(tag, value)) => self.observe(tag, value),
             (Action::ReadUnless(unless), Outcome::Found(tag, value)) if tag != unless => {
-                self.shows(tag, value)
+                self.observe(tag, value)
             }
             (Action::ReadUnless(unless), Outcome::Unchanged(tag)) if tag == unless => {
-                self.shows(tag, None)
+                self.observe(tag, None)
             }
             (Action::Put(_, condition) | Action::Delete(condition), Outcome::Failed(current)) => {
-                self.refused(condition, current)
+                self.fail_precondition(condition, current)
             }
             (Action::Put(value, condition), Outcome::Done(Some(tag))) => {
-                self.holds(condition)?.put(value, tag)
+                self.require(condition)?.put(value, tag)
             }
             (Action::Put(value, condition), Outcome::Unknown) => {
                 let tag = None;
                 let current = Some(Written { value, tag });
-                let register = self.holds(condition)?;
+                let register = self.require(condition)?;
                 Some(Self {
                     current,
                     ..register
@@ -140,7 +146,7 @@ impl Register {
             }
             (Action::Delete(condition), Outcome::Done(None) | Outcome::Unknown) => {
                 let current = None;
-                let register = self.holds(condition)?;
+                let register = self.require(condition)?;
                 Some(Self {
                     current,
                     ..register
@@ -150,12 +156,12 @@ impl Register {
         }
     }
 
-    fn absent(self) -> Option<Self> {
+    fn require_empty(self) -> Option<Self> {
         self.current.is_none().then_some(self)
     }
 
-    /// Whether a reader can be told this tag, and this value.
-    fn shows(mut self, tag: Tag, value: Option<u64>) -> Option<Self> {
+    /// Applies a read that observes the given tag and value.
+    fn observe(mut self, tag: Tag, value: Option<u64>) -> Option<Self> {
         let current = self.current.as_mut()?;
         match current.tag {
             Some(known) if known != tag => return None,
@@ -171,16 +177,16 @@ impl Register {
             .then_some(self)
     }
 
-    fn holds(self, condition: Condition) -> Option<Self> {
+    fn require(self, condition: Condition) -> Option<Self> {
         match condition {
             Condition::Always => Some(self),
-            Condition::Matches(tag) => self.shows(tag, None),
-            Condition::Absent => self.absent(),
+            Condition::Matches(tag) => self.observe(tag, None),
+            Condition::Absent => self.require_empty(),
         }
     }
 
-    /// A 412 that tells `current`.
-    fn refused(self, condition: Condition, current: Option<Tag>) -> Option<Self> {
+    /// Applies a failed precondition whose response has the tag `current`.
+    fn fail_precondition(self, condition: Condition, current: Option<Tag>) -> Option<Self> {
         let fails = match condition {
             Condition::Always => false,
             Condition::Matches(tag) => current != Some(tag),
@@ -190,8 +196,8 @@ impl Register {
             return None;
         }
         match current {
-            None => self.absent(),
-            Some(tag) => self.shows(tag, None),
+            None => self.require_empty(),
+            Some(tag) => self.observe(tag, None),
         }
     }
 
@@ -206,7 +212,8 @@ impl Register {
 }
 
 impl Outcome {
-    /// Whether it tells what the register holds, and nothing was changed.
+    /// Returns true if the outcome reveals the contents of the register and the operation changed
+    /// nothing.
     fn is_observation(self) -> bool {
         match self {
             Self::Found(..) | Self::Nothing | Self::Unchanged(_) | Self::Failed(_) => true,
@@ -214,7 +221,7 @@ impl Outcome {
         }
     }
 
-    /// The tag that it tells to be the current one.
+    /// The current tag, if the outcome reveals it.
     fn observed(self) -> Option<Tag> {
         match self {
             Self::Found(tag, _) | Self::Unchanged(tag) => Some(tag),
@@ -225,7 +232,7 @@ impl Outcome {
 }
 
 impl Action {
-    /// The condition of a write.
+    /// The precondition of a write. Reads have none.
     pub fn condition(self) -> Condition {
         match self {
             Self::Put(_, condition) | Self::Delete(condition) => condition,
@@ -268,7 +275,8 @@ impl fmt::Display for Operation {
 }
 
 impl fmt::Display for Violation {
-    /// One line for each operation of the window, by call: when, who, what.
+    /// Prints one line for each operation of the window, in the order of the calls: the times, the
+    /// connection and the operation.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (window, all) = (self.window.len(), self.operations);
         writeln!(
@@ -282,10 +290,10 @@ impl fmt::Display for Violation {
                 Outcome::Unknown => "?".to_owned(),
                 _ => micros(operation.returned).to_string(),
             };
-            let (from, who) = (micros(operation.called), operation.connection);
+            let (from, connection) = (micros(operation.called), operation.connection);
             writeln!(
                 f,
-                "{from:>12} to {until:>12} us, connection {who:>3}: {operation}"
+                "{from:>12} to {until:>12} us, connection {connection:>3}: {operation}"
             )?;
         }
         Ok(())

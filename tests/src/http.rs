@@ -1,40 +1,43 @@
-//! A small HTTP/1.1 client that sends exactly the bytes that it is told to.
+//! A small HTTP/1.1 client that sends exactly the given bytes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Nothing in a test waits longer for the other side than this.
+/// Read and write timeout of every connection.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One connection.
+/// A client with one connection.
 #[derive(Debug)]
 pub struct Client {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// Names in lower case, in the order sent.
+    /// Headers in the order of the response, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body, whole.
+    /// The complete body.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The value of a header that is there at most once.
+    /// Returns the value of a header. Panics if the header appears twice.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(n, _)| n == name);
         let value = values.next().map(|(_, value)| value.as_str());
-        assert!(values.next().is_none(), "{name} is there twice: {self:?}");
+        assert!(
+            values.next().is_none(),
+            "the header {name} appears twice: {self:?}"
+        );
         value
     }
 
-    /// Reads an answer. `is_head`: it has no body.
+    /// Reads a response. `is_head` is true if the request was HEAD, so that no body follows.
     pub fn read(reader: &mut impl BufRead, is_head: bool) -> io::Result<Self> {
         let (mut response, length) = Self::read_head(reader)?;
         if !is_head && !matches!(response.status, 100..=199 | 204 | 304) {
@@ -45,7 +48,7 @@ impl Response {
         Ok(response)
     }
 
-    /// Reads an answer's head, and what it says of the body's length.
+    /// Reads the head of a response. Returns it with the value of Content-Length.
     pub fn read_head(reader: &mut impl BufRead) -> io::Result<(Self, Option<u64>)> {
         let line = read_line(reader)?;
         let status = line
@@ -53,7 +56,7 @@ impl Response {
             .and_then(|rest| rest.strip_prefix(['0', '1'])?.strip_prefix(' '))
             .and_then(|rest| rest.get(..3))
             .and_then(|status| status.parse().ok())
-            .unwrap_or_else(|| panic!("not a status line: {line:?}"));
+            .unwrap_or_else(|| panic!("expected an HTTP/1 status line: {line:?}"));
         let mut headers = Vec::new();
         loop {
             let line = read_line(reader)?;
@@ -61,7 +64,7 @@ impl Response {
             if line.is_empty() {
                 break;
             }
-            let (name, value) = line.split_once(':').expect("a header");
+            let (name, value) = line.split_once(':').expect("a header line has a colon");
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         let response = Self {
@@ -78,11 +81,11 @@ impl Response {
 
     /// The body as text.
     pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("a body of text")
+        std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
 }
 
-/// A request, built up; [`Request::bytes`] is what is sent.
+/// An HTTP request. [`Request::bytes`] returns the bytes that are sent.
 #[derive(Debug, Clone)]
 pub struct Request {
     method: String,
@@ -92,12 +95,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request without headers, but for `Host`.
+    /// A request with a `Host` header and no other headers.
     pub fn new(method: &str, target: &str) -> Self {
         Self::to("prefd.test", method, target)
     }
 
-    /// The same to this host.
+    /// A request to the given host, with a `Host` header and no other headers.
     pub fn to(host: &str, method: &str, target: &str) -> Self {
         Self {
             method: method.to_owned(),
@@ -107,7 +110,7 @@ impl Request {
         }
     }
 
-    /// Of the client's namespace, with this token.
+    /// A request for the preferences of a client, with a bearer token.
     pub fn of(method: &str, client: &str, token: &str) -> Self {
         Self::new(method, &format!("/user/2025-1/preferences/{client}")).bearer(token)
     }
@@ -119,20 +122,20 @@ impl Request {
         self
     }
 
-    /// Names another host.
+    /// Replaces the `Host` header.
     #[must_use]
     pub fn at_host(mut self, host: &str) -> Self {
         self.headers.retain(|(name, _)| name != "Host");
         self.header("Host", host)
     }
 
-    /// Adds a token.
+    /// Adds a bearer token.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    /// Sets the body, and its length.
+    /// Sets the body and `Content-Length`.
     #[must_use]
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
@@ -140,7 +143,7 @@ impl Request {
         self.header("Content-Length", &length)
     }
 
-    /// The head alone.
+    /// The request line and the headers.
     pub fn head(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for (name, value) in &self.headers {
@@ -150,23 +153,23 @@ impl Request {
         head.into_bytes()
     }
 
-    /// Everything that is sent.
+    /// The complete request.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head();
         bytes.extend_from_slice(&self.body);
         bytes
     }
 
-    /// Whether the answer has no body whatever it says.
+    /// Returns true if the response has no body, whatever its headers say.
     fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
 }
 
 impl Client {
-    /// Connects.
+    /// Opens a connection.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the server accepts");
+        let stream = TcpStream::connect(address).expect("the server accepts connections");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -174,54 +177,56 @@ impl Client {
         Self { stream, reader }
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads the response.
     pub fn request(&mut self, request: &Request) -> Response {
-        self.try_request(request).expect("an answer")
+        self.try_request(request)
+            .expect("the server sends a response")
     }
 
-    /// The same where the server may be gone.
+    /// Sends a request and reads the response. Returns an error if the connection breaks.
     pub fn try_request(&mut self, request: &Request) -> io::Result<Response> {
         self.send(&request.bytes())?;
         self.read_response(request.is_head())
     }
 
-    /// Says that nothing more comes.
+    /// Shuts down the sending side of the connection.
     pub fn end_sending(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Reads an answer. `is_head`: it has no body.
+    /// Reads a response. `is_head` is true if the request was HEAD, so that no body follows.
     pub fn read_response(&mut self, is_head: bool) -> io::Result<Response> {
         Response::read(&mut self.reader, is_head)
     }
 
-    /// Whether something of an answer, or the end of the connection, is there in time.
-    pub fn is_answered_within(&mut self, time: Duration) -> bool {
+    /// Waits for the first byte of a response or the end of the connection. Returns false after
+    /// `time` without either.
+    pub fn wait_for_response(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();
-        let is_answered = match self.reader.fill_buf() {
+        let has_response = match self.reader.fill_buf() {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         };
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        is_answered
+        has_response
     }
 
-    /// Reads an answer's head, and what it says of the body's length.
+    /// Reads the head of a response. Returns it with the value of Content-Length.
     pub fn read_head(&mut self) -> io::Result<(Response, Option<u64>)> {
         Response::read_head(&mut self.reader)
     }
 
-    /// Reads the next bytes of a body into `buffer`, filling it.
+    /// Fills `buffer` with the next bytes of a body.
     pub fn read_body(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.reader.read_exact(buffer)
     }
 
-    /// Reads to the end of the connection: what the server still sends.
+    /// Reads until the server closes the connection.
     pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         self.reader.read_to_end(&mut rest)?;
@@ -229,8 +234,8 @@ impl Client {
     }
 }
 
-/// Reads a line of a head, whole: what a server that is killed leaves may be cut
-/// anywhere.
+/// Reads a complete line of a head. Returns an error if the connection ends within the line, which
+/// happens when the server is killed.
 fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -240,7 +245,7 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
     Ok(line)
 }
 
-/// A body in chunks of `size`, framed for `Transfer-Encoding: chunked`.
+/// Encodes a body for `Transfer-Encoding: chunked`, in chunks of `size` bytes.
 pub fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     let mut framed = Vec::new();
     for chunk in body.chunks(size) {

@@ -1,5 +1,5 @@
-//! An identity provider in this process, which says whatever a test has it say, counts
-//! what it is asked, and can be slow or gone.
+//! An identity provider inside the test process. A test sets its responses, reads the requests
+//! that it received, and can let it be slow or refuse connections.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,29 +15,29 @@ use serde_json::{Value, json};
 
 use crate::token;
 
-/// Where OpenID Connect has a provider's metadata.
+/// Path of the metadata, as OpenID Connect Discovery defines it.
 pub const METADATA: &str = "/.well-known/openid-configuration";
-/// Where this one has its keys, and looks at tokens.
+/// Path of the JWKS of this provider.
 pub const KEYS: &str = "/keys";
-/// Where this one is asked about tokens.
+/// Path of the introspection endpoint of this provider.
 pub const INTROSPECTION: &str = "/introspection";
-/// How long a test waits for a question.
+/// How long a test waits for a request.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running provider. Gone when dropped.
+/// A running identity provider. Stopped when dropped.
 #[derive(Debug)]
 pub struct Issuer {
     address: SocketAddr,
     is_tls: bool,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     is_stopped: Arc<AtomicBool>,
-    is_shut: Arc<AtomicBool>,
+    refuses: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
 }
 
-/// What it was asked.
+/// A request that the provider received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct ReceivedRequest {
     /// Path and query.
     pub target: String,
     /// The Authorization header.
@@ -46,35 +46,36 @@ pub struct Question {
     pub body: String,
 }
 
-/// What it answers.
+/// A response that the provider sends.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct CannedResponse {
     /// The status code.
     pub status: u16,
-    /// Further headers, each with its line break.
+    /// Additional headers, each followed by a line break.
     pub headers: String,
     /// The body.
     pub body: String,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    answers: Mutex<HashMap<String, Answer>>,
-    /// What it says of tokens; of others, that they are not active.
+struct SharedState {
+    /// Responses by path.
+    responses: Mutex<HashMap<String, CannedResponse>>,
+    /// Introspection responses by token. All other tokens are not active.
     tokens: Mutex<HashMap<String, Value>>,
-    asked: Mutex<Asked>,
+    log: Mutex<RequestLog>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Asked {
-    questions: Vec<Question>,
-    /// Answers wait.
+struct RequestLog {
+    requests: Vec<ReceivedRequest>,
+    /// True while responses are held back.
     is_held: bool,
 }
 
-impl Answer {
-    /// A 200 with this JSON.
+impl CannedResponse {
+    /// A 200 response with a JSON body.
     pub fn json(body: &Value) -> Self {
         Self {
             status: 200,
@@ -83,7 +84,7 @@ impl Answer {
         }
     }
 
-    /// Without a body.
+    /// A response without a body.
     pub fn status(status: u16) -> Self {
         Self {
             status,
@@ -94,26 +95,26 @@ impl Answer {
 }
 
 impl Issuer {
-    /// Starts one with this test key.
+    /// Starts a provider that publishes the given key.
     pub fn start(key: &Signer) -> Self {
         Self::listen(key, None)
     }
 
-    /// One that is asked over TLS, and shows this certificate, of `localhost`.
+    /// Starts a provider that uses TLS, with a certificate for `localhost`.
     pub fn start_tls(key: &Signer, tls: ServerConfig) -> Self {
         Self::listen(key, Some(Arc::new(tls)))
     }
 
     fn listen(key: &Signer, tls: Option<Arc<ServerConfig>>) -> Self {
         let is_tls = tls.is_some();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port exists");
         let address = listener.local_addr().unwrap();
-        let shared = Arc::<Shared>::default();
-        let (is_stopped, is_shut) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
-        let (ours, stop, shut) = (
+        let shared = Arc::<SharedState>::default();
+        let (is_stopped, refuses) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let (ours, stop, refuse) = (
             Arc::clone(&shared),
             Arc::clone(&is_stopped),
-            Arc::clone(&is_shut),
+            Arc::clone(&refuses),
         );
         let accepting = std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -121,16 +122,17 @@ impl Issuer {
                     break;
                 }
                 let (shared, tls) = (Arc::clone(&ours), tls.clone());
-                let stream = stream.expect("a connection");
-                if shut.load(Ordering::SeqCst) {
+                let stream = stream.expect("the connection is accepted");
+                if refuse.load(Ordering::SeqCst) {
                     continue;
                 }
                 std::thread::spawn(move || {
-                    // Whoever asks may be killed, or not like the certificate.
+                    // Errors are ignored: the client may be killed, or reject the certificate.
                     let _ = match tls {
                         None => shared.serve(&stream),
                         Some(tls) => {
-                            let connection = ServerConnection::new(tls).expect("TLS");
+                            let connection =
+                                ServerConnection::new(tls).expect("the TLS configuration is valid");
                             shared.serve(StreamOwned::new(connection, stream))
                         }
                     };
@@ -142,15 +144,15 @@ impl Issuer {
             is_tls,
             shared,
             is_stopped,
-            is_shut,
+            refuses,
             accepting: Some(accepting),
         };
-        issuer.answer(METADATA, Answer::json(&issuer.metadata()));
+        issuer.respond(METADATA, CannedResponse::json(&issuer.metadata()));
         issuer.publish(&[key]);
         issuer
     }
 
-    /// Its metadata, as they usually are.
+    /// The default metadata of this provider.
     pub fn metadata(&self) -> Value {
         let url = self.url();
         json!({
@@ -160,12 +162,12 @@ impl Issuer {
         })
     }
 
-    /// Where it listens.
+    /// The address on which the provider listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What its tokens name as the issuer.
+    /// The `iss` claim of the provider's tokens.
     pub fn url(&self) -> String {
         if self.is_tls {
             return format!("https://localhost:{}", self.address.port());
@@ -173,74 +175,74 @@ impl Issuer {
         format!("http://{}", self.address)
     }
 
-    /// Has it publish these keys.
+    /// Publishes the given keys as the JWKS.
     pub fn publish(&self, keys: &[&Signer]) {
         let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
-        self.answer(KEYS, Answer::json(&json!({ "keys": keys })));
+        self.respond(KEYS, CannedResponse::json(&json!({ "keys": keys })));
     }
 
-    /// Has it answer so at this path.
-    pub fn answer(&self, path: &str, answer: Answer) {
-        let mut answers = self.shared.answers.lock().unwrap();
-        answers.insert(path.to_owned(), answer);
+    /// Sets the response for a path.
+    pub fn respond(&self, path: &str, response: CannedResponse) {
+        let mut responses = self.shared.responses.lock().unwrap();
+        responses.insert(path.to_owned(), response);
     }
 
-    /// Has it say this of a token.
-    pub fn say_of(&self, token: &str, said: &Value) {
+    /// Sets the introspection response for a token.
+    pub fn set_introspection(&self, token: &str, introspection: &Value) {
         let mut tokens = self.shared.tokens.lock().unwrap();
-        tokens.insert(token.to_owned(), said.clone());
+        tokens.insert(token.to_owned(), introspection.clone());
     }
 
-    /// A token of its own, of this user and client, signed by this key.
+    /// Creates a token of this issuer for a user and a client.
     pub fn token(&self, key: &Signer, user: &str, client: &str) -> String {
         let mut claims = token::claims(user, client);
         claims["iss"] = json!(self.url());
         key.sign(&claims)
     }
 
-    /// Has answers wait, or lets them go.
-    pub fn hold(&self, is_held: bool) {
-        self.shared.asked.lock().unwrap().is_held = is_held;
+    /// Holds back all responses, or sends the responses that were held back.
+    pub fn hold_responses(&self, is_held: bool) {
+        self.shared.log.lock().unwrap().is_held = is_held;
         self.shared.changed.notify_all();
     }
 
-    /// Closes its door to whoever comes, or opens it. Nobody else gets its address
-    /// meanwhile, as it would be where it was gone.
-    pub fn shut(&self, is_shut: bool) {
-        self.is_shut.store(is_shut, Ordering::SeqCst);
+    /// Closes each new connection at once, or accepts connections again. The port stays reserved,
+    /// unlike the port of a provider that was stopped.
+    pub fn refuse_connections(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::SeqCst);
     }
 
-    /// Everything that it was asked.
-    pub fn questions(&self) -> Vec<Question> {
-        self.shared.asked.lock().unwrap().questions.clone()
+    /// All requests that the provider received.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared.log.lock().unwrap().requests.clone()
     }
 
-    /// How often it was asked at this path.
+    /// Number of requests for a path.
     pub fn count(&self, path: &str) -> usize {
-        let asked = self.shared.asked.lock().unwrap();
-        asked.count(path)
+        let log = self.shared.log.lock().unwrap();
+        log.count(path)
     }
 
-    /// Waits until it was asked so often at this path.
+    /// Waits until the provider has received `count` requests for a path.
     pub fn wait_for(&self, path: &str, count: usize) {
-        let asked = self.shared.asked.lock().unwrap();
+        let log = self.shared.log.lock().unwrap();
         let (_asked, waited) = self
             .shared
             .changed
-            .wait_timeout_while(asked, PATIENCE, |asked| asked.count(path) < count)
+            .wait_timeout_while(log, PATIENCE, |log| log.count(path) < count)
             .unwrap();
-        assert!(!waited.timed_out(), "{path} was not asked {count} times");
+        assert!(!waited.timed_out(), "expected {count} requests for {path}");
     }
 }
 
-impl Asked {
+impl RequestLog {
     fn count(&self, path: &str) -> usize {
-        let is_there = |question: &&Question| question.target == path;
-        self.questions.iter().filter(is_there).count()
+        let has_path = |request: &&ReceivedRequest| request.target == path;
+        self.requests.iter().filter(has_path).count()
     }
 }
 
-impl Shared {
+impl SharedState {
     fn serve(&self, stream: impl Read + Write) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
@@ -254,61 +256,57 @@ impl Shared {
                 break;
             };
             match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.parse().expect("a length"),
+                "content-length" => length = value.parse().expect("Content-Length is a number"),
                 "authorization" => authorization = Some(value.to_owned()),
                 _ => {}
             }
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let question = Question {
+        let request = ReceivedRequest {
             target,
             authorization,
-            body: String::from_utf8(body).expect("text"),
+            body: String::from_utf8(body).expect("the request body is UTF-8"),
         };
-        let answer = self.answer_to(&question);
-        let mut asked = self.asked.lock().unwrap();
-        asked.questions.push(question);
+        let response = self.response_to(&request);
+        let mut log = self.log.lock().unwrap();
+        log.requests.push(request);
         self.changed.notify_all();
-        drop(
-            self.changed
-                .wait_while(asked, |asked| asked.is_held)
-                .unwrap(),
-        );
+        drop(self.changed.wait_while(log, |log| log.is_held).unwrap());
         let stream = reader.get_mut();
         write!(
             stream,
             "HTTP/1.1 {} -\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n{}",
-            answer.status,
-            answer.body.len(),
-            answer.headers,
-            answer.body
+            response.status,
+            response.body.len(),
+            response.headers,
+            response.body
         )?;
         stream.flush()
     }
 
-    fn answer_to(&self, question: &Question) -> Answer {
-        let answers = self.answers.lock().unwrap();
-        if let Some(answer) = answers.get(&question.target) {
-            return answer.clone();
+    fn response_to(&self, request: &ReceivedRequest) -> CannedResponse {
+        let responses = self.responses.lock().unwrap();
+        if let Some(response) = responses.get(&request.target) {
+            return response.clone();
         }
-        if question.target != INTROSPECTION {
-            return Answer::status(404);
+        if request.target != INTROSPECTION {
+            return CannedResponse::status(404);
         }
-        // Tokens of tests need no decoding.
-        let token = question
+        // The tokens of the tests need no percent-encoding.
+        let token = request
             .body
             .split('&')
             .find_map(|pair| pair.strip_prefix("token="));
         let tokens = self.tokens.lock().unwrap();
-        let said = token.and_then(|token| tokens.get(token)).cloned();
-        Answer::json(&said.unwrap_or_else(|| json!({"active": false})))
+        let introspection = token.and_then(|token| tokens.get(token)).cloned();
+        CannedResponse::json(&introspection.unwrap_or_else(|| json!({"active": false})))
     }
 }
 
 impl Drop for Issuer {
     fn drop(&mut self) {
-        self.hold(false);
+        self.hold_responses(false);
         self.is_stopped.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
@@ -317,7 +315,7 @@ impl Drop for Issuer {
     }
 }
 
-/// A test key with an id.
+/// A private test key with a key id.
 pub struct Signer {
     name: &'static str,
     id: String,
@@ -326,7 +324,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// `name`: rsa, ec256, ec384 or ed25519.
+    /// Reads the test key with the given name: `rsa`, `ec256`, `ec384` or `ed25519`.
     pub fn new(name: &'static str, id: &str) -> Self {
         let pem = std::fs::read(token::fixture(&format!("keys/{name}-test-only.pem"))).unwrap();
         let (algorithm, key) = match name {
@@ -339,11 +337,11 @@ impl Signer {
             name,
             id: id.to_owned(),
             algorithm,
-            key: key.expect("a key"),
+            key: key.expect("the fixture is a private key"),
         }
     }
 
-    /// The public part.
+    /// The public key as a JWK.
     pub fn jwk(&self) -> Value {
         let text = std::fs::read_to_string(token::fixture("keys/jwks-test-only.json")).unwrap();
         let keys: Value = serde_json::from_str(&text).unwrap();
@@ -354,18 +352,18 @@ impl Signer {
         key
     }
 
-    /// These claims, signed.
+    /// Signs claims.
     pub fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": self.algorithm, "kid": self.id, "typ": "at+jwt"});
         self.sign_with(&header, claims)
     }
 
-    /// The same with this header, whatever it says.
+    /// Signs claims with the given header. The header may contradict the key.
     pub fn sign_with(&self, header: &Value, claims: &Value) -> String {
         token::signed(header, claims, self.algorithm, &self.key)
     }
 
-    /// The same with claims that need be none.
+    /// Signs arbitrary bytes in the place of the claims.
     pub fn sign_bytes(&self, header: &Value, claims: &[u8]) -> String {
         token::signed_bytes(header, claims, self.algorithm, &self.key)
     }

@@ -1,17 +1,19 @@
-//! The layouts of docs/format.md as far as their checksums go, written down again
-//! from there: where frames lie, and how to make what was changed check out again, so
-//! that a fuzzer gets past the checksums.
+//! The parts of docs/format.md that concern frames and checksums, implemented independently of
+//! the engine.
+//!
+//! [`frames`] finds the frames of a segment. [`repair`] corrects the checksums of a modified file,
+//! so that a fuzzer reaches the code behind the checksums.
 
-/// Bytes of the header of segments, summaries and blobs.
+/// Length of the file header of segments, summaries and blobs.
 pub const FILE_HEADER_BYTES: usize = 28;
-/// Bytes of a frame of version 1 before its metadata.
+/// Length of the head of a version 1 frame, which precedes the metadata.
 pub const FRAME_1_HEAD_BYTES: usize = 68;
-/// What a frame of version 1 begins with.
+/// Magic number of version 1 frames.
 pub const MAGIC_1: &[u8] = b"PFRM";
-/// What a frame of version 2 begins with.
+/// Magic number of version 2 frames.
 pub const MAGIC_2: &[u8] = &[0x1e, 0xff];
 
-/// What a byte does to a checksum.
+/// CRC-32 lookup table, indexed by byte.
 const CRC_OF_BYTES: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -27,14 +29,15 @@ const CRC_OF_BYTES: [u32; 256] = {
     table
 };
 
-/// CRC-32, IEEE 802.3, reflected polynomial 0xEDB88320.
+/// Computes a CRC-32 (IEEE 802.3, reflected polynomial 0xEDB88320).
 pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         CRC_OF_BYTES[usize::from(crc.to_le_bytes()[0] ^ byte)] ^ (crc >> 8)
     })
 }
 
-/// A number of up to eight bytes; zero where the bytes end before it.
+/// Reads a little-endian number of up to eight bytes at `at`. Returns 0 if the bytes end before
+/// the field does.
 pub fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
     let field = bytes.get(at..at + len).unwrap_or_default();
     field
@@ -47,7 +50,8 @@ fn length(bytes: &[u8], at: usize) -> usize {
     usize::try_from(number(bytes, at, 4)).unwrap()
 }
 
-/// Puts the checksum of `covered` at `at`, if all of it is there.
+/// Writes the checksum of the range `covered` to offset `at`. Does nothing if the bytes are too
+/// short for either.
 fn seal(bytes: &mut [u8], at: usize, covered: std::ops::Range<usize>) {
     let Some(crc) = bytes.get(covered).map(crc32) else {
         return;
@@ -57,7 +61,7 @@ fn seal(bytes: &mut [u8], at: usize, covered: std::ops::Range<usize>) {
     }
 }
 
-/// The varint at `at`, and where it ends.
+/// Reads the varint at `at`. Returns the value and the offset of the next byte.
 pub fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut value = 0;
     for (index, byte) in bytes.get(at..)?.iter().take(10).enumerate() {
@@ -78,29 +82,30 @@ pub fn push_varint(to: &mut Vec<u8>, mut value: u64) {
     to.push(value as u8);
 }
 
-/// The head of a frame of version 2, field by field.
+/// The fields of the head of a version 2 frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// 2, if nobody changes it.
+pub struct FrameHead {
+    /// Format version: 2 unless a test changes it.
     pub version: u8,
-    /// 1 put, 2 put with extents, 3 delete.
+    /// Kind of the frame: 1 is a put, 2 a put with extents, 3 a delete.
     pub kind: u8,
-    /// Which write it is.
+    /// Revision of the write.
     pub revision: u64,
-    /// When, in milliseconds since 1970.
+    /// Time of the write, in milliseconds since 1970.
     pub modified_ms: u64,
-    /// From the watermark to the frame.
+    /// Distance in bytes from the watermark to the frame.
     pub unsynced_bytes: u32,
-    /// Its user.
+    /// User of the namespace.
     pub user: Vec<u8>,
-    /// Its client.
+    /// Client of the namespace.
     pub client: Vec<u8>,
-    /// What follows the names.
+    /// The bytes of the head after the names.
     pub behind: Vec<u8>,
 }
 
-impl Head {
-    /// The head that a frame begins with, whatever its checksum, and its length.
+impl FrameHead {
+    /// Reads the head at the start of a frame without checking its checksum. Returns the head and
+    /// its length.
     pub fn read(frame: &[u8]) -> Option<(Self, usize)> {
         if frame.get(..2)? != MAGIC_2 {
             return None;
@@ -131,7 +136,7 @@ impl Head {
         Some((head, end))
     }
 
-    /// The same as bytes, with a checksum that is right.
+    /// Encodes the head with a correct checksum.
     pub fn write(&self) -> Vec<u8> {
         let mut rest = Vec::new();
         push_varint(&mut rest, self.revision);
@@ -150,7 +155,7 @@ impl Head {
         bytes
     }
 
-    /// The lengths of the keys and values of a document that lies in the frame.
+    /// The lengths of the keys and values of a document that is stored in the frame.
     pub fn members(&self) -> Option<Vec<(u64, u64)>> {
         let (mut members, mut at) = (Vec::new(), 4);
         while at < self.behind.len() {
@@ -162,8 +167,9 @@ impl Head {
         Some(members)
     }
 
-    /// Bytes of the frame behind the head, if they can be told.
-    pub fn behind_bytes(&self) -> Option<usize> {
+    /// Number of bytes between the head and the end of the frame. `None` if the head does not
+    /// contain valid lengths.
+    pub fn body_bytes(&self) -> Option<usize> {
         let bytes = match self.kind {
             1 => {
                 let members = self.members()?;
@@ -179,7 +185,7 @@ impl Head {
     }
 }
 
-/// Puts the checksum of a head of version 2 into it.
+/// Writes the checksum of the head of a version 2 frame.
 fn seal_head(head: &mut [u8]) {
     let mut covered = head.to_vec();
     covered.drain(4..8);
@@ -187,27 +193,28 @@ fn seal_head(head: &mut [u8]) {
     head[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Changes the head of the frame at this offset of a segment. Its checksum is right, and
-/// what follows the frame moves along.
-pub fn change_head(segment: &mut Vec<u8>, at: usize, change: impl FnOnce(&mut Head)) {
-    let (mut head, len) = Head::read(&segment[at..]).expect("a head");
+/// Changes the head of the frame at offset `at` of a segment, and corrects its checksum. If the
+/// length of the head changes, the bytes after the head move.
+pub fn change_head(segment: &mut Vec<u8>, at: usize, change: impl FnOnce(&mut FrameHead)) {
+    let (mut head, len) =
+        FrameHead::read(&segment[at..]).expect("a version 2 frame begins at this offset");
     change(&mut head);
     segment.splice(at..at + len, head.write());
 }
 
-/// A frame, by the lengths in its head.
+/// The location of a frame in a segment, computed from the lengths in its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FramePlace {
-    /// Its bytes in the segment.
+pub struct FrameSpan {
+    /// Byte range of the frame in the segment.
     pub bytes: std::ops::Range<usize>,
-    /// Bytes of its head.
+    /// Length of the head.
     pub head_bytes: usize,
-    /// The offset up to which the segment was synced before it.
+    /// Offset up to which the segment was synced when the frame was written.
     pub watermark: usize,
 }
 
-/// The whole frames of a segment up to its end, or to one that is torn.
-pub fn frames(segment: &[u8]) -> Vec<FramePlace> {
+/// Finds the complete frames of a segment, up to its end or to the first torn frame.
+pub fn frames(segment: &[u8]) -> Vec<FrameSpan> {
     let mut frames = Vec::new();
     let mut at = FILE_HEADER_BYTES;
     while let Some(frame) = segment.get(at..).filter(|rest| !rest.is_empty()) {
@@ -222,7 +229,7 @@ pub fn frames(segment: &[u8]) -> Vec<FramePlace> {
         if bytes > frame.len() {
             break;
         }
-        frames.push(FramePlace {
+        frames.push(FrameSpan {
             bytes: at..at + bytes,
             head_bytes,
             watermark,
@@ -232,7 +239,7 @@ pub fn frames(segment: &[u8]) -> Vec<FramePlace> {
     frames
 }
 
-/// Length of the head, of the frame, and watermark.
+/// Returns the length of the head, the length of the frame, and the watermark.
 fn frame_1(frame: &[u8]) -> Option<(usize, usize, usize)> {
     let behind = length(frame, 48).checked_add(length(frame, 52))?;
     let watermark = usize::try_from(number(frame, 40, 8)).ok()?;
@@ -244,14 +251,14 @@ fn frame_1(frame: &[u8]) -> Option<(usize, usize, usize)> {
 }
 
 fn frame_2(frame: &[u8], at: usize) -> Option<(usize, usize, usize)> {
-    let (head, len) = Head::read(frame)?;
-    let bytes = len.checked_add(head.behind_bytes()?)?;
+    let (head, len) = FrameHead::read(frame)?;
+    let bytes = len.checked_add(head.body_bytes()?)?;
     let unsynced = usize::try_from(head.unsynced_bytes).ok()?;
     Some((len, bytes, at.checked_sub(unsynced)?))
 }
 
-/// Makes the checksums of a file right, whichever file of a store it is, or those of a
-/// single frame; what is too short for them is left.
+/// Corrects the checksums of any file of a store, or of a single frame. Leaves out checksums for
+/// which the bytes are too short.
 pub fn repair(bytes: &mut [u8]) {
     match bytes.get(..8) {
         Some(b"PREFDMAN") => {
@@ -287,8 +294,7 @@ pub fn repair(bytes: &mut [u8]) {
     }
 }
 
-/// Makes the checksums of the frame that `bytes` begins with right, and returns its
-/// length.
+/// Corrects the checksums of the frame at the start of `bytes`. Returns the length of the frame.
 fn repair_frame(bytes: &mut [u8]) -> usize {
     if bytes.starts_with(MAGIC_1) {
         let meta_end = FRAME_1_HEAD_BYTES + length(bytes, 48);
@@ -306,9 +312,9 @@ fn repair_frame(bytes: &mut [u8]) -> usize {
         return bytes.len();
     }
     let mut end = head_end;
-    if let Some((head, _)) = Head::read(bytes) {
-        end = head_end.saturating_add(head.behind_bytes().unwrap_or_default());
-        // Behind the codec, in a put with extents.
+    if let Some((head, _)) = FrameHead::read(bytes) {
+        end = head_end.saturating_add(head.body_bytes().unwrap_or_default());
+        // In a put with extents, the checksum follows the codec byte.
         let crc_at = head_end - head.behind.len() + usize::from(head.kind == 2);
         if head.kind != 3 && crc_at + 4 <= head_end {
             seal(bytes, crc_at, head_end..end);

@@ -1,41 +1,67 @@
-//! What the black-box tests of prefd and its engine share.
+//! Shared code of the black-box tests of prefd and its engine.
 //!
-//! - [`server`] starts the real binary, [`http`] talks to it byte by byte, [`token`]
-//!   makes good and bad tokens, [`issuer`] is an identity provider and [`oidc_provider`]
-//!   a real one, [`vacant`] an address where nobody listens, [`api_error`] checks an error
-//!   whole, [`openapi`] whether an answer is as the OpenAPI document says, for which
-//!   [`schemathesis`] has programs, [`browser`] what pages see.
-//! - [`layout`] finds its way in what is on the disk, [`described`] reads it as
-//!   docs/format.md says, [`golden`] are data directories that were written once.
-//! - [`history`] judges whether what clients saw of a namespace can be true.
-//! - [`crash_model`] is what a namespace may hold after a crash, [`load`] writes to a
-//!   server with many connections.
-//! - [`crowd`] is many hostile clients, [`bystander`] a good one beside them that says how
-//!   long it waits.
-//! - [`machine`] is what a test needs of the machine, and how it says that it is skipped;
-//!   [`loop_mount`] mounts file systems that are in files, [`strace`] has system calls
-//!   fail, [`service_manager`] is a systemd that runs units.
-//! - [`raised`] ends the threads of a test, [`process`] sees to the processes that it starts.
-//! - [`oracle`] says what must hold of any bytes, for the fuzzers and for seeded tests.
-//! - [`structure`] finds imports that break the layers, circles of files, and type names
-//!   that are declared twice in the source.
-//! - [`unreadable_disk`] is the real disk, on which reads of some files fail.
-//! - [`put`] writes a document and returns its revision.
-//! - [`sim_disk`] is a disk that can lose, tear and refuse, [`sim_store`] a store on
-//!   it, [`sim_model`] what it may hold after a crash, [`copies`] those of a store that
-//!   snapshots make, [`traces`] what is left of a user, [`random`] a generator whose seed replays a run.
+//! To test over HTTP:
+//!
+//! - [`server`] starts the real binary, and [`http`] is an HTTP/1.1 client that sends exact
+//!   bytes.
+//! - [`token`] creates valid and invalid tokens.
+//! - [`issuer`] is an identity provider inside the test process. [`oidc_provider`] runs
+//!   `oidc-provider`, a real identity provider.
+//! - [`api_error`] checks every member of an error response.
+//! - [`openapi`] compares responses with the OpenAPI document. [`schemathesis`] finds the Python
+//!   tools that test the document itself.
+//! - [`browser`] runs scripts in Chromium. [`closed_port`] is an address that refuses
+//!   connections.
+//!
+//! To read a data directory:
+//!
+//! - [`layout`] parses frames and repairs checksums.
+//! - [`format_reader`] reads files as docs/format.md describes them, without the engine's code.
+//! - [`golden`] provides copies of the data directories in `fixtures/`.
+//! - [`snapshot_copy`] writes a snapshot to a directory and opens the copy.
+//!
+//! To check results:
+//!
+//! - [`history`] checks that the responses to concurrent requests are linearizable.
+//! - [`crash_model`] is the set of documents that a namespace may hold after a server crash.
+//!   [`load`] writes to a server over many connections.
+//! - [`hostile_clients`] opens many slow connections. [`latency_probe`] is a well-behaved client
+//!   that measures its response times during such an attack.
+//! - [`erasure`] searches files for traces of an erased user.
+//! - [`oracle`] checks any input of a fuzzer or a seeded test.
+//! - [`structure`] finds imports that break the layers, circular imports, and type names that
+//!   are declared twice in the source.
+//!
+//! To simulate a disk:
+//!
+//! - [`sim_disk`] is a disk in memory that can lose or tear writes, fail, and be full.
+//! - [`sim_store`] is a store on that disk, and [`sim_model`] the set of contents that it may
+//!   have after a crash.
+//! - [`unreadable_disk`] is the real disk, except that reads of chosen files fail.
+//!
+//! To use the machine:
+//!
+//! - [`machine`] finds out what the machine provides, and skips tests that need more.
+//! - [`loop_mount`] mounts a file system from an image file.
+//! - [`strace`] lets system calls of the server fail.
+//! - [`service_manager`] runs units under a real systemd.
+//! - [`process`] runs child processes with a time limit.
+//! - [`stop_flag`] stops the threads of a test when the test ends.
+//! - [`random`] is a random number generator with a seed. [`put_ext`] writes a document and
+//!   returns its revision.
 
 pub mod api_error;
 pub mod browser;
-pub mod bystander;
-pub mod copies;
+pub mod closed_port;
 pub mod crash_model;
-pub mod crowd;
-pub mod described;
+pub mod erasure;
+pub mod format_reader;
 pub mod golden;
 pub mod history;
+pub mod hostile_clients;
 pub mod http;
 pub mod issuer;
+pub mod latency_probe;
 pub mod layout;
 pub mod load;
 pub mod loop_mount;
@@ -44,8 +70,7 @@ pub mod oidc_provider;
 pub mod openapi;
 pub mod oracle;
 pub mod process;
-pub mod put;
-pub mod raised;
+pub mod put_ext;
 pub mod random;
 pub mod schemathesis;
 pub mod server;
@@ -53,9 +78,9 @@ pub mod service_manager;
 pub mod sim_disk;
 pub mod sim_model;
 pub mod sim_store;
+pub mod snapshot_copy;
+pub mod stop_flag;
 pub mod strace;
 pub mod structure;
 pub mod token;
-pub mod traces;
 pub mod unreadable_disk;
-pub mod vacant;

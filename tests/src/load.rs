@@ -1,32 +1,32 @@
-//! Load: many connections that put and delete, each in namespaces of its own, until
-//! the server is gone or they are told to stop.
+//! Write load: many connections that put and delete documents until the server exits or the load
+//! is stopped. Each connection has its own namespaces.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::crash_model::Model;
+use crate::crash_model::CrashModel;
 use crate::http::Client;
 use crate::random::Random;
 use crate::server::Server;
 
-/// Connections, each with a write in flight.
+/// Number of connections. Each has one write in flight.
 pub const CONNECTIONS: u64 = 64;
 const USERS: u64 = 8;
 const CLIENTS_PER_CONNECTION: u64 = 3;
 
-/// Connections that write.
+/// A running write load.
 #[derive(Debug)]
 pub struct Load {
-    model: Arc<Model>,
+    model: Arc<CrashModel>,
     stop: Arc<AtomicBool>,
     writers: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Begins to write to this server.
-    pub fn start(server: &Server, model: &Arc<Model>, seed: u64) -> Self {
+    /// Starts writing to a server.
+    pub fn start(server: &Server, model: &Arc<CrashModel>, seed: u64) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let writers = (0..CONNECTIONS)
             .map(|connection| {
@@ -43,25 +43,28 @@ impl Load {
         }
     }
 
-    /// Waits until so many writes were attempted in all, which the load brings about.
+    /// Waits until `count` writes have been attempted in total.
     ///
     /// # Panics
-    /// Where a writer has ended.
+    /// Panics if a writer has exited.
     pub fn wait_for_attempts(&self, count: u64) {
         while self.model.attempts() < count {
-            assert!(!self.writers.iter().any(JoinHandle::is_finished));
+            assert!(
+                !self.writers.iter().any(JoinHandle::is_finished),
+                "a writer exited before {count} writes were attempted"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Waits for the writers' end. The server is gone.
+    /// Waits until all writers have exited. The server must have exited before.
     pub fn join(self) {
         for writer in self.writers {
             writer.join().unwrap();
         }
     }
 
-    /// Lets each write in flight be answered, and stops.
+    /// Waits for the responses to the writes in flight, and stops all writers.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.join();
@@ -72,7 +75,7 @@ fn write(
     client: &mut Client,
     mut random: Random,
     connection: u64,
-    model: &Model,
+    model: &CrashModel,
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::Relaxed) {

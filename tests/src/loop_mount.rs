@@ -1,36 +1,36 @@
-//! File systems in files, mounted over a loop device: to be filled to the brim, or to be
-//! copied in one moment.
+//! File systems in image files, mounted through loop devices. A test can fill such a file system,
+//! or copy its image at one moment.
 //!
-//! Only for tests that [`crate::machine::is_isolated`] has put into namespaces of their
-//! own. The loop devices are freed with the last mount.
+//! Only tests that run in their own mount namespace may use this, see
+//! [`crate::machine::ensure_isolated`]. The kernel frees a loop device after its last unmount.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a file system is made with.
+/// The kind of a file system.
 #[derive(Debug, Clone, Copy)]
 pub enum Format {
-    /// Ext4, all of whose space is for everyone.
+    /// Ext4 without blocks reserved for root.
     Ext4,
-    /// XFS whose files can share blocks, so that a copy takes a moment.
+    /// XFS with shared blocks (reflink), so that a large file can be copied almost instantly.
     XfsReflink,
 }
 
-/// A mounted file system. Unmounted when dropped; its image stays.
+/// A mounted file system. Dropping it unmounts the file system and keeps the image.
 #[derive(Debug)]
 pub struct LoopMount {
-    /// Where it is mounted.
+    /// The mount point.
     pub path: PathBuf,
 }
 
 impl LoopMount {
-    /// Makes a file system of `bytes` in a new file, and mounts it.
+    /// Creates a file system of `bytes` bytes in a new image file, and mounts it at `at`.
     pub fn make(format: Format, image: &Path, bytes: u64, at: &Path) -> Self {
         fs::File::create_new(image).unwrap().set_len(bytes).unwrap();
         match format {
-            // Its journal, and tables that are made when they are needed, are part of
-            // what a cut can hit.
+            // The journal and lazy initialization stay enabled, because a power cut can
+            // interrupt them.
             Format::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(image)),
             Format::XfsReflink => {
                 run(Command::new("mkfs.xfs")
@@ -41,7 +41,7 @@ impl LoopMount {
         Self::mount(image, at)
     }
 
-    /// Mounts the file system in a file; its journal is replayed.
+    /// Mounts the file system in an image file. The kernel replays its journal.
     pub fn mount(image: &Path, at: &Path) -> Self {
         fs::create_dir_all(at).unwrap();
         run(Command::new("mount")
@@ -56,7 +56,7 @@ impl LoopMount {
 
 impl Drop for LoopMount {
     fn drop(&mut self) {
-        // A server that was just killed may hold it for a moment longer.
+        // A server that was just killed may still have files open for a moment.
         let unmounted = Command::new("umount")
             .arg("--lazy")
             .arg(&self.path)
@@ -67,7 +67,7 @@ impl Drop for LoopMount {
     }
 }
 
-/// Runs a command that must succeed.
+/// Runs a command. Panics if it fails.
 pub fn run(command: &mut Command) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -1,9 +1,8 @@
-//! What a test needs of the machine besides a file system and a loopback: tools and
-//! privileges that are not everywhere.
+//! Checks for tools and privileges that not every machine has.
 //!
-//! A test that lacks one says on standard error that it is skipped. Where
-//! `PREFD_TEST_REQUIRE_ALL=1` it fails instead: `.ci/run` sets that where it has seen
-//! that the machine has everything.
+//! A test that lacks a tool or a privilege prints to standard error that it is skipped. With
+//! `PREFD_TEST_REQUIRE_ALL=1` the test fails instead. `.ci/run` sets this variable on machines
+//! that have everything.
 
 use std::ffi::OsStr;
 use std::io::{Write, stderr};
@@ -13,25 +12,25 @@ use std::process::{Command, Stdio};
 use crate::{browser, oidc_provider, schemathesis, service_manager};
 
 const REQUIRE_ALL: &str = "PREFD_TEST_REQUIRE_ALL";
-/// Set for a test that was started again in namespaces of its own.
+/// Set when a test runs again in its own namespaces.
 const ISOLATED: &str = "PREFD_TEST_ISOLATED";
 const ROOT: &str = "0";
 
-/// Says past the capture of passing tests' output that a test is skipped.
+/// Prints that a test is skipped, bypassing the output capture of the test harness.
 ///
 /// # Panics
-/// Where everything is required.
+/// Panics if `PREFD_TEST_REQUIRE_ALL=1` is set.
 fn skip(reason: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or_default();
     assert!(
         std::env::var(REQUIRE_ALL).as_deref() != Ok("1"),
-        "{test}: {reason}, and {REQUIRE_ALL} is set"
+        "{test} must not be skipped because {REQUIRE_ALL}=1 is set: {reason}"
     );
     let _ = writeln!(stderr(), "SKIPPED {test}: {reason}");
 }
 
-/// Reports a figure past the capture of passing tests' output.
+/// Prints a measurement, bypassing the output capture of the test harness.
 pub fn report(figure: &str) {
     let _ = writeln!(stderr(), "{figure}");
 }
@@ -43,16 +42,16 @@ fn succeeds(program: impl AsRef<OsStr>, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Whether strace is there and may trace; where not, the test is skipped.
+/// Returns true if strace is installed and may trace. Otherwise reports the test as skipped.
 pub fn has_strace() -> bool {
     let has = succeeds("strace", &["-f", "-o", "/dev/null", "true"]);
     if !has {
-        skip("strace is not installed, or may not trace");
+        skip("strace is not installed, or lacks the permission to trace");
     }
     has
 }
 
-/// Whether systemd's own tool can hand a socket over; where not, the test is skipped.
+/// Returns true if systemd-socket-activate is installed. Otherwise reports the test as skipped.
 pub fn has_socket_activation() -> bool {
     let has = succeeds("systemd-socket-activate", &["--version"]);
     if !has {
@@ -61,7 +60,7 @@ pub fn has_socket_activation() -> bool {
     has
 }
 
-/// Whether slowhttptest is there; where not, the test is skipped.
+/// Returns true if slowhttptest is installed. Otherwise reports the test as skipped.
 pub fn has_slowhttptest() -> bool {
     let has = succeeds("sh", &["-c", "command -v slowhttptest"]);
     if !has {
@@ -70,13 +69,14 @@ pub fn has_slowhttptest() -> bool {
     has
 }
 
-/// Where to look for programs: a proxy may be where only root's shell looks.
+/// The search path for programs. Proxies are often installed in `sbin` directories, which are not
+/// on every user's path.
 pub fn program_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/sbin:/sbin")
 }
 
-/// Whether all of these programs are there; where not, the test is skipped.
+/// Returns true if all of the programs are installed. Otherwise reports the test as skipped.
 pub fn has_programs(programs: &[&str]) -> bool {
     let path = program_path();
     let is_there = |program: &str| {
@@ -90,17 +90,17 @@ pub fn has_programs(programs: &[&str]) -> bool {
     missing.is_none()
 }
 
-/// Whether there is a systemd that a test can have as the first process of namespaces;
-/// where not, the test is skipped.
+/// Returns true if a test can run systemd in its own namespaces. Otherwise reports the test as
+/// skipped.
 pub fn has_service_manager() -> bool {
-    let has = service_manager::is_there();
+    let has = service_manager::is_available();
     if !has {
         skip("systemd is not installed, or the kernel has no cgroup2");
     }
     has && has_programs(&["systemctl", "pivot_root", "nsenter", "curl"])
 }
 
-/// Whether the real identity provider is there; where not, the test is skipped.
+/// Returns true if oidc-provider is installed. Otherwise reports the test as skipped.
 pub fn has_oidc_provider() -> bool {
     let module = oidc_provider::folder().join("node_modules/oidc-provider/package.json");
     let has = succeeds("node", &["--version"]) && module.is_file();
@@ -110,7 +110,7 @@ pub fn has_oidc_provider() -> bool {
     has
 }
 
-/// Whether there is a browser; where not, the test is skipped.
+/// Returns true if Chromium is installed. Otherwise reports the test as skipped.
 pub fn has_browser() -> bool {
     let has = succeeds(browser::PROGRAM, &["--version"]);
     if !has {
@@ -119,7 +119,7 @@ pub fn has_browser() -> bool {
     has
 }
 
-/// Whether the programs for OpenAPI are there; where not, the test is skipped.
+/// Returns true if schemathesis is installed. Otherwise reports the test as skipped.
 pub fn has_schemathesis() -> bool {
     let has = succeeds(schemathesis::program("schemathesis"), &["--version"]);
     if !has {
@@ -131,32 +131,39 @@ pub fn has_schemathesis() -> bool {
     has
 }
 
-/// Whether there is a tool that makes this file system, and the kernel has it.
+/// Returns true if the machine can create and mount a kind of file system.
 fn has_file_system(name: &str) -> bool {
     let makes = format!("command -v mkfs.{name}");
     let mounts = format!("grep -qw {name} /proc/filesystems || modprobe -q {name}");
     succeeds("sh", &["-c", &makes]) && succeeds("sh", &["-c", &mounts])
 }
 
-/// Whether the calling test, named `test`, is to go on here: it is when it has been
-/// started again as root of mount and process namespaces of its own. So whatever it
-/// mounts and starts is gone when it ends, however it ends: the kernel sees to that.
+/// Runs the calling test again in its own mount and process namespaces, as root.
 ///
-/// Where it is not, it is started again so, and has passed when this returns, or it is
-/// skipped, where the machine does not allow that, or cannot make and mount one of
-/// `file_systems`.
+/// The kernel removes all mounts and processes of the test when it exits, even if it is killed.
+///
+/// `test` is the name of the calling test. A test must return at once if this function returns
+/// false:
+///
+/// - In the second run, which is isolated, the function returns true.
+/// - In the first run, the function starts the second run, waits until it has passed, and returns
+///   false.
+/// - If the machine does not allow isolation, or cannot create and mount one of `file_systems`,
+///   the function reports the test as skipped, and returns false.
 ///
 /// # Panics
-/// Where the test that was started fails.
-pub fn is_isolated(test: &str, file_systems: &[&str]) -> bool {
+/// Panics if the second run fails.
+pub fn ensure_isolated(test: &str, file_systems: &[&str]) -> bool {
     if std::env::var_os(ISOLATED).is_some() {
         return true;
     }
     if let Some(missing) = file_systems.iter().find(|name| !has_file_system(name)) {
-        skip(&format!("{missing} cannot be made or mounted"));
+        skip(&format!(
+            "this machine cannot create or mount {missing} file systems"
+        ));
         return false;
     }
-    // Killed with the thread that waits here.
+    // The child is killed if the thread that waits for it exits.
     let wrapper = ["--pdeathsig", "KILL", "unshare", "--fork", "--kill-child"];
     let namespaces = [
         "--pid",
@@ -170,7 +177,7 @@ pub fn is_isolated(test: &str, file_systems: &[&str]) -> bool {
     let is_root = is_root.is_ok_and(|id| id.stdout.trim_ascii() == ROOT.as_bytes());
     let may_mount = [&isolated[..], &["sh", "-c", "losetup --find"]].concat();
     if !is_root || !succeeds("setpriv", &may_mount) {
-        skip("it takes root that may mount, and loop devices");
+        skip("the test needs root with permission to mount, and loop devices");
         return false;
     }
     let isolated = Command::new("setpriv")
@@ -182,11 +189,11 @@ pub fn is_isolated(test: &str, file_systems: &[&str]) -> bool {
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&isolated.stdout);
-    // None is run where it has another name.
+    let output = String::from_utf8_lossy(&isolated.stdout);
+    // With a wrong test name, the test harness runs nothing and succeeds.
     assert!(
-        isolated.status.success() && said.contains("1 passed"),
-        "{test}, in namespaces of its own: {}: {said}",
+        isolated.status.success() && output.contains("1 passed"),
+        "{test} failed in its own namespaces: {}: {output}",
         isolated.status
     );
     false

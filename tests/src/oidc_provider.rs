@@ -1,4 +1,4 @@
-//! A real identity provider, `oidc-provider`, as a process of its own: see
+//! Runs `oidc-provider`, a real identity provider, in a child process. See
 //! `tests/issuer/issuer.mjs`.
 
 use std::io::{BufRead, BufReader, Write};
@@ -7,31 +7,31 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// The resource whose tokens are JWTs.
+/// The resource for which the provider issues JWTs.
 pub const JWT: &str = "urn:prefd";
-/// The resource whose tokens only the provider can read.
+/// The resource for which the provider issues opaque tokens.
 pub const OPAQUE: &str = "urn:prefd:opaque";
-/// What the tokens of both are meant for.
+/// The audience of the tokens for both resources.
 pub const AUDIENCE: &str = "prefd";
-/// A client that may introspect.
+/// Credentials of a client with permission to introspect tokens.
 pub const CREDENTIALS: &str = "prefd:secret\n";
 
 /// The running provider. Killed when dropped.
 #[derive(Debug)]
 pub struct OidcProvider {
     child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    commands: ChildStdin,
+    responses: BufReader<ChildStdout>,
     url: String,
 }
 
-/// Where it is, and what it needs beside it.
+/// The folder with the script and its npm packages.
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("issuer")
 }
 
 impl OidcProvider {
-    /// Starts it on a free port.
+    /// Starts the provider on a free port.
     pub fn start() -> Self {
         let mut child = Command::new("node")
             .arg(folder().join("issuer.mjs"))
@@ -40,62 +40,72 @@ impl OidcProvider {
             .stderr(Stdio::null())
             .spawn()
             .expect("node starts");
-        let orders = child.stdin.take().expect("piped");
-        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        let commands = child.stdin.take().expect("piped");
+        let responses = BufReader::new(child.stdout.take().expect("piped"));
         let mut provider = Self {
             child,
-            orders,
-            answers,
+            commands,
+            responses,
             url: String::new(),
         };
         let listening = provider.read();
         listening["url"]
             .as_str()
-            .expect("a URL")
+            .expect("the first line contains the URL")
             .clone_into(&mut provider.url);
         provider
     }
 
-    /// What its tokens name as the issuer.
+    /// The `iss` claim of the provider's tokens.
     pub fn url(&self) -> &str {
         &self.url
     }
 
     fn read(&mut self) -> Value {
         let mut line = String::new();
-        self.answers.read_line(&mut line).expect("it can be read");
-        let answer: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("the provider ended: {error}: {line:?}"));
-        assert_eq!(answer.get("error"), None);
-        answer
+        self.responses
+            .read_line(&mut line)
+            .expect("the output of the provider is readable");
+        let response: Value = serde_json::from_str(&line).unwrap_or_else(|error| {
+            panic!("expected a line of JSON from the provider: {error}: {line:?}")
+        });
+        assert_eq!(
+            response.get("error"),
+            None,
+            "the provider reported an error"
+        );
+        response
     }
 
-    fn order(&mut self, order: &Value) -> Value {
-        writeln!(self.orders, "{order}").expect("it takes orders");
+    fn send_command(&mut self, command: &Value) -> Value {
+        writeln!(self.commands, "{command}").expect("the provider reads commands");
         self.read()
     }
 
-    /// Has a user log in to a client (`xyz` or `other`), for this resource and scope: the
-    /// access token.
+    /// Logs a user in to a client (`xyz` or `other`), and returns the access token for the given
+    /// resource and scope.
     pub fn log_in(&mut self, user: &str, client: &str, resource: &str, scope: &str) -> String {
         let login = json!({"user": user, "client": client, "resource": resource, "scope": scope});
-        let answer = self.order(&json!({ "login": login }));
-        answer["token"].as_str().expect("a token").to_owned()
+        let response = self.send_command(&json!({ "login": login }));
+        response["token"]
+            .as_str()
+            .expect("a login returns a token")
+            .to_owned()
     }
 
-    /// Signs with a new key from now on, and publishes the old ones still.
+    /// Starts signing with a new key. The old keys stay published.
     pub fn rotate(&mut self) {
-        self.order(&json!({"rotate": true}));
+        self.send_command(&json!({"rotate": true}));
     }
 
-    /// Publishes the newest key only.
+    /// Withdraws all keys except for the newest one.
     pub fn withdraw(&mut self) {
-        self.order(&json!({"withdraw": true}));
+        self.send_command(&json!({"withdraw": true}));
     }
 
-    /// Revokes a token of this client.
+    /// Revokes a token that was issued to the given client.
     pub fn revoke(&mut self, token: &str, client: &str) {
-        self.order(&json!({"revoke": {"token": token, "client": client}}));
+        self.send_command(&json!({"revoke": {"token": token, "client": client}}));
     }
 }
 

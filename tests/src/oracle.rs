@@ -1,47 +1,48 @@
-//! The oracles of the fuzzers: what must hold of any bytes, whoever made them up.
+//! The oracles of the fuzzers.
 //!
-//! Each takes bytes, and panics where prefd does what it must not. `fuzz/` feeds them
-//! with what libFuzzer finds, `tests/fuzz_*.rs` with seeded random bytes and with the
-//! committed corpus, so that `cargo test` runs each on every change.
+//! Each oracle accepts any bytes, and panics if prefd breaks a guarantee. The fuzz targets in
+//! `fuzz/` call the oracles with inputs from libFuzzer. `tests/fuzz_seeds.rs` calls them with
+//! random bytes from a seed and with the committed corpus, so `cargo test` runs every oracle.
 //!
-//! Most inputs can be written in two ways, told apart by the first byte: below
-//! [`STRUCTURED`] the bytes are choices from which something nearly right is built;
-//! otherwise they are the thing itself, as a person would write it.
+//! Most oracles accept two kinds of input. If the first byte is below [`STRUCTURED`], the other
+//! bytes are a list of choices, from which the oracle builds a nearly valid input. Otherwise the
+//! bytes are the input itself, as a person would write it.
 
 pub mod document;
-mod document_shape;
+mod document_generator;
 pub mod frame;
 pub mod http;
-mod http_shape;
+mod http_generator;
 pub mod import_line;
-mod judgement;
 pub mod operations;
+mod reference_validator;
 pub mod replay;
-mod stage;
+mod reusable_store;
 pub mod token;
 
 /// An input whose first byte is below this is a list of choices.
 pub const STRUCTURED: u8 = 8;
 
-/// The choices in an input, if it is a list of them, and the byte that says so.
+/// Returns the first byte and the choices of an input, or `None` if the input is not a list of
+/// choices.
 fn choices(input: &[u8]) -> Option<(u8, arbitrary::Unstructured<'_>)> {
     let (first, rest) = input.split_first()?;
     (*first < STRUCTURED).then(|| (*first, arbitrary::Unstructured::new(rest)))
 }
 
-/// Draws from what is left of the choices. Where nothing is left, the first choice is
-/// taken: every input says something.
+/// Makes choices from the remaining bytes. After the last byte, every choice is the first option,
+/// so every input is valid.
 trait Choices {
-    /// A number in the range.
+    /// Chooses a number from 0 to `last`.
     fn upto(&mut self, last: usize) -> usize;
 
-    /// One of several.
+    /// Chooses an element of a list.
     fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T;
 
-    /// True in about one of `of` cases, and where nothing is left, never.
+    /// Returns true in about one of `of` cases. Returns false after the last byte.
     fn rarely(&mut self, of: usize) -> bool;
 
-    /// Some bytes as they come.
+    /// Takes up to `last` raw bytes.
     fn some_bytes(&mut self, last: usize) -> Vec<u8>;
 }
 

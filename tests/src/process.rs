@@ -1,59 +1,63 @@
-//! Processes that a test starts: it waits for none of them for ever, and none outlives it.
+//! Child processes of a test. Every wait has a time limit, and no child outlives the test.
 
 use std::ffi::OsStr;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a process may take, which does something and ends.
+/// Time limit for a process to exit.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks at it.
+/// Pause between two checks whether a process has exited.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// A program that is killed when the calling thread ends: with the test, however it ends.
-pub fn dying_with_us(program: impl AsRef<OsStr>) -> Command {
+/// A command for a program that is killed when the calling thread exits. So the program exits with
+/// the test, even if the test panics.
+pub fn killed_with_parent(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program);
     command
 }
 
-/// Waits until it has ended by itself.
+/// Waits until a process has exited.
 ///
 /// # Panics
-/// Where it does not: it is killed.
+/// Kills the process and panics if it does not exit in time.
 pub fn wait(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(status) = child.try_wait().expect("it is ours") {
+        if let Some(status) = child
+            .try_wait()
+            .expect("the process is a child of this one")
+        {
             return status;
         }
         if Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{} did not end in {PATIENCE:?}", child.id());
+            panic!("process {} did not exit within {PATIENCE:?}", child.id());
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-/// Runs it to its end: how that was, and what it said.
+/// Runs a command until it exits, and returns its status and output.
 pub fn output(command: &mut Command) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it starts");
+    let mut child = command.spawn().expect("the program starts");
     let (out, err) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
-        // Meanwhile, since a pipe holds little.
-        let (out, err) = (scope.spawn(|| all(out)), scope.spawn(|| all(err)));
+        // Two threads read the pipes, because the process blocks when a pipe is full.
+        let (out, err) = (scope.spawn(|| read_all(out)), scope.spawn(|| read_all(err)));
         let status = wait(&mut child);
         Output {
             status,
-            stdout: out.join().expect("a thread"),
-            stderr: err.join().expect("a thread"),
+            stdout: out.join().expect("the reader of stdout does not panic"),
+            stderr: err.join().expect("the reader of stderr does not panic"),
         }
     })
 }
 
-fn all(pipe: Option<impl Read>) -> Vec<u8> {
+fn read_all(pipe: Option<impl Read>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
         let _ = pipe.read_to_end(&mut bytes);

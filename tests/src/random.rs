@@ -1,17 +1,18 @@
-//! A small seeded generator (`SplitMix64`), so that a failing seed replays the same
-//! run on every machine and with every version of every crate.
+//! A small random number generator with a seed (`SplitMix64`).
+//!
+//! A failing seed replays the same run on every machine and with every version of every crate.
 
-/// The generator.
+/// The random number generator.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of this seed.
+    /// Creates a generator from a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next number of the sequence.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -20,23 +21,26 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not zero.
+    /// Returns a number below `bound`.
+    ///
+    /// # Panics
+    /// Panics if `bound` is zero.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.draw() % bound
     }
 
-    /// One of `choices`, of which there is at least one.
+    /// Returns a random element of `choices`.
     ///
     /// # Panics
-    /// Where there is none.
+    /// Panics if `choices` is empty.
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         let index = self.below(choices.len() as u64);
         &choices[usize::try_from(index).unwrap_or_default()]
     }
 }
 
-/// The seeds to run: the one in `PREFD_TEST_SEED`, or as many as `PREFD_TEST_SEEDS`
-/// says, or the first `count`.
+/// Returns the seeds that a test runs: only the seed in `PREFD_TEST_SEED` if that is set, otherwise
+/// the first `PREFD_TEST_SEEDS` seeds, with `count` as the default.
 pub fn seeds(count: u64) -> std::ops::Range<u64> {
     let variable = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match variable("PREFD_TEST_SEED") {

@@ -1,25 +1,26 @@
-//! Programs for OpenAPI that are written in Python, in an environment of their own.
+//! Finds the Python tools for OpenAPI, which are installed in a virtual environment.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Where their list is, and what they are told.
+/// The folder with the requirements, the configuration and the virtual environment.
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemathesis")
 }
 
-/// One of the programs of the environment.
+/// Path of a program in the virtual environment.
 pub fn program(name: &str) -> PathBuf {
     folder().join("venv/bin").join(name)
 }
 
-/// A command of it, which writes nothing beside the environment.
+/// A command that runs a program of the virtual environment. The program writes only below the
+/// environment.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
     command
         .current_dir(folder())
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        // The order of sets is a part of what a seed replays.
+        // A fixed order of Python sets is necessary to replay a seed.
         .env("PYTHONHASHSEED", "0")
         .env(
             "HYPOTHESIS_STORAGE_DIRECTORY",

@@ -1,4 +1,4 @@
-//! The real binary, as a process of its own.
+//! Runs the real `prefd` binary in a child process.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,8 +14,10 @@ use crate::http::Client;
 use crate::process::{self, PATIENCE};
 use crate::token;
 
-/// How to start a server. Needs the binary's path, which only a test knows:
-/// `env!("CARGO_BIN_EXE_prefd-under-test")`.
+/// Options for starting a server.
+///
+/// The path of the binary is `env!("CARGO_BIN_EXE_prefd-under-test")`, which Cargo sets only for
+/// tests.
 #[derive(Debug, Clone)]
 pub struct Launch {
     binary: PathBuf,
@@ -24,31 +26,31 @@ pub struct Launch {
     environment: Vec<(String, String)>,
     has_default_key: bool,
     has_default_admin: bool,
-    /// The program that becomes the server, or traces it, and its arguments.
+    /// A program and its arguments that start the server, by `exec` or as a tracer.
     wrapper: Vec<String>,
 }
 
-/// A server that has not said yet that it listens. Killed when dropped.
+/// A server that has not yet printed its listening address. Killed when dropped.
 #[derive(Debug)]
 pub struct Starting {
     running: Running,
-    /// What it prints, line by line.
+    /// Lines that the server prints to standard output.
     out: Receiver<String>,
 }
 
 /// A running server. Killed when dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens; of a socket in the file system this says nothing.
+    /// The address on which the server listens. Meaningless for a Unix socket.
     pub address: SocketAddr,
-    /// The same as it said it, with `http://` or what else it speaks.
+    /// The address as the server printed it, with a scheme such as `http://`.
     pub origin: String,
-    /// What it printed behind the line that says so, line by line.
+    /// Lines that the server printed after its address.
     pub printed: Vec<String>,
     running: Running,
 }
 
-/// The process, and what it logs.
+/// The server process and its log.
 #[derive(Debug)]
 struct Running {
     child: Child,
@@ -56,26 +58,26 @@ struct Running {
     logging: Option<JoinHandle<()>>,
 }
 
-/// What a server has logged so far.
+/// The log of a server up to now.
 #[derive(Debug, Default)]
 struct Log {
     text: Mutex<String>,
     grown: Condvar,
 }
 
-/// How a command ended.
+/// The exit status and output of a command.
 #[derive(Debug)]
-pub struct Ended {
-    /// Its exit status.
+pub struct CommandOutput {
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it printed.
+    /// Standard output.
     pub out: String,
-    /// What it said on standard error.
+    /// Standard error.
     pub err: String,
 }
 
 impl Launch {
-    /// A server on this directory that takes tokens of [`token::SECRET`].
+    /// A server on a data directory that accepts tokens signed with [`token::SECRET`].
     pub fn new(binary: &str, data_dir: &Path) -> Self {
         Self {
             binary: binary.into(),
@@ -88,7 +90,7 @@ impl Launch {
         }
     }
 
-    /// Adds arguments of `serve`.
+    /// Adds arguments for `prefd serve`.
     #[must_use]
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments
@@ -96,35 +98,36 @@ impl Launch {
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable of the server.
     #[must_use]
     pub fn with_variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Gives it no key but those among the arguments.
+    /// Does not configure [`token::SECRET`]. The arguments can configure other keys.
     #[must_use]
     pub fn without_key(mut self) -> Self {
         self.has_default_key = false;
         self
     }
 
-    /// Leaves the operator's listener where it usually is, at one port for all servers of
-    /// the machine.
+    /// Keeps the default admin listener, whose fixed port only one server of the machine can use.
+    /// Otherwise the admin listener is off unless the arguments enable it.
     #[must_use]
     pub fn with_default_admin(mut self) -> Self {
         self.has_default_admin = true;
         self
     }
 
-    /// Has a shell run this first, in the process that then becomes the server.
+    /// Runs a shell script before the server, in the same process.
     #[must_use]
     pub fn after_shell(self, script: &str) -> Self {
         self.under(&["sh", "-c", &format!("{script}; exec \"$0\" \"$@\"")])
     }
 
-    /// Has this program start it, which gets its command line as further arguments.
+    /// Starts the server with a wrapper program. The command line of the server is appended to the
+    /// arguments of the wrapper.
     #[must_use]
     pub fn under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|a| (*a).to_owned()).collect();
@@ -135,8 +138,9 @@ impl Launch {
         let mut command = match self.wrapper.split_first() {
             None => Command::new(&self.binary),
             Some((program, arguments)) => {
-                // Before it has become the server, it ends with us as well.
-                let mut wrapper = process::dying_with_us(program);
+                // The binary sets its own parent death signal. Until the wrapper has started the
+                // binary, `setpriv` does the same.
+                let mut wrapper = process::killed_with_parent(program);
                 wrapper.args(arguments).arg(&self.binary);
                 wrapper
             }
@@ -172,28 +176,31 @@ impl Launch {
         command
     }
 
-    /// Starts it, and waits for the line that says that it listens.
+    /// Starts the server, and waits until it listens. Panics if it exits instead.
     pub fn start(&self) -> Server {
         self.try_start()
-            .unwrap_or_else(|ended| panic!("it did not listen: {ended:?}"))
+            .unwrap_or_else(|exited| panic!("the server exited instead of listening: {exited:?}"))
     }
 
-    /// The same where it may end instead.
-    pub fn try_start(&self) -> Result<Server, Ended> {
+    /// Starts the server, and waits until it listens. Returns the output if it exits instead.
+    pub fn try_start(&self) -> Result<Server, CommandOutput> {
         let Starting { running, out } = self.spawn();
         let Some(origin) = read_origin(&out) else {
-            return Err(running.end());
+            return Err(running.wait_for_exit());
         };
         let mut printed = Vec::new();
         if self.arguments.iter().any(|argument| argument == "--dev") {
-            // Two requests, each behind a comment.
+            // With --dev, the server prints two example requests, each after a comment.
             while printed
                 .iter()
                 .filter(|l: &&String| l.contains("curl"))
                 .count()
                 < 2
             {
-                printed.push(out.recv_timeout(PATIENCE).expect("requests are printed"));
+                printed.push(
+                    out.recv_timeout(PATIENCE)
+                        .expect("prefd serve --dev prints two example requests"),
+                );
             }
         }
         let address = origin.split_once("://").and_then(|(_, a)| a.parse().ok());
@@ -205,7 +212,7 @@ impl Launch {
         })
     }
 
-    /// Starts it, and waits for nothing.
+    /// Starts the server without waiting.
     pub fn spawn(&self) -> Starting {
         let mut child = self.command().spawn().expect("the binary starts");
         let log = Arc::<Log>::default();
@@ -223,7 +230,7 @@ impl Launch {
         let (print, out) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // Nobody may want more of it.
+                // The receiver may have been dropped.
                 let _ = print.send(line);
             }
         });
@@ -237,50 +244,51 @@ impl Launch {
         }
     }
 
-    /// Runs it where it is expected to end by itself.
-    pub fn run(&self) -> Ended {
+    /// Runs a server that is expected to exit by itself.
+    pub fn run(&self) -> CommandOutput {
         run(self.command())
     }
 }
 
-/// Runs `prefd` with these arguments to its end.
-pub fn prefd(binary: &str, arguments: &[&str]) -> Ended {
+/// Runs `prefd` with the given arguments until it exits.
+pub fn prefd(binary: &str, arguments: &[&str]) -> CommandOutput {
     prefd_with(binary, arguments, &[])
 }
 
-/// The same with these variables.
-pub fn prefd_with(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+/// Runs `prefd` with the given arguments and environment variables until it exits.
+pub fn prefd_with(binary: &str, arguments: &[&str], environment: &[(&str, &str)]) -> CommandOutput {
     let mut command = Command::new(binary);
     command.args(arguments).stdin(Stdio::null());
     command.envs(environment.iter().copied());
     run(command)
 }
 
-fn run(mut command: Command) -> Ended {
+fn run(mut command: Command) -> CommandOutput {
     let output = process::output(&mut command);
-    Ended {
+    CommandOutput {
         status: output.status,
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
-/// What the line names that says that it listens, if there is one.
+/// Reads the address from the line that the server prints when it listens. Returns `None` if the
+/// server exits first.
 ///
 /// # Panics
-/// Where it neither listens nor ends.
+/// Panics if the server neither listens nor exits in time.
 fn read_origin(out: &Receiver<String>) -> Option<String> {
     let line = match out.recv_timeout(PATIENCE) {
         Ok(line) => line,
         Err(RecvTimeoutError::Disconnected) => return None,
-        Err(RecvTimeoutError::Timeout) => panic!("it does not say that it listens"),
+        Err(RecvTimeoutError::Timeout) => panic!("the server did not listen within {PATIENCE:?}"),
     };
     let origin = line.strip_prefix("listening on ")?;
     Some(origin.to_owned())
 }
 
 impl Starting {
-    /// SIGKILL; whether it had come to listen before.
+    /// Sends SIGKILL. Returns true if the server was already listening.
     pub fn kill(mut self) -> bool {
         self.running.kill();
         read_origin(&self.out).is_some()
@@ -293,13 +301,13 @@ impl Running {
         self.child.wait().unwrap();
     }
 
-    /// Waits for its end.
-    fn end(mut self) -> Ended {
+    /// Waits until the process has exited, and returns its log as standard error.
+    fn wait_for_exit(mut self) -> CommandOutput {
         let status = process::wait(&mut self.child);
         if let Some(logging) = self.logging.take() {
             let _ = logging.join();
         }
-        Ended {
+        CommandOutput {
             status,
             out: String::new(),
             err: self.log.text.lock().unwrap().clone(),
@@ -308,43 +316,45 @@ impl Running {
 }
 
 impl Server {
-    /// A connection to it.
+    /// Connects to the server.
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 
-    /// A connection to its operator's listener: started with
+    /// Connects to the admin listener. The server must have been started with
     /// `--admin-listen 127.0.0.1:0`.
     pub fn connect_admin(&self) -> Client {
         Client::connect(self.admin_address())
     }
 
-    /// Where the operator's listener is.
+    /// The address of the admin listener, from the log.
     pub fn admin_address(&self) -> SocketAddr {
         let words = "admin listener started address=";
         self.wait_for_log(words);
         let logged = self.logged();
-        let (_, behind) = logged.split_once(words).expect("it was logged");
+        let (_, behind) = logged
+            .split_once(words)
+            .expect("the words were just found in the log");
         let address = behind.split_whitespace().next().unwrap_or_default();
-        address.parse().expect("an address")
+        address.parse().expect("the logged address is valid")
     }
 
-    /// The process.
+    /// The process id of the server.
     pub fn pid(&self) -> u32 {
         self.running.child.id()
     }
 
-    /// Whether it has logged these words yet.
+    /// Returns true if the log contains the given words.
     pub fn has_logged(&self, words: &str) -> bool {
         self.running.log.text.lock().unwrap().contains(words)
     }
 
-    /// What it has logged so far.
+    /// The log up to now.
     pub fn logged(&self) -> String {
         self.running.log.text.lock().unwrap().clone()
     }
 
-    /// Waits until it has logged these words so often.
+    /// Waits until the log contains the given words `times` times.
     pub fn wait_for_log_times(&self, words: &str, times: usize) {
         let log = &self.running.log;
         let text = log.text.lock().unwrap();
@@ -355,17 +365,17 @@ impl Server {
             .unwrap();
         assert!(
             !waited.timed_out(),
-            "{words:?} was not logged {times} times: {text}"
+            "expected {words:?} {times} times in the log: {text}"
         );
     }
 
-    /// Waits until it has logged these words: a line may reach us after the answer
-    /// that it is about.
+    /// Waits until the log contains the given words. A log line can arrive after the response to
+    /// the request that it reports.
     pub fn wait_for_log(&self, words: &str) {
         self.wait_for_log_times(words, 1);
     }
 
-    /// The most memory that it had resident so far, in bytes.
+    /// The peak resident memory of the server in bytes.
     pub fn peak_rss_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status
@@ -376,15 +386,16 @@ impl Server {
         kib * 1024
     }
 
-    /// What it has open: sockets, files and pipes, by what the links in `/proc` say.
+    /// The open sockets, files and pipes of the server, as the targets of the links in
+    /// `/proc/PID/fd`.
     pub fn open_files(&self) -> Vec<PathBuf> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
             .collect()
     }
 
-    /// What the system has of its answers that the clients' side has not taken, in bytes
-    /// (proc(5), `/proc/net/tcp`).
+    /// Number of response bytes in the kernel's send queues, which the clients have not yet
+    /// acknowledged (proc(5), `/proc/net/tcp`).
     pub fn unsent_bytes(&self) -> u64 {
         let port = format!(":{:04X}", self.address.port());
         let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -411,21 +422,21 @@ impl Server {
     fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
-        assert!(sent.success());
+        assert!(sent.success(), "cannot send {signal} to process {pid}");
     }
 
-    /// Waits for its end.
+    /// Waits until the server has exited.
     pub fn wait(mut self) -> ExitStatus {
         process::wait(&mut self.running.child)
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM, and waits until the server has exited.
     pub fn stop(self) -> ExitStatus {
         self.terminate();
         self.wait()
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL, and waits until it has exited.
     pub fn kill(mut self) {
         self.running.kill();
     }

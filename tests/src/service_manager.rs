@@ -1,9 +1,10 @@
-//! A real systemd, as the first process of namespaces of its own, over a root file system
-//! in memory that has the machine's `/usr`. It knows the units that it is given and no
-//! others.
+//! Runs a real systemd as the first process of new namespaces.
 //!
-//! For a test that is isolated already (`machine::is_isolated`): what is mounted here goes
-//! with that test's own namespaces.
+//! Its root file system is in memory, with the machine's `/usr` mounted read-only. systemd knows
+//! only the units that the test installs.
+//!
+//! The calling test must run in its own namespaces (`machine::ensure_isolated`), so that the
+//! kernel removes all mounts when the test exits.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,16 +13,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Nothing takes systemd longer than this.
+/// Time limit for every operation of systemd.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where distributions have it.
+/// Paths of systemd in different distributions.
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
-/// Nodes that any program may want.
+/// Device nodes that programs commonly need.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-/// What units depend on unless they say otherwise, here without what a machine needs.
+/// Targets that units depend on by default. Here they are empty, without the units that a real
+/// machine starts.
 const TARGETS: [&str; 4] = ["basic", "boot", "shutdown", "sysinit"];
 
-/// The running systemd. Killed when dropped, and everything that it has started with it.
+/// A running systemd. Dropping it kills systemd and every process that systemd started.
 #[derive(Debug)]
 pub struct ServiceManager {
     root: PathBuf,
@@ -29,8 +31,8 @@ pub struct ServiceManager {
     cgroup: PathBuf,
 }
 
-/// Whether systemd is there, and what else this takes.
-pub fn is_there() -> bool {
+/// Returns true if systemd is installed and the kernel supports cgroup2.
+pub fn is_available() -> bool {
     let has_cgroups = fs::read_to_string("/proc/filesystems")
         .is_ok_and(|systems| systems.lines().any(|line| line.ends_with("\tcgroup2")));
     has_cgroups && SYSTEMD.iter().any(|path| Path::new(path).exists())
@@ -38,22 +40,23 @@ pub fn is_there() -> bool {
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
 }
 
-/// The last part of a path, which in a temporary folder is like no other.
+/// The last component of a path. For a temporary directory, this is a unique name.
 fn name(path: &Path) -> &str {
     let name = path.file_name().and_then(|name| name.to_str());
-    name.expect("a name in UTF-8")
+    name.expect("the path ends in a UTF-8 name")
 }
 
 fn text(path: &Path) -> &str {
-    path.to_str().expect("a name in UTF-8")
+    path.to_str().expect("the path is UTF-8")
 }
 
-/// Makes a root file system in this folder: everything but `/proc`, `/sys` and `/dev`.
-pub fn lay_root(root: &Path, program: &Path, program_path: &str) {
+/// Creates a root file system in a directory, without the contents of `/proc`, `/sys` and `/dev`.
+/// `program` is mounted at `program_path`.
+pub fn create_root(root: &Path, program: &Path, program_path: &str) {
     run(
         "mount",
         &["-t", "tmpfs", "-o", "mode=755", "tmpfs", text(root)],
@@ -65,7 +68,8 @@ pub fn lay_root(root: &Path, program: &Path, program_path: &str) {
     }
     fs::create_dir(root.join("var/tmp")).unwrap();
     fs::create_dir_all(root.join("etc/systemd/system")).unwrap();
-    // Of its own here already, so that systemd keeps it, and its sockets can be come to.
+    // systemd keeps an existing mount on /run, so the sockets of systemd in it are reachable from
+    // outside of its namespaces.
     run(
         "mount",
         &[
@@ -89,7 +93,7 @@ pub fn lay_root(root: &Path, program: &Path, program_path: &str) {
             run("mount", &["--bind", text(&there), text(&here)]);
         }
     }
-    // The program lies where the machine may have one of its own.
+    // /usr/local is replaced, because the machine may have its own program at the same path.
     let place = root.join(program_path.trim_start_matches('/'));
     let local = root.join("usr/local");
     run(
@@ -114,12 +118,12 @@ pub fn lay_root(root: &Path, program: &Path, program_path: &str) {
 }
 
 impl ServiceManager {
-    /// Starts it over a root file system that was laid.
+    /// Starts systemd on a root file system that [`create_root`] has prepared.
     pub fn start(root: &Path) -> Self {
         let systemd = SYSTEMD.iter().find(|path| Path::new(path).exists());
-        let systemd = systemd.expect("systemd is there");
-        // A control group of its own: mounted here to make it, and again inside, where it
-        // is the topmost.
+        let systemd = systemd.expect("systemd is installed");
+        // systemd gets its own cgroup. It is created through this mount. The second mount, inside
+        // of the cgroup namespace, shows it as the root.
         let groups = root.join("sys");
         run("mount", &["-t", "cgroup2", "cgroup2", text(&groups)]);
         let cgroup = groups.join(format!("prefd-test{}", name(root)));
@@ -170,43 +174,51 @@ impl ServiceManager {
         manager
     }
 
-    /// Waits until somebody listens on a socket in its file system.
+    /// Waits until systemd accepts connections on a socket in its file system.
     fn wait_for_socket(&mut self, path: &str) {
         let began = Instant::now();
         while UnixStream::connect(self.root.join(path)).is_err() {
-            let ended = self.child.try_wait().unwrap();
-            assert_eq!(ended, None, "{}", self.said());
-            assert!(began.elapsed() < PATIENCE, "{path}: {}", self.said());
+            let exited = self.child.try_wait().unwrap();
+            assert_eq!(exited, None, "systemd exited: {}", self.log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "systemd does not listen on {path}: {}",
+                self.log()
+            );
             std::thread::yield_now();
         }
     }
 
-    /// The process, as it is called here.
+    /// The process id of systemd in the namespace of the test.
     fn pid(&self) -> String {
         let processes = fs::read_to_string(self.cgroup.join("init.scope/cgroup.procs"));
         let processes = processes.unwrap();
-        processes.lines().next().expect("it runs").to_owned()
+        processes
+            .lines()
+            .next()
+            .expect("systemd is running")
+            .to_owned()
     }
 
-    /// What it has said so far.
-    pub fn said(&self) -> String {
+    /// The log of systemd up to now.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.root.join("root/log")).unwrap_or_default()
     }
 
-    /// `systemctl` with these arguments: what it printed.
+    /// Runs `systemctl` with the given arguments, and returns its output.
     pub fn systemctl(&self, arguments: &[&str]) -> String {
-        // It does not talk to who is in none of its namespaces.
+        // systemd rejects clients from other namespaces, so systemctl runs inside of them.
         let output = Command::new("nsenter")
             .args(["--all", "--target", &self.pid(), "systemctl"])
             .args(arguments)
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "{arguments:?}: {said}{}",
-            self.said()
+            "systemctl {arguments:?} failed: {stderr}{}",
+            self.log()
         );
         String::from_utf8(output.stdout)
             .unwrap()
@@ -219,15 +231,15 @@ impl Drop for ServiceManager {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        remove_groups(&self.cgroup);
+        remove_cgroups(&self.cgroup);
     }
 }
 
-/// Removes a control group, and those in it, whose processes are gone or about to be.
-fn remove_groups(group: &Path) {
+/// Removes a cgroup and its child cgroups. Their processes have exited or are about to exit.
+fn remove_cgroups(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_groups(&entry.path());
+            remove_cgroups(&entry.path());
         }
     }
     let began = Instant::now();

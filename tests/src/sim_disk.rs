@@ -1,10 +1,10 @@
-//! A simulated disk: what the engine sees, and beside it what a power cut would
-//! leave.
+//! A simulated disk. It keeps the contents that the engine sees, and the contents that would
+//! remain after a power cut.
 //!
-//! A write is durable once its file was synced, a name once its directory was. A
-//! [`SimDisk::crash`] throws away the rest, or keeps a part of it that a seed picks:
-//! a disk may have written anything that it was not yet asked to keep. Any operation
-//! can be made to fail, and the disk can be full.
+//! A write is durable after a sync of its file. A file name is durable after a sync of its
+//! directory. [`SimDisk::crash`] discards all unsynced changes, or keeps a random part of them,
+//! because a real disk may write unsynced data at any time. Any operation can fail, and the disk
+//! can be full.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,52 +13,52 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::random::Random;
 
-mod seam;
+mod fs;
 
-/// Which operations a fault is meant for.
+/// The kind of a disk operation, for fault injection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    /// Opening for reading or writing.
+pub enum DiskOperation {
+    /// Opening a file for reading or writing.
     Open,
     /// Creating a file.
     Create,
-    /// Reading.
+    /// Reading from a file.
     Read,
-    /// Writing.
+    /// Writing to a file.
     Write,
-    /// `fdatasync`.
+    /// `fdatasync` of a file.
     Sync,
-    /// Cutting or extending.
+    /// Truncating or extending a file.
     SetLen,
-    /// Renaming.
+    /// Renaming a file.
     Rename,
-    /// Removing a name.
+    /// Removing a file.
     Remove,
     /// `fsync` of a directory.
     SyncDir,
-    /// Listing and making directories, and asking for lengths.
+    /// Listing or creating a directory, or reading the length of a file.
     Other,
 }
 
-/// Decides on each operation on a path: `Some` is the error that it fails with.
-pub type Fault = Box<dyn FnMut(Operation, &Path) -> Option<io::ErrorKind> + Send>;
+/// Called before each operation. Returns the error with which the operation fails, or `None`.
+pub type Fault = Box<dyn FnMut(DiskOperation, &Path) -> Option<io::ErrorKind> + Send>;
 
-/// A disk in memory. Clones are the same disk.
+/// A disk in memory. Clones share the same disk.
 #[derive(Clone)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
 struct State {
     inodes: Vec<Inode>,
-    /// What a process sees.
+    /// File names that processes see.
     names: HashMap<PathBuf, usize>,
-    /// What a power cut leaves, at least.
+    /// File names that certainly remain after a power cut.
     durable_names: HashMap<PathBuf, usize>,
     fault: Option<Fault>,
-    /// Operations until the power is cut.
+    /// Number of operations until the power is cut.
     power: u64,
-    /// Bytes of all files that fit.
+    /// Maximum total size of all files.
     capacity_bytes: u64,
-    /// Syncs of files, by path, since the start.
+    /// Number of syncs by path.
     syncs: HashMap<PathBuf, u64>,
 }
 
@@ -66,7 +66,7 @@ struct State {
 struct Inode {
     live: Vec<u8>,
     durable: Vec<u8>,
-    /// Since the last sync.
+    /// Changes after the last sync.
     unsynced: Vec<Change>,
 }
 
@@ -91,16 +91,16 @@ impl Change {
     }
 }
 
-/// What becomes of that which was not synced.
+/// What a crash does to unsynced changes.
 #[derive(Debug, Clone, Copy)]
 pub enum Unsynced {
-    /// All of it is lost.
+    /// All unsynced changes are lost.
     Lost,
-    /// All of it is there: the process was killed, the machine was not.
+    /// All unsynced changes are kept, as when only the process is killed.
     Kept,
-    /// Each write and each name is there, or not, or a write is torn at a sector.
+    /// Each change is kept or lost at random. A write may also be torn between sectors.
     Some {
-        /// Picks which.
+        /// Seed of the random choice.
         seed: u64,
     },
 }
@@ -122,7 +122,7 @@ impl Default for SimDisk {
 }
 
 impl SimDisk {
-    /// An empty disk.
+    /// Creates an empty disk.
     pub fn new() -> Self {
         Self::default()
     }
@@ -131,35 +131,35 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks `fault` before every operation from now on.
+    /// Calls `fault` before every operation.
     pub fn set_fault(&self, fault: Fault) {
         self.state().fault = Some(fault);
     }
 
-    /// Fails every read of one file from now on, as a bad sector would.
+    /// Fails every read of a file, like a bad sector.
     pub fn fail_reads(&self, file: PathBuf) {
         self.set_fault(Box::new(move |operation, path| {
-            (operation == Operation::Read && path == file).then_some(io::ErrorKind::Other)
+            (operation == DiskOperation::Read && path == file).then_some(io::ErrorKind::Other)
         }));
     }
 
-    /// Ends all faults.
+    /// Stops injecting faults.
     pub fn clear_fault(&self) {
         self.state().fault = None;
     }
 
-    /// Cuts the power after so many operations: what comes then fails, and a write that
-    /// was under way may have done a part of its work.
+    /// Cuts the power during the operation with the given number. That operation and all later ones
+    /// fail. If that operation is a write, half of it is done.
     pub fn cut_power_after(&self, operations: u64) {
         self.state().power = operations;
     }
 
-    /// Makes room for this many bytes in all files together.
+    /// Sets the maximum total size of all files.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity_bytes = bytes;
     }
 
-    /// Bytes in all files together.
+    /// Total size of all files.
     pub fn used_bytes(&self) -> u64 {
         let state = self.state();
         state
@@ -169,7 +169,7 @@ impl SimDisk {
             .sum()
     }
 
-    /// How often files were synced whose path ends with `suffix`.
+    /// Number of syncs of files whose path ends with `suffix`.
     pub fn syncs(&self, suffix: &str) -> u64 {
         let state = self.state();
         let ends = |path: &PathBuf| path.to_string_lossy().ends_with(suffix);
@@ -181,26 +181,27 @@ impl SimDisk {
             .sum()
     }
 
-    /// The files that there are, sorted.
+    /// The paths of all files, sorted.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<_> = self.state().names.keys().cloned().collect();
         files.sort();
         files
     }
 
-    /// A file's bytes as a process sees them.
+    /// The contents of a file as processes see them.
     ///
     /// # Panics
-    /// Where there is no such file.
+    /// Panics if the file does not exist.
     pub fn bytes(&self, path: &Path) -> Vec<u8> {
         let state = self.state();
         state.inodes[state.names[path]].live.clone()
     }
 
-    /// Replaces a file's bytes behind everybody's back, durably.
+    /// Replaces the contents of a file durably, without an operation. Open handles see the new
+    /// contents.
     ///
     /// # Panics
-    /// Where there is no such file.
+    /// Panics if the file does not exist.
     pub fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state();
         let inode = state.names[path];
@@ -211,8 +212,7 @@ impl SimDisk {
         };
     }
 
-    /// Puts a file there behind everybody's back, durably, in the place of one of that
-    /// name.
+    /// Creates a file durably, without an operation. Replaces an existing file with the same name.
     pub fn place(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state();
         state.inodes.push(Inode {
@@ -225,15 +225,14 @@ impl SimDisk {
         state.durable_names.insert(path.to_owned(), inode);
     }
 
-    /// Removes a file behind everybody's back, durably.
+    /// Removes a file durably, without an operation.
     pub fn lose(&self, path: &Path) {
         let mut state = self.state();
         state.names.remove(path);
         state.durable_names.remove(path);
     }
 
-    /// Moves what is below one directory to below another: a copied disk is mounted
-    /// elsewhere.
+    /// Moves all files from one directory to another, as if a copied disk were mounted elsewhere.
     pub fn rebase(&self, from: &Path, to: &Path) {
         let mut state = self.state();
         let moved = |names: &HashMap<PathBuf, usize>| {
@@ -251,7 +250,7 @@ impl SimDisk {
         state.durable_names = moved(&state.durable_names);
     }
 
-    /// An independent disk with what is on this one.
+    /// Creates an independent disk with the same contents.
     pub fn copy(&self) -> Self {
         let state = self.state();
         Self(Arc::new(Mutex::new(State {
@@ -265,14 +264,14 @@ impl SimDisk {
         })))
     }
 
-    /// The disk as the next boot finds it. Whoever holds this one open goes on with
-    /// a disk that nobody will see again.
+    /// Returns a new disk with the contents that the next boot finds. This disk is unchanged, so an
+    /// engine that still has it open has no effect on the new disk.
     pub fn crash(&self, unsynced: Unsynced) -> Self {
         let after = self.copy();
         {
             let mut state = after.state();
             match unsynced {
-                // Only in memory as before, so a later crash can still lose it.
+                // The changes stay unsynced, so a later crash can still lose them.
                 Unsynced::Kept => return self.copy(),
                 Unsynced::Lost => state.settle(&mut |_| false),
                 Unsynced::Some { seed } => {
@@ -291,7 +290,7 @@ impl SimDisk {
     }
 }
 
-/// The parts of a write that lie in different sectors, with their offsets.
+/// Splits a write at sector boundaries. Returns the parts with their offsets.
 fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let first = (SECTOR_BYTES - offset % SECTOR_BYTES).min(bytes.len());
     let (head, rest) = bytes.split_at(first);
@@ -301,7 +300,8 @@ fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> 
 }
 
 impl State {
-    /// Makes the live image what is durable and, of the rest, what `keeps` says.
+    /// Replaces the live state by the durable state plus those unsynced changes for which `keeps`
+    /// returns true.
     fn settle(&mut self, keeps: &mut dyn FnMut(&str) -> bool) {
         let mut live: Vec<_> = self.names.iter().map(|(p, i)| (p.clone(), *i)).collect();
         live.sort();
@@ -328,7 +328,7 @@ impl State {
             for change in &inode.unsynced {
                 if keeps("change") {
                     match change {
-                        // Torn: a disk writes sectors, in any order.
+                        // A torn write: a disk writes the sectors in any order.
                         Change::Write { offset, bytes } if keeps("tear") => {
                             for (offset, sector) in sectors(*offset, bytes) {
                                 if keeps("sector") {
@@ -337,7 +337,7 @@ impl State {
                                 }
                             }
                         }
-                        whole => whole.apply(&mut image),
+                        change => change.apply(&mut image),
                     }
                 }
             }
@@ -355,13 +355,13 @@ impl State {
         self.power > 0
     }
 
-    fn decide(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+    fn decide(&mut self, operation: DiskOperation, path: &Path) -> io::Result<()> {
         if !self.has_power() {
-            return Err(io::Error::other("the power is cut"));
+            return Err(io::Error::other("the power is off"));
         }
         self.power -= 1;
         if !self.has_power() {
-            return Err(io::Error::other("the power is cut now"));
+            return Err(io::Error::other("the power is cut during this operation"));
         }
         let kind = self.fault.as_mut().and_then(|fault| fault(operation, path));
         kind.map_or(Ok(()), |kind| Err(kind.into()))

@@ -1,8 +1,8 @@
-//! What a store may hold after a crash: for each namespace the last write that was
-//! acknowledged as durable, or a later one that was attempted, whole.
+//! A model of the contents that a store may have after a crash. Each namespace holds the last
+//! write that was acknowledged as durable, or a complete write that was attempted later.
 //!
-//! And a workload that keeps to it: small and large documents, deletes, preconditions,
-//! writes that wait for no sync, compaction.
+//! [`StoreModel::work`] is a random workload: small and large documents, deletes, preconditions,
+//! writes that do not wait for a sync, and compaction.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,36 +15,35 @@ use crate::random::Random;
 use crate::sim_disk::{SimDisk, Unsynced};
 use crate::sim_store::body;
 
-/// A document as it was written, and the revision that it then has; `None` where the
-/// namespace is empty.
+/// A document and its revision, if the revision is known. `None` is an empty namespace.
 type Content = Option<(String, Option<Revision>)>;
 
-/// What a namespace may hold.
+/// The contents that a namespace may have.
 #[derive(Default, Clone, Debug)]
-struct Allowed {
+struct AllowedContents {
     /// The last write that was acknowledged as durable.
     durable: Content,
-    /// Those attempted since, in their order.
+    /// Writes attempted after `durable`, in order.
     attempted: Vec<Content>,
-    /// What a read sees: the last write that was acknowledged.
+    /// The last acknowledged write, which a read returns.
     visible: Content,
 }
 
-/// What a whole store may hold.
+/// The contents that a store may have.
 #[derive(Default, Clone)]
-pub struct Model {
-    namespaces: BTreeMap<String, Allowed>,
+pub struct StoreModel {
+    namespaces: BTreeMap<String, AllowedContents>,
     stamp: u64,
-    /// The highest revision that was ever seen.
+    /// The highest revision so far.
     highest: Option<Revision>,
 }
 
-/// How many clients of the user `u` the workload writes to.
+/// Number of clients of user `u` to which the workload writes.
 const CLIENTS: u64 = 6;
 
-impl Model {
-    /// Replaces a document (with one that says which write it is, padded to so many
-    /// bytes) or deletes it, and keeps count.
+impl StoreModel {
+    /// Puts a document with `pad_bytes` bytes of padding, or deletes the document if `pad_bytes` is
+    /// `None`, and records the outcome.
     pub fn write(
         &mut self,
         engine: &Engine,
@@ -66,7 +65,10 @@ impl Model {
         match namespace.write(change, options) {
             Ok(revision) => {
                 if let Some(revision) = revision {
-                    assert!(Some(revision) > self.highest, "a revision was used twice");
+                    assert!(
+                        Some(revision) > self.highest,
+                        "a new revision must be higher than all earlier ones"
+                    );
                     self.highest = Some(revision);
                 }
                 allowed.visible = text.map(|text| (text, revision));
@@ -74,7 +76,7 @@ impl Model {
                     last.clone_from(&allowed.visible);
                 }
                 if is_sync {
-                    // With it, everything before it is durable.
+                    // A sync also makes all earlier writes durable.
                     for allowed in self.namespaces.values_mut() {
                         allowed.settle();
                     }
@@ -82,7 +84,7 @@ impl Model {
                 Ok(())
             }
             Err(error) => {
-                // Only a poisoned store may have what it did not acknowledge.
+                // Only a poisoned store may keep a write that it did not acknowledge.
                 if !matches!(error, Error::Poisoned { .. }) {
                     allowed.attempted.pop();
                 }
@@ -91,7 +93,7 @@ impl Model {
         }
     }
 
-    /// Writes until the disk fails.
+    /// Runs 40 random operations. Stops at the first error of the disk.
     pub fn work(&mut self, engine: &Engine, random: &mut Random) -> Result<(), Error> {
         for _ in 0..40 {
             if random.below(20) == 0 {
@@ -118,13 +120,13 @@ impl Model {
                 Err(error) => return Err(error),
             }
             if random.below(4) == 0 {
-                self.check_reads(engine, "while it writes")?;
+                self.check_reads(engine, "during the workload")?;
             }
         }
         Ok(())
     }
 
-    /// Every namespace holds the last write that was acknowledged.
+    /// Expects the last acknowledged write in every namespace.
     fn check_reads(&self, engine: &Engine, context: &str) -> Result<(), Error> {
         for (client, allowed) in &self.namespaces {
             let found = content(engine, client)?;
@@ -138,8 +140,8 @@ impl Model {
         Ok(())
     }
 
-    /// Checks a store that was opened after a crash, and takes what it holds for what it
-    /// must hold from now on. `lists`: it has a catalogue.
+    /// Checks a store that was opened after a crash, and makes its contents the new durable
+    /// contents of the model. `lists` is true if the store has a catalogue.
     pub fn verify(&mut self, engine: &Engine, lists: bool, context: &str) {
         for (client, allowed) in &mut self.namespaces {
             let found = content(engine, client)
@@ -152,7 +154,7 @@ impl Model {
             };
             assert!(
                 allows(&allowed.durable) || allowed.attempted.iter().any(allows),
-                "{context}: {client} holds {:?}, allowed is {:?} or one of {:?}",
+                "{context}: {client} holds {:?}, expected {:?} or one of {:?}",
                 brief(&found),
                 brief(&allowed.durable),
                 allowed.attempted.iter().map(brief).collect::<Vec<_>>(),
@@ -182,7 +184,7 @@ impl Model {
     }
 }
 
-impl Allowed {
+impl AllowedContents {
     fn settle(&mut self) {
         self.durable.clone_from(&self.visible);
         self.attempted.clear();
@@ -205,7 +207,7 @@ fn brief(content: &Content) -> Option<(&str, Option<Revision>)> {
         .map(|(text, revision)| (&text[..30.min(text.len())], *revision))
 }
 
-/// Fails the `n`th operation alone. Returns the count of operations so far.
+/// Fails only the operation with index `n`. Returns a counter of all operations.
 pub fn fail_once_at(disk: &SimDisk, n: u64, kind: io::ErrorKind) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
@@ -215,8 +217,8 @@ pub fn fail_once_at(disk: &SimDisk, n: u64, kind: io::ErrorKind) -> Arc<AtomicU6
     count
 }
 
-/// What a crash makes of that which was not synced: first all lost, then all kept, and
-/// then as the seed picks.
+/// Chooses what a crash does to unsynced changes. Seed 0 loses all, seed 1 keeps all, and every
+/// other seed keeps a random part.
 pub fn unsynced(seed: u64) -> Unsynced {
     match seed {
         0 => Unsynced::Lost,

@@ -1,4 +1,4 @@
-//! A store on a simulated disk, and what tests do with one.
+//! A store on a simulated disk, and functions to read and write it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use prefd_engine::{Change, Config, Engine, Error, WriteOptions};
 
 use crate::sim_disk::{SimDisk, Unsynced};
 
-/// A store on a simulated disk. The catalogue and the lock are in a real directory.
+/// A store on a simulated disk. Its catalogue and its lock file are in a real directory.
 pub struct Store {
-    /// The real directory, and the simulated one's path.
+    /// The real directory. The files on the simulated disk have the same path.
     pub dir: tempfile::TempDir,
-    /// Where log and blobs are.
+    /// The simulated disk, which holds log and blobs.
     pub disk: SimDisk,
     has_catalogue: bool,
 }
 
 impl Store {
-    /// An empty one.
-    #[allow(clippy::new_without_default, reason = "it makes a directory")]
+    /// Creates an empty store.
+    #[allow(clippy::new_without_default, reason = "it creates a directory")]
     pub fn new() -> Self {
         Self {
             dir: directory(),
@@ -27,7 +27,8 @@ impl Store {
         }
     }
 
-    /// An empty one without a catalogue, which costs most of the time of an open.
+    /// Creates an empty store without a catalogue. Opening a catalogue takes most of the time of
+    /// an open.
     pub fn without_catalogue() -> Self {
         Self {
             has_catalogue: false,
@@ -35,12 +36,12 @@ impl Store {
         }
     }
 
-    /// Whether it can list what it holds.
+    /// Returns true if the store has a catalogue and so can list documents.
     pub fn has_catalogue(&self) -> bool {
         self.has_catalogue
     }
 
-    /// The same store after a crash, on a disk and in a directory of its own.
+    /// Returns a copy of the store after a crash, on a new disk and in a new directory.
     pub fn crashed(&self, unsynced: Unsynced) -> Self {
         let after = Self {
             dir: directory(),
@@ -51,7 +52,7 @@ impl Store {
         after
     }
 
-    /// Small segments and blobs, and no cache in the way.
+    /// The configuration of the store: small segments, a small inline size, and no cache.
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.dir.path());
         config.fs = Arc::new(self.disk.clone());
@@ -64,24 +65,24 @@ impl Store {
         config
     }
 
-    /// Opens it.
+    /// Opens the store.
     pub fn open(&self) -> Result<Engine, Error> {
         Engine::open(self.config())
     }
 
-    /// A file of it.
+    /// Path of a file of the store.
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
 
-    /// Where a file of `other` is in this copy of it.
+    /// Translates the path of a file of `other` to this copy of it.
     pub fn moved(&self, other: &Self, file: &Path) -> PathBuf {
         self.dir
             .path()
             .join(file.strip_prefix(other.dir.path()).unwrap())
     }
 
-    /// The files of a folder that end like this.
+    /// The files in a folder that have the given extension.
     pub fn files(&self, folder: &str, extension: &str) -> Vec<PathBuf> {
         let folder = self.dir.path().join(folder);
         let ours = |path: &PathBuf| {
@@ -91,13 +92,13 @@ impl Store {
     }
 }
 
-/// A directory in memory, where the system has such: what is in it need not survive
-/// anything, and thousands are made.
+/// Creates a temporary directory, in memory if possible. Tests create thousands of them, and none
+/// needs to survive a crash.
 pub(crate) fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
-/// What the user `u` has in a client's namespace.
+/// Reads the document of user `u` and the given client.
 pub fn read(engine: &Engine, client: &str) -> Result<Option<String>, Error> {
     let document = engine.namespace("u", client)?.get()?;
     document
@@ -105,7 +106,7 @@ pub fn read(engine: &Engine, client: &str) -> Result<Option<String>, Error> {
         .transpose()
 }
 
-/// Puts it there.
+/// Puts the document of user `u` and the given client.
 pub fn put(engine: &Engine, client: &str, body: &str) -> Result<(), Error> {
     engine
         .namespace("u", client)?
@@ -113,7 +114,7 @@ pub fn put(engine: &Engine, client: &str, body: &str) -> Result<(), Error> {
         .map(drop)
 }
 
-/// Deletes it there.
+/// Deletes the document of user `u` and the given client.
 pub fn delete(engine: &Engine, client: &str) -> Result<(), Error> {
     engine
         .namespace("u", client)?
@@ -121,7 +122,7 @@ pub fn delete(engine: &Engine, client: &str) -> Result<(), Error> {
         .map(drop)
 }
 
-/// A body that says which write it is in every value; large ones go to a blob.
+/// Creates a document with the number of a write in it and `bytes` bytes of padding.
 pub fn body(stamp: u64, bytes: usize) -> String {
     format!(
         "{{\"a\":{stamp},\"pad\":\"{}\",\"b\":{stamp}}}",

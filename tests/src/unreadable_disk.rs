@@ -6,23 +6,23 @@ use std::sync::Arc;
 
 use prefd_engine::fs::{Disk, File, Fs};
 
-/// Linux's number of the error.
+/// The error number of EIO on Linux.
 const EIO: i32 = 5;
 
-/// The real file system, but for the contents of `files`.
+/// The real file system, except that reads of `files` fail.
 pub struct UnreadableDisk {
     files: Vec<PathBuf>,
-    /// Reads that begin at or after this offset fail.
+    /// Reads that touch a byte at or after this offset fail.
     from: u64,
 }
 
 impl UnreadableDisk {
-    /// Every read of these files fails.
+    /// Fails every read of the given files.
     pub fn new(files: Vec<PathBuf>) -> Arc<Self> {
         Self::from(files, 0)
     }
 
-    /// Every read of these files fails that touches a byte at or after `from`.
+    /// Fails every read of the given files that touches a byte at or after `from`.
     pub fn from(files: Vec<PathBuf>, from: u64) -> Arc<Self> {
         Arc::new(Self { files, from })
     }
@@ -32,16 +32,16 @@ impl UnreadableDisk {
             return file;
         }
         let from = self.from;
-        Arc::new(Unreadable { file, from })
+        Arc::new(UnreadableFile { file, from })
     }
 }
 
-struct Unreadable {
+struct UnreadableFile {
     file: Arc<dyn File>,
     from: u64,
 }
 
-impl File for Unreadable {
+impl File for UnreadableFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         if offset + buffer.len() as u64 > self.from {
             return Err(io::Error::from_raw_os_error(EIO));

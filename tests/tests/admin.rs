@@ -1,11 +1,11 @@
-//! The operator's listener: who may ask, and health.
+//! The admin listener: access control, health checks, and the addresses that it can have.
 
 mod common;
 
 use std::io::ErrorKind;
 
 use common::{BINARY, fresh, get, put, status, wait_until};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Client, Request, Response};
 use prefd_tests::issuer::{Issuer, Signer};
 use prefd_tests::server::{Launch, Server, prefd_with};
@@ -15,17 +15,17 @@ use serde_json::{Value, json};
 const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
 const TOKEN: &str = "an-administrator-s-token";
 
+/// A request with the `Host` header that a client on the same machine sends.
 fn local(method: &str, path: &str) -> Request {
-    // With the host that a client on this machine names.
     Request::to("127.0.0.1:8081", method, path)
 }
 
-fn ask(server: &Server, request: &Request) -> Response {
+fn send_to_admin(server: &Server, request: &Request) -> Response {
     server.connect_admin().request(request)
 }
 
 #[test]
-fn health_is_told_to_anybody_on_both_listeners() {
+fn health_checks_need_no_token_on_either_listener() {
     let (server, _dir) = fresh(&ADMIN);
     for path in ["/livez", "/readyz"] {
         for mut client in [server.connect(), server.connect_admin()] {
@@ -43,18 +43,18 @@ fn health_is_told_to_anybody_on_both_listeners() {
                 (200, Some("3"))
             );
             let refused = client.request(&Request::new("POST", path));
-            Expected::code("method-not-allowed").check(&refused, path);
+            ExpectedError::code("method-not-allowed").check(&refused, path);
         }
     }
     let response = server.connect().request(&Request::new("GET", "/livez/"));
-    Expected::code("not-found").check(&response, "no such page");
+    ExpectedError::code("not-found").check(&response, "/livez/ is not a route");
 }
 
 #[test]
-fn it_is_not_ready_while_it_stops() {
+fn readyz_is_503_while_the_server_stops() {
     let (server, _dir) = fresh(&[&ADMIN[..], &["--drain-timeout", "20s"]].concat());
     let mut admin = server.connect_admin();
-    // A request that is in flight.
+    // While this request waits for its body, the server cannot end.
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
     let put = Request::of("PUT", "xyz", &token)
@@ -66,8 +66,8 @@ fn it_is_not_ready_while_it_stops() {
     server.wait_for_log("shutdown started");
     let response = admin.request(&Request::new("GET", "/readyz"));
     assert_eq!(response.status, 503);
-    let told: Value = serde_json::from_slice(&response.body).unwrap();
-    assert_eq!(told, json!({"ready": false, "reasons": ["stopping"]}));
+    let health: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(health, json!({"ready": false, "reasons": ["stopping"]}));
     assert_eq!(admin.request(&Request::new("GET", "/livez")).status, 200);
     client.send(b"{}").unwrap();
     assert_eq!(client.read_response(false).unwrap().status, 204);
@@ -75,21 +75,21 @@ fn it_is_not_ready_while_it_stops() {
 }
 
 #[test]
-fn it_is_not_ready_before_its_providers_were_reached() {
+fn readyz_is_503_until_the_identity_provider_is_reached() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
-    issuer.shut(true);
+    issuer.refuse_connections(true);
     let (server, _dir) = fresh(&["--oidc-issuer", &issuer.url(), "--require-audience=false"]);
     let ready = || server.connect().request(&Request::new("GET", "/readyz"));
     let response = ready();
     assert_eq!(response.status, 503);
     assert!(response.text().contains("identity-provider-never-reached"));
-    issuer.shut(false);
-    wait_until("it is ready", || ready().status == 200);
+    issuer.refuse_connections(false);
+    wait_until("/readyz returns 200", || ready().status == 200);
 }
 
 #[test]
-fn off_this_machine_it_takes_a_token() {
+fn admin_listener_on_all_interfaces_requires_a_token() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
@@ -116,7 +116,7 @@ fn off_this_machine_it_takes_a_token() {
         ),
         (metrics().bearer(&TOKEN[1..]), "invalid-token"),
         (metrics().bearer(""), "invalid-token"),
-        // A user's token is none of the administrator's.
+        // A token for the API is not the admin token.
         (
             metrics().bearer(&token::of("alice", "xyz")),
             "invalid-token",
@@ -130,16 +130,16 @@ fn off_this_machine_it_takes_a_token() {
     }
     let response = client.request(&metrics().bearer(TOKEN));
     assert_eq!(response.status, 200);
-    // By its token a page is allowed as well, and a name of the machine.
-    let named = Request::new("GET", "/metrics")
+    // With the admin token, any Host header and a request from a web page are accepted.
+    let from_page = Request::new("GET", "/metrics")
         .header("Origin", "https://x")
         .bearer(TOKEN);
-    assert_eq!(client.request(&named).status, 200);
+    assert_eq!(client.request(&from_page).status, 200);
     assert_eq!(client.request(&Request::new("GET", "/readyz")).status, 200);
 }
 
 #[test]
-fn a_token_that_can_be_guessed_stops_the_start() {
+fn invalid_admin_token_file_prevents_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     let start = |name: &str| {
@@ -148,34 +148,38 @@ fn a_token_that_can_be_guessed_stops_the_start() {
             .with(&["--admin-token-file", file.to_str().unwrap()])
             .try_start()
     };
-    for (index, unfit) in ["", "short\n", "two lines of\na token that is long"]
+    for (index, invalid) in ["", "short\n", "two lines of\na token that is long"]
         .into_iter()
         .enumerate()
     {
-        std::fs::write(&file, unfit).unwrap();
-        let ended = start(&format!("data-{index}")).expect_err(unfit);
-        assert_eq!(ended.status.code(), Some(1), "{unfit:?}: {ended:?}");
-        let told = format!("{} is not a valid admin token file", file.display());
-        assert!(ended.err.contains(&told), "{unfit:?}: {}", ended.err);
+        std::fs::write(&file, invalid).unwrap();
+        let ended = start(&format!("data-{index}")).expect_err(invalid);
+        assert_eq!(ended.status.code(), Some(1), "{invalid:?}: {ended:?}");
+        let error = format!("{} is not a valid admin token file", file.display());
+        assert!(ended.err.contains(&error), "{invalid:?}: {}", ended.err);
     }
     std::fs::write(&file, TOKEN).unwrap();
-    assert!(start("data").is_ok(), "one that is fit");
+    assert!(
+        start("data").is_ok(),
+        "the server must start with a valid admin token"
+    );
 }
 
-/// A document, and everything that is done with documents over this listener.
-struct Desk<'a> {
+/// A server with one document, for checks that every admin route refuses a request.
+struct AdminRoutes<'a> {
     server: &'a Server,
 }
 
-impl<'a> Desk<'a> {
-    fn of(server: &'a Server) -> Self {
+impl<'a> AdminRoutes<'a> {
+    fn new(server: &'a Server) -> Self {
         let token = token::of("x", "c");
         put(&mut server.connect(), "c", &token, "{\"kept\":1}");
         Self { server }
     }
 
-    /// Whoever asks so has this status of every route, and nothing is done.
-    fn refuses(&self, caller: &str, status: u16, send: impl Fn(Request) -> Request) {
+    /// Changes a request to each route with `edit`, and expects the given status. No document
+    /// may change, and no backup may be taken.
+    fn refuse(&self, case: &str, status: u16, edit: impl Fn(Request) -> Request) {
         let line = "{\"user\":\"y\",\"client\":\"c\",\"document\":{\"put\":1}}\n";
         for (method, path) in [
             ("GET", "/metrics"),
@@ -192,19 +196,19 @@ impl<'a> Desk<'a> {
                 "POST" => request.body(line),
                 _ => request,
             };
-            let response = ask(self.server, &send(request));
-            assert_eq!(response.status, status, "{caller}: {method} {path}");
+            let response = send_to_admin(self.server, &edit(request));
+            assert_eq!(response.status, status, "{case}: {method} {path}");
         }
         for (user, document) in [("x", "{\"kept\":1}"), ("y", "{}")] {
             let found = get(&mut self.server.connect(), "c", &token::of(user, "c"));
-            assert_eq!(found, document, "{caller}");
+            assert_eq!(found, document, "{case}");
         }
-        assert!(!self.server.has_logged("backup completed"), "{caller}");
+        assert!(!self.server.has_logged("backup completed"), "{case}");
     }
 }
 
 #[test]
-fn without_the_token_nothing_is_done() {
+fn every_route_refuses_requests_without_the_admin_token() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, TOKEN).unwrap();
@@ -212,35 +216,43 @@ fn without_the_token_nothing_is_done() {
         .with(&ADMIN)
         .with(&["--admin-token-file", file.to_str().unwrap()])
         .start();
-    let desk = Desk::of(&server);
-    let users = token::of("x", "c");
-    desk.refuses("no token", 401, |request| request);
-    desk.refuses("another token", 401, |request| request.bearer("another"));
-    desk.refuses("a user's", 401, |request| request.bearer(&users));
-    desk.refuses("a page", 401, |request| {
+    let routes = AdminRoutes::new(&server);
+    let api_token = token::of("x", "c");
+    routes.refuse("no token", 401, |request| request);
+    routes.refuse("another token", 401, |request| request.bearer("another"));
+    routes.refuse("a token for the API", 401, |request| {
+        request.bearer(&api_token)
+    });
+    routes.refuse("an Origin header", 401, |request| {
         request.header("Origin", "https://x")
     });
-    desk.refuses("another scheme", 401, |request| {
+    routes.refuse("another authentication scheme", 401, |request| {
         request.header("Authorization", &format!("Basic {TOKEN}"))
     });
 }
 
 #[test]
-fn it_can_be_at_a_socket_or_behind_tls() {
+fn admin_listener_works_on_a_unix_socket_and_over_tls() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let asked = |arguments: &[&str], environment: &[(&str, &str)]| {
+    let exit_code = |arguments: &[&str], environment: &[(&str, &str)]| {
         prefd_with(BINARY, arguments, environment).status.code()
     };
     let socket = format!("unix:{}", path("admin.sock"));
     let server = Launch::new(BINARY, &dir.path().join("one"))
         .with(&["--admin-listen", &socket])
         .start();
-    assert_eq!(asked(&["healthcheck", "--admin", &socket], &[]), Some(0));
+    assert_eq!(
+        exit_code(&["healthcheck", "--admin", &socket], &[]),
+        Some(0)
+    );
     let backup = ["backup", "--admin", &socket, "--to", &path("one.tar")];
-    assert_eq!(asked(&backup, &[]), Some(0));
+    assert_eq!(exit_code(&backup, &[]), Some(0));
     drop(server);
-    assert_eq!(asked(&["healthcheck", "--admin", &socket], &[]), Some(1));
+    assert_eq!(
+        exit_code(&["healthcheck", "--admin", &socket], &[]),
+        Some(1)
+    );
 
     let names = vec!["localhost".to_owned()];
     let identity = rcgen::generate_simple_self_signed(names).unwrap();
@@ -256,48 +268,53 @@ fn it_can_be_at_a_socket_or_behind_tls() {
     assert!(!server.has_logged("unencrypted"));
     let trusting = [("SSL_CERT_FILE", &*certificate)];
     let healthcheck = ["healthcheck", "--admin", &url];
-    assert_eq!(asked(&healthcheck, &trusting), Some(0));
-    assert_eq!(asked(&healthcheck, &[]), Some(1), "whom nobody trusts");
+    assert_eq!(exit_code(&healthcheck, &trusting), Some(0));
+    assert_eq!(
+        exit_code(&healthcheck, &[]),
+        Some(1),
+        "untrusted certificate"
+    );
     let backup = ["backup", "--admin", &url, "--to", &path("two.tar")];
-    assert_eq!(asked(&backup, &trusting), Some(1), "without the token");
+    assert_eq!(exit_code(&backup, &trusting), Some(1), "no admin token");
     let backup = [&backup[..], &["--admin-token-file", &token]].concat();
-    assert_eq!(asked(&backup, &trusting), Some(0));
-    let in_the_clear = format!("http://localhost:{}", server.admin_address().port());
-    let healthcheck = ["healthcheck", "--admin", &in_the_clear];
-    assert_eq!(asked(&healthcheck, &[]), Some(1));
+    assert_eq!(exit_code(&backup, &trusting), Some(0));
+    let without_tls = format!("http://localhost:{}", server.admin_address().port());
+    let healthcheck = ["healthcheck", "--admin", &without_tls];
+    assert_eq!(exit_code(&healthcheck, &[]), Some(1));
 }
 
-/// Any site's page can send requests to this machine, under a name that its owner chose.
+/// The page of any web site can make a browser send requests to 127.0.0.1. With DNS
+/// rebinding, these requests have a `Host` header of the site's choice.
 #[test]
-fn a_page_in_a_browser_may_not_ask() {
+fn request_from_a_web_page_is_refused() {
     let (server, _dir) = fresh(&ADMIN);
-    let desk = Desk::of(&server);
-    desk.refuses("of an origin", 403, |request| {
+    let routes = AdminRoutes::new(&server);
+    routes.refuse("an Origin header", 403, |request| {
         request.header("Origin", "https://evil.example")
     });
-    desk.refuses("of a site", 403, |request| {
+    routes.refuse("a Sec-Fetch-Site header", 403, |request| {
         request.header("Sec-Fetch-Site", "cross-site")
     });
     for host in ["evil.example", "127.0.0.1.evil.example:8081"] {
-        desk.refuses(host, 403, |request| request.at_host(host));
+        routes.refuse(host, 403, |request| request.at_host(host));
     }
     for host in ["127.0.0.1:8081", "localhost", "[::1]:8081"] {
         assert_eq!(
-            ask(&server, &Request::to(host, "GET", "/metrics")).status,
+            send_to_admin(&server, &Request::to(host, "GET", "/metrics")).status,
             200,
             "{host}"
         );
     }
-    let not_there = ask(&server, &local("GET", "/user/2025-1/preferences/xyz"));
-    Expected::code("not-found").check(&not_there, "no document is there");
+    let document = send_to_admin(&server, &local("GET", "/user/2025-1/preferences/xyz"));
+    ExpectedError::code("not-found").check(&document, "documents are not on the admin listener");
     let metrics = server.connect().request(&Request::new("GET", "/metrics"));
-    Expected::code("not-found").check(&metrics, "and here are no metrics");
+    ExpectedError::code("not-found").check(&metrics, "metrics are not on the API listener");
 }
 
 #[test]
-fn where_the_usual_port_is_taken_it_goes_on_without() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+fn server_starts_without_admin_if_the_default_port_is_in_use() {
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = in_use.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
     let ended = Launch::new(BINARY, dir.path())
         .with(&["--admin-listen", &address])
@@ -305,18 +322,20 @@ fn where_the_usual_port_is_taken_it_goes_on_without() {
     assert_eq!(
         ended.status.code(),
         Some(1),
-        "one that was asked for: {ended:?}"
+        "expected exit code 1 if the --admin-listen address is in use: {ended:?}"
     );
-    // Whoever else has it does as well.
-    let _usual = match std::net::TcpListener::bind("127.0.0.1:8081") {
+    // If another process already listens on the default port, the test works without its own
+    // listener.
+    let _default = match std::net::TcpListener::bind("127.0.0.1:8081") {
         Err(error) if error.kind() == ErrorKind::AddrInUse => None,
-        usual => Some(usual.unwrap()),
+        listener => Some(listener.unwrap()),
     };
     let server = Launch::new(BINARY, dir.path()).with_default_admin().start();
     server.wait_for_log("admin listener not started");
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     drop(server);
-    // Commands would send the token to whoever else that is.
+    // With an admin token file, the start fails: commands would send the admin token to the
+    // process that listens on the default port.
     let secret = dir.path().join("admin-token");
     std::fs::write(&secret, TOKEN).unwrap();
     let ended = Launch::new(BINARY, &dir.path().join("data"))
@@ -331,7 +350,7 @@ fn where_the_usual_port_is_taken_it_goes_on_without() {
 }
 
 #[test]
-fn without_a_token_it_must_be_asked_under_a_name_of_this_machine() {
+fn tokenless_admin_request_needs_a_loopback_host_header() {
     let (server, _dir) = fresh(&ADMIN);
     for head in [
         "GET /metrics HTTP/1.0\r\n",
@@ -346,11 +365,11 @@ fn without_a_token_it_must_be_asked_under_a_name_of_this_machine() {
         let mut client = server.connect_admin();
         client.send(format!("{head}\r\n").as_bytes()).unwrap();
         let response = client.read_response(false).unwrap();
-        let expected = Expected::code("insufficient-scope").source(json!({"header": "Host"}));
+        let expected = ExpectedError::code("insufficient-scope").source(json!({"header": "Host"}));
         expected.check(&response, head);
     }
     for host in ["localhost", "LOCALHOST:1", "[::1]:8081", "127.9.9.9"] {
         let request = Request::to(host, "GET", "/metrics");
-        assert_eq!(ask(&server, &request).status, 200, "{host}");
+        assert_eq!(send_to_admin(&server, &request).status, 200, "{host}");
     }
 }

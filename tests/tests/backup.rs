@@ -1,4 +1,5 @@
-//! `prefd backup` and `restore`: a moment of a store that is written, and back.
+//! `prefd backup` and `prefd restore`: consistency of backups under load, damaged backups, and
+//! backups that are refused.
 
 mod common;
 
@@ -12,22 +13,23 @@ use std::time::Duration;
 
 use common::{BINARY, get, put, wait_until};
 use prefd_engine::{Config, Engine};
+use prefd_tests::closed_port::ClosedPort;
 use prefd_tests::http::Request;
-use prefd_tests::issuer::{Answer, Issuer, Signer};
+use prefd_tests::issuer::{CannedResponse, Issuer, Signer};
 use prefd_tests::machine;
-use prefd_tests::server::{Ended, Launch, Server, prefd};
+use prefd_tests::server::{CommandOutput, Launch, Server, prefd};
 use prefd_tests::token;
-use prefd_tests::vacant::Vacant;
 use serde_json::{Value, json};
 
 const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
-/// Backups under load.
+/// Number of backups that are taken and checked while clients write.
 const BACKUPS: usize = 50;
 const WRITERS: usize = 6;
-/// How long a second one is seen to wait; it would be answered far sooner.
-const WHILE_ONE_IS_TAKEN: Duration = Duration::from_millis(500);
+/// How long a second backup is observed to wait for the first. A backup that does not have to
+/// wait begins far sooner.
+const SECOND_BACKUP_WAIT: Duration = Duration::from_millis(500);
 
-fn text(path: &Path) -> &str {
+fn path_str(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -35,42 +37,46 @@ fn admin_url(server: &Server) -> String {
     format!("http://{}", server.admin_address())
 }
 
+/// Takes an online backup with `prefd backup`, and returns the JSON that it prints.
 fn back_up(server: &Server, to: &Path) -> Value {
     let url = admin_url(server);
     let ended = prefd(
         BINARY,
-        &["backup", "--json", "--admin", &url, "--to", text(to)],
+        &["backup", "--json", "--admin", &url, "--to", path_str(to)],
     );
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    serde_json::from_str(&ended.out).expect("JSON")
+    serde_json::from_str(&ended.out).expect("prefd backup --json must print JSON")
 }
 
-fn restore(from: &Path, data_dir: &Path) -> Ended {
+fn restore(from: &Path, data_dir: &Path) -> CommandOutput {
     let arguments = [
         "restore",
         "--json",
         "--from",
-        text(from),
+        path_str(from),
         "--data-dir",
-        text(data_dir),
+        path_str(data_dir),
     ];
     prefd(BINARY, &arguments)
 }
 
-fn restored(from: &Path, data_dir: &Path) {
+/// Restores a backup, and expects success.
+fn restore_ok(from: &Path, data_dir: &Path) {
     let ended = restore(from, data_dir);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
 }
 
-/// A revision, as its tag has it.
+/// The revision in an ETag.
 fn revision(tag: &str) -> u64 {
-    tag.trim_matches('"').parse().expect("a revision")
+    tag.trim_matches('"')
+        .parse()
+        .expect("an ETag must be a quoted revision")
 }
 
-/// What a writer has had acknowledged: the revision, and the number in the document.
+/// Acknowledged writes of one writer: the revision, and the number in the document.
 type Acknowledged = Mutex<Vec<(u64, u64)>>;
 
-/// Puts increasing numbers, now and then in a large document, until it is told to stop.
+/// Stores documents with increasing numbers until `stop` is true. Every 16th document is large.
 fn write(server: &Server, writer: usize, acknowledged: &Acknowledged, stop: &AtomicBool) {
     let (client, mut connection) = (format!("writer-{writer}"), server.connect());
     let token = token::of("alice", &client);
@@ -90,44 +96,57 @@ fn write(server: &Server, writer: usize, acknowledged: &Acknowledged, stop: &Ato
     }
 }
 
-/// Each writer's document is its newest of those up to one revision: all of the store is of
-/// one moment. `before` had been acknowledged before the backup began.
-fn is_of_one_moment(copy: &Engine, moment: u64, acknowledged: &[Acknowledged], before: &[usize]) {
+/// Asserts that a restored store shows the state of the original store at one revision: each
+/// writer's document is the newest one that the writer stored up to that revision. `before` is
+/// each writer's number of acknowledged writes before the backup began.
+fn assert_consistent(
+    restored: &Engine,
+    backup_revision: u64,
+    acknowledged: &[Acknowledged],
+    before: &[usize],
+) {
     for (writer, (acknowledged, before)) in acknowledged.iter().zip(before).enumerate() {
         let acknowledged = acknowledged.lock().unwrap();
-        let found = copy.get("alice", format!("writer-{writer}")).unwrap();
+        let found = restored.get("alice", format!("writer-{writer}")).unwrap();
         let revision = found
             .as_ref()
             .map_or(0, |found| found.stat().revision.get());
         assert!(
-            revision <= moment,
-            "writer {writer} has {revision}, beyond {moment}"
+            revision <= backup_revision,
+            "writer {writer}: expected a revision of at most {backup_revision}, found {revision}"
         );
         let newest = acknowledged
             .iter()
-            .filter(|(at, _)| *at <= moment)
+            .filter(|(at, _)| *at <= backup_revision)
             .map(|(at, _)| *at)
             .max();
         assert!(
             newest.unwrap_or(0) <= revision,
-            "writer {writer}: {revision} of {moment}"
+            "writer {writer}: the backup of revision {backup_revision} has the document of \
+             revision {revision}, but revision {newest:?} was acknowledged"
         );
         if let Some((before, _)) = before.checked_sub(1).map(|last| acknowledged[last]) {
-            assert!(before <= moment, "what was acknowledged before is in it");
+            assert!(
+                before <= backup_revision,
+                "a write that was acknowledged before the backup began is missing"
+            );
         }
         if let Some(found) = found {
             let document: Value = serde_json::from_slice(&found.read().unwrap()).unwrap();
             let number = document["number"].as_u64().unwrap();
-            // One that was not acknowledged by now is the next.
-            let is_right = acknowledged.contains(&(revision, number))
+            // The backup may contain the next write, which is not acknowledged yet.
+            let is_expected = acknowledged.contains(&(revision, number))
                 || number == acknowledged.len() as u64 + 1;
-            assert!(is_right, "writer {writer} has {number} at {revision}");
+            assert!(
+                is_expected,
+                "writer {writer} never stored number {number} at revision {revision}"
+            );
         }
     }
 }
 
-/// Segments that compaction has written anew and removed.
-fn compacted(server: &Server) -> u64 {
+/// The number of segments that compaction has rewritten and removed.
+fn compacted_segments(server: &Server) -> u64 {
     let request = Request::to("localhost", "GET", "/metrics");
     let metrics = server.connect_admin().request(&request);
     let mut lines = metrics.text().lines();
@@ -136,9 +155,9 @@ fn compacted(server: &Server) -> u64 {
 }
 
 #[test]
-fn a_backup_under_load_is_of_one_moment() {
+fn backup_under_load_shows_the_store_at_one_revision() {
     let folder = tempfile::tempdir().unwrap();
-    // Short segments, so that compaction moves and removes files meanwhile.
+    // Small segments, so that compaction rewrites and removes files during the backups.
     let server = Launch::new(BINARY, &folder.path().join("data"))
         .with(&ADMIN)
         .with(&[
@@ -160,41 +179,50 @@ fn a_backup_under_load_is_of_one_moment() {
             scope.spawn(move || write(server, writer, acknowledged, stop));
         }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            wait_until("all of them write", || {
+            wait_until("every writer has stored a document", || {
                 written().iter().all(|count| *count > 0)
             });
-            let (written_before, compacted_before) = (written(), compacted(&server));
-            // Until files have gone meanwhile as well.
-            let mut turns = 0;
-            while turns < BACKUPS || compacted(&server) == compacted_before {
-                assert!(turns < 10 * BACKUPS, "no segment is compacted");
-                turns += 1;
+            let (written_before, compacted_before) = (written(), compacted_segments(&server));
+            // Backups are taken until compaction has removed a segment in the meantime.
+            let mut taken = 0;
+            while taken < BACKUPS || compacted_segments(&server) == compacted_before {
+                assert!(
+                    taken < 10 * BACKUPS,
+                    "expected compaction to remove a segment"
+                );
+                taken += 1;
                 let before = written();
-                let file = folder.path().join(format!("backup-{turns}.tar"));
-                let told = back_up(&server, &file);
+                let file = folder.path().join(format!("backup-{taken}.tar"));
+                let report = back_up(&server, &file);
                 let after = acknowledged
                     .iter()
                     .filter_map(|a| Some(a.lock().unwrap().last()?.0));
-                let moment = told["revision"].as_u64().unwrap();
-                // Those in flight may be beyond what is acknowledged.
+                let backup_revision = report["revision"].as_u64().unwrap();
+                // Writes in flight may have higher revisions than acknowledged writes.
                 let newest = after.max().unwrap_or(0) + 2 * WRITERS as u64;
-                assert!(moment <= newest, "{moment} of {newest}");
-                let copy = folder.path().join(format!("copy-{turns}"));
-                restored(&file, &copy);
+                assert!(
+                    backup_revision <= newest,
+                    "expected a backup revision of at most {newest}, got {backup_revision}"
+                );
+                let copy = folder.path().join(format!("copy-{taken}"));
+                restore_ok(&file, &copy);
                 let engine = Engine::open(Config::new(&copy)).unwrap();
-                assert_eq!(engine.documents(), told["documents"].as_u64().unwrap());
-                is_of_one_moment(&engine, moment, &acknowledged, &before);
+                assert_eq!(engine.documents(), report["documents"].as_u64().unwrap());
+                assert_consistent(&engine, backup_revision, &acknowledged, &before);
                 engine.close().unwrap();
                 fs::remove_dir_all(copy).unwrap();
                 fs::remove_file(file).unwrap();
             }
             let advanced = written().into_iter().zip(written_before);
             let advanced: Vec<usize> = advanced.map(|(after, before)| after - before).collect();
-            let compacted = compacted(&server) - compacted_before;
+            let compacted = compacted_segments(&server) - compacted_before;
             machine::report(&format!(
-                "{turns} backups during {advanced:?} writes, {compacted} segments compacted"
+                "{taken} backups during {advanced:?} writes, {compacted} segments compacted"
             ));
-            assert!(advanced.iter().all(|writes| *writes > 0), "{advanced:?}");
+            assert!(
+                advanced.iter().all(|writes| *writes > 0),
+                "expected every writer to write during the backups: {advanced:?}"
+            );
         }));
         stop.store(true, Ordering::SeqCst);
         if let Err(panic) = outcome {
@@ -204,8 +232,8 @@ fn a_backup_under_load_is_of_one_moment() {
     assert_eq!(server.stop().code(), Some(0));
 }
 
-/// A server with two documents, one of them large.
-fn filled(data_dir: &Path, arguments: &[&str]) -> Server {
+/// Starts a server and stores a small and a large document.
+fn server_with_documents(data_dir: &Path, arguments: &[&str]) -> Server {
     let launch = Launch::new(BINARY, data_dir).with(&ADMIN);
     let server = launch.with(arguments).start();
     let mut connection = server.connect();
@@ -221,9 +249,9 @@ fn filled(data_dir: &Path, arguments: &[&str]) -> Server {
 }
 
 #[test]
-fn a_restored_directory_is_served_as_it_was() {
+fn restored_store_has_the_documents_and_etags_of_the_backup() {
     let folder = tempfile::tempdir().unwrap();
-    let server = filled(&folder.path().join("data"), &[]);
+    let server = server_with_documents(&folder.path().join("data"), &[]);
     let token = token::of("alice", "xyz");
     let tag = server.connect().request(&Request::of("GET", "xyz", &token));
     let tag = tag.header("etag").unwrap().to_owned();
@@ -231,20 +259,20 @@ fn a_restored_directory_is_served_as_it_was() {
         folder.path().join("backup.tar"),
         folder.path().join("new/copy"),
     );
-    let told = back_up(&server, &file);
+    let report = back_up(&server, &file);
     assert_eq!(
-        (told["documents"].as_u64(), &told["path"]),
-        (Some(2), &json!(text(&file)))
+        (report["documents"].as_u64(), &report["path"]),
+        (Some(2), &json!(path_str(&file)))
     );
     put(&mut server.connect(), "xyz", &token, "{\"later\":1}");
     server.kill();
-    restored(&file, &copy);
+    restore_ok(&file, &copy);
     assert!(
-        prefd(BINARY, &["verify", "--data-dir", text(&copy)])
+        prefd(BINARY, &["verify", "--data-dir", path_str(&copy)])
             .status
             .success()
     );
-    // Nobody but the owner reads what users keep.
+    // Only the owner of the files may read documents.
     for (path, mode) in [
         ("", 0o700),
         ("log", 0o700),
@@ -269,10 +297,10 @@ fn a_restored_directory_is_served_as_it_was() {
 }
 
 #[test]
-fn a_damaged_backup_is_refused_and_leaves_nothing() {
+fn damaged_backup_is_refused_and_restores_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    // Short segments, so that one is sealed and has a summary.
-    let server = filled(&folder.path().join("data"), &["--segment-bytes", "65536"]);
+    // Small segments, so that at least one is sealed and has a summary.
+    let server = server_with_documents(&folder.path().join("data"), &["--segment-bytes", "65536"]);
     for client in ["a", "b", "c"] {
         let body = format!("{{\"inline\":\"{}\"}}", "i".repeat(40_000));
         let token = token::of("alice", client);
@@ -282,57 +310,63 @@ fn a_damaged_backup_is_refused_and_leaves_nothing() {
     back_up(&server, &file);
     let good = fs::read(&file).unwrap();
     let end = good.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    let refuses = |bytes: &[u8], what: &str| {
+    let refuse = |bytes: &[u8], damage: &str| {
         fs::write(&file, bytes).unwrap();
         let ended = restore(&file, &copy);
-        assert_eq!(ended.status.code(), Some(1), "{what}: {ended:?}");
+        assert_eq!(ended.status.code(), Some(1), "{damage}: {ended:?}");
         let left = fs::read_dir(&copy).unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["lock"], "{what}");
+        assert_eq!(left, ["lock"], "{damage}");
         ended.err
     };
     for length in (0..end).step_by(end / 20) {
-        refuses(&good[..length], &format!("cut at {length}"));
+        refuse(&good[..length], &format!("truncated to {length} bytes"));
     }
-    // Anywhere in what a member holds: a file of each kind, and documents in them.
+    // Offsets in the contents of archive members: a file of each kind, and the documents in them.
     let first = |needle: &[u8]| {
         let mut windows = good.windows(needle.len());
         windows.position(|window| window == needle).unwrap()
     };
-    let mut places = vec![end - 100, end - 2];
+    let mut offsets = vec![end - 100, end - 2];
     for magic in [b"PREFDMAN", b"PREFDSEG", b"PREFDSUM", b"PREFDBLB"] {
-        places.extend([first(magic), first(magic) + 40]);
+        offsets.extend([first(magic), first(magic) + 40]);
     }
-    places.extend([
+    offsets.extend([
         first(&[b'i'; 1000]) + 20_000,
         first(&[b'y'; 1000]) + 200_000,
     ]);
-    for at in places {
+    for at in offsets {
         let mut bad = good.clone();
         bad[at] ^= 1;
-        let told = refuses(&bad, &format!("a bit at {at}"));
-        assert!(told.contains("the backup is damaged: "), "{at}: {told}");
+        let error = refuse(&bad, &format!("flipped bit at offset {at}"));
+        assert!(
+            error.contains("the backup is damaged: "),
+            "flipped bit at offset {at}: {error}"
+        );
     }
-    refuses(b"", "empty");
-    refuses(&[0; 10_240], "zeros");
-    refuses(
+    refuse(b"", "empty");
+    refuse(&[0; 10_240], "zeros");
+    refuse(
         b"not an archive at all, but some text of more than a block",
         "text",
     );
     fs::write(&file, &good).unwrap();
-    restored(&file, &copy);
+    restore_ok(&file, &copy);
 }
 
 #[test]
-fn nothing_is_overwritten() {
+fn backup_and_restore_overwrite_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    let server = filled(&data_dir, &[]);
+    let server = server_with_documents(&data_dir, &[]);
     let file = folder.path().join("backup.tar");
     back_up(&server, &file);
     let before = fs::read(&file).unwrap();
     let url = admin_url(&server);
-    let again = prefd(BINARY, &["backup", "--admin", &url, "--to", text(&file)]);
+    let again = prefd(
+        BINARY,
+        &["backup", "--admin", &url, "--to", path_str(&file)],
+    );
     assert_eq!(again.status.code(), Some(1));
     assert!(again.err.contains("already exists"), "{}", again.err);
     assert_eq!(fs::read(&file).unwrap(), before);
@@ -341,58 +375,72 @@ fn nothing_is_overwritten() {
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         assert!(ended.err.contains("is not empty"), "{}", ended.err);
     }
-    // A restore that did not end is no store, and can be begun again.
+    // A server does not start in the directory of an interrupted restore. The restore can be
+    // repeated.
     let copy = folder.path().join("copy");
     fs::create_dir_all(copy.join("restoring/log")).unwrap();
     let ended = Launch::new(BINARY, &copy).run();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.err.contains("an unfinished restore"), "{}", ended.err);
     assert!(
-        ended.err.contains("an unfinished restore"),
-        "{}",
-        ended.err
+        !copy.join("log").exists(),
+        "the server must not create a store in the directory of an interrupted restore"
     );
-    assert!(!copy.join("log").exists(), "an empty store was made of it");
-    restored(&file, &copy);
+    restore_ok(&file, &copy);
     assert!(!copy.join("restoring").exists());
 }
 
 #[test]
-fn folders_pipes_and_closed_directories_do_as_well() {
+fn backup_works_to_a_folder_to_a_pipe_and_from_a_closed_store() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    let server = filled(&data_dir, &[]);
+    let server = server_with_documents(&data_dir, &[]);
     let url = admin_url(&server);
     let backups = folder.path().join("backups");
     fs::create_dir(&backups).unwrap();
-    fs::write(backups.join("prefd-99.tar"), "an older one, of no use").unwrap();
-    fs::write(backups.join("prefd-before.tar"), "of another name").unwrap();
+    fs::write(
+        backups.join("prefd-99.tar"),
+        "an older backup that cannot be restored",
+    )
+    .unwrap();
+    fs::write(
+        backups.join("prefd-before.tar"),
+        "a file whose name is not that of a backup",
+    )
+    .unwrap();
     back_up(&server, &backups);
-    restored(&backups, &folder.path().join("of-folder"));
-    // Through a pipe, as to another machine.
+    restore_ok(&backups, &folder.path().join("from-folder"));
+    // A pipe from backup to restore, as for a copy to another machine.
     let mut backup = Command::new(BINARY)
         .args(["backup", "--admin", &url, "--to", "-"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let piped = folder.path().join("of-pipe");
+    let piped = folder.path().join("from-pipe");
     let status = Command::new(BINARY)
-        .args(["restore", "--from", "-", "--data-dir", text(&piped)])
+        .args(["restore", "--from", "-", "--data-dir", path_str(&piped)])
         .stdin(backup.stdout.take().unwrap())
         .stdout(Stdio::null())
         .status()
         .unwrap();
     assert!(status.success() && backup.wait().unwrap().success());
-    // Of a directory that a server has open, only the server gives one.
+    // While a server has the data directory open, only the server can take a backup.
     let file = folder.path().join("closed.tar");
-    let arguments = ["backup", "--data-dir", text(&data_dir), "--to", text(&file)];
+    let arguments = [
+        "backup",
+        "--data-dir",
+        path_str(&data_dir),
+        "--to",
+        path_str(&file),
+    ];
     let open = prefd(BINARY, &arguments);
     assert_eq!(open.status.code(), Some(1));
     assert!(open.err.contains("leave out --data-dir"), "{}", open.err);
     assert_eq!(server.stop().code(), Some(0));
     assert!(prefd(BINARY, &arguments).status.success());
-    let closed = folder.path().join("of-closed");
-    restored(&file, &closed);
-    for copy in [piped, closed, folder.path().join("of-folder")] {
+    let closed = folder.path().join("from-closed");
+    restore_ok(&file, &closed);
+    for copy in [piped, closed, folder.path().join("from-folder")] {
         let engine = Engine::open(Config::new(&copy)).unwrap();
         assert_eq!(engine.documents(), 2);
         engine.close().unwrap();
@@ -400,76 +448,77 @@ fn folders_pipes_and_closed_directories_do_as_well() {
 }
 
 #[test]
-fn a_server_that_gives_none_leaves_no_file() {
+fn failed_backup_names_the_cause_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("backup.tar");
-    let fails = |arguments: &[&str], told: &str, made: &[&str]| {
-        let all = [&["backup", "--to", text(&file)], arguments].concat();
+    let fail = |arguments: &[&str], error: &str, files: &[&str]| {
+        let all = [&["backup", "--to", path_str(&file)], arguments].concat();
         let ended = prefd(BINARY, &all);
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        assert_eq!(ended.err, format!("prefd: {told}\n"));
+        assert_eq!(ended.err, format!("prefd: {error}\n"));
         let left = fs::read_dir(folder.path()).unwrap();
         let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, made, "{told}");
+        assert_eq!(left, files, "{error}");
     };
     let issuer = Issuer::start(&Signer::new("ec256", "a"));
     let url = issuer.url();
-    issuer.answer("/backup", Answer::json(&json!({"no": "archive"})));
-    fails(
+    issuer.respond("/backup", CannedResponse::json(&json!({"no": "archive"})));
+    fail(
         &["--admin", &url],
         "cannot read the backup: failed to read entire block",
         &[],
     );
-    issuer.answer("/backup", Answer::status(503));
-    fails(
+    issuer.respond("/backup", CannedResponse::status(503));
+    fail(
         &["--admin", &url],
         "the server refused the request with 503 Service Unavailable: \
          the response has no error detail",
         &[],
     );
-    let vacant = Vacant::new();
-    let told = format!(
+    let closed_port = ClosedPort::new();
+    let error = format!(
         "cannot connect to the server at {}: Connection refused (os error 111). Check that \
          prefd is running, and that --admin is the address of its admin listener \
          (--admin-listen)",
-        vacant.url()
+        closed_port.url()
     );
-    fails(&["--admin", &vacant.url()], &told, &[]);
-    // The token that the server takes.
+    fail(&["--admin", &closed_port.url()], &error, &[]);
+    // A server that requires an admin token.
     let token = folder.path().join("token");
     fs::write(&token, "an-administrator-s-token").unwrap();
     let server = Launch::new(BINARY, &folder.path().join("data"))
         .with(&ADMIN)
-        .with(&["--admin-token-file", text(&token)])
+        .with(&["--admin-token-file", path_str(&token)])
         .start();
     let url = admin_url(&server);
-    let told = "the server refused the request with 401 Unauthorized: \
+    let error = "the server refused the request with 401 Unauthorized: \
          The request has no Authorization header with the admin token.";
-    fails(&["--admin", &url], told, &["data", "token"]);
-    let told = prefd(
+    fail(&["--admin", &url], error, &["data", "token"]);
+    let ended = prefd(
         BINARY,
         &[
             "backup",
             "--to",
-            text(&file),
+            path_str(&file),
             "--admin",
             &url,
             "--admin-token-file",
-            text(&token),
+            path_str(&token),
         ],
     );
-    assert_eq!(told.status.code(), Some(0), "{told:?}");
-    assert!(told.out.contains("documents"), "{}", told.out);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.out.contains("documents"), "{}", ended.out);
 }
 
 #[test]
-fn a_backup_waits_for_one_whose_client_has_gone() {
+fn backup_waits_until_the_client_of_another_one_disconnects() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, &folder.path().join("data"))
         .with(&ADMIN)
         .start();
-    // More than sockets hold.
+    // More than the socket buffers hold, so that the first backup cannot end before its client
+    // reads it.
     let value = format!("\"{}\"", "b".repeat(10_000_000));
     let body = format!("{{\"a\":{value},\"b\":{value},\"c\":{value}}}");
     put(&mut server.connect(), "c", &token::of("user", "c"), &body);
@@ -485,7 +534,7 @@ fn a_backup_waits_for_one_whose_client_has_gone() {
     second
         .send(&Request::to("localhost", "GET", "/backup").bytes())
         .unwrap();
-    assert!(!second.is_answered_within(WHILE_ONE_IS_TAKEN));
+    assert!(!second.wait_for_response(SECOND_BACKUP_WAIT));
     drop(reader);
     second.read_body(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 200");

@@ -1,16 +1,16 @@
-//! Bodies that are no documents: each is refused with the reason and the place, and
-//! changes nothing.
+//! Bodies that are not valid documents: the error names the reason and the position, and the
+//! stored document stays unchanged.
 
 mod common;
 
 use common::{Kept, fresh};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Request, chunked};
 use prefd_tests::token;
 use serde_json::{Value, json};
 
 #[test]
-fn what_is_no_json_is_refused_at_its_place() {
+fn invalid_json_is_refused_with_the_offset_of_the_error() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -47,7 +47,7 @@ fn what_is_no_json_is_refused_at_its_place() {
         ),
     ] {
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
-        let response = kept.refuses_body(&body, &Expected::code("invalid-json"), &shown);
+        let response = kept.refuses_body(&body, &ExpectedError::code("invalid-json"), &shown);
         let error: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(
             error["errors"][0]["meta"]["offset"], offset,
@@ -58,12 +58,12 @@ fn what_is_no_json_is_refused_at_its_place() {
 }
 
 #[test]
-fn positions_are_told_by_line_and_column_too() {
+fn invalid_json_error_has_offset_line_and_column() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
     let expected =
-        Expected::code("invalid-json").meta(json!({"offset": 17, "line": 3, "column": 9}));
+        ExpectedError::code("invalid-json").meta(json!({"offset": 17, "line": 3, "column": 9}));
     kept.refuses_body(
         b"{\n\"a\":1,\n \"b\":[1,]\n}",
         &expected,
@@ -72,11 +72,11 @@ fn positions_are_told_by_line_and_column_too() {
 }
 
 #[test]
-fn json_that_is_no_object_is_no_document() {
+fn json_that_is_not_an_object_is_refused() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
-    let expected = Expected::code("invalid-document").source(json!({"pointer": ""}));
+    let expected = ExpectedError::code("invalid-document").source(json!({"pointer": ""}));
     for body in [
         "[]", "[{}]", "\"text\"", "1", "-1", "true", "false", "null", "  []",
     ] {
@@ -85,7 +85,7 @@ fn json_that_is_no_object_is_no_document() {
 }
 
 #[test]
-fn a_key_twice_is_refused_in_every_spelling_and_only_at_the_top() {
+fn duplicate_top_level_key_is_refused_in_every_escaping() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -97,15 +97,15 @@ fn a_key_twice_is_refused_in_every_spelling_and_only_at_the_top() {
         ("{\"a/b~\":1,\"c\":2,\"a\\/b~\":3}", "/a~1b~0"),
         ("{\"\":1,\"\":2}", "/"),
     ] {
-        let expected = Expected::code("duplicate-key").source(json!({ "pointer": pointer }));
+        let expected = ExpectedError::code("duplicate-key").source(json!({ "pointer": pointer }));
         kept.refuses_body(body.as_bytes(), &expected, body);
     }
     let nested = b"{\"a\":{\"b\":1,\"b\":2},\"b\":[{\"a\":1,\"a\":1}]}";
-    kept.accepts_body(nested, nested, "below the top");
+    kept.accepts_body(nested, nested, "duplicate keys below the top level");
 }
 
 #[test]
-fn odd_but_valid_json_is_kept() {
+fn unusual_but_valid_json_is_stored_unchanged() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -129,7 +129,7 @@ fn odd_but_valid_json_is_kept() {
 }
 
 #[test]
-fn a_body_that_breaks_off_changes_nothing() {
+fn incomplete_body_changes_nothing() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -148,18 +148,18 @@ fn a_body_that_breaks_off_changes_nothing() {
         connection.send(&bytes).unwrap();
         connection.end_sending();
         let response = connection.read_response(false).unwrap();
-        Expected::code("invalid-request").check(&response, "half closed");
-        kept.check("half closed");
-        // And where the client is gone altogether.
+        ExpectedError::code("invalid-request").check(&response, "the client ended its side");
+        kept.check("the client ended its side");
+        // The client closes the connection instead of only its sending side.
         let mut connection = server.connect();
         connection.send(&bytes).unwrap();
         drop(connection);
-        kept.check("gone");
+        kept.check("the client closed the connection");
     }
-    let bad_size = [chunks, b"zz\r\n{}\r\n0\r\n\r\n".to_vec()].concat();
+    let invalid_size = [chunks, b"zz\r\n{}\r\n0\r\n\r\n".to_vec()].concat();
     kept.refuses_bytes(
-        &bad_size,
-        &Expected::code("invalid-request"),
-        "a bad chunk size",
+        &invalid_size,
+        &ExpectedError::code("invalid-request"),
+        "an invalid chunk size",
     );
 }

@@ -1,4 +1,4 @@
-//! `prefd bench`: that it measures what it says, cleans up, and touches no store.
+//! `prefd bench`: its report, its cleanup, and that it changes no other files.
 
 mod common;
 
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 use common::{BINARY, put};
 use prefd_tests::loop_mount::{Format, LoopMount};
-use prefd_tests::machine::is_isolated;
-use prefd_tests::server::{Ended, Launch, prefd};
+use prefd_tests::machine::ensure_isolated;
+use prefd_tests::server::{CommandOutput, Launch, prefd};
 use prefd_tests::token;
 use serde_json::Value;
 
-fn bench(dir: &Path, arguments: &[&str]) -> Ended {
+fn bench(dir: &Path, arguments: &[&str]) -> CommandOutput {
     let dir = dir.to_str().unwrap();
     let mut all = vec!["bench", "--dir", dir, "--seconds", "0.01"];
     all.extend(arguments);
     prefd(BINARY, &all)
 }
 
-/// Every file below `dir`, and what is in it.
+/// Every file below `dir`, with its contents.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -35,7 +35,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn every_row_is_measured_and_the_folder_goes() {
+fn bench_measures_every_row_and_removes_its_folder() {
     let dir = tempfile::tempdir().unwrap();
     let ended = bench(
         dir.path(),
@@ -55,7 +55,7 @@ fn every_row_is_measured_and_the_folder_goes() {
         })
         .collect();
     let cached = "get, in the document cache";
-    let past = "get, past the document cache";
+    let uncached = "get, past the document cache";
     assert_eq!(
         shown,
         [
@@ -66,9 +66,9 @@ fn every_row_is_measured_and_the_folder_goes() {
             (cached, 1024),
             ("durable put", 100),
             ("durable put", 307_200),
-            (past, 1024),
-            (past, 100),
-            (past, 307_200),
+            (uncached, 1024),
+            (uncached, 100),
+            (uncached, 307_200),
         ]
     );
     assert_eq!(rows[1]["threads"], 1);
@@ -88,7 +88,7 @@ fn every_row_is_measured_and_the_folder_goes() {
 }
 
 #[test]
-fn a_data_directory_in_the_same_place_is_not_touched() {
+fn bench_leaves_a_data_directory_in_its_folder_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("prefd-data");
     let server = Launch::new(BINARY, &data).start();
@@ -102,24 +102,27 @@ fn a_data_directory_in_the_same_place_is_not_touched() {
     assert!(server.stop().success());
     let before = files(dir.path());
     assert!(!before.is_empty());
-    for place in [dir.path(), &data] {
-        let ended = bench(place, &["--sizes", "100", "--writers", "2"]);
+    for folder in [dir.path(), &data] {
+        let ended = bench(folder, &["--sizes", "100", "--writers", "2"]);
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         let head = ended.out.lines().next().unwrap();
         assert!(
             head.contains("per second") && head.contains("p99.9"),
             "{head}"
         );
-        // The head; a file, the writers, puts without sync, gets; two for each size.
+        // The header, five rows that do not depend on --sizes, and two rows for the one size.
         assert_eq!(ended.out.lines().count(), 1 + 5 + 2, "{}", ended.out);
     }
-    assert!(files(dir.path()) == before, "something has changed");
+    assert!(
+        files(dir.path()) == before,
+        "bench must not change other files"
+    );
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused() {
+fn invalid_bench_arguments_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    for wrong in [
+    for invalid in [
         ["--writers", "0"],
         ["--writers", "many"],
         ["--sizes", "11MiB"],
@@ -127,10 +130,10 @@ fn what_cannot_be_measured_is_refused() {
         ["--sizes", "1KB"],
         ["--seconds", "0"],
     ] {
-        let all = [&["bench"][..], &wrong].concat();
+        let all = [&["bench"][..], &invalid].concat();
         let ended = prefd(BINARY, &all);
-        assert_eq!(ended.status.code(), Some(2), "{wrong:?}: {ended:?}");
-        assert!(ended.err.contains(wrong[0]), "{ended:?}");
+        assert_eq!(ended.status.code(), Some(2), "{invalid:?}: {ended:?}");
+        assert!(ended.err.contains(invalid[0]), "{ended:?}");
     }
     let missing = dir.path().join("missing");
     let ended = bench(&missing, &[]);
@@ -140,9 +143,9 @@ fn what_cannot_be_measured_is_refused() {
 }
 
 #[test]
-fn on_a_disk_that_is_too_small_it_fails_and_cleans_up() {
-    if !is_isolated(
-        "on_a_disk_that_is_too_small_it_fails_and_cleans_up",
+fn bench_on_a_disk_that_is_too_small_fails_and_cleans_up() {
+    if !ensure_isolated(
+        "bench_on_a_disk_that_is_too_small_fails_and_cleans_up",
         &["ext4"],
     ) {
         return;

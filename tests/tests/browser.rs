@@ -1,7 +1,7 @@
-//! Pages in a real browser: what one of an origin that is named may do and see, and that
-//! one of another origin may not.
+//! CORS in a real browser: a page of an origin in `--cors-origin` can read and write, and a page
+//! of another origin can do neither.
 //!
-//! `cors.rs` tests the headers; here the browser judges them.
+//! `cors.rs` tests the headers. Here, a browser interprets them.
 
 mod common;
 
@@ -11,18 +11,19 @@ use prefd_tests::server::Server;
 use prefd_tests::{machine, token};
 use serde_json::{Value, json};
 
-/// Asks as a page does, and says what the page sees.
-const ASK: &str = r"
-    const ask = async (method, token, headers = {}, body = undefined) => {
+/// A JavaScript function that sends a request with `fetch` and returns what the page can see of
+/// the response.
+const SEND: &str = r"
+    const send = async (method, token, headers = {}, body = undefined) => {
         headers = { ...headers, ...(token && { Authorization: `Bearer ${token}` }) };
         try {
-            const answer = await fetch(url, { method, headers, body });
+            const response = await fetch(url, { method, headers, body });
             return {
-                status: answer.status,
-                etag: answer.headers.get('ETag'),
-                id: answer.headers.get('Request-Id'),
-                challenge: answer.headers.get('WWW-Authenticate'),
-                body: await answer.text(),
+                status: response.status,
+                etag: response.headers.get('ETag'),
+                id: response.headers.get('Request-Id'),
+                challenge: response.headers.get('WWW-Authenticate'),
+                body: await response.text(),
             };
         } catch (error) {
             return { blocked: error.name };
@@ -30,13 +31,14 @@ const ASK: &str = r"
     };
 ";
 
-/// A script that can ask for alice's document.
+/// A script with the URL of alice's document, a valid token and the function `send`.
 fn script(server: &Server, steps: &str) -> String {
     let url = json!(format!("{}{}", server.origin, target("xyz")));
     let good = json!(token::of("alice", "xyz"));
-    format!("const url = {url}, good = {good}; {ASK} {steps}")
+    format!("const url = {url}, good = {good}; {SEND} {steps}")
 }
 
+/// The error object in the body of a response.
 fn error_of(seen: &Value) -> Value {
     let body = seen["body"].as_str().unwrap();
     let document: Value = serde_json::from_str(body).unwrap();
@@ -44,7 +46,7 @@ fn error_of(seen: &Value) -> Value {
 }
 
 #[test]
-fn a_page_of_a_named_origin_reads_and_writes() {
+fn page_of_an_allowed_origin_reads_and_writes() {
     if !machine::has_browser() {
         return;
     }
@@ -54,28 +56,30 @@ fn a_page_of_a_named_origin_reads_and_writes() {
         &server,
         r#"
         const json = { 'Content-Type': 'application/json' };
-        const set = await ask('PUT', good, { ...json, 'If-None-Match': '*' }, '{"a":1}');
-        const again = await ask('PUT', good, { ...json, 'If-None-Match': '*' }, '{"a":2}');
-        const read = await ask('GET', good);
-        const unchanged = await ask('GET', good, { 'If-None-Match': read.etag });
-        const replaced = await ask('PUT', good, { ...json, 'If-Match': read.etag }, '{"a":3}');
-        const wrong = await ask('PUT', good, json, '{"a":');
-        const forged = await ask('GET', 'forged');
-        const stranger = await ask('GET', null);
-        const head = await ask('HEAD', good);
-        const erased = await ask('DELETE', good);
-        return { set, again, read, unchanged, replaced, wrong, forged, stranger, head, erased };
+        const set = await send('PUT', good, { ...json, 'If-None-Match': '*' }, '{"a":1}');
+        const repeated = await send('PUT', good, { ...json, 'If-None-Match': '*' }, '{"a":2}');
+        const read = await send('GET', good);
+        const unchanged = await send('GET', good, { 'If-None-Match': read.etag });
+        const replaced = await send('PUT', good, { ...json, 'If-Match': read.etag }, '{"a":3}');
+        const malformed = await send('PUT', good, json, '{"a":');
+        const forged = await send('GET', 'forged');
+        const anonymous = await send('GET', null);
+        const head = await send('HEAD', good);
+        const erased = await send('DELETE', good);
+        return {
+            set, repeated, read, unchanged, replaced, malformed, forged, anonymous, head, erased,
+        };
         "#,
     ));
     let statuses = [
         ("set", 204),
-        ("again", 412),
+        ("repeated", 412),
         ("read", 200),
         ("unchanged", 304),
         ("replaced", 204),
-        ("wrong", 400),
+        ("malformed", 400),
         ("forged", 401),
-        ("stranger", 401),
+        ("anonymous", 401),
         ("head", 200),
         ("erased", 204),
     ];
@@ -86,14 +90,14 @@ fn a_page_of_a_named_origin_reads_and_writes() {
     }
     assert_eq!(seen["read"]["body"], "{\"a\":1}");
     assert_eq!(seen["read"]["etag"], seen["set"]["etag"]);
-    assert_eq!(seen["again"]["etag"], seen["set"]["etag"]);
+    assert_eq!(seen["repeated"]["etag"], seen["set"]["etag"]);
     assert_eq!(seen["head"]["etag"], seen["replaced"]["etag"]);
     assert!(seen["set"]["etag"].is_string(), "{seen:#}");
     for (step, code) in [
-        ("again", "precondition-failed"),
-        ("wrong", "invalid-json"),
+        ("repeated", "precondition-failed"),
+        ("malformed", "invalid-json"),
         ("forged", "invalid-token"),
-        ("stranger", "missing-token"),
+        ("anonymous", "missing-token"),
     ] {
         let error = error_of(&seen[step]);
         assert_eq!(
@@ -108,13 +112,13 @@ fn a_page_of_a_named_origin_reads_and_writes() {
 }
 
 #[test]
-fn a_page_of_another_origin_sees_and_changes_nothing() {
+fn page_of_another_origin_reads_and_writes_nothing() {
     if !machine::has_browser() {
         return;
     }
     let site = Site::start();
-    let named = Site::start();
-    for arguments in [&["--cors-origin", named.origin()][..], &[]] {
+    let allowed = Site::start();
+    for arguments in [&["--cors-origin", allowed.origin()][..], &[]] {
         let (server, _dir) = fresh(arguments);
         let token = token::of("alice", "xyz");
         put(&mut server.connect(), "xyz", &token, "{\"kept\":1}");
@@ -122,22 +126,22 @@ fn a_page_of_another_origin_sees_and_changes_nothing() {
             &server,
             r#"
             const json = { 'Content-Type': 'application/json' };
-            const set = await ask('PUT', good, json, '{"a":1}');
-            const erased = await ask('DELETE', good);
-            const read = await ask('GET', good);
-            // What takes no preflight is answered, and not shown.
-            const stranger = await ask('GET', null);
-            return { set, erased, read, stranger };
+            const set = await send('PUT', good, json, '{"a":1}');
+            const erased = await send('DELETE', good);
+            const read = await send('GET', good);
+            // This request needs no preflight: the server responds, and the browser hides it.
+            const anonymous = await send('GET', null);
+            return { set, erased, read, anonymous };
             "#,
         ));
-        for step in ["set", "erased", "read", "stranger"] {
+        for step in ["set", "erased", "read", "anonymous"] {
             assert_eq!(
                 seen[step],
                 json!({"blocked": "TypeError"}),
                 "{step}: {seen:#}"
             );
         }
-        // It came as far as the server, so it was the browser that did not show it.
+        // The server received the request without a token, so the browser hid the response.
         server.wait_for_log("code=\"missing-token\"");
         server.wait_for_log_times("method=\"OPTIONS\"", 3);
         assert_eq!(get(&mut server.connect(), "xyz", &token), "{\"kept\":1}");

@@ -1,4 +1,4 @@
-//! `prefd config`, `healthcheck`, `completions` and `man`.
+//! `prefd config`, `prefd healthcheck`, `prefd completions` and `prefd man`.
 
 mod common;
 
@@ -6,22 +6,23 @@ use std::process::Command;
 
 use common::{BINARY, wait_until};
 use prefd_tests::issuer::{Issuer, Signer};
-use prefd_tests::server::{Ended, Launch, prefd};
+use prefd_tests::server::{CommandOutput, Launch, prefd};
 use prefd_tests::token;
 
-/// `prefd config` with variables of the environment.
-fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+/// Runs `prefd config` with the given environment variables and no others.
+fn config(arguments: &[&str], variables: &[(&str, &str)]) -> CommandOutput {
     let mut command = Command::new(BINARY);
     command.arg("config").args(arguments).env_clear();
     command.envs(variables.iter().copied());
     let output = command.output().unwrap();
-    Ended {
+    CommandOutput {
         status: output.status,
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
+/// A temporary file with the given text.
 fn file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
@@ -29,7 +30,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn each_setting_is_shown_with_who_has_set_it() {
+fn config_show_prints_each_setting_and_its_source() {
     let file =
         file("max-keys = 5\nrealm = \"of the file\"\ncors-origin = [\"*\"]\nbody-timeout = \"2s\"");
     let path = file.path().to_str().unwrap();
@@ -50,37 +51,37 @@ fn each_setting_is_shown_with_who_has_set_it() {
     ] {
         assert!(
             shown.out.lines().any(|found| found == line),
-            "{line} in {}",
+            "expected the line {line} in {}",
             shown.out
         );
     }
-    // It is a file that does the same.
-    let again = self::file(&shown.out);
-    let again = config(&["show", "--config", again.path().to_str().unwrap()], &[]);
-    assert_eq!(again.status.code(), Some(0), "{again:?}");
+    // The output is itself a configuration file with the same settings.
+    let copy = self::file(&shown.out);
+    let reread = config(&["show", "--config", copy.path().to_str().unwrap()], &[]);
+    assert_eq!(reread.status.code(), Some(0), "{reread:?}");
     let value = |line: &str| line.split(" # ").next().unwrap_or_default().to_owned();
     let values = |text: &str| {
         let is_set = |line: &&str| !line.starts_with('#');
         text.lines().filter(is_set).map(value).collect::<Vec<_>>()
     };
-    assert_eq!(values(&again.out), values(&shown.out));
+    assert_eq!(values(&reread.out), values(&shown.out));
 }
 
 #[test]
-fn settings_are_judged_without_a_server() {
+fn config_check_names_the_invalid_setting() {
     let secret = token::secret_file();
     let key = ["--jwt-hs256-secret-file", secret.to_str().unwrap()];
     let check = |arguments: &[&str]| config(&[&["check"], arguments].concat(), &[]);
     let good = check(&key);
     assert_eq!(good.status.code(), Some(0), "{good:?}");
     assert!(good.out.contains("could start"), "{}", good.out);
-    // A provider is not asked.
+    // `prefd config check` sends no request to an identity provider.
     let issuer = Issuer::start(&Signer::new("ec256", "a"));
     let good = check(&["--oidc-issuer", &issuer.url(), "--jwt-audience", "a"]);
-    assert_eq!((good.status.code(), issuer.questions().len()), (Some(0), 0));
+    assert_eq!((good.status.code(), issuer.requests().len()), (Some(0), 0));
     let unknown = file("max_keys = 5");
-    let unfit = file("short");
-    let unfit = unfit.path().to_str().unwrap();
+    let short_secret = file("short");
+    let short_secret = short_secret.path().to_str().unwrap();
     for (arguments, code, word) in [
         (&[][..], 2, "no way to verify tokens"),
         (&[key[0], key[1], "--require-audience"], 2, "--jwt-audience"),
@@ -111,10 +112,14 @@ fn settings_are_judged_without_a_server() {
             1,
             "/nowhere.pem",
         ),
-        (&[key[0], key[1], "--admin-token-file", unfit], 1, unfit),
+        (
+            &[key[0], key[1], "--admin-token-file", short_secret],
+            1,
+            short_secret,
+        ),
         (&[key[0], key[1], "--cors-origin", "x"], 2, "--cors-origin"),
         (&[key[0], key[1], "--log", "="], 2, "--log"),
-        (&["--jwt-hs256-secret-file", unfit], 1, "32"),
+        (&["--jwt-hs256-secret-file", short_secret], 1, "32"),
         (&["--max-keys", "x"], 2, "--max-keys"),
     ] {
         let bad = check(arguments);
@@ -122,22 +127,23 @@ fn settings_are_judged_without_a_server() {
         assert!(bad.err.contains(word), "{arguments:?}: {}", bad.err);
         assert!(bad.out.is_empty());
     }
-    let told = check(&key);
+    let warned = check(&key);
     assert!(
-        told.err.contains("--jwt-audience is not set"),
+        warned.err.contains("--jwt-audience is not set"),
         "{}",
-        told.err
+        warned.err
     );
 }
 
 #[test]
-fn the_example_explains_every_setting_and_is_a_configuration() {
+fn config_example_explains_every_setting_and_is_valid() {
     let example = config(&["example"], &[]);
     assert_eq!(example.status.code(), Some(0));
     let kept = include_str!("../../docs/deploy/prefd.toml");
     assert!(
         kept == example.out,
-        "docs/deploy/prefd.toml is not what `prefd config example` prints: write it again"
+        "docs/deploy/prefd.toml differs from the output of `prefd config example`: \
+         write that output to the file"
     );
     let shown = config(&["show"], &[]);
     let names: Vec<&str> = shown
@@ -149,10 +155,10 @@ fn the_example_explains_every_setting_and_is_a_configuration() {
     for name in &names {
         assert!(
             example.out.contains(&format!("\n#{name} = ")),
-            "{name} is not explained"
+            "`prefd config example` must explain the setting {name}"
         );
     }
-    // With every line that it proposes it is one still, each of the right kind.
+    // With all example values uncommented, the file is still a valid configuration.
     let all: String = example
         .out
         .lines()
@@ -170,10 +176,10 @@ fn the_example_explains_every_setting_and_is_a_configuration() {
 }
 
 #[test]
-fn a_server_is_asked_how_it_is() {
+fn healthcheck_exit_code_reports_readiness_and_liveness() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
-    issuer.shut(true);
+    issuer.refuse_connections(true);
     let dir = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, dir.path())
         .with(&[
@@ -185,30 +191,32 @@ fn a_server_is_asked_how_it_is() {
         .with(&["--require-audience=false"])
         .start();
     let admin = format!("http://{}", server.admin_address());
-    let ask = |arguments: &[&str]| {
+    let healthcheck = |arguments: &[&str]| {
         prefd(
             BINARY,
             &[&["healthcheck", "--admin", &admin], arguments].concat(),
         )
     };
-    let not_ready = ask(&[]);
+    let not_ready = healthcheck(&[]);
     assert_eq!(not_ready.status.code(), Some(1), "{not_ready:?}");
     assert!(
         not_ready.err.contains("identity-provider-never-reached"),
         "{}",
         not_ready.err
     );
-    assert_eq!(ask(&["--live"]).status.code(), Some(0));
-    issuer.shut(false);
-    wait_until("it is ready", || ask(&[]).status.code() == Some(0));
+    assert_eq!(healthcheck(&["--live"]).status.code(), Some(0));
+    issuer.refuse_connections(false);
+    wait_until("the server is ready", || {
+        healthcheck(&[]).status.code() == Some(0)
+    });
     drop(server);
-    let gone = ask(&["--live"]);
-    assert_eq!(gone.status.code(), Some(1));
-    assert!(gone.err.contains("cannot connect"), "{}", gone.err);
+    let stopped = healthcheck(&["--live"]);
+    assert_eq!(stopped.status.code(), Some(1));
+    assert!(stopped.err.contains("cannot connect"), "{}", stopped.err);
 }
 
 #[test]
-fn shells_and_manuals_are_served() {
+fn completions_and_manual_pages_are_generated() {
     for shell in ["bash", "zsh", "fish"] {
         let script = prefd(BINARY, &["completions", shell]);
         assert_eq!(script.status.code(), Some(0), "{shell}");

@@ -1,22 +1,22 @@
-//! Connections over a pipe in memory: what shows only where the test decides how much
-//! arrives at once, and how much can be under way.
+//! Connections over a pipe in memory. The test controls how many bytes arrive at once and how
+//! many bytes the pipe holds, and so reproduces behaviour that depends on timing with sockets.
 
 use std::path::Path;
 
 use prefd::fuzzing::{InMemoryServer, KeyFiles};
 use prefd_engine::{Config, Engine, Limits};
-use prefd_tests::api_error::{Expected, check_any};
+use prefd_tests::api_error::{ExpectedError, check_any};
 use prefd_tests::http::{Request, Response};
 use prefd_tests::token;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Less than an answer.
-const LITTLE: usize = 64;
-/// More than anything here.
-const PLENTY: usize = 64 * 1024;
+/// Pipe capacity that is smaller than a response, so that the server has to wait for the client.
+const SMALL_PIPE_BYTES: usize = 64;
+/// Pipe capacity that is larger than every request and response of these tests.
+const LARGE_PIPE_BYTES: usize = 64 * 1024;
 
-/// A server on an empty store, in which nearly every document goes to a blob.
-fn serving(dir: &Path) -> InMemoryServer {
+/// A server on an empty store. The store writes documents of more than 16 bytes to blobs.
+fn new_server(dir: &Path) -> InMemoryServer {
     let mut config = Config::new(dir);
     config.inline_bytes = 16;
     let engine = Engine::open(config).unwrap();
@@ -28,20 +28,21 @@ fn serving(dir: &Path) -> InMemoryServer {
     InMemoryServer::new(engine, &keys, Limits::DEFAULT.max_body_bytes).unwrap()
 }
 
-/// What is answered to a client that sends this, over a pipe of so many bytes, and then
-/// ends its side.
-fn answer(request: &[u8], pipe_bytes: usize) -> Response {
+/// Sends a request over a pipe with the given capacity, ends the client's side, and returns the
+/// response.
+fn response_to(request: &[u8], pipe_bytes: usize) -> Response {
     let dir = tempfile::tempdir().unwrap();
-    let server = serving(dir.path());
+    let server = new_server(dir.path());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
-    let bytes = runtime.block_on(converse(&server, request, pipe_bytes));
+    let bytes = runtime.block_on(exchange(&server, request, pipe_bytes));
     Response::read(&mut &bytes[..], false).unwrap()
 }
 
-async fn converse(server: &InMemoryServer, request: &[u8], pipe_bytes: usize) -> Vec<u8> {
+/// Sends the request and returns everything that the server sends.
+async fn exchange(server: &InMemoryServer, request: &[u8], pipe_bytes: usize) -> Vec<u8> {
     let (client, end) = tokio::io::duplex(pipe_bytes);
     let (mut from, mut to) = tokio::io::split(client);
     let send = async {
@@ -49,26 +50,27 @@ async fn converse(server: &InMemoryServer, request: &[u8], pipe_bytes: usize) ->
         to.shutdown().await.unwrap();
     };
     let receive = async {
-        let mut answer = Vec::new();
-        from.read_to_end(&mut answer).await.unwrap();
-        answer
+        let mut received = Vec::new();
+        from.read_to_end(&mut received).await.unwrap();
+        received
     };
     tokio::join!(receive, send, server.serve_connection(end)).0
 }
 
-/// Found by the fuzzer of connections: what was still to be written when it was known
-/// that nothing more would be read was thrown away.
+/// A bug that the connection fuzzer found: when the server stopped reading a request body, it
+/// discarded the part of the response that it had not yet written.
 #[test]
-fn a_refusal_arrives_whole_although_the_body_is_not_read() {
-    let request = Request::new("PUT", "/user/2025-1/preferences/xyz").body([b' '; 10 * LITTLE]);
-    let response = answer(&request.bytes(), LITTLE);
-    Expected::code("missing-token").check(&response, "a slow client");
+fn error_response_is_complete_if_the_body_is_not_read() {
+    let request =
+        Request::new("PUT", "/user/2025-1/preferences/xyz").body([b' '; 10 * SMALL_PIPE_BYTES]);
+    let response = response_to(&request.bytes(), SMALL_PIPE_BYTES);
+    ExpectedError::code("missing-token").check(&response, "a client with a small pipe");
 }
 
-/// Found by the fuzzer of connections: of a document that goes to a blob, the framing
-/// was told although the JSON before it was wrong.
+/// A bug that the connection fuzzer found: for a document in a blob, the response reported an
+/// invalid chunk although the JSON before that chunk was already invalid.
 #[test]
-fn what_is_wrong_before_a_body_breaks_off_is_told_first() {
+fn invalid_json_before_an_invalid_chunk_is_reported_first() {
     let request = Request::of("PUT", "xyz", &token::of("alice", "xyz"))
         .header("Transfer-Encoding", "chunked");
     for (body, code) in [
@@ -77,7 +79,7 @@ fn what_is_wrong_before_a_body_breaks_off_is_told_first() {
     ] {
         let framed = format!("{:x}\r\n{body}\r\nnot a length\r\n", body.len());
         let bytes = [request.head(), framed.into_bytes()].concat();
-        let response = answer(&bytes, PLENTY);
+        let response = response_to(&bytes, LARGE_PIPE_BYTES);
         assert_eq!(check_any(&response, body), code);
     }
 }

@@ -1,9 +1,9 @@
-//! Pages of other origins: what they may ask, and see.
+//! CORS headers: preflight responses, and which responses a page of another origin may read.
 
 mod common;
 
 use common::{fresh, target};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Request, Response};
 use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
@@ -26,30 +26,30 @@ fn get(server: &Server, origin: &str, token: &str) -> Response {
     server.connect().request(&request)
 }
 
-/// The values of a header that may be there several times.
-fn all(response: &Response, name: &str) -> Vec<String> {
+/// All values of a header that can occur more than once.
+fn values(response: &Response, name: &str) -> Vec<String> {
     let values = response.headers.iter().filter(|(n, _)| n == name);
     values.map(|(_, value)| value.clone()).collect()
 }
 
 #[test]
-fn no_page_of_another_origin_may_ask_unless_it_is_named() {
+fn default_server_sends_no_cors_headers() {
     let (server, _dir) = fresh(&[]);
     let response = preflight(&server, APP);
-    Expected::code("method-not-allowed").check(&response, "off");
+    ExpectedError::code("method-not-allowed").check(&response, "no --cors-origin");
     let response = get(&server, APP, &token::of("alice", "xyz"));
     assert_eq!(response.status, 200);
     for response in [preflight(&server, APP), response] {
-        let named = response
+        let has_cors = response
             .headers
             .iter()
             .any(|(name, _)| name.starts_with("access-control"));
-        assert!(!named, "{response:?}");
+        assert!(!has_cors, "{response:?}");
     }
 }
 
 #[test]
-fn a_named_origin_may_ask_and_see() {
+fn allowed_origin_may_send_requests_and_read_responses() {
     let arguments = [
         "--cors-origin",
         APP,
@@ -80,9 +80,9 @@ fn a_named_origin_may_ask_and_see() {
         assert!(response.header("access-control-max-age").is_some());
         assert_eq!(response.header("access-control-allow-credentials"), None);
         assert!(response.header("request-id").is_some());
-        assert!(all(&response, "vary").join(", ").contains("Origin"));
+        assert!(values(&response, "vary").join(", ").contains("Origin"));
     }
-    // Whatever the answer is, the page sees it.
+    // A page of an allowed origin may read error responses, too.
     let good = token::of("alice", "xyz");
     for (token, status) in [
         (good.as_str(), 200),
@@ -97,7 +97,7 @@ fn a_named_origin_may_ask_and_see() {
             exposed.contains("ETag") && exposed.contains("Request-Id"),
             "{exposed}"
         );
-        assert!(all(&response, "vary").join(", ").contains("Origin"));
+        assert!(values(&response, "vary").join(", ").contains("Origin"));
     }
     let put = Request::of("PUT", "xyz", &good)
         .header("Origin", APP)
@@ -108,7 +108,7 @@ fn a_named_origin_may_ask_and_see() {
 }
 
 #[test]
-fn an_origin_that_is_not_named_is_served_and_sees_nothing() {
+fn other_origin_is_served_without_cors_headers() {
     let (server, _dir) = fresh(&["--cors-origin", APP]);
     let token = token::of("alice", "xyz");
     for origin in [
@@ -118,35 +118,31 @@ fn an_origin_that_is_not_named_is_served_and_sees_nothing() {
         "",
     ] {
         let response = preflight(&server, origin);
-        Expected::code("method-not-allowed").check(&response, origin);
+        ExpectedError::code("method-not-allowed").check(&response, origin);
         assert_eq!(response.header("access-control-allow-origin"), None);
         let response = get(&server, origin, &token);
         assert_eq!(response.status, 200);
         assert_eq!(response.header("access-control-allow-origin"), None);
         assert!(
-            all(&response, "vary").join(", ").contains("Origin"),
-            "a cache must tell"
+            values(&response, "vary").join(", ").contains("Origin"),
+            "caches need Vary: Origin, because the response depends on the origin"
         );
     }
-    // Without one it is no page of another origin.
+    // Requests without an Origin header do not come from a page of another origin.
     let response = server.connect().request(&Request::of("GET", "xyz", &token));
     assert_eq!(response.header("access-control-allow-origin"), None);
-    // An OPTIONS that is no preflight.
+    // This OPTIONS request is not a preflight, because it has no Access-Control-Request-Method.
     let options = Request::new("OPTIONS", &target("xyz")).header("Origin", APP);
     assert_eq!(server.connect().request(&options).status, 405);
 }
 
 #[test]
-fn every_origin_can_be_named_at_once() {
+fn wildcard_allows_every_origin_and_a_url_path_is_refused() {
     let (server, _dir) = fresh(&["--cors-origin", "*"]);
-    let response = preflight(&server, "https://whoever.example");
+    let response = preflight(&server, "https://any.example");
     assert_eq!(response.status, 204);
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
-    let response = get(
-        &server,
-        "https://whoever.example",
-        &token::of("alice", "xyz"),
-    );
+    let response = get(&server, "https://any.example", &token::of("alice", "xyz"));
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     let dir = tempfile::tempdir().unwrap();
     let ended = Launch::new(common::BINARY, dir.path())

@@ -1,5 +1,5 @@
-//! Far more connections than file descriptors: idle clients wait, and never take the
-//! descriptor that a write needs.
+//! Many more connections than file descriptors: idle connections wait, and writes always get the
+//! file descriptors that they need.
 
 mod common;
 
@@ -11,15 +11,17 @@ use prefd_tests::server::Launch;
 use prefd_tests::token;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What `ulimit -n` allows in these tests.
+/// The shell command that limits the server to 64 file descriptors.
 const LIMIT: &str = "ulimit -n 64";
-/// As many as are served at a time under that limit: no place is left.
+/// The number of connections that the server accepts under that limit. The writers use all of
+/// them.
 const WRITERS: usize = 8;
 const IDLE: usize = 1_000;
 const ROUNDS: usize = 60;
 
-/// We have the other ends of all these connections, and often a limit of 1,024.
-fn raise_our_own_limit() {
+/// Raises this process's limit of file descriptors, which is often 1,024. The test has the
+/// client's side of all connections open.
+fn raise_own_fd_limit() {
     let limit = getrlimit(Resource::Nofile);
     let needed = 2 * IDLE as u64;
     if limit.current.is_some_and(|current| current < needed) {
@@ -36,7 +38,7 @@ fn client(round: usize) -> String {
     format!("client-{}", round % 20)
 }
 
-/// Every third one is large, and goes to a file of its own.
+/// The document of one round. Every third document is large, so that it is stored in a blob.
 fn document(writer: usize, round: usize) -> String {
     let bytes = if round.is_multiple_of(3) {
         400_000
@@ -47,8 +49,8 @@ fn document(writer: usize, round: usize) -> String {
 }
 
 #[test]
-fn a_thousand_idle_connections_take_nothing_from_those_that_write() {
-    raise_our_own_limit();
+fn thousand_idle_connections_do_not_make_writes_fail() {
+    raise_own_fd_limit();
     let dir = tempfile::tempdir().unwrap();
     let launch = Launch::new(BINARY, dir.path())
         .with(&["--segment-bytes", "65536", "--head-timeout", "10m"])
@@ -81,7 +83,7 @@ fn a_thousand_idle_connections_take_nothing_from_those_that_write() {
             });
         }
     });
-    // As descriptors come back, those who wait are served.
+    // When connections close and free their file descriptors, waiting connections are served.
     drop((idle, writers));
     let token = token::of(&user(0), "first");
     assert_eq!(get(&mut server.connect(), "first", &token), "{}");
@@ -99,7 +101,7 @@ fn a_thousand_idle_connections_take_nothing_from_those_that_write() {
 }
 
 #[test]
-fn too_few_descriptors_to_serve_anyone_are_refused_at_the_start() {
+fn too_few_file_descriptors_prevent_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let ended = Launch::new(BINARY, dir.path())
         .after_shell("ulimit -n 30")
@@ -109,7 +111,7 @@ fn too_few_descriptors_to_serve_anyone_are_refused_at_the_start() {
 }
 
 #[test]
-fn a_limit_that_may_be_raised_is_raised() {
+fn soft_file_descriptor_limit_is_raised_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, dir.path())
         .with(&["--max-connections", "100"])

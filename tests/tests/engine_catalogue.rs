@@ -1,5 +1,5 @@
-//! The catalogue is derived: deleted, stale, damaged or half rebuilt, it costs time
-//! and never an answer.
+//! The catalogue is derived from the log. Listings must be correct even if the catalogue was
+//! deleted, outdated, damaged, or still being rebuilt.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use prefd_engine::{Change, Config, Engine, UserUsage, WriteOptions};
 use prefd_tests::random::Random;
 
-/// User → client → length of the document.
+/// The expected length of each document, by user and client.
 type Model = BTreeMap<String, BTreeMap<String, u64>>;
 
 fn open(dir: &Path) -> Engine {
     let mut config = Config::new(dir);
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
-    // Directories are copied file by file here, while they are open.
+    // Some tests copy the directory of an open store file by file. Compaction must not remove
+    // files during the copy.
     config.background_compaction = false;
     Engine::open(config).unwrap()
 }
@@ -43,7 +44,7 @@ fn write(engine: &Engine, random: &mut Random, model: &mut Model, count: usize) 
     }
 }
 
-fn verify(engine: &Engine, model: &Model, context: &str) {
+fn assert_listings(engine: &Engine, model: &Model, context: &str) {
     for (user, clients) in model {
         let listed: BTreeMap<String, u64> = engine
             .list(user, None, usize::MAX)
@@ -52,26 +53,30 @@ fn verify(engine: &Engine, model: &Model, context: &str) {
             .map(|entry| (entry.client, entry.stat.usage.bytes))
             .collect();
         assert_eq!(listed, *clients, "{context}: {user}");
-        let sum = UserUsage {
+        let total = UserUsage {
             namespaces: clients.len() as u64,
             keys: 2 * clients.len() as u64,
             bytes: clients.values().sum(),
         };
-        assert_eq!(engine.usage(user).unwrap(), sum, "{context}: {user}");
+        assert_eq!(engine.usage(user).unwrap(), total, "{context}: {user}");
     }
-    assert_eq!(everything(engine, 7), *model, "{context}: the whole store");
+    assert_eq!(
+        list_all_pages(engine, 7),
+        *model,
+        "{context}: listing of all users"
+    );
 }
 
-/// The whole store, listed in pages.
-fn everything(engine: &Engine, page: usize) -> Model {
+/// All documents of the store, listed in pages of `page_len` entries.
+fn list_all_pages(engine: &Engine, page_len: usize) -> Model {
     let mut found = Model::new();
     let mut after: Option<(String, String)> = None;
     loop {
         let names = after
             .as_ref()
             .map(|(user, client)| (user.as_str(), client.as_str()));
-        let listed = engine.list_all(names, page).unwrap();
-        assert!(listed.len() <= page);
+        let listed = engine.list_all(names, page_len).unwrap();
+        assert!(listed.len() <= page_len);
         let Some((user, last)) = listed.last() else {
             return found;
         };
@@ -87,6 +92,7 @@ fn everything(engine: &Engine, page: usize) -> Model {
     }
 }
 
+/// All files in `dir` and its subdirectories.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -108,56 +114,56 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A closed store whose catalogue is whole, and what its users have.
+/// A cleanly closed store, and its documents.
 fn closed_store() -> (tempfile::TempDir, Model) {
     let dir = tempfile::tempdir().unwrap();
     let (mut random, mut model) = (Random::new(7), Model::new());
     let engine = open(dir.path());
     write(&engine, &mut random, &mut model, 400);
-    verify(&engine, &model, "while it was written");
+    assert_listings(&engine, &model, "before the close");
     engine.close().unwrap();
     assert!(dir.path().join("catalogue/clean").exists());
     (dir, model)
 }
 
 #[test]
-fn a_deleted_catalogue_is_rebuilt() {
+fn deleted_catalogue_is_rebuilt() {
     let (dir, model) = closed_store();
     fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
-    verify(&open(dir.path()), &model, "deleted");
+    assert_listings(&open(dir.path()), &model, "deleted");
 }
 
 #[test]
-fn a_catalogue_that_was_not_closed_cleanly_is_rebuilt() {
+fn catalogue_without_clean_close_is_rebuilt() {
     let (dir, mut model) = closed_store();
     let engine = open(dir.path());
-    verify(&engine, &model, "clean");
+    assert_listings(&engine, &model, "clean");
     assert!(
         !dir.path().join("catalogue/clean").exists(),
-        "trusted again after a crash"
+        "the marker of a clean close must be removed while the store is open"
     );
     write(&engine, &mut Random::new(8), &mut model, 100);
     let crashed = tempfile::tempdir().unwrap();
     copy(dir.path(), crashed.path());
-    verify(&open(crashed.path()), &model, "crashed");
+    assert_listings(&open(crashed.path()), &model, "crashed");
 }
 
 #[test]
-fn a_stale_catalogue_is_rebuilt() {
+fn outdated_catalogue_is_rebuilt() {
     let (dir, mut model) = closed_store();
     let old = tempfile::tempdir().unwrap();
     copy(&dir.path().join("catalogue"), old.path());
     let engine = open(dir.path());
     write(&engine, &mut Random::new(9), &mut model, 100);
-    verify(&engine, &model, "written to");
+    assert_listings(&engine, &model, "after further writes");
     engine.close().unwrap();
     fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
     copy(old.path(), &dir.path().join("catalogue"));
-    verify(&open(dir.path()), &model, "stale");
+    assert_listings(&open(dir.path()), &model, "stale");
 }
 
 #[test]
-fn a_catalogue_of_another_store_is_rebuilt() {
+fn catalogue_of_another_store_is_rebuilt() {
     let (dir, model) = closed_store();
     let other = tempfile::tempdir().unwrap();
     let engine = open(other.path());
@@ -173,11 +179,11 @@ fn a_catalogue_of_another_store_is_rebuilt() {
         &other.path().join("catalogue"),
         &dir.path().join("catalogue"),
     );
-    verify(&open(dir.path()), &model, "foreign");
+    assert_listings(&open(dir.path()), &model, "foreign");
 }
 
 #[test]
-fn a_catalogue_damaged_at_any_place_is_rebuilt() {
+fn catalogue_damaged_in_any_file_is_rebuilt() {
     let (dir, model) = closed_store();
     let catalogue = dir.path().join("catalogue");
     let mut variants = 0;
@@ -195,7 +201,7 @@ fn a_catalogue_damaged_at_any_place_is_rebuilt() {
             let damaged = tempfile::tempdir().unwrap();
             copy(dir.path(), damaged.path());
             fs::write(damaged.path().join(name), changed).unwrap();
-            verify(
+            assert_listings(
                 &open(damaged.path()),
                 &model,
                 &format!("{} damaged", name.display()),
@@ -205,7 +211,7 @@ fn a_catalogue_damaged_at_any_place_is_rebuilt() {
         let missing = tempfile::tempdir().unwrap();
         copy(dir.path(), missing.path());
         fs::remove_file(missing.path().join(name)).unwrap();
-        verify(
+        assert_listings(
             &open(missing.path()),
             &model,
             &format!("{} missing", name.display()),
@@ -215,21 +221,21 @@ fn a_catalogue_damaged_at_any_place_is_rebuilt() {
 }
 
 #[test]
-fn a_listing_asked_for_during_a_rebuild_waits_for_the_whole() {
+fn listing_during_a_rebuild_is_complete() {
     let (dir, mut model) = closed_store();
     for round in 0..10 {
         fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
         let engine = open(dir.path());
-        // Written while it is being rebuilt, or after: seen in any case.
+        // The rebuild may still be running. A listing must show these writes in any case.
         write(&engine, &mut Random::new(round), &mut model, 30);
-        verify(&engine, &model, "while it was rebuilt");
+        assert_listings(&engine, &model, "during or after the rebuild");
         engine.close().unwrap();
     }
 }
 
 #[test]
-fn writes_go_on_where_the_budget_is_spent_and_listings_see_them_all() {
-    // Nothing fits; some; most.
+fn listing_is_complete_when_pending_changes_exceed_memory() {
+    // Room for none, for some, and for most of the pending changes.
     for pending_bytes in [1, 1000, 20_000] {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::new(dir.path());
@@ -242,22 +248,23 @@ fn writes_go_on_where_the_budget_is_spent_and_listings_see_them_all() {
             for step in 0..3 {
                 let mut random = Random::new(10 * round + step);
                 write(&engine, &mut random, &mut model, 200);
-                // Compaction takes deletes out of the log that hide nothing any more.
+                // Compaction drops deletes that hide no older frame, so the catalogue can no
+                // longer read them from the log.
                 engine.compact().unwrap();
-                verify(&engine, &model, &context);
+                assert_listings(&engine, &model, &context);
             }
             write(&engine, &mut Random::new(round), &mut model, 200);
             engine.close().unwrap();
         }
         let engine = open(dir.path());
-        verify(&engine, &model, "opened again");
+        assert_listings(&engine, &model, "reopened");
     }
 }
 
 #[test]
-fn an_unwritable_catalogue_leaves_documents_alone() {
+fn unusable_catalogue_does_not_affect_documents() {
     let dir = tempfile::tempdir().unwrap();
-    // A file in the place of the folder: sled can neither open nor be rebuilt.
+    // With a file in place of the folder, the catalogue can be neither opened nor rebuilt.
     fs::write(dir.path().join("catalogue"), "not a folder").unwrap();
     let engine = open(dir.path());
     let namespace = engine.namespace("u", "c").unwrap();

@@ -1,5 +1,5 @@
-//! Compaction: what is stale goes, what is current stays as it was, for readers and
-//! writers alike.
+//! Compaction removes stale frames and obsolete blobs. It must not change a current document,
+//! and it must not disturb concurrent reads and writes.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use prefd_engine::{Config, Durability, Engine, Error, Precondition, SpaceUsage, WriteOptions};
 use prefd_tests::random::Random;
-use prefd_tests::sim_disk::{Operation, Unsynced};
+use prefd_tests::sim_disk::{DiskOperation, Unsynced};
 use prefd_tests::sim_store::{Store, body, delete, put, read};
 
-/// A store of a few lives, each overwriting much of what the one before wrote.
-fn worn() -> (Store, BTreeMap<String, String>) {
+/// A store that was opened four times, and its current documents. Each time, most older
+/// documents were replaced and some were deleted.
+fn store_with_stale_frames() -> (Store, BTreeMap<String, String>) {
     let store = Store::new();
     let mut contents = BTreeMap::new();
     for life in 0..4 {
@@ -47,14 +48,15 @@ fn assert_holds(engine: &Engine, contents: &BTreeMap<String, String>, context: &
     assert_eq!(listed, contents.keys().collect::<Vec<_>>(), "{context}");
 }
 
+/// Total size of all segments.
 fn log_bytes(store: &Store) -> u64 {
     let files = store.files("log", ".seg");
     files.iter().map(|f| store.disk.bytes(f).len() as u64).sum()
 }
 
 #[test]
-fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
-    let (store, contents) = worn();
+fn compaction_removes_stale_frames_and_keeps_documents() {
+    let (store, contents) = store_with_stale_frames();
     let engine = store.open().unwrap();
     let before = engine.usage_on_disk();
     let stat = |client| engine.namespace("u", client).unwrap().stat().unwrap();
@@ -66,7 +68,7 @@ fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
     let kept = |usage: &SpaceUsage| (usage.documents, usage.live_bytes, usage.blobs);
     assert_eq!(kept(&after), kept(&before));
     assert!(after.segments <= 2);
-    // Revision, time and sizes included.
+    // Compaction keeps the revision, the time and the size of each document.
     let kept: Vec<_> = contents.keys().map(stat).collect();
     assert_eq!(kept, stats);
     assert_holds(&engine, &contents, "compacted");
@@ -78,7 +80,7 @@ fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
     let engine = store.open().unwrap();
     assert_eq!(engine.usage_on_disk(), after);
     assert_holds(&engine, &contents, "reopened");
-    let (_, kept_tag) = (engine.compact(), stats[0].unwrap().revision);
+    let (_, kept_revision) = (engine.compact(), stats[0].unwrap().revision);
     let client = contents.keys().next().unwrap();
     engine
         .namespace("u", client)
@@ -86,7 +88,7 @@ fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
         .write(
             b"{}",
             WriteOptions {
-                precondition: Precondition::matches(kept_tag),
+                precondition: Precondition::matches(kept_revision),
                 ..WriteOptions::default()
             },
         )
@@ -94,8 +96,8 @@ fn nothing_but_what_is_current_is_left_and_it_is_as_it_was() {
 }
 
 #[test]
-fn counts_are_the_same_after_a_reopen() {
-    let (store, _) = worn();
+fn usage_on_disk_is_unchanged_by_a_reopen() {
+    let (store, _) = store_with_stale_frames();
     let engine = store.open().unwrap();
     put(&engine, "c1", &body(1, 5_000)).unwrap();
     delete(&engine, "c1").unwrap();
@@ -106,10 +108,11 @@ fn counts_are_the_same_after_a_reopen() {
 }
 
 #[test]
-fn a_segment_of_which_recovery_has_kept_nothing_is_not_counted() {
+fn segment_emptied_by_recovery_is_not_counted() {
     let store = Store::new();
     let engine = store.open().unwrap();
-    // All of it is the last batch, which goes to a segment of the next life.
+    // Recovery copies the last batch to a new segment. The last batch is all that the first
+    // segment contains.
     put(&engine, "c1", "{}").unwrap();
     let store = store.crashed(Unsynced::Kept);
     let engine = store.open().unwrap();
@@ -120,7 +123,7 @@ fn a_segment_of_which_recovery_has_kept_nothing_is_not_counted() {
 }
 
 #[test]
-fn a_delete_is_kept_for_as_long_as_it_hides_an_older_frame() {
+fn delete_is_kept_while_it_hides_an_older_frame() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "hidden", &body(1, 50_000)).unwrap();
@@ -130,7 +133,7 @@ fn a_delete_is_kept_for_as_long_as_it_hides_an_older_frame() {
     put(&engine, "later", "{}").unwrap();
     delete(&engine, "hidden").unwrap();
     engine.close().unwrap();
-    // The first segment cannot be rewritten: one of its frames is damaged.
+    // Damage a current frame of the first segment, so that the segment cannot be rewritten.
     let first = store.files("log", ".seg").remove(0);
     let intact = store.disk.bytes(&first);
     let mut damaged = intact.clone();
@@ -157,7 +160,7 @@ fn a_delete_is_kept_for_as_long_as_it_hides_an_older_frame() {
 }
 
 #[test]
-fn a_durable_document_outlives_its_unsynced_successor() {
+fn compaction_of_a_replaced_document_syncs_its_successor() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{\"n\":1}").unwrap();
@@ -170,7 +173,8 @@ fn a_durable_document_outlives_its_unsynced_successor() {
     };
     let namespace = engine.namespace("u", "c").unwrap();
     namespace.write(b"{\"n\":2}", buffered).unwrap();
-    // Nothing in the first segment is current now, but for what a crash brings back.
+    // The first segment has no current frame now. If compaction removed the segment before the
+    // newer frame is synced, a crash would lose both versions of the document.
     engine.compact().unwrap();
     let after = store.crashed(Unsynced::Lost);
     let found = read(&after.open().unwrap(), "c").unwrap();
@@ -182,8 +186,8 @@ fn a_durable_document_outlives_its_unsynced_successor() {
 }
 
 #[test]
-fn a_read_in_progress_keeps_its_bytes() {
-    let (store, contents) = worn();
+fn read_in_progress_survives_compaction() {
+    let (store, contents) = store_with_stale_frames();
     let engine = store.open().unwrap();
     let large = engine.namespace("u", "large").unwrap();
     let text = body(7, 300_000);
@@ -191,7 +195,7 @@ fn a_read_in_progress_keeps_its_bytes() {
         .write(text.as_bytes(), WriteOptions::default())
         .unwrap();
     let mut chunks = large.get().unwrap().unwrap().chunks();
-    let mut begun = chunks.next().unwrap().unwrap().to_vec();
+    let mut received = chunks.next().unwrap().unwrap().to_vec();
     let client = contents.keys().next().unwrap();
     let small = engine
         .namespace("u", client)
@@ -204,15 +208,15 @@ fn a_read_in_progress_keeps_its_bytes() {
     engine.compact().unwrap();
     assert!(engine.usage_on_disk().blobs < store.disk.files().len() as u64);
     for chunk in chunks {
-        begun.extend_from_slice(&chunk.unwrap());
+        received.extend_from_slice(&chunk.unwrap());
     }
-    assert_eq!(begun, text.as_bytes());
+    assert_eq!(received, text.as_bytes());
     assert_eq!(small.read().unwrap(), contents[client].as_bytes());
 }
 
 #[test]
-fn a_damaged_segment_stays_and_only_its_own_document_is_an_error() {
-    let (store, contents) = worn();
+fn damaged_segment_is_kept_and_other_documents_stay_readable() {
+    let (store, contents) = store_with_stale_frames();
     // The last frame of the last segment is current.
     let last = store.files("log", ".seg").pop().unwrap();
     let mut bytes = store.disk.bytes(&last);
@@ -231,14 +235,15 @@ fn a_damaged_segment_stays_and_only_its_own_document_is_an_error() {
                 assert_eq!(path, last);
                 errors += 1;
             }
-            Err(other) => panic!("{other}"),
+            Err(other) => panic!("expected Corrupt: {other}"),
         }
     }
     assert_eq!(errors, 1);
 }
 
-/// A store of six segments, each but the last mostly stale, and none of them wholly.
-fn stale() -> (Store, BTreeMap<String, String>) {
+/// A store of six segments, and its current documents. Each segment has a current frame, and the
+/// first five segments also have stale frames.
+fn store_of_partly_stale_segments() -> (Store, BTreeMap<String, String>) {
     let store = Store::new();
     let mut contents = BTreeMap::new();
     for life in 0..6 {
@@ -254,19 +259,22 @@ fn stale() -> (Store, BTreeMap<String, String>) {
 }
 
 #[test]
-fn a_segment_that_the_disk_does_not_give_back_keeps_no_other_waiting() {
-    let (store, contents) = stale();
+fn unreadable_segment_does_not_stop_compaction_of_others() {
+    let (store, contents) = store_of_partly_stale_segments();
     let engine = store.open().unwrap();
-    let bad = store.files("log", ".seg").remove(0);
-    let bad_bytes = store.disk.bytes(&bad).len() as u64;
-    store.disk.fail_reads(bad.clone());
+    let unreadable = store.files("log", ".seg").remove(0);
+    let unreadable_bytes = store.disk.bytes(&unreadable).len() as u64;
+    store.disk.fail_reads(unreadable.clone());
     let outcome = engine.compact();
     assert!(
-        matches!(&outcome, Err(Error::Unreadable { path, .. }) if *path == bad),
+        matches!(&outcome, Err(Error::Unreadable { path, .. }) if *path == unreadable),
         "{outcome:?}"
     );
     let left = engine.usage_on_disk().dead_bytes;
-    assert!(0 < left && left < bad_bytes, "{left}");
+    assert!(
+        0 < left && left < unreadable_bytes,
+        "reclaimable bytes left: {left}"
+    );
     store.disk.clear_fault();
     engine.compact().unwrap();
     assert_eq!(engine.usage_on_disk().dead_bytes, 0);
@@ -274,17 +282,17 @@ fn a_segment_that_the_disk_does_not_give_back_keeps_no_other_waiting() {
 }
 
 #[test]
-fn nor_in_the_background() {
-    let (store, contents) = stale();
+fn unreadable_segment_does_not_stop_background_compaction() {
+    let (store, contents) = store_of_partly_stale_segments();
     let before = store.files("log", ".seg");
-    // Whichever is read first is bad.
-    let mut bad = None;
+    // All reads of the segment that is read first fail.
+    let mut unreadable = None;
     store.disk.set_fault(Box::new(move |operation, path| {
         let is_segment = path.extension().is_some_and(|e| e == "seg");
-        if operation != Operation::Read || !is_segment {
+        if operation != DiskOperation::Read || !is_segment {
             return None;
         }
-        (bad.get_or_insert_with(|| path.to_owned()) == path).then_some(ErrorKind::Other)
+        (unreadable.get_or_insert_with(|| path.to_owned()) == path).then_some(ErrorKind::Other)
     }));
     let mut config = store.config();
     config.background_compaction = true;
@@ -299,9 +307,13 @@ fn nor_in_the_background() {
 }
 
 #[test]
-fn a_compaction_that_fails_is_done_by_a_later_one() {
-    for operation in [Operation::Create, Operation::Write, Operation::Read] {
-        let (store, contents) = worn();
+fn failed_compaction_is_completed_by_the_next() {
+    for operation in [
+        DiskOperation::Create,
+        DiskOperation::Write,
+        DiskOperation::Read,
+    ] {
+        let (store, contents) = store_with_stale_frames();
         let engine = store.open().unwrap();
         let mut seen = 0;
         store.disk.set_fault(Box::new(move |now, _| {
@@ -322,10 +334,11 @@ fn a_compaction_that_fails_is_done_by_a_later_one() {
 }
 
 #[test]
-fn a_catalogue_that_is_built_meanwhile_is_whole() {
+fn catalogue_rebuilt_during_compaction_is_complete() {
     for _ in 0..10 {
-        let (store, contents) = worn();
-        // No clean close: the catalogue is built from the segments that are rewritten.
+        let (store, contents) = store_with_stale_frames();
+        // Without a clean close, the catalogue is rebuilt, and reads the segments that are
+        // compacted at the same time.
         let store = store.crashed(Unsynced::Lost);
         let engine = store.open().unwrap();
         engine.compact().unwrap();
@@ -334,14 +347,14 @@ fn a_catalogue_that_is_built_meanwhile_is_whole() {
 }
 
 #[test]
-fn writers_and_compaction_take_nothing_from_each_other() {
+fn concurrent_writes_and_compaction_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
     config.cache_bytes = 0;
     config.open_segments = 2;
     let engine = Engine::open(config.clone()).unwrap();
-    let is_over = AtomicBool::new(false);
+    let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
             .map(|writer| {
@@ -358,14 +371,14 @@ fn writers_and_compaction_take_nothing_from_each_other() {
             })
             .collect();
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            while !is_done.load(Ordering::Relaxed) {
                 engine.compact().unwrap();
             }
         });
         for writer in writers {
             writer.join().unwrap();
         }
-        is_over.store(true, Ordering::Relaxed);
+        is_done.store(true, Ordering::Relaxed);
     });
     let documents = engine.documents();
     engine.compact().unwrap();
@@ -384,7 +397,7 @@ fn bytes_in(dir: &Path) -> u64 {
 }
 
 #[test]
-fn steady_overwriting_keeps_the_directory_below_twice_what_is_live() {
+fn log_under_steady_overwriting_stays_below_twice_live_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.segment_bytes = 256 * 1024;
@@ -401,20 +414,24 @@ fn steady_overwriting_keeps_the_directory_below_twice_what_is_live() {
         let text = body(stamp, 1_000);
         namespace.write(text.as_bytes(), buffered()).unwrap();
     }
-    // 1,000 documents of 1,025 bytes, and two segments of 256 KiB.
+    // Twice the size of 1,000 documents of 1,025 bytes, plus two segments of 256 KiB.
     let allowed = 2 * 1_025_000 + 2 * 256 * 1024;
     let is_below = || bytes_in(&dir.path().join("log")) < allowed;
     let began = Instant::now();
     while !is_below() && began.elapsed() < Duration::from_secs(60) {
         std::thread::yield_now();
     }
-    assert!(is_below(), "{}", bytes_in(&dir.path().join("log")));
-    // By rewriting what was in the way, and no more than that.
+    assert!(
+        is_below(),
+        "the log has {} bytes, more than {allowed}",
+        bytes_in(&dir.path().join("log"))
+    );
+    // Background compaction rewrites only as much as it needs to.
     assert!(engine.usage_on_disk().dead_bytes > 0);
 }
 
 #[test]
-fn the_many_short_segments_of_many_lives_are_merged() {
+fn short_segments_of_many_restarts_are_merged() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::new(dir.path());
     for life in 0..40 {

@@ -1,6 +1,11 @@
-//! The battery: a crash at every operation, each operation failing once, and random
-//! lives that end at any operation, all on a simulated disk. A failing seed is named;
-//! `PREFD_TEST_SEED` runs it alone, `PREFD_TEST_SEEDS` so many.
+//! Crashes and failures at every operation of a simulated disk.
+//!
+//! One test crashes at every operation of a fixed workload, another fails each operation once,
+//! and a third runs random workloads that crash at random operations. After each crash, the
+//! store must open and hold every acknowledged write.
+//!
+//! A failure prints its seed. `PREFD_TEST_SEED` runs one seed, and `PREFD_TEST_SEEDS` sets the
+//! number of seeds.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -8,13 +13,14 @@ use std::sync::atomic::Ordering;
 use prefd_engine::{Error, WriteOptions};
 use prefd_tests::random::{Random, seeds};
 use prefd_tests::sim_disk::Unsynced;
-use prefd_tests::sim_model::{Model, fail_once_at, unsynced};
+use prefd_tests::sim_model::{StoreModel, fail_once_at, unsynced};
 use prefd_tests::sim_store::Store;
 
-/// A life that has everything in it: small and large documents, deletes, a segment that
-/// is full and one that is begun, compaction, a clean close. Goes on after a failure;
-/// `Err` is the first one.
-fn life(store: &Store, model: &mut Model) -> Result<(), Error> {
+/// Opens the store, runs a fixed workload, and closes the store. The workload writes small and
+/// large documents, deletes some, fills a segment, begins another, and compacts twice.
+///
+/// Continues after a failed operation, and returns the first error.
+fn run_workload(store: &Store, model: &mut StoreModel) -> Result<(), Error> {
     const FILLING: usize = 34;
     let engine = store.open()?;
     let mut outcome = Ok(());
@@ -32,7 +38,7 @@ fn life(store: &Store, model: &mut Model) -> Result<(), Error> {
     outcome.and(engine.close())
 }
 
-fn new(has_catalogue: bool) -> Store {
+fn new_store(has_catalogue: bool) -> Store {
     if has_catalogue {
         Store::new()
     } else {
@@ -40,67 +46,71 @@ fn new(has_catalogue: bool) -> Store {
     }
 }
 
-/// A store whose last lives ended by a clean close and a crash, or by a clean close: it
-/// has something to rewrite.
-fn lived_in(model: &mut Model, closed: bool, has_catalogue: bool) -> Store {
-    let store = new(has_catalogue);
-    for life in 0..2 {
+/// A store with stale frames, which compaction can rewrite. The store was opened twice: the
+/// first time it was closed cleanly, and the second time too if `is_closed`.
+fn store_with_stale_frames(model: &mut StoreModel, is_closed: bool, has_catalogue: bool) -> Store {
+    let store = new_store(has_catalogue);
+    for round in 0..2 {
         let engine = store.open().unwrap();
         for (client, size) in [("c0", 10), ("c4", 3_000), ("c5", 500), ("c2", 20)] {
-            let pad_bytes = (life == 0 || client != "c2").then_some(size);
+            let pad_bytes = (round == 0 || client != "c2").then_some(size);
             model
                 .write(&engine, client, pad_bytes, WriteOptions::default())
                 .unwrap();
         }
-        if closed || life == 0 {
+        if is_closed || round == 0 {
             engine.close().unwrap();
         }
     }
     store.crashed(Unsynced::Lost)
 }
 
-fn reopen(store: &Store, model: &mut Model, seed: u64, context: &str) {
+/// Simulates a crash, and checks the store that it leaves: with verify, against the model, and
+/// against the model again after a compaction.
+fn assert_recovers(store: &Store, model: &mut StoreModel, seed: u64, context: &str) {
     let after = store.crashed(unsynced(seed));
-    find_nothing_wrong(&after, context);
+    assert_verifies(&after, context);
     let engine = after
         .open()
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+        .unwrap_or_else(|error| panic!("{context}: the store must open: {error}"));
     model.verify(&engine, after.has_catalogue(), context);
     engine
         .compact()
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
+        .unwrap_or_else(|error| panic!("{context}: compaction must succeed: {error}"));
     model.verify(&engine, after.has_catalogue(), context);
 }
 
-/// What a crash leaves is no damage.
-fn find_nothing_wrong(store: &Store, context: &str) {
+/// Asserts that verify reports no problem. The effects of a crash are not damage.
+fn assert_verifies(store: &Store, context: &str) {
     match prefd_engine::verify(&store.config(), &mut |_| {}) {
         Ok(found) => assert_eq!(found.problems, [], "{context}"),
-        // It was not even begun.
+        // The crash came before the store was created.
         Err(Error::NotAStore { .. }) => {}
-        Err(error) => panic!("{context}: {error}"),
+        Err(error) => panic!("{context}: verify must succeed: {error}"),
     }
 }
 
 #[test]
-fn a_single_failure_of_any_operation_loses_nothing_and_the_store_opens_again() {
+fn single_failure_of_any_operation_loses_no_acknowledged_write() {
     for seed in seeds(2) {
-        for (closed, kind) in [
+        for (is_closed, kind) in [
             (true, io::ErrorKind::Other),
             (false, io::ErrorKind::Other),
             (true, io::ErrorKind::StorageFull),
             (false, io::ErrorKind::StorageFull),
         ] {
             for operation in 0.. {
-                let context = format!("seed {seed}, closed {closed}, {kind:?} of {operation}");
-                let mut model = Model::default();
-                let store = lived_in(&mut model, closed, operation % 4 == 0);
+                let context =
+                    format!("seed {seed}, closed {is_closed}, {kind:?} of operation {operation}");
+                let mut model = StoreModel::default();
+                let store = store_with_stale_frames(&mut model, is_closed, operation % 4 == 0);
                 let count = fail_once_at(&store.disk, operation, kind);
-                // It may end well all the same: not every operation has to succeed.
-                let _ = life(&store, &mut model);
-                reopen(&store, &mut model, seed, &context);
+                // The workload may succeed in spite of the failure, because the engine ignores
+                // the failure of some operations.
+                let _ = run_workload(&store, &mut model);
+                assert_recovers(&store, &mut model, seed, &context);
                 if count.load(Ordering::Relaxed) <= operation {
-                    assert!(operation > 150, "a life has more operations");
+                    assert!(operation > 150, "only {operation} operations were tried");
                     break;
                 }
             }
@@ -109,17 +119,17 @@ fn a_single_failure_of_any_operation_loses_nothing_and_the_store_opens_again() {
 }
 
 #[test]
-fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
+fn crash_at_every_operation_loses_no_acknowledged_write() {
     for seed in seeds(8) {
         for operation in 0.. {
-            let mut model = Model::default();
-            let store = lived_in(&mut model, seed % 3 == 2, operation % 4 == 0);
+            let mut model = StoreModel::default();
+            let store = store_with_stale_frames(&mut model, seed % 3 == 2, operation % 4 == 0);
             store.disk.cut_power_after(operation);
-            let has_ended = life(&store, &mut model).is_ok();
+            let has_ended = run_workload(&store, &mut model).is_ok();
             let context = format!("seed {seed}, operation {operation}");
-            reopen(&store, &mut model, seed, &context);
+            assert_recovers(&store, &mut model, seed, &context);
             if has_ended {
-                assert!(operation > 150, "a life has more operations");
+                assert!(operation > 150, "only {operation} operations were tried");
                 break;
             }
         }
@@ -127,15 +137,15 @@ fn a_crash_at_every_single_operation_of_a_life_loses_nothing() {
 }
 
 #[test]
-fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
+fn crash_in_random_workload_loses_no_acknowledged_write() {
     let mut crashes = 0;
     for seed in seeds(200) {
         let mut random = Random::new(seed);
-        let mut model = Model::default();
-        let mut store = new(seed % 4 == 0);
-        for life in 0..6 {
-            let context = format!("seed {seed} life {life}");
-            // Sometimes while it opens, mostly while it writes.
+        let mut model = StoreModel::default();
+        let mut store = new_store(seed % 4 == 0);
+        for round in 0..6 {
+            let context = format!("seed {seed}, round {round}");
+            // The power is cut during the writes in most rounds, and during the open in others.
             store.disk.cut_power_after(random.below(500));
             if let Ok(engine) = store.open() {
                 let _ = model.work(&engine, &mut random);
@@ -152,10 +162,10 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
             };
             store = store.crashed(unsynced);
             crashes += 1;
-            find_nothing_wrong(&store, &context);
-            let engine = store
-                .open()
-                .unwrap_or_else(|error| panic!("{context}: {error} ({error:?})"));
+            assert_verifies(&store, &context);
+            let engine = store.open().unwrap_or_else(|error| {
+                panic!("{context}: the store must open: {error} ({error:?})")
+            });
             model.verify(&engine, store.has_catalogue(), &context);
             if random.below(2) == 0 {
                 engine.close().unwrap();
@@ -166,5 +176,5 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
             }
         }
     }
-    println!("{crashes} crashes");
+    println!("simulated {crashes} crashes");
 }

@@ -1,15 +1,16 @@
-//! Damage worth a name: what it takes from whom, what mends it, and what the errors say.
-//! `engine_bits.rs` has damage at any place.
+//! Specific kinds of damage: which documents become unreadable, which error a read returns, and
+//! what makes the documents readable again. `engine_damage_sweep.rs` damages every offset of a
+//! store.
 
 use std::io::ErrorKind;
 
 use prefd_engine::{Error, Impact, Precondition, WriteOptions};
 use prefd_tests::layout::{crc32, frames};
-use prefd_tests::sim_disk::{Operation, Unsynced};
+use prefd_tests::sim_disk::{DiskOperation, Unsynced};
 use prefd_tests::sim_store::{Store, put, read};
 
-/// A store with one sealed segment for each of these documents.
-fn in_segments_of_their_own(clients: &[&str]) -> Store {
+/// A store with one sealed segment for each of the given clients.
+fn store_with_one_segment_per_client(clients: &[&str]) -> Store {
     let store = Store::new();
     for client in clients {
         let engine = store.open().unwrap();
@@ -20,7 +21,7 @@ fn in_segments_of_their_own(clients: &[&str]) -> Store {
 }
 
 #[test]
-fn a_sealed_segment_that_is_gone_takes_only_its_own_documents_and_a_put_mends_them() {
+fn missing_segment_affects_only_its_documents_until_a_put() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "old", "{\"n\":1}").unwrap();
@@ -48,10 +49,10 @@ fn a_sealed_segment_that_is_gone_takes_only_its_own_documents_and_a_put_mends_th
     assert_eq!(read(&engine, "old").unwrap().as_deref(), Some("{\"n\":3}"));
 }
 
-/// Found by the fuzzer of segment replay: what lay behind a damaged header up to the
-/// next frame that checked out was taken for one frame of one namespace.
+/// Regression test, found by the fuzzer of segment replay. Recovery used to attribute all bytes
+/// from a damaged header to the next valid frame to a single namespace.
 #[test]
-fn two_damaged_frames_side_by_side_never_make_older_revisions_visible() {
+fn adjacent_damaged_frames_never_expose_older_revisions() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "second", "{\"n\":1}").unwrap();
@@ -64,8 +65,8 @@ fn two_damaged_frames_side_by_side_never_make_older_revisions_visible() {
     let unsealed = after.files("log", ".seg").pop().unwrap();
     let bytes = after.disk.bytes(&unsealed);
     let frames = frames(&bytes);
-    // One bit in the head of each, so that nothing but its checksum fails; and more than
-    // one, so that it cannot be told whose they were.
+    // Damage the same byte of both headers. With one wrong bit, the checksum still identifies
+    // the namespace. With two wrong bits (0x11), the namespaces are unknown.
     for at in 0..frames[0].head_bytes {
         for wrong in [0x01, 0x80, 0x11] {
             let copy = after.crashed(Unsynced::Kept);
@@ -86,9 +87,9 @@ fn two_damaged_frames_side_by_side_never_make_older_revisions_visible() {
     }
 }
 
-/// What operations.md promises of one bad bit, wherever it is.
+/// docs/operations.md guarantees that a wrong bit in a frame makes only one document unreadable.
 #[test]
-fn one_bad_bit_of_a_frame_takes_the_document_in_it_and_no_other() {
+fn single_bit_error_in_a_frame_affects_only_its_document() {
     let store = Store::new();
     let engine = store.open().unwrap();
     for client in ["older", "bad", "newer"] {
@@ -97,14 +98,17 @@ fn one_bad_bit_of_a_frame_takes_the_document_in_it_and_no_other() {
     let after = store.crashed(Unsynced::Lost);
     let unsealed = after.files("log", ".seg").pop().unwrap();
     let bytes = after.disk.bytes(&unsealed);
-    let bad = frames(&bytes)[1].bytes.clone();
-    for at in bad {
+    let damaged = frames(&bytes)[1].bytes.clone();
+    for at in damaged {
         let copy = after.crashed(Unsynced::Kept);
         let mut changed = bytes.clone();
         changed[at] ^= 1 << (at % 8);
         copy.disk.overwrite(&copy.moved(&after, &unsealed), changed);
         let engine = copy.open().unwrap();
-        assert!(read(&engine, "bad").is_err(), "{at}");
+        assert!(
+            read(&engine, "bad").is_err(),
+            "the frame damaged at {at} must be unreadable"
+        );
         for client in ["older", "newer"] {
             let found = read(&engine, client).unwrap();
             assert_eq!(found.as_deref(), Some("{\"n\":1}"), "{at}: {client}");
@@ -114,7 +118,7 @@ fn one_bad_bit_of_a_frame_takes_the_document_in_it_and_no_other() {
 }
 
 #[test]
-fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
+fn segment_lost_with_its_summary_never_exposes_older_revisions() {
     let store = Store::new();
     for n in 1..=3 {
         let engine = store.open().unwrap();
@@ -159,9 +163,9 @@ fn a_segment_lost_with_its_summary_never_makes_older_revisions_visible() {
 }
 
 #[test]
-fn a_summary_that_the_disk_does_not_give_back_is_made_again() {
+fn unreadable_summary_is_rebuilt() {
     let clients = ["first", "second"];
-    let store = in_segments_of_their_own(&clients);
+    let store = store_with_one_segment_per_client(&clients);
     for summary in store.files("log", ".sum") {
         store.disk.fail_reads(summary);
     }
@@ -172,11 +176,11 @@ fn a_summary_that_the_disk_does_not_give_back_is_made_again() {
 }
 
 #[test]
-fn a_segment_that_the_disk_does_not_give_back_at_all_is_there_once_it_does() {
-    let store = in_segments_of_their_own(&["bad", "good"]);
+fn unreadable_segment_is_read_again_after_the_disk_recovers() {
+    let store = store_with_one_segment_per_client(&["bad", "good"]);
     store.disk.set_fault(Box::new(|operation, path| {
         let is_bad = path.file_stem().is_some_and(|stem| stem == "00000001");
-        (operation == Operation::Read && is_bad).then_some(ErrorKind::Other)
+        (operation == DiskOperation::Read && is_bad).then_some(ErrorKind::Other)
     }));
     let engine = store.open().unwrap();
     let bad = read(&engine, "bad");
@@ -191,8 +195,8 @@ fn a_segment_that_the_disk_does_not_give_back_at_all_is_there_once_it_does() {
 }
 
 #[test]
-fn verify_names_what_the_disk_does_not_give_back_and_goes_on() {
-    let store = in_segments_of_their_own(&["bad", "good"]);
+fn verify_reports_an_unreadable_segment_and_continues() {
+    let store = store_with_one_segment_per_client(&["bad", "good"]);
     let segment = store.files("log", ".seg").remove(0);
     store.disk.fail_reads(segment.clone());
     let found = prefd_engine::verify(&store.config(), &mut |_| {}).unwrap();
@@ -202,27 +206,27 @@ fn verify_names_what_the_disk_does_not_give_back_and_goes_on() {
         .iter()
         .map(|p| (&p.path, p.impact, p.namespace.clone()))
         .collect();
-    let whose = Some(("u".to_owned(), "bad".to_owned()));
-    assert_eq!(problems, [(&segment, Impact::Document, whose)]);
-    // One sector is bad, and no document lies in it.
-    let mut is_first = true;
+    let namespace = Some(("u".to_owned(), "bad".to_owned()));
+    assert_eq!(problems, [(&segment, Impact::Document, namespace)]);
+    // Only the first read of the segment fails, so every document can still be read.
+    let mut is_first_read = true;
     store.disk.set_fault(Box::new(move |operation, path| {
-        let fails = operation == Operation::Read && path == segment && is_first;
-        is_first &= !fails;
+        let fails = operation == DiskOperation::Read && path == segment && is_first_read;
+        is_first_read &= !fails;
         fails.then_some(ErrorKind::Other)
     }));
     let found = prefd_engine::verify(&store.config(), &mut |_| {}).unwrap();
-    let harms: Vec<_> = found.problems.iter().map(|p| p.impact).collect();
-    assert_eq!((found.documents, harms), (2, vec![Impact::Nothing]));
+    let impacts: Vec<_> = found.problems.iter().map(|p| p.impact).collect();
+    assert_eq!((found.documents, impacts), (2, vec![Impact::Nothing]));
 }
 
 #[test]
-fn a_refused_write_does_not_widen_what_a_lost_segment_hides() {
+fn refused_write_does_not_hide_writes_after_a_lost_segment() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "lost", "{}").unwrap();
     store.disk.set_fault(Box::new(|operation, _| {
-        (operation == Operation::Write).then_some(ErrorKind::StorageFull)
+        (operation == DiskOperation::Write).then_some(ErrorKind::StorageFull)
     }));
     let refused = put(&engine, "newer", "{}");
     assert!(matches!(refused, Err(Error::StorageFull { .. })));
@@ -243,7 +247,7 @@ fn a_refused_write_does_not_widen_what_a_lost_segment_hides() {
 }
 
 #[test]
-fn a_damaged_frame_hides_nothing_that_was_written_after_it() {
+fn damaged_frame_does_not_hide_later_writes() {
     for is_sealed in [false, true] {
         let store = Store::new();
         let engine = store.open().unwrap();
@@ -272,7 +276,7 @@ fn a_damaged_frame_hides_nothing_that_was_written_after_it() {
 }
 
 #[test]
-fn an_out_of_date_manifest_is_refused_and_nothing_removed() {
+fn outdated_manifest_is_refused_and_no_file_is_removed() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{\"n\":1}").unwrap();
@@ -289,7 +293,7 @@ fn an_out_of_date_manifest_is_refused_and_nothing_removed() {
 }
 
 #[test]
-fn nor_one_from_before_a_compaction() {
+fn manifest_from_before_a_compaction_is_refused() {
     let store = Store::new();
     for n in 0..3 {
         let engine = store.open().unwrap();
@@ -309,7 +313,7 @@ fn nor_one_from_before_a_compaction() {
 }
 
 #[test]
-fn a_newer_format_is_refused_by_its_version() {
+fn newer_manifest_version_is_refused() {
     let store = Store::new();
     store.open().unwrap().close().unwrap();
     let manifest = store.path("log/manifest");

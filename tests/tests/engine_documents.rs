@@ -1,5 +1,5 @@
-//! What an embedder does with the engine: put, get, delete, list, sizes, durability,
-//! opening and closing.
+//! The engine's public API on documents: put, get, delete, list, preconditions, durability, open
+//! and close.
 
 use std::sync::{Arc, Barrier};
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use prefd_engine::{
     Change, Config, Durability, Engine, Error, Precondition, Revision, Revisions, UserUsage,
     WriteOptions,
 };
-use prefd_tests::put::Put;
+use prefd_tests::put_ext::PutExt;
 
 fn open(dir: &tempfile::TempDir) -> Engine {
     Engine::open(Config::new(dir.path())).unwrap()
@@ -27,7 +27,7 @@ fn text(engine: &Engine, user: &str, client: &str) -> Option<String> {
 }
 
 #[test]
-fn a_document_comes_back_with_the_text_it_was_sent_with() {
+fn document_is_returned_with_the_text_it_was_sent_with() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let namespace = engine.namespace("u", "c").unwrap();
@@ -59,7 +59,7 @@ fn a_document_comes_back_with_the_text_it_was_sent_with() {
 }
 
 #[test]
-fn an_absent_a_deleted_and_an_empty_document_differ() {
+fn empty_document_exists_but_absent_and_deleted_ones_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let namespace = engine.namespace("u", "c").unwrap();
@@ -84,7 +84,7 @@ fn an_absent_a_deleted_and_an_empty_document_differ() {
 }
 
 #[test]
-fn names_are_checked_and_namespaces_do_not_mix() {
+fn invalid_names_are_refused_and_namespaces_are_separate() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     for name in ["", "a\0b", "a\nb", "\u{7f}", &"é".repeat(128)] {
@@ -120,7 +120,7 @@ fn names_are_checked_and_namespaces_do_not_mix() {
 }
 
 #[test]
-fn preconditions_are_decided_in_the_commit() {
+fn preconditions_are_checked_against_the_current_revision() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let namespace = engine.namespace("u", "c").unwrap();
@@ -128,19 +128,22 @@ fn preconditions_are_decided_in_the_commit() {
         must_match: Some(Revisions::Any),
         must_not_match: None,
     };
-    let refused = |outcome, current| matches!(outcome, Err(Error::PreconditionFailed { current: c }) if c == current);
-    assert!(refused(namespace.put(b"{}", options(exists.clone())), None));
+    let fails_with = |outcome, current| matches!(outcome, Err(Error::PreconditionFailed { current: c }) if c == current);
+    assert!(fails_with(
+        namespace.put(b"{}", options(exists.clone())),
+        None
+    ));
     let first = namespace
         .put(b"{}", options(Precondition::absent()))
         .unwrap();
-    assert!(refused(
+    assert!(fails_with(
         namespace.put(b"{}", options(Precondition::absent())),
         Some(first)
     ));
     let second = namespace
         .put(b"{}", options(Precondition::matches(first)))
         .unwrap();
-    assert!(refused(
+    assert!(fails_with(
         namespace.put(b"{}", options(Precondition::matches(first))),
         Some(second)
     ));
@@ -149,19 +152,19 @@ fn preconditions_are_decided_in_the_commit() {
     namespace
         .write(Change::Delete, options(Precondition::matches(second)))
         .unwrap();
-    assert!(refused(namespace.put(b"{}", options(exists)), None));
-    assert!(refused(
+    assert!(fails_with(namespace.put(b"{}", options(exists)), None));
+    assert!(fails_with(
         namespace.put(b"{}", options(Precondition::matches(second))),
         None
     ));
 }
 
 #[test]
-fn of_64_writers_with_one_tag_exactly_one_wins() {
+fn exactly_one_of_64_writers_with_one_revision_succeeds() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let namespace = engine.namespace("u", "c").unwrap();
-    let mut tag = namespace.put(b"{}", WriteOptions::default()).unwrap();
+    let mut revision = namespace.put(b"{}", WriteOptions::default()).unwrap();
     for _ in 0..10 {
         let barrier = Arc::new(Barrier::new(64));
         let threads: Vec<_> = (0..64)
@@ -170,7 +173,7 @@ fn of_64_writers_with_one_tag_exactly_one_wins() {
                 std::thread::spawn(move || {
                     barrier.wait();
                     let body = format!("{{\"writer\":{writer}}}");
-                    namespace.put(body.as_bytes(), options(Precondition::matches(tag)))
+                    namespace.put(body.as_bytes(), options(Precondition::matches(revision)))
                 })
             })
             .collect();
@@ -188,12 +191,12 @@ fn of_64_writers_with_one_tag_exactly_one_wins() {
                 );
             }
         }
-        tag = won[0];
+        revision = won[0];
     }
 }
 
 #[test]
-fn a_listing_is_ordered_paged_and_sees_every_acknowledged_write() {
+fn listing_is_sorted_and_paged_and_shows_every_write() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     assert_eq!(engine.list("u", None, 10).unwrap(), []);
@@ -247,23 +250,23 @@ fn a_listing_is_ordered_paged_and_sees_every_acknowledged_write() {
             .unwrap();
         assert_eq!(stat, Some(entry.stat));
     }
-    let sum = UserUsage {
+    let total = UserUsage {
         namespaces: 49,
         keys: 49,
         bytes: all.iter().map(|e| e.stat.usage.bytes).sum(),
     };
-    assert_eq!(engine.usage("u").unwrap(), sum);
+    assert_eq!(engine.usage("u").unwrap(), total);
     engine.close().unwrap();
     let engine = open(&dir);
     assert_eq!(engine.list("u", None, usize::MAX).unwrap(), all);
-    assert_eq!(engine.usage("u").unwrap(), sum);
+    assert_eq!(engine.usage("u").unwrap(), total);
     assert_eq!(engine.documents(), 53);
 }
 
 #[test]
-fn a_commit_can_be_awaited_by_any_executor() {
-    struct Ping(std::sync::mpsc::Sender<()>);
-    impl std::task::Wake for Ping {
+fn commit_can_be_polled_by_any_executor() {
+    struct ChannelWaker(std::sync::mpsc::Sender<()>);
+    impl std::task::Wake for ChannelWaker {
         fn wake(self: Arc<Self>) {
             let _ = self.0.send(());
         }
@@ -275,7 +278,7 @@ fn a_commit_can_be_awaited_by_any_executor() {
     writer.write(b"{\"a\":1}").unwrap();
     let mut commit = namespace.submit(writer.finish().unwrap(), WriteOptions::default());
     let (sender, woken) = std::sync::mpsc::channel();
-    let waker = std::task::Waker::from(Arc::new(Ping(sender)));
+    let waker = std::task::Waker::from(Arc::new(ChannelWaker(sender)));
     let mut context = std::task::Context::from_waker(&waker);
     let revision = loop {
         match std::pin::Pin::new(&mut commit).poll(&mut context) {
@@ -294,7 +297,7 @@ fn a_commit_can_be_awaited_by_any_executor() {
 }
 
 #[test]
-fn a_directory_has_one_owner_and_the_second_is_told_who() {
+fn second_open_fails_and_names_the_lock_holder() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     match Engine::open(Config::new(dir.path())) {
@@ -305,16 +308,16 @@ fn a_directory_has_one_owner_and_the_second_is_told_who() {
                 "{holder}"
             );
         }
-        other => panic!("{other:?}"),
+        other => panic!("expected Locked: {other:?}"),
     }
     engine.close().unwrap();
     open(&dir);
-    // Dropping the last handle gives it up too.
+    // Dropping the last handle of an engine releases the lock too.
     open(&dir);
 }
 
 #[test]
-fn a_closed_engine_says_so() {
+fn operations_on_a_closed_engine_return_closed() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let namespace = engine.namespace("u", "c").unwrap();
@@ -334,7 +337,7 @@ fn a_closed_engine_says_so() {
 }
 
 #[test]
-fn many_small_segments_hold_what_many_writers_put() {
+fn many_writers_and_many_small_segments_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.background_compaction = false;
@@ -397,7 +400,7 @@ fn many_small_segments_hold_what_many_writers_put() {
 }
 
 #[test]
-fn an_impossible_configuration_is_refused() {
+fn invalid_setting_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.segment_bytes = 1;
@@ -410,22 +413,22 @@ fn an_impossible_configuration_is_refused() {
     ));
 }
 
-/// Between fork and exec a child has all our descriptors, and with that of the lock it
-/// would have held a directory that was closed.
+/// Regression test. Between fork and exec, a child process has copies of all file descriptors.
+/// The copy of the lock file's descriptor used to keep a closed directory locked.
 #[test]
-fn a_closed_directory_opens_although_a_child_is_being_started() {
+fn closed_directory_opens_while_a_child_process_starts() {
     let dir = tempfile::tempdir().unwrap();
-    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let is_done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
                 std::process::Command::new("true").status().unwrap();
             }
         });
         let opened: Vec<_> = (0..100)
             .map(|_| Engine::open(Config::new(dir.path())).and_then(|engine| engine.close()))
             .collect();
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(opened.iter().all(Result::is_ok), "{opened:?}");
     });
 }

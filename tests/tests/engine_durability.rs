@@ -1,5 +1,5 @@
-//! What an acknowledgement means, case by case: after a power cut, a failed sync or on a
-//! full disk nothing that was acknowledged is lost, and nothing that was refused is left.
+//! Durability: after a power cut, after a failed sync and on a full disk, no acknowledged write
+//! is lost, and no refused write becomes visible.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prefd_engine::{Durability, Engine, Error, WriteOptions};
-use prefd_tests::put::Put;
-use prefd_tests::sim_disk::{Operation, Unsynced};
+use prefd_tests::put_ext::PutExt;
+use prefd_tests::sim_disk::{DiskOperation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
 
-/// For what another thread will do.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time to wait for an action of another thread.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn buffered() -> WriteOptions {
     WriteOptions {
@@ -23,7 +23,7 @@ fn buffered() -> WriteOptions {
 }
 
 #[test]
-fn an_acknowledged_put_survives_a_power_cut_and_was_synced_before() {
+fn put_is_synced_before_its_acknowledgement() {
     let store = Store::new();
     let engine = store.open().unwrap();
     for write in 0..20 {
@@ -32,9 +32,9 @@ fn an_acknowledged_put_survives_a_power_cut_and_was_synced_before() {
         put(&engine, &format!("c{}", write % 7), &body(write, size)).unwrap();
         assert!(
             store.disk.syncs(".seg") > syncs,
-            "acknowledged without a sync"
+            "the write must be synced before it is acknowledged"
         );
-        // Were the sync missing, this cut would lose the write.
+        // A write without a sync would be lost by this power cut.
         let after = store.crashed(Unsynced::Lost);
         let reopened = after.open().unwrap();
         assert_eq!(
@@ -45,7 +45,7 @@ fn an_acknowledged_put_survives_a_power_cut_and_was_synced_before() {
 }
 
 #[test]
-fn a_buffered_put_may_be_lost_and_a_later_sync_covers_it() {
+fn buffered_put_is_durable_after_a_later_synced_put() {
     let store = Store::new();
     let engine = store.open().unwrap();
     let namespace = engine.namespace("u", "buffered").unwrap();
@@ -69,7 +69,7 @@ fn a_buffered_put_may_be_lost_and_a_later_sync_covers_it() {
 }
 
 #[test]
-fn the_blob_of_a_document_goes_only_once_its_successor_is_synced() {
+fn blob_is_removed_only_after_its_successor_is_synced() {
     let store = Store::new();
     let engine = store.open().unwrap();
     let namespace = engine.namespace("u", "c").unwrap();
@@ -86,7 +86,7 @@ fn the_blob_of_a_document_goes_only_once_its_successor_is_synced() {
 }
 
 #[test]
-fn revisions_are_never_used_twice_even_for_lost_writes() {
+fn revisions_of_lost_writes_are_not_reused() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{}").unwrap();
@@ -114,12 +114,12 @@ fn revisions_are_never_used_twice_even_for_lost_writes() {
 }
 
 #[test]
-fn a_failed_log_sync_stops_writing_for_good_and_reads_go_on() {
+fn failed_log_sync_stops_all_writes_but_not_reads() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{\"n\":1}").unwrap();
     store.disk.set_fault(Box::new(|operation, path| {
-        (operation == Operation::Sync && path.to_string_lossy().ends_with(".seg"))
+        (operation == DiskOperation::Sync && path.to_string_lossy().ends_with(".seg"))
             .then_some(io::ErrorKind::Other)
     }));
     assert!(matches!(
@@ -140,7 +140,7 @@ fn a_failed_log_sync_stops_writing_for_good_and_reads_go_on() {
     assert_eq!(
         store.disk.syncs(".seg"),
         syncs,
-        "a failed sync was tried again"
+        "a failed sync must not be retried"
     );
     assert_eq!(read(&engine, "c").unwrap().as_deref(), Some("{\"n\":1}"));
     assert!(engine.close().is_err());
@@ -151,35 +151,37 @@ fn a_failed_log_sync_stops_writing_for_good_and_reads_go_on() {
     );
 }
 
-/// A sync that fails may have dropped what an earlier write has in the same files, so not
-/// even compaction's or erasure's part of the batch may be carried out.
+/// After a failed sync, the kernel may have dropped bytes of earlier writes to the same file.
+/// The engine must therefore write nothing more, not even for the compaction or erasure jobs
+/// that share the batch.
 #[test]
-fn behind_a_failed_log_sync_nothing_is_written_whatever_came_with_it() {
+fn nothing_is_written_after_a_failed_log_sync() {
     let mut stopped = 0;
     for _ in 0..20 {
         let store = Store::without_catalogue();
         let engine = store.open().unwrap();
         put(&engine, "c", "{}").unwrap();
-        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
-        let gate = Mutex::new(gate);
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = Mutex::new(released);
         let syncs = AtomicU64::new(0);
-        let later = Arc::new(Mutex::new(Vec::new()));
-        let written = Arc::clone(&later);
+        let later_changes = Arc::new(Mutex::new(Vec::new()));
+        let changes = Arc::clone(&later_changes);
         store.disk.set_fault(Box::new(move |operation, path| {
-            // Of the segment that has frames: one that cannot be begun is given up.
-            let is_sync = operation == Operation::Sync && path.ends_with("log/00000001.seg");
+            // Fail only syncs of the first segment, which has the frames. A failure to create a
+            // further segment does not poison the engine.
+            let is_sync = operation == DiskOperation::Sync && path.ends_with("log/00000001.seg");
             let is_read = matches!(
                 operation,
-                Operation::Read | Operation::Open | Operation::Other
+                DiskOperation::Read | DiskOperation::Open | DiskOperation::Other
             );
             match syncs.fetch_add(u64::from(is_sync), Ordering::SeqCst) {
                 0 if is_sync => {
-                    let _ = gate.lock().unwrap().recv();
+                    let _ = released.lock().unwrap().recv();
                     None
                 }
                 1 if is_sync => Some(io::ErrorKind::Other),
                 2.. if !is_read => {
-                    written.lock().unwrap().push((operation, path.to_owned()));
+                    changes.lock().unwrap().push((operation, path.to_owned()));
                     None
                 }
                 _ => None,
@@ -189,42 +191,46 @@ fn behind_a_failed_log_sync_nothing_is_written_whatever_came_with_it() {
             let first = scope.spawn(|| put(&engine, "c", "{\"n\":1}"));
             let erasing = scope.spawn(|| engine.erase("nobody", &mut |_| {}));
             let second = scope.spawn(|| put(&engine, "c", "{\"n\":2}"));
-            let begun = Instant::now();
+            let start = Instant::now();
             while engine.metrics().queued_writes == 0 {
-                assert!(begun.elapsed() < PATIENCE, "nothing is queued");
+                assert!(start.elapsed() < WAIT_TIMEOUT, "no write was queued");
                 std::thread::yield_now();
             }
-            // That erasing has asked by now cannot be seen: mostly it has.
+            // The test cannot observe when the erasure submits its job. Usually, this pause is
+            // long enough.
             std::thread::sleep(Duration::from_millis(2));
-            open_gate.send(()).unwrap();
-            // Whom the failed sync is for is not the same each time, nor whether there is one.
+            release.send(()).unwrap();
+            // The order of the threads decides which call gets the sync error, and whether a
+            // sync fails at all.
             let _ = (first.join().unwrap(), second.join().unwrap());
             let _ = erasing.join().unwrap();
         });
         stopped += u32::from(engine.writable().is_err());
-        assert_eq!(*later.lock().unwrap(), []);
+        assert_eq!(*later_changes.lock().unwrap(), []);
     }
-    assert!(stopped > 0, "no sync failed");
+    assert!(stopped > 0, "no sync failed in any round");
 }
 
-/// Puts without sync until there was one more sync of the log than before.
-fn put_until_written_behind(engine: &Engine, syncs: &AtomicU64) {
+/// Puts documents without a sync, until write-behind has synced the log. `syncs` counts the
+/// syncs of the log.
+fn put_until_write_behind(engine: &Engine, syncs: &AtomicU64) {
     let namespace = engine.namespace("u", "c").unwrap();
     let before = syncs.load(Ordering::SeqCst);
-    // A multiple of what is written behind at a time, in less than a segment.
+    // These puts are several times as long as the threshold of write-behind (8 MiB), and fit
+    // into one segment.
     for write in 0..30 {
         let large = body(write, 1_000_000);
         namespace.put(large.as_bytes(), buffered()).unwrap();
     }
-    let begun = Instant::now();
+    let start = Instant::now();
     while syncs.load(Ordering::SeqCst) == before {
-        assert!(begun.elapsed() < PATIENCE, "nothing was written behind");
+        assert!(start.elapsed() < WAIT_TIMEOUT, "write-behind did not sync");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn what_is_not_synced_is_written_behind_and_nothing_rests_on_that() {
+fn write_behind_syncs_buffered_puts_and_ignores_failures() {
     let store = Store::without_catalogue();
     let mut config = store.config();
     config.segment_bytes = 64 * 1024 * 1024;
@@ -236,20 +242,20 @@ fn what_is_not_synced_is_written_behind_and_nothing_rests_on_that() {
     let (counted, failing) = (Arc::clone(&syncs), Arc::clone(&fails));
     store.disk.set_fault(Box::new(move |operation, path| {
         let is_log = path.to_string_lossy().ends_with(".seg");
-        if operation != Operation::Sync || !is_log {
+        if operation != DiskOperation::Sync || !is_log {
             return None;
         }
         counted.fetch_add(1, Ordering::SeqCst);
         let fails = failing.load(Ordering::SeqCst);
         fails.then_some(io::ErrorKind::Other)
     }));
-    put_until_written_behind(&engine, &syncs);
+    put_until_write_behind(&engine, &syncs);
     let after = store.crashed(Unsynced::Lost);
     let found = prefd_engine::verify(&after.config(), &mut |_| {}).unwrap();
     assert_eq!((found.problems, found.documents), (vec![], 2));
-    // A failure is for those whom an answer is promised by.
+    // A failure of write-behind is ignored. The next put that requires a sync reports it.
     fails.store(true, Ordering::SeqCst);
-    put_until_written_behind(&engine, &syncs);
+    put_until_write_behind(&engine, &syncs);
     engine.writable().unwrap();
     assert!(matches!(
         put(&engine, "last", "{}"),
@@ -259,11 +265,11 @@ fn what_is_not_synced_is_written_behind_and_nothing_rests_on_that() {
 }
 
 #[test]
-fn a_failed_blob_sync_fails_its_own_put_only() {
+fn failed_blob_sync_fails_only_its_put() {
     let store = Store::new();
     let engine = store.open().unwrap();
     store.disk.set_fault(Box::new(|operation, path| {
-        (operation == Operation::Sync && path.to_string_lossy().ends_with(".blob"))
+        (operation == DiskOperation::Sync && path.to_string_lossy().ends_with(".blob"))
             .then_some(io::ErrorKind::Other)
     }));
     assert!(matches!(
@@ -278,11 +284,12 @@ fn a_failed_blob_sync_fails_its_own_put_only() {
     assert_eq!(store.files("blobs", ".blob").len(), 1);
 }
 
-/// The file is synced once while its value is judged, and once at its end. Whichever
-/// fails: the system reports it once, and may have let go of what it could not write.
+/// A blob with a large value is synced twice: while the value is validated, and at the end of
+/// the blob. If either sync fails, the put must fail. The kernel reports a failure only once, and
+/// may have dropped the bytes that were not written.
 #[test]
-fn a_blob_sync_that_fails_while_a_value_is_judged_fails_its_put_only() {
-    for cut in [usize::MAX, 100_000] {
+fn failed_blob_sync_during_validation_fails_only_its_put() {
+    for chunk_bytes in [usize::MAX, 100_000] {
         for failing in [0, 1] {
             let store = Store::new();
             let engine = store.open().unwrap();
@@ -290,22 +297,22 @@ fn a_blob_sync_that_fails_while_a_value_is_judged_fails_its_put_only() {
             let mut syncs = 0;
             store.disk.set_fault(Box::new(move |operation, path| {
                 let is_blob = path.to_string_lossy().ends_with(".blob");
-                let is_sync = operation == Operation::Sync && is_blob;
+                let is_sync = operation == DiskOperation::Sync && is_blob;
                 syncs += u32::from(is_sync);
                 (is_sync && syncs == failing + 1).then_some(io::ErrorKind::Other)
             }));
-            let written = || {
+            let write_large = || {
                 let mut writer = engine.writer();
-                for piece in large.as_bytes().chunks(cut) {
+                for piece in large.as_bytes().chunks(chunk_bytes) {
                     writer.write(piece)?;
                 }
                 writer.finish().map(drop)
             };
             assert!(
-                matches!(written(), Err(Error::Io { op: "sync", .. })),
-                "sync {failing} of what is cut at {cut}"
+                matches!(write_large(), Err(Error::Io { op: "sync", .. })),
+                "sync {failing} with chunks of {chunk_bytes} bytes must fail the put"
             );
-            written().unwrap();
+            write_large().unwrap();
             engine.close().unwrap();
             assert_eq!(store.files("blobs", ".blob").len(), 0);
         }
@@ -313,12 +320,14 @@ fn a_blob_sync_that_fails_while_a_value_is_judged_fails_its_put_only() {
 }
 
 #[test]
-fn a_full_disk_refuses_the_batch_changes_nothing_and_recovers() {
-    for room in [0, 1, 60, 100, 700, 1_500, 3_000] {
+fn full_disk_refuses_puts_and_accepts_them_once_it_has_room() {
+    for free_bytes in [0, 1, 60, 100, 700, 1_500, 3_000] {
         let store = Store::new();
         let engine = store.open().unwrap();
         put(&engine, "c", &body(1, 100)).unwrap();
-        store.disk.set_capacity(store.disk.used_bytes() + room);
+        store
+            .disk
+            .set_capacity(store.disk.used_bytes() + free_bytes);
         let mut refused = 0;
         let mut last = body(1, 100);
         for write in 2..12 {
@@ -326,7 +335,7 @@ fn a_full_disk_refuses_the_batch_changes_nothing_and_recovers() {
             match put(&engine, "c", &next) {
                 Ok(()) => last = next,
                 Err(Error::StorageFull { .. }) => refused += 1,
-                Err(other) => panic!("{other}"),
+                Err(other) => panic!("expected StorageFull: {other}"),
             }
             assert_eq!(read(&engine, "c").unwrap(), Some(last.clone()));
         }
@@ -335,8 +344,8 @@ fn a_full_disk_refuses_the_batch_changes_nothing_and_recovers() {
             put(&engine, "large", &body(1, 9_000)),
             Err(Error::StorageFull { .. })
         ));
-        // What was refused is not there after a crash either.
-        let after = store.crashed(Unsynced::Some { seed: room });
+        // A refused write must not become visible after a crash.
+        let after = store.crashed(Unsynced::Some { seed: free_bytes });
         assert_eq!(read(&after.open().unwrap(), "c").unwrap(), Some(last));
         store.disk.set_capacity(u64::MAX);
         put(&engine, "c", "{\"n\":3}").unwrap();
@@ -346,18 +355,18 @@ fn a_full_disk_refuses_the_batch_changes_nothing_and_recovers() {
 }
 
 #[test]
-fn a_refused_batch_is_not_there_after_a_crash_either() {
+fn refused_batch_is_not_visible_after_a_crash() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c0", &body(0, 100)).unwrap();
-    // Room for a small frame and what is prepared behind it, and for a part of the batch
-    // that comes then.
+    // Leave room for one small frame, the zeros preallocated behind it, and a part of the next
+    // batch.
     store.disk.set_capacity(store.disk.used_bytes() + 2_500);
     let (entered, syncing) = std::sync::mpsc::channel();
     let (release, released) = std::sync::mpsc::channel();
     let mut first = true;
     store.disk.set_fault(Box::new(move |operation, _| {
-        if operation == Operation::Sync && std::mem::take(&mut first) {
+        if operation == DiskOperation::Sync && std::mem::take(&mut first) {
             entered.send(()).unwrap();
             released.recv().unwrap();
         }
@@ -370,8 +379,10 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
         namespace.submit(writer.finish().unwrap(), WriteOptions::default())
     };
     let alone = submit("c1", 100);
-    syncing.recv_timeout(PATIENCE).expect("a sync");
-    // Queued while the committer is held in its sync: one batch.
+    syncing
+        .recv_timeout(WAIT_TIMEOUT)
+        .expect("the first put must sync the log");
+    // These writes are queued while the first sync is blocked, so they form one batch.
     let together = ["c2", "c3", "c4", "c5"].map(|client| submit(client, 900));
     release.send(()).unwrap();
     alone.wait().unwrap();
@@ -396,16 +407,16 @@ fn a_refused_batch_is_not_there_after_a_crash_either() {
     }
 }
 
-/// Bytes that are prepared for frames behind those of the first segment of a store, in a
-/// copy of it or in itself.
-fn blank(store: &Store, copy: &Store) -> usize {
+/// Number of preallocated zero bytes at the end of the store's first segment, as it is in
+/// `copy`. The copy may be the store itself.
+fn preallocated_bytes(store: &Store, copy: &Store) -> usize {
     let segment = store.files("log", ".seg").remove(0);
     let bytes = copy.disk.bytes(&copy.moved(store, &segment));
     bytes.iter().rev().take_while(|byte| **byte == 0).count()
 }
 
 #[test]
-fn room_is_prepared_for_frames_that_are_not_synced_and_is_no_torn_tail() {
+fn preallocated_zeros_are_not_reported_as_a_torn_tail() {
     let store = Store::without_catalogue();
     let engine = store.open().unwrap();
     let namespace = engine.namespace("u", "c").unwrap();
@@ -414,9 +425,13 @@ fn room_is_prepared_for_frames_that_are_not_synced_and_is_no_torn_tail() {
             .put(body(write, 1_000).as_bytes(), buffered())
             .unwrap();
     }
-    assert_eq!(store.disk.syncs(".seg"), 1, "of the header");
-    assert!(blank(&store, &store) > 0);
-    // What the system was handed outlives the process.
+    assert_eq!(
+        store.disk.syncs(".seg"),
+        1,
+        "only the header of the segment must be synced"
+    );
+    assert!(preallocated_bytes(&store, &store) > 0);
+    // Unsynced writes survive the end of the process, but not a power cut.
     let killed = store.crashed(Unsynced::Kept);
     let found = prefd_engine::verify(&killed.config(), &mut |_| {}).unwrap();
     assert_eq!((found.problems, found.torn_bytes), (vec![], 0));
@@ -425,48 +440,48 @@ fn room_is_prepared_for_frames_that_are_not_synced_and_is_no_torn_tail() {
 }
 
 #[test]
-fn room_is_prepared_for_frames_only_where_there_is_room() {
+fn full_disk_prevents_preallocation_but_not_puts() {
     let store = Store::without_catalogue();
     let engine = store.open().unwrap();
     for write in 0..6 {
         put(&engine, "c", &body(write, 1_000)).unwrap();
     }
-    let blank = |copy: &Store| blank(&store, copy);
-    let prepared = blank(&store);
-    assert!(prepared > 0);
-    // Within what is prepared nothing grows, on a full disk either.
+    let preallocated = |copy: &Store| preallocated_bytes(&store, copy);
+    assert!(preallocated(&store) > 0);
+    // Frames that overwrite preallocated zeros need no further space on a full disk.
     let full = store.disk.used_bytes();
     store.disk.set_capacity(full);
     let mut write = 100;
-    while blank(&store) > 2_000 {
+    while preallocated(&store) > 2_000 {
         put(&engine, "c", &body(write, 1_000)).unwrap();
         assert_eq!(store.disk.used_bytes(), full);
         write += 1;
     }
-    // A frame that reaches beyond it fits, and the zeros behind it do not: it is taken.
+    // A frame that ends beyond the preallocated zeros still fits on the disk, but new zeros
+    // behind it do not. The put must succeed.
     store.disk.set_capacity(full + 1_500);
     for write in 200..203 {
         put(&engine, "c", &body(write, 1_000)).unwrap();
         let after = store.crashed(Unsynced::Lost);
         let reopened = after.open().unwrap();
         assert_eq!(read(&reopened, "c").unwrap(), Some(body(write, 1_000)));
-        if blank(&store) == 0 {
+        if preallocated(&store) == 0 {
             break;
         }
     }
-    assert_eq!(blank(&store), 0);
+    assert_eq!(preallocated(&store), 0);
     assert!(store.disk.used_bytes() > full);
-    // With room again it is prepared again, and given back when the segment is sealed.
+    // Once the disk has room, zeros are preallocated again. Sealing the segment removes them.
     store.disk.set_capacity(u64::MAX);
     for write in 300..340 {
         put(&engine, "c", &body(write, 1_000)).unwrap();
     }
-    assert!(blank(&store) > 0);
+    assert!(preallocated(&store) > 0);
     engine.close().unwrap();
     let after = store.crashed(Unsynced::Lost);
     assert_eq!(
-        blank(&after),
+        preallocated(&after),
         0,
-        "the end of a sealed segment is its last frame"
+        "a sealed segment must end with its last frame"
     );
 }

@@ -1,5 +1,5 @@
-//! Forged files of a store: checksums are right, and what they cover is what no writer
-//! would write. Nothing here is damage that a disk does; it is what the format rules out.
+//! Forged files: their checksums are valid, but their contents break a rule of the format. No
+//! version of prefd writes such files, and a failing disk does not produce them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use prefd_tests::layout::{change_head, frames, number, repair};
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, put, read};
 
-/// Changes a file, and makes its checksums right again.
+/// Changes the contents of a file, and recomputes its checksums.
 fn forge(store: &Store, file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = store.disk.bytes(file);
     change(&mut bytes);
@@ -18,10 +18,10 @@ fn forge(store: &Store, file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     store.disk.overwrite(file, bytes);
 }
 
-/// Found by the fuzzer of segment replay, which makes checksums right: the segment was
-/// sealed at that length, and its file extended to it.
+/// Regression test, found by the fuzzer of segment replay. Recovery used to seal the segment at
+/// the length that the forged watermark implies, and extended the file to that length.
 #[test]
-fn a_watermark_beyond_its_own_frame_is_not_believed() {
+fn frame_with_watermark_before_its_segment_is_rejected() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "first", "{}").unwrap();
@@ -29,7 +29,8 @@ fn a_watermark_beyond_its_own_frame_is_not_believed() {
     let after = store.crashed(Unsynced::Lost);
     let unsealed = after.files("log", ".seg").pop().unwrap();
     let written = after.disk.used_bytes();
-    // Before the segment, which must not come out as far behind it.
+    // These values put the watermark before the start of the segment. The subtraction wraps
+    // around, and recovery must not use the result as an offset.
     for unsynced_bytes in [200, 1_000_000, u32::MAX] {
         let forged = after.crashed(Unsynced::Kept);
         forge(&forged, &forged.moved(&after, &unsealed), |bytes| {
@@ -42,10 +43,11 @@ fn a_watermark_beyond_its_own_frame_is_not_believed() {
     }
 }
 
-/// Found by the fuzzer of segment replay, which makes checksums right: the first open
-/// went well, and the second one found the segment unlisted and refused it.
+/// Regression test, found by the fuzzer of segment replay. The first open used to accept the
+/// store, and the second open then refused it because of a segment that the manifest did not
+/// list.
 #[test]
-fn a_revision_that_was_never_reserved_is_refused_at_the_first_open() {
+fn unreserved_revision_is_refused_at_the_first_open() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{}").unwrap();
@@ -59,17 +61,18 @@ fn a_revision_that_was_never_reserved_is_refused_at_the_first_open() {
     assert!(matches!(after.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
 }
 
-/// Found by the fuzzer of damaged stores: the next segment got an id that was taken.
+/// Regression test, found by the fuzzer of damaged stores. A new segment used to get an id that
+/// was already in use.
 #[test]
-fn a_manifest_whose_segments_are_in_no_order_is_refused() {
+fn manifest_with_unordered_segment_ids_is_refused() {
     let store = Store::new();
     for _ in 0..2 {
         let engine = store.open().unwrap();
         put(&engine, "c", "{}").unwrap();
         engine.close().unwrap();
     }
-    // The id of the next segment, which the second one has or is behind; the id of the
-    // first one, which the second one has too or is before.
+    // Offset 48 is the id of the next segment, which must be higher than 2, the id of the second
+    // segment. Offset 68 is the id of the first segment, which must be lower than 2.
     for (at, id) in [(48, 0), (48, 2), (68, 2), (68, 3)] {
         let forged = store.crashed(Unsynced::Kept);
         let manifest = forged.path("log/manifest");
@@ -85,16 +88,17 @@ fn a_manifest_whose_segments_are_in_no_order_is_refused() {
     }
 }
 
-/// Found by the fuzzer of damaged stores: it was read as a document of no bytes.
+/// Regression test, found by the fuzzer of damaged stores. The frame used to be read as a
+/// document of zero bytes.
 #[test]
-fn a_put_that_has_become_a_delete_is_an_error() {
+fn put_forged_into_a_delete_is_an_error() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{}").unwrap();
     engine.close().unwrap();
     let segment = store.files("log", ".seg").pop().unwrap();
     forge(&store, &segment, |bytes| {
-        // Nothing says that there is a document, and its bytes are left as they are.
+        // Turn the header into that of a delete. The bytes of the document still follow it.
         let first = frames(bytes)[0].bytes.start;
         change_head(bytes, first, |head| {
             head.kind = 3;
@@ -111,9 +115,10 @@ fn a_put_that_has_become_a_delete_is_an_error() {
     assert!(matches!(stat, Err(Error::Corrupt { .. })), "{stat:?}");
 }
 
-/// Found by the fuzzer of damaged stores: the last one was given twice.
+/// Regression test, found by the fuzzer of damaged stores. The last segment id used to be given
+/// to two segments.
 #[test]
-fn where_no_segment_id_is_left_nothing_is_written() {
+fn write_fails_when_segment_ids_are_exhausted() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{}").unwrap();
@@ -132,7 +137,7 @@ fn where_no_segment_id_is_left_nothing_is_written() {
 }
 
 #[test]
-fn a_manifest_whose_revisions_come_to_an_end_is_refused() {
+fn manifest_with_exhausted_revisions_is_refused() {
     let store = Store::new();
     store.open().unwrap().close().unwrap();
     let manifest = store.path("log/manifest");
@@ -140,9 +145,9 @@ fn a_manifest_whose_revisions_come_to_an_end_is_refused() {
     assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
 }
 
-/// Found by the fuzzer of the decoders: the byte was not looked at.
+/// Regression test, found by the fuzzer of the decoders. The decoder used to ignore this byte.
 #[test]
-fn a_manifest_with_something_where_zero_belongs_is_refused() {
+fn manifest_with_nonzero_reserved_byte_is_refused() {
     let store = Store::new();
     store.open().unwrap().close().unwrap();
     let manifest = store.path("log/manifest");
@@ -150,37 +155,38 @@ fn a_manifest_with_something_where_zero_belongs_is_refused() {
     assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
 }
 
-/// Found by reading the code: what was said to lie in the frame was looked for in inline
-/// bytes that a document in a blob does not have, and that was a panic. Of version 1,
-/// where each value says where it lies.
+/// Regression test for a panic. A document whose values are in a blob has no inline body, but the
+/// forged metadata refers to one. The test uses format version 1, because only that version
+/// records the location of each value.
 #[test]
-fn a_document_that_lies_in_two_places_is_an_error() {
+fn document_split_between_inline_body_and_blob_is_an_error() {
     let golden = Golden::of(1);
     let mut forged = Vec::new();
     for segment in golden.files("log", "seg") {
         let mut bytes = fs::read(&segment).unwrap();
-        for place in frames(&bytes) {
-            let frame = &mut bytes[place.bytes];
+        for location in frames(&bytes) {
+            let frame = &mut bytes[location.bytes];
             let meta_end = 68 + number(frame, 48, 4) as usize;
             let Some(at) = frame.windows(11).position(|w| w == b"\"write\"\x01\0\0\0") else {
                 continue;
             };
-            // The first value, as five inline bytes from the seventh on; what that is
-            // shorter by becomes inline bytes, so that the frame is as long as before.
-            let place = at + 7;
-            let extent_bytes = 36 + 4 * number(frame, place + 28, 8) as usize;
-            frame[place..place + 12].copy_from_slice(&[0, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0]);
-            let less = extent_bytes - 12;
-            frame.copy_within(place + extent_bytes..meta_end, place + 12);
-            frame[48..52].copy_from_slice(&((meta_end - 68 - less) as u32).to_le_bytes());
-            frame[52..56].copy_from_slice(&(less as u32).to_le_bytes());
+            // Replace the extent of the first value with a reference to the inline body, at offset
+            // 7 and of length 5. The metadata becomes shorter; the bytes that are left over become
+            // the inline body, so that the frame keeps its length.
+            let value_at = at + 7;
+            let extent_bytes = 36 + 4 * number(frame, value_at + 28, 8) as usize;
+            frame[value_at..value_at + 12].copy_from_slice(&[0, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0]);
+            let saved_bytes = extent_bytes - 12;
+            frame.copy_within(value_at + extent_bytes..meta_end, value_at + 12);
+            frame[48..52].copy_from_slice(&((meta_end - 68 - saved_bytes) as u32).to_le_bytes());
+            frame[52..56].copy_from_slice(&(saved_bytes as u32).to_le_bytes());
             forged.push(number(frame, 24, 8));
         }
         repair(&mut bytes);
         fs::write(&segment, bytes).unwrap();
     }
     let engine = Engine::open(golden.config()).unwrap();
-    let mut refused = 0;
+    let mut unreadable = 0;
     for listed in golden.listing() {
         let namespace = engine.namespace(&listed.user, &listed.client).unwrap();
         let found = namespace.get();
@@ -189,25 +195,25 @@ fn a_document_that_lies_in_two_places_is_an_error() {
             .is_some_and(|revision| forged.contains(&revision))
         {
             assert!(matches!(found, Err(Error::Corrupt { .. })), "{found:?}");
-            refused += 1;
+            unreadable += 1;
         } else {
             let found = found.unwrap().map(|document| document.read().unwrap());
             assert_eq!(found, listed.text.map(String::into_bytes));
         }
     }
-    assert!(refused > 0);
+    assert!(unreadable > 0, "no forged document was read");
 }
 
-/// The frame is not what was written there, whatever the checksums say.
 #[test]
-fn lengths_of_members_that_the_body_does_not_have_are_an_error() {
+fn member_lengths_that_contradict_the_body_are_an_error() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{\"a\":1,\"bc\":23}").unwrap();
     put(&engine, "other", "{}").unwrap();
     engine.close().unwrap();
     let segment = store.files("log", ".seg").pop().unwrap();
-    // Three and one, four and two: the same sum, with each comma and colon elsewhere.
+    // The correct lengths are [3, 1, 4, 2]. The forged lengths have the same sum, but they put the
+    // commas and colons at other offsets.
     for sizes in [
         [4, 1, 3, 2],
         [3, 2, 4, 1],
@@ -243,18 +249,18 @@ fn lengths_of_members_that_the_body_does_not_have_are_an_error() {
 }
 
 #[test]
-fn a_summary_that_counts_more_than_it_holds_is_made_again() {
+fn summary_with_forged_fields_is_rebuilt_or_detected() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{\"n\":1}").unwrap();
     put(&engine, "d", "{\"n\":2}").unwrap();
     engine.close().unwrap();
     let summary = store.files("log", ".sum").pop().unwrap();
-    // A start makes room for as many entries as are counted: of all that can be counted,
-    // no memory has it.
+    // Opening the store allocates memory for the counted entries. A count that the summary cannot
+    // hold must be rejected before the allocation.
     for (at, len, what) in [
-        (36, 1, "entries"),
-        (36, 4, "entries, as many as can be"),
+        (36, 1, "the number of entries"),
+        (36, 4, "the maximum number of entries"),
         (64, 1, "a kind"),
         (81, 1, "a revision"),
         (82, 1, "a length"),
@@ -265,11 +271,12 @@ fn a_summary_that_counts_more_than_it_holds_is_made_again() {
         });
         let engine = forged.open().unwrap();
         for (client, n) in [("c", 1), ("d", 2)] {
-            // A revision or a length of the right form is not that of the frame.
+            // A forged revision or length can be well-formed, but it differs from that of the
+            // frame. Reading the frame then fails.
             match read(&engine, client) {
                 Ok(found) => assert_eq!(found, Some(format!("{{\"n\":{n}}}")), "{what}"),
                 Err(Error::Corrupt { .. }) => assert!(at > 64, "{what}"),
-                Err(error) => panic!("{what}: {error:?}"),
+                Err(error) => panic!("{what}: expected Corrupt: {error:?}"),
             }
         }
     }

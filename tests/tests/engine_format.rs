@@ -1,9 +1,11 @@
-//! The on-disk format, read by its description: everything here is taken from
-//! docs/format.md, and nothing from the engine's code. If this fails, either the format
-//! has changed without a new version, or the description is wrong.
+//! Reads the engine's files with a second parser, which was written from docs/format.md and
+//! shares no code with the engine. A failure means that the format changed without a new
+//! version, or that docs/format.md is wrong.
 
 use prefd_engine::{Change, Engine, WriteOptions};
-use prefd_tests::described::{Fields, Manifest, extent, file_header, manifest, namespace_hash};
+use prefd_tests::format_reader::{
+    FieldReader, Manifest, extent, file_header, manifest, namespace_hash,
+};
 use prefd_tests::layout::crc32;
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, put};
@@ -19,13 +21,13 @@ struct Frame {
     client: String,
     keys: u64,
     blobs: Vec<u64>,
-    /// The document as it is read; empty in a delete.
+    /// The JSON text of the document. Empty for a delete.
     body: Vec<u8>,
 }
 
-/// A frame, and the document in it.
-fn frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
-    let mut fields = Fields::new(&segment[offset..]);
+/// Parses the frame at `offset`, checks its checksums, and rebuilds the document's text.
+fn parse_frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
+    let mut fields = FieldReader::new(&segment[offset..]);
     assert_eq!(fields.take(2), [0x1e, 0xff]);
     assert_eq!(fields.number(1), 2);
     let kind = fields.number(1);
@@ -45,7 +47,7 @@ fn frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
             }
             let sum: u64 = texts.iter().map(|(key, value)| key + value).sum();
             keys = texts.len() as u64;
-            // Braces, colons and commas.
+            // The bytes of braces, colons and commas.
             let punctuation = if keys == 0 { 2 } else { 1 + 2 * keys };
             inline = Some((crc, texts, sum + punctuation));
         }
@@ -54,7 +56,7 @@ fn frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
             metadata = Some((fields.number(4), fields.varint()));
         }
         3 => {}
-        other => panic!("kind {other}"),
+        other => panic!("expected frame kind 1, 2 or 3, found {other}"),
     }
     assert_eq!(fields.at, head_end);
     let head = &segment[offset..offset + head_end];
@@ -77,13 +79,13 @@ fn frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
     if let Some((crc, bytes)) = metadata {
         let section = fields.take(usize::try_from(bytes).unwrap());
         assert_eq!(crc, u64::from(crc32(section)));
-        let mut meta = Fields::new(section);
+        let mut meta = FieldReader::new(section);
         keys = meta.number(8);
         for index in 0..keys {
             body.push(if index == 0 { b'{' } else { b',' });
             body.extend_from_slice(meta.text(8).as_bytes());
             body.push(b':');
-            assert_eq!(meta.number(4), 1, "an extent");
+            assert_eq!(meta.number(4), 1, "expected the tag of an extent");
             let (id, value) = extent(&mut meta, |_| Some(blob));
             blobs.push(id);
             body.extend_from_slice(&value);
@@ -112,7 +114,9 @@ fn large() -> String {
     format!("{{\"big\":\"{}\",\"small\":[1]}}", "x".repeat(150_000))
 }
 
-fn furnish(engine: &Engine) {
+/// Writes a small document, a document in a blob, a delete, an empty document and a document
+/// with 200 keys, in this order.
+fn write_samples(engine: &Engine) {
     put(engine, "c", SMALL).unwrap();
     put(engine, "large", &large()).unwrap();
     let namespace = engine.namespace("u", "c").unwrap();
@@ -134,31 +138,30 @@ fn open(store: &Store) -> Engine {
 }
 
 #[test]
-fn every_file_is_as_format_md_describes_it() {
+fn files_on_disk_match_format_md() {
     let store = Store::new();
     let engine = open(&store);
-    furnish(&engine);
+    write_samples(&engine);
     engine.close().unwrap();
 
     let read = manifest(&store.disk.bytes(&store.path("log/manifest")));
     assert_eq!((read.next_segment, read.reserved_revision), (2, 6));
     let [(1, Some((segment_bytes, 5)))] = read.segments[..] else {
-        panic!("{read:?}");
+        panic!("expected one sealed segment with last revision 5, found {read:?}");
     };
 
-    // The blob and the segment.
     let blob = store.disk.bytes(&store.path("blobs/0000000000000001.blob"));
-    let mut fields = Fields::new(&blob);
+    let mut fields = FieldReader::new(&blob);
     assert_eq!(file_header(&mut fields, "PREFDBLB", 1, 1), read.store);
     assert_eq!(&blob[28..], large().as_bytes());
     let segment = store.disk.bytes(&store.path("log/00000001.seg"));
     assert_eq!(segment.len() as u64, segment_bytes);
-    let mut fields = Fields::new(&segment);
+    let mut fields = FieldReader::new(&segment);
     assert_eq!(file_header(&mut fields, "PREFDSEG", 2, 1), read.store);
     let mut frames = Vec::new();
     let mut at = 28;
     while at < segment.len() {
-        let frame = frame(&segment, at, &blob);
+        let frame = parse_frame(&segment, at, &blob);
         at += usize::try_from(frame.bytes).unwrap();
         frames.push(frame);
     }
@@ -174,7 +177,10 @@ fn every_file_is_as_format_md_describes_it() {
     assert_eq!(frames[1].body, large().as_bytes());
     assert_eq!(frames[3].body, b"{}");
     for frame in &frames {
-        assert_eq!(frame.watermark, frame.offset, "synced one by one");
+        assert_eq!(
+            frame.watermark, frame.offset,
+            "every earlier frame was synced first"
+        );
     }
     let names: Vec<_> = frames
         .iter()
@@ -189,7 +195,7 @@ fn every_file_is_as_format_md_describes_it() {
 }
 
 fn check_summary(summary: &[u8], manifest: &Manifest, segment_bytes: u64, frames: &[Frame]) {
-    let mut fields = Fields::new(summary);
+    let mut fields = FieldReader::new(summary);
     let store = file_header(&mut fields, "PREFDSUM", 2, 1);
     assert_eq!(store, manifest.store);
     assert_eq!(
@@ -202,18 +208,18 @@ fn check_summary(summary: &[u8], manifest: &Manifest, segment_bytes: u64, frames
     let crcs = [fields.number(4), fields.number(4)];
     fields.check_crc(28);
     assert_eq!((fields.at, blobs), (64, 1));
-    let opening = fields.take(entries_bytes + 12);
+    let entries_and_references = fields.take(entries_bytes + 12);
     let details = fields.take(details_bytes);
     assert!(fields.is_at_end());
     assert_eq!(
         crcs,
-        [opening, details].map(|section| u64::from(crc32(section)))
+        [entries_and_references, details].map(|section| u64::from(crc32(section)))
     );
-    let (entries, references) = opening.split_at(entries_bytes);
-    let mut references = Fields::new(references);
+    let (entries, references) = entries_and_references.split_at(entries_bytes);
+    let mut references = FieldReader::new(references);
     let reference = (references.number(4), references.number(8));
     assert_eq!(reference, (1, frames[1].blobs[0]));
-    let (mut entries, mut details) = (Fields::new(entries), Fields::new(details));
+    let (mut entries, mut details) = (FieldReader::new(entries), FieldReader::new(details));
     let (mut offset, mut revision, mut modified) = (28, 0, 0);
     let mut clients: Vec<String> = Vec::new();
     for frame in frames {
@@ -225,7 +231,7 @@ fn check_summary(summary: &[u8], manifest: &Manifest, segment_bytes: u64, frames
         assert_eq!((first & 7, keys), (frame.kind, frame.keys));
         let hash = namespace_hash(&manifest.hash_key, &frame.user, &frame.client);
         assert_eq!(entries.take(16), hash);
-        revision = entries.differing(revision);
+        revision = entries.delta(revision);
         let bytes = entries.varint();
         assert_eq!(
             (revision, offset, bytes),
@@ -234,13 +240,13 @@ fn check_summary(summary: &[u8], manifest: &Manifest, segment_bytes: u64, frames
         offset += bytes;
 
         assert_eq!(details.text(1), frame.user);
-        let place = len(details.varint());
-        if place == clients.len() {
+        let client_index = len(details.varint());
+        if client_index == clients.len() {
             clients.push(details.text(1).to_owned());
         }
-        assert_eq!(clients[place], frame.client);
+        assert_eq!(clients[client_index], frame.client);
         assert_eq!(details.varint(), frame.body.len() as u64);
-        modified = details.differing(modified);
+        modified = details.delta(modified);
         assert_eq!(modified, frame.modified);
     }
     assert!(entries.is_at_end() && details.is_at_end());
@@ -248,19 +254,19 @@ fn check_summary(summary: &[u8], manifest: &Manifest, segment_bytes: u64, frames
     assert_eq!(clients, ["c", "large"]);
 }
 
-/// What only a scan of damaged frames writes.
+/// A summary has entries of kinds 4 and 5 only if it was rebuilt from damaged frames.
 #[test]
-fn the_summary_tells_of_damage_as_format_md_describes_it() {
+fn summary_of_a_damaged_segment_matches_format_md() {
     let store = Store::new();
     let engine = open(&store);
-    furnish(&engine);
+    write_samples(&engine);
     let after = store.crashed(Unsynced::Lost);
     let unsealed = after.files("log", ".seg").pop().unwrap();
     let mut segment = after.disk.bytes(&unsealed);
     let blob = after.disk.bytes(&after.path("blobs/0000000000000001.blob"));
-    let first = frame(&segment, 28, &blob);
-    let second = frame(&segment, usize::try_from(28 + first.bytes).unwrap(), &blob);
-    // A letter of the first document; much of the second one's head.
+    let first = parse_frame(&segment, 28, &blob);
+    let second = parse_frame(&segment, usize::try_from(28 + first.bytes).unwrap(), &blob);
+    // Damage the last byte of the first frame's body, and the head of the second frame.
     segment[usize::try_from(27 + first.bytes).unwrap()] ^= 1;
     let at = usize::try_from(second.offset).unwrap();
     segment[at..at + 20].fill(0xee);
@@ -269,15 +275,27 @@ fn the_summary_tells_of_damage_as_format_md_describes_it() {
 
     let read = manifest(&after.disk.bytes(&after.path("log/manifest")));
     let summary = after.disk.bytes(&unsealed.with_extension("sum"));
-    let mut entries = Fields::new(&summary[64..]);
-    assert_eq!(entries.number(1), 4, "damaged, of a known namespace");
+    let mut entries = FieldReader::new(&summary[64..]);
+    assert_eq!(
+        entries.number(1),
+        4,
+        "expected a damaged frame of a known namespace"
+    );
     assert_eq!(entries.take(16), namespace_hash(&read.hash_key, "u", "c"));
-    // Before the next one of this namespace.
-    let highest = entries.differing(0);
+    // The next valid frame of this namespace has revision 3, so this one had at most 2.
+    let highest = entries.delta(0);
     assert_eq!((highest, entries.varint()), (2, first.bytes));
-    assert_eq!(entries.number(1), 5, "lost");
-    let highest = entries.differing(highest);
+    assert_eq!(
+        entries.number(1),
+        5,
+        "expected damaged bytes of an unknown namespace"
+    );
+    let highest = entries.delta(highest);
     assert_eq!(entries.varint(), second.bytes);
     assert!(highest >= second.revision);
-    assert_eq!(entries.number(1), 3, "the delete behind it");
+    assert_eq!(
+        entries.number(1),
+        3,
+        "expected the delete that follows the damage"
+    );
 }

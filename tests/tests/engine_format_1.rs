@@ -1,11 +1,13 @@
-//! Files of format version 1, read by what docs/format.md says of them: those of the
-//! golden directory, since nothing writes them any more. Nothing is taken from the
-//! engine's code.
+//! Reads files of format version 1 with a second parser, which was written from
+//! docs/format.md and shares no code with the engine. The files are those of the golden
+//! directory, because the engine no longer writes version 1.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-use prefd_tests::described::{Fields, Manifest, extent, file_header, manifest, namespace_hash};
+use prefd_tests::format_reader::{
+    FieldReader, Manifest, extent, file_header, manifest, namespace_hash,
+};
 use prefd_tests::golden::{Golden, listing};
 use prefd_tests::layout::crc32;
 
@@ -19,21 +21,25 @@ struct Frame {
     user: String,
     client: String,
     keys: u64,
-    /// The document as it is read; empty in a delete.
+    /// The JSON text of the document. Empty for a delete.
     body: Vec<u8>,
 }
 
 type Blobs = BTreeMap<u64, Vec<u8>>;
 
-/// A frame, and what its members say of its body.
-fn frame(segment: &[u8], offset: usize, blobs: &Blobs) -> Frame {
-    let mut fields = Fields::new(&segment[offset..]);
+/// Parses the frame at `offset`, checks its checksums, and rebuilds the document's text from
+/// its members.
+fn parse_frame(segment: &[u8], offset: usize, blobs: &Blobs) -> Frame {
+    let mut fields = FieldReader::new(&segment[offset..]);
     assert_eq!(fields.take(4), b"PFRM");
     assert_eq!((fields.number(1), fields.number(1)), (1, 1));
     let (kind, flags) = (fields.number(1), fields.number(1));
     let hash = fields.take(16).to_vec();
     let (revision, modified, watermark) = (fields.number(8), fields.number(8), fields.number(8));
-    assert_eq!(watermark, offset as u64, "synced one by one");
+    assert_eq!(
+        watermark, offset as u64,
+        "every earlier frame was synced first"
+    );
     let is_current = listing(1).iter().any(|l| l.revision == Some(revision));
     let meta_bytes = usize::try_from(fields.number(4)).unwrap();
     let inline_bytes = usize::try_from(fields.number(4)).unwrap();
@@ -44,7 +50,7 @@ fn frame(segment: &[u8], offset: usize, blobs: &Blobs) -> Frame {
     let inline = fields.take(inline_bytes);
     assert_eq!(meta_crc, u64::from(crc32(meta)));
     assert_eq!(inline_crc, u64::from(crc32(inline)));
-    let mut meta = Fields::new(meta);
+    let mut meta = FieldReader::new(meta);
     let (user, client) = (meta.text(8).to_owned(), meta.text(8).to_owned());
     let keys = meta.number(8);
     let mut body = Vec::new();
@@ -59,12 +65,12 @@ fn frame(segment: &[u8], offset: usize, blobs: &Blobs) -> Frame {
                 body.extend_from_slice(&inline[offset..offset + len]);
             }
             1 => {
-                // That of a document that was replaced is gone, or another has its id.
+                // The blob of a replaced document was removed, and its id may be in use again.
                 let blob = |id| blobs.get(&id).map(Vec::as_slice);
                 let (_, value) = extent(&mut meta, |id| blob(id).filter(|_| is_current));
                 body.extend_from_slice(&value);
             }
-            other => panic!("place {other}"),
+            other => panic!("expected value tag 0 (inline) or 1 (extent), found {other}"),
         }
     }
     assert!(meta.is_at_end());
@@ -91,7 +97,7 @@ fn frame(segment: &[u8], offset: usize, blobs: &Blobs) -> Frame {
 }
 
 fn check_summary(summary: &[u8], manifest: &Manifest, id: u64, frames: &[Frame]) {
-    let mut fields = Fields::new(summary);
+    let mut fields = FieldReader::new(summary);
     let store = file_header(&mut fields, "PREFDSUM", 1, id);
     assert_eq!(store, manifest.store);
     let last = frames.last().unwrap();
@@ -110,14 +116,14 @@ fn check_summary(summary: &[u8], manifest: &Manifest, id: u64, frames: &[Frame])
     assert!(fields.is_at_end());
     let sections = [entries, details, blobs];
     assert_eq!(crcs, sections.map(|section| u64::from(crc32(section))));
-    let (mut entries, mut details) = (Fields::new(entries), Fields::new(details));
+    let (mut entries, mut details) = (FieldReader::new(entries), FieldReader::new(details));
     for frame in frames {
         assert_eq!(entries.take(16), frame.hash);
         assert_eq!(entries.number(8), frame.revision);
-        let place = (entries.number(4), entries.number(4));
-        assert_eq!(place, (frame.offset, frame.bytes));
-        let of = (entries.number(1), entries.number(4));
-        assert_eq!(of, (frame.kind, frame.keys));
+        let location = (entries.number(4), entries.number(4));
+        assert_eq!(location, (frame.offset, frame.bytes));
+        let kind_and_keys = (entries.number(1), entries.number(4));
+        assert_eq!(kind_and_keys, (frame.kind, frame.keys));
         let names = (details.text(1), details.text(1));
         assert_eq!(names, (frame.user.as_str(), frame.client.as_str()));
         let sizes = (details.number(8), details.number(8));
@@ -127,14 +133,14 @@ fn check_summary(summary: &[u8], manifest: &Manifest, id: u64, frames: &[Frame])
 }
 
 #[test]
-fn every_file_of_version_1_is_as_format_md_describes_it() {
+fn files_of_format_1_match_format_md() {
     let golden = Golden::of(1);
     let read = manifest(&fs::read(golden.path("log/manifest")).unwrap());
     let mut blobs = Blobs::new();
     for path in golden.files("blobs", "blob") {
         let id = blobs.len() as u64 + 1;
         let bytes = fs::read(path).unwrap();
-        let store = file_header(&mut Fields::new(&bytes), "PREFDBLB", 1, id);
+        let store = file_header(&mut FieldReader::new(&bytes), "PREFDBLB", 1, id);
         assert_eq!(store, read.store);
         blobs.insert(id, bytes);
     }
@@ -142,14 +148,13 @@ fn every_file_of_version_1_is_as_format_md_describes_it() {
     for (id, sealed) in &read.segments {
         let path = golden.path(&format!("log/{id:08x}.seg"));
         let segment = fs::read(&path).unwrap();
-        let store = file_header(&mut Fields::new(&segment), "PREFDSEG", 1, *id);
+        let store = file_header(&mut FieldReader::new(&segment), "PREFDSEG", 1, *id);
         assert_eq!(store, read.store);
         let mut frames: Vec<Frame> = Vec::new();
         let mut at = 28;
-        let whole = prefd_tests::layout::frames(&segment);
-        for place in &whole {
-            assert_eq!(place.bytes.start, at);
-            let frame = frame(&segment, at, &blobs);
+        for location in &prefd_tests::layout::frames(&segment) {
+            assert_eq!(location.bytes.start, at);
+            let frame = parse_frame(&segment, at, &blobs);
             at += usize::try_from(frame.bytes).unwrap();
             let hash = namespace_hash(&read.hash_key, &frame.user, &frame.client);
             assert_eq!(frame.hash, hash);
@@ -162,7 +167,10 @@ fn every_file_of_version_1_is_as_format_md_describes_it() {
             let summary = fs::read(path.with_extension("sum")).unwrap();
             check_summary(&summary, &read, *id, &frames);
         } else {
-            assert!(at < segment.len(), "it has a torn end");
+            assert!(
+                at < segment.len(),
+                "expected a torn frame at the end of the unsealed segment"
+            );
         }
         for frame in frames {
             let text = (frame.kind != 3).then(|| String::from_utf8(frame.body).unwrap());

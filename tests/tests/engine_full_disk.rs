@@ -1,12 +1,13 @@
-//! A full disk: deletes work, in the space that is kept for them, what they give back is
-//! used, and a store opens.
+//! A full disk: deletes succeed because space is reserved for them, the space that they free
+//! is reused, and a store can be opened.
 
 use prefd_engine::{Engine, Error};
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, body, delete, put, read};
 
-/// Lets the disk grow no more, and writes until what was prepared for frames is used up.
-fn fill(store: &Store, engine: &Engine) {
+/// Limits the disk to the space that is in use, and writes until the preallocated space of
+/// the segment is used up.
+fn fill_disk(store: &Store, engine: &Engine) {
     store.disk.set_capacity(store.disk.used_bytes());
     let mut writes = 0_u64;
     while put(engine, "filling", &body(writes, 1_500)).is_ok() {
@@ -17,7 +18,7 @@ fn fill(store: &Store, engine: &Engine) {
 }
 
 #[test]
-fn on_a_full_disk_deletes_work_and_what_they_give_back_is_used() {
+fn full_disk_accepts_deletes_and_their_space_is_reused() {
     let store = Store::new();
     let engine = store.open().unwrap();
     for index in 0..80 {
@@ -25,14 +26,14 @@ fn on_a_full_disk_deletes_work_and_what_they_give_back_is_used() {
     }
     put(&engine, "large", &body(1, 100_000)).unwrap();
     put(&engine, "filling", "{}").unwrap();
-    fill(&store, &engine);
+    fill_disk(&store, &engine);
     for index in 0..80 {
         let refused = put(&engine, &format!("c{index}"), &body(1_000 + index, 1_500));
         assert!(matches!(refused, Err(Error::StorageFull { .. })));
         delete(&engine, &format!("c{index}")).unwrap();
         assert_eq!(read(&engine, &format!("c{index}")).unwrap(), None);
     }
-    // What was refused is not there, and what was deleted neither.
+    // After a crash, the store has neither the refused puts nor the deleted documents.
     let after = store.crashed(Unsynced::Lost);
     let reopened = after.open().unwrap();
     assert_eq!(reopened.documents(), 2);
@@ -46,18 +47,19 @@ fn on_a_full_disk_deletes_work_and_what_they_give_back_is_used() {
 }
 
 #[test]
-fn room_for_deletes_comes_before_room_for_puts() {
+fn reserve_for_deletes_is_refilled_before_a_put_is_accepted() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{\"n\":1}").unwrap();
-    fill(&store, &engine);
+    fill_disk(&store, &engine);
     let full = store.disk.used_bytes();
     delete(&engine, "c").unwrap();
-    // It took its own bytes of what the reserve gave, and none for frames to come.
+    // The delete released the reserve and used only the bytes of its own frame: the segment was
+    // not preallocated further.
     let reserve = store.config().reserve_bytes;
     assert!(store.disk.used_bytes() + reserve < full + 200);
-    // The reserve is in use: there is room for a put, and it is kept for deletes. (What
-    // the delete took is not free.)
+    // The free space would hold the put, but the reserve must be refilled first. The free space
+    // is smaller than the reserve, because the delete used some of it.
     store.disk.set_capacity(full + 10);
     assert!(matches!(
         put(&engine, "d", "{}"),
@@ -70,7 +72,7 @@ fn room_for_deletes_comes_before_room_for_puts() {
 }
 
 #[test]
-fn a_crashed_store_opens_on_a_full_disk() {
+fn crashed_store_opens_on_a_full_disk() {
     let store = Store::new();
     let engine = store.open().unwrap();
     for index in 0..10 {

@@ -1,5 +1,5 @@
-//! Documents that do not fit in memory, or whose parts do not: streamed in and out, their
-//! files removed with them.
+//! Large documents are streamed in and out rather than held in memory, and the engine removes
+//! their blobs when they are replaced.
 
 use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
 
@@ -20,7 +20,7 @@ fn options(precondition: Precondition) -> WriteOptions {
 }
 
 #[test]
-fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
+fn large_document_streams_in_and_out_and_its_blob_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let namespace = engine.namespace("u", "c").unwrap();
@@ -37,7 +37,7 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
         ));
     }
     body.push('}');
-    let kept = body.replace(": ", ":").replace(" , ", ",");
+    let expected = body.replace(": ", ":").replace(" , ", ",");
     for chunk in [1_000, 65_536, usize::MAX] {
         let mut writer = engine.writer();
         assert!(writer.stays_in_memory(1_000) && !writer.stays_in_memory(1_000_000));
@@ -45,7 +45,7 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
             writer.write(piece).unwrap();
         }
         let prepared = writer.finish().unwrap();
-        assert_eq!(prepared.usage().bytes, kept.len() as u64);
+        assert_eq!(prepared.usage().bytes, expected.len() as u64);
         namespace.write(prepared, WriteOptions::default()).unwrap();
         let document = namespace.get().unwrap().unwrap();
         assert!(document.in_memory().is_none());
@@ -54,10 +54,10 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
                 .chunks()
                 .all(|chunk| chunk.unwrap().len() <= 65_536)
         );
-        assert_eq!(document.read().unwrap(), kept.as_bytes());
+        assert_eq!(document.read().unwrap(), expected.as_bytes());
         for bytes in [0, 65_536, 200_000, 10_000_000] {
             let mut read = Vec::new();
-            // Some are kept, so that their memory is not there to be used again.
+            // Keep some of the chunks, so that the reader cannot reuse their buffers.
             let mut held = Vec::new();
             for (index, chunk) in document.chunks_within(bytes).enumerate() {
                 let chunk = chunk.unwrap();
@@ -67,9 +67,9 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
                     held.push((read.len() - chunk.len(), chunk));
                 }
             }
-            assert!(read == kept.as_bytes(), "within {bytes} bytes");
+            assert!(read == expected.as_bytes(), "within {bytes} bytes");
             for (at, chunk) in held {
-                assert!(chunk == kept.as_bytes()[at..at + chunk.len()]);
+                assert!(chunk == expected.as_bytes()[at..at + chunk.len()]);
             }
         }
         let third: Vec<u8> = document
@@ -80,13 +80,13 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
         assert_eq!(third.len(), 3_000_002);
         assert_eq!(namespace.stat().unwrap().unwrap(), *document.stat());
     }
-    // A reader of the replaced document goes on reading what it had.
+    // A reader that opened the old document can still read it after the replacement.
     let old = namespace.get().unwrap().unwrap();
     namespace
         .write(br#"{"now":"small"}"#, WriteOptions::default())
         .unwrap();
-    assert_eq!(old.read().unwrap(), kept.as_bytes());
-    // Discarded and refused documents leave nothing behind.
+    assert_eq!(old.read().unwrap(), expected.as_bytes());
+    // Uploads that are dropped or refused leave no blob behind.
     let mut writer = engine.writer();
     writer.write(&body.as_bytes()[..1_000_000]).unwrap();
     drop(writer);
@@ -109,13 +109,13 @@ fn a_large_document_streams_in_and_out_and_its_blob_goes_with_it() {
 }
 
 #[test]
-fn large_documents_survive_a_clean_reopen() {
+fn large_document_survives_clean_reopens() {
     let dir = tempfile::tempdir().unwrap();
     let body = format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(400_000));
-    for round in 0..3 {
+    for run in 0..3 {
         let engine = open(&dir);
         let namespace = engine.namespace("u", "c").unwrap();
-        if round > 0 {
+        if run > 0 {
             assert_eq!(text(&engine, "u", "c").as_deref(), Some(body.as_str()));
         }
         namespace
@@ -123,16 +123,16 @@ fn large_documents_survive_a_clean_reopen() {
             .unwrap();
         engine.close().unwrap();
     }
-    let left = std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
-    assert_eq!(left, 1);
+    let blobs = std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+    assert_eq!(blobs, 1, "the blobs of replaced documents must be removed");
 }
 
 #[test]
-fn what_is_known_of_a_document_is_read_whatever_the_length_of_its_parts() {
+fn stat_and_body_agree_for_short_and_long_keys_and_bodies() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.cache_bytes = 0;
-    // Long keys make metadata of some 8 KiB, and it is read before the body.
+    // Ten long keys make about 8 KiB of metadata, which is read before the body.
     let keys: Vec<String> = (0..10)
         .map(|index| format!("{index}{}", "\\u0061".repeat(127)))
         .collect();
@@ -153,11 +153,11 @@ fn what_is_known_of_a_document_is_read_whatever_the_length_of_its_parts() {
         ("long keys and body", with_values(20_000)),
         ("long keys and a blob", with_values(100_000)),
     ];
-    for life in 0..2 {
+    for run in 0..2 {
         let engine = Engine::open(config.clone()).unwrap();
         for (client, body) in &bodies {
             let namespace = engine.namespace("u", client).unwrap();
-            if life == 0 {
+            if run == 0 {
                 namespace
                     .write(body.as_bytes(), WriteOptions::default())
                     .unwrap();

@@ -1,5 +1,5 @@
-//! The limits and the JSON rules through the engine: exact to the byte, the same
-//! however a body is cut, and the same as `serde_json` judges.
+//! The engine's limits and JSON rules. Limits are exact to the byte, the verdict does not
+//! depend on how a body is split into chunks, and `serde_json` accepts the same JSON.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,8 @@ use prefd_engine::{Config, Engine, Error, Limits, Usage, Violation, WriteOptions
 use prefd_tests::oracle::document;
 use prefd_tests::random::{Random, seeds};
 
-/// What `body` takes, or is refused for, cut as `cuts` says.
+/// Streams `body`, split at the offsets `cuts`. Returns the usage of the accepted document, or
+/// the violation.
 fn stream(engine: &Engine, body: &[u8], cuts: &[usize]) -> Result<Usage, Violation> {
     document::stream(engine, body, cuts).map(|document| document.usage())
 }
@@ -20,14 +21,14 @@ fn engine_with(limits: Limits, inline_bytes: u32) -> (Engine, tempfile::TempDir)
     (Engine::open(config).unwrap(), dir)
 }
 
-/// The small set of the fuzzers.
+/// The smallest of the fuzzers' sets of limits.
 fn small_limits() -> Limits {
     let [small, ..] = document::limits();
     small
 }
 
-/// Bodies around every rule.
-fn corpus() -> Vec<Vec<u8>> {
+/// Bodies that obey or violate each rule by a small margin.
+fn bodies_near_the_rules() -> Vec<Vec<u8>> {
     let mut bodies: Vec<Vec<u8>> = [
         "",
         " ",
@@ -145,24 +146,24 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn every_chunking_gives_the_same_answer_as_the_whole() {
+fn every_split_of_a_body_gives_the_same_verdict() {
     for inline_bytes in [0, 12, 40, 4096] {
         let (engine, _dir) = engine_with(small_limits(), inline_bytes);
-        for body in corpus() {
-            let whole = check(&body, &small_limits());
+        for body in bodies_near_the_rules() {
+            let unsplit = check(&body, &small_limits());
             let every_byte: Vec<usize> = (0..body.len()).collect();
             assert_eq!(
                 stream(&engine, &body, &every_byte),
-                whole,
-                "{:?}",
+                unsplit,
+                "{:?} split after every byte",
                 String::from_utf8_lossy(&body)
             );
             for cut in 0..=body.len() {
-                let cut_once = stream(&engine, &body, &[cut]);
+                let split = stream(&engine, &body, &[cut]);
                 assert_eq!(
-                    cut_once,
-                    whole,
-                    "{:?} cut at {cut}",
+                    split,
+                    unsplit,
+                    "{:?} split at {cut}",
                     String::from_utf8_lossy(&body)
                 );
             }
@@ -171,7 +172,7 @@ fn every_chunking_gives_the_same_answer_as_the_whole() {
 }
 
 #[test]
-fn values_are_accepted_exactly_where_serde_json_accepts_them() {
+fn random_values_are_accepted_exactly_if_serde_json_accepts_them() {
     let limits = Limits::default();
     let alphabet: Vec<&str> = vec![
         "{", "}", "[", "]", ",", ":", "\"", "\\", "\\u", "00e9", "d83d", "\\ude00", "1", "0", "-",
@@ -187,28 +188,29 @@ fn values_are_accepted_exactly_where_serde_json_accepts_them() {
         let oracle = serde_json::from_str::<
             std::collections::BTreeMap<String, serde::de::IgnoredAny>,
         >(&body);
-        let ours = check(body.as_bytes(), &limits);
+        let verdict = check(body.as_bytes(), &limits);
         assert_eq!(
             oracle.is_ok(),
-            ours.is_ok(),
-            "seed {seed}: {body:?}: {ours:?}"
+            verdict.is_ok(),
+            "seed {seed}: {body:?}: {verdict:?}"
         );
-        if ours.is_ok() {
+        if verdict.is_ok() {
             accepted += 1;
         } else {
             refused += 1;
         }
     }
-    // Of a run this long both must have come, or it has compared nothing.
+    // A run of the default length must include many values of both kinds, or the comparison
+    // proves nothing.
     let is_long = accepted + refused >= 60_000;
     assert!(
         !is_long || (accepted > 500 && refused > 500),
-        "{accepted} {refused}"
+        "expected over 500 of each: {accepted} accepted, {refused} refused"
     );
 }
 
 #[test]
-fn ten_keys_are_accepted_and_eleven_refused() {
+fn document_with_10_keys_is_accepted_and_with_11_refused() {
     let (engine, _dir) = engine_with(Limits::default(), 256 * 1024);
     let namespace = engine.namespace("u", "c").unwrap();
     let body = |keys: usize| {
@@ -229,7 +231,7 @@ fn ten_keys_are_accepted_and_eleven_refused() {
 }
 
 #[test]
-fn a_key_of_128_bytes_is_accepted_and_of_129_refused_in_every_spelling() {
+fn key_of_128_bytes_is_accepted_and_129_refused_however_escaped() {
     let (engine, _dir) = engine_with(Limits::default(), 256 * 1024);
     let namespace = engine.namespace("u", "c").unwrap();
     for (exact, over) in [
@@ -274,7 +276,7 @@ fn a_key_of_128_bytes_is_accepted_and_of_129_refused_in_every_spelling() {
 }
 
 #[test]
-fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
+fn value_of_10_mib_is_accepted_and_one_byte_more_refused() {
     const LIMIT: usize = 10_485_760;
     let (engine, _dir) = engine_with(Limits::default(), 256 * 1024);
     let namespace = engine.namespace("u", "c").unwrap();
@@ -293,7 +295,7 @@ fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
         "number" => format!("1{}", "0".repeat(bytes - 1)),
         "array" => format!("[{}1]", " ".repeat(bytes - 3)),
         "object" => format!("{{\"k\":\"{}\"}}", "o".repeat(bytes - 8)),
-        other => panic!("{other}"),
+        other => panic!("unknown type of value {other}"),
     };
     for kind in [
         "string",
@@ -322,7 +324,7 @@ fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
             check(over.as_bytes(), &Limits::default()).unwrap_err(),
             match refused {
                 Err(Error::Rejected(violation)) => violation,
-                other => panic!("{other:?}"),
+                other => panic!("expected a refusal, found {other:?}"),
             }
         );
         assert!(
@@ -333,7 +335,7 @@ fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
 }
 
 #[test]
-fn depth_128_is_accepted_129_and_100_000_refused() {
+fn depth_of_128_is_accepted_and_129_or_100_000_refused() {
     let nested = |depth| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     let mixed = |depth: usize| {
         format!(
@@ -359,7 +361,7 @@ fn depth_128_is_accepted_129_and_100_000_refused() {
 }
 
 #[test]
-fn a_writer_repeats_its_first_refusal() {
+fn writer_returns_its_first_violation_from_every_later_call() {
     let (engine, _dir) = engine_with(Limits::default(), 256 * 1024);
     let mut writer = engine.writer();
     let refused = |outcome: Result<(), Error>| {
@@ -371,7 +373,7 @@ fn a_writer_repeats_its_first_refusal() {
 }
 
 #[test]
-fn keys_of_random_spellings_are_told_apart_as_serde_json_decodes_them() {
+fn duplicate_keys_are_found_however_they_are_escaped() {
     let spellings = [
         "a",
         "\\u0061",

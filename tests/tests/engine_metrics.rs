@@ -1,4 +1,4 @@
-//! Metrics: what is counted is what was done, exactly.
+//! The engine's metrics count exactly the operations that were done.
 
 use std::io::ErrorKind;
 use std::sync::mpsc::{channel, sync_channel};
@@ -6,10 +6,10 @@ use std::sync::mpsc::{channel, sync_channel};
 use prefd_engine::{
     BATCH_WRITES_BOUNDS, Durability, Engine, Error, LOG_SYNC_BOUNDS_US, Peek, WriteOptions,
 };
-use prefd_tests::sim_disk::Operation;
+use prefd_tests::sim_disk::DiskOperation;
 use prefd_tests::sim_store::{Store, body, delete, put, read};
 
-fn without_sync() -> WriteOptions {
+fn buffered() -> WriteOptions {
     WriteOptions {
         durability: Some(Durability::Buffered),
         ..WriteOptions::default()
@@ -32,15 +32,15 @@ fn commits_are_counted_with_their_writes_bytes_and_syncs() {
         put(&engine, &format!("c{index}"), &body(index, 100)).unwrap();
     }
     delete(&engine, "c1").unwrap();
-    // Nothing is there: there is nothing to write, nor to sync.
+    // Deleting an absent document writes and syncs nothing.
     delete(&engine, "c1").unwrap();
     let namespace = engine.namespace("u", "c2").unwrap();
-    namespace.write(b"{}", without_sync()).unwrap();
+    namespace.write(b"{}", buffered()).unwrap();
     let metrics = engine.metrics();
     assert_eq!((metrics.commits(), metrics.writes()), (7, 7));
     assert_eq!(metrics.batch_writes.counts[0], 7);
     assert_eq!(metrics.log_sync_us.count(), 6);
-    // One more for the header of the segment.
+    // The header of the segment was synced too.
     assert_eq!(store.disk.syncs(".seg"), 7);
     let space = engine.usage_on_disk();
     assert_eq!(metrics.space, space);
@@ -54,16 +54,16 @@ fn commits_are_counted_with_their_writes_bytes_and_syncs() {
 }
 
 #[test]
-fn writes_that_share_a_sync_are_one_batch() {
+fn writes_that_share_a_sync_are_counted_as_one_batch() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "first", "{}").unwrap();
-    // The next sync waits until others have been queued.
-    let (begun, is_begun) = sync_channel(1);
-    let (go_on, may_go_on) = channel::<()>();
+    // Block the next sync until six more writes are queued.
+    let (sync_start, sync_started) = sync_channel(1);
+    let (resume, resumed) = channel::<()>();
     store.disk.set_fault(Box::new(move |operation, _| {
-        if operation == Operation::Sync && begun.try_send(()).is_ok() {
-            let _ = may_go_on.recv();
+        if operation == DiskOperation::Sync && sync_start.try_send(()).is_ok() {
+            let _ = resumed.recv();
         }
         None
     }));
@@ -73,26 +73,26 @@ fn writes_that_share_a_sync_are_one_batch() {
         namespace.submit(document, WriteOptions::default())
     };
     let alone = submit(&engine, "alone");
-    is_begun.recv().unwrap();
+    sync_started.recv().unwrap();
     let together: Vec<_> = (0..6).map(|n| submit(&engine, &format!("c{n}"))).collect();
     let waiting = engine.metrics();
     assert_eq!(waiting.queued_writes, 6);
     assert!(waiting.queued_bytes > 6 * 100);
-    drop(go_on);
+    drop(resume);
     alone.wait().unwrap();
     for commit in together {
         commit.wait().unwrap();
     }
     let metrics = engine.metrics();
     assert_eq!((metrics.commits(), metrics.writes()), (3, 8));
-    // Up to 1, up to 2, up to 4, up to 8.
+    // The buckets are batches of up to 1, 2, 4 and 8 writes.
     assert_eq!(metrics.batch_writes.counts[..4], [2, 0, 0, 1]);
     assert_eq!(metrics.log_sync_us.count(), 3);
     assert!(metrics.log_sync_us.sum > 0);
 }
 
 #[test]
-fn reads_are_told_apart_by_where_they_are_answered() {
+fn reads_from_memory_and_from_disk_are_counted_separately() {
     let store = Store::new();
     let mut config = store.config();
     config.cache_bytes = 1024 * 1024;
@@ -114,7 +114,7 @@ fn reads_are_told_apart_by_where_they_are_answered() {
     read(&engine, "c").unwrap();
     namespace.stat().unwrap();
     assert_eq!(counted(), (3, 2));
-    // A large one does not stay, and of nothing there is nothing to read.
+    // A document in a blob is not cached. A read of an absent document is not counted.
     read(&engine, "large").unwrap();
     read(&engine, "large").unwrap();
     read(&engine, "absent").unwrap();
@@ -123,14 +123,14 @@ fn reads_are_told_apart_by_where_they_are_answered() {
 }
 
 #[test]
-fn what_compaction_has_copied_is_counted_apart() {
+fn frames_copied_by_compaction_are_not_counted_as_commits() {
     let store = Store::new();
-    for life in 0..2 {
+    for run in 0..2 {
         let engine = store.open().unwrap();
         for client in ["a", "b", "c"] {
-            put(&engine, client, &body(life, 500)).unwrap();
+            put(&engine, client, &body(run, 500)).unwrap();
         }
-        if life == 0 {
+        if run == 0 {
             put(&engine, "kept", &body(7, 500)).unwrap();
         }
         engine.close().unwrap();
@@ -145,12 +145,12 @@ fn what_compaction_has_copied_is_counted_apart() {
 }
 
 #[test]
-fn a_failed_sync_is_told_and_not_counted() {
+fn failed_sync_is_reported_and_not_counted() {
     let store = Store::new();
     let engine = store.open().unwrap();
     put(&engine, "c", "{}").unwrap();
     store.disk.set_fault(Box::new(|operation, _| {
-        (operation == Operation::Sync).then_some(ErrorKind::Other)
+        (operation == DiskOperation::Sync).then_some(ErrorKind::Other)
     }));
     let outcome = put(&engine, "c", "{}");
     assert!(matches!(outcome, Err(Error::Poisoned { .. })));

@@ -1,5 +1,5 @@
-//! Snapshots: a copy of the store at one moment, of a store that is written, compacted,
-//! damaged, full or poisoned.
+//! Snapshots. A snapshot copies the store at one moment, while the store is written to or
+//! compacted, and also if it is damaged, full or poisoned.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prefd_engine::{Config, Durability, Engine, Error, Snapshot, SnapshotFile, WriteOptions};
-use prefd_tests::copies::{copied, files, lay, verified};
-use prefd_tests::sim_disk::{Operation, Unsynced};
+use prefd_tests::sim_disk::{DiskOperation, Unsynced};
 use prefd_tests::sim_store::{Store, body, delete, put, read};
+use prefd_tests::snapshot_copy::{files, open_copy, verify_dir, write_dir};
 
-/// What the user `u` has.
+/// The documents of the user `u`, by client.
 fn contents(engine: &Engine) -> BTreeMap<String, String> {
     let listed = engine.list("u", None, usize::MAX).unwrap();
     let content = |client: String| {
@@ -21,34 +21,35 @@ fn contents(engine: &Engine) -> BTreeMap<String, String> {
     listed.into_iter().map(|e| content(e.client)).collect()
 }
 
-/// Some of everything: stale frames, small and large documents, deletes, what was not synced.
-fn fill(engine: &Engine, life: u64) {
+/// Writes small and large documents, replaces some, deletes some, and leaves the last two
+/// writes unsynced.
+fn fill(engine: &Engine, run: u64) {
     for index in 0..60 {
-        let client = format!("c{}", (index * 7 + life) % 40);
+        let client = format!("c{}", (index * 7 + run) % 40);
         if index % 9 == 4 {
             delete(engine, &client).unwrap();
             continue;
         }
         let size = if index % 10 == 3 { 5_000 } else { 1_500 };
-        put(engine, &client, &body(life * 100 + index, size)).unwrap();
+        put(engine, &client, &body(run * 100 + index, size)).unwrap();
     }
     let unsynced = WriteOptions {
         durability: Some(Durability::Buffered),
         ..WriteOptions::default()
     };
     for (client, size) in [("small", 10), ("large", 5_000)] {
-        let text = body(life, size);
+        let text = body(run, size);
         let namespace = engine.namespace("u", client).unwrap();
         namespace.write(text.as_bytes(), unsynced.clone()).unwrap();
     }
 }
 
-/// A store of a few lives, of which the last goes on.
-fn lived_in() -> (Store, Engine) {
+/// A store that was filled and closed three times, and is now open and filled again.
+fn reopened_store() -> (Store, Engine) {
     let store = Store::new();
-    for life in 0..3 {
+    for run in 0..3 {
         let engine = store.open().unwrap();
-        fill(&engine, life);
+        fill(&engine, run);
         engine.close().unwrap();
     }
     let engine = store.open().unwrap();
@@ -57,8 +58,8 @@ fn lived_in() -> (Store, Engine) {
 }
 
 #[test]
-fn a_copy_is_the_store_as_it_was_whatever_is_written_before_it_is_read() {
-    let (_store, engine) = lived_in();
+fn snapshot_ignores_later_writes_and_its_copy_accepts_writes() {
+    let (_store, engine) = reopened_store();
     let expected = contents(&engine);
     let newest = engine.namespace("u", "large").unwrap().revision().unwrap();
     let snapshot = engine.snapshot().unwrap();
@@ -66,7 +67,7 @@ fn a_copy_is_the_store_as_it_was_whatever_is_written_before_it_is_read() {
     assert_eq!(snapshot.documents(), expected.len() as u64);
     let last = snapshot.files().last().unwrap();
     assert_eq!(last.path(), "log/manifest");
-    // Of segments the header and the frames, and no room that is prepared behind them.
+    // A segment is copied up to the end of its frames, without its preallocated space.
     let usage = engine.usage_on_disk();
     let is_segment = |file: &&SnapshotFile| file.path().ends_with("seg");
     let segments = snapshot.files().iter().filter(is_segment);
@@ -74,31 +75,32 @@ fn a_copy_is_the_store_as_it_was_whatever_is_written_before_it_is_read() {
     let frames = usage.live_bytes + usage.dead_bytes;
     assert_eq!(bytes, frames + 28 * usage.segments);
     fill(&engine, 4);
-    let (_dir, copy) = copied(&snapshot);
+    let (_dir, copy) = open_copy(&snapshot);
     assert_eq!(contents(&copy), expected);
-    // It goes on by itself, with revisions of its own: none that the original gives out.
+    // The copy accepts writes. Its new revisions are far above those of the original store, so
+    // that the two stores never assign the same revision.
     put(&copy, "c1", "{}").unwrap();
     let revision = |engine: &Engine| {
         let revision = engine.namespace("u", "c1").unwrap().revision();
-        revision.unwrap().expect("it is set").get()
+        revision.unwrap().expect("the document was put").get()
     };
     let next = revision(&copy);
     assert!(next > newest.unwrap().get() + (1 << 40));
     fill(&copy, 5);
-    // So does a copy of the copy, and each of them opens again.
-    let (again_dir, again) = copied(&copy.snapshot().unwrap());
+    // A copy of the copy accepts writes as well, and can be reopened.
+    let (again_dir, again) = open_copy(&copy.snapshot().unwrap());
     put(&again, "c1", "{}").unwrap();
     let third = revision(&again);
     assert!(third > next + (1 << 40));
     again.close().unwrap();
-    assert_eq!(verified(again_dir.path()).problems, []);
+    assert_eq!(verify_dir(again_dir.path()).problems, []);
     let again = Engine::open(Config::new(again_dir.path())).unwrap();
     assert_eq!(revision(&again), third);
     copy.close().unwrap();
 }
 
 #[test]
-fn of_an_empty_store_there_is_the_manifest() {
+fn snapshot_of_an_empty_store_has_only_the_manifest() {
     let store = Store::new();
     let engine = store.open().unwrap();
     let check = |documents| {
@@ -106,15 +108,15 @@ fn of_an_empty_store_there_is_the_manifest() {
         assert_eq!((snapshot.revision(), snapshot.documents()), (None, 0));
         let paths: Vec<_> = snapshot.files().iter().map(SnapshotFile::path).collect();
         assert_eq!(paths, ["log/manifest"]);
-        let (_dir, copy) = copied(&snapshot);
+        let (_dir, copy) = open_copy(&snapshot);
         put(&copy, "c", "{}").unwrap();
         assert_eq!(copy.documents(), documents);
     };
     check(1);
-    // A segment is begun, and nothing is left in it.
+    // A put that fails while it creates the first segment leaves no frame.
     store.disk.set_fault(Box::new(|operation, path| {
         let is_segment = path.extension().is_some_and(|e| e == "seg");
-        let fails = operation == Operation::Write && is_segment;
+        let fails = operation == DiskOperation::Write && is_segment;
         fails.then_some(ErrorKind::StorageFull)
     }));
     assert!(put(&engine, "c", "{}").is_err());
@@ -123,40 +125,44 @@ fn of_an_empty_store_there_is_the_manifest() {
 }
 
 #[test]
-fn nothing_is_written_for_one() {
-    let (store, engine) = lived_in();
+fn snapshot_writes_nothing_to_the_disk() {
+    let (store, engine) = reopened_store();
     let expected = contents(&engine);
     store.disk.set_fault(Box::new(|operation, _| {
-        let reads = [Operation::Open, Operation::Read, Operation::Other];
+        let reads = [
+            DiskOperation::Open,
+            DiskOperation::Read,
+            DiskOperation::Other,
+        ];
         (!reads.contains(&operation)).then_some(ErrorKind::StorageFull)
     }));
     let snapshot = engine.snapshot().unwrap();
-    let (_dir, copy) = copied(&snapshot);
+    let (_dir, copy) = open_copy(&snapshot);
     assert_eq!(contents(&copy), expected);
     store.disk.clear_fault();
     fill(&engine, 5);
 }
 
 #[test]
-fn a_full_disk_does_not_matter() {
-    let (store, engine) = lived_in();
+fn snapshot_succeeds_on_a_full_disk() {
+    let (store, engine) = reopened_store();
     store.disk.set_capacity(store.disk.used_bytes());
     let full = put(&engine, "more", &body(1, 70_000));
     assert!(matches!(full, Err(Error::StorageFull { .. })), "{full:?}");
     let expected = contents(&engine);
-    let (_dir, copy) = copied(&engine.snapshot().unwrap());
+    let (_dir, copy) = open_copy(&engine.snapshot().unwrap());
     assert_eq!(contents(&copy), expected);
 }
 
 #[test]
-fn once_writing_has_stopped_it_has_what_was_acknowledged_and_nothing_else() {
+fn snapshot_of_a_poisoned_store_has_only_acknowledged_writes() {
     for failing in [
-        &[Operation::Sync][..],
-        &[Operation::Write, Operation::SetLen],
-        &[Operation::Write, Operation::Sync],
+        &[DiskOperation::Sync][..],
+        &[DiskOperation::Write, DiskOperation::SetLen],
+        &[DiskOperation::Write, DiskOperation::Sync],
     ] {
         for bytes in [100, 1_900, 5_000] {
-            let (store, engine) = lived_in();
+            let (store, engine) = reopened_store();
             let expected = contents(&engine);
             let newest = engine.snapshot().unwrap().revision();
             store.disk.set_fault(Box::new(move |operation, path| {
@@ -171,29 +177,29 @@ fn once_writing_has_stopped_it_has_what_was_acknowledged_and_nothing_else() {
             );
             let snapshot = engine.snapshot().unwrap();
             assert_eq!(snapshot.revision(), newest);
-            let (_dir, copy) = copied(&snapshot);
+            let (_dir, copy) = open_copy(&snapshot);
             assert_eq!(contents(&copy), expected, "{failing:?}");
         }
     }
 }
 
 #[test]
-fn a_failed_sync_of_earlier_writes_takes_none_of_them_out() {
-    let (store, engine) = lived_in();
+fn snapshot_after_a_failed_sync_includes_buffered_writes() {
+    let (store, engine) = reopened_store();
     let expected = contents(&engine);
     store.disk.set_fault(Box::new(|operation, _| {
-        (operation == Operation::Sync).then_some(ErrorKind::Other)
+        (operation == DiskOperation::Sync).then_some(ErrorKind::Other)
     }));
-    // Nothing is there to be deleted, but the answer waits for what is not synced.
+    // Deleting an absent document writes nothing, but it syncs the buffered writes before it.
     let outcome = delete(&engine, "absent");
     assert!(matches!(outcome, Err(Error::Poisoned { .. })));
-    let (_dir, copy) = copied(&engine.snapshot().unwrap());
+    let (_dir, copy) = open_copy(&engine.snapshot().unwrap());
     assert_eq!(contents(&copy), expected);
 }
 
 #[test]
-fn a_damaged_store_is_copied_with_its_damage() {
-    let (store, engine) = lived_in();
+fn snapshot_of_a_damaged_store_copies_the_damage() {
+    let (store, engine) = reopened_store();
     engine.close().unwrap();
     let segments = store.files("log", ".seg");
     let mut damaged = store.disk.bytes(&segments[0]);
@@ -213,62 +219,63 @@ fn a_damaged_store_is_copied_with_its_damage() {
     };
     let expected = states(&engine);
     assert!(expected.contains(&None));
-    let dir = lay(&files(&engine.snapshot().unwrap()));
+    let dir = write_dir(&files(&engine.snapshot().unwrap()));
     assert!(
         !dir.path()
             .join("blobs")
             .join(blob.file_name().unwrap())
             .exists()
     );
-    let found = verified(dir.path());
+    let found = verify_dir(dir.path());
     assert!(found.problems.len() > 2, "{:?}", found.problems);
     let copy = Engine::open(Config::new(dir.path())).unwrap();
     assert_eq!(states(&copy), expected);
 }
 
-/// Where the segments and blobs of a snapshot are on the simulated disk.
-fn places(store: &Store, snapshot: &Snapshot) -> Vec<PathBuf> {
+/// The paths of a snapshot's segments and blobs on the simulated disk.
+fn segment_and_blob_paths(store: &Store, snapshot: &Snapshot) -> Vec<PathBuf> {
     let paths = snapshot.files().iter().map(SnapshotFile::path);
-    let places = paths.map(|path| store.path(path));
-    let is_kind = |path: &PathBuf| path.extension().is_some_and(|e| e == "seg" || e == "blob");
-    places.filter(is_kind).collect()
+    let paths = paths.map(|path| store.path(path));
+    let is_segment_or_blob =
+        |path: &PathBuf| path.extension().is_some_and(|e| e == "seg" || e == "blob");
+    paths.filter(is_segment_or_blob).collect()
 }
 
 #[test]
-fn its_files_stay_until_the_last_that_needs_them_is_dropped() {
-    let (store, engine) = lived_in();
+fn snapshot_files_stay_until_their_last_snapshot_is_dropped() {
+    let (store, engine) = reopened_store();
     let expected = contents(&engine);
     let first = engine.snapshot().unwrap();
     let second = engine.snapshot().unwrap();
-    let held = places(&store, &first);
+    let held = segment_and_blob_paths(&store, &first);
     assert!(held.iter().any(|path| path.extension().unwrap() == "blob"));
-    // Nothing of what is held is a part of the store afterwards.
+    // Replace every document, so that only the snapshots need the old files.
     for client in expected.keys() {
         put(&engine, client, "{}").unwrap();
     }
     put(&engine, "filling", &body(1, 70_000)).unwrap();
     engine.compact().unwrap();
-    let are_there = || held.iter().filter(|path| store.disk.files().contains(path));
-    assert_eq!(are_there().count(), held.len());
+    let existing = || held.iter().filter(|path| store.disk.files().contains(path));
+    assert_eq!(existing().count(), held.len());
     drop(first);
     engine.compact().unwrap();
-    let (_dir, copy) = copied(&second);
+    let (_dir, copy) = open_copy(&second);
     assert_eq!(contents(&copy), expected);
     let third = engine.snapshot().unwrap();
     drop(second);
     engine.compact().unwrap();
-    let still = places(&store, &third);
-    assert!(are_there().all(|path| still.contains(path)));
+    let still_needed = segment_and_blob_paths(&store, &third);
+    assert!(existing().all(|path| still_needed.contains(path)));
     drop(third);
     put(&engine, "filling", "{}").unwrap();
     engine.close().unwrap();
     let engine = store.open().unwrap();
     engine.compact().unwrap();
-    assert_eq!(are_there().count(), 0);
+    assert_eq!(existing().count(), 0);
 }
 
 #[test]
-fn they_go_by_themselves_afterwards() {
+fn snapshot_files_are_removed_in_the_background_after_its_drop() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
@@ -276,28 +283,31 @@ fn they_go_by_themselves_afterwards() {
     let engine = Engine::open(config).unwrap();
     fill(&engine, 1);
     let snapshot = engine.snapshot().unwrap();
-    for life in 2..6 {
-        fill(&engine, life);
+    for run in 2..6 {
+        fill(&engine, run);
     }
     engine.compact().unwrap();
-    let is_there = |path: &&str| dir.path().join(path).exists();
+    let exists = |path: &&str| dir.path().join(path).exists();
     let paths = || snapshot.files().iter().map(SnapshotFile::path);
-    assert!(paths().all(|path| is_there(&path)));
+    assert!(paths().all(|path| exists(&path)));
     let held: Vec<_> = paths().map(str::to_owned).collect();
     let held = held.iter().filter(|path| *path != "log/manifest");
     drop(snapshot);
     let deadline = Instant::now() + Duration::from_secs(60);
-    while held.clone().any(|path| is_there(&path.as_str())) {
-        assert!(Instant::now() < deadline, "they are there still");
+    while held.clone().any(|path| exists(&path.as_str())) {
+        assert!(
+            Instant::now() < deadline,
+            "the files of the dropped snapshot were not removed within 60 s"
+        );
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn closing_the_engine_ends_it() {
-    let (store, engine) = lived_in();
+fn closing_the_engine_closes_its_snapshots() {
+    let (store, engine) = reopened_store();
     let snapshot = engine.snapshot().unwrap();
-    let held = places(&store, &snapshot);
+    let held = segment_and_blob_paths(&store, &snapshot);
     let mut reader = snapshot.open(&snapshot.files()[0]).unwrap();
     reader.read_exact(&mut [0; 100]).unwrap();
     fill(&engine, 4);
@@ -310,15 +320,19 @@ fn closing_the_engine_ends_it() {
     let error = reader.read_exact(&mut [0; 100]).unwrap_err();
     let inner = error.get_ref().unwrap().downcast_ref::<Error>();
     assert!(matches!(inner, Some(Error::Closed)), "{error}");
-    // What was held for it is nobody's any more.
+    // The close removed the files that only the snapshot needed.
     let first = &held[0];
-    assert!(!store.disk.files().contains(first), "{}", first.display());
+    assert!(
+        !store.disk.files().contains(first),
+        "{} still exists",
+        first.display()
+    );
     store.open().unwrap();
 }
 
 #[test]
-fn a_process_that_ends_with_one_leaves_nothing_behind() {
-    let (store, engine) = lived_in();
+fn crash_with_an_open_snapshot_leaves_no_obsolete_files() {
+    let (store, engine) = reopened_store();
     let snapshot = engine.snapshot().unwrap();
     fill(&engine, 4);
     engine.compact().unwrap();

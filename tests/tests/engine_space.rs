@@ -1,4 +1,4 @@
-//! What documents take on the disk besides their own bytes.
+//! The disk space that small documents use.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,10 @@ use prefd_engine::{Config, Durability, Engine, WriteOptions};
 
 const DOCUMENTS: u64 = 100_000;
 const BYTES: usize = 300;
-/// Of `log/`, the reserve apart, for each byte of a document.
+/// Maximum size of `log/` without the reserve, in bytes per byte of a document.
 const MAX_RATIO: f64 = 1.38;
 
-/// Exactly [`BYTES`], with three members.
+/// A document of exactly [`BYTES`] bytes with three members.
 fn document(number: u64) -> String {
     let begin = format!(
         "{{\"n\":\"{number:016}\",\"items\":[{},{},{}],\"fill\":\"",
@@ -31,10 +31,10 @@ fn log_bytes(dir: &Path) -> u64 {
         .sum()
 }
 
-/// As a store grows that nobody deletes from: some writes between two syncs, and then a
-/// close.
+/// The store only grows: every write adds a document, one write in 500 is synced, and the
+/// store is closed at the end.
 #[test]
-fn a_small_document_takes_little_besides_its_own_bytes() {
+fn log_of_small_documents_stays_below_the_maximum_ratio() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.catalogue = false;
@@ -58,10 +58,10 @@ fn a_small_document_takes_little_besides_its_own_bytes() {
     engine.close().unwrap();
     let each = log_bytes(dir.path()) as f64 / DOCUMENTS as f64;
     let ratio = each / BYTES as f64;
-    println!("{each:.1} bytes for each document of {BYTES}, {ratio:.3} times those");
-    assert!(ratio <= MAX_RATIO, "{ratio:.3}");
+    println!("log bytes per document of {BYTES} bytes: {each:.1}, ratio {ratio:.3}");
+    assert!(ratio <= MAX_RATIO, "ratio {ratio:.3} exceeds {MAX_RATIO}");
 
-    // And nothing is missing.
+    // A sample of the documents can be read after a reopen.
     let engine = Engine::open(config).unwrap();
     for number in (0..DOCUMENTS).step_by(997) {
         let user = format!("user-{:012}", number * 7919 % DOCUMENTS);

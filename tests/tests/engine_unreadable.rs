@@ -1,9 +1,11 @@
-//! A disk that returns EIO for one sealed segment or one blob takes its own documents and
-//! nothing else: everything that can be saved is saved, and the file is named.
+//! A disk that returns EIO for a sealed segment, its summary or a blob. Only the documents in
+//! the unreadable file are lost. All other documents can be read, copied, compacted and erased,
+//! and the file is named.
 //!
-//! The bug: "is this damage?" was a comparison with the string "read". It missed the scan of
-//! a segment whose summary could not be read either, and then `stats` and everything that
-//! began with it failed for the whole store. Backups stopped at the first such file.
+//! Regression: an error counted as damage only if its operation was the string "read". The
+//! comparison missed errors from the scan of a segment whose summary was unreadable too. `stats`,
+//! and every command that starts with the same scan, failed for the entire store. A backup
+//! stopped at the first unreadable file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,11 +18,12 @@ use prefd_engine::{
 };
 use prefd_tests::unreadable_disk::UnreadableDisk;
 
-/// Users with one document in the first segment each, and one in a later one.
+/// Number of users. Each user has an early and a late document. Late documents are not in the
+/// first segment.
 const USERS: usize = 60;
 const LARGE_BYTES: usize = 600_000;
 
-/// Which files cannot be read.
+/// The files that the disk does not return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unreadable {
     Data,
@@ -74,7 +77,7 @@ impl Store {
         config
     }
 
-    /// The first segment, which has early documents and nothing else.
+    /// The path of the first segment, which contains only early documents.
     fn segment(&self) -> PathBuf {
         self.dir.path().join("log/00000001.seg")
     }
@@ -100,12 +103,12 @@ impl Store {
     }
 }
 
-/// How many documents are read whole. Every other one fails as damage.
-fn readable(engine: &Engine, store: &Store, context: &str) -> usize {
+/// Returns the number of documents that can be read. Every other read must fail with damage.
+fn count_readable(engine: &Engine, store: &Store, context: &str) -> usize {
     let mut readable = 0;
     for ((user, client), body) in &store.documents {
         let read = engine.get(user, client).and_then(|document| {
-            let document = document.expect("it was never deleted");
+            let document = document.expect("the document was never deleted");
             document.read()
         });
         match read {
@@ -119,14 +122,15 @@ fn readable(engine: &Engine, store: &Store, context: &str) -> usize {
     readable
 }
 
-fn says_that_a_read_failed(damage: &Damage, path: &Path) {
+/// Panics unless `damage` reports a failed read of the file.
+fn assert_read_failed(damage: &Damage, path: &Path) {
     assert_eq!(damage.path, path);
     assert!(damage.what.contains("a read failed"), "{damage}");
     assert!(damage.to_string().contains("os error 5"), "{damage}");
 }
 
 #[test]
-fn stats_of_unreadable_files_count_the_rest_and_name_them() {
+fn stats_skip_unreadable_files_and_name_them() {
     let store = Store::new();
     let whole = stats(&store.config()).unwrap();
     assert_eq!(whole.damage, []);
@@ -138,9 +142,9 @@ fn stats_of_unreadable_files_count_the_rest_and_name_them() {
         if which == Unreadable::DataAndSummary {
             assert!(found.documents > USERS as u64 && found.documents < whole.documents);
             assert_eq!(found.damaged_frames, 1);
-            says_that_a_read_failed(&found.damage[0], &store.segment());
+            assert_read_failed(&found.damage[0], &store.segment());
         } else {
-            // Nothing but the summaries is read, and a summary is made from the frames.
+            // Only the summaries are read, and an unreadable summary is rebuilt from the frames.
             assert_eq!(found, whole, "{which:?}");
         }
     }
@@ -152,11 +156,11 @@ fn open_store_with_unreadable_files_serves_everything_else() {
     for which in ALL {
         let context = format!("{which:?}");
         let engine = Engine::open(store.on_bad_disk(which)).unwrap();
-        let readable = readable(&engine, &store, &context);
+        let readable = count_readable(&engine, &store, &context);
         match which {
             Unreadable::Summary => assert_eq!(readable, store.documents.len()),
             Unreadable::Blob => assert_eq!(readable, store.documents.len() - 1),
-            // What is newer than the lost frames is known to be current.
+            // A document that is newer than every lost frame is known to be current.
             Unreadable::Data | Unreadable::DataAndSummary => assert!(
                 readable > USERS && readable < store.documents.len(),
                 "{context}: {readable}"
@@ -164,7 +168,7 @@ fn open_store_with_unreadable_files_serves_everything_else() {
         }
         let known = engine.list_known(None, None, usize::MAX).unwrap();
         if which == Unreadable::DataAndSummary {
-            says_that_a_read_failed(&engine.damage()[0], &store.segment());
+            assert_read_failed(&engine.damage()[0], &store.segment());
             assert!(matches!(
                 engine.list_all(None, 9),
                 Err(Error::Corrupt { .. })
@@ -179,7 +183,7 @@ fn open_store_with_unreadable_files_serves_everything_else() {
         let clients: Vec<_> = known.iter().map(|(_, entry)| &*entry.client).collect();
         assert_eq!(clients, ["late"], "{context}");
         engine.close().unwrap();
-        // The catalogue that was made on the bad disk must not outlive it.
+        // The next case must not use the catalogue that was built without the lost documents.
         fs::remove_dir_all(store.dir.path().join("catalogue")).unwrap();
     }
 }
@@ -189,7 +193,7 @@ fn compaction_leaves_unreadable_segments_and_rewrites_the_others() {
     for which in ALL {
         let store = Store::new();
         let engine = Engine::open(store.config()).unwrap();
-        // Something stale in every segment.
+        // Replace some documents of every segment, so that every segment has dead bytes.
         for n in 0..USERS {
             for client in ["early", "late"] {
                 let namespace = engine.namespace(format!("user-{n:02}"), client).unwrap();
@@ -219,7 +223,8 @@ fn compaction_leaves_unreadable_segments_and_rewrites_the_others() {
     }
 }
 
-/// Writes a snapshot into a directory, as a backup does. The first damage of each file.
+/// Writes a snapshot into a directory, as a backup does. Returns the damage of the snapshot and
+/// the damage of each file.
 fn copy(engine: &Engine, to: &Path) -> Vec<Damage> {
     let snapshot = engine.snapshot().unwrap();
     let mut damage = snapshot.damage().to_vec();
@@ -242,23 +247,26 @@ fn snapshot_of_unreadable_files_saves_the_rest_and_names_them() {
     for which in ALL {
         let context = format!("{which:?}");
         let engine = Engine::open(store.on_bad_disk(which)).unwrap();
-        let readable_there = readable(&engine, &store, &context);
+        let readable_in_original = count_readable(&engine, &store, &context);
         let copied = tempfile::tempdir().unwrap();
         let damage = copy(&engine, copied.path());
         engine.close().unwrap();
         let files = store.files(which);
         assert_eq!(damage.len(), files.len(), "{context}: {damage:?}");
         for (damage, path) in damage.iter().zip(&files) {
-            says_that_a_read_failed(damage, path);
+            assert_read_failed(damage, path);
         }
         let engine = Engine::open(Config::new(copied.path())).unwrap();
-        assert_eq!(readable(&engine, &store, &context), readable_there);
+        assert_eq!(
+            count_readable(&engine, &store, &context),
+            readable_in_original
+        );
         engine.close().unwrap();
     }
 }
 
 #[test]
-fn snapshot_of_a_bad_sector_has_zeros_in_its_place_only() {
+fn snapshot_has_zeros_only_in_place_of_unreadable_blocks() {
     const GOOD_BYTES: u64 = 10_000;
     let store = Store::new();
     let mut config = store.config();
@@ -267,14 +275,14 @@ fn snapshot_of_a_bad_sector_has_zeros_in_its_place_only() {
     let copied = tempfile::tempdir().unwrap();
     let damage = copy(&engine, copied.path());
     engine.close().unwrap();
-    // The block of 4 KiB in which the bad bytes begin is lost as a whole.
+    // The entire 4 KiB block in which the unreadable bytes begin is replaced by zeros.
     let lost_from = GOOD_BYTES / 4096 * 4096;
     assert_eq!(damage[0].offset, lost_from);
     let lost_from = usize::try_from(lost_from).unwrap();
-    let was = fs::read(store.segment()).unwrap();
-    let is = fs::read(copied.path().join("log/00000001.seg")).unwrap();
-    assert!(is[..lost_from] == was[..lost_from]);
-    assert!(is[lost_from..].iter().all(|byte| *byte == 0));
+    let original = fs::read(store.segment()).unwrap();
+    let copy = fs::read(copied.path().join("log/00000001.seg")).unwrap();
+    assert!(copy[..lost_from] == original[..lost_from]);
+    assert!(copy[lost_from..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -288,16 +296,17 @@ fn erasure_with_unreadable_segments_erases_the_rest_and_names_them() {
         let has_bad_data = matches!(which, Unreadable::Data | Unreadable::DataAndSummary);
         assert_eq!(erased.is_complete(), !has_bad_data, "{which:?}: {erased:?}");
         if has_bad_data {
-            says_that_a_read_failed(&erased.unreadable[0], &store.segment());
+            assert_read_failed(&erased.unreadable[0], &store.segment());
         }
-        // Only the lost segment and its summary name the early document.
-        let known = if which == Unreadable::DataAndSummary {
+        // Only the first segment and its summary name the early document. If both are
+        // unreadable, only the late document can be erased.
+        let erased_documents = if which == Unreadable::DataAndSummary {
             1
         } else {
             2
         };
         let found = stats(&store.config()).unwrap();
-        let left = store.documents.len() as u64 - known;
+        let left = store.documents.len() as u64 - erased_documents;
         assert_eq!(found.documents, left, "{which:?}");
     }
 }

@@ -1,10 +1,10 @@
-//! Which violation a body is refused for, and where: the first one in the order of its
-//! bytes.
+//! Which violation is reported for a body, and at which offset. The first violation in byte
+//! order is reported.
 
 use prefd_engine::{Limits, Violation, check};
 use prefd_tests::oracle::document;
 
-/// The violation's name and offset.
+/// Returns a short name of the violation, and its offset.
 fn verdict(body: &[u8]) -> (&'static str, u64) {
     let [small, ..] = document::limits();
     match check(body, &small) {
@@ -16,12 +16,12 @@ fn verdict(body: &[u8]) -> (&'static str, u64) {
         Err(Violation::KeyTooLong { at, .. }) => ("key", at.offset),
         Err(Violation::ValueTooLong { at, actual: 25, .. }) => ("value", at.offset),
         Err(Violation::BodyTooLong { limit: 160, .. }) => ("body", 160),
-        Err(other) => panic!("{other:?}"),
+        Err(other) => panic!("unexpected violation {other:?}"),
     }
 }
 
 #[test]
-fn the_first_violation_in_the_order_of_the_bytes_is_reported() {
+fn first_violation_in_byte_order_is_reported() {
     for (body, expected) in [
         (r#"{"a":1}"#, ("ok", 0)),
         ("[1", ("not-object", 0)),
@@ -32,13 +32,14 @@ fn the_first_violation_in_the_order_of_the_bytes_is_reported() {
         (r#"{"a":1,"a":x"#, ("duplicate", 7)),
         (r#"{"123456789\q":1}"#, ("key", 1)),
         (r#"{"1234567\q89":1}"#, ("json", 10)),
-        // A value's own syntax error comes before its being too long or too deep...
+        // A syntax error before the byte that exceeds the length or the depth is reported.
         (r#"{"a":[x,          2,         3]}"#, ("json", 6)),
         (r#"{"a":[x[[[[[1]]]]]}"#, ("json", 6)),
-        // ...but not one that lies behind.
+        // A syntax error after the byte that exceeds the length or the depth is not reported.
         (r#"{"a":[1,          2,         3x]}"#, ("value", 5)),
         (r#"{"a":[[[[[x"#, ("json", 9)),
-        // A number cut by the limit could have gone on well.
+        // If the limit cuts a number short, the number is too long but not invalid, because
+        // further digits could have completed it.
         (r#"{"a":12345678901234567890123-}"#, ("json", 28)),
         (r#"{"a":12345678901234567890123.4}"#, ("value", 5)),
     ] {
@@ -46,9 +47,10 @@ fn the_first_violation_in_the_order_of_the_bytes_is_reported() {
     }
 }
 
-/// Found by the fuzzer of documents: the last of the four was told, whichever it was.
+/// Regression, found by fuzzing: the offset of the last of the four digits was reported,
+/// whichever digit was invalid.
 #[test]
-fn the_character_that_is_no_digit_of_an_escape_is_told() {
+fn invalid_unicode_escape_is_reported_at_its_first_invalid_digit() {
     for (body, offset) in [
         (r#"{"a":"\ux123"}"#, 8),
         (r#"{"a":"\u1x23"}"#, 9),
@@ -57,7 +59,7 @@ fn the_character_that_is_no_digit_of_an_escape_is_told() {
         (r#"{"a":"\u1x"#, 9),
         (r#"{"a":"\\\ué0"}"#, 10),
         (r#"{"a":"\\uxyz"#, 12),
-        // Another escape where digits belong.
+        // A new escape begins before the four digits are complete.
         (r#"{"a":"\u1\u"#, 9),
         (r#"{"a":"\u\u1"#, 8),
         (r#"{"\ud\u"#, 5),
@@ -65,34 +67,36 @@ fn the_character_that_is_no_digit_of_an_escape_is_told() {
         assert_eq!(verdict(body.as_bytes()), ("json", offset), "{body}");
     }
     let cut_short = check(br#"{"a":"\u1x"#, &Limits::default());
-    let says = |what: &str| what == "invalid escape";
+    let is_invalid_escape = |what: &str| what == "invalid escape";
     assert!(
-        matches!(&cut_short, Err(Violation::Json { what, .. }) if says(what)),
+        matches!(&cut_short, Err(Violation::Json { what, .. }) if is_invalid_escape(what)),
         "{cut_short:?}"
     );
 }
 
-/// Found by the fuzzer of documents: the control character was told instead.
+/// Regression, found by fuzzing: the offset of the control character was reported instead of
+/// the start of the incomplete character.
 #[test]
-fn a_character_that_a_control_character_cuts_short_is_told_by_its_start() {
+fn incomplete_utf8_before_a_control_character_is_reported_first() {
     assert_eq!(verdict(b"{\"ab\xe2\x82\x02\":1}"), ("json", 4));
     assert_eq!(verdict(b"{\"ab\x02\":1}"), ("json", 4));
 }
 
-/// Found by the fuzzer of documents: the end of the body was told instead.
+/// Regression, found by fuzzing: the end of the body was reported instead of the first byte that
+/// is not valid outside a string.
 #[test]
-fn a_character_that_the_end_cuts_short_is_told_where_none_can_be() {
+fn incomplete_utf8_at_the_end_is_reported_if_outside_a_string() {
     assert_eq!(verdict(b"{\"a\":3\xd3"), ("json", 6));
     assert_eq!(verdict(b"{\"a\":[\xe2\x82"), ("json", 6));
-    // Inside of a string it could have become whole.
+    // Inside a string, further bytes could have completed the character.
     assert_eq!(verdict(b"{\"a\":\"\xe2\x82"), ("json", 8));
 }
 
 #[test]
-fn positions_count_lines_and_bytes_from_one() {
+fn position_counts_lines_and_columns_from_one() {
     let body = b"{\"a\":1,\n\n \"b\":[\n1,\n  x],\"c\":1}";
     let Err(Violation::Json { at, what }) = check(body, &Limits::default()) else {
-        panic!("accepted");
+        panic!("expected invalid JSON");
     };
     assert_eq!((at.offset, at.line, at.column), (21, 5, 3));
     assert_eq!(what, "expected value");

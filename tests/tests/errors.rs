@@ -1,16 +1,16 @@
-//! Every row of the error table that a request can lead to, checked whole, and the
-//! order in which a request is judged.
+//! Every row of the error table that a request can cause, with all its headers and members, and
+//! the order in which the server checks a request.
 
 mod common;
 
 use common::{Kept, fresh, target};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
 use prefd_tests::token;
 use serde_json::json;
 
 #[test]
-fn an_unknown_route_or_version_is_404() {
+fn unknown_route_or_version_is_404() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -33,7 +33,7 @@ fn an_unknown_route_or_version_is_404() {
         for method in ["GET", "PUT", "OPTIONS"] {
             kept.refuses(
                 &Request::new(method, path).bearer(&token),
-                &Expected::code("not-found"),
+                &ExpectedError::code("not-found"),
                 path,
             );
         }
@@ -46,7 +46,7 @@ fn an_unknown_route_or_version_is_404() {
 }
 
 #[test]
-fn only_the_versions_that_are_configured_are_served() {
+fn only_configured_api_versions_are_served() {
     let (server, _dir) = fresh(&["--api-version", "v1", "--api-version", "v2"]);
     let token = token::of("alice", "xyz");
     for (version, status) in [("v1", 200), ("v2", 200), ("2025-1", 404), ("2024-2", 404)] {
@@ -59,19 +59,19 @@ fn only_the_versions_that_are_configured_are_served() {
 }
 
 #[test]
-fn another_method_is_405_and_tells_which_are_allowed() {
+fn unsupported_method_is_405_with_an_allow_header() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
     for method in ["POST", "PATCH", "OPTIONS", "TRACE", "BREW"] {
         let request = Request::of(method, "xyz", &token);
-        let response = kept.refuses(&request, &Expected::code("method-not-allowed"), method);
+        let response = kept.refuses(&request, &ExpectedError::code("method-not-allowed"), method);
         assert_eq!(response.header("allow"), Some("GET, HEAD, PUT, DELETE"));
     }
 }
 
 #[test]
-fn a_client_id_that_cannot_be_is_400() {
+fn invalid_client_id_is_400() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -89,7 +89,7 @@ fn a_client_id_that_cannot_be_is_400() {
         for method in ["GET", "PUT", "DELETE"] {
             kept.refuses(
                 &Request::of(method, id, &token),
-                &Expected::code("invalid-client-id"),
+                &ExpectedError::code("invalid-client-id"),
                 id,
             );
         }
@@ -116,12 +116,13 @@ fn a_client_id_that_cannot_be_is_400() {
 }
 
 #[test]
-fn a_media_type_or_encoding_that_is_not_json_is_415_and_none_is_not() {
+fn other_media_type_or_content_encoding_is_415() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
-    let unsupported =
-        |name: &str| Expected::code("unsupported-media-type").source(json!({ "header": name }));
+    let unsupported = |name: &str| {
+        ExpectedError::code("unsupported-media-type").source(json!({ "header": name }))
+    };
     for media in [
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -144,7 +145,7 @@ fn a_media_type_or_encoding_that_is_not_json_is_415_and_none_is_not() {
 }
 
 #[test]
-fn conditions_that_are_no_entity_tags_are_400() {
+fn invalid_entity_tag_in_a_condition_is_400() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -154,7 +155,8 @@ fn conditions_that_are_no_entity_tags_are_400() {
                 let request = Request::of(method, "xyz", &token)
                     .header(name, value)
                     .body("{}");
-                let expected = Expected::code("invalid-request").source(json!({ "header": name }));
+                let expected =
+                    ExpectedError::code("invalid-request").source(json!({ "header": name }));
                 kept.refuses(&request, &expected, value);
             }
         }
@@ -166,7 +168,8 @@ fn two_authorization_headers_are_400() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
-    let expected = Expected::code("invalid-request").source(json!({"header": "Authorization"}));
+    let expected =
+        ExpectedError::code("invalid-request").source(json!({"header": "Authorization"}));
     for second in [
         format!("Bearer {token}"),
         "Basic eDp5".to_owned(),
@@ -180,7 +183,7 @@ fn two_authorization_headers_are_400() {
 }
 
 #[test]
-fn a_failed_precondition_is_412_with_the_current_tag() {
+fn failed_precondition_is_412_with_the_current_etag() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -191,32 +194,40 @@ fn a_failed_precondition_is_412_with_the_current_tag() {
         let request = Request::of(method, "xyz", &token)
             .header("If-Match", "\"0\"")
             .body("{}");
-        let response = kept.refuses(&request, &Expected::code("precondition-failed"), method);
+        let response = kept.refuses(
+            &request,
+            &ExpectedError::code("precondition-failed"),
+            method,
+        );
         assert_eq!(response.header("etag"), tag.header("etag"));
     }
     let absent = Request::of("PUT", "xyz", &token::of("bob", "xyz"))
         .header("If-Match", "*")
         .body("{}");
-    let response = kept.refuses(&absent, &Expected::code("precondition-failed"), "absent");
+    let response = kept.refuses(
+        &absent,
+        &ExpectedError::code("precondition-failed"),
+        "no stored document",
+    );
     assert_eq!(response.header("etag"), None);
 }
 
 #[test]
-fn errors_of_head_have_the_headers_and_no_body() {
+fn error_response_to_head_has_headers_and_no_body() {
     let (server, _dir) = fresh(&[]);
     let mut connection = server.connect();
     for (request, expected) in [
         (
             Request::new("HEAD", "/nowhere"),
-            Expected::code("not-found"),
+            ExpectedError::code("not-found"),
         ),
         (
             Request::new("HEAD", &target("xyz")),
-            Expected::code("missing-token"),
+            ExpectedError::code("missing-token"),
         ),
         (
             Request::of("HEAD", "xyz", "nonsense"),
-            Expected::code("invalid-token"),
+            ExpectedError::code("invalid-token"),
         ),
     ] {
         let response = connection.request(&request);
@@ -226,7 +237,7 @@ fn errors_of_head_have_the_headers_and_no_body() {
 }
 
 #[test]
-fn a_request_is_judged_in_the_promised_order() {
+fn request_is_checked_in_the_documented_order() {
     let (server, _dir) = fresh(&["--linked-identity-claim", "linked"]);
     let with = |edit: &dyn Fn(&mut serde_json::Value)| {
         let mut claims = token::claims("alice", "other");
@@ -240,7 +251,8 @@ fn a_request_is_judged_in_the_promised_order() {
         claims["linked"] = json!("id");
         claims["scope"] = json!(scope);
     });
-    // Each request has what the later rows complain of, too.
+    // Each request also has the errors of the rows that follow. The response must report the error
+    // that is checked first.
     let bad =
         |method: &str, path: &str| Request::new(method, path).header("Content-Type", "text/plain");
     let path = target("xyz");
@@ -248,49 +260,52 @@ fn a_request_is_judged_in_the_promised_order() {
     for (request, expected) in [
         (
             bad("BREW", "/user/1/preferences/%zz"),
-            Expected::code("not-found"),
+            ExpectedError::code("not-found"),
         ),
         (
             bad("BREW", &target("%zz")),
-            Expected::code("method-not-allowed"),
+            ExpectedError::code("method-not-allowed"),
         ),
         (
             bad("PUT", &target("%zz")).bearer("x").bearer("y"),
-            Expected::code("invalid-request").source(json!({"header": "Authorization"})),
+            ExpectedError::code("invalid-request").source(json!({"header": "Authorization"})),
         ),
-        (bad("PUT", &target("%zz")), Expected::code("missing-token")),
+        (
+            bad("PUT", &target("%zz")),
+            ExpectedError::code("missing-token"),
+        ),
         (
             bad("PUT", &target("%zz")).bearer("x"),
-            Expected::code("invalid-token").source(json!({"header": "Authorization"})),
+            ExpectedError::code("invalid-token").source(json!({"header": "Authorization"})),
         ),
         (
             bad("PUT", &target("%zz")).bearer(&unlinked),
-            Expected::code("missing-linked-identity"),
+            ExpectedError::code("missing-linked-identity"),
         ),
         (
             bad("PUT", &target("%zz")).bearer(&foreign),
-            Expected::code("invalid-client-id"),
+            ExpectedError::code("invalid-client-id"),
         ),
         (
             bad("PUT", &path).bearer(&foreign),
-            Expected::code("insufficient-scope").scope(scope),
+            ExpectedError::code("insufficient-scope").scope(scope),
         ),
         (
             bad("PUT", &path)
                 .bearer(&good)
                 .header("Content-Length", "999999999"),
-            Expected::code("unsupported-media-type").source(json!({"header": "Content-Type"})),
+            ExpectedError::code("unsupported-media-type").source(json!({"header": "Content-Type"})),
         ),
         (
             Request::new("PUT", &path)
                 .bearer(&good)
                 .header("Content-Length", "999999999"),
-            Expected::code("max-body-length-exceeded")
+            ExpectedError::code("max-body-length-exceeded")
                 .meta(json!({"limit": 105_916_416, "actual": 999_999_999})),
         ),
         (
             Request::new("PUT", &path).bearer(&good).body(&body),
-            Expected::code("invalid-json"),
+            ExpectedError::code("invalid-json"),
         ),
     ] {
         let response = server.connect().request(&request);
@@ -299,7 +314,7 @@ fn a_request_is_judged_in_the_promised_order() {
 }
 
 #[test]
-fn a_missing_linked_identity_is_said_in_the_pages_own_words() {
+fn missing_linked_identity_is_401_with_the_pace_cloud_text() {
     let (server, _dir) = fresh(&["--linked-identity-claim", "linked"]);
     for value in [json!(null), json!(""), json!(false), json!([])] {
         let mut claims = token::claims("alice", "xyz");
@@ -307,7 +322,7 @@ fn a_missing_linked_identity_is_said_in_the_pages_own_words() {
         let response = server
             .connect()
             .request(&Request::of("GET", "xyz", &token::hs256(&claims)));
-        Expected::code("missing-linked-identity").check(&response, &value.to_string());
+        ExpectedError::code("missing-linked-identity").check(&response, &value.to_string());
         let text = response.text();
         assert!(text.contains(
             "\"Linked identity is needed to access this resource, please check why the user does not have a linked identity\""
@@ -325,7 +340,7 @@ fn a_missing_linked_identity_is_said_in_the_pages_own_words() {
 }
 
 #[test]
-fn corruption_is_501_without_internals_and_a_put_mends_it() {
+fn corrupt_document_is_501_without_internals_until_a_put() {
     let dir = tempfile::tempdir().unwrap();
     let launch = prefd_tests::server::Launch::new(common::BINARY, dir.path())
         .with(&["--document-cache-bytes", "0"]);
@@ -342,8 +357,8 @@ fn corruption_is_501_without_internals_and_a_put_mends_it() {
     let server = launch.start();
     let mut connection = server.connect();
     let response = connection.request(&Request::of("GET", "xyz", &token));
-    Expected::code("internal-error").check(&response, "corrupt");
-    // With the dot, because the random request id in the response may well contain "seg".
+    ExpectedError::code("internal-error").check(&response, "a corrupt document");
+    // The dot in ".seg" is necessary, because the random request id can contain "seg".
     for internal in [".seg", "segment", "corrupt"] {
         assert!(!response.text().contains(internal), "{}", response.text());
     }
@@ -353,7 +368,7 @@ fn corruption_is_501_without_internals_and_a_put_mends_it() {
 }
 
 #[test]
-fn a_full_disk_is_507_changes_nothing_and_reads_go_on() {
+fn put_on_a_full_disk_is_507_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let token = token::of("alice", "xyz");
     let launch = prefd_tests::server::Launch::new(common::BINARY, dir.path());
@@ -366,20 +381,24 @@ fn a_full_disk_is_507_changes_nothing_and_reads_go_on() {
         let request = Request::of("PUT", "xyz", &token).body(document(n));
         let response = connection.request(&request);
         if response.status == 204 {
-            assert_eq!(refused, 0, "there was room again");
+            assert_eq!(refused, 0, "after the first 507, every PUT must get 507");
             kept = document(n);
         } else {
-            Expected::code("insufficient-storage").check(&response, "full");
+            ExpectedError::code("insufficient-storage")
+                .check(&response, "a small document on a full disk");
             refused += 1;
         }
         assert_eq!(common::get(&mut connection, "xyz", &token), kept);
     }
-    assert!(refused > 20, "{refused}");
+    assert!(
+        refused > 20,
+        "expected more than 20 refused PUTs, got {refused}"
+    );
     let large = format!("{{\"large\":\"{}\"}}", "x".repeat(400_000));
     let response = server
         .connect()
         .request(&Request::of("PUT", "xyz", &token).body(large));
-    Expected::code("insufficient-storage").check(&response, "a large document");
+    ExpectedError::code("insufficient-storage").check(&response, "a large document on a full disk");
     drop(connection);
     server.kill();
     let server = launch.start();
@@ -390,7 +409,7 @@ fn a_full_disk_is_507_changes_nothing_and_reads_go_on() {
 }
 
 #[test]
-fn a_head_that_is_no_http_is_refused_by_status_alone() {
+fn malformed_request_head_is_refused_with_an_empty_body() {
     let (server, _dir) = fresh(&[]);
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));

@@ -1,19 +1,19 @@
-//! Directories that were written once, one in each version of the format, by the program
-//! in `examples/make_golden.rs`: every later version reads them, and goes on with them.
+//! Golden data directories, one for each format version. Each directory was written once, by
+//! `examples/make_golden.rs`. Every later version must be able to read and write the directory.
 //!
-//! Should this fail, it is the engine that has to change, and never the directory.
+//! If one of these tests fails, change the engine, and never the directory.
 
 use std::fs;
 
 use prefd_engine::{Change, Engine, Precondition, WriteOptions};
 use prefd_tests::golden::{FORMATS, Golden, check_all, check_opened, sweep_bits};
-use prefd_tests::put::Put;
+use prefd_tests::put_ext::PutExt;
 
-/// The version that is written.
-const CURRENT: u32 = 2;
+/// The format version that the engine writes.
+const CURRENT_FORMAT: u32 = 2;
 
 #[test]
-fn each_holds_what_makes_it_worth_keeping() {
+fn golden_directories_have_every_kind_of_file_and_document() {
     for format in FORMATS {
         let golden = Golden::of(format);
         let listing = golden.listing();
@@ -22,7 +22,7 @@ fn each_holds_what_makes_it_worth_keeping() {
         assert_eq!(
             golden.files("log", "sum").len(),
             segments - 1,
-            "one is unsealed"
+            "expected a summary for each segment except the unsealed one"
         );
         assert!(golden.files("blobs", "blob").len() >= 2);
         assert!(listing.iter().any(|listed| listed.text.is_none()));
@@ -36,7 +36,7 @@ fn each_holds_what_makes_it_worth_keeping() {
         for path in golden.image().keys() {
             let header = fs::read(path).unwrap();
             let is_manifest_or_blob = !path.extension().is_some_and(|e| e == "seg" || e == "sum");
-            // Of those there has been one version only.
+            // Manifests and blobs have version 1 in every format.
             let version = if is_manifest_or_blob { 1 } else { format };
             let found = u16::from_le_bytes([header[8], header[9]]);
             assert_eq!(u32::from(found), version, "{}", path.display());
@@ -45,7 +45,7 @@ fn each_holds_what_makes_it_worth_keeping() {
 }
 
 #[test]
-fn every_document_is_read_as_it_was_written() {
+fn golden_documents_are_read_unchanged() {
     for format in FORMATS {
         let golden = Golden::of(format);
         for _ in 0..2 {
@@ -55,7 +55,7 @@ fn every_document_is_read_as_it_was_written() {
 }
 
 #[test]
-fn the_frames_alone_tell_the_same() {
+fn golden_documents_are_read_unchanged_without_summaries() {
     for format in FORMATS {
         let golden = Golden::of(format);
         golden.remove_summaries();
@@ -64,7 +64,7 @@ fn the_frames_alone_tell_the_same() {
 }
 
 #[test]
-fn each_is_written_to_and_opened_again() {
+fn golden_directories_accept_writes_and_reopen() {
     for format in FORMATS {
         let golden = Golden::of(format);
         let mut all = golden.listing();
@@ -78,7 +78,7 @@ fn each_is_written_to_and_opened_again() {
                     .unwrap();
                 (listed.revision, listed.text) = (None, None);
             } else if index % 4 < 3 {
-                // Under the condition that what was listed is still there.
+                // The write requires that the listed document is still current.
                 let precondition = namespace
                     .revision()
                     .unwrap()
@@ -92,7 +92,10 @@ fn each_is_written_to_and_opened_again() {
                     "x".repeat(index * 200)
                 );
                 let revision = namespace.put(text.as_bytes(), options).unwrap().get();
-                assert!(Some(revision) > newest, "a revision is never used twice");
+                assert!(
+                    Some(revision) > newest,
+                    "expected a revision above those of the listing"
+                );
                 (listed.revision, listed.text) = (Some(revision), Some(text));
             }
         }
@@ -102,7 +105,7 @@ fn each_is_written_to_and_opened_again() {
     }
 }
 
-/// The version in each file's header.
+/// The version in the header of each file in `log/` with this extension.
 fn versions(golden: &Golden, extension: &str) -> Vec<u32> {
     let files = golden.files("log", extension);
     let version = |path: &std::path::PathBuf| u32::from(fs::read(path).unwrap()[8]);
@@ -110,15 +113,16 @@ fn versions(golden: &Golden, extension: &str) -> Vec<u32> {
 }
 
 #[test]
-fn compaction_writes_the_current_version_and_every_document_stays() {
+fn compaction_writes_the_current_format_and_keeps_documents() {
     for format in FORMATS {
         let golden = Golden::of(format);
         let all = golden.listing();
         let engine = Engine::open(golden.config()).unwrap();
-        // What was being written was copied; what is sealed is as it was.
+        // Opening rewrites the unsealed segment in the current format, and leaves sealed segments
+        // unchanged.
         let found = versions(&golden, "seg");
         assert!(
-            found.contains(&format) && found.contains(&CURRENT),
+            found.contains(&format) && found.contains(&CURRENT_FORMAT),
             "{found:?}"
         );
         check_all(&engine, &all);
@@ -127,7 +131,7 @@ fn compaction_writes_the_current_version_and_every_document_stays() {
         engine.close().unwrap();
         for extension in ["seg", "sum"] {
             let versions = versions(&golden, extension);
-            assert!(versions.contains(&CURRENT), "{versions:?}");
+            assert!(versions.contains(&CURRENT_FORMAT), "{versions:?}");
         }
         let found = prefd_engine::verify(&golden.config(), &mut |_| {}).unwrap();
         assert_eq!(found.problems, []);
@@ -138,7 +142,7 @@ fn compaction_writes_the_current_version_and_every_document_stays() {
 }
 
 #[test]
-fn verify_finds_nothing_wrong_with_them() {
+fn verify_finds_no_problem_in_golden_directories() {
     for format in FORMATS {
         let golden = Golden::of(format);
         let found = prefd_engine::verify(&golden.config(), &mut |_| {}).unwrap();
@@ -148,11 +152,11 @@ fn verify_finds_nothing_wrong_with_them() {
 }
 
 #[test]
-fn a_flipped_bit_of_version_1_gives_right_bytes_or_an_error() {
+fn flipped_bit_in_format_1_gives_right_bytes_or_an_error() {
     sweep_bits(1);
 }
 
 #[test]
-fn a_flipped_bit_of_version_2_gives_right_bytes_or_an_error() {
+fn flipped_bit_in_format_2_gives_right_bytes_or_an_error() {
     sweep_bits(2);
 }

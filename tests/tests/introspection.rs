@@ -1,30 +1,33 @@
-//! Tokens that only their issuer can read.
+//! Token introspection (RFC 7662): accepted and refused tokens, cached responses, and outages of
+//! the identity provider.
 
 mod common;
 
 use common::{BINARY, refused, refused_because, status, wait_for_status};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
-use prefd_tests::issuer::{Answer, INTROSPECTION, Issuer, Signer};
+use prefd_tests::issuer::{CannedResponse, INTROSPECTION, Issuer, Signer};
 use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
 use serde_json::{Value, json};
 
-struct Asking {
+/// An identity provider, and a server that introspects tokens at this provider.
+struct Setup {
     issuer: Issuer,
     server: Server,
     credentials: tempfile::NamedTempFile,
     _dir: tempfile::TempDir,
 }
 
-/// A server that asks this issuer about tokens, by its metadata.
-fn asking(arguments: &[&str]) -> Asking {
+/// Starts a server that finds the introspection endpoint in the identity provider's metadata.
+fn with_metadata(arguments: &[&str]) -> Setup {
     let issuer = Issuer::start(&Signer::new("ec256", "a"));
     let url = issuer.url();
-    asking_at(issuer, &[&["--oidc-issuer", &url], arguments].concat())
+    with_issuer(issuer, &[&["--oidc-issuer", &url], arguments].concat())
 }
 
-fn asking_at(issuer: Issuer, arguments: &[&str]) -> Asking {
+/// Starts a server with introspection credentials and the given arguments.
+fn with_issuer(issuer: Issuer, arguments: &[&str]) -> Setup {
     let credentials = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(credentials.path(), "prefd:a secret\n").unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +37,7 @@ fn asking_at(issuer: Issuer, arguments: &[&str]) -> Asking {
         .with(&["--introspection-credentials-file", file])
         .with(arguments)
         .start();
-    Asking {
+    Setup {
         issuer,
         server,
         credentials,
@@ -42,6 +45,7 @@ fn asking_at(issuer: Issuer, arguments: &[&str]) -> Asking {
     }
 }
 
+/// The introspection response about an active token of the given user.
 fn active(user: &str) -> Value {
     json!({
         "active": true, "sub": user, "client_id": "xyz", "exp": token::now() + 3600,
@@ -52,29 +56,29 @@ fn active(user: &str) -> Value {
 const AUDIENCE: [&str; 2] = ["--jwt-audience", "prefd"];
 
 #[test]
-fn an_opaque_token_is_what_its_issuer_says() {
-    let asking = asking(&AUDIENCE);
-    let Asking { issuer, server, .. } = &asking;
-    issuer.say_of("good", &active("alice"));
+fn opaque_token_is_checked_with_its_introspection_response() {
+    let setup = with_metadata(&AUDIENCE);
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("good", &active("alice"));
     assert_eq!(status(server, "good"), 200);
-    let question = issuer
-        .questions()
+    let request = issuer
+        .requests()
         .into_iter()
-        .find(|question| question.target == INTROSPECTION)
+        .find(|request| request.target == INTROSPECTION)
         .unwrap();
-    // "prefd:a%20secret", which is how a form has it.
+    // This is "prefd:a%20secret" in base64. RFC 6749 section 2.3.1 requires a form-encoded secret.
     assert_eq!(
-        question.authorization.as_deref(),
+        request.authorization.as_deref(),
         Some("Basic cHJlZmQ6YSUyMHNlY3JldA==")
     );
-    assert_eq!(question.body, "token=good&token_type_hint=access_token");
+    assert_eq!(request.body, "token=good&token_type_hint=access_token");
     refused(server, "unknown", "unknown");
     let with = |name: &str, value: Value| {
-        let mut said = active("alice");
-        said[name] = value;
-        said
+        let mut response = active("alice");
+        response[name] = value;
+        response
     };
-    for (index, said) in [
+    for (index, response) in [
         with("active", json!(false)),
         with("client_id", json!(null)),
         with("sub", json!("")),
@@ -90,11 +94,11 @@ fn an_opaque_token_is_what_its_issuer_says() {
     .enumerate()
     {
         let token = format!("bad-{index}");
-        issuer.say_of(&token, &said);
-        refused(server, &token, &said.to_string());
+        issuer.set_introspection(&token, &response);
+        refused(server, &token, &response.to_string());
     }
-    issuer.say_of("user-id", &with("user_id", json!("bob")));
-    issuer.say_of(
+    issuer.set_introspection("user-id", &with("user_id", json!("bob")));
+    issuer.set_introspection(
         "scope",
         &json!({
             "active": true, "sub": "alice", "client_id": "foreign", "aud": ["prefd"],
@@ -113,9 +117,9 @@ fn an_opaque_token_is_what_its_issuer_says() {
 }
 
 #[test]
-fn jwts_are_judged_by_keys_and_the_rest_by_asking() {
-    let asking = asking(&AUDIENCE);
-    let Asking { issuer, server, .. } = &asking;
+fn jwt_is_introspected_only_if_the_server_has_no_keys() {
+    let setup = with_metadata(&AUDIENCE);
+    let Setup { issuer, server, .. } = &setup;
     let key = Signer::new("ec256", "a");
     let mut claims = token::claims("alice", "xyz");
     claims["iss"] = json!(issuer.url());
@@ -123,12 +127,16 @@ fn jwts_are_judged_by_keys_and_the_rest_by_asking() {
     assert_eq!(status(server, &key.sign(&claims)), 200);
     claims["aud"] = json!("other");
     let foreign = key.sign(&claims);
-    issuer.say_of(&foreign, &active("alice"));
-    refused(server, &foreign, "a key says no");
+    issuer.set_introspection(&foreign, &active("alice"));
+    refused(
+        server,
+        &foreign,
+        "a JWT for another audience must not be introspected",
+    );
     assert_eq!(issuer.count(INTROSPECTION), 0);
-    // Without any key, every token is asked about.
+    // A server without keys introspects every token, including JWTs.
     let url = format!("{}{INTROSPECTION}", issuer.url());
-    let other = asking_at(
+    let other = with_issuer(
         Issuer::start(&key),
         &["--introspection-url", &url, "--jwt-audience", "prefd"],
     );
@@ -137,16 +145,16 @@ fn jwts_are_judged_by_keys_and_the_rest_by_asking() {
 }
 
 #[test]
-fn answers_are_remembered_for_a_short_time() {
-    let asking = asking(&AUDIENCE);
-    let Asking { issuer, server, .. } = &asking;
-    issuer.say_of("good", &active("alice"));
+fn introspection_responses_are_cached() {
+    let setup = with_metadata(&AUDIENCE);
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("good", &active("alice"));
     for _ in 0..5 {
         assert_eq!(status(server, "good"), 200);
         refused(server, "bad", "not active");
     }
     assert_eq!(issuer.count(INTROSPECTION), 2);
-    // What can be no token is not asked about.
+    // Strings that cannot be Bearer tokens are not introspected.
     for text in ["a%b", "a=b", "=", "\"", &"x".repeat(9_000)] {
         refused(server, text, text);
     }
@@ -154,35 +162,35 @@ fn answers_are_remembered_for_a_short_time() {
 }
 
 #[test]
-fn a_revoked_token_ends_when_its_answer_is_old() {
-    let asking = asking(&[&AUDIENCE[..], &["--introspection-ttl", "20ms"]].concat());
-    let Asking { issuer, server, .. } = &asking;
-    issuer.say_of("token", &active("alice"));
+fn revoked_token_is_refused_after_the_introspection_ttl() {
+    let setup = with_metadata(&[&AUDIENCE[..], &["--introspection-ttl", "20ms"]].concat());
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("token", &active("alice"));
     let mut connection = server.connect();
     let request = Request::of("GET", "xyz", "token");
     assert_eq!(connection.request(&request).status, 200);
-    issuer.say_of("token", &json!({"active": false}));
+    issuer.set_introspection("token", &json!({"active": false}));
     wait_for_status(server, "token", 401);
     assert_eq!(connection.request(&request).status, 401);
-    issuer.say_of("token", &active("alice"));
+    issuer.set_introspection("token", &active("alice"));
     wait_for_status(server, "token", 200);
     assert_eq!(connection.request(&request).status, 200);
 }
 
 #[test]
-fn one_question_answers_all_who_wait_for_it() {
-    let asking = asking(&AUDIENCE);
-    let Asking { issuer, server, .. } = &asking;
-    issuer.say_of("good", &active("alice"));
-    // So that its metadata are there.
+fn concurrent_requests_share_one_introspection_request() {
+    let setup = with_metadata(&AUDIENCE);
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("good", &active("alice"));
+    // This request makes the server fetch the metadata.
     refused(server, "other", "not active");
-    issuer.hold(true);
+    issuer.hold_responses(true);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..16)
             .map(|_| scope.spawn(|| status(server, "good")))
             .collect();
         issuer.wait_for(INTROSPECTION, 2);
-        issuer.hold(false);
+        issuer.hold_responses(false);
         for client in clients {
             assert_eq!(client.join().unwrap(), 200);
         }
@@ -191,56 +199,67 @@ fn one_question_answers_all_who_wait_for_it() {
 }
 
 #[test]
-fn an_issuer_that_is_gone_takes_no_known_token_down() {
-    let Asking {
+fn cached_token_stays_valid_while_the_issuer_is_unreachable() {
+    let Setup {
         issuer,
         server,
         credentials: _credentials,
         _dir,
-    } = asking(&[&AUDIENCE[..], &["--introspection-ttl", "1ms"]].concat());
-    issuer.say_of("good", &active("alice"));
+    } = with_metadata(&[&AUDIENCE[..], &["--introspection-ttl", "1ms"]].concat());
+    issuer.set_introspection("good", &active("alice"));
     let mut ending = active("alice");
-    // Believed for some time yet: clocks may differ by 30 seconds.
+    // The token is accepted for another 15 seconds: the tolerance for clock differences is 30
+    // seconds.
     ending["exp"] = json!(token::now() - 15);
-    issuer.say_of("ending", &ending);
+    issuer.set_introspection("ending", &ending);
     assert_eq!(
         (status(&server, "good"), status(&server, "ending")),
         (200, 200)
     );
-    issuer.answer(INTROSPECTION, Answer::status(500));
-    assert_eq!(status(&server, "good"), 200, "it fails");
+    issuer.respond(INTROSPECTION, CannedResponse::status(500));
+    assert_eq!(status(&server, "good"), 200, "the issuer returns 500");
     let unavailable = |token: &str| {
         let response = server.connect().request(&Request::of("GET", "xyz", token));
-        Expected::code("overloaded").check(&response, "nobody can tell");
+        ExpectedError::code("overloaded").check(&response, "a token without a cached response");
     };
     unavailable("new");
     drop(issuer);
     for _ in 0..3 {
-        assert_eq!(status(&server, "good"), 200, "it is gone");
+        assert_eq!(status(&server, "good"), 200, "the issuer is gone");
         unavailable("newer");
     }
     wait_for_status(&server, "ending", 401);
-    refused_because(&server, "ending", "The token has expired.", "meanwhile");
-    assert_eq!(status(&server, "good"), 200, "for longer than that");
+    refused_because(
+        &server,
+        "ending",
+        "The token has expired.",
+        "a cached token whose exp has passed",
+    );
+    assert_eq!(
+        status(&server, "good"),
+        200,
+        "a cached token that has not expired"
+    );
 }
 
 #[test]
-fn who_waits_for_an_issuer_leaves_places_to_others() {
-    let asking = asking(&[&AUDIENCE[..], &["--max-connections", "4"]].concat());
-    let Asking { issuer, server, .. } = &asking;
-    issuer.say_of("known", &active("alice"));
+fn requests_waiting_for_introspection_leave_room_for_others() {
+    let setup = with_metadata(&[&AUDIENCE[..], &["--max-connections", "4"]].concat());
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("known", &active("alice"));
     assert_eq!(status(server, "known"), 200);
     let before = issuer.count(INTROSPECTION);
-    issuer.hold(true);
+    issuer.hold_responses(true);
     std::thread::scope(|scope| {
         let waiting = ["one", "two"].map(|token| scope.spawn(move || status(server, token)));
         issuer.wait_for(INTROSPECTION, before + 2);
         let response = server
             .connect()
             .request(&Request::of("GET", "xyz", "three"));
-        Expected::code("overloaded").check(&response, "too many wait");
+        ExpectedError::code("overloaded")
+            .check(&response, "too many requests wait for introspection");
         assert_eq!(status(server, "known"), 200);
-        issuer.hold(false);
+        issuer.hold_responses(false);
         for client in waiting {
             assert_eq!(client.join().unwrap(), 401);
         }
@@ -249,84 +268,93 @@ fn who_waits_for_an_issuer_leaves_places_to_others() {
 }
 
 #[test]
-fn an_issuer_that_hangs_holds_up_few_requests() {
-    let asking = asking(&[&AUDIENCE[..], &["--introspection-ttl", "1ms"]].concat());
-    let Asking { issuer, server, .. } = &asking;
-    issuer.say_of("good", &active("alice"));
+fn hanging_issuer_delays_only_a_few_requests() {
+    let setup = with_metadata(&[&AUDIENCE[..], &["--introspection-ttl", "1ms"]].concat());
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("good", &active("alice"));
     assert_eq!(status(server, "good"), 200);
     let before = issuer.count(INTROSPECTION);
-    issuer.hold(true);
-    // One waits in vain, and those after it are told so for a while.
+    issuer.hold_responses(true);
+    // After an introspection request times out, the server sends none for 5 seconds.
     for _ in 0..12 {
         assert_eq!(status(server, "good"), 200);
         assert_eq!(status(server, "new"), 503);
     }
-    let asked = issuer.count(INTROSPECTION) - before;
-    assert!((1..=6).contains(&asked), "asked {asked} times");
-    issuer.hold(false);
-    // One that nothing is known of, so that it must be asked.
-    issuer.say_of("later", &active("alice"));
+    let sent = issuer.count(INTROSPECTION) - before;
+    assert!(
+        (1..=6).contains(&sent),
+        "expected 1 to 6 introspection requests, got {sent}"
+    );
+    issuer.hold_responses(false);
+    // The server has no cached response about this token, so the server must introspect it.
+    issuer.set_introspection("later", &active("alice"));
     wait_for_status(server, "later", 200);
 }
 
 #[test]
-fn sighup_reads_credentials_anew() {
-    let asking = asking(&AUDIENCE);
-    let Asking { issuer, server, .. } = &asking;
-    let file = asking.credentials.path();
-    issuer.say_of("first", &active("alice"));
+fn sighup_reloads_the_introspection_credentials() {
+    let setup = with_metadata(&AUDIENCE);
+    let Setup { issuer, server, .. } = &setup;
+    let file = setup.credentials.path();
+    issuer.set_introspection("first", &active("alice"));
     assert_eq!(status(server, "first"), 200);
-    // What is none is not taken: the old ones stay.
+    // The new file is invalid, so the server keeps the old credentials.
     std::fs::write(file, "no colon").unwrap();
     server.hang_up();
     server.wait_for_log("what=\"keys\" error=");
-    assert_eq!(status(server, "unfit"), 401);
+    assert_eq!(status(server, "after-invalid-file"), 401);
     std::fs::write(file, "another:secret").unwrap();
     server.hang_up();
     server.wait_for_log("reload completed what=\"keys\"");
-    assert_eq!(status(server, "anew"), 401);
-    assert!(!server.has_logged("another"), "credentials in the log");
-    let given: Vec<_> = issuer
-        .questions()
+    assert_eq!(status(server, "after-reload"), 401);
+    assert!(
+        !server.has_logged("another"),
+        "the log must not contain credentials"
+    );
+    let sent: Vec<_> = issuer
+        .requests()
         .into_iter()
-        .filter(|question| question.target == INTROSPECTION)
-        .map(|question| question.authorization.unwrap())
+        .filter(|request| request.target == INTROSPECTION)
+        .map(|request| request.authorization.unwrap())
         .collect();
     let old = "Basic cHJlZmQ6YSUyMHNlY3JldA==";
-    // "another:secret".
-    assert_eq!(given, [old, old, "Basic YW5vdGhlcjpzZWNyZXQ="]);
+    // The last value is "another:secret" in base64.
+    assert_eq!(sent, [old, old, "Basic YW5vdGhlcjpzZWNyZXQ="]);
 }
 
 #[test]
-fn what_is_stale_is_not_believed_for_ever() {
+fn cached_response_is_not_used_after_introspection_max_stale() {
     let arguments = [
         "--introspection-ttl",
         "1ms",
         "--introspection-max-stale",
         "1ms",
     ];
-    let asking = asking(&[&AUDIENCE[..], &arguments].concat());
-    let Asking { issuer, server, .. } = &asking;
-    issuer.say_of("good", &active("alice"));
+    let setup = with_metadata(&[&AUDIENCE[..], &arguments].concat());
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("good", &active("alice"));
     assert_eq!(status(server, "good"), 200);
     for answer in [
-        Answer::status(401),
-        Answer::status(200),
-        Answer::json(&json!({"active": "yes"})),
-        Answer::json(&json!({})),
-        Answer::json(&json!([])),
+        CannedResponse::status(401),
+        CannedResponse::status(200),
+        CannedResponse::json(&json!({"active": "yes"})),
+        CannedResponse::json(&json!({})),
+        CannedResponse::json(&json!([])),
     ] {
-        issuer.answer(INTROSPECTION, answer);
+        issuer.respond(INTROSPECTION, answer);
         wait_for_status(server, "good", 503);
     }
     server.wait_for_log("token introspection failed");
-    assert!(!server.has_logged("good"), "a token in the log");
+    assert!(
+        !server.has_logged("good"),
+        "the log must not contain a token"
+    );
 }
 
 #[test]
-fn a_linked_identity_can_be_required_of_both_kinds_of_token() {
-    let asking = asking(&[&AUDIENCE[..], &["--linked-identity-claim", "linked"]].concat());
-    let Asking { issuer, server, .. } = &asking;
+fn linked_identity_is_required_of_jwts_and_opaque_tokens() {
+    let setup = with_metadata(&[&AUDIENCE[..], &["--linked-identity-claim", "linked"]].concat());
+    let Setup { issuer, server, .. } = &setup;
     let key = Signer::new("ec256", "a");
     for (linked, expected) in [
         (json!("id"), 200),
@@ -335,16 +363,17 @@ fn a_linked_identity_can_be_required_of_both_kinds_of_token() {
         (json!(false), 401),
         (json!(""), 401),
     ] {
-        let mut said = active("alice");
-        said["linked"] = linked.clone();
-        said["iss"] = json!(issuer.url());
+        let mut response = active("alice");
+        response["linked"] = linked.clone();
+        response["iss"] = json!(issuer.url());
         let opaque = format!("opaque-{}", token::base64url(&linked));
-        issuer.say_of(&opaque, &said);
-        for token in [opaque, key.sign(&said)] {
+        issuer.set_introspection(&opaque, &response);
+        for token in [opaque, key.sign(&response)] {
             let response = server.connect().request(&Request::of("GET", "xyz", &token));
             assert_eq!(response.status, expected, "{linked}");
             if expected == 401 {
-                Expected::code("missing-linked-identity").check(&response, "not linked");
+                ExpectedError::code("missing-linked-identity")
+                    .check(&response, "a token without a linked identity");
             }
         }
     }

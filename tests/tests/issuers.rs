@@ -1,38 +1,43 @@
-//! Keys of identity providers: found, fetched, rotated, withdrawn, and kept where their
-//! provider is gone.
+//! Keys of identity providers: discovery, fetching, rotation, withdrawal, and outages of the
+//! provider.
 
 mod common;
 
 use common::{BINARY, refused, status, wait_for_status};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
-use prefd_tests::issuer::{Answer, INTROSPECTION, Issuer, KEYS, METADATA, Signer};
+use prefd_tests::issuer::{CannedResponse, INTROSPECTION, Issuer, KEYS, METADATA, Signer};
 use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
-/// A server that takes tokens of this issuer only.
+/// Starts a server that accepts only tokens of this issuer.
 fn trusting(issuer: &Issuer, arguments: &[&str]) -> (Server, tempfile::TempDir) {
     let url = issuer.url();
     let mut all = vec!["--oidc-issuer", &url, "--require-audience=false"];
     all.extend(arguments);
-    launched(&all)
+    launch(&all)
 }
 
-fn launched(arguments: &[&str]) -> (Server, tempfile::TempDir) {
+/// Starts a server without a local key.
+fn launch(arguments: &[&str]) -> (Server, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let launch = Launch::new(BINARY, dir.path()).without_key();
-    (launch.with(arguments).start(), dir)
+    let server = Launch::new(BINARY, dir.path())
+        .without_key()
+        .with(arguments)
+        .start();
+    (server, dir)
 }
 
-fn unavailable(server: &Server, token: &str) {
+/// Sends a GET with the given token, and expects the error `overloaded`.
+fn expect_overloaded(server: &Server, token: &str) {
     let response = server.connect().request(&Request::of("GET", "xyz", token));
-    Expected::code("overloaded").check(&response, "its issuer cannot be reached");
+    ExpectedError::code("overloaded").check(&response, "the token's issuer cannot be reached");
 }
 
 #[test]
-fn an_issuer_is_found_by_its_metadata() {
+fn keys_are_found_with_the_metadata_of_the_issuer() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
     let (server, _dir) = trusting(&issuer, &["--jwt-audience", "prefd"]);
@@ -41,7 +46,7 @@ fn an_issuer_is_found_by_its_metadata() {
     claims["aud"] = json!(["other", "prefd"]);
     assert_eq!(status(&server, &key.sign(&claims)), 200);
     claims["aud"] = json!("other");
-    refused(&server, &key.sign(&claims), "for another service");
+    refused(&server, &key.sign(&claims), "a token for another audience");
     claims["aud"] = json!("prefd");
     for iss in [
         json!("http://127.0.0.1"),
@@ -54,46 +59,47 @@ fn an_issuer_is_found_by_its_metadata() {
     assert_eq!((issuer.count(METADATA), issuer.count(KEYS)), (1, 1));
 }
 
-/// RFC 8414 has it before the issuer's path, OpenID Connect behind it.
+/// OpenID Connect puts the well-known path after the path of the issuer. RFC 8414 puts the
+/// well-known path before the path of the issuer.
 #[test]
-fn metadata_of_either_kind_is_found() {
+fn metadata_is_found_at_the_openid_and_the_rfc_8414_path() {
     let key = Signer::new("rsa", "a");
     let issuer = Issuer::start(&key);
     let mut metadata = issuer.metadata();
-    let named = format!("{}/realms/one", issuer.url());
-    metadata["issuer"] = json!(named);
-    for place in [
+    let realm = format!("{}/realms/one", issuer.url());
+    metadata["issuer"] = json!(realm);
+    for path in [
         "/realms/one/.well-known/openid-configuration",
         "/.well-known/oauth-authorization-server/realms/one",
     ] {
-        issuer.answer(place, Answer::json(&metadata));
-        let (server, _dir) = launched(&["--oidc-issuer", &named, "--require-audience=false"]);
+        issuer.respond(path, CannedResponse::json(&metadata));
+        let (server, _dir) = launch(&["--oidc-issuer", &realm, "--require-audience=false"]);
         let mut claims = token::claims("alice", "xyz");
-        claims["iss"] = json!(named);
-        assert_eq!(status(&server, &key.sign(&claims)), 200, "{place}");
-        assert_eq!(issuer.count(place), 1);
-        issuer.answer(place, Answer::status(404));
+        claims["iss"] = json!(realm);
+        assert_eq!(status(&server, &key.sign(&claims)), 200, "{path}");
+        assert_eq!(issuer.count(path), 1);
+        issuer.respond(path, CannedResponse::status(404));
     }
 }
 
 #[test]
-fn metadata_that_cannot_be_right_give_no_keys() {
+fn invalid_metadata_provides_no_keys() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
     let with = |name: &str, value: Value| {
         let mut metadata = issuer.metadata();
         metadata[name] = value;
-        Answer::json(&metadata)
+        CannedResponse::json(&metadata)
     };
-    let huge = Answer {
+    let huge = CannedResponse {
         body: "x".repeat(300 * 1024),
-        ..Answer::status(200)
+        ..CannedResponse::status(200)
     };
-    let redirect = Answer {
+    let redirect = CannedResponse {
         headers: format!("Location: {}/elsewhere\r\n", issuer.url()),
-        ..Answer::status(302)
+        ..CannedResponse::status(302)
     };
-    issuer.answer("/elsewhere", Answer::json(&issuer.metadata()));
+    issuer.respond("/elsewhere", CannedResponse::json(&issuer.metadata()));
     for (answer, word) in [
         (
             with("issuer", json!("https://another.example")),
@@ -108,21 +114,21 @@ fn metadata_that_cannot_be_right_give_no_keys() {
             "https://",
         ),
         (with("jwks_uri", json!(7)), "metadata"),
-        (Answer::json(&json!([])), "metadata"),
-        (Answer::status(500), "500"),
+        (CannedResponse::json(&json!([])), "metadata"),
+        (CannedResponse::status(500), "500"),
         (huge, "bytes"),
         (redirect, "302"),
     ] {
-        issuer.answer(METADATA, answer);
+        issuer.respond(METADATA, answer);
         let (server, _dir) = trusting(&issuer, &[]);
         server.wait_for_log(word);
-        unavailable(&server, &issuer.token(&key, "alice", "xyz"));
+        expect_overloaded(&server, &issuer.token(&key, "alice", "xyz"));
     }
     assert_eq!((issuer.count("/elsewhere"), issuer.count(KEYS)), (0, 0));
 }
 
 #[test]
-fn a_rotation_refuses_no_good_token_and_is_noticed_once_for_all() {
+fn key_rotation_is_noticed_with_one_fetch_for_all_requests() {
     let (old, new, newest) = (
         Signer::new("rsa", "old"),
         Signer::new("ec256", "new"),
@@ -132,7 +138,7 @@ fn a_rotation_refuses_no_good_token_and_is_noticed_once_for_all() {
     let (server, _dir) = trusting(&issuer, &[]);
     assert_eq!(status(&server, &issuer.token(&old, "alice", "xyz")), 200);
     issuer.publish(&[&new, &old]);
-    issuer.hold(true);
+    issuer.hold_responses(true);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..16)
             .map(|index| {
@@ -144,14 +150,18 @@ fn a_rotation_refuses_no_good_token_and_is_noticed_once_for_all() {
             })
             .collect();
         issuer.wait_for(METADATA, 2);
-        issuer.hold(false);
+        issuer.hold_responses(false);
         for client in clients {
             assert_eq!(client.join().unwrap(), 200);
         }
     });
-    assert_eq!(issuer.count(KEYS), 2, "one fetch for all of them");
+    assert_eq!(
+        issuer.count(KEYS),
+        2,
+        "all requests with the new key must share one fetch"
+    );
     assert_eq!(status(&server, &issuer.token(&old, "alice", "xyz")), 200);
-    // Within a minute nobody's token has keys fetched again.
+    // For a minute, tokens with unknown keys cause no other fetch.
     for id in 0..20 {
         let unknown = Signer::new("ec384", &format!("unknown-{id}"));
         refused(
@@ -161,25 +171,33 @@ fn a_rotation_refuses_no_good_token_and_is_noticed_once_for_all() {
         );
     }
     issuer.publish(&[&newest]);
-    refused(&server, &issuer.token(&newest, "alice", "xyz"), "too early");
+    refused(
+        &server,
+        &issuer.token(&newest, "alice", "xyz"),
+        "a new key within a minute of the last fetch",
+    );
     assert_eq!(issuer.count(KEYS), 2);
 }
 
 #[test]
-fn a_withdrawn_key_takes_its_tokens_with_it() {
+fn tokens_of_a_withdrawn_key_are_refused() {
     let (old, new) = (Signer::new("ec256", "old"), Signer::new("ed25519", "new"));
     let issuer = Issuer::start(&old);
     let (server, _dir) = trusting(&issuer, &["--jwks-refresh", "50ms"]);
     let token = issuer.token(&old, "alice", "xyz");
     let mut connection = server.connect();
     let request = Request::of("GET", "xyz", &token);
-    // Remembered by the connection, and by the server.
+    // The token is now cached by the connection and by the server.
     for _ in 0..2 {
         assert_eq!(connection.request(&request).status, 200);
     }
     issuer.publish(&[&new, &old]);
     issuer.wait_for(KEYS, issuer.count(KEYS) + 2);
-    assert_eq!(connection.request(&request).status, 200, "overlap");
+    assert_eq!(
+        connection.request(&request).status,
+        200,
+        "both keys are published"
+    );
     issuer.publish(&[&new]);
     wait_for_status(&server, &token, 401);
     assert_eq!(connection.request(&request).status, 401);
@@ -187,7 +205,7 @@ fn a_withdrawn_key_takes_its_tokens_with_it() {
 }
 
 #[test]
-fn a_provider_that_is_gone_takes_nothing_down_that_is_known() {
+fn known_keys_stay_valid_while_the_provider_is_unreachable() {
     let (key, other) = (Signer::new("rsa", "a"), Signer::new("ec256", "b"));
     let issuer = Issuer::start(&key);
     let (server, _dir) = trusting(&issuer, &["--jwks-refresh", "20ms"]);
@@ -195,36 +213,36 @@ fn a_provider_that_is_gone_takes_nothing_down_that_is_known() {
     assert_eq!(status(&server, &token), 200);
     let fresh = issuer.token(&key, "bob", "xyz");
     let of_another_key = issuer.token(&other, "alice", "xyz");
-    issuer.shut(true);
+    issuer.refuse_connections(true);
     server.wait_for_log("cannot fetch the keys of an identity provider");
     assert_eq!(status(&server, &token), 200);
-    assert_eq!(status(&server, &fresh), 200, "one that was not seen before");
-    // It may be good: that is not known.
-    unavailable(&server, &of_another_key);
+    assert_eq!(status(&server, &fresh), 200, "a new token of a known key");
+    // The provider may have published this key, so the response is 503 and not 401.
+    expect_overloaded(&server, &of_another_key);
     issuer.publish(&[&other]);
-    issuer.shut(false);
+    issuer.refuse_connections(false);
     wait_for_status(&server, &of_another_key, 200);
     refused(
         &server,
         &issuer.token(&key, "alice", "xyz"),
-        "withdrawn meanwhile",
+        "a token of a key that was withdrawn during the outage",
     );
 }
 
 #[test]
-fn a_key_set_that_says_nothing_changes_nothing() {
+fn invalid_key_set_response_keeps_the_known_keys() {
     let key = Signer::new("rsa", "a");
     let issuer = Issuer::start(&key);
     let (server, _dir) = trusting(&issuer, &["--jwks-refresh", "20ms"]);
     let token = issuer.token(&key, "alice", "xyz");
     assert_eq!(status(&server, &token), 200);
     for (answer, fault) in [
-        (Answer::json(&json!({})), "missing field `keys`"),
-        (Answer::status(200), "EOF while parsing"),
-        (Answer::status(503), "unexpected status 503"),
+        (CannedResponse::json(&json!({})), "missing field `keys`"),
+        (CannedResponse::status(200), "EOF while parsing"),
+        (CannedResponse::status(503), "unexpected status 503"),
     ] {
-        issuer.answer(KEYS, answer);
-        // Once it is judged: before, nothing can have changed.
+        issuer.respond(KEYS, answer);
+        // The log line shows that the server has evaluated the response.
         server.wait_for_log(fault);
         assert_eq!(status(&server, &issuer.token(&key, "bob", "xyz")), 200);
         assert_eq!(status(&server, &token), 200);
@@ -232,11 +250,11 @@ fn a_key_set_that_says_nothing_changes_nothing() {
 }
 
 #[test]
-fn a_provider_that_hangs_holds_up_only_whom_it_must_judge() {
+fn hanging_provider_delays_only_tokens_of_unknown_keys() {
     let (key, other) = (Signer::new("rsa", "a"), Signer::new("ec256", "b"));
     let issuer = Issuer::start(&key);
     let keys = format!("{}{KEYS}", issuer.url());
-    let (server, _dir) = launched(&[
+    let (server, _dir) = launch(&[
         "--jwks-url",
         &keys,
         "--require-audience=false",
@@ -245,37 +263,40 @@ fn a_provider_that_hangs_holds_up_only_whom_it_must_judge() {
     ]);
     let token = issuer.token(&key, "alice", "xyz");
     assert_eq!(status(&server, &token), 200);
-    issuer.hold(true);
+    issuer.hold_responses(true);
     let mut waiting = server.connect();
     let of_another_key = issuer.token(&other, "alice", "xyz");
     let request = Request::of("GET", "xyz", &of_another_key);
     waiting.send(&request.bytes()).unwrap();
     issuer.wait_for(KEYS, 2);
-    assert_eq!(status(&server, &token), 200, "a known one");
+    assert_eq!(status(&server, &token), 200, "a cached token");
     let fresh = issuer.token(&key, "bob", "xyz");
-    assert_eq!(status(&server, &fresh), 200, "one of a known key");
-    // The end of the server waits for no provider, only for whoever has asked.
+    assert_eq!(status(&server, &fresh), 200, "a new token of a known key");
+    // A stopping server waits for its requests in flight, but not for an identity provider.
     server.terminate();
     server.wait_for_log("shutdown started");
     let response = waiting.read_response(false).unwrap();
-    Expected::code("overloaded").check(&response, "nobody can tell");
+    ExpectedError::code("overloaded").check(
+        &response,
+        "a token of an unknown key while the provider hangs",
+    );
     assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
-fn a_provider_that_comes_later_is_found() {
+fn provider_that_starts_after_the_server_is_found() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
     let token = issuer.token(&key, "alice", "xyz");
-    issuer.shut(true);
+    issuer.refuse_connections(true);
     let (server, _dir) = trusting(&issuer, &[]);
-    unavailable(&server, &token);
-    issuer.shut(false);
+    expect_overloaded(&server, &token);
+    issuer.refuse_connections(false);
     wait_for_status(&server, &token, 200);
 }
 
 #[test]
-fn a_provider_that_publishes_no_key_has_withdrawn_them() {
+fn key_set_without_usable_keys_withdraws_all_keys() {
     let key = Signer::new("rsa", "a");
     for nothing in [
         json!({"keys": []}),
@@ -285,12 +306,12 @@ fn a_provider_that_publishes_no_key_has_withdrawn_them() {
         let (server, _dir) = trusting(&issuer, &["--jwks-refresh", "20ms"]);
         let token = issuer.token(&key, "alice", "xyz");
         assert_eq!(status(&server, &token), 200);
-        issuer.answer(KEYS, Answer::json(&nothing));
+        issuer.respond(KEYS, CannedResponse::json(&nothing));
         wait_for_status(&server, &token, 401);
         refused(
             &server,
             &issuer.token(&key, "bob", "xyz"),
-            "not seen before",
+            "a new token of the withdrawn key",
         );
         server.wait_for_log("no key in the key set can verify a signature");
         issuer.publish(&[&key]);
@@ -299,16 +320,16 @@ fn a_provider_that_publishes_no_key_has_withdrawn_them() {
 }
 
 #[test]
-fn issuers_can_share_their_keys() {
+fn two_issuers_can_share_a_key() {
     let (shared, own) = (Signer::new("rsa", "shared"), Signer::new("ec256", "own"));
     let (one, two) = (Issuer::start(&shared), Issuer::start(&shared));
     let (one_url, two_url) = (one.url(), two.url());
     let arguments = ["--oidc-issuer", &one_url, "--oidc-issuer", &two_url];
-    let (server, _dir) = launched(&[&arguments[..], &["--require-audience=false"]].concat());
+    let (server, _dir) = launch(&[&arguments[..], &["--require-audience=false"]].concat());
     for issuer in [&one, &two] {
         assert_eq!(status(&server, &issuer.token(&shared, "alice", "xyz")), 200);
     }
-    // What is known of one does not keep the other from being asked.
+    // The server fetches the second issuer's keys, although it knows the same key from the first.
     one.publish(&[&shared, &own]);
     assert_eq!(status(&server, &one.token(&own, "alice", "xyz")), 200);
     two.publish(&[&shared, &own]);
@@ -316,26 +337,27 @@ fn issuers_can_share_their_keys() {
 }
 
 #[test]
-fn metadata_of_what_is_not_used_need_not_be_right() {
+fn invalid_introspection_endpoint_matters_only_if_used() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
     let mut metadata = issuer.metadata();
     metadata["introspection_endpoint"] = json!("http://id.internal/introspection");
-    issuer.answer(METADATA, Answer::json(&metadata));
+    issuer.respond(METADATA, CannedResponse::json(&metadata));
     let (server, _dir) = trusting(&issuer, &[]);
     assert_eq!(status(&server, &issuer.token(&key, "alice", "xyz")), 200);
-    // Where it is used, nobody is asked there, and the operator is told why.
+    // With introspection credentials, the server needs the endpoint. The server sends no token to
+    // an invalid URL, and logs the reason.
     let credentials = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(credentials.path(), "prefd:secret").unwrap();
     let file = credentials.path().to_str().unwrap();
     let (server, _dir) = trusting(&issuer, &["--introspection-credentials-file", file]);
-    unavailable(&server, "opaque");
+    expect_overloaded(&server, "opaque");
     server.wait_for_log("id.internal");
 }
 
-/// As of an authority of the operator's own.
+/// Covers a private certificate authority of the operator.
 #[test]
-fn keys_come_over_tls_from_whom_the_system_trusts() {
+fn keys_are_fetched_over_tls_with_the_system_certificates() {
     let names = vec!["localhost".to_owned()];
     let identity = rcgen::generate_simple_self_signed(names).unwrap();
     let key = PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der()).into();
@@ -354,8 +376,12 @@ fn keys_come_over_tls_from_whom_the_system_trusts() {
     let token = issuer.token(&signer, "alice", "xyz");
     let server = launch.clone().start();
     server.wait_for_log("certificate");
-    unavailable(&server, &token);
-    assert_eq!(issuer.count(METADATA), 0, "nothing is said to a stranger");
+    expect_overloaded(&server, &token);
+    assert_eq!(
+        issuer.count(METADATA),
+        0,
+        "the server must send no request to a provider with an untrusted certificate"
+    );
     assert_eq!(server.stop().code(), Some(0));
     let server = launch
         .with_variable("SSL_CERT_FILE", trusted.to_str().unwrap())
@@ -365,7 +391,7 @@ fn keys_come_over_tls_from_whom_the_system_trusts() {
 }
 
 #[test]
-fn an_issuer_speaks_for_itself_only() {
+fn issuer_cannot_sign_tokens_for_another_issuer() {
     let (one_key, two_key, bare_key) = (
         Signer::new("rsa", "same"),
         Signer::new("ec256", "same"),
@@ -378,7 +404,7 @@ fn an_issuer_speaks_for_itself_only() {
     );
     let (one_url, two_url) = (one.url(), two.url());
     let keys = format!("{}{KEYS}", bare.url());
-    let (server, _dir) = launched(&[
+    let (server, _dir) = launch(&[
         "--oidc-issuer",
         &one_url,
         "--oidc-issuer",
@@ -413,12 +439,12 @@ fn an_issuer_speaks_for_itself_only() {
     assert_eq!(
         bare.count(METADATA),
         0,
-        "its keys are all that is asked for"
+        "with --jwks-url, the server must not fetch metadata"
     );
 }
 
 #[test]
-fn the_type_of_a_token_can_be_required() {
+fn jwt_typ_refuses_tokens_of_other_types() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
     let (server, _dir) = trusting(&issuer, &["--jwt-typ", "at+jwt"]);
@@ -436,7 +462,7 @@ fn the_type_of_a_token_can_be_required() {
 }
 
 #[test]
-fn clients_can_be_known_by_name() {
+fn known_client_refuses_all_other_clients() {
     let dir = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, dir.path())
         .with(&["--known-client", "xyz", "--known-client", "a/b"])
@@ -447,15 +473,15 @@ fn clients_can_be_known_by_name() {
     assert_eq!(get("a%2Fb", &token::of("alice", "a/b")).status, 200);
     for client in ["XYZ", "xy", "other"] {
         let response = get(client, &token::of("alice", client));
-        Expected::code("not-found").check(&response, client);
-        // Who may not look is not told either.
+        ExpectedError::code("not-found").check(&response, client);
+        // A token without the scope gets 403, so the response does not reveal the known clients.
         let response = get(client, &token::of("alice", "xyz"));
         assert_eq!(response.status, 403, "{client}");
     }
 }
 
 #[test]
-fn settings_that_cannot_work_stop_the_start() {
+fn invalid_token_settings_prevent_the_start() {
     let credentials = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(credentials.path(), "prefd:secret\n").unwrap();
     let credentials = credentials.path().to_str().unwrap();
@@ -506,8 +532,9 @@ fn settings_that_cannot_work_stop_the_start() {
         assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {ended:?}");
         assert!(ended.err.contains(word), "{arguments:?}: {}", ended.err);
     }
-    // With a local key the audience is the operator's choice, who is told.
-    let (server, _dir) = launched(&["--jwt-hs256-secret-file", secret]);
+    // With a local key, the audience and the issuer are optional, and the log warns if they are not
+    // set.
+    let (server, _dir) = launch(&["--jwt-hs256-secret-file", secret]);
     server.wait_for_log("--jwt-audience is not set");
     server.wait_for_log("--jwt-issuer is not set");
     let issuer = Issuer::start(&Signer::new("rsa", "a"));

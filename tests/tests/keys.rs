@@ -1,4 +1,4 @@
-//! The operator's keys: which kinds verify, and which are refused at the start.
+//! Configured keys: which kinds verify tokens, and which are refused at startup.
 
 mod common;
 
@@ -9,7 +9,7 @@ use prefd_tests::token::{self, fixture, hs256, signed};
 use serde_json::{Value, json};
 
 #[test]
-fn every_kind_of_public_key_verifies() {
+fn public_keys_of_each_kind_verify_tokens() {
     for (name, algorithm, header) in [
         ("rsa", Algorithm::RS256, "RS256"),
         ("ec256", Algorithm::ES256, "ES256"),
@@ -37,29 +37,34 @@ fn every_kind_of_public_key_verifies() {
             &key,
         );
         assert_eq!(status(&server, &good), 200, "{name}");
-        // One character of the signature, one of the claims.
+        // Changes one character of the token.
         let flip = |token: &str, at: usize| {
             let mut bytes = token.as_bytes().to_vec();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             String::from_utf8(bytes).unwrap()
         };
-        refused(&server, &flip(&good, good.len() - 10), "another signature");
+        refused(
+            &server,
+            &flip(&good, good.len() - 10),
+            "a changed signature",
+        );
         refused(
             &server,
             &flip(&good, good.find('.').unwrap() + 20),
-            "other claims",
+            "changed claims",
         );
-        refused(&server, &hs256(&claims), "another key");
+        refused(&server, &hs256(&claims), "signed with another key");
     }
 }
 
-/// A key set of the public test keys, by hand: what `openssl` shows of them.
+/// Writes a key set to a temporary file.
 fn jwks(keys: &[Value]) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), json!({ "keys": keys }).to_string()).unwrap();
     file
 }
 
+/// Returns a public test key as a JWK with the given key id.
 fn jwk(name: &str, id: &str) -> Value {
     let text = std::fs::read_to_string(fixture("keys/jwks-test-only.json")).unwrap();
     let keys: Value = serde_json::from_str(&text).unwrap();
@@ -69,7 +74,7 @@ fn jwk(name: &str, id: &str) -> Value {
 }
 
 #[test]
-fn a_key_set_verifies_with_each_of_its_signature_keys() {
+fn key_set_verifies_with_signature_keys_but_not_encryption_keys() {
     let mut encryption = jwk("ec384", "not-for-signatures");
     encryption["use"] = json!("enc");
     let unknown = json!({"kty": "XYZ", "kid": "unknown", "x": "y"});
@@ -116,17 +121,17 @@ fn a_key_set_verifies_with_each_of_its_signature_keys() {
     refused(
         &server,
         &sign(Algorithm::RS256, "RS256", "e", &rsa),
-        "the id of another key",
+        "signed with a key other than the one that `kid` names",
     );
     refused(
         &server,
         &sign(Algorithm::ES384, "ES384", "not-for-signatures", &ec384),
-        "for encryption",
+        "signed with a key for encryption",
     );
 }
 
 #[test]
-fn keys_that_cannot_be_right_stop_the_start() {
+fn invalid_or_missing_keys_prevent_startup() {
     let symmetric = jwks(&[json!({"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"})]);
     let empty = jwks(&[]);
     let short = tempfile::NamedTempFile::new().unwrap();
@@ -158,7 +163,7 @@ fn keys_that_cannot_be_right_stop_the_start() {
             .run();
         assert_eq!(ended.status.code(), Some(1), "{flag} {file}: {ended:?}");
         assert!(ended.err.contains(word), "{flag} {file}: {}", ended.err);
-        assert!(ended.out.is_empty());
+        assert!(ended.out.is_empty(), "expected no output: {}", ended.out);
     }
     let dir = tempfile::tempdir().unwrap();
     let ended = Launch::new(BINARY, dir.path()).without_key().run();

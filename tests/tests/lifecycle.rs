@@ -1,4 +1,4 @@
-//! Starting, stopping, configuring, and the commands around the server.
+//! Starting, stopping and configuring the server, and the `prefd token` command.
 
 mod common;
 
@@ -8,7 +8,7 @@ use prefd_tests::server::{Launch, prefd};
 use prefd_tests::token;
 
 #[test]
-fn sigterm_lets_what_is_in_flight_end_and_exits_0() {
+fn sigterm_finishes_in_flight_requests_and_exits_0() {
     let (server, dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut idle = server.connect();
@@ -20,7 +20,7 @@ fn sigterm_lets_what_is_in_flight_end_and_exits_0() {
     writer.send(&head.head()).unwrap();
     assert_eq!(writer.read_response(false).unwrap().status, 100);
     server.terminate();
-    // Idle connections are ended, which shows that it is stopping.
+    // The server closes idle connections when shutdown begins.
     assert!(idle.read_to_end().unwrap().is_empty());
     writer.send(b"{\"b\":2}").unwrap();
     let response = writer.read_response(false).unwrap();
@@ -28,18 +28,18 @@ fn sigterm_lets_what_is_in_flight_end_and_exits_0() {
     drop(writer);
     assert!(
         std::net::TcpStream::connect(server.address).is_err(),
-        "it accepts still"
+        "expected the server to refuse new connections"
     );
     assert_eq!(server.wait().code(), Some(0));
     let server = Launch::new(BINARY, dir.path()).start();
     assert_eq!(get(&mut server.connect(), "xyz", &token), "{\"b\":2}");
-    // Closed cleanly, so nothing had to be recovered: the catalogue is believed.
+    // A clean shutdown marks the catalogue as clean, so the next start does not rebuild it.
     assert_eq!(server.stop().code(), Some(0));
     assert!(dir.path().join("catalogue/clean").exists());
 }
 
 #[test]
-fn what_does_not_end_in_time_does_not_hold_up_the_stop() {
+fn request_past_the_drain_timeout_does_not_delay_shutdown() {
     let (server, _dir) = fresh(&["--drain-timeout", "300ms"]);
     let token = token::of("alice", "xyz");
     let mut writer = server.connect();
@@ -53,7 +53,7 @@ fn what_does_not_end_in_time_does_not_hold_up_the_stop() {
 }
 
 #[test]
-fn a_second_process_on_a_directory_is_told_who_has_it() {
+fn second_process_on_a_data_directory_reports_the_owners_pid() {
     let (server, dir) = fresh(&[]);
     let ended = Launch::new(BINARY, dir.path()).run();
     assert_eq!(ended.status.code(), Some(1));
@@ -70,7 +70,7 @@ fn a_second_process_on_a_directory_is_told_who_has_it() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_said() {
+fn occupied_port_is_reported_at_startup() {
     let (server, _dir) = fresh(&[]);
     let dir = tempfile::tempdir().unwrap();
     let ended = Launch::new(BINARY, dir.path())
@@ -81,7 +81,7 @@ fn a_port_that_is_taken_is_said() {
 }
 
 #[test]
-fn dev_prints_requests_that_work_as_printed() {
+fn dev_mode_prints_working_curl_commands_and_keeps_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let launch = Launch::new(BINARY, dir.path())
         .without_key()
@@ -94,24 +94,24 @@ fn dev_prints_requests_that_work_as_printed() {
         .collect();
     assert_eq!(commands.len(), 2);
     let example = r#"{"some":"value","everything":[{"is":"up","to":123123,"the":["client"]}]}"#;
-    let pasted = |command: &str| {
-        // What the shell makes of it: words, quoted or not.
+    // Splits a command into words, as a shell does with quoted and unquoted words.
+    let split_words = |command: &str| {
         let mut words = Vec::new();
         let mut rest = command.trim();
         while !rest.is_empty() {
-            let (word, behind) = match rest.strip_prefix('\'') {
+            let (word, remainder) = match rest.strip_prefix('\'') {
                 Some(quoted) => quoted.split_once('\'').unwrap(),
                 None => rest.split_once(' ').unwrap_or((rest, "")),
             };
             words.push(word.to_owned());
-            rest = behind.trim_start();
+            rest = remainder.trim_start();
         }
         words
     };
     let mut connection = server.connect();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for command in &commands {
-        let words = pasted(command);
+        let words = split_words(command);
         let option = |name: &str| {
             words
                 .iter()
@@ -136,14 +136,14 @@ fn dev_prints_requests_that_work_as_printed() {
             assert_eq!(body, example);
             request = request.body(&body);
         }
-        answers.push(connection.request(&request));
+        responses.push(connection.request(&request));
     }
-    assert_eq!(answers[0].status, 204);
-    assert_eq!((answers[1].status, answers[1].text()), (200, example));
+    assert_eq!(responses[0].status, 204);
+    assert_eq!((responses[1].status, responses[1].text()), (200, example));
     drop(connection);
     assert!(server.stop().success());
 
-    // The key is kept, and is nobody else's to read.
+    // The next start uses the same signing key. Only its owner may read the key file.
     use std::os::unix::fs::PermissionsExt;
     let key = dir.path().join("dev-signing-key");
     let mode = std::fs::metadata(&key).unwrap().permissions().mode();
@@ -152,7 +152,7 @@ fn dev_prints_requests_that_work_as_printed() {
     let server = launch.start();
     assert_eq!(std::fs::read(&key).unwrap(), before);
     let data_dir = dir.path().to_str().unwrap();
-    let made = prefd(
+    let issued = prefd(
         BINARY,
         &[
             "token",
@@ -166,8 +166,8 @@ fn dev_prints_requests_that_work_as_printed() {
             "user:preferences:read:xyz x",
         ],
     );
-    assert!(made.status.success(), "{made:?}");
-    let token = made.out.trim();
+    assert!(issued.status.success(), "{issued:?}");
+    let token = issued.out.trim();
     put(&mut server.connect(), "app", token, "{}");
     assert_eq!(get(&mut server.connect(), "xyz", token), "{}");
     assert_eq!(
@@ -180,7 +180,7 @@ fn dev_prints_requests_that_work_as_printed() {
 }
 
 #[test]
-fn dev_listens_on_loopback_only() {
+fn dev_mode_refuses_addresses_other_than_loopback() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
         let dir = tempfile::tempdir().unwrap();
         let ended = Launch::new(BINARY, dir.path())
@@ -191,13 +191,13 @@ fn dev_listens_on_loopback_only() {
         assert!(ended.err.contains("loopback"), "{}", ended.err);
         assert!(
             std::fs::read_dir(dir.path()).unwrap().next().is_none(),
-            "something was made"
+            "expected the data directory to stay empty"
         );
     }
 }
 
 #[test]
-fn tokens_are_made_with_a_secret_and_expire() {
+fn token_command_issues_usable_tokens_and_refuses_bad_options() {
     let (server, _dir) = fresh(&[]);
     let secret = token::secret_file();
     let secret = secret.to_str().unwrap();
@@ -246,7 +246,7 @@ fn tokens_are_made_with_a_secret_and_expire() {
 }
 
 #[test]
-fn a_wrong_use_is_exit_code_2_and_says_what() {
+fn usage_error_exits_2_and_names_the_setting_or_value() {
     let dir = tempfile::tempdir().unwrap();
     let file = |text: &str| {
         let path = dir.path().join("prefd.toml");
@@ -295,7 +295,7 @@ fn a_wrong_use_is_exit_code_2_and_says_what() {
     assert_eq!(prefd(BINARY, &["serve", "--help"]).status.code(), Some(0));
 }
 
-/// The key limit that a server turns out to have.
+/// Finds the server's limit on the number of keys by storing ever larger documents.
 fn max_keys(connection: &mut Client) -> u64 {
     let token = token::of("alice", "xyz");
     (1..10)
@@ -311,7 +311,7 @@ fn max_keys(connection: &mut Client) -> u64 {
 }
 
 #[test]
-fn flags_come_before_the_environment_and_that_before_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("prefd.toml");
     std::fs::write(
@@ -336,8 +336,8 @@ fn flags_come_before_the_environment_and_that_before_the_file() {
         );
         assert!(server.stop().success());
     }
-    let by_variable = Launch::new(BINARY, &dir.path().join("data"))
+    let with_variables = Launch::new(BINARY, &dir.path().join("data"))
         .with_variable("PREFD_CONFIG", config.to_str().unwrap())
         .with_variable("PREFD_LISTEN", "127.0.0.1:0");
-    assert_eq!(max_keys(&mut by_variable.start().connect()), 2);
+    assert_eq!(max_keys(&mut with_variables.start().connect()), 2);
 }

@@ -1,10 +1,10 @@
-//! The limits over HTTP: exactly at a limit is accepted, one more is refused, and
-//! what was refused has changed nothing.
+//! Limits over HTTP: a document exactly at a limit is accepted. A document one byte or key
+//! above the limit is refused, and the stored document stays unchanged.
 
 mod common;
 
 use common::{Kept, fresh};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Request, chunked};
 use prefd_tests::token;
 use serde_json::json;
@@ -17,12 +17,12 @@ fn members(count: usize) -> String {
 }
 
 #[test]
-fn ten_keys_are_accepted_and_eleven_refused() {
+fn ten_keys_are_accepted_and_eleven_are_refused() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
     kept.accepts_body(members(10).as_bytes(), members(10).as_bytes(), "10 keys");
-    let expected = Expected::code("max-keys-exceeded")
+    let expected = ExpectedError::code("max-keys-exceeded")
         .source(json!({"pointer": ""}))
         .meta(json!({"limit": 10, "actual": 11}));
     kept.refuses_body(members(11).as_bytes(), &expected, "11 keys");
@@ -30,7 +30,7 @@ fn ten_keys_are_accepted_and_eleven_refused() {
 }
 
 #[test]
-fn a_key_of_128_bytes_is_accepted_and_129_refused_in_every_spelling() {
+fn key_limit_is_128_bytes_of_utf8_in_every_encoding() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -48,14 +48,14 @@ fn a_key_of_128_bytes_is_accepted_and_129_refused_in_every_spelling() {
         let body = format!("{{\"{exact}\":1}}");
         kept.accepts_body(body.as_bytes(), body.as_bytes(), &exact);
         let body = format!("{{\"{over}\":1}}");
-        let expected =
-            Expected::code("max-key-length-exceeded").meta(json!({"limit": 128, "actual": actual}));
+        let expected = ExpectedError::code("max-key-length-exceeded")
+            .meta(json!({"limit": 128, "actual": actual}));
         kept.refuses_body(body.as_bytes(), &expected, &over);
     }
 }
 
 #[test]
-fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
+fn value_limit_is_10_mib_for_every_type() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -80,12 +80,12 @@ fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
         };
         let exact = body(VALUE_LIMIT);
         kept.accepts_body(exact.as_bytes(), exact.as_bytes(), kind);
-        let expected = Expected::code("max-value-length-exceeded")
+        let expected = ExpectedError::code("max-value-length-exceeded")
             .source(json!({"pointer": "/é~1~0"}))
             .meta(json!({"limit": VALUE_LIMIT, "actual": VALUE_LIMIT + 1}));
         kept.refuses_body(body(VALUE_LIMIT + 1).as_bytes(), &expected, kind);
     }
-    // Types whose length cannot come near the limit.
+    // Values of these types are always far shorter than the limit.
     kept.accepts_body(
         b"{\"a\":true,\"b\":false,\"c\":null}",
         b"{\"a\":true,\"b\":false,\"c\":null}",
@@ -94,14 +94,15 @@ fn a_value_of_10_mib_is_accepted_and_a_byte_more_refused_whatever_its_type() {
 }
 
 #[test]
-fn the_body_limit_counts_every_byte_received() {
+fn body_limit_counts_every_byte_received() {
     let (server, _dir) = fresh(&["--max-body-bytes", "100"]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
     let body = |bytes: usize| format!("{{\"a\":1}}{}", " ".repeat(bytes - 7)).into_bytes();
     kept.accepts_body(&body(100), b"{\"a\":1}", "100 bytes");
     let expected = |actual| {
-        Expected::code("max-body-length-exceeded").meta(json!({"limit": 100, "actual": actual}))
+        ExpectedError::code("max-body-length-exceeded")
+            .meta(json!({"limit": 100, "actual": actual}))
     };
     kept.refuses_body(&body(101), &expected(101), "101 bytes");
     kept.refuses_body(&body(5_000), &expected(5_000), "5000 bytes");
@@ -115,7 +116,7 @@ fn the_body_limit_counts_every_byte_received() {
 }
 
 #[test]
-fn configured_limits_hold_for_every_chunking() {
+fn configured_limits_apply_to_every_chunk_size() {
     let (server, _dir) = fresh(&[
         "--max-keys",
         "2",

@@ -1,8 +1,9 @@
-//! Linearizability over HTTP: what concurrent clients of the real binary see of each
-//! namespace, through SIGKILL, SIGTERM and every restart, is what one register shows.
+//! Linearizability over HTTP. Concurrent clients read and write while the real server is killed,
+//! terminated and restarted. For each namespace, one order of the operations must explain every
+//! response.
 //!
-//! A request that was in flight at a kill may have taken effect or not, then or later.
-//! The history of a namespace spans all lives, and is judged as a whole.
+//! A request without a response may take effect at any later time, or never. The history of a
+//! namespace spans all runs of the server.
 
 mod common;
 
@@ -22,10 +23,11 @@ use serde_json::Value;
 
 const USER: &str = "user";
 const CONNECTIONS: u32 = 24;
-/// Namespaces that most requests go to, and those that the others go to.
+/// Number of namespaces that most requests use.
 const HOT: u64 = 4;
+/// Number of namespaces that the remaining requests use.
 const COLD: u64 = 12;
-/// How the lives end, one after the other.
+/// How each run of the server ends.
 const ENDS: [End; 6] = [
     End::Kill,
     End::Kill,
@@ -34,9 +36,9 @@ const ENDS: [End; 6] = [
     End::Kill,
     End::Kill,
 ];
-/// Operations of a life, at least and at most.
+/// Minimum and maximum number of operations per run.
 const OPERATIONS: (u64, u64) = (300, 1_500);
-/// One document in so many is past the size that lies in the log.
+/// One document in this many is too large for the log, and is stored in a blob.
 const LARGE_EVERY: u64 = 40;
 const LARGE_BYTES: usize = 300_000;
 
@@ -44,27 +46,27 @@ const LARGE_BYTES: usize = 300_000;
 enum End {
     /// SIGKILL under load.
     Kill,
-    /// SIGTERM under load: what is in flight is finished.
+    /// SIGTERM under load. In-flight requests are allowed to finish.
     Terminate,
 }
 
-/// What the connections share.
-struct Shared {
+/// State that all connections share.
+struct SharedState {
     begin: Instant,
     tokens: Vec<String>,
-    /// The next value to put: no value is put twice.
-    values: AtomicU64,
-    /// The tag that was last seen in each namespace, for conditions: mostly the current
-    /// one, sometimes one that is just gone.
-    seen: Vec<AtomicU64>,
-    /// How this life ends, once it is about to.
+    /// The next value to put. No value is put twice.
+    next_value: AtomicU64,
+    /// The last tag that a client saw in each namespace, for use in conditions. The tag is usually
+    /// current, and sometimes was just replaced.
+    last_tags: Vec<AtomicU64>,
+    /// How the current run ends. `None` until the end begins.
     end: RwLock<Option<End>>,
 }
 
-/// An operation, and the namespace that it was on.
+/// The index of a namespace, and an operation on it.
 type Recorded = (usize, Operation);
 
-impl Shared {
+impl SharedState {
     fn new() -> Self {
         let names = 0..HOT + COLD;
         Self {
@@ -73,14 +75,14 @@ impl Shared {
                 .clone()
                 .map(|index| token::of(USER, &client(index as usize)))
                 .collect(),
-            values: AtomicU64::new(1),
-            seen: names.map(|_| AtomicU64::new(0)).collect(),
+            next_value: AtomicU64::new(1),
+            last_tags: names.map(|_| AtomicU64::new(0)).collect(),
             end: RwLock::new(None),
         }
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.begin.elapsed().as_nanos()).expect("centuries")
+        u64::try_from(self.begin.elapsed().as_nanos()).expect("the test lasts less than 500 years")
     }
 }
 
@@ -88,7 +90,8 @@ fn client(namespace: usize) -> String {
     format!("client-{namespace}")
 }
 
-/// A document that says in each of its members which one it is.
+/// A document that contains its value at the beginning and at the end, so that a mixture of two
+/// documents is recognized.
 fn document(value: u64) -> String {
     let pad = if value.is_multiple_of(LARGE_EVERY) {
         LARGE_BYTES
@@ -99,22 +102,29 @@ fn document(value: u64) -> String {
     format!("{{\"value\":{value},\"pad\":\"{pad}\",\"again\":[{value}]}}")
 }
 
-/// The value of a document, which must be whole.
+/// Returns the value of a document. Panics if the document is not complete.
 fn value(body: &[u8]) -> u64 {
-    let parsed: Value = serde_json::from_slice(body).expect("JSON");
-    let value = parsed["value"].as_u64().expect("a value");
-    assert!(body == document(value).as_bytes(), "a mixture: {value}");
+    let parsed: Value = serde_json::from_slice(body).expect("the body is JSON");
+    let value = parsed["value"].as_u64().expect("the document has a value");
+    assert!(
+        body == document(value).as_bytes(),
+        "expected the complete document {value}"
+    );
     value
 }
 
 fn tag(response: &Response) -> Option<Tag> {
     let tag = response.header("etag")?;
     let number = tag.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
-    Some(number.and_then(|n| n.parse().ok()).expect("a tag"))
+    Some(
+        number
+            .and_then(|n| n.parse().ok())
+            .expect("the ETag is a quoted number"),
+    )
 }
 
-/// What to ask of a namespace where this tag was seen last.
-fn choose(random: &mut Random, shared: &Shared, seen: Tag) -> (Action, &'static str) {
+/// Chooses a random operation and its method, for a namespace whose last known tag is `seen`.
+fn choose(random: &mut Random, shared: &SharedState, seen: Tag) -> (Action, &'static str) {
     let condition = match random.below(6) {
         0 | 1 => Condition::Matches(seen),
         2 => Condition::Absent,
@@ -122,7 +132,7 @@ fn choose(random: &mut Random, shared: &Shared, seen: Tag) -> (Action, &'static 
     };
     match random.below(20) {
         0..8 => {
-            let value = shared.values.fetch_add(1, Ordering::Relaxed);
+            let value = shared.next_value.fetch_add(1, Ordering::Relaxed);
             (Action::Put(value, condition), "PUT")
         }
         8..10 if condition == Condition::Absent => (Action::Delete(Condition::Always), "DELETE"),
@@ -153,7 +163,8 @@ fn conditional(request: Request, condition: Condition) -> Request {
     }
 }
 
-/// What an answer tells. A server that shuts down may refuse, and says nothing then.
+/// Returns the outcome that a response reports. A server that shuts down may respond with 503,
+/// which leaves the outcome unknown.
 fn outcome(action: Action, method: &str, response: &Response, end: Option<End>) -> Outcome {
     let tag = tag(response);
     match (response.status, action) {
@@ -162,18 +173,18 @@ fn outcome(action: Action, method: &str, response: &Response, end: Option<End>) 
             Some(tag) => Outcome::Found(tag, Some(value(&response.body))),
             None => Outcome::Nothing,
         },
-        (304, Action::ReadUnless(_)) => Outcome::Unchanged(tag.expect("a tag")),
-        (204, Action::Put(..)) => Outcome::Done(Some(tag.expect("a tag"))),
+        (304, Action::ReadUnless(_)) => Outcome::Unchanged(tag.expect("a 304 has an ETag")),
+        (204, Action::Put(..)) => Outcome::Done(Some(tag.expect("a 204 to a PUT has an ETag"))),
         (204, Action::Delete(_)) => Outcome::Done(None),
         (412, Action::Put(..) | Action::Delete(_)) => Outcome::Failed(tag),
         (503, _) if end == Some(End::Terminate) => Outcome::Unknown,
-        _ => panic!("{action:?}: {response:?}"),
+        _ => panic!("unexpected response to {action:?}: {response:?}"),
     }
 }
 
-/// Asks and writes down until the server is gone.
-fn converse(
-    shared: &Shared,
+/// Sends random requests and records their outcomes until the server is gone.
+fn send_requests(
+    shared: &SharedState,
     connection: u32,
     mut client: Client,
     random: &mut Random,
@@ -184,22 +195,22 @@ fn converse(
             0 => HOT + random.below(COLD),
             _ => random.below(HOT),
         } as usize;
-        let seen = shared.seen[namespace].load(Ordering::Relaxed);
+        let seen = shared.last_tags[namespace].load(Ordering::Relaxed);
         let (action, method) = choose(random, shared, seen);
         let request = request(method, namespace, action, &shared.tokens[namespace]);
         let called = shared.now();
-        let answer = client.try_request(&request);
+        let response = client.try_request(&request);
         let returned = shared.now();
-        let end = *shared.end.read().expect("no panic");
-        let outcome = match &answer {
+        let end = *shared.end.read().expect("the lock is not poisoned");
+        let outcome = match &response {
             Ok(response) => outcome(action, method, response, end),
             Err(_) if end.is_some() => Outcome::Unknown,
-            Err(error) => panic!("no answer from a server that is alive: {error}"),
+            Err(error) => panic!("a request failed before the server was stopped: {error}"),
         };
-        if let Ok(response) = &answer
+        if let Ok(response) = &response
             && let Some(tag) = tag(response)
         {
-            shared.seen[namespace].store(tag, Ordering::Relaxed);
+            shared.last_tags[namespace].store(tag, Ordering::Relaxed);
         }
         let operation = Operation {
             connection,
@@ -214,9 +225,14 @@ fn converse(
     }
 }
 
-/// One life of the server, and what was recorded in it.
-fn live(launch: &Launch, shared: &Arc<Shared>, random: &mut Random, end: End) -> Vec<Recorded> {
-    *shared.end.write().expect("no panic") = None;
+/// Runs the server once under load. Returns the recorded operations.
+fn run_server(
+    launch: &Launch,
+    shared: &Arc<SharedState>,
+    random: &mut Random,
+    end: End,
+) -> Vec<Recorded> {
+    *shared.end.write().expect("the lock is not poisoned") = None;
     let server = launch.start();
     let (record, recorded): (Sender<Recorded>, Receiver<Recorded>) = channel();
     let connections: Vec<_> = (0..CONNECTIONS)
@@ -225,7 +241,7 @@ fn live(launch: &Launch, shared: &Arc<Shared>, random: &mut Random, end: End) ->
             let client = server.connect();
             let mut random = Random::new(random.draw());
             std::thread::spawn(move || {
-                converse(&shared, connection, client, &mut random, &record);
+                send_requests(&shared, connection, client, &mut random, &record);
             })
         })
         .collect();
@@ -233,20 +249,25 @@ fn live(launch: &Launch, shared: &Arc<Shared>, random: &mut Random, end: End) ->
     let (least, most) = OPERATIONS;
     let count = least + random.below(most - least);
     let mut operations: Vec<Recorded> = recorded.iter().take(count as usize).collect();
-    *shared.end.write().expect("no panic") = Some(end);
+    *shared.end.write().expect("the lock is not poisoned") = Some(end);
     match end {
         End::Kill => server.kill(),
-        End::Terminate => assert!(server.stop().success(), "a clean end"),
+        End::Terminate => assert!(
+            server.stop().success(),
+            "expected exit code 0 after SIGTERM"
+        ),
     }
     operations.extend(recorded);
     for connection in connections {
-        connection.join().expect("a connection's thread");
+        connection
+            .join()
+            .expect("no panic in the thread of a connection");
     }
     operations
 }
 
-/// Reads every namespace once nobody writes: what was acknowledged last must be there.
-fn read_all(launch: &Launch, shared: &Shared) -> Vec<Recorded> {
+/// Reads every namespace after all writers have ended, so that the checker notices a lost write.
+fn read_all(launch: &Launch, shared: &SharedState) -> Vec<Recorded> {
     let server = launch.start();
     let mut client = server.connect();
     let read = |namespace: usize| {
@@ -265,22 +286,22 @@ fn read_all(launch: &Launch, shared: &Shared) -> Vec<Recorded> {
     (0..shared.tokens.len()).map(read).collect()
 }
 
-/// All of it, for one seed; how often each sort of outcome was seen.
-fn run(seed: u64) -> BTreeMap<&'static str, u64> {
+/// Runs the test with one seed. Returns how often each kind of outcome was recorded.
+fn run_seed(seed: u64) -> BTreeMap<&'static str, u64> {
     let mut random = Random::new(seed);
-    let dir = tempfile::tempdir().expect("a directory");
-    // Segments so short that each life seals some, and compaction moves what is read.
+    let dir = tempfile::tempdir().expect("a temporary directory can be created");
+    // Segments are small, so that every run seals some and compaction moves documents.
     let launch = Launch::new(BINARY, dir.path()).with(&["--segment-bytes", "65536"]);
-    let shared = Arc::new(Shared::new());
+    let shared = Arc::new(SharedState::new());
     let mut histories = vec![Vec::new(); shared.tokens.len()];
     let mut recorded = Vec::new();
     for end in ENDS {
-        recorded.extend(live(&launch, &shared, &mut random, end));
+        recorded.extend(run_server(&launch, &shared, &mut random, end));
     }
     recorded.extend(read_all(&launch, &shared));
     let mut counts = BTreeMap::new();
     for (namespace, operation) in recorded {
-        *counts.entry(sort(&operation)).or_default() += 1;
+        *counts.entry(outcome_kind(&operation)).or_default() += 1;
         histories[namespace].push(operation);
     }
     for (namespace, history) in histories.iter().enumerate() {
@@ -291,26 +312,26 @@ fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     counts
 }
 
-fn sort(operation: &Operation) -> &'static str {
+fn outcome_kind(operation: &Operation) -> &'static str {
     match (operation.outcome, operation.action.condition()) {
         (Outcome::Unknown, _) => "unknown",
         (Outcome::Done(Some(_)), Condition::Always) => "put",
-        (Outcome::Done(Some(_)), Condition::Matches(_)) => "put where it matches",
-        (Outcome::Done(Some(_)), Condition::Absent) => "put where nothing is",
+        (Outcome::Done(Some(_)), Condition::Matches(_)) => "put with If-Match",
+        (Outcome::Done(Some(_)), Condition::Absent) => "put with If-None-Match",
         (Outcome::Done(None), _) => "delete",
         (Outcome::Found(_, Some(value)), _) if value.is_multiple_of(LARGE_EVERY) => "large read",
         (Outcome::Found(..), _) => "read",
-        (Outcome::Nothing, _) => "nothing there",
+        (Outcome::Nothing, _) => "absent",
         (Outcome::Unchanged(_), _) => "unchanged",
         (Outcome::Failed(_), _) => "failed condition",
     }
 }
 
 #[test]
-fn what_clients_see_through_every_crash_is_one_register() {
+fn responses_are_linearizable_across_crashes_and_restarts() {
     for seed in seeds(6) {
-        let counts = run(seed);
-        // It proves nothing of what did not happen.
+        let counts = run_seed(seed);
+        // All ten kinds of outcome must occur, or the test proves nothing about the missing ones.
         assert_eq!(counts.len(), 10, "seed {seed}: {counts:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Metrics: that what happens is counted, and that each is named as Prometheus names them,
-//! and documented.
+//! Metrics: the server counts requests and other events, names its metrics by the rules of
+//! Prometheus, and `docs/operations.md` lists each metric.
 
 mod common;
 
@@ -14,7 +14,7 @@ use serde_json::json;
 
 const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
 
-/// A sample's name and labels, and its value.
+/// Fetches the metrics. Returns the samples, keyed by name and labels, and the text.
 fn samples(server: &Server) -> (BTreeMap<String, f64>, String) {
     let response = server
         .connect_admin()
@@ -27,15 +27,20 @@ fn samples(server: &Server) -> (BTreeMap<String, f64>, String) {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| {
-            let (name, value) = line.rsplit_once(' ').expect("a sample");
-            (name.to_owned(), value.parse().expect("a number"))
+            let (name, value) = line
+                .rsplit_once(' ')
+                .expect("a sample line has a name and a value");
+            (
+                name.to_owned(),
+                value.parse().expect("the value of a sample is a number"),
+            )
         })
         .collect();
     (samples, text)
 }
 
 #[test]
-fn what_happens_is_counted() {
+fn requests_tokens_and_writes_are_counted() {
     let (server, _dir) = fresh(&ADMIN);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
@@ -110,12 +115,15 @@ fn what_happens_is_counted() {
     }
     assert!(samples["process_open_fds"] > 3.0 && samples["process_resident_memory_bytes"] > 1e6);
     for secret in ["alice", "xyz", token.as_str()] {
-        assert!(!text.contains(secret), "{secret} in the metrics");
+        assert!(
+            !text.contains(secret),
+            "expected the metrics not to contain {secret}"
+        );
     }
 }
 
 #[test]
-fn metrics_are_named_as_they_should_be_and_documented() {
+fn metric_names_follow_prometheus_rules_and_are_documented() {
     let key = Signer::new("ec256", "a");
     let issuer = Issuer::start(&key);
     let dir = tempfile::tempdir().unwrap();
@@ -130,8 +138,8 @@ fn metrics_are_named_as_they_should_be_and_documented() {
         ])
         .start();
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
-    let said = json!({"active": true, "sub": "alice", "client_id": "xyz"});
-    issuer.say_of("opaque", &said);
+    let introspection = json!({"active": true, "sub": "alice", "client_id": "xyz"});
+    issuer.set_introspection("opaque", &introspection);
     for _ in 0..3 {
         assert_eq!(status(&server, "opaque"), 200);
     }
@@ -143,20 +151,23 @@ fn metrics_are_named_as_they_should_be_and_documented() {
     ] {
         assert_eq!(samples.get(name), Some(&expected), "{name} in {text}");
     }
-    // What `promtool check metrics` looks at.
+    // The rules of `promtool check metrics`.
     let mut kinds = BTreeMap::new();
     let mut helped = BTreeMap::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(kinds.insert(name, kind).is_none(), "{name} is there twice");
+            assert!(
+                kinds.insert(name, kind).is_none(),
+                "expected one TYPE line for {name}"
+            );
         } else if let Some(rest) = line.strip_prefix("# HELP ") {
-            let (name, help) = rest.split_once(' ').expect("a help text");
+            let (name, help) = rest.split_once(' ').expect("a HELP line has a text");
             helped.insert(name, help);
         }
     }
     for (name, kind) in &kinds {
-        assert!(helped.contains_key(name), "{name} has no help");
+        assert!(helped.contains_key(name), "expected a HELP line for {name}");
         let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         assert!(name.bytes().all(is_plain) && !name.contains("__"), "{name}");
         assert!(
@@ -176,7 +187,7 @@ fn metrics_are_named_as_they_should_be_and_documented() {
             "gauge",
             "counter",
         ] {
-            assert!(!name.contains(bad), "{name} has {bad}");
+            assert!(!name.contains(bad), "expected no {bad} in {name}");
         }
         if name.contains("duration") {
             assert!(name.contains("_seconds"), "{name}");
@@ -192,9 +203,9 @@ fn metrics_are_named_as_they_should_be_and_documented() {
             .find_map(|end| name.strip_suffix(end));
         let is_known = kinds.contains_key(name)
             || base.is_some_and(|base| kinds.get(base) == Some(&"histogram"));
-        assert!(is_known, "{sample} has no type");
+        assert!(is_known, "expected a TYPE line for {sample}");
     }
-    // Each is documented, and no other.
+    // The document lists exactly the metrics that the server exposes.
     let page = include_str!("../../docs/operations.md");
     let documented: Vec<&str> = page
         .lines()
@@ -209,13 +220,13 @@ fn metrics_are_named_as_they_should_be_and_documented() {
     for name in kinds.keys() {
         assert!(
             documented.contains(name),
-            "docs/operations.md does not tell of {name}"
+            "docs/operations.md must list {name}"
         );
     }
     for name in &documented {
         assert!(
             kinds.contains_key(name),
-            "docs/operations.md tells of {name}"
+            "docs/operations.md lists {name}, which the server does not expose"
         );
     }
 }

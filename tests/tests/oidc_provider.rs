@@ -1,5 +1,5 @@
-//! A real identity provider beside a real server: users log in with the authorization code
-//! flow, and their tokens are taken; its keys rotate, and it dies.
+//! A real identity provider and a real server: users log in with the authorization code flow,
+//! and the server accepts their tokens. The provider also rotates its keys, and goes down.
 
 mod common;
 
@@ -9,7 +9,8 @@ use prefd_tests::machine;
 use prefd_tests::oidc_provider::{AUDIENCE, CREDENTIALS, JWT, OPAQUE, OidcProvider};
 use prefd_tests::server::{Launch, Server};
 
-fn trusting(provider: &OidcProvider, arguments: &[&str]) -> (Server, tempfile::TempDir) {
+/// Starts a server that accepts the tokens of the provider.
+fn start_server_for(provider: &OidcProvider, arguments: &[&str]) -> (Server, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let credentials = dir.path().join("credentials");
     std::fs::write(&credentials, CREDENTIALS).unwrap();
@@ -26,18 +27,19 @@ fn trusting(provider: &OidcProvider, arguments: &[&str]) -> (Server, tempfile::T
     (server, dir)
 }
 
+/// Sends a GET, and returns the status and the body.
 fn read(server: &Server, client: &str, token: &str) -> (u16, String) {
     let response = server.connect().request(&Request::of("GET", client, token));
     (response.status, response.text().to_owned())
 }
 
 #[test]
-fn its_tokens_give_access_to_their_users_documents() {
+fn provider_tokens_give_access_to_the_documents_of_their_user() {
     if !machine::has_oidc_provider() {
         return;
     }
     let mut provider = OidcProvider::start();
-    let (server, _dir) = trusting(&provider, &[]);
+    let (server, _dir) = start_server_for(&provider, &[]);
     for (resource, client) in [(JWT, "xyz"), (OPAQUE, "other")] {
         let alice = provider.log_in("alice", client, resource, "");
         let bob = provider.log_in("bob", client, resource, "");
@@ -56,18 +58,19 @@ fn its_tokens_give_access_to_their_users_documents() {
 }
 
 #[test]
-fn a_rotation_of_its_keys_refuses_no_good_token() {
+fn key_rotation_does_not_refuse_valid_tokens() {
     if !machine::has_oidc_provider() {
         return;
     }
     let mut provider = OidcProvider::start();
-    let (server, _dir) = trusting(&provider, &["--jwks-refresh", "200ms"]);
+    let (server, _dir) = start_server_for(&provider, &["--jwks-refresh", "200ms"]);
     let old = provider.log_in("alice", "xyz", JWT, "");
     assert_eq!(status(&server, &old), 200);
     for _ in 0..3 {
         provider.rotate();
         let new = provider.log_in("alice", "xyz", JWT, "");
-        // The first one by asking, whatever the next refresh is; and the old one overlaps.
+        // A token with an unknown key triggers an early refresh. Tokens signed with the old
+        // key stay valid, because the provider still publishes that key.
         wait_for_status(&server, &new, 200);
         assert_eq!(status(&server, &old), 200);
     }
@@ -79,12 +82,12 @@ fn a_rotation_of_its_keys_refuses_no_good_token() {
 }
 
 #[test]
-fn its_first_rotation_is_noticed_by_the_first_token() {
+fn token_with_an_unknown_key_triggers_a_key_refresh() {
     if !machine::has_oidc_provider() {
         return;
     }
     let mut provider = OidcProvider::start();
-    let (server, _dir) = trusting(&provider, &["--jwks-refresh", "1h"]);
+    let (server, _dir) = start_server_for(&provider, &["--jwks-refresh", "1h"]);
     let old = provider.log_in("alice", "xyz", JWT, "");
     assert_eq!(status(&server, &old), 200);
     provider.rotate();
@@ -93,12 +96,12 @@ fn its_first_rotation_is_noticed_by_the_first_token() {
 }
 
 #[test]
-fn its_death_refuses_nothing_that_is_known() {
+fn provider_outage_does_not_change_which_tokens_are_accepted() {
     if !machine::has_oidc_provider() {
         return;
     }
     let mut provider = OidcProvider::start();
-    let (server, _dir) = trusting(
+    let (server, _dir) = start_server_for(
         &provider,
         &["--jwks-refresh", "50ms", "--introspection-ttl", "50ms"],
     );
@@ -122,7 +125,7 @@ fn its_death_refuses_nothing_that_is_known() {
         for token in [&jwt, &unseen, &opaque] {
             assert_eq!(status(&server, token), 200);
         }
-        // What was said to be revoked does not come back either.
+        // The provider has reported this token as revoked. It must not become valid again.
         assert_ne!(status(&server, &revoked), 200);
     }
     refused(&server, &format!("{jwt}A"), "forged");

@@ -1,5 +1,5 @@
-//! The OpenAPI document: that it is one, that it is the one in `docs/`, and that what it
-//! says of answers is so.
+//! The OpenAPI document: it is valid, it equals `docs/openapi.json`, and the server's
+//! responses match it.
 
 mod common;
 
@@ -8,56 +8,56 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::{BINARY, FULL_DISK, damage_last_document, fresh, put, target, wait_until};
-use prefd_tests::api_error::{self, Expected};
+use prefd_tests::api_error::{self, ExpectedError};
+use prefd_tests::closed_port::ClosedPort;
 use prefd_tests::http::{Request, Response};
 use prefd_tests::openapi::{OpenApi, PREFERENCES, TARGET};
 use prefd_tests::server::{Launch, Server};
-use prefd_tests::vacant::Vacant;
 use prefd_tests::{machine, schemathesis, token};
 use serde_json::json;
 
-/// Set to have `docs/openapi.json` written instead of compared.
+/// Environment variable that makes the test rewrite `docs/openapi.json`.
 const WRITE: &str = "PREFD_TEST_WRITE_OPENAPI";
 
-fn in_docs() -> PathBuf {
+fn path_in_docs() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json")
 }
 
 #[test]
-fn the_one_in_docs_is_what_a_server_with_default_settings_gives() {
+fn docs_openapi_json_equals_the_served_document() {
     let (server, _dir) = fresh(&[]);
     let served = server.connect().request(&Request::new("GET", TARGET));
     if std::env::var_os(WRITE).is_some() {
-        std::fs::write(in_docs(), &served.body).unwrap();
+        std::fs::write(path_in_docs(), &served.body).unwrap();
     }
-    let kept = std::fs::read_to_string(in_docs()).unwrap_or_default();
+    let in_docs = std::fs::read_to_string(path_in_docs()).unwrap_or_default();
     let differs = served
         .text()
         .lines()
-        .zip(kept.lines())
+        .zip(in_docs.lines())
         .find(|(a, b)| a != b);
     assert!(
-        served.text() == kept,
-        "docs/openapi.json is not what is served ({differs:?}): look at what has changed, then \
-         {WRITE}=1 cargo test -p prefd-tests --test openapi"
+        served.text() == in_docs,
+        "docs/openapi.json must equal the served document, first difference: {differs:?}. If the \
+         change is intended, run {WRITE}=1 cargo test -p prefd-tests --test openapi"
     );
 }
 
 #[test]
-fn it_is_openapi_3_1() {
+fn document_is_valid_openapi_3_1() {
     if !machine::has_schemathesis() {
         return;
     }
-    let judged = schemathesis::command("openapi-spec-validator")
+    let validation = schemathesis::command("openapi-spec-validator")
         .args(["--schema", "3.1"])
-        .arg(in_docs())
+        .arg(path_in_docs())
         .output()
         .unwrap();
-    assert!(judged.status.success(), "{judged:?}");
+    assert!(validation.status.success(), "{validation:?}");
 }
 
 #[test]
-fn it_is_read_without_a_token_and_by_its_tag() {
+fn document_needs_no_token_and_supports_conditional_reads() {
     let (server, _dir) = fresh(&[]);
     let document = OpenApi::of(&server);
     let mut connection = server.connect();
@@ -88,7 +88,7 @@ fn it_is_read_without_a_token_and_by_its_tag() {
     }
     for method in ["PUT", "POST", "DELETE", "OPTIONS", "BREW"] {
         let response = connection.request(&Request::new(method, TARGET));
-        Expected::code("method-not-allowed").check(&response, method);
+        ExpectedError::code("method-not-allowed").check(&response, method);
         assert_eq!(response.header("allow"), Some("GET, HEAD"));
         document.check(TARGET, method, &response, method);
     }
@@ -99,7 +99,7 @@ fn it_is_read_without_a_token_and_by_its_tag() {
         "/OpenApi.json",
     ] {
         let response = connection.request(&Request::new("GET", path));
-        Expected::code("not-found").check(&response, path);
+        ExpectedError::code("not-found").check(&response, path);
     }
     let other = fresh(&["--max-keys", "3"]);
     let other = other.0.connect().request(&Request::new("HEAD", TARGET));
@@ -107,10 +107,10 @@ fn it_is_read_without_a_token_and_by_its_tag() {
 }
 
 #[test]
-fn health_is_as_it_says() {
-    let nobody = Vacant::new();
+fn health_responses_match_the_document() {
+    let provider = ClosedPort::new();
     let (ready, _dir) = fresh(&[]);
-    let (unready, _other) = fresh(&["--oidc-issuer", &nobody.url(), "--require-audience=false"]);
+    let (unready, _other) = fresh(&["--oidc-issuer", &provider.url(), "--require-audience=false"]);
     for (server, path, status) in [
         (&ready, "/livez", 200),
         (&ready, "/readyz", 200),
@@ -128,7 +128,7 @@ fn health_is_as_it_says() {
 }
 
 #[test]
-fn it_says_the_versions_and_limits_of_the_server_that_is_asked() {
+fn document_contains_the_configured_versions_and_limits() {
     let (server, _dir) = fresh(&[
         "--api-version",
         "v1,v2",
@@ -146,7 +146,7 @@ fn it_says_the_versions_and_limits_of_the_server_that_is_asked() {
 }
 
 #[test]
-fn it_has_every_code_and_no_other() {
+fn document_lists_exactly_the_known_error_codes() {
     let (server, _dir) = fresh(&[]);
     let document = OpenApi::of(&server);
     let table: BTreeSet<&str> = api_error::codes().collect();
@@ -161,9 +161,10 @@ fn it_has_every_code_and_no_other() {
     let documents = ["no-preferences", "preferences"];
     let examples = document.at("/components/examples").as_object().unwrap();
     let examples = examples.keys().map(String::as_str);
-    let of_errors: BTreeSet<&str> = examples.filter(|name| !documents.contains(name)).collect();
-    assert_eq!(of_errors, table);
-    // An example is an answer.
+    let error_examples: BTreeSet<&str> =
+        examples.filter(|name| !documents.contains(name)).collect();
+    assert_eq!(error_examples, table);
+    // Each example must be a valid error response.
     for code in table {
         let example = document.at(&format!("/components/examples/{code}/value"));
         let error = &example["errors"][0];
@@ -178,7 +179,7 @@ fn it_has_every_code_and_no_other() {
         ];
         headers.extend((!challenge.is_empty()).then_some(("www-authenticate", challenge)));
         headers.extend((error["status"] == "503").then_some(("retry-after", "1")));
-        let answer = Response {
+        let response = Response {
             status: error["status"].as_str().unwrap().parse().unwrap(),
             headers: headers
                 .into_iter()
@@ -186,18 +187,19 @@ fn it_has_every_code_and_no_other() {
                 .collect(),
             body: example.to_string().into_bytes(),
         };
-        assert_eq!(api_error::check_any(&answer, code), code);
+        assert_eq!(api_error::check_any(&response, code), code);
     }
 }
 
-/// What a server answered, held against its document.
-struct Answers<'a> {
+/// Checks the responses of a server against its OpenAPI document, and collects the error
+/// codes.
+struct ResponseChecker<'a> {
     server: &'a Server,
     document: OpenApi,
     codes: &'a mut BTreeSet<&'static str>,
 }
 
-impl<'a> Answers<'a> {
+impl<'a> ResponseChecker<'a> {
     fn of(server: &'a Server, codes: &'a mut BTreeSet<&'static str>) -> Self {
         let document = OpenApi::of(server);
         Self {
@@ -207,22 +209,24 @@ impl<'a> Answers<'a> {
         }
     }
 
-    fn note(&mut self, method: &str, status: u16, response: &Response) {
+    /// Expects a status, and a response that the document describes.
+    fn check(&mut self, method: &str, status: u16, response: &Response) {
         let context = format!("{method} {status}");
         assert_eq!(response.status, status, "{response:?}");
         let code = self.document.check(PREFERENCES, method, response, &context);
         self.codes.extend(code);
     }
 
-    fn ask(&mut self, method: &str, status: u16, request: &Request) -> Response {
+    /// Sends a request, and checks the response.
+    fn request(&mut self, method: &str, status: u16, request: &Request) -> Response {
         let response = self.server.connect().request(request);
-        self.note(method, status, &response);
+        self.check(method, status, &response);
         response
     }
 }
 
 #[test]
-fn what_a_server_answers_is_in_its_document() {
+fn responses_match_the_document() {
     let mut codes = BTreeSet::new();
     successes(&mut codes);
     assert!(codes.is_empty());
@@ -232,29 +236,30 @@ fn what_a_server_answers_is_in_its_document() {
     failures(&mut codes);
     let mut missing: BTreeSet<&str> = api_error::codes().collect();
     missing.retain(|code| !codes.contains(code));
-    // It takes a connection that is served while the store closes.
+    // The error `shutting-down` occurs only while the store closes. This test sends no request
+    // at that moment.
     assert_eq!(missing, BTreeSet::from(["shutting-down"]));
 }
 
 fn successes(codes: &mut BTreeSet<&'static str>) {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
-    let mut answers = Answers::of(&server, codes);
+    let mut checker = ResponseChecker::of(&server, codes);
     let of = |method| Request::of(method, "xyz", &token);
     for method in ["GET", "HEAD"] {
-        answers.ask(method, 200, &of(method));
+        checker.request(method, 200, &of(method));
     }
-    let put = answers.ask("PUT", 204, &of("PUT").body("{\"a\":1}"));
+    let put = checker.request("PUT", 204, &of("PUT").body("{\"a\":1}"));
     let tag = put.header("etag").unwrap();
     for method in ["GET", "HEAD"] {
-        let got = answers.ask(method, 200, &of(method));
+        let got = checker.request(method, 200, &of(method));
         assert!(got.header("last-modified").is_some());
-        answers.ask(method, 304, &of(method).header("If-None-Match", tag));
+        checker.request(method, 304, &of(method).header("If-None-Match", tag));
         let since = got.header("last-modified").unwrap();
-        answers.ask(method, 304, &of(method).header("If-Modified-Since", since));
+        checker.request(method, 304, &of(method).header("If-Modified-Since", since));
     }
-    answers.ask("DELETE", 204, &of("DELETE"));
-    answers.ask("DELETE", 204, &of("DELETE"));
+    checker.request("DELETE", 204, &of("DELETE"));
+    checker.request("DELETE", 204, &of("DELETE"));
 }
 
 fn refusals(codes: &mut BTreeSet<&'static str>) {
@@ -270,26 +275,26 @@ fn refusals(codes: &mut BTreeSet<&'static str>) {
     let unlinked = token::hs256(&claims);
     claims["linked"] = json!("yes");
     let token = token::hs256(&claims);
-    let mut answers = Answers::of(&server, codes);
+    let mut checker = ResponseChecker::of(&server, codes);
     for method in ["GET", "HEAD", "PUT", "DELETE"] {
         let of = |client, token| Request::of(method, client, token).body("{}");
         let bare = Request::new(method, &target("xyz"));
-        answers.ask(method, 401, &bare.clone());
-        answers.ask(method, 401, &bare.clone().bearer("x"));
-        answers.ask(method, 401, &of("xyz", &unlinked));
-        answers.ask(method, 400, &bare.bearer("x").bearer("y"));
-        answers.ask(method, 400, &of("%ff", &token));
-        answers.ask(method, 400, &of("xyz", &token).header("If-Match", "7"));
-        answers.ask(method, 403, &of("abc", &token));
-        answers.ask(method, 412, &of("xyz", &token).header("If-Match", "*"));
-        answers.ask(
+        checker.request(method, 401, &bare.clone());
+        checker.request(method, 401, &bare.clone().bearer("x"));
+        checker.request(method, 401, &of("xyz", &unlinked));
+        checker.request(method, 400, &bare.bearer("x").bearer("y"));
+        checker.request(method, 400, &of("%ff", &token));
+        checker.request(method, 400, &of("xyz", &token).header("If-Match", "7"));
+        checker.request(method, 403, &of("abc", &token));
+        checker.request(method, 412, &of("xyz", &token).header("If-Match", "*"));
+        checker.request(
             method,
             404,
             &Request::new(method, "/user/1/preferences/xyz"),
         );
     }
     for method in ["POST", "PATCH", "OPTIONS", "BREW"] {
-        answers.ask(method, 405, &Request::of(method, "xyz", &token));
+        checker.request(method, 405, &Request::of(method, "xyz", &token));
     }
     let eleven: Vec<String> = (0..11).map(|n| format!("\"{n}\":{n}")).collect();
     for (body, status) in [
@@ -301,35 +306,37 @@ fn refusals(codes: &mut BTreeSet<&'static str>) {
         (format!("{{\"a\":\"{}\"}}", "v".repeat(100)), 413),
         (format!("{{{}}}", " ".repeat(2000)), 413),
     ] {
-        answers.ask("PUT", status, &Request::of("PUT", "xyz", &token).body(body));
+        checker.request("PUT", status, &Request::of("PUT", "xyz", &token).body(body));
     }
     for (name, value) in [("Content-Type", "text/plain"), ("Content-Encoding", "gzip")] {
         let request = Request::of("PUT", "xyz", &token).header(name, value);
-        answers.ask("PUT", 415, &request.body("{}"));
+        checker.request("PUT", 415, &request.body("{}"));
     }
 }
 
 fn overload(codes: &mut BTreeSet<&'static str>) {
-    /// More than an upload may bring without room in the budget.
-    const NEEDS_ROOM: usize = 20_000;
+    /// Size of a value that makes an upload large enough to need space in the body budget.
+    const BUDGETED_BYTES: usize = 20_000;
     let (server, _dir) = fresh(&["--body-budget-bytes", "4096", "--body-budget-wait", "1ms"]);
     let token = token::of("alice", "xyz");
-    let mut answers = Answers::of(&server, codes);
+    let mut checker = ResponseChecker::of(&server, codes);
     let document = |bytes| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
-    // It takes the whole budget, and goes no further.
-    let held = Request::of("PUT", "xyz", &token).body(document(2 * NEEDS_ROOM));
-    let bytes = held.bytes();
+    // This upload uses the complete budget, and then stops sending.
+    let stalled = Request::of("PUT", "xyz", &token).body(document(2 * BUDGETED_BYTES));
+    let bytes = stalled.bytes();
     let hold = || {
         let mut holder = server.connect();
-        holder.send(&bytes[..bytes.len() - NEEDS_ROOM / 2]).unwrap();
+        holder
+            .send(&bytes[..bytes.len() - BUDGETED_BYTES / 2])
+            .unwrap();
         holder
     };
     let mut holder = hold();
-    let another = Request::of("PUT", "xyz", &token).body(document(NEEDS_ROOM));
+    let another = Request::of("PUT", "xyz", &token).body(document(BUDGETED_BYTES));
     let mut refused = None;
-    wait_until("the holder has the budget", || {
-        // Where it has stalled for too long, it has been sent away.
-        if holder.is_answered_within(Duration::from_millis(1)) {
+    wait_until("a refusal for lack of body budget", || {
+        // The server evicts the stalled upload after a while. Then the test starts another one.
+        if holder.wait_for_response(Duration::from_millis(1)) {
             holder = hold();
         }
         refused = Some(server.connect().request(&another));
@@ -337,17 +344,17 @@ fn overload(codes: &mut BTreeSet<&'static str>) {
             .as_ref()
             .is_some_and(|refused| refused.status != 204)
     });
-    answers.note("PUT", 503, &refused.unwrap());
+    checker.check("PUT", 503, &refused.unwrap());
 }
 
 fn stalling(codes: &mut BTreeSet<&'static str>) {
     let (server, _dir) = fresh(&["--body-timeout", "100ms"]);
-    let mut answers = Answers::of(&server, codes);
+    let mut checker = ResponseChecker::of(&server, codes);
     let stalled = Request::of("PUT", "xyz", &token::of("alice", "xyz"));
     let mut connection = server.connect();
     let head = stalled.header("Content-Length", "100").head();
     connection.send(&head).unwrap();
-    answers.note("PUT", 408, &connection.read_response(false).unwrap());
+    checker.check("PUT", 408, &connection.read_response(false).unwrap());
 }
 
 fn failures(codes: &mut BTreeSet<&'static str>) {
@@ -359,11 +366,11 @@ fn failures(codes: &mut BTreeSet<&'static str>) {
     assert!(server.stop().success());
     damage_last_document(dir.path());
     let server = launch.start();
-    let mut answers = Answers::of(&server, codes);
-    answers.ask("GET", 501, &Request::of("GET", "xyz", &token));
+    let mut checker = ResponseChecker::of(&server, codes);
+    checker.request("GET", 501, &Request::of("GET", "xyz", &token));
     drop(server);
     let server = launch.after_shell(FULL_DISK).start();
-    let mut answers = Answers::of(&server, codes);
+    let mut checker = ResponseChecker::of(&server, codes);
     let large = format!("{{\"large\":\"{}\"}}", "x".repeat(400_000));
-    answers.ask("PUT", 507, &Request::of("PUT", "xyz", &token).body(large));
+    checker.request("PUT", 507, &Request::of("PUT", "xyz", &token).body(large));
 }

@@ -1,4 +1,4 @@
-//! GET, HEAD, PUT and DELETE as clients use them.
+//! GET, HEAD, PUT and DELETE of documents.
 
 mod common;
 
@@ -7,11 +7,11 @@ use prefd_tests::http::Request;
 use prefd_tests::server::Launch;
 use prefd_tests::token;
 
-/// The page's own example.
+/// The example document of the PACE Cloud preferences API.
 const EXAMPLE: &str = r#"{"some":"value","everything":[{"is":"up","to":123123,"the":["client"]}]}"#;
 
 #[test]
-fn the_pages_example_comes_back_as_it_was_sent() {
+fn api_example_is_returned_as_it_was_sent() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
@@ -33,7 +33,7 @@ fn the_pages_example_comes_back_as_it_was_sent() {
 }
 
 #[test]
-fn a_namespace_never_set_is_an_empty_document_without_tag() {
+fn unset_namespace_is_an_empty_document_without_etag() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
@@ -50,7 +50,7 @@ fn a_namespace_never_set_is_an_empty_document_without_tag() {
 }
 
 #[test]
-fn head_tells_what_get_would_without_the_body() {
+fn head_has_the_headers_of_get_and_no_body() {
     let (server, _dir) = fresh(&["--document-cache-bytes", "0"]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
@@ -83,7 +83,7 @@ fn head_tells_what_get_would_without_the_body() {
 }
 
 #[test]
-fn delete_leaves_an_empty_namespace_and_succeeds_where_there_is_nothing() {
+fn delete_succeeds_with_and_without_a_stored_document() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
@@ -98,7 +98,7 @@ fn delete_leaves_an_empty_namespace_and_succeeds_where_there_is_nothing() {
 }
 
 #[test]
-fn every_value_keeps_its_text_and_only_whitespace_between_members_goes() {
+fn stored_text_is_unchanged_except_whitespace_between_members() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
@@ -109,7 +109,7 @@ fn every_value_keeps_its_text_and_only_whitespace_between_members_goes() {
 }
 
 #[test]
-fn a_put_replaces_the_whole_document_and_every_write_has_its_own_tag() {
+fn put_replaces_the_document_and_every_write_has_a_new_etag() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
@@ -121,7 +121,7 @@ fn a_put_replaces_the_whole_document_and_every_write_has_its_own_tag() {
 }
 
 #[test]
-fn documents_are_there_after_a_restart() {
+fn documents_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let token = token::of("alice", "xyz");
     let launch = Launch::new(BINARY, dir.path());
@@ -148,7 +148,7 @@ fn documents_are_there_after_a_restart() {
 }
 
 #[test]
-fn queries_content_types_and_chunked_bodies_are_taken_as_clients_send_them() {
+fn queries_json_media_types_and_chunked_bodies_are_accepted() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();

@@ -1,5 +1,5 @@
-//! `prefd backup`, `restore`, `export` and `import` where something goes wrong: a full disk,
-//! a process that was killed, a stream that breaks off. Nothing half done has a name.
+//! Failures of `prefd backup`, `restore`, `export` and `import`: a full disk, a killed process,
+//! an interrupted download. No incomplete file may have its final name.
 
 mod common;
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{BINARY, FULL_DISK, damage_last_document, get, put};
 use prefd_engine::{Config, DirectoryLock, Engine};
 use prefd_tests::http::Request;
-use prefd_tests::server::{Ended, Launch, Server, prefd};
+use prefd_tests::server::{CommandOutput, Launch, Server, prefd};
 use prefd_tests::token;
 
 const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
@@ -28,20 +28,22 @@ fn admin_url(server: &Server) -> String {
     format!("http://{}", server.admin_address())
 }
 
-fn names(folder: &Path) -> Vec<OsString> {
+/// Returns the names of the entries of a folder, sorted.
+fn file_names(folder: &Path) -> Vec<OsString> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     names
 }
 
-fn fails(ended: &Ended, word: &str) {
+/// Expects exit code 1, and an error message that contains `word`.
+fn expect_failure(ended: &CommandOutput, word: &str) {
     assert_eq!(ended.status.code(), Some(1), "{word}: {ended:?}");
     assert!(ended.err.contains(word), "{word}: {}", ended.err);
 }
 
-/// A server with two documents, one of them large.
-fn filled(data_dir: &Path) -> Server {
+/// Starts a server with a small and a large document.
+fn start_filled(data_dir: &Path) -> Server {
     let server = Launch::new(BINARY, data_dir).with(&ADMIN).start();
     let mut connection = server.connect();
     let large = format!("{{\"large\":\"{}\"}}", "y".repeat(400_000));
@@ -51,27 +53,27 @@ fn filled(data_dir: &Path) -> Server {
     server
 }
 
-/// A backup of a running server.
+/// Writes a backup of a running server.
 fn back_up(server: &Server, to: &Path) {
     let url = admin_url(server);
     let ended = prefd(BINARY, &["backup", "--admin", &url, "--to", text(to)]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
 }
 
-/// The arguments of a restore.
-fn restoring<'a>(from: &'a Path, to: &'a Path) -> [&'a str; 5] {
+/// Returns the arguments of `prefd restore`.
+fn restore_arguments<'a>(from: &'a Path, to: &'a Path) -> [&'a str; 5] {
     ["restore", "--from", text(from), "--data-dir", text(to)]
 }
 
-/// `prefd` where no file may grow beyond 64 KiB.
-fn on_a_full_disk(arguments: &[&str]) -> Ended {
+/// Runs `prefd` on a simulated full disk: see [`FULL_DISK`].
+fn run_on_full_disk(arguments: &[&str]) -> CommandOutput {
     let output = Command::new("sh")
         .args(["-c", &format!("{FULL_DISK}; exec \"$0\" \"$@\""), BINARY])
         .args(arguments)
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    Ended {
+    CommandOutput {
         status: output.status,
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -79,25 +81,25 @@ fn on_a_full_disk(arguments: &[&str]) -> Ended {
 }
 
 #[test]
-fn on_a_full_disk_nothing_is_left_half_done() {
+fn commands_on_a_full_disk_leave_no_incomplete_files() {
     let folder = tempfile::tempdir().unwrap();
-    let server = filled(&folder.path().join("data"));
+    let server = start_filled(&folder.path().join("data"));
     let url = admin_url(&server);
     let [backup, export, copy] =
         ["backup.tar", "export.jsonl", "copy"].map(|name| folder.path().join(name));
-    let before = names(folder.path());
+    let before = file_names(folder.path());
     for (command, to) in [("backup", &backup), ("export", &export)] {
-        let ended = on_a_full_disk(&[command, "--admin", &url, "--to", text(to)]);
-        fails(&ended, "File too large");
-        assert_eq!(names(folder.path()), before, "{command}");
+        let ended = run_on_full_disk(&[command, "--admin", &url, "--to", text(to)]);
+        expect_failure(&ended, "File too large");
+        assert_eq!(file_names(folder.path()), before, "{command}");
     }
     for (command, to) in [("backup", &backup), ("export", &export)] {
         let ended = prefd(BINARY, &[command, "--admin", &url, "--to", text(to)]);
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     }
-    let restore = restoring(&backup, &copy);
-    fails(&on_a_full_disk(&restore), "File too large");
-    assert_eq!(names(&copy), ["lock"]);
+    let restore = restore_arguments(&backup, &copy);
+    expect_failure(&run_on_full_disk(&restore), "File too large");
+    assert_eq!(file_names(&copy), ["lock"]);
     assert_eq!(prefd(BINARY, &restore).status.code(), Some(0));
     let import = ["import", "--from", text(&export)];
     let full = Launch::new(BINARY, &folder.path().join("full"))
@@ -106,24 +108,25 @@ fn on_a_full_disk_nothing_is_left_half_done() {
         .start();
     let url = admin_url(&full);
     let ended = prefd(BINARY, &[&import[..], &["--admin", &url]].concat());
-    fails(&ended, "507");
+    expect_failure(&ended, "507");
     assert!(ended.err.contains("line 1"), "{}", ended.err);
     let small = get(&mut full.connect(), "xyz", &token::of("alice", "xyz"));
     assert_eq!(small, "{}");
     let closed = folder.path().join("closed");
-    let ended = on_a_full_disk(&[&import[..], &["--data-dir", text(&closed)]].concat());
-    fails(&ended, "no space is left");
+    let ended = run_on_full_disk(&[&import[..], &["--data-dir", text(&closed)]].concat());
+    expect_failure(&ended, "no space is left");
 }
 
 #[test]
-fn a_restore_that_was_killed_is_no_store_and_can_be_run_again() {
+fn killed_restore_is_refused_as_a_store_and_can_be_repeated() {
     let folder = tempfile::tempdir().unwrap();
-    let server = filled(&folder.path().join("data"));
+    let server = start_filled(&folder.path().join("data"));
     let backup = folder.path().join("backup.tar");
     back_up(&server, &backup);
     let lines = folder.path().join("lines.jsonl");
     fs::write(&lines, "").unwrap();
-    // What is there, step by step as a restore puts it in place.
+    // A restore moves its folders into place one by one. Each case is the state after a kill
+    // between two steps.
     for (step, folders) in [
         &["restoring/blobs", "restoring/log"][..],
         &["restoring/log", "blobs"],
@@ -136,9 +139,9 @@ fn a_restore_that_was_killed_is_no_store_and_can_be_run_again() {
         for folder in folders {
             fs::create_dir_all(copy.join(folder)).unwrap();
         }
-        let before = names(&copy);
-        let told = "an unfinished restore";
-        fails(&Launch::new(BINARY, &copy).run(), told);
+        let before = file_names(&copy);
+        let reason = "an unfinished restore";
+        expect_failure(&Launch::new(BINARY, &copy).run(), reason);
         for command in [
             &["import", "--from", text(&lines)][..],
             &["export"],
@@ -147,29 +150,29 @@ fn a_restore_that_was_killed_is_no_store_and_can_be_run_again() {
             &["compact"],
         ] {
             let command = [command, &["--data-dir", text(&copy)]].concat();
-            fails(&prefd(BINARY, &command), told);
+            expect_failure(&prefd(BINARY, &command), reason);
         }
-        let after: Vec<_> = names(&copy);
-        let made = after.iter().filter(|name| !before.contains(name));
-        let made: Vec<_> = made.filter(|name| *name != "lock").collect();
-        assert!(made.is_empty(), "{made:?}");
-        let restore = restoring(&backup, &copy);
-        // Not while another one is at it.
+        let after: Vec<_> = file_names(&copy);
+        let created = after.iter().filter(|name| !before.contains(name));
+        let created: Vec<_> = created.filter(|name| *name != "lock").collect();
+        assert!(created.is_empty(), "{created:?}");
+        let restore = restore_arguments(&backup, &copy);
+        // A second restore is refused while the directory is locked.
         let held = DirectoryLock::acquire(&copy).unwrap();
-        fails(&prefd(BINARY, &restore), "is in use by");
+        expect_failure(&prefd(BINARY, &restore), "is in use by");
         drop(held);
         let ended = prefd(BINARY, &restore);
         assert_eq!(ended.status.code(), Some(0), "{folders:?}: {ended:?}");
         let engine = Engine::open(Config::new(&copy)).unwrap();
         assert_eq!(engine.documents(), 2);
         engine.close().unwrap();
-        // Now it is a store, and stays one.
-        fails(&prefd(BINARY, &restore), "is not empty");
+        // The directory is now a store, so another restore into it is refused.
+        expect_failure(&prefd(BINARY, &restore), "is not empty");
     }
 }
 
-/// Answers one connection with this, and closes it.
-fn answering(answer: &'static str) -> String {
+/// Accepts one connection, sends `response` and closes the connection. Returns the URL.
+fn serve_once(response: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -180,28 +183,28 @@ fn answering(answer: &'static str) -> String {
             stream.read_exact(&mut byte).unwrap();
             head.push(byte[0]);
         }
-        stream.write_all(answer.as_bytes()).unwrap();
+        stream.write_all(response.as_bytes()).unwrap();
     });
     url
 }
 
 #[test]
-fn what_breaks_off_leaves_no_file() {
+fn interrupted_download_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     for command in ["backup", "export"] {
-        let url = answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+        let url = serve_once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n");
         let ended = prefd(BINARY, &[command, "--admin", &url, "--to", text(&file)]);
-        fails(&ended, "the connection to the server failed");
-        assert_eq!(names(folder.path()), [""; 0], "{command}");
+        expect_failure(&ended, "the connection to the server failed");
+        assert_eq!(file_names(folder.path()), [""; 0], "{command}");
     }
 }
 
 #[test]
-fn an_export_of_a_damaged_store_has_every_document_that_can_be_read() {
+fn export_of_a_damaged_store_contains_every_readable_document() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    assert_eq!(filled(&data_dir).stop().code(), Some(0));
+    assert_eq!(start_filled(&data_dir).stop().code(), Some(0));
     damage_last_document(&data_dir);
     let has_the_other_document = |file: &Path| {
         let lines = fs::read_to_string(file).unwrap();
@@ -212,7 +215,7 @@ fn an_export_of_a_damaged_store_has_every_document_that_can_be_read() {
     let url = admin_url(&server);
     let online = folder.path().join("online");
     let ended = prefd(BINARY, &["export", "--admin", &url, "--to", text(&online)]);
-    fails(&ended, "the export is incomplete");
+    expect_failure(&ended, "the export is incomplete");
     server.wait_for_log("export is incomplete");
     assert_eq!(server.stop().code(), Some(0));
     has_the_other_document(&online);
@@ -224,15 +227,15 @@ fn an_export_of_a_damaged_store_has_every_document_that_can_be_read() {
         "--to",
         text(&offline),
     ];
-    fails(&prefd(BINARY, &command), "is corrupt at byte");
+    expect_failure(&prefd(BINARY, &command), "is corrupt at byte");
     has_the_other_document(&offline);
 }
 
 #[test]
-fn a_backup_of_a_damaged_store_gives_back_all_that_is_not() {
+fn backup_of_a_damaged_store_restores_undamaged_documents() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    assert_eq!(filled(&data_dir).stop().code(), Some(0));
+    assert_eq!(start_filled(&data_dir).stop().code(), Some(0));
     damage_last_document(&data_dir);
     let launch = Launch::new(BINARY, &data_dir).with(&ADMIN);
     let backed_up = |name: &str| {
@@ -242,11 +245,11 @@ fn a_backup_of_a_damaged_store_gives_back_all_that_is_not() {
         (server, file)
     };
     let restore = |from: &Path, to: &Path, more: &[&str]| {
-        prefd(BINARY, &[&restoring(from, to)[..], more].concat())
+        prefd(BINARY, &[&restore_arguments(from, to)[..], more].concat())
     };
     let (server, damaged) = backed_up("damaged.tar");
     let copy = folder.path().join("copy");
-    fails(&restore(&damaged, &copy, &[]), "--accept-damage");
+    expect_failure(&restore(&damaged, &copy, &[]), "--accept-damage");
     let ended = restore(&damaged, &copy, &["--accept-damage"]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let restored = Launch::new(BINARY, &copy).start();
@@ -255,27 +258,27 @@ fn a_backup_of_a_damaged_store_gives_back_all_that_is_not() {
     let small = token::of("alice", "xyz");
     let lost = Request::of("GET", "xyz", &small);
     assert_eq!(restored.connect().request(&lost).status, 501);
-    // Once it is replaced nobody misses what is damaged.
+    // After the damaged document is replaced, a restore needs no `--accept-damage`.
     put(&mut server.connect(), "xyz", &small, "{\"again\":1}");
     assert_eq!(server.stop().code(), Some(0));
-    let (_server, mended) = backed_up("mended.tar");
-    let copy = folder.path().join("mended");
-    let ended = restore(&mended, &copy, &[]);
+    let (_server, repaired) = backed_up("repaired.tar");
+    let copy = folder.path().join("repaired");
+    let ended = restore(&repaired, &copy, &[]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let restored = Launch::new(BINARY, &copy).start();
     assert_eq!(get(&mut restored.connect(), "xyz", &small), "{\"again\":1}");
-    // One that is damaged itself is refused whatever is accepted.
+    // An archive that was changed after the backup is refused, even with `--accept-damage`.
     let mut bytes = fs::read(&damaged).unwrap();
     let at = bytes.windows(8).position(|w| w == b"yyyyyyyy").unwrap();
     bytes[at] ^= 1;
     fs::write(&damaged, bytes).unwrap();
     let other = folder.path().join("other");
     let ended = restore(&damaged, &other, &["--accept-damage"]);
-    fails(&ended, "the checksum of the file is wrong");
+    expect_failure(&ended, "the checksum of the file is wrong");
 }
 
 #[test]
-fn an_import_ends_where_a_line_is_refused_though_more_could_come() {
+fn import_ends_at_a_refused_line_while_its_input_stays_open() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, folder.path()).with(&ADMIN).start();
     let mut import = Command::new(BINARY)
@@ -285,30 +288,36 @@ fn an_import_ends_where_a_line_is_refused_though_more_could_come() {
         .spawn()
         .unwrap();
     let mut lines = import.stdin.take().unwrap();
-    // Enough that it is sent, and not gathered.
+    // The line is long enough to be sent at once, and not only buffered.
     let keys: Vec<String> = (0..11).map(|key| format!("\"{key}\":1")).collect();
     let keys = keys.join(",");
     let padding = " ".repeat(MIB);
     let line = format!("{{\"user\":\"u\",\"client\":\"c\",\"document\":{{{keys}}}}}{padding}\n");
-    // It may have ended before it has taken all of that.
+    // The command may exit before it has read the complete line.
     let _ = lines.write_all(line.as_bytes());
     let began = Instant::now();
     let status = loop {
         if let Some(status) = import.try_wait().unwrap() {
             break status;
         }
-        assert!(began.elapsed().as_secs() < 30, "it waits for more");
+        assert!(
+            began.elapsed().as_secs() < 30,
+            "expected the import to end at the refused line"
+        );
         std::thread::sleep(Duration::from_millis(10));
     };
-    let mut told = String::new();
-    import.stderr.unwrap().read_to_string(&mut told).unwrap();
-    assert_eq!(status.code(), Some(1), "{told}");
-    assert!(told.contains("413") && told.contains("line 1"), "{told}");
+    let mut stderr = String::new();
+    import.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("413") && stderr.contains("line 1"),
+        "{stderr}"
+    );
     drop(lines);
 }
 
 #[test]
-fn what_an_operator_has_begun_ends_before_the_server_does() {
+fn shutdown_waits_for_an_import_in_progress() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, folder.path()).with(&ADMIN).start();
     let line = "{\"user\":\"u\",\"client\":\"c\",\"document\":{\"n\":1}}\n";
@@ -317,11 +326,14 @@ fn what_an_operator_has_begun_ends_before_the_server_does() {
     let mut begun = server.connect_admin();
     begun.send(&import.head()).unwrap();
     begun.send(line.as_bytes()).unwrap();
-    // It has been taken up once its first line is there.
+    // The import is in progress once its first document is stored.
     let token = token::of("u", "c");
     let began = Instant::now();
     while get(&mut server.connect(), "c", &token) == "{}" {
-        assert!(began.elapsed().as_secs() < 30, "it is not imported");
+        assert!(
+            began.elapsed().as_secs() < 30,
+            "expected the first line to be imported"
+        );
     }
     server.terminate();
     server.wait_for_log("shutdown started");
@@ -332,7 +344,7 @@ fn what_an_operator_has_begun_ends_before_the_server_does() {
 }
 
 #[test]
-fn a_document_of_100_mib_is_imported_below_100_mib_of_memory() {
+fn import_and_export_of_100_mib_limit_the_servers_memory() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let server = Launch::new(BINARY, &data_dir).with(&ADMIN).start();
@@ -353,7 +365,7 @@ fn a_document_of_100_mib_is_imported_below_100_mib_of_memory() {
     assert!(peak < 100 * MIB as u64, "{} MiB", peak / MIB as u64);
     let document = get(&mut server.connect(), "c", &token::of("u", "c"));
     assert_eq!(document.len(), 10 * (10 * MIB + 4) + 1 + 10);
-    // The same of an export.
+    // An export of the document is also limited in memory.
     let again = folder.path().join("again.jsonl");
     let ended = prefd(BINARY, &["export", "--admin", &url, "--to", text(&again)]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -363,10 +375,10 @@ fn a_document_of_100_mib_is_imported_below_100_mib_of_memory() {
 }
 
 #[test]
-fn a_flag_outdoes_what_the_environment_says_of_another_store() {
+fn data_dir_flag_overrides_the_admin_variable() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
-    assert_eq!(filled(&data_dir).stop().code(), Some(0));
+    assert_eq!(start_filled(&data_dir).stop().code(), Some(0));
     let export = |arguments: &[&str]| {
         let mut command = Command::new(BINARY);
         command.env("PREFD_ADMIN", "http://127.0.0.1:1");
@@ -376,8 +388,8 @@ fn a_flag_outdoes_what_the_environment_says_of_another_store() {
     assert_eq!(exported.status.code(), Some(0), "{exported:?}");
     let lines = String::from_utf8(exported.stdout).unwrap();
     assert_eq!(lines.lines().count(), 2);
-    let asked = export(&[]);
-    assert_eq!(asked.status.code(), Some(1), "{asked:?}");
+    let by_variable = export(&[]);
+    assert_eq!(by_variable.status.code(), Some(1), "{by_variable:?}");
     let both = [
         "--data-dir",
         text(&data_dir),

@@ -1,5 +1,5 @@
-//! What docs/deploy has for systemd and for containers: judged by systemd's own tools, and
-//! the units run by a real systemd, with everything that they forbid.
+//! The systemd units and the Containerfile of docs/deploy. `systemd-analyze` checks the units,
+//! and a real systemd runs them in their sandbox.
 
 mod common;
 
@@ -16,7 +16,7 @@ use prefd_tests::http::{Request, Response};
 use prefd_tests::service_manager::{self, ServiceManager};
 use prefd_tests::{machine, token};
 
-/// Where the units expect it.
+/// Path of the `prefd` binary in the units.
 const INSTALLED: &str = "/usr/local/bin/prefd";
 const UNITS: [&str; 4] = [
     "prefd.service",
@@ -24,9 +24,10 @@ const UNITS: [&str; 4] = [
     "prefd-backup.service",
     "prefd-backup.timer",
 ];
-/// What `systemd-analyze security` may find, times ten: 0 is nothing, 100 everything.
+/// Highest exposure level that `systemd-analyze security` may report, times ten. The levels
+/// range from 0 (best) to 100 (worst).
 const MAX_EXPOSURE: &str = "--threshold=15";
-/// Nothing takes longer than this.
+/// How long the test waits for a response.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ADMIN_TOKEN: &str = "admin-token-of-this-test";
 
@@ -34,6 +35,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// Returns the text of a file in docs/deploy.
 fn deployed(name: &str) -> String {
     fs::read_to_string(repository().join("docs/deploy").join(name)).unwrap()
 }
@@ -45,7 +47,7 @@ fn analyze(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_the_units() {
+fn units_pass_systemd_analyze_verify() {
     if !machine::has_programs(&["systemd-analyze"]) {
         return;
     }
@@ -58,30 +60,30 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let verified = analyze(&arguments);
-    let said = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success(), "{said}");
-    // It tells of units of the machine, too.
-    assert!(!said.contains("prefd"), "{said}");
+    let report = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success(), "{report}");
+    // The output may also report problems of other units of this machine.
+    assert!(!report.contains("prefd"), "{report}");
 }
 
 #[test]
-fn the_services_are_exposed_to_little() {
+fn services_stay_below_the_exposure_limit() {
     if !machine::has_programs(&["systemd-analyze"]) {
         return;
     }
     for unit in ["prefd.service", "prefd-backup.service"] {
         let path = repository().join("docs/deploy").join(unit);
         let path = path.to_str().unwrap();
-        let judged = analyze(&["security", "--offline=true", MAX_EXPOSURE, path]);
-        let said = String::from_utf8_lossy(&judged.stdout);
-        assert!(judged.status.success(), "{said}");
-        let level = said.lines().find(|line| line.contains("exposure level"));
-        machine::report(level.expect("a level"));
+        let analysis = analyze(&["security", "--offline=true", MAX_EXPOSURE, path]);
+        let report = String::from_utf8_lossy(&analysis.stdout);
+        assert!(analysis.status.success(), "{report}");
+        let level = report.lines().find(|line| line.contains("exposure level"));
+        machine::report(level.expect("the report has an exposure level"));
     }
 }
 
 #[test]
-fn the_container_s_file_names_what_there_is() {
+fn containerfile_names_existing_files_and_settings() {
     let text = deployed("Containerfile").replace("\\\n", " ");
     let words = |instruction: &str| {
         let lines = text
@@ -102,7 +104,7 @@ fn the_container_s_file_names_what_there_is() {
         }
     }
     assert!(copied >= 6, "{copied}");
-    // Every variable is a setting, whose value can be one.
+    // Every variable must be a setting, with a valid value.
     let variables: Vec<_> = words("ENV ").concat();
     let variables: Vec<_> = variables.iter().filter_map(|v| v.split_once('=')).collect();
     assert!(variables.iter().any(|(name, _)| *name == "PREFD_LISTEN"));
@@ -123,9 +125,10 @@ fn the_container_s_file_names_what_there_is() {
     }
 }
 
-/// A machine with the units of docs/deploy, installed as docs/operations.md says.
+/// Creates the root of a machine on which the units of docs/deploy are installed as
+/// docs/operations.md describes.
 fn install(root: &Path) {
-    service_manager::lay_root(root, Path::new(BINARY), INSTALLED);
+    service_manager::create_root(root, Path::new(BINARY), INSTALLED);
     let etc = |name: &str, text: &str, mode: u32| {
         let path = root.join("etc").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -143,28 +146,28 @@ fn install(root: &Path) {
     for unit in UNITS {
         etc(&format!("systemd/system/{unit}"), &deployed(unit), 0o644);
     }
-    // There is no journal here.
+    // The test runs without a journal, so the service writes its log to a file.
     let log =
         "[Service]\nStandardOutput=append:/run/prefd.log\nStandardError=append:/run/prefd.log\n";
     etc("systemd/system/prefd.service.d/log.conf", log, 0o644);
 }
 
-/// The process that systemd has started.
+/// Returns the /proc directory of the `prefd` process that systemd has started.
 fn main_process() -> PathBuf {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let mut processes = processes.map(|entry| entry.path()).filter(|path| {
         let name = fs::read_to_string(path.join("comm"));
         name.is_ok_and(|name| name == "prefd\n")
     });
-    processes.next().expect("it runs")
+    processes.next().expect("systemd has started prefd")
 }
 
-/// What the kernel holds it to.
-fn is_held(process: &Path) {
+/// Checks that the kernel enforces the restrictions of the unit.
+fn check_sandbox(process: &Path) {
     let status = fs::read_to_string(process.join("status")).unwrap();
     let value = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("{name} is not in {status}"))
+        line.unwrap_or_else(|| panic!("expected {name} in {status}"))
             .trim()
     };
     assert_eq!(value("NoNewPrivs:"), "1");
@@ -179,16 +182,16 @@ fn is_held(process: &Path) {
             .lines()
             .map(|line| line.split(' ').collect::<Vec<_>>());
         let mount = mounts.rfind(|mount| mount[1] == at);
-        mount.unwrap_or_else(|| panic!("{at} is not among {mounts:?}"))[3].to_owned()
+        mount.unwrap_or_else(|| panic!("expected {at} among the mounts {mounts:?}"))[3].to_owned()
     };
     assert!(options("/").starts_with("ro"), "{mounts}");
     assert!(options("/var/lib/prefd").starts_with("rw"), "{mounts}");
 }
 
 #[test]
-fn systemd_runs_prefd_as_the_units_say() {
+fn installed_units_run_prefd_in_a_sandbox_under_systemd() {
     if !machine::has_service_manager()
-        || !machine::is_isolated("systemd_runs_prefd_as_the_units_say", &[])
+        || !machine::ensure_isolated("installed_units_run_prefd_in_a_sandbox_under_systemd", &[])
     {
         return;
     }
@@ -197,42 +200,42 @@ fn systemd_runs_prefd_as_the_units_say() {
     install(root);
     let manager = ServiceManager::start(root);
     let log = || fs::read_to_string(root.join("run/prefd.log")).unwrap_or_default();
-    let try_ask = |request: &Request| {
-        // Never refused: the socket is systemd's.
+    let try_request = |request: &Request| {
+        // systemd listens on the socket, so a connection is never refused.
         let mut stream = UnixStream::connect(root.join("run/prefd.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&request.bytes())?;
         Response::read(&mut BufReader::new(stream), false)
     };
-    let ask = |request: &Request| {
-        try_ask(request).unwrap_or_else(|error| {
+    let send = |request: &Request| {
+        try_request(request).unwrap_or_else(|error| {
             let service = manager.systemctl(&["show", "prefd.service"]);
             panic!("{error}: {} {service}", log())
         })
     };
     let property = |name: &str| manager.systemctl(&["show", "-P", name, "prefd.service"]);
 
-    // The first who comes has the service started.
+    // The first connection makes systemd start the service.
     manager.systemctl(&["start", "prefd.socket"]);
     let token = token::of("alice", "xyz");
     let get = Request::of("GET", "xyz", &token);
     let large = format!("{{\"large\":\"{}\"}}", "x".repeat(3_000_000));
     for body in ["{\"small\":1}", &large] {
-        let put = ask(&Request::of("PUT", "xyz", &token).body(body));
+        let put = send(&Request::of("PUT", "xyz", &token).body(body));
         assert_eq!(put.status, 204, "{put:?} {}", log());
-        assert_eq!(ask(&get).text(), body);
+        assert_eq!(send(&get).text(), body);
     }
     assert_eq!(
         property("ActiveState"),
         "active",
-        "it has said that it is ready"
+        "expected the service to have reported that it is ready"
     );
     let process = main_process();
-    is_held(&process);
+    check_sandbox(&process);
     let data = fs::metadata(root.join("var/lib/prefd")).unwrap();
     assert_eq!(data.permissions().mode() & 0o7777, 0o700);
 
-    // Its own /proc is enough for all metrics.
+    // `ProtectProc=invisible` must not hide the files that the process metrics need.
     let pid = process.file_name().unwrap().to_str().unwrap();
     let metrics = Command::new("nsenter")
         .args(["--net", "--target", pid, "curl", "--silent", "--header"])
@@ -258,35 +261,35 @@ fn systemd_runs_prefd_as_the_units_say() {
     );
 
     manager.systemctl(&["reload", "prefd.service"]);
-    // It may have ended before the log is written.
-    wait_until("it has read its files", || {
+    // The reload may return before the log line is written.
+    wait_until("the reload to be logged", || {
         log().contains("reload completed what=\"log\"")
     });
     manager.systemctl(&["start", "prefd-backup.service"]);
     let backups = fs::read_dir(root.join("var/lib/private/prefd-backup")).unwrap();
     assert_eq!(backups.count(), 1);
 
-    // Who comes while it is started anew waits at the socket. Only whom the old one has
-    // let in just before it was told to stop, and whose request it has not seen, is let go:
-    // of one who comes again and again that is one connection.
+    // During a restart, new connections wait at the socket. A request fails only if the old
+    // process accepted its connection, and was stopped before it read the request. This can
+    // happen to at most one request of a client that sends its requests one by one.
     std::thread::scope(|scope| {
         let restart = scope.spawn(|| manager.systemctl(&["restart", "prefd.service"]));
-        let (mut answered, mut let_go) = (0, 0);
-        while answered == 0 || !restart.is_finished() {
-            match try_ask(&get) {
-                Ok(answer) => {
-                    assert_eq!(answer.text(), large);
-                    answered += 1;
+        let (mut responses, mut dropped) = (0, 0);
+        while responses == 0 || !restart.is_finished() {
+            match try_request(&get) {
+                Ok(response) => {
+                    assert_eq!(response.text(), large);
+                    responses += 1;
                 }
                 Err(error) => {
                     assert_ne!(error.kind(), ErrorKind::WouldBlock, "{}", log());
-                    let_go += 1;
+                    dropped += 1;
                 }
             }
-            assert!(let_go <= 1, "{}", log());
+            assert!(dropped <= 1, "{}", log());
         }
     });
-    assert_eq!(ask(&get).text(), large);
+    assert_eq!(send(&get).text(), large);
     manager.systemctl(&["stop", "prefd.socket", "prefd.service"]);
     assert_eq!(property("Result"), "success");
     assert_eq!(property("ExecMainStatus"), "0");

@@ -1,9 +1,9 @@
-//! Power cuts: the server runs under load on ext4, in an image on an xfs file system,
-//! and the image is copied in one moment. The copy is what a disk holds whose machine
-//! has lost its power: what had not been handed to the device is not in it.
+//! Power cuts. The server runs under load on ext4, in an image file on XFS. The image is copied
+//! atomically, as a reflink. The copy is what a power cut would leave: writes that the kernel
+//! had not handed to the device are missing.
 //!
-//! A device that loses what it was handed but not told to flush is another matter, and
-//! a simulated disk's: the copy has everything that was handed over.
+//! The copy contains every write that was handed to the device. A real device can also lose
+//! writes that it was not told to flush. Tests on the simulated disk cover such devices.
 
 mod common;
 
@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::BINARY;
-use prefd_tests::crash_model::{Allowed, Model, allowed_between, check, count_lost};
+use prefd_tests::crash_model::{Allowed, CrashModel, allowed_between, check, count_lost};
 use prefd_tests::load::{CONNECTIONS, Load};
 use prefd_tests::loop_mount::{Format, LoopMount, run};
-use prefd_tests::machine::{has_strace, is_isolated, report};
+use prefd_tests::machine::{ensure_isolated, has_strace, report};
 use prefd_tests::random::{Random, seeds};
 use prefd_tests::server::Launch;
 use prefd_tests::strace::inject;
@@ -25,12 +25,12 @@ use prefd_tests::strace::inject;
 const FILE_SYSTEMS: [&str; 2] = ["xfs", "ext4"];
 const OUTER_BYTES: u64 = 4 << 30;
 const INNER_BYTES: u64 = 512 << 20;
-/// Writes between two cuts, at most.
+/// Maximum number of writes between two cuts, in addition to one per connection.
 const CUT_WRITES: u64 = 300;
-/// Cuts of the control.
+/// Number of cuts in the control experiment.
 const CONTROL_CUTS: u64 = 5;
 
-/// How many cuts: `PREFD_TEST_CUTS`, or 20.
+/// The number of cuts: `PREFD_TEST_CUTS`, or 20.
 fn cuts() -> u64 {
     std::env::var("PREFD_TEST_CUTS")
         .ok()
@@ -38,22 +38,23 @@ fn cuts() -> u64 {
         .unwrap_or(20)
 }
 
-/// A disk whose power can be cut. The order of the fields is that of the unmounting.
-struct Rig {
+/// A disk whose power can be cut: an ext4 image on XFS. The fields are dropped in order, so the
+/// inner file system is unmounted first.
+struct PowerCutDisk {
     disk: LoopMount,
     outer: LoopMount,
     _dir: tempfile::TempDir,
 }
 
-/// What a power cut has left, mounted.
-struct Remains {
+/// A mounted copy of the disk, as a power cut would leave it.
+struct DiskAfterCut {
     mount: LoopMount,
     image: PathBuf,
-    /// How long the copy took.
-    cut: Duration,
+    /// Time that the copy took.
+    copy_duration: Duration,
 }
 
-impl Rig {
+impl PowerCutDisk {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("outer.img");
@@ -63,7 +64,7 @@ impl Rig {
             OUTER_BYTES,
             &dir.path().join("outer"),
         );
-        // The mount keeps it: should we be killed, nothing large is left.
+        // The mount keeps the removed image alive, so a killed test leaves no large file behind.
         fs::remove_file(image).unwrap();
         let disk = LoopMount::make(
             Format::Ext4,
@@ -82,94 +83,108 @@ impl Rig {
         self.disk.path.join("data")
     }
 
-    fn cut(&self) -> Remains {
+    fn cut(&self) -> DiskAfterCut {
         let image = self.outer.path.join("cut.img");
         let began = Instant::now();
         run(Command::new("cp")
             .arg("--reflink=always")
             .args([&self.outer.path.join("disk.img"), &image]));
-        let cut = began.elapsed();
-        let mount = LoopMount::mount(&image, &self.outer.path.with_file_name("remains"));
-        Remains { mount, image, cut }
+        let copy_duration = began.elapsed();
+        let mount = LoopMount::mount(&image, &self.outer.path.with_file_name("after_cut"));
+        DiskAfterCut {
+            mount,
+            image,
+            copy_duration,
+        }
     }
 
-    /// Cuts the power `count` times while `launch` runs under load, and has each of the
-    /// remains judged. How long the cuts took.
+    /// Runs the server under load, and cuts the power `count` times. Calls `check_store` with the
+    /// number of the cut, the data directory in the copy, and the allowed documents. Returns the
+    /// duration of each copy.
     fn cut_under_load(
         &self,
         launch: &Launch,
         count: u64,
         mut random: Random,
-        mut judge: impl FnMut(u64, &Path, &Allowed),
+        mut check_store: impl FnMut(u64, &Path, &Allowed),
     ) -> Vec<Duration> {
         let server = launch.start();
-        let model = Arc::<Model>::default();
+        let model = Arc::<CrashModel>::default();
         let load = Load::start(&server, &model, random.draw());
-        let mut took = Vec::new();
+        let mut durations = Vec::new();
         for number in 1..=count {
             let attempts = CONNECTIONS + random.below(CUT_WRITES);
             load.wait_for_attempts(model.attempts() + attempts);
             let before = model.histories();
-            let remains = self.cut();
+            let copy = self.cut();
             let allowed = allowed_between(&before, &model.histories());
-            took.push(remains.cut);
-            judge(number, &remains.mount.path.join("data"), &allowed);
-            let Remains { mount, image, .. } = remains;
+            durations.push(copy.copy_duration);
+            check_store(number, &copy.mount.path.join("data"), &allowed);
+            let DiskAfterCut { mount, image, .. } = copy;
             drop(mount);
             fs::remove_file(image).unwrap();
         }
         load.stop();
         assert!(server.stop().success());
-        took
+        durations
     }
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_by_a_power_cut() {
-    if !is_isolated("nothing_acknowledged_is_lost_by_a_power_cut", &FILE_SYSTEMS) {
+fn power_cut_loses_no_acknowledged_write() {
+    if !ensure_isolated("power_cut_loses_no_acknowledged_write", &FILE_SYSTEMS) {
         return;
     }
     let seed = seeds(1).start;
-    let rig = Rig::new();
-    let launch = Launch::new(BINARY, &rig.data_dir()).with(&["--segment-bytes", "131072"]);
+    let disk = PowerCutDisk::new();
+    let launch = Launch::new(BINARY, &disk.data_dir()).with(&["--segment-bytes", "131072"]);
     let began = Instant::now();
-    let judge = |number: u64, dir: &Path, allowed: &Allowed| {
+    let check_store = |number: u64, dir: &Path, allowed: &Allowed| {
         let context = format!("PREFD_TEST_SEED={seed}, cut {number}");
         check(dir, allowed, &context);
     };
-    let mut took = rig.cut_under_load(&launch, cuts(), Random::new(seed), judge);
-    took.sort();
+    let mut durations = disk.cut_under_load(&launch, cuts(), Random::new(seed), check_store);
+    durations.sort();
     report(&format!(
-        "{} power cuts, {:?} in all; the copy took {:?} (median), {:?} (longest)",
-        took.len(),
+        "{} power cuts in {:?}; duration of a copy: median {:?}, longest {:?}",
+        durations.len(),
         began.elapsed(),
-        took[took.len() / 2],
-        took[took.len() - 1]
+        durations[durations.len() / 2],
+        durations[durations.len() - 1]
     ));
 }
 
-/// The control: where no sync reaches the disk, cuts must be seen to lose writes.
+/// The control experiment: if no sync reaches the disk, power cuts must lose acknowledged
+/// writes.
 #[test]
-fn what_is_not_synced_is_seen_to_be_lost() {
-    if !has_strace() || !is_isolated("what_is_not_synced_is_seen_to_be_lost", &FILE_SYSTEMS) {
+fn power_cut_without_syncs_loses_acknowledged_writes() {
+    if !has_strace()
+        || !ensure_isolated(
+            "power_cut_without_syncs_loses_acknowledged_writes",
+            &FILE_SYSTEMS,
+        )
+    {
         return;
     }
     let seed = seeds(1).start;
-    let rig = Rig::new();
-    // The store itself is made durably: it is the writes that are to be lost.
+    let disk = PowerCutDisk::new();
+    // Create the store with working syncs, so that only later writes can be lost.
     assert!(
-        Launch::new(BINARY, &rig.data_dir())
+        Launch::new(BINARY, &disk.data_dir())
             .start()
             .stop()
             .success()
     );
-    let launch = Launch::new(BINARY, &rig.data_dir());
+    let launch = Launch::new(BINARY, &disk.data_dir());
     let launch = inject(&launch, "fdatasync,fsync", "retval=0");
     let mut lost = 0;
-    let judge = |_, dir: &Path, allowed: &Allowed| lost += count_lost(dir, allowed);
-    rig.cut_under_load(&launch, CONTROL_CUTS, Random::new(seed), judge);
+    let count_in_store = |_, dir: &Path, allowed: &Allowed| lost += count_lost(dir, allowed);
+    disk.cut_under_load(&launch, CONTROL_CUTS, Random::new(seed), count_in_store);
     report(&format!(
-        "{lost} acknowledged writes lost by {CONTROL_CUTS} power cuts without a sync"
+        "{CONTROL_CUTS} power cuts without syncs lost {lost} acknowledged writes"
     ));
-    assert!(lost > 0);
+    assert!(
+        lost > 0,
+        "expected lost writes, because no sync took effect"
+    );
 }

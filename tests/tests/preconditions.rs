@@ -1,25 +1,25 @@
-//! Conditional requests, against an oracle written down from RFC 9110 section 13.
+//! Conditional requests, compared with an oracle written from RFC 9110 section 13.
 
 mod common;
 
 use std::sync::{Arc, Barrier};
 
 use common::{fresh, get, put};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Client, Request};
 use prefd_tests::token;
 
-/// How a namespace comes to be as it is.
+/// States of a namespace before the request.
 const STATES: [&str; 4] = ["never set", "set", "deleted", "stored {}"];
 
-/// Conditions on the current tag `t` and a stale one.
+/// Conditions in `If-Match` and `If-None-Match`, in relation to the current ETag.
 const CONDITIONS: [&str; 11] = [
     "none",
     "matching",
     "stale",
     "*",
-    "list with it",
-    "list without it",
+    "list with the tag",
+    "list without the tag",
     "weak",
     "weak list",
     "malformed",
@@ -27,15 +27,16 @@ const CONDITIONS: [&str; 11] = [
     "empty",
 ];
 
-/// The header's value for a condition; `current` is the tag now, or one that never was.
-fn value(condition: &str, current: &str) -> Option<String> {
+/// Returns the header value for a condition. `current` is the current ETag, or an unused one
+/// if the namespace has none.
+fn header_value(condition: &str, current: &str) -> Option<String> {
     Some(match condition {
         "none" => return None,
         "matching" => current.to_owned(),
         "stale" => "\"0\"".to_owned(),
         "*" => "*".to_owned(),
-        "list with it" => format!("\"0\", {current} ,\"x\""),
-        "list without it" => "\"0\",\"x\", W/\"y\"".to_owned(),
+        "list with the tag" => format!("\"0\", {current} ,\"x\""),
+        "list without the tag" => "\"0\",\"x\", W/\"y\"".to_owned(),
         "weak" => format!("W/{current}"),
         "weak list" => format!("\"0\", W/{current}"),
         "malformed" => format!("{current} {current}"),
@@ -45,18 +46,20 @@ fn value(condition: &str, current: &str) -> Option<String> {
     })
 }
 
-/// What a condition says of the document; `None` where it is no condition.
-fn matches(condition: &str, exists: bool, weak_too: bool) -> Option<bool> {
+/// Returns whether a condition matches the document, or `None` if the header is malformed.
+/// With `is_weak_comparison`, a weak tag can match.
+fn matches(condition: &str, exists: bool, is_weak_comparison: bool) -> Option<bool> {
     match condition {
         "malformed" | "unquoted" | "empty" => None,
-        "*" | "matching" | "list with it" => Some(exists),
-        "weak" | "weak list" => Some(exists && weak_too),
+        "*" | "matching" | "list with the tag" => Some(exists),
+        "weak" | "weak list" => Some(exists && is_weak_comparison),
         _ => Some(false),
     }
 }
 
-/// RFC 9110 section 13.2.2: `If-Match` first, then `If-None-Match`.
-fn expected(method: &str, exists: bool, if_match: &str, if_none_match: &str) -> u16 {
+/// Returns the status that RFC 9110 section 13.2.2 requires: `If-Match` is evaluated before
+/// `If-None-Match`.
+fn expected_status(method: &str, exists: bool, if_match: &str, if_none_match: &str) -> u16 {
     let is_read = matches!(method, "GET" | "HEAD");
     let must = (if_match != "none").then(|| matches(if_match, exists, false));
     let must_not = (if_none_match != "none").then(|| matches(if_none_match, exists, true));
@@ -74,7 +77,7 @@ fn expected(method: &str, exists: bool, if_match: &str, if_none_match: &str) -> 
     }
 }
 
-/// Brings a namespace into a state; its tag, if it then has one.
+/// Brings a namespace into a state. Returns the ETag if the namespace has a document.
 fn prepare(connection: &mut Client, client: &str, token: &str, state: &str) -> Option<String> {
     match state {
         "never set" => None,
@@ -95,7 +98,7 @@ fn prepare(connection: &mut Client, client: &str, token: &str, state: &str) -> O
 }
 
 #[test]
-fn every_combination_is_judged_as_the_rfc_says() {
+fn each_combination_of_conditions_follows_rfc_9110() {
     let (server, _dir) = fresh(&[]);
     let mut connection = server.connect();
     let mut cases = 0;
@@ -109,10 +112,10 @@ fn every_combination_is_judged_as_the_rfc_says() {
                     let tag = prepare(&mut connection, &client, &token, state);
                     let current = tag.clone().unwrap_or_else(|| "\"999999999\"".to_owned());
                     let mut request = Request::of(method, &client, &token);
-                    if let Some(value) = value(if_match, &current) {
+                    if let Some(value) = header_value(if_match, &current) {
                         request = request.header("If-Match", &value);
                     }
-                    if let Some(value) = value(if_none_match, &current) {
+                    if let Some(value) = header_value(if_none_match, &current) {
                         request = request.header("If-None-Match", &value);
                     }
                     if method == "PUT" {
@@ -122,7 +125,7 @@ fn every_combination_is_judged_as_the_rfc_says() {
                         "{state}, {method}, If-Match {if_match}, If-None-Match {if_none_match}"
                     );
                     let response = connection.request(&request);
-                    let status = expected(method, tag.is_some(), if_match, if_none_match);
+                    let status = expected_status(method, tag.is_some(), if_match, if_none_match);
                     assert_eq!(response.status, status, "{context}: {response:?}");
                     if response.header("connection") == Some("close") {
                         connection = server.connect();
@@ -130,7 +133,7 @@ fn every_combination_is_judged_as_the_rfc_says() {
                     if status == 412 {
                         assert_eq!(response.header("etag"), tag.as_deref(), "{context}");
                         if method != "HEAD" {
-                            Expected::code("precondition-failed").check(&response, &context);
+                            ExpectedError::code("precondition-failed").check(&response, &context);
                         }
                     }
                     if status == 304 {
@@ -156,7 +159,7 @@ fn every_combination_is_judged_as_the_rfc_says() {
 }
 
 #[test]
-fn dates_are_conditions_where_there_are_no_tags() {
+fn date_conditions_apply_only_without_tag_conditions() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut connection = server.connect();
@@ -207,7 +210,7 @@ fn dates_are_conditions_where_there_are_no_tags() {
     assert_eq!(status("PUT", &[("If-Unmodified-Since", past)]), 204);
 }
 
-/// 64 writers at once with the same condition; how often each status came.
+/// Sends 64 PUTs with the same headers at the same time. Returns the sorted statuses.
 fn race(headers: &[(&str, &str)], server: &prefd_tests::server::Server, client: &str) -> Vec<u16> {
     let barrier = Arc::new(Barrier::new(64));
     let writers: Vec<_> = (0..64)
@@ -230,14 +233,14 @@ fn race(headers: &[(&str, &str)], server: &prefd_tests::server::Server, client: 
 }
 
 #[test]
-fn of_64_writers_with_the_same_tag_exactly_one_wins() {
+fn exactly_one_of_64_writers_with_the_same_etag_succeeds() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
-    let won = [vec![204], vec![412; 63]].concat();
+    let one_success = [vec![204], vec![412; 63]].concat();
     for _ in 0..5 {
         let tag = put(&mut server.connect(), "xyz", &token, "{}");
-        assert_eq!(race(&[("If-Match", &tag)], &server, "xyz"), won);
+        assert_eq!(race(&[("If-Match", &tag)], &server, "xyz"), one_success);
     }
-    assert_eq!(race(&[("If-None-Match", "*")], &server, "new"), won);
+    assert_eq!(race(&[("If-None-Match", "*")], &server, "new"), one_success);
     assert_eq!(race(&[], &server, "unconditional"), [204; 64]);
 }

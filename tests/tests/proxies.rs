@@ -1,6 +1,6 @@
-//! prefd behind real proxies, with the configurations of docs/deploy: nginx, which reaches
-//! it over a socket in the file system, and Caddy, over a port. Only names of files and
-//! addresses are put in place of others.
+//! prefd behind real proxies, with the configurations of docs/deploy. nginx connects to prefd
+//! over a Unix socket, and Caddy over TCP. The tests change only file names, addresses and the
+//! certificate.
 
 mod common;
 
@@ -17,15 +17,15 @@ use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
 use serde_json::Value;
 
-/// The name in docs/deploy.
+/// Host name in the configurations of docs/deploy.
 const HOST: &str = "prefd.example.com";
 const MIB: usize = 1024 * 1024;
-/// curl's exit code where the rest of an answer did not come.
+/// curl's exit code for a response that ends early.
 const CURL_PARTIAL: i32 = 18;
-/// As long as a token may be, in bytes.
-const LONGEST_TOKEN: usize = 8 * 1024;
+/// Maximum length of a token.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// A proxy, and the server behind it. Ended when dropped.
+/// A running proxy and the server behind it. Both are stopped on drop.
 struct Proxy {
     child: Child,
     socket: PathBuf,
@@ -34,16 +34,17 @@ struct Proxy {
     folder: tempfile::TempDir,
 }
 
-/// The versions of HTTP that a client may speak, as curl has them.
+/// Tested HTTP versions: curl's option, and the version that curl reports.
 const VERSIONS: [(&str, &str); 2] = [("--http1.1", "1.1"), ("--http2", "2")];
 
-/// A file of docs/deploy, with these words in place of others, each of which it has.
+/// Returns the text of a file in docs/deploy, with each first word replaced by the second one.
+/// The file must contain every word.
 fn deployed(name: &str, words: &[(&str, &str)]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/deploy");
     let mut text = fs::read_to_string(path.join(name)).unwrap();
-    for (word, other) in words {
-        assert!(text.contains(word), "{name} has no {word:?}");
-        text = text.replace(word, other);
+    for (word, replacement) in words {
+        assert!(text.contains(word), "expected {word:?} in {name}");
+        text = text.replace(word, replacement);
     }
     text
 }
@@ -78,8 +79,9 @@ impl Proxy {
             ("/etc/ssl/prefd/key.pem", key.to_str().unwrap()),
         ];
         fs::write(at("prefd.conf"), deployed("nginx.conf", &words)).unwrap();
-        // What Debian's nginx.conf is to a file of conf.d. The folder is this user's alone,
-        // and root's workers would be another's.
+        // This file replaces Debian's nginx.conf, which includes the files in conf.d. If nginx
+        // runs as root, its workers must, too, because only the current user can access the
+        // folder.
         let user = if rustix::process::geteuid().is_root() {
             "user root;"
         } else {
@@ -118,7 +120,7 @@ impl Proxy {
             ("/etc/ssl/prefd/key.pem", key.to_str().unwrap().to_owned()),
         ];
         let words: Vec<_> = words.iter().map(|(w, o)| (*w, o.as_str())).collect();
-        // HTTP/3 and the port of HTTP have no place on a socket.
+        // HTTP/3 and the redirect from the HTTP port do not work on a Unix socket.
         let options = "{\n\tadmin off\n\tauto_https disable_redirects\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n";
         let text = format!("{options}{}", deployed("Caddyfile", &words));
         fs::write(at("Caddyfile"), text).unwrap();
@@ -135,20 +137,20 @@ impl Proxy {
             server: Some(server),
             folder,
         };
-        wait_until("it listens", || {
+        wait_until("the proxy to listen", || {
             let ended = proxy.child.try_wait().unwrap();
-            assert_eq!(ended, None, "{}", proxy.said());
+            assert_eq!(ended, None, "{}", proxy.stderr());
             UnixStream::connect(&proxy.socket).is_ok()
         });
         proxy
     }
 
-    /// What it has said on standard error.
-    fn said(&self) -> String {
+    /// Returns the proxy's standard error.
+    fn stderr(&self) -> String {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 
-    /// curl's arguments for any request.
+    /// Returns a curl command with the options of every request.
     fn curl(&self) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["--disable", "--silent", "--show-error", "--max-time", "60"])
@@ -160,15 +162,21 @@ impl Proxy {
         curl
     }
 
-    /// A request by curl, of this version of HTTP.
-    fn ask(&self, version: (&str, &str), path: &str, arguments: &[impl AsRef<OsStr>]) -> Response {
-        let (response, is_whole) = self.try_ask(version, path, arguments);
-        assert!(is_whole, "{response:?}");
+    /// Sends a request with curl in the given HTTP version. Expects a complete response.
+    fn request(
+        &self,
+        version: (&str, &str),
+        path: &str,
+        arguments: &[impl AsRef<OsStr>],
+    ) -> Response {
+        let (response, is_complete) = self.try_request(version, path, arguments);
+        assert!(is_complete, "{response:?}");
         response
     }
 
-    /// The same, and whether curl has all of the answer.
-    fn try_ask(
+    /// Sends a request with curl in the given HTTP version. Returns the response, and whether
+    /// curl has received it completely.
+    fn try_request(
         &self,
         version: (&str, &str),
         path: &str,
@@ -188,18 +196,18 @@ impl Proxy {
             .arg(format!("https://{HOST}{path}"))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
+        let curl_stderr = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code();
-        let is_whole = code == Some(0);
+        let is_complete = code == Some(0);
         assert!(
-            is_whole || code == Some(CURL_PARTIAL),
-            "{said}{}",
-            self.said()
+            is_complete || code == Some(CURL_PARTIAL),
+            "{curl_stderr}{}",
+            self.stderr()
         );
         let written = String::from_utf8(output.stdout).unwrap();
-        let (spoken, status) = written.split_once(' ').unwrap();
-        assert_eq!(spoken, version.1);
-        // Before the answer's head there may be that of a 100.
+        let (http_version, status) = written.split_once(' ').unwrap();
+        assert_eq!(http_version, version.1);
+        // The head of a 100 response may precede the head of the final response.
         let heads = fs::read_to_string(at("head")).unwrap();
         let head = heads.trim_end().rsplit("\r\n\r\n").next().unwrap();
         let headers = head.lines().skip(1).filter_map(|line| line.split_once(':'));
@@ -210,10 +218,10 @@ impl Proxy {
                 .collect(),
             body: fs::read(at("body")).unwrap(),
         };
-        (response, is_whole)
+        (response, is_complete)
     }
 
-    /// A file with these bytes, for `--upload-file`, which puts it as it reads it.
+    /// Writes the bytes to a file for `--upload-file`. curl reads the file while it sends it.
     fn file(&self, bytes: &[u8]) -> String {
         let path = self.folder.path().join("upload");
         fs::write(&path, bytes).unwrap();
@@ -223,14 +231,14 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Not SIGKILL, which would leave the workers.
+        // SIGTERM also ends the workers. They would survive a SIGKILL of their parent.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let _ = self.child.wait();
     }
 }
 
-/// Starts a proxy that ends with this thread.
+/// Starts a proxy that the kernel ends together with this thread.
 fn start(command: &[&str], folder: &tempfile::TempDir) -> Child {
     let stderr = fs::File::create(folder.path().join("stderr")).unwrap();
     Command::new("setpriv")
@@ -249,13 +257,14 @@ fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}")
 }
 
+/// Returns a document with one value of the given length.
 fn document(value_bytes: usize) -> Vec<u8> {
     let value = "x".repeat(value_bytes - 2);
     format!("{{\"large\":\"{value}\"}}").into_bytes()
 }
 
-/// Everything that a client is promised, through this proxy.
-fn passes_everything(proxy: &Proxy) {
+/// Checks that requests through the proxy get the responses that prefd documents.
+fn check_requests(proxy: &Proxy) {
     let token = token::of("alice", "xyz");
     let media_type = "Content-Type: application/json".to_owned();
     let authorized = [
@@ -266,146 +275,153 @@ fn passes_everything(proxy: &Proxy) {
     ];
     let xyz = target("xyz");
     for version in VERSIONS {
-        let ask = |more: &[&str]| {
+        let send = |more: &[&str]| {
             let more = more.iter().map(|argument| (*argument).to_owned());
             let arguments: Vec<String> = authorized.iter().cloned().chain(more).collect();
-            proxy.ask(version, &xyz, &arguments)
+            proxy.request(version, &xyz, &arguments)
         };
         for body in [b"{\"small\":1}".to_vec(), document(10 * MIB)] {
-            let stored = ask(&["--upload-file", &proxy.file(&body)]);
+            let stored = send(&["--upload-file", &proxy.file(&body)]);
             assert_eq!(stored.status, 204, "{stored:?}");
-            let read = ask(&[]);
+            let read = send(&[]);
             assert_eq!(read.status, 200);
-            assert!(read.body == body, "it came back changed");
+            assert!(
+                read.body == body,
+                "expected GET to return the stored document"
+            );
             let tag = stored.header("etag").unwrap();
             assert_eq!(read.header("etag"), Some(tag));
             assert!(read.header("request-id").is_some());
-            let head = ask(&["--head"]);
+            let head = send(&["--head"]);
             let length = head.header("content-length").unwrap();
             assert_eq!(
                 (head.status, length),
                 (200, body.len().to_string().as_str())
             );
-            let unchanged = ask(&["--header", &format!("If-None-Match: {tag}")]);
+            let unchanged = send(&["--header", &format!("If-None-Match: {tag}")]);
             assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));
         }
-        compresses(&ask);
-        refuses_uploads(proxy, version, &authorized);
-        refuses(proxy, version, &ask);
-        // As long as a token may be, and an encoded slash.
+        check_compression(&send);
+        check_refused_uploads(proxy, version, &authorized);
+        check_refusals(proxy, version, &send);
+        // A token of almost the maximum length, and an encoded slash in the path.
         let mut claims = token::claims("alice", "a/b");
-        let padding = (LONGEST_TOKEN - token::hs256(&claims).len() - 32) / 4 * 3;
+        let padding = (MAX_TOKEN_BYTES - token::hs256(&claims).len() - 32) / 4 * 3;
         claims["padding"] = "x".repeat(padding).into();
         let long = token::hs256(&claims);
-        assert!((LONGEST_TOKEN - 64..=LONGEST_TOKEN).contains(&long.len()));
+        assert!((MAX_TOKEN_BYTES - 64..=MAX_TOKEN_BYTES).contains(&long.len()));
         let long = ["--header".to_owned(), bearer(&long)];
-        let read = proxy.ask(version, &target("a%2Fb"), &long);
+        let read = proxy.request(version, &target("a%2Fb"), &long);
         assert_eq!((read.status, read.text()), (200, "{}"));
-        let live = proxy.ask(version, "/livez", &[""; 0]);
+        let live = proxy.request(version, "/livez", &[""; 0]);
         assert_eq!(live.status, 200);
     }
 }
 
-/// A document that was compressed on its way, and whose tag still counts.
-fn compresses(ask: &impl Fn(&[&str]) -> Response) {
+/// Checks that the proxy compresses a document, and that the ETag of the compressed response
+/// works in preconditions.
+fn check_compression(send: &impl Fn(&[&str]) -> Response) {
     let large = String::from_utf8(document(5_000)).unwrap();
     let put = ["--request", "PUT", "--data"];
-    assert_eq!(ask(&[&put[..], &[&large]].concat()).status, 204);
-    let read = ask(&["--compressed"]);
+    assert_eq!(send(&[&put[..], &[&large]].concat()).status, 204);
+    let read = send(&["--compressed"]);
     assert_eq!((read.status, read.text()), (200, large.as_str()));
     assert_eq!(read.header("content-encoding"), Some("gzip"));
     let tag = read.header("etag").unwrap();
-    let unchanged = ask(&["--compressed", "--header", &format!("If-None-Match: {tag}")]);
+    let unchanged = send(&["--compressed", "--header", &format!("If-None-Match: {tag}")]);
     assert_eq!(unchanged.status, 304);
     let strong = tag.trim_start_matches("W/");
     let if_match = format!("If-Match: {tag}");
-    let stored = ask(&[&put[..], &["{\"next\":1}", "--header", &if_match]].concat());
+    let stored = send(&[&put[..], &["{\"next\":1}", "--header", &if_match]].concat());
     assert_eq!(stored.status, 204, "{if_match}: {stored:?}");
-    let stale = ask(&[
-        &put[..],
-        &["{}", "--header", &format!("If-Match: {strong}")],
-    ]
-    .concat());
+    let stale = send(
+        &[
+            &put[..],
+            &["{}", "--header", &format!("If-Match: {strong}")],
+        ]
+        .concat(),
+    );
     assert_eq!(stale.status, 412);
 }
 
-/// An error, whole: its body may be missing where `is_whole` is not so.
-fn check(response: &Response, is_whole: bool, status: u16, code: &str) {
+/// Checks an error response. The body is checked only if the response is complete.
+fn check_error(response: &Response, is_complete: bool, status: u16, code: &str) {
     assert_eq!(response.status, status, "{response:?}");
     let media_type = response.header("content-type");
     assert_eq!(media_type, Some("application/vnd.api+json"));
     let id = response.header("request-id").unwrap();
-    if is_whole {
+    if is_complete {
         let body: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(body["errors"][0]["code"], code);
         assert_eq!(body["errors"][0]["id"], id);
     }
 }
 
-/// Uploads that are refused while they are sent: the answer reaches the client.
-fn refuses_uploads(proxy: &Proxy, version: (&str, &str), authorized: &[String]) {
-    // The one value is too large, which shows once a tenth has come; or the length says
-    // beforehand that there would be too much.
-    let large = (100 * MIB, "max-value-length-exceeded");
-    let too_large = (110 * MIB, "max-body-length-exceeded");
+/// Checks that a response that refuses an upload reaches the client that is still sending.
+fn check_refused_uploads(proxy: &Proxy, version: (&str, &str), authorized: &[String]) {
+    // In the first case, prefd detects the oversized value after a tenth of the upload. In the
+    // second case, `Content-Length` is above the limit.
+    let large_value = (100 * MIB, "max-value-length-exceeded");
+    let large_body = (110 * MIB, "max-body-length-exceeded");
     let framings = ["Expect:", "Transfer-Encoding: chunked"];
     for ((bytes, code), framing) in [
-        (large, framings[0]),
-        (large, framings[1]),
-        (too_large, framings[0]),
+        (large_value, framings[0]),
+        (large_value, framings[1]),
+        (large_body, framings[0]),
     ] {
         let file = proxy.file(&document(bytes));
         let upload = ["--header", framing, "--upload-file", &file].map(str::to_owned);
         let arguments = [authorized, &upload].concat();
-        let (refused, is_whole) = proxy.try_ask(version, &target("xyz"), &arguments);
-        // Of an upload by HTTP/2 curl 7.88 drops what it has not read yet of the answer
-        // when it sees that it is refused, although all of it was sent.
-        assert!(is_whole || version == VERSIONS[1], "{refused:?}");
-        check(&refused, is_whole, 413, code);
+        let (refused, is_complete) = proxy.try_request(version, &target("xyz"), &arguments);
+        // When the server refuses an HTTP/2 upload, curl 7.88 discards the part of the response
+        // that it has not read yet, although the proxy has sent the complete response.
+        assert!(is_complete || version == VERSIONS[1], "{refused:?}");
+        check_error(&refused, is_complete, 413, code);
     }
 }
 
-/// Other refusals, and that nothing has changed.
-fn refuses(proxy: &Proxy, version: (&str, &str), ask: &impl Fn(&[&str]) -> Response) {
-    assert_eq!(ask(&[]).text(), "{\"next\":1}");
-    let refused = proxy.ask(version, &target("xyz"), &[""; 0]);
-    check(&refused, true, 401, "missing-token");
+/// Checks other error responses, and that the document is unchanged.
+fn check_refusals(proxy: &Proxy, version: (&str, &str), send: &impl Fn(&[&str]) -> Response) {
+    assert_eq!(send(&[]).text(), "{\"next\":1}");
+    let refused = proxy.request(version, &target("xyz"), &[""; 0]);
+    check_error(&refused, true, 401, "missing-token");
     let challenge = refused.header("www-authenticate");
     assert_eq!(challenge, Some("Bearer realm=\"prefd\""));
-    let refused = ask(&["--request", "POST", "--data", "{}"]);
-    check(&refused, true, 405, "method-not-allowed");
+    let refused = send(&["--request", "POST", "--data", "{}"]);
+    check_error(&refused, true, 405, "method-not-allowed");
     assert!(refused.header("allow").is_some());
 }
 
 #[test]
-fn nginx_passes_everything() {
+fn requests_through_nginx_get_the_documented_responses() {
     if machine::has_programs(&["nginx", "curl", "setpriv"]) {
-        passes_everything(&Proxy::nginx());
+        check_requests(&Proxy::nginx());
     }
 }
 
 #[test]
-fn caddy_passes_everything() {
+fn requests_through_caddy_get_the_documented_responses() {
     if !machine::has_programs(&["caddy", "curl", "setpriv"]) {
         return;
     }
     let proxy = Proxy::caddy();
-    passes_everything(&proxy);
-    // What newer versions of Caddy make of the tag of what they compress.
+    check_requests(&proxy);
+    // Newer versions of Caddy append `-gzip` to the ETag of a compressed response. prefd must
+    // accept this form.
     let authorized = bearer(&token::of("alice", "xyz"));
-    let ask = |more: &[&str]| {
+    let send = |more: &[&str]| {
         let arguments = [&["--header", authorized.as_str()], more].concat();
-        proxy.ask(VERSIONS[1], &target("xyz"), &arguments)
+        proxy.request(VERSIONS[1], &target("xyz"), &arguments)
     };
-    let read = ask(&["--head"]);
+    let read = send(&["--head"]);
     let tag = read.header("etag").unwrap().trim_end_matches('"');
     let if_match = format!("If-Match: {tag}-gzip\"");
     let delete = ["--request", "DELETE", "--header", &if_match];
-    assert_eq!(ask(&delete).status, 204);
+    assert_eq!(send(&delete).status, 204);
 }
 
 #[test]
-fn nginx_limits_requests_and_says_that_prefd_is_away() {
+fn nginx_sends_429_above_its_rate_and_503_without_prefd() {
     if !machine::has_programs(&["nginx", "curl", "setpriv"]) {
         return;
     }
@@ -418,22 +434,22 @@ fn nginx_limits_requests_and_says_that_prefd_is_away() {
         .output()
         .unwrap();
     let statuses = String::from_utf8(many.stdout).unwrap();
-    let times = |status: &str| statuses.lines().filter(|line| *line == status).count();
-    assert!(times("200") >= 100 && times("429") >= 1, "{statuses}");
-    assert_eq!(times("200") + times("429"), 400, "{statuses}");
+    let count = |status: &str| statuses.lines().filter(|line| *line == status).count();
+    assert!(count("200") >= 100 && count("429") >= 1, "{statuses}");
+    assert_eq!(count("200") + count("429"), 400, "{statuses}");
     proxy.server.take().unwrap().kill();
-    let answer = loop {
-        let answer = proxy.ask(VERSIONS[1], "/livez", &[""; 0]);
+    let response = loop {
+        let response = proxy.request(VERSIONS[1], "/livez", &[""; 0]);
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some("application/vnd.api+json")
         );
-        assert_eq!(answer.header("retry-after"), Some("1"));
-        let body: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!(body["errors"][0]["status"], answer.status.to_string());
-        if answer.status != 429 {
-            break answer;
+        assert_eq!(response.header("retry-after"), Some("1"));
+        let body: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(body["errors"][0]["status"], response.status.to_string());
+        if response.status != 429 {
+            break response;
         }
     };
-    assert_eq!(answer.status, 503);
+    assert_eq!(response.status, 503);
 }

@@ -1,23 +1,25 @@
-//! Schemathesis reads the OpenAPI document of a running server, and makes requests that it
-//! allows and requests that it does not, one by one and in sequences; every answer must be
-//! one that the document has, and the one that the request deserves.
+//! Schemathesis reads the OpenAPI document of a running server. It generates requests that the
+//! document allows and requests that the document does not allow, both single requests and
+//! sequences. Every response must match the document and fit the request.
 //!
-//! What it is told is in `tests/schemathesis/`: which checks there are, and why one of them
-//! is off. `PREFD_TEST_EXAMPLES` makes so many requests of an operation and kind, and
-//! `PREFD_TEST_SEED` other ones.
+//! The configuration is in `tests/schemathesis/`, with the reason for each check that is
+//! changed or off. `PREFD_TEST_EXAMPLES` sets the number of requests per operation and kind.
+//! `PREFD_TEST_SEED` sets the seed of the random requests.
 
 mod common;
 
 use common::{fresh, wait_until};
 use prefd_tests::{machine, openapi, schemathesis, token};
 
-/// Requests of each operation and kind; twenty seconds for all of them on two cores.
+/// Default number of requests per operation and kind. With this number, a run lasts about
+/// twenty seconds on two cores.
 const EXAMPLES: u64 = 200;
 
 const OPENAPI: &str = "/openapi.json";
 const DOCUMENT: &str = "/user/{version}/preferences/{clientId}";
 
-/// Answers that show how far requests have got, whatever the seed.
+/// Method, route and outcome of requests that must be in the log of every run, whatever the
+/// seed. They show that the generated requests reach these outcomes.
 const REACHED: [(&str, &str, &str); 14] = [
     ("GET", OPENAPI, "status=200"),
     ("HEAD", OPENAPI, "status=412"),
@@ -40,7 +42,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn schemathesis_finds_nothing() {
+fn schemathesis_finds_no_unexpected_response() {
     if !machine::has_schemathesis() {
         return;
     }

@@ -1,14 +1,15 @@
-//! The scope table, row by row, and the wall between users.
+//! Scopes: which methods each scope allows, and that users cannot reach each other's
+//! namespaces.
 
 mod common;
 
 use common::{fresh, get, put, target};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
 use prefd_tests::token;
 
 #[test]
-fn the_scope_table() {
+fn each_scope_allows_exactly_its_methods() {
     let (server, _dir) = fresh(&[]);
     let mut connection = server.connect();
     put(
@@ -71,11 +72,11 @@ fn the_scope_table() {
                     "{context}: {response:?}"
                 );
             } else if method == "HEAD" {
-                Expected::code("insufficient-scope")
+                ExpectedError::code("insufficient-scope")
                     .scope(needed)
                     .check_headers(&response, &context);
             } else {
-                Expected::code("insufficient-scope")
+                ExpectedError::code("insufficient-scope")
                     .scope(needed)
                     .check(&response, &context);
             }
@@ -96,7 +97,7 @@ fn the_scope_table() {
 }
 
 #[test]
-fn a_namespace_of_another_user_is_out_of_reach() {
+fn namespace_of_another_user_is_unreachable() {
     let (server, _dir) = fresh(&[]);
     let mut connection = server.connect();
     let secret = "{\"secret\":\"of alice\"}";

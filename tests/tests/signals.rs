@@ -1,4 +1,4 @@
-//! What a running server is told, and tells: SIGHUP, the service manager, the log.
+//! SIGHUP, notifications to the service manager, and the log.
 
 mod common;
 
@@ -12,7 +12,7 @@ use prefd_tests::token;
 use serde_json::{Value, json};
 
 #[test]
-fn sighup_reads_keys_anew() {
+fn sighup_reloads_keys_and_keeps_the_old_key_after_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, token::SECRET).unwrap();
@@ -30,7 +30,7 @@ fn sighup_reads_keys_anew() {
     assert_eq!(
         connection.request(&request).status,
         200,
-        "the old one stays"
+        "expected the old key to stay valid after a failed reload"
     );
     let other = "another secret of 32 bytes or more";
     std::fs::write(&secret, other).unwrap();
@@ -39,7 +39,7 @@ fn sighup_reads_keys_anew() {
     assert_eq!(
         connection.request(&request).status,
         401,
-        "on its connection"
+        "expected the connection not to accept a withdrawn key"
     );
     refused(&server, &token, "a withdrawn key");
     let key = jsonwebtoken::EncodingKey::from_secret(other.as_bytes());
@@ -50,7 +50,7 @@ fn sighup_reads_keys_anew() {
 }
 
 #[test]
-fn sighup_reads_the_log_s_filter_anew() {
+fn sighup_reloads_the_log_filter() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("prefd.toml");
     std::fs::write(&config, "log = \"warn\"").unwrap();
@@ -72,7 +72,7 @@ fn sighup_reads_the_log_s_filter_anew() {
 }
 
 #[test]
-fn the_service_manager_is_told_how_things_are() {
+fn service_manager_receives_state_and_watchdog_notifications() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -83,15 +83,17 @@ fn the_service_manager_is_told_how_things_are() {
         .with_variable("NOTIFY_SOCKET", path.to_str().unwrap())
         .with_variable("WATCHDOG_USEC", "60000")
         .start();
-    let mut told = Vec::new();
+    let mut notifications = Vec::new();
     let mut wait_for = |state: &str| {
         loop {
             let mut buffer = [0; 1024];
-            let bytes = socket.recv(&mut buffer).expect("a word");
-            let words = String::from_utf8_lossy(&buffer[..bytes]).into_owned();
-            let is_it = words.lines().any(|line| line == state);
-            told.push(words);
-            if is_it {
+            let bytes = socket
+                .recv(&mut buffer)
+                .expect("the server sends a notification");
+            let notification = String::from_utf8_lossy(&buffer[..bytes]).into_owned();
+            let has_state = notification.lines().any(|line| line == state);
+            notifications.push(notification);
+            if has_state {
                 return;
             }
         }
@@ -104,12 +106,16 @@ fn the_service_manager_is_told_how_things_are() {
     wait_for("READY=1");
     server.terminate();
     wait_for("STOPPING=1");
-    assert!(told.iter().any(|words| words.contains("MONOTONIC_USEC=")));
+    assert!(
+        notifications
+            .iter()
+            .any(|notification| notification.contains("MONOTONIC_USEC="))
+    );
     assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
-fn a_line_of_the_log_can_be_an_object_and_holds_no_secret() {
+fn json_log_lines_are_objects_and_contain_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, folder.path())
         .with(&["--log-format", "json", "--log", "debug"])
@@ -150,6 +156,6 @@ fn a_line_of_the_log_can_be_an_object_and_holds_no_secret() {
     for secret in ["alice-in", "client-in", "key-in", "value-in", &token[..40]] {
         assert!(!logged.contains(secret), "{secret} in {logged}");
     }
-    // One line for each request at info.
+    // The server logs one line per request.
     assert_eq!(logged.matches("\"micros\"").count(), 4);
 }

@@ -1,4 +1,4 @@
-//! `prefd verify`, `stats` and `compact` on directories that the server has written.
+//! `prefd verify`, `stats` and `compact` on data directories that the server has written.
 
 mod common;
 
@@ -7,42 +7,45 @@ use std::path::{Path, PathBuf};
 
 use common::{BINARY, get, put};
 use prefd_tests::http::Request;
-use prefd_tests::server::{Ended, Launch, prefd};
+use prefd_tests::server::{CommandOutput, Launch, prefd};
 use prefd_tests::token;
 use serde_json::Value;
 
-fn run(command: &str, dir: &Path, arguments: &[&str]) -> Ended {
+/// Runs a command on a data directory.
+fn run(command: &str, dir: &Path, arguments: &[&str]) -> CommandOutput {
     let dir = dir.to_str().unwrap();
     let mut all = vec![command, "--data-dir", dir];
     all.extend(arguments);
     prefd(BINARY, &all)
 }
 
-fn json(command: &str, dir: &Path) -> (Ended, Value) {
+/// Runs a command with `--json`, and returns its parsed output as well.
+fn json(command: &str, dir: &Path) -> (CommandOutput, Value) {
     let ended = run(command, dir, &["--json"]);
     let value = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
     (ended, value)
 }
 
+/// Returns the text of a small document.
 fn text(n: usize) -> String {
     format!("{{\"n\":{n},\"pad\":\"{}\"}}", "p".repeat(2_000))
 }
 
-/// A directory with three users of ten clients each, every document written three
-/// times, two deleted, one large, over three lives of the server.
-fn served() -> tempfile::TempDir {
+/// Creates a data directory in three runs of the server. Each run writes ten documents for each
+/// of three users. The last run also deletes two documents, and writes a large one.
+fn create_data_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for life in 0..3 {
+    for run in 0..3 {
         let server = Launch::new(BINARY, dir.path()).start();
         let mut connection = server.connect();
         for user in ["alice", "bob", "carol"] {
             for client in 0..10 {
                 let client = format!("client-{client}");
                 let token = token::of(user, &client);
-                put(&mut connection, &client, &token, &text(life));
+                put(&mut connection, &client, &token, &text(run));
             }
         }
-        if life == 2 {
+        if run == 2 {
             for user in ["alice", "bob"] {
                 let request = Request::of("DELETE", "client-0", &token::of(user, "client-0"));
                 assert_eq!(connection.request(&request).status, 204);
@@ -56,6 +59,7 @@ fn served() -> tempfile::TempDir {
     dir
 }
 
+/// Returns the paths of the segments, oldest first.
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut segments: Vec<_> = fs::read_dir(dir.join("log"))
         .unwrap()
@@ -67,8 +71,8 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn stats_count_what_is_there_and_compact_gives_the_rest_back() {
-    let dir = served();
+fn stats_count_the_store_and_compact_frees_the_dead_bytes() {
+    let dir = create_data_dir();
     let (ended, stats) = json("stats", dir.path());
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(stats["documents"], 29);
@@ -80,10 +84,10 @@ fn stats_count_what_is_there_and_compact_gives_the_rest_back() {
     assert_eq!(bytes(&stats, "document_bytes"), 28 * 2_016 + 400_012);
     assert!(bytes(&stats, "live_bytes") > 28 * 2_000);
     assert!(bytes(&stats, "blob_bytes") > 400_000 && bytes(&stats, "catalogue_bytes") > 0);
-    let people = run("stats", dir.path(), &[]);
+    let printed = run("stats", dir.path(), &[]);
     assert!(
-        people.out.contains("documents            29\n"),
-        "{people:?}"
+        printed.out.contains("documents            29\n"),
+        "{printed:?}"
     );
 
     let (ended, compacted) = json("compact", dir.path());
@@ -112,13 +116,13 @@ fn stats_count_what_is_there_and_compact_gives_the_rest_back() {
 
     let server = Launch::new(BINARY, dir.path()).start();
     let mut connection = server.connect();
-    let found = |client: &str, user: &str| token::of(user, client);
+    let token = |client: &str, user: &str| token::of(user, client);
     assert_eq!(
-        get(&mut connection, "client-1", &found("client-1", "bob")),
+        get(&mut connection, "client-1", &token("client-1", "bob")),
         text(2)
     );
     assert_eq!(
-        get(&mut connection, "client-0", &found("client-0", "bob")),
+        get(&mut connection, "client-0", &token("client-0", "bob")),
         "{}"
     );
     let again = run("compact", dir.path(), &[]);
@@ -127,16 +131,16 @@ fn stats_count_what_is_there_and_compact_gives_the_rest_back() {
 }
 
 #[test]
-fn verify_says_what_is_wrong_and_whose_document_it_is() {
-    let dir = served();
+fn verify_names_the_damaged_file_and_the_affected_document() {
+    let dir = create_data_dir();
     let (ended, clean) = json("verify", dir.path());
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(clean["clean"], true);
     assert_eq!(clean["catalogue"], "agrees");
     assert_eq!(clean["documents"], 29);
-    // Those of the last life; of the others, as many as compaction has left.
+    // The frames of the last run, and the frames of earlier runs that compaction has left.
     assert!(clean["frames"].as_u64().unwrap() >= 33, "{clean}");
-    // Having looked, the catalogue is as good as before.
+    // `verify` must not change the catalogue.
     assert_eq!(json("verify", dir.path()).1, clean);
 
     let last = segments(dir.path()).pop().unwrap();
@@ -152,7 +156,7 @@ fn verify_says_what_is_wrong_and_whose_document_it_is() {
     assert_eq!(problems.len(), 1);
     assert_eq!(
         problems[0]["harm"], "nothing",
-        "it was deleted: {problems:?}"
+        "expected no harm, because the document was deleted: {problems:?}"
     );
     assert_eq!(problems[0]["file"], last.to_str().unwrap());
 
@@ -161,31 +165,31 @@ fn verify_says_what_is_wrong_and_whose_document_it_is() {
     let mut bytes = fs::read(&blob).unwrap();
     bytes[200_000] ^= 1;
     fs::write(&blob, bytes).unwrap();
-    let people = run("verify", dir.path(), &[]);
-    assert_eq!(people.status.code(), Some(1));
+    let printed = run("verify", dir.path(), &[]);
+    assert_eq!(printed.status.code(), Some(1));
     let expected = "the document of user \"carol\", client \"large\" cannot be read";
-    assert!(people.out.contains(expected), "{people:?}");
-    assert!(people.out.contains("blobs/") && people.out.contains(" at byte "));
+    assert!(printed.out.contains(expected), "{printed:?}");
+    assert!(printed.out.contains("blobs/") && printed.out.contains(" at byte "));
 }
 
 #[test]
-fn a_catalogue_that_nobody_would_believe_is_to_be_rebuilt() {
-    let dir = served();
-    let other = served();
+fn verify_reports_a_missing_or_foreign_catalogue() {
+    let dir = create_data_dir();
+    let other = create_data_dir();
     fs::remove_dir_all(dir.path().join("catalogue")).unwrap();
     let (ended, found) = json("verify", dir.path());
     assert_eq!(
         (ended.status.code(), &found["catalogue"]),
         (Some(0), &"to be rebuilt".into())
     );
-    // One of another store is not believed either.
+    // The catalogue of another store must not be used.
     fs::rename(other.path().join("catalogue"), dir.path().join("catalogue")).unwrap();
     let (_, found) = json("verify", dir.path());
     assert_eq!(found["catalogue"], "to be rebuilt");
 }
 
 #[test]
-fn a_directory_that_is_none_is_refused_and_not_made() {
+fn commands_refuse_other_directories_and_create_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
     for command in ["verify", "stats", "compact"] {
@@ -199,7 +203,7 @@ fn a_directory_that_is_none_is_refused_and_not_made() {
 }
 
 #[test]
-fn what_a_killed_server_leaves_is_nothing_wrong() {
+fn verify_finds_no_problem_after_a_kill_of_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, dir.path()).start();
     let token = token::of("alice", "xyz");
@@ -216,12 +220,12 @@ fn what_a_killed_server_leaves_is_nothing_wrong() {
 }
 
 #[test]
-fn a_server_says_at_its_start_that_frames_cannot_be_read() {
-    let dir = served();
+fn unreadable_frames_are_logged_at_startup() {
+    let dir = create_data_dir();
     let last = segments(dir.path()).pop().unwrap();
     let mut bytes = fs::read(&last).unwrap();
     let end = bytes.len();
-    // In the metadata of the large document, which was written last.
+    // Damages the metadata of the large document, which was written last.
     bytes[end - 20] ^= 1;
     fs::write(&last, bytes).unwrap();
     fs::remove_file(last.with_extension("sum")).unwrap();

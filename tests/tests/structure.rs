@@ -1,5 +1,5 @@
-//! The structure of the source: imports go down the layers, no two files import each other
-//! in a circle, and a type name is declared once in a crate.
+//! The structure of the source: imports only go down the layers, files do not form import
+//! cycles, and each type name is declared once per crate.
 //!
 //! docs/architecture.md says what each layer owns. `prefd_tests::structure` says what counts
 //! as an import.
@@ -9,7 +9,8 @@ use std::path::Path;
 
 use prefd_tests::structure::{CrateRules, check, read_sources};
 
-/// The engine's layers from the ground up; those of one row may not import each other.
+/// The engine's layers, from the lowest to the highest. Layers in the same row may not import
+/// each other.
 const ENGINE_LAYERS: &[&[&str]] = &[
     &["platform"],
     &["model"],
@@ -23,7 +24,8 @@ const ENGINE_LAYERS: &[&[&str]] = &[
     &["fuzzing"],
 ];
 
-/// The server's layers, in the same way.
+/// The server's layers, from the lowest to the highest. Layers in the same row may not import
+/// each other.
 const SERVER_LAYERS: &[&[&str]] = &[
     &["settings", "counters", "io_error"],
     &["store"],
@@ -37,7 +39,7 @@ const SERVER_LAYERS: &[&[&str]] = &[
     &["fuzzing"],
 ];
 
-/// Panics with every rule that the crate breaks.
+/// Panics with a list of all violations in the crate.
 fn assert_structure(folder: &str, layers: &[&[&str]]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
@@ -47,21 +49,24 @@ fn assert_structure(folder: &str, layers: &[&[&str]]) {
     for error in &errors {
         writeln!(list, "  {error}").unwrap();
     }
-    assert!(errors.is_empty(), "{folder} breaks rules:\n{list}");
+    assert!(
+        errors.is_empty(),
+        "{folder} violates the rules of its structure:\n{list}"
+    );
 }
 
 #[test]
-fn engine_files_keep_the_layers_and_form_no_circle() {
+fn engine_imports_follow_the_layers_and_have_no_cycles() {
     assert_structure("engine/src", ENGINE_LAYERS);
 }
 
 #[test]
-fn server_files_keep_the_layers_and_form_no_circle() {
+fn server_imports_follow_the_layers_and_have_no_cycles() {
     assert_structure("server/src", SERVER_LAYERS);
 }
 
 /// The benchmark has no layers.
 #[test]
-fn benches_files_form_no_circle() {
+fn benches_imports_have_no_cycles() {
     assert_structure("benches/src", &[]);
 }

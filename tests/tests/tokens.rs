@@ -1,21 +1,24 @@
-//! Tokens: which are believed, and that nothing in a token chooses how it is judged.
+//! Tokens: which tokens are accepted. A token cannot choose the algorithm or the key that
+//! verifies it.
 
 mod common;
 
 use common::{BINARY, fresh, refused, refused_because, status, wait_for_status};
 use jsonwebtoken::{Algorithm, EncodingKey};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
 use prefd_tests::server::Launch;
 use prefd_tests::token::{self, base64url, fixture, hs256, hs256_key, now, signed};
 use serde_json::{Value, json};
 
+/// Returns valid claims with one claim changed.
 fn with(name: &str, value: Value) -> Value {
     let mut claims = token::claims("alice", "xyz");
     claims[name] = value;
     claims
 }
 
+/// Returns valid claims with one claim removed.
 fn without(name: &str) -> Value {
     let mut claims = token::claims("alice", "xyz");
     claims.as_object_mut().unwrap().remove(name);
@@ -23,7 +26,7 @@ fn without(name: &str) -> Value {
 }
 
 #[test]
-fn no_token_at_all_is_told_from_a_bad_one() {
+fn missing_token_and_invalid_token_are_different_errors() {
     let (server, _dir) = fresh(&[]);
     let good = token::of("alice", "xyz");
     let path = common::target("xyz");
@@ -40,9 +43,9 @@ fn no_token_at_all_is_told_from_a_bad_one() {
             request = request.header("Authorization", header);
         }
         let response = server.connect().request(&request);
-        Expected::code("missing-token").check(&response, &format!("{header:?}"));
+        ExpectedError::code("missing-token").check(&response, &format!("{header:?}"));
     }
-    let invalid = Expected::code("invalid-token").source(json!({"header": "Authorization"}));
+    let invalid = ExpectedError::code("invalid-token").source(json!({"header": "Authorization"}));
     for header in [
         "Bearer",
         "Bearer ",
@@ -62,11 +65,11 @@ fn no_token_at_all_is_told_from_a_bad_one() {
         assert_eq!(server.connect().request(&request).status, 200);
     }
     let query = Request::new("GET", &format!("{path}?access_token={good}"));
-    Expected::code("missing-token").check(&server.connect().request(&query), "in the query");
+    ExpectedError::code("missing-token").check(&server.connect().request(&query), "in the query");
 }
 
 #[test]
-fn times_are_required_and_judged() {
+fn exp_is_required_and_exp_and_nbf_are_checked() {
     let (server, _dir) = fresh(&[]);
     refused(&server, &hs256(&without("exp")), "no exp");
     for exp in [
@@ -87,34 +90,38 @@ fn times_are_required_and_judged() {
     assert_eq!(
         status(&server, &hs256(&with("exp", json!(now() - 20)))),
         200,
-        "within the leeway"
+        "expected the token to be valid within the leeway"
     );
     assert_eq!(
         status(&server, &hs256(&with("exp", json!(now() as f64 + 10.5)))),
         200,
-        "decimal"
+        "expected a decimal `exp` to be accepted"
     );
     refused(
         &server,
         &hs256(&with("exp", json!(now() as f64 - 40.5))),
         "decimal, expired",
     );
-    refused(&server, &hs256(&with("nbf", json!(now() + 60))), "not yet");
-    refused(&server, &hs256(&with("nbf", json!("0"))), "nbf as a text");
+    refused(
+        &server,
+        &hs256(&with("nbf", json!(now() + 60))),
+        "nbf in the future",
+    );
+    refused(&server, &hs256(&with("nbf", json!("0"))), "nbf as a string");
     assert_eq!(
         status(&server, &hs256(&with("nbf", json!(now() + 15)))),
         200,
-        "within the leeway"
+        "expected the token to be valid within the leeway"
     );
 }
 
-/// As a proxy has them.
+/// A proxy sends requests of several users over one connection.
 #[test]
-fn users_that_share_a_connection_have_their_own_documents() {
+fn users_on_one_connection_get_their_own_documents() {
     let (server, _dir) = fresh(&[]);
     let mut client = server.connect();
     let tokens = [token::of("alice", "xyz"), token::of("bobby", "xyz")];
-    // Of one length, so that only their bytes tell them apart.
+    // Tokens of equal length, so that only their bytes differ.
     assert_eq!(tokens[0].len(), tokens[1].len());
     let mut forged = tokens[0].clone();
     forged.replace_range(forged.len() - 4.., "AAAA");
@@ -123,30 +130,30 @@ fn users_that_share_a_connection_have_their_own_documents() {
         let put = Request::of("PUT", "xyz", token).body(body);
         assert_eq!(client.request(&put).status, 204);
     }
-    let asked = [0, 0, 1, 1, 0, 2, 0, 2, 1, 2, 2, 1, 0];
-    for who in asked {
-        let Some(token) = tokens.get(who) else {
+    let sequence = [0, 0, 1, 1, 0, 2, 0, 2, 1, 2, 2, 1, 0];
+    for user in sequence {
+        let Some(token) = tokens.get(user) else {
             let response = client.request(&Request::of("GET", "xyz", &forged));
             assert_eq!(response.status, 401);
             continue;
         };
         let response = client.request(&Request::of("GET", "xyz", token));
-        assert_eq!((response.status, response.text()), (200, bodies[who]));
+        assert_eq!((response.status, response.text()), (200, bodies[user]));
     }
 }
 
 #[test]
-fn a_remembered_token_still_expires() {
+fn cached_token_expires() {
     let (server, _dir) = fresh(&[]);
-    // Valid for some seconds more, with the leeway.
+    // With the leeway, the token stays valid for some seconds.
     let token = hs256(&with("exp", json!(now() - 20)));
     assert_eq!(status(&server, &token), 200);
     wait_for_status(&server, &token, 401);
-    refused_because(&server, &token, "The token has expired.", "remembered");
+    refused_because(&server, &token, "The token has expired.", "a cached token");
 }
 
 #[test]
-fn user_and_client_are_required() {
+fn user_and_client_claims_are_required() {
     let (server, _dir) = fresh(&[]);
     for bad in [
         json!(""),
@@ -185,7 +192,7 @@ fn user_and_client_are_required() {
 }
 
 #[test]
-fn the_algorithm_comes_from_the_key() {
+fn algorithm_is_determined_by_the_key() {
     let dir = tempfile::tempdir().unwrap();
     let public = fixture("keys/rsa-test-only.pub.pem");
     let server = Launch::new(BINARY, dir.path())
@@ -210,17 +217,17 @@ fn the_algorithm_comes_from_the_key() {
             none,
         );
     }
-    // The public key as an HMAC secret.
-    let confused = EncodingKey::from_secret(&std::fs::read(&public).unwrap());
+    // Algorithm confusion: the public key is used as an HMAC secret.
+    let public_key_as_secret = EncodingKey::from_secret(&std::fs::read(&public).unwrap());
     refused(
         &server,
         &signed(
             &json!({"alg": "HS256"}),
             &claims,
             Algorithm::HS256,
-            &confused,
+            &public_key_as_secret,
         ),
-        "confused",
+        "the public key as an HMAC secret",
     );
     refused(
         &server,
@@ -228,11 +235,11 @@ fn the_algorithm_comes_from_the_key() {
             &json!({"alg": "RS256"}),
             &claims,
             Algorithm::HS256,
-            &confused,
+            &public_key_as_secret,
         ),
-        "confused",
+        "the public key as an HMAC secret",
     );
-    // Signed by a known key, but by another algorithm than the key is for.
+    // Signed with a configured key, but with an algorithm that the key is not for.
     for (name, algorithm) in [
         ("RS384", Algorithm::RS384),
         ("RS512", Algorithm::RS512),
@@ -266,12 +273,12 @@ fn the_algorithm_comes_from_the_key() {
     refused(
         &server,
         &signed(&json!({"alg": "ES256"}), &claims, Algorithm::ES256, &ec),
-        "a key that is not ours",
+        "a key that is not configured",
     );
 }
 
 #[test]
-fn headers_of_a_token_are_never_followed() {
+fn crit_is_refused_and_keys_in_token_headers_are_ignored() {
     let (server, _dir) = fresh(&[]);
     let claims = token::claims("alice", "xyz");
     let sign = |header: Value| signed(&header, &claims, Algorithm::HS256, &hs256_key());
@@ -288,7 +295,7 @@ fn headers_of_a_token_are_never_followed() {
             &format!("crit {crit}"),
         );
     }
-    // A listener that would see if they were followed.
+    // If the server fetched a URL in a header, the listener would get a connection.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let url = format!("http://{}/jwks", listener.local_addr().unwrap());
@@ -301,7 +308,7 @@ fn headers_of_a_token_are_never_followed() {
         refused(
             &server,
             &signed(&header, &claims, Algorithm::HS256, &foreign),
-            "a foreign key",
+            "an unknown key",
         );
     }
     let own_key = token::base64url_bytes(b"another secret, of somebody else");
@@ -310,13 +317,16 @@ fn headers_of_a_token_are_never_followed() {
     refused(
         &server,
         &signed(&jwk, &claims, Algorithm::HS256, &foreign),
-        "its own key",
+        "the key in its own header",
     );
-    assert!(listener.accept().is_err(), "a header was followed");
+    assert!(
+        listener.accept().is_err(),
+        "expected the server not to fetch a URL in a header"
+    );
 }
 
 #[test]
-fn a_token_over_8_kib_is_refused() {
+fn token_over_8_kib_is_refused() {
     let (server, _dir) = fresh(&[]);
     let sized = |target: usize| {
         let mut pad = target / 2;
@@ -336,7 +346,7 @@ fn a_token_over_8_kib_is_refused() {
 }
 
 #[test]
-fn issuer_and_audience_are_judged_once_configured() {
+fn configured_issuer_and_audience_are_required() {
     let (server, _dir) = fresh(&[
         "--jwt-issuer",
         "https://issuer.test",
@@ -355,7 +365,7 @@ fn issuer_and_audience_are_judged_once_configured() {
         status(&server, &of(issuer.clone(), json!(["x", "prefd"]))),
         200
     );
-    refused(&server, &token::of("alice", "xyz"), "neither");
+    refused(&server, &token::of("alice", "xyz"), "neither iss nor aud");
     for aud in [json!("other"), json!([]), json!(null), json!("prefd ")] {
         refused(
             &server,

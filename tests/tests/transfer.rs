@@ -1,4 +1,5 @@
-//! `prefd export`, `import` and `erase`, of a running server and of a closed directory.
+//! `prefd export`, `import` and `erase`, online with a running server, and offline with a data
+//! directory.
 
 mod common;
 
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::{BINARY, get, put, wait_until};
 use prefd_tests::http::Request;
-use prefd_tests::server::{Ended, Launch, Server, prefd};
+use prefd_tests::server::{CommandOutput, Launch, Server, prefd};
 use prefd_tests::token;
 use serde_json::Value;
 
@@ -17,8 +18,8 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `prefd` with these arguments, on a running server or a directory.
-fn on(store: &Store<'_>, arguments: &[&str]) -> Ended {
+/// Runs `prefd` on a store.
+fn run_on(store: &Store<'_>, arguments: &[&str]) -> CommandOutput {
     let (flag, value) = match store {
         Store::Running(server) => ("--admin", format!("http://{}", server.admin_address())),
         Store::Closed(dir) => ("--data-dir", text(dir).to_owned()),
@@ -26,17 +27,22 @@ fn on(store: &Store<'_>, arguments: &[&str]) -> Ended {
     prefd(BINARY, &[arguments, &[flag, &value]].concat())
 }
 
+/// A store that a command uses.
 enum Store<'a> {
+    /// Online, through the admin listener.
     Running(&'a Server),
+    /// Offline, in its data directory.
     Closed(&'a Path),
 }
 
-fn succeeds(ended: &Ended) -> &str {
+/// Expects exit code 0, and returns the standard output.
+fn expect_success(ended: &CommandOutput) -> &str {
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     &ended.out
 }
 
-/// Documents of every shape that a line must hold.
+/// Returns documents with everything that a line must represent: large documents, line breaks,
+/// escapes and non-ASCII characters.
 fn documents() -> Vec<(&'static str, &'static str, String)> {
     let large = format!(
         "{{\"large\":\"{}\\\"\",\"list\":[1,\n2]}}",
@@ -55,6 +61,7 @@ fn documents() -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
+/// Stores all [`documents`].
 fn fill(server: &Server) {
     for (user, client, body) in documents() {
         put(
@@ -66,11 +73,13 @@ fn fill(server: &Server) {
     }
 }
 
+/// Percent-encodes the slash of a client id.
 fn encoded(client: &str) -> String {
     client.replace('/', "%2F")
 }
 
-fn has_all(server: &Server) {
+/// Expects all [`documents`] to be stored unchanged.
+fn check_documents(server: &Server) {
     for (user, client, body) in documents() {
         let found = get(
             &mut server.connect(),
@@ -82,36 +91,36 @@ fn has_all(server: &Server) {
 }
 
 #[test]
-fn documents_go_from_store_to_store_unchanged() {
+fn exported_documents_are_imported_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     let third = folder.path().join("third");
     let server = Launch::new(BINARY, &first).with(&ADMIN).start();
     fill(&server);
-    let lines = succeeds(&on(&Store::Running(&server), &["export"])).to_owned();
+    let lines = expect_success(&run_on(&Store::Running(&server), &["export"])).to_owned();
     assert_eq!(lines.lines().count(), 5);
     for line in lines.lines() {
-        let line: Value = serde_json::from_str(line).expect("JSON");
+        let line: Value = serde_json::from_str(line).expect("each line is JSON");
         assert!(
             line["modified_ms"].as_u64().unwrap() > 1_600_000_000_000,
             "{line}"
         );
     }
-    // Into a running server.
+    // Online import.
     let file = folder.path().join("lines.jsonl");
     fs::write(&file, &lines).unwrap();
     let other = Launch::new(BINARY, &second).with(&ADMIN).start();
     let import = ["import", "--json", "--from", text(&file)];
-    let told = succeeds(&on(&Store::Running(&other), &import)).to_owned();
-    let told: Value = serde_json::from_str(&told).unwrap();
+    let summary = expect_success(&run_on(&Store::Running(&other), &import)).to_owned();
+    let summary: Value = serde_json::from_str(&summary).unwrap();
     assert_eq!(
-        (told["documents"].as_u64(), told["kept"].as_u64()),
+        (summary["documents"].as_u64(), summary["kept"].as_u64()),
         (Some(5), Some(0))
     );
-    has_all(&other);
-    // Into a directory, made for it; and out of a closed one.
+    check_documents(&other);
+    // Offline export, and offline import into a new directory.
     assert_eq!(other.stop().code(), Some(0));
-    let again = succeeds(&on(&Store::Closed(&second), &["export"])).to_owned();
+    let again = expect_success(&run_on(&Store::Closed(&second), &["export"])).to_owned();
     let without_times = |lines: &str| {
         let line = |line: &str| {
             let mut line: Value = serde_json::from_str(line).unwrap();
@@ -121,13 +130,13 @@ fn documents_go_from_store_to_store_unchanged() {
         lines.lines().map(line).collect::<Vec<_>>()
     };
     assert_eq!(without_times(&again), without_times(&lines));
-    succeeds(&on(&Store::Closed(&third), &import));
+    expect_success(&run_on(&Store::Closed(&third), &import));
     let server = Launch::new(BINARY, &third).start();
-    has_all(&server);
+    check_documents(&server);
 }
 
 #[test]
-fn one_user_can_be_exported() {
+fn export_of_one_user_contains_only_that_user() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, &folder.path().join("data"))
         .with(&ADMIN)
@@ -137,28 +146,28 @@ fn one_user_can_be_exported() {
     for (user, count) in [("alice", 3), ("zo\u{eb} \"q\"", 1), ("nobody", 0)] {
         let _ = fs::remove_file(&file);
         let arguments = ["export", "--user", user, "--to", text(&file)];
-        succeeds(&on(&Store::Running(&server), &arguments));
+        expect_success(&run_on(&Store::Running(&server), &arguments));
         let lines = fs::read_to_string(&file).unwrap();
         assert_eq!(lines.lines().count(), count, "{user}");
         for line in lines.lines() {
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["user"], user);
         }
-        // It is not written over.
-        let again = on(&Store::Running(&server), &arguments);
+        // The command does not overwrite an existing file.
+        let again = run_on(&Store::Running(&server), &arguments);
         assert_eq!(again.status.code(), Some(1), "{again:?}");
     }
 }
 
 #[test]
-fn a_line_that_is_refused_ends_an_import() {
+fn import_stops_at_a_refused_line_and_keeps_earlier_lines() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, &folder.path().join("data"))
         .with(&ADMIN)
         .start();
     let file = folder.path().join("lines.jsonl");
     let good = "{\"user\":\"u\",\"client\":\"first\",\"document\":{\"n\":1}}\n\n";
-    let behind = "\n{\"user\":\"u\",\"client\":\"behind\",\"document\":{\"n\":1}}\n";
+    let later = "\n{\"user\":\"u\",\"client\":\"later\",\"document\":{\"n\":1}}\n";
     let closed = folder.path().join("closed");
     for (bad, word) in [
         ("not JSON", "line 3"),
@@ -177,23 +186,23 @@ fn a_line_that_is_refused_ends_an_import() {
             "line 3",
         ),
     ] {
-        fs::write(&file, format!("{good}{bad}{}", behind.repeat(1000))).unwrap();
+        fs::write(&file, format!("{good}{bad}{}", later.repeat(1000))).unwrap();
         for store in [Store::Running(&server), Store::Closed(&closed)] {
-            let ended = on(&store, &["import", "--from", text(&file)]);
+            let ended = run_on(&store, &["import", "--from", text(&file)]);
             assert_eq!(ended.status.code(), Some(1), "{bad}: {ended:?}");
             assert!(ended.err.contains(word), "{bad}: {}", ended.err);
         }
     }
-    let of_closed = Launch::new(BINARY, &closed).start();
-    for server in [&server, &of_closed] {
+    let closed = Launch::new(BINARY, &closed).start();
+    for server in [&server, &closed] {
         let found = |client| get(&mut server.connect(), client, &token::of("u", client));
-        assert_eq!(found("first"), "{\"n\":1}", "the lines before stay");
-        assert_eq!(found("behind"), "{}", "those behind are not read");
+        assert_eq!(found("first"), "{\"n\":1}", "expected the first line");
+        assert_eq!(found("later"), "{}", "expected no later line");
     }
 }
 
 #[test]
-fn into_a_closed_directory_the_limits_of_a_configuration_count() {
+fn offline_import_uses_the_limits_of_the_config_file() {
     let folder = tempfile::tempdir().unwrap();
     let [lines, config, closed] =
         ["lines.jsonl", "prefd.toml", "closed"].map(|name| folder.path().join(name));
@@ -203,17 +212,17 @@ fn into_a_closed_directory_the_limits_of_a_configuration_count() {
     fs::write(&lines, line).unwrap();
     fs::write(&config, "max-keys = 12\nlisten = \"127.0.0.1:0\"\n").unwrap();
     let import = ["import", "--from", text(&lines)];
-    let refused = on(&Store::Closed(&closed), &import);
+    let refused = run_on(&Store::Closed(&closed), &import);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let with_config = [&import[..], &["--config", text(&config)]].concat();
-    succeeds(&on(&Store::Closed(&closed), &with_config));
+    expect_success(&run_on(&Store::Closed(&closed), &with_config));
     let server = Launch::new(BINARY, &closed).start();
     let found = get(&mut server.connect(), "c", &token::of("u", "c"));
     assert_eq!(found, document);
 }
 
 #[test]
-fn what_is_there_can_be_kept() {
+fn import_with_keep_existing_keeps_stored_documents() {
     let folder = tempfile::tempdir().unwrap();
     let server = Launch::new(BINARY, &folder.path().join("data"))
         .with(&ADMIN)
@@ -226,20 +235,24 @@ fn what_is_there_can_be_kept() {
     };
     fs::write(&file, line("c") + &line("d")).unwrap();
     let arguments = ["import", "--json", "--keep-existing", "--from", text(&file)];
-    let told: Value =
-        serde_json::from_str(succeeds(&on(&Store::Running(&server), &arguments))).unwrap();
+    let summary: Value = serde_json::from_str(expect_success(&run_on(
+        &Store::Running(&server),
+        &arguments,
+    )))
+    .unwrap();
     assert_eq!(
-        (told["documents"].as_u64(), told["kept"].as_u64()),
+        (summary["documents"].as_u64(), summary["kept"].as_u64()),
         (Some(1), Some(1))
     );
     assert_eq!(get(&mut server.connect(), "c", &token), "{\"old\":1}");
-    succeeds(&on(
+    expect_success(&run_on(
         &Store::Running(&server),
         &["import", "--from", text(&file)],
     ));
     assert_eq!(get(&mut server.connect(), "c", &token), "{\"new\":1}");
 }
 
+/// Returns all files in a folder and its subfolders.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -253,8 +266,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether any file of the directory has these bytes.
-fn is_in_a_file(folder: &Path, needle: &str) -> Option<PathBuf> {
+/// Finds a file in the folder that contains the given text.
+fn find_in_files(folder: &Path, needle: &str) -> Option<PathBuf> {
     files(folder).into_iter().find(|path| {
         let bytes = fs::read(path).unwrap_or_default();
         bytes
@@ -264,7 +277,7 @@ fn is_in_a_file(folder: &Path, needle: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn erased_is_erased() {
+fn erase_leaves_no_byte_of_the_user_in_any_file() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let launch = Launch::new(BINARY, &data_dir).with(&ADMIN);
@@ -301,24 +314,24 @@ fn erased_is_erased() {
             &large,
         );
         for needle in needles {
-            assert!(is_in_a_file(&data_dir, needle).is_some(), "{needle}");
+            assert!(find_in_files(&data_dir, needle).is_some(), "{needle}");
         }
         let erase = ["erase", "--json", "--user", user];
-        let told = if is_running {
-            succeeds(&on(&Store::Running(&server), &erase)).to_owned()
+        let summary = if is_running {
+            expect_success(&run_on(&Store::Running(&server), &erase)).to_owned()
         } else {
             assert_eq!(server.stop().code(), Some(0));
-            let told = succeeds(&on(&Store::Closed(&data_dir), &erase)).to_owned();
+            let summary = expect_success(&run_on(&Store::Closed(&data_dir), &erase)).to_owned();
             server = launch.start();
-            told
+            summary
         };
-        let told: Value = serde_json::from_str(&told).unwrap();
+        let summary: Value = serde_json::from_str(&summary).unwrap();
         assert_eq!(
-            (&told["complete"], told["documents"].as_u64()),
+            (&summary["complete"], summary["documents"].as_u64()),
             (&Value::Bool(true), Some(4))
         );
         for needle in needles {
-            assert_eq!(is_in_a_file(&data_dir, needle), None, "{needle}");
+            assert_eq!(find_in_files(&data_dir, needle), None, "{needle}");
         }
         for client in ["client-0", "client-1", "client-2"] {
             assert_eq!(
@@ -341,20 +354,20 @@ fn erased_is_erased() {
             .success()
     );
     for needle in needles {
-        assert_eq!(is_in_a_file(&data_dir, needle), None, "{needle}");
+        assert_eq!(find_in_files(&data_dir, needle), None, "{needle}");
     }
 }
 
 #[test]
-fn what_a_backup_holds_is_told_and_can_be_erased_later() {
+fn erase_during_a_backup_is_incomplete_and_a_rerun_completes() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let server = Launch::new(BINARY, &data_dir).with(&ADMIN).start();
-    // More than sockets hold.
+    // The document is larger than all socket buffers, so the backup does not end by itself.
     let value = format!("\"{}NEEDLE-IN-A-BLOB\"", "b".repeat(10_000_000));
     let body = format!("{{\"a\":{value},\"b\":{value},\"c\":{value}}}");
     put(&mut server.connect(), "c", &token::of("user", "c"), &body);
-    // A backup whose client does not take it: the snapshot lives.
+    // The client does not read the backup, so the snapshot stays open.
     let mut reader = server.connect_admin();
     reader
         .send(&Request::to("localhost", "GET", "/backup").bytes())
@@ -363,13 +376,13 @@ fn what_a_backup_holds_is_told_and_can_be_erased_later() {
     reader.read_body(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 200");
     let erase = ["erase", "--user", "user"];
-    let held = on(&Store::Running(&server), &erase);
-    assert_eq!(held.status.code(), Some(1), "{held:?}");
-    assert!(held.err.contains("held_by_snapshots"), "{}", held.err);
+    let refused = run_on(&Store::Running(&server), &erase);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.err.contains("held_by_snapshots"), "{}", refused.err);
     drop(reader);
-    wait_until("nothing is held any more", || {
-        let ended = on(&Store::Running(&server), &erase);
+    wait_until("the snapshot to be released", || {
+        let ended = run_on(&Store::Running(&server), &erase);
         ended.status.code() == Some(0)
     });
-    assert_eq!(is_in_a_file(&data_dir, "NEEDLE-IN-A-BLOB"), None);
+    assert_eq!(find_in_files(&data_dir, "NEEDLE-IN-A-BLOB"), None);
 }

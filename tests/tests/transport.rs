@@ -1,5 +1,4 @@
-//! What a connection is: over TLS, over a socket in the file system, or over one that
-//! systemd hands over.
+//! Transports: TLS, Unix sockets, and a socket passed by systemd.
 
 mod common;
 
@@ -19,12 +18,12 @@ use prefd_tests::token;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// No answer takes longer than this.
+/// How long a test waits for a response.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-/// A certificate of nobody's but these tests.
+/// A self-signed certificate and its key.
 struct Identity {
     certificate: rcgen::CertifiedKey<rcgen::KeyPair>,
 }
@@ -43,13 +42,13 @@ impl Identity {
         std::fs::write(&files.key, key).unwrap();
     }
 
-    /// A connection of a client that trusts this certificate only.
+    /// Connects as a client that trusts only this certificate.
     fn connect(&self, server: &Server) -> Result<Tls, std::io::Error> {
-        self.connect_by(server, rustls::ALL_VERSIONS)
+        self.connect_with_versions(server, rustls::ALL_VERSIONS)
     }
 
-    /// The same with these versions of the protocol.
-    fn connect_by(
+    /// Connects with the given TLS versions as a client that trusts only this certificate.
+    fn connect_with_versions(
         &self,
         server: &Server,
         versions: &[&'static rustls::SupportedProtocolVersion],
@@ -72,11 +71,13 @@ impl Identity {
         config
     }
 
-    fn is_shown_by(&self, server: &Server) -> bool {
+    /// Returns true if the server presents this certificate.
+    fn is_used_by(&self, server: &Server) -> bool {
         self.connect(server).is_ok()
     }
 }
 
+/// The files with the certificate and the key.
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
@@ -110,18 +111,19 @@ fn unix(path: &Path) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Reads to the end, and the server does end it.
-fn rest(stream: &mut TcpStream) -> Vec<u8> {
-    let mut rest = Vec::new();
-    if let Err(error) = stream.read_to_end(&mut rest) {
+/// Reads until the server closes the connection.
+fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut bytes) {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     }
-    rest
+    bytes
 }
 
-fn ask(stream: &mut (impl Read + Write), request: &Request) -> Response {
+/// Sends a request, and reads the response.
+fn send(stream: &mut (impl Read + Write), request: &Request) -> Response {
     stream.write_all(&request.bytes()).unwrap();
-    Response::read(&mut BufReader::new(stream), false).expect("an answer")
+    Response::read(&mut BufReader::new(stream), false).expect("the server sends a response")
 }
 
 fn get(token: &str) -> Request {
@@ -133,7 +135,7 @@ fn put(token: &str, body: impl AsRef<[u8]>) -> Request {
 }
 
 #[test]
-fn connections_are_tls_with_a_certificate() {
+fn configured_certificate_enables_tls() {
     let folder = tempfile::tempdir().unwrap();
     let files = Files::in_folder(folder.path());
     let identity = Identity::new();
@@ -147,78 +149,78 @@ fn connections_are_tls_with_a_certificate() {
     let token = token::of("alice", "xyz");
     let large = format!("{{\"large\":\"{}\"}}", "x".repeat(3_000_000));
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-        let mut stream = identity.connect_by(&server, &[version]).unwrap();
+        let mut stream = identity.connect_with_versions(&server, &[version]).unwrap();
         assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
         for body in ["{\"small\":1}", &large] {
-            assert_eq!(ask(&mut stream, &put(&token, body)).status, 204);
-            let response = ask(&mut stream, &get(&token));
+            assert_eq!(send(&mut stream, &put(&token, body)).status, 204);
+            let response = send(&mut stream, &get(&token));
             assert_eq!((response.status, response.text()), (200, body));
         }
     }
-    // The answer to an upload that is refused reaches its client.
+    // The response to a refused upload reaches its client.
     let mut stream = identity.connect(&server).unwrap();
-    let refused = ask(&mut stream, &put(&token, large.replace('}', "")));
+    let refused = send(&mut stream, &put(&token, large.replace('}', "")));
     assert_eq!(refused.status, 400, "{refused:?}");
-    // In the clear there is no answer of HTTP.
+    // A request without TLS must not get an HTTP response.
     let mut plain = tcp(&server);
     plain.write_all(&get(&token).bytes()).unwrap();
-    let answer = rest(&mut plain);
-    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    let received = read_to_end(&mut plain);
+    assert!(!received.starts_with(b"HTTP/"), "{received:?}");
 }
 
 #[test]
-fn a_handshake_that_never_ends_keeps_nobody_out() {
+fn unfinished_handshakes_do_not_lock_out_other_clients() {
     let folder = tempfile::tempdir().unwrap();
     let files = Files::in_folder(folder.path());
     let identity = Identity::new();
     identity.write(&files);
     let server = files
         .launch(folder.path())
-        // Of the good client as well, which must come to an end in it.
+        // The timeout also applies to the regular client, whose handshake must end within it.
         .with(&["--head-timeout", "5s", "--max-connections", "4"])
         .start();
     let mut silent: Vec<TcpStream> = (0..4).map(|_| tcp(&server)).collect();
-    // The beginning of a handshake, and nothing behind it.
+    // One client sends the beginning of a handshake, and the other ones send nothing.
     silent[0].write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
     let mut stream = identity.connect(&server).unwrap();
     assert_eq!(
-        ask(&mut stream, &get(&token::of("alice", "xyz"))).status,
+        send(&mut stream, &get(&token::of("alice", "xyz"))).status,
         200
     );
     for stream in &mut silent {
-        rest(stream);
+        read_to_end(stream);
     }
     assert_eq!(server.stop().code(), Some(0));
 }
 
 #[test]
-fn a_new_certificate_is_shown_after_sighup() {
+fn sighup_loads_a_new_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let files = Files::in_folder(folder.path());
     let (old, new) = (Identity::new(), Identity::new());
     old.write(&files);
     let server = files.launch(folder.path()).start();
-    assert!(old.is_shown_by(&server) && !new.is_shown_by(&server));
+    assert!(old.is_used_by(&server) && !new.is_used_by(&server));
     let mut stream = old.connect(&server).unwrap();
-    // One half of it is new: what was shown stays.
+    // Only one of the two files is new, so the server keeps the old certificate.
     std::fs::write(&files.certificate, new.certificate.cert.pem()).unwrap();
     server.hang_up();
     server.wait_for_log("reload failed");
-    assert!(old.is_shown_by(&server));
+    assert!(old.is_used_by(&server));
     new.write(&files);
     server.hang_up();
     server.wait_for_log_times("what=\"log\"", 2);
-    assert!(new.is_shown_by(&server) && !old.is_shown_by(&server));
+    assert!(new.is_used_by(&server) && !old.is_used_by(&server));
     let token = token::of("alice", "xyz");
     assert_eq!(
-        ask(&mut stream, &get(&token)).status,
+        send(&mut stream, &get(&token)).status,
         200,
-        "who is there stays"
+        "expected the existing connection to stay open"
     );
 }
 
 #[test]
-fn certificates_that_cannot_be_right_stop_the_start() {
+fn invalid_certificate_or_key_prevents_startup() {
     let folder = tempfile::tempdir().unwrap();
     let files = Files::in_folder(folder.path());
     let refuses = |code: i32, word: &str| {
@@ -245,7 +247,7 @@ fn certificates_that_cannot_be_right_stop_the_start() {
 }
 
 #[test]
-fn a_socket_in_the_file_system_is_one_server_s() {
+fn unix_socket_is_used_by_one_server_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("prefd.sock");
     let listen = format!("unix:{}", path.display());
@@ -259,8 +261,8 @@ fn a_socket_in_the_file_system_is_one_server_s() {
     );
     let token = token::of("alice", "xyz");
     let mut stream = unix(&path).unwrap();
-    assert_eq!(ask(&mut stream, &put(&token, "{\"a\":1}")).status, 204);
-    assert_eq!(ask(&mut stream, &get(&token)).text(), "{\"a\":1}");
+    assert_eq!(send(&mut stream, &put(&token, "{\"a\":1}")).status, 204);
+    assert_eq!(send(&mut stream, &get(&token)).text(), "{\"a\":1}");
     let second = launch("two").run();
     assert_eq!(second.status.code(), Some(1));
     assert!(
@@ -268,23 +270,23 @@ fn a_socket_in_the_file_system_is_one_server_s() {
         "{}",
         second.err
     );
-    // What a killed server leaves is replaced.
+    // The next server replaces the socket file that a killed server has left.
     server.kill();
     assert!(path.exists());
     let server = launch("one").start();
     let mut stream = unix(&path).unwrap();
-    assert_eq!(ask(&mut stream, &get(&token)).text(), "{\"a\":1}");
+    assert_eq!(send(&mut stream, &get(&token)).text(), "{\"a\":1}");
     drop(stream);
     assert_eq!(server.stop().code(), Some(0));
     assert!(!path.exists());
-    // What is no socket is nobody's to remove.
+    // The server does not replace a file that is not a socket.
     std::fs::write(&path, "precious").unwrap();
     assert_eq!(launch("one").run().status.code(), Some(1));
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
 #[test]
-fn a_socket_that_systemd_hands_over_is_used() {
+fn socket_passed_by_systemd_is_used() {
     if !machine::has_socket_activation() {
         return;
     }
@@ -293,14 +295,14 @@ fn a_socket_that_systemd_hands_over_is_used() {
     let wrapper = ["systemd-socket-activate", "-l", path.to_str().unwrap()];
     let launch = Launch::new(BINARY, &folder.path().join("data")).under(&wrapper);
     std::thread::scope(|scope| {
-        // It starts the server once somebody comes.
+        // systemd-socket-activate starts the server when the first client connects.
         let client = scope.spawn(|| {
             let mut stream = None;
-            wait_until("somebody listens there", || {
+            wait_until("the socket to accept connections", || {
                 stream = unix(&path).ok();
                 stream.is_some()
             });
-            ask(&mut stream.unwrap(), &get(&token::of("alice", "xyz")))
+            send(&mut stream.unwrap(), &get(&token::of("alice", "xyz")))
         });
         let server = launch.start();
         assert_eq!(server.origin, format!("unix:{}", path.display()));

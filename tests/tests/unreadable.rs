@@ -1,10 +1,12 @@
 //! The commands and the server on a disk that returns EIO for a sealed segment, its summary,
-//! both, or a blob. Everything that can be saved is saved, the file is named, the exit code
-//! is 1, and the message says that a read failed.
+//! both, or a blob. A command must process everything that is readable. If
+//! it needs the unreadable file, it must name the file, report that a read failed, and exit
+//! with 1.
 //!
-//! The bugs: EIO in one segment made `stats`, `compact`, `backup`, `erase` and `export` with
-//! `--data-dir` fail for the whole store, and an online backup stopped there, with "the
-//! server did not answer". `engine_unreadable.rs` has the same of the engine.
+//! These are regression tests. EIO in one segment made `stats`, `compact`, `backup`, `erase`
+//! and `export` with `--data-dir` fail for the complete store. An online backup stopped at the
+//! segment, with the message "the server did not answer". `engine_unreadable.rs` tests the
+//! engine in the same way.
 
 mod common;
 
@@ -15,12 +17,14 @@ use std::path::{Path, PathBuf};
 use common::BINARY;
 use prefd_engine::{Config, Engine, WriteOptions};
 use prefd_tests::machine::has_strace;
-use prefd_tests::server::{Ended, Launch, prefd};
+use prefd_tests::server::{CommandOutput, Launch, prefd};
 use serde_json::Value;
 
 const USERS: usize = 40;
-const FAILED: &str = "a read failed";
+/// Part of the message of a command that could not read a file.
+const READ_FAILED: &str = "a read failed";
 
+/// The files for which reads fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unreadable {
     Data,
@@ -33,7 +37,8 @@ use Unreadable::{Blob, Data, DataAndSummary, Summary};
 
 const ALL: [Unreadable; 4] = [Data, Summary, DataAndSummary, Blob];
 
-/// A closed store whose first segment has early documents, every third one replaced later.
+/// A closed store. The first segment contains documents of the client `early`. Every third
+/// document of that client is replaced in a later segment.
 struct Store(tempfile::TempDir);
 
 impl Store {
@@ -69,6 +74,7 @@ impl Store {
         self.0.path().join(name)
     }
 
+    /// Returns the path of the first segment.
     fn segment(&self) -> PathBuf {
         self.data_dir().join("log/00000001.seg")
     }
@@ -86,8 +92,8 @@ impl Store {
         }
     }
 
-    /// strace, and the arguments with which every read of these files fails.
-    fn bad_disk(&self, which: Unreadable) -> Vec<String> {
+    /// Returns the strace command that makes every read of the files fail with EIO.
+    fn strace_command(&self, which: Unreadable) -> Vec<String> {
         let mut arguments: Vec<String> = ["strace", "-f", "-qq", "-o", "/dev/null"]
             .map(str::to_owned)
             .into();
@@ -99,9 +105,9 @@ impl Store {
         arguments
     }
 
-    /// A command on the closed store.
-    fn run(&self, which: Unreadable, arguments: &[&str]) -> Ended {
-        let strace = self.bad_disk(which);
+    /// Runs a command on the closed store.
+    fn run(&self, which: Unreadable, arguments: &[&str]) -> CommandOutput {
+        let strace = self.strace_command(which);
         let (program, options) = strace.split_first().unwrap();
         let data_dir = self.data_dir();
         let mut all: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -116,20 +122,21 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The command did the rest, and names these files.
-fn names(ended: &Ended, files: &[PathBuf], context: &str) {
+/// Expects exit code 1, and a message that reports a failed read and names the files.
+fn check_names_files(ended: &CommandOutput, files: &[PathBuf], context: &str) {
     assert_eq!(ended.status.code(), Some(1), "{context}: {ended:?}");
-    assert!(ended.err.contains(FAILED), "{context}: {}", ended.err);
+    assert!(ended.err.contains(READ_FAILED), "{context}: {}", ended.err);
     for file in files {
         assert!(ended.err.contains(text(file)), "{context}: {}", ended.err);
     }
 }
 
-fn succeeds(ended: &Ended, context: &str) {
+/// Expects exit code 0.
+fn check_success(ended: &CommandOutput, context: &str) {
     assert_eq!(ended.status.code(), Some(0), "{context}: {ended:?}");
 }
 
-/// The namespaces in an export.
+/// Returns the namespaces in an export.
 fn exported(file: &Path) -> BTreeSet<(String, String)> {
     let lines = fs::read_to_string(file).unwrap();
     let name = |line: &str| {
@@ -140,8 +147,8 @@ fn exported(file: &Path) -> BTreeSet<(String, String)> {
     lines.lines().map(name).collect()
 }
 
-/// Which documents an export must have: none of a lost segment, and every other one.
-fn check_export(ended: &Ended, file: &Path, store: &Store, which: Unreadable) {
+/// Checks that an export contains every document except those in an unreadable segment or blob.
+fn check_export(ended: &CommandOutput, file: &Path, store: &Store, which: Unreadable) {
     let context = format!("export, {which:?}");
     let found = exported(file);
     let has = |n: usize, client: &str| {
@@ -156,23 +163,23 @@ fn check_export(ended: &Ended, file: &Path, store: &Store, which: Unreadable) {
     match which {
         Data | DataAndSummary => {
             assert!(!has_all_early, "{context}");
-            names(ended, &[store.segment()], &context);
+            check_names_files(ended, &[store.segment()], &context);
         }
         Blob => {
             assert!(has_all_early, "{context}");
-            names(ended, &store.files(which), &context);
+            check_names_files(ended, &store.files(which), &context);
         }
         Summary => {
             assert!(has_all_early, "{context}");
-            succeeds(ended, &context);
+            check_success(ended, &context);
         }
     }
 }
 
-/// A backup has everything but the unreadable files, and can be restored.
-fn check_backup(ended: &Ended, archive: &Path, store: &Store, which: Unreadable) {
+/// Checks that a backup contains everything except the unreadable files, and can be restored.
+fn check_backup(ended: &CommandOutput, archive: &Path, store: &Store, which: Unreadable) {
     let context = format!("backup, {which:?}");
-    names(ended, &store.files(which), &context);
+    check_names_files(ended, &store.files(which), &context);
     let copy = store.path("copy");
     let restore = [
         "restore",
@@ -182,7 +189,7 @@ fn check_backup(ended: &Ended, archive: &Path, store: &Store, which: Unreadable)
         text(&copy),
     ];
     let restored = prefd(BINARY, &[&restore[..], &["--accept-damage"]].concat());
-    succeeds(&restored, &context);
+    check_success(&restored, &context);
     let lines = store.path("copy.jsonl");
     let export = ["export", "--data-dir", text(&copy), "--to", text(&lines)];
     let ended = prefd(BINARY, &export);
@@ -210,12 +217,12 @@ fn stats_with_unreadable_files_count_the_rest() {
         let documents = stats["documents"].as_u64().unwrap();
         let all = 2 * USERS as u64 + 1;
         if which == DataAndSummary {
-            names(&ended, &[store.segment()], &context);
+            check_names_files(&ended, &[store.segment()], &context);
             assert!(documents > USERS as u64 && documents < all, "{stats}");
             assert_eq!(stats["damaged_frames"], 1);
             assert_eq!(stats["damage"][0]["path"], text(&store.segment()));
         } else {
-            succeeds(&ended, &context);
+            check_success(&ended, &context);
             assert_eq!(documents, all);
         }
     }
@@ -231,10 +238,10 @@ fn compact_with_unreadable_files_rewrites_the_rest() {
         let context = format!("compact, {which:?}");
         let ended = store.run(which, &["compact"]);
         if matches!(which, Data | DataAndSummary) {
-            names(&ended, &[store.segment()], &context);
+            check_names_files(&ended, &[store.segment()], &context);
             assert!(store.segment().exists());
         } else {
-            succeeds(&ended, &context);
+            check_success(&ended, &context);
             assert!(!store.segment().exists());
         }
         assert!(ended.out.contains("->"), "{context}: {}", ended.out);
@@ -252,7 +259,7 @@ fn backup_with_unreadable_files_saves_the_rest() {
         let ended = store.run(which, &["backup", "--to", text(&archive)]);
         check_backup(&ended, &archive, &store, which);
         let piped = store.run(which, &["backup", "--to", "-"]);
-        names(&piped, &store.files(which), "to standard output");
+        check_names_files(&piped, &store.files(which), "to standard output");
     }
 }
 
@@ -279,9 +286,9 @@ fn erase_with_unreadable_files_erases_the_rest() {
         let context = format!("erase, {which:?}");
         let ended = store.run(which, &["erase", "--user", "user-07"]);
         if matches!(which, Data | DataAndSummary) {
-            names(&ended, &[store.segment()], &context);
+            check_names_files(&ended, &[store.segment()], &context);
         } else {
-            succeeds(&ended, &context);
+            check_success(&ended, &context);
         }
         let engine = Engine::open(Config::new(store.data_dir())).unwrap();
         assert!(engine.get("user-07", "late").unwrap().is_none());
@@ -296,7 +303,7 @@ fn online_backup_and_export_with_unreadable_files_save_the_rest() {
     }
     for which in ALL {
         let store = Store::new();
-        let mut strace = store.bad_disk(which);
+        let mut strace = store.strace_command(which);
         strace.insert(1, "-D".to_owned());
         let strace: Vec<&str> = strace.iter().map(String::as_str).collect();
         let server = Launch::new(BINARY, &store.data_dir())
@@ -307,7 +314,7 @@ fn online_backup_and_export_with_unreadable_files_save_the_rest() {
         let archive = store.path("backup.tar");
         let backup = |to: &str| prefd(BINARY, &["backup", "--admin", &admin, "--to", to]);
         check_backup(&backup(text(&archive)), &archive, &store, which);
-        names(&backup("-"), &store.files(which), "to standard output");
+        check_names_files(&backup("-"), &store.files(which), "to standard output");
         let lines = store.path("export.jsonl");
         let export = ["export", "--admin", &admin, "--to", text(&lines)];
         check_export(&prefd(BINARY, &export), &lines, &store, which);

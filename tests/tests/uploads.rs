@@ -1,4 +1,4 @@
-//! Large documents, and clients that are slow, impatient or many.
+//! Large documents, slow clients, refused uploads, and many uploads at the same time.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::{Kept, fresh, get, put, wait_until};
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Client, Request};
 use prefd_tests::server::Server;
 use prefd_tests::token;
@@ -16,13 +16,14 @@ use serde_json::json;
 const MIB: usize = 1024 * 1024;
 const VALUE_BYTES: usize = 10 * MIB;
 
-/// The piece at `index` of the body of a document of `values` strings of 10 MiB each:
-/// its bytes are told by its place, so that neither side need hold the body.
+/// A document with `values` strings of 10 MiB each. Each piece of the body is generated when it
+/// is sent or compared, so the test does not need memory for the complete body.
 struct Large {
     values: usize,
 }
 
 impl Large {
+    /// Returns the pieces of the body in order.
     fn pieces(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         (0..self.values).flat_map(|index| {
             let separator = if index == 0 { '{' } else { ',' };
@@ -45,10 +46,12 @@ impl Large {
         })
     }
 
+    /// Returns the length of the body.
     fn bytes(&self) -> usize {
         self.pieces().map(|piece| piece.len()).sum()
     }
 
+    /// Uploads the document, and returns the status.
     fn upload(&self, connection: &mut Client, client: &str, token: &str) -> u16 {
         let request =
             Request::of("PUT", client, token).header("Content-Length", &self.bytes().to_string());
@@ -59,6 +62,7 @@ impl Large {
         connection.read_response(false).unwrap().status
     }
 
+    /// Downloads the document, and expects it to be unchanged.
     fn check_download(&self, connection: &mut Client, client: &str, token: &str) {
         connection
             .send(&Request::of("GET", client, token).bytes())
@@ -68,13 +72,16 @@ impl Large {
         for piece in self.pieces() {
             let mut found = vec![0; piece.len()];
             connection.read_body(&mut found).unwrap();
-            assert!(found == piece, "it came back changed");
+            assert!(
+                found == piece,
+                "expected GET to return the uploaded document"
+            );
         }
     }
 }
 
 #[test]
-fn a_document_of_100_mib_goes_in_and_out_below_100_mib_of_memory() {
+fn document_of_100_mib_needs_less_than_100_mib_of_memory() {
     let (server, _dir) = fresh(&[]);
     let large = Large { values: 10 };
     let token = token::of("alice", "xyz");
@@ -88,7 +95,7 @@ fn a_document_of_100_mib_goes_in_and_out_below_100_mib_of_memory() {
 }
 
 #[test]
-fn sixteen_such_uploads_at_once_stay_below_256_mib() {
+fn sixteen_uploads_of_100_mib_need_less_than_256_mib_of_memory() {
     let (server, dir) = fresh(&[]);
     let uploads: Vec<_> = (0..16)
         .map(|index| {
@@ -114,7 +121,7 @@ fn sixteen_such_uploads_at_once_stay_below_256_mib() {
 }
 
 #[test]
-fn a_body_is_asked_for_only_once_everything_before_it_is_in_order() {
+fn continue_is_sent_only_after_all_checks_of_the_head() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let foreign = token::of("alice", "other");
@@ -163,8 +170,8 @@ fn a_body_is_asked_for_only_once_everything_before_it_is_in_order() {
     assert_eq!(get(&mut connection, "xyz", &token), "{\"a\":1}");
 }
 
-/// A body that is refused in its first megabytes and goes on for 100 MiB.
-fn refused_early(server: &Server, framing: (&str, &str)) -> (Client, Vec<u8>) {
+/// Sends the head of a PUT. Returns the connection, and a piece of an oversized value.
+fn start_upload(server: &Server, framing: (&str, &str)) -> (Client, Vec<u8>) {
     let token = token::of("alice", "xyz");
     let request = Request::of("PUT", "xyz", &token).header(framing.0, framing.1);
     let mut connection = server.connect();
@@ -174,39 +181,39 @@ fn refused_early(server: &Server, framing: (&str, &str)) -> (Client, Vec<u8>) {
 }
 
 #[test]
-fn a_refusal_in_mid_upload_reaches_a_client_that_writes_everything_first() {
+fn mid_upload_refusal_reaches_a_client_that_reads_at_the_end() {
     let (server, _dir) = fresh(&[]);
     let kept_token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &kept_token);
-    let expected = Expected::code("max-value-length-exceeded")
+    let expected = ExpectedError::code("max-value-length-exceeded")
         .source(json!({"pointer": "/a"}))
         .meta(json!({"limit": VALUE_BYTES, "actual": VALUE_BYTES + 1}));
     for _ in 0..5 {
         let (mut connection, piece) =
-            refused_early(&server, ("Content-Length", &(100 * MIB).to_string()));
+            start_upload(&server, ("Content-Length", &(100 * MIB).to_string()));
         connection.send(b"{\"a\":\"").unwrap();
         let mut sent = 6;
         while sent < 100 * MIB {
             let len = piece.len().min(100 * MIB - sent);
             connection
                 .send(&piece[..len])
-                .expect("all of it can be sent");
+                .expect("the server reads the complete upload");
             sent += len;
         }
         let response = connection
             .read_response(false)
-            .expect("the refusal arrives");
-        expected.check(&response, "after everything");
+            .expect("the server sends a response to the upload");
+        expected.check(&response, "after the complete upload");
         assert_eq!(response.header("connection"), Some("close"));
         assert_eq!(connection.read_to_end().unwrap(), b"");
-        kept.check("after everything");
+        kept.check("after the complete upload");
     }
 }
 
 #[test]
-fn a_refusal_in_mid_upload_reaches_a_client_that_reads_while_it_writes() {
+fn mid_upload_refusal_is_sent_before_the_body_ends() {
     let (server, _dir) = fresh(&[]);
-    let (mut connection, piece) = refused_early(&server, ("Transfer-Encoding", "chunked"));
+    let (mut connection, piece) = start_upload(&server, ("Transfer-Encoding", "chunked"));
     connection.send(b"6\r\n{\"a\":\"\r\n").unwrap();
     for _ in 0..11 {
         connection
@@ -215,13 +222,13 @@ fn a_refusal_in_mid_upload_reaches_a_client_that_reads_while_it_writes() {
         connection.send(&piece).unwrap();
         connection.send(b"\r\n").unwrap();
     }
-    // The body has not ended, and the answer is there.
+    // The client gets the response before it has sent the end of the body.
     let response = connection.read_response(false).unwrap();
     assert_eq!(response.status, 413);
 }
 
 #[test]
-fn a_body_that_stalls_is_408() {
+fn stalled_body_gets_408() {
     let (server, _dir) = fresh(&["--body-timeout", "300ms"]);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
@@ -236,13 +243,13 @@ fn a_body_that_stalls_is_408() {
             .unwrap();
         connection.send(sent.as_bytes()).unwrap();
         let response = connection.read_response(false).unwrap();
-        Expected::code("request-timeout").check(&response, sent);
+        ExpectedError::code("request-timeout").check(&response, sent);
         kept.check(sent);
     }
 }
 
 #[test]
-fn a_head_that_does_not_come_ends_the_connection() {
+fn missing_or_incomplete_head_closes_the_connection() {
     let (server, _dir) = fresh(&["--head-timeout", "300ms"]);
     for sent in [
         "",
@@ -250,7 +257,7 @@ fn a_head_that_does_not_come_ends_the_connection() {
     ] {
         let mut connection = server.connect();
         connection.send(sent.as_bytes()).unwrap();
-        // Closed, with or without a word (hyper sends 408 for a head that was begun).
+        // hyper sends 408 before it closes a connection with an incomplete head.
         let rest = connection.read_to_end().unwrap();
         assert!(
             rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
@@ -262,12 +269,12 @@ fn a_head_that_does_not_come_ends_the_connection() {
     assert_eq!(get(&mut idle, "xyz", &token), "{}");
     assert!(
         idle.read_to_end().unwrap().is_empty(),
-        "an idle connection is ended"
+        "expected the server to close an idle connection"
     );
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_given_up() {
+fn client_that_does_not_read_is_disconnected() {
     let (server, _dir) = fresh(&["--write-timeout", "300ms"]);
     let token = token::of("alice", "xyz");
     assert_eq!(
@@ -280,8 +287,8 @@ fn a_client_that_takes_nothing_is_given_up() {
         .unwrap();
     let (response, _) = connection.read_head().unwrap();
     assert_eq!(response.status, 200);
-    // The answer has begun, so its blob is open. Nothing more is read until the server
-    // has let go of that: it has given up then.
+    // The response has begun, so the server has the blob open. The client reads nothing until
+    // the server has closed the blob, which shows that the write timeout has expired.
     let mut other = server.connect();
     loop {
         assert_eq!(
@@ -298,11 +305,11 @@ fn a_client_that_takes_nothing_is_given_up() {
         }
     }
     let got = connection.read_to_end().map_or(0, |bytes| bytes.len());
-    assert!(got < 2 * VALUE_BYTES, "all of it was sent after all");
+    assert!(got < 2 * VALUE_BYTES, "expected the response to be cut off");
 }
 
 #[test]
-fn connections_beyond_the_cap_wait_for_a_place() {
+fn connection_above_the_limit_waits_for_a_free_slot() {
     let (server, _dir) = fresh(&["--max-connections", "2"]);
     let token = token::of("alice", "xyz");
     let mut first = server.connect();
@@ -318,7 +325,7 @@ fn connections_beyond_the_cap_wait_for_a_place() {
     let mut byte = [0; 1];
     assert!(
         std::io::Read::read(&mut third, &mut byte).is_err(),
-        "served beyond the cap"
+        "expected no response while the connection limit is reached"
     );
     drop(first);
     third
@@ -327,37 +334,37 @@ fn connections_beyond_the_cap_wait_for_a_place() {
     assert_eq!(std::io::Read::read(&mut third, &mut byte).unwrap(), 1);
 }
 
-/// More than an upload may bring without room in the budget.
-const NEEDS_ROOM: usize = 20_000;
+/// Size of a document whose upload needs space in the body budget.
+const BUDGETED_BYTES: usize = 20_000;
 
-/// A document of so many bytes.
+/// Returns a document of the given length.
 fn document(bytes: usize) -> String {
     format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8))
 }
 
-/// An upload that has taken the whole budget, and the rest of its body.
-fn holder(server: &Server, token: &str) -> (Client, Vec<u8>) {
+/// Starts an upload that uses the complete body budget, and returns the rest of its body.
+fn start_holder(server: &Server, token: &str) -> (Client, Vec<u8>) {
     let mut holder = server.connect();
-    let request = Request::of("PUT", "xyz", token).body(document(2 * NEEDS_ROOM));
+    let request = Request::of("PUT", "xyz", token).body(document(2 * BUDGETED_BYTES));
     let bytes = request.bytes();
-    let (begun, rest) = bytes.split_at(bytes.len() - NEEDS_ROOM / 2);
+    let (begun, rest) = bytes.split_at(bytes.len() - BUDGETED_BYTES / 2);
     holder.send(begun).unwrap();
     (holder, rest.to_vec())
 }
 
 #[test]
-fn a_body_beyond_the_budget_waits_and_is_then_refused() {
+fn upload_beyond_the_body_budget_waits_and_then_gets_503() {
     let budget = ["--body-budget-bytes", "4096", "--body-budget-wait", "100ms"];
     let (server, _dir) = fresh(&budget);
     let token = token::of("alice", "xyz");
     let kept = Kept::new(&server, "xyz", &token);
-    let (mut held, mut rest) = holder(&server, &token);
-    let request = Request::of("PUT", "xyz", &token).body(document(NEEDS_ROOM));
+    let (mut held, mut rest) = start_holder(&server, &token);
+    let request = Request::of("PUT", "xyz", &token).body(document(BUDGETED_BYTES));
     let mut refused = None;
-    wait_until("the holder has the budget", || {
-        // Where it has stalled for too long, it has been sent away.
-        if held.is_answered_within(Duration::from_millis(1)) {
-            (held, rest) = holder(&server, &token);
+    wait_until("a refusal for lack of body budget", || {
+        // The server evicts the stalled upload after a while. Then the test starts another one.
+        if held.wait_for_response(Duration::from_millis(1)) {
+            (held, rest) = start_holder(&server, &token);
         }
         let response = server.connect().request(&request);
         let is_refused = response.status != 204;
@@ -365,37 +372,49 @@ fn a_body_beyond_the_budget_waits_and_is_then_refused() {
         is_refused
     });
     let response = refused.unwrap();
-    Expected::code("overloaded").check(&response, "beyond the budget");
+    ExpectedError::code("overloaded").check(&response, "beyond the budget");
     assert_eq!(response.header("retry-after"), Some("1"));
-    // What is small needs no room.
+    // A small upload needs no space in the budget.
     kept.accepts_body(b"{\"a\":1}", b"{\"a\":1}", "small");
     held.send(&rest).unwrap();
     assert_eq!(held.read_response(false).unwrap().status, 204);
-    put(&mut server.connect(), "xyz", &token, &document(NEEDS_ROOM));
+    put(
+        &mut server.connect(),
+        "xyz",
+        &token,
+        &document(BUDGETED_BYTES),
+    );
 }
 
 #[test]
-fn an_upload_that_stalls_gives_its_room_to_one_that_waits() {
+fn stalled_upload_is_evicted_for_a_waiting_upload() {
     let budget = ["--body-budget-bytes", "4096", "--body-budget-wait", "20s"];
     let (server, _dir) = fresh(&budget);
     let token = token::of("alice", "xyz");
-    // One that has no room to give is not asked for any, although it stalls as well.
+    // An upload that uses no space in the budget is not evicted, although it also stalls.
     let mut small = server.connect();
     let bytes = Request::of("PUT", "xyz", &token).body("{\"a\":1}").bytes();
     let (begun, last) = bytes.split_at(bytes.len() - 1);
     small.send(begun).unwrap();
     let mut connection = server.connect();
     for _ in 0..2 {
-        let (mut holder, _) = holder(&server, &token);
-        // Whoever comes is served, at first because it is quicker than the holder.
+        let (mut holder, _) = start_holder(&server, &token);
+        // All other uploads succeed: the first ones, because the holder has not acquired the
+        // budget yet, and the next one, because the server evicts the holder.
         let began = Instant::now();
-        while !holder.is_answered_within(Duration::from_millis(1)) {
-            put(&mut connection, "xyz", &token, &document(NEEDS_ROOM));
-            assert!(began.elapsed().as_secs() < 20, "it keeps its room");
+        while !holder.wait_for_response(Duration::from_millis(1)) {
+            put(&mut connection, "xyz", &token, &document(BUDGETED_BYTES));
+            assert!(
+                began.elapsed().as_secs() < 20,
+                "expected the stalled upload to be evicted"
+            );
         }
         let response = holder.read_response(false).unwrap();
-        Expected::code("request-timeout").check(&response, "stalled");
-        assert_eq!(get(&mut connection, "xyz", &token), document(NEEDS_ROOM));
+        ExpectedError::code("request-timeout").check(&response, "stalled");
+        assert_eq!(
+            get(&mut connection, "xyz", &token),
+            document(BUDGETED_BYTES)
+        );
     }
     small.send(last).unwrap();
     assert_eq!(small.read_response(false).unwrap().status, 204);

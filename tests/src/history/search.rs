@@ -1,31 +1,35 @@
-//! The search for an order: that of Wing and Gong (1993), which takes any operation
-//! that no other one ended before, with Lowe's memory of where it has been (2017).
+//! The search for a linearization: the algorithm of Wing and Gong (1993), with the set of visited
+//! states that Lowe added (2017).
 //!
-//! Three things keep it near linear, and none of them decides what is to be checked:
-//! an observation that fits is taken at once, since it changes nothing; of puts whose
-//! tags are known only the lowest is tried, since tags must grow; and of deletes whose
-//! answer was lost only the oldest, since all of them do the same.
+//! The next operation in an order can be any operation that was called before the first remaining
+//! operation returned. Three rules keep the search almost linear without changing its result:
+//!
+//! - An observation that fits the current state is taken at once, because it changes nothing.
+//! - Of all puts with known tags, only the one with the lowest tag is tried, because tags must
+//!   increase.
+//! - Of all unconditional deletes whose response was lost, only the oldest is tried, because they
+//!   all have the same effect.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Action, Condition, Operation, Outcome, Register, Tag};
 
-/// A history as the search takes it.
+/// A history, prepared for the search.
 struct Search {
-    /// Those that took effect, by call.
+    /// Operations that took effect, in the order of their calls.
     definite: Vec<Operation>,
-    /// Those that may have, by call.
+    /// Operations that may have taken effect, in the order of their calls.
     optional: Vec<Operation>,
 }
 
-/// How far an order has come.
+/// A state of the search: the operations taken so far, and the resulting register.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Point {
-    /// All definite ones before this one are taken.
+    /// All definite operations before this index are taken.
     first: usize,
-    /// So are these behind it, which are sorted.
+    /// Sorted indexes of the taken definite operations after `first`.
     ahead: Vec<usize>,
-    /// The optional ones that are taken, sorted.
+    /// Sorted indexes of the taken optional operations.
     used: Vec<usize>,
     register: Register,
 }
@@ -50,10 +54,12 @@ pub(super) fn is_linearizable(history: &[Operation]) -> bool {
 }
 
 impl Search {
-    /// A put whose answer was lost is as good as answered where its value was read:
-    /// the readers know its tag, and it came before the first of them had ended. One
-    /// that was not read, and of which nobody can have seen the tag, has no part in
-    /// any order: without it every other answer stays what it is.
+    /// Classifies the operations with a lost response.
+    ///
+    /// If the value of a put was read, the put took effect: its tag is known from the reads, and
+    /// it took effect before the first of these reads returned. If neither the value nor possibly
+    /// the tag of a put was observed, the put is left out, because every other outcome is the same
+    /// without it.
     fn new(history: &[Operation]) -> Self {
         let mut read: BTreeMap<u64, (Tag, u64)> = BTreeMap::new();
         let mut owned: BTreeSet<Tag> = BTreeSet::new();
@@ -89,7 +95,7 @@ impl Search {
                     None => {}
                 },
                 (Action::Delete(_), Outcome::Unknown) => optional.push(operation.clone()),
-                // A read whose answer was lost.
+                // A read without a response proves nothing.
                 (_, Outcome::Unknown) => {}
                 _ => definite.push(operation.clone()),
             }
@@ -106,34 +112,34 @@ impl Search {
             used: Vec::new(),
             register: Register::default(),
         }];
-        let mut been = HashSet::new();
+        let mut visited = HashSet::new();
         while let Some(mut point) = open.pop() {
             self.take_observations(&mut point);
             if point.first == self.definite.len() {
                 return true;
             }
-            if been.insert(point.clone()) {
+            if visited.insert(point.clone()) {
                 self.push_next(&point, &mut open);
             }
         }
         false
     }
 
-    /// The definite ones that can come next, and the instant at which the first of all
-    /// that remain had ended: what was called later cannot come next.
+    /// Returns the definite operations that can be taken next, and the earliest return time of all
+    /// remaining ones. An operation that was called after that time cannot be taken next.
     fn next(&self, point: &Point) -> (Vec<usize>, u64) {
         let mut next = Vec::new();
-        let mut ended = u64::MAX;
+        let mut first_return = u64::MAX;
         for (index, operation) in self.definite.iter().enumerate().skip(point.first) {
-            if operation.called > ended {
+            if operation.called > first_return {
                 break;
             }
             if point.ahead.binary_search(&index).is_err() {
-                ended = ended.min(operation.returned);
+                first_return = first_return.min(operation.returned);
                 next.push(index);
             }
         }
-        (next, ended)
+        (next, first_return)
     }
 
     fn take_observations(&self, point: &mut Point) {
@@ -153,19 +159,19 @@ impl Search {
         }
     }
 
-    /// Pushes what can follow; the last is tried first.
+    /// Pushes all successor states. The last one pushed is tried first.
     fn push_next(&self, point: &Point, open: &mut Vec<Point>) {
-        let (next, ended) = self.next(point);
+        let (next, first_return) = self.next(point);
         let mut deleted = false;
         for (index, operation) in self.optional.iter().enumerate() {
-            if operation.called > ended {
+            if operation.called > first_return {
                 break;
             }
             if point.used.binary_search(&index).is_ok() {
                 continue;
             }
             if operation.action == Action::Delete(Condition::Always) {
-                // Where nothing is stored it would be spent for nothing.
+                // A delete of an empty register has no effect.
                 if deleted || point.register.current.is_none() {
                     continue;
                 }

@@ -1,17 +1,21 @@
-//! Makes a history that is not linearizable as small as it can be and still not be.
+//! Reduces a history that is not linearizable to a small part that is not linearizable either.
 //!
-//! Only what cannot matter to the rest is left out, so that the rest being wrong proves
-//! the whole wrong: an observation; a put that no operation that is left speaks of; a
-//! delete that had ended before anything but deletes was called.
+//! An operation is left out only if the remaining operations do not depend on it. So a violation in
+//! the remaining history proves a violation in the complete history. These operations can be left
+//! out:
+//!
+//! - an observation
+//! - a put whose value and tag do not occur in any remaining operation
+//! - a delete that returned before the first call of an operation that is not a delete
 
 use std::collections::BTreeSet;
 
 use super::search::is_linearizable;
 use super::{Action, Condition, Operation, Outcome};
 
-/// The smallest part found, by call.
+/// Returns the smallest part that was found, in the order of the calls.
 pub(super) fn shrink(history: &[Operation]) -> Vec<Operation> {
-    let mut kept = shortest_beginning(history);
+    let mut kept = shortest_prefix(history);
     let mut step = kept.len().div_ceil(2);
     while step > 0 {
         let before = kept.len();
@@ -24,7 +28,8 @@ pub(super) fn shrink(history: &[Operation]) -> Vec<Operation> {
             }
             end = begin.min(kept.len());
         }
-        // What speaks of a put may be gone only now.
+        // Operations that referred to a put may have been removed in this pass, so the smallest
+        // step is repeated until nothing changes.
         if step > 1 || kept.len() == before {
             step /= 2;
         }
@@ -32,17 +37,18 @@ pub(super) fn shrink(history: &[Operation]) -> Vec<Operation> {
     kept
 }
 
-/// What was known at the first instant at which it was wrong.
-fn shortest_beginning(history: &[Operation]) -> Vec<Operation> {
+/// Returns the history up to the first moment at which it is not linearizable.
+fn shortest_prefix(history: &[Operation]) -> Vec<Operation> {
     let mut ends: Vec<u64> = history.iter().map(|o| o.returned.max(o.called)).collect();
     ends.sort_unstable();
-    let right = ends.partition_point(|end| is_linearizable(&beginning(history, *end)));
+    let right = ends.partition_point(|end| is_linearizable(&prefix(history, *end)));
     let end = ends.get(right).copied().unwrap_or(u64::MAX);
-    beginning(history, end)
+    prefix(history, end)
 }
 
-/// What was known at an instant: what had not returned by then is unknown.
-fn beginning(history: &[Operation], end: u64) -> Vec<Operation> {
+/// Returns the history up to the time `end`. Operations that had not returned have an unknown
+/// outcome.
+fn prefix(history: &[Operation], end: u64) -> Vec<Operation> {
     let mut begun: Vec<Operation> = history
         .iter()
         .filter(|operation| operation.called <= end)
@@ -57,17 +63,17 @@ fn beginning(history: &[Operation], end: u64) -> Vec<Operation> {
     begun
 }
 
-/// The history without what can be left out of the operations in `range`.
+/// Returns the history without those operations in `range` that can be left out.
 fn without(kept: &[Operation], range: std::ops::Range<usize>) -> Vec<Operation> {
     let marked = |index: usize| range.contains(&index);
-    let unobserved = |operation: &Operation| {
+    let is_removable = |operation: &Operation| {
         operation.outcome.is_observation()
             || (operation.outcome == Outcome::Unknown
                 && matches!(operation.action, Action::Read | Action::ReadUnless(_)))
     };
     let mut left: Vec<(usize, &Operation)> = kept.iter().enumerate().collect();
-    left.retain(|(index, operation)| !(marked(*index) && unobserved(operation)));
-    let (tags, values) = spoken_of(&left);
+    left.retain(|(index, operation)| !(marked(*index) && is_removable(operation)));
+    let (tags, values) = referenced(&left);
     let mut owned = BTreeSet::new();
     for (_, operation) in &left {
         if let Outcome::Done(Some(tag)) | Outcome::Found(tag, Some(_)) = operation.outcome {
@@ -76,15 +82,15 @@ fn without(kept: &[Operation], range: std::ops::Range<usize>) -> Vec<Operation> 
     }
     let has_orphans = !tags.is_subset(&owned);
     left.retain(|(index, operation)| {
-        let speakable = match (operation.action, operation.outcome) {
+        let is_referenced = match (operation.action, operation.outcome) {
             (Action::Put(value, _), Outcome::Done(Some(tag))) => {
                 tags.contains(&tag) || values.contains(&value)
             }
-            // A tag that nobody owns may be its own.
+            // A tag that belongs to no known put may belong to this put.
             (Action::Put(value, _), Outcome::Unknown) => has_orphans || values.contains(&value),
             _ => true,
         };
-        speakable || !marked(*index)
+        is_referenced || !marked(*index)
     });
     let is_delete = |o: &Operation| matches!(o.action, Action::Delete(Condition::Always));
     let begin = left
@@ -100,8 +106,8 @@ fn without(kept: &[Operation], range: std::ops::Range<usize>) -> Vec<Operation> 
     left.into_iter().map(|(_, o)| o.clone()).collect()
 }
 
-/// The tags and values that others than their puts speak of.
-fn spoken_of(left: &[(usize, &Operation)]) -> (BTreeSet<u64>, BTreeSet<u64>) {
+/// Returns the tags and values that occur in operations other than their own puts.
+fn referenced(left: &[(usize, &Operation)]) -> (BTreeSet<u64>, BTreeSet<u64>) {
     let (mut tags, mut values) = (BTreeSet::new(), BTreeSet::new());
     for (_, operation) in left {
         tags.extend(operation.outcome.observed());

@@ -1,37 +1,39 @@
-//! Documents against every limit: the engine's verdict is that of `serde_json` and of
-//! the limits taken literally (`judgement.rs`); it is the same for every way of cutting
-//! the body, and for the way in of what is whole; and what was accepted is read back as
-//! it was sent.
+//! The oracle for documents and limits:
+//!
+//! - The engine accepts and rejects the same documents as the reference validator
+//!   (`reference_validator.rs`).
+//! - The result does not depend on how the body is split, or on whether it is written in one pass.
+//! - An accepted document is read back as it was sent.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 use prefd_engine::{Engine, Error, Limits, Prepared, Violation, WriteOptions, check};
 
-use crate::oracle::document_shape;
-use crate::oracle::judgement::{Rule, decoded, judgement, members};
-use crate::oracle::stage::Stage;
+use crate::oracle::document_generator;
+use crate::oracle::reference_validator::{Rule, decoded, members, validate};
+use crate::oracle::reusable_store::ReusableStore;
 use crate::oracle::{Choices, choices};
 
-/// A document, the limits it is to be judged by, and how it arrives.
+/// A document, the limits for it, and the offsets at which it is split.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// Which of [`limits`].
+    /// Index into [`limits`].
     pub limits: usize,
-    /// Which of [`INLINE_BYTES`].
+    /// Index into [`INLINE_BYTES`].
     pub inline: usize,
-    /// The body.
+    /// The body of the document.
     pub body: Vec<u8>,
-    /// Where it is cut, in order.
+    /// Offsets at which the body is split, in ascending order.
     pub cuts: Vec<usize>,
 }
 
-/// Inline sizes: everything goes to a blob, some does in the middle of a key or a
-/// value, nothing does.
+/// Inline sizes. With 0, every document is stored in a blob. With 12 or 40, the threshold is reached
+/// within a key or a value. With 1 MiB, every document is stored inline.
 pub const INLINE_BYTES: [u32; 4] = [0, 12, 40, 1 << 20];
 
-/// Sets of limits: small ones, so that a few bytes are at each; the nesting that is
-/// allowed by default; and values of several checksummed pieces.
+/// The limits that the oracle uses: small ones that a few bytes reach, medium ones, the default
+/// nesting depth, and values that have several checksums.
 pub fn limits() -> [Limits; 4] {
     let mut small = Limits::new(3, 8, 24);
     small.max_body_bytes = 160;
@@ -43,14 +45,14 @@ pub fn limits() -> [Limits; 4] {
     [small, medium, deep, large]
 }
 
-/// Judges a whole input: choices (see [`crate::oracle`]), or a body as it is.
+/// Runs the oracle on an input, which is a list of choices (see [`crate::oracle`]) or a body.
 pub fn run(input: &[u8]) {
     if let Some((limits, mut choices)) = choices(input) {
         let limits = usize::from(limits) % 4;
-        let body = document_shape::body(&mut choices, &self::limits()[limits]);
+        let body = document_generator::body(&mut choices, &self::limits()[limits]);
         let inline = choices.upto(INLINE_BYTES.len() - 1);
-        let cuts = document_shape::cuts(&mut choices, body.len());
-        return judge(&Case {
+        let cuts = document_generator::cuts(&mut choices, body.len());
+        return check_case(&Case {
             limits,
             inline,
             body,
@@ -64,7 +66,7 @@ pub fn run(input: &[u8]) {
             (1, every_byte.clone()),
             (3, vec![input.len() / 3, input.len() / 2]),
         ] {
-            judge(&Case {
+            check_case(&Case {
                 limits,
                 inline,
                 body: input.to_vec(),
@@ -74,18 +76,18 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Judges one document, in whole and as it is cut.
+/// Checks one document, in one piece and split.
 ///
 /// # Panics
-/// Where the engine judges otherwise.
-pub fn judge(case: &Case) {
+/// Panics if the engine disagrees with the reference validator.
+pub fn check_case(case: &Case) {
     let limits = &limits()[case.limits];
     let shown = || {
         let (body, cuts) = (String::from_utf8_lossy(&case.body), &case.cuts);
         format!("{body:?}, limits {}, cut at {cuts:?}", case.limits)
     };
     let whole = check(&case.body, limits);
-    let expected = judgement(&case.body, limits);
+    let expected = validate(&case.body, limits);
     match (&whole, &expected) {
         (Ok(usage), Ok(text)) => {
             assert_eq!(usage.bytes, text.len() as u64, "{}", shown());
@@ -95,9 +97,16 @@ pub fn judge(case: &Case) {
             let fits = possible
                 .iter()
                 .any(|p| p.kind == found.0 && p.at.contains(&found.1));
-            assert!(fits, "{violation:?}, and not {possible:?}: {}", shown());
+            assert!(
+                fits,
+                "the engine reports {violation:?}, expected one of {possible:?}: {}",
+                shown()
+            );
         }
-        _ => panic!("{whole:?}, and not {expected:?}: {}", shown()),
+        _ => panic!(
+            "the engine returns {whole:?}, expected {expected:?}: {}",
+            shown()
+        ),
     }
     with_engine(case.limits, case.inline, |engine| {
         let cut = stream(engine, &case.body, &case.cuts);
@@ -122,13 +131,13 @@ pub fn judge(case: &Case) {
     });
 }
 
-/// Takes `body` in through a writer, cut as `cuts` says.
+/// Writes `body` to a writer, split at the offsets in `cuts`.
 ///
 /// # Errors
-/// The violation it is refused for.
+/// Returns the violation if the engine rejects the document.
 ///
 /// # Panics
-/// Where it fails otherwise.
+/// Panics on any other error.
 pub fn stream(engine: &Engine, body: &[u8], cuts: &[usize]) -> Result<Prepared, Violation> {
     let mut writer = engine.writer();
     let mut from = 0;
@@ -142,22 +151,26 @@ pub fn stream(engine: &Engine, body: &[u8], cuts: &[usize]) -> Result<Prepared, 
 fn rejected(error: Error) -> Violation {
     match error {
         Error::Rejected(violation) => violation,
-        other => panic!("{other}"),
+        other => panic!("expected a rejected document: {other}"),
     }
 }
 
-/// Commits a document and reads it: whole, its keys, and each value.
+/// Commits a document. Then reads the complete document, its keys, and each value.
 fn read_back(engine: &Engine, document: Prepared, text: &str, shown: &dyn Fn() -> String) {
     let namespace = engine.namespace("u", "c").unwrap();
     namespace.write(document, WriteOptions::default()).unwrap();
-    let stored = namespace.get().unwrap().expect("it was put");
+    let stored = namespace.get().unwrap().expect("the document was just put");
     let whole = stored.read().unwrap();
-    assert!(whole == text.as_bytes(), "read back changed: {}", shown());
-    let members = members(text).expect("it was accepted");
+    assert!(
+        whole == text.as_bytes(),
+        "the document read back differs from the one written: {}",
+        shown()
+    );
+    let members = members(text).expect("an accepted document is valid");
     let keys: Vec<String> = members.iter().map(|(key, _)| decoded(key)).collect();
     assert_eq!(stored.keys().collect::<Vec<_>>(), keys, "{}", shown());
     for (key, (_, value)) in keys.iter().zip(&members) {
-        let chunks = stored.value(key).expect("it has the key");
+        let chunks = stored.value(key).expect("the document has the key");
         let found: Vec<u8> = chunks.flat_map(|chunk| chunk.unwrap()).collect();
         assert!(found == value.get().as_bytes(), "{key:?}: {}", shown());
     }
@@ -165,16 +178,16 @@ fn read_back(engine: &Engine, document: Prepared, text: &str, shown: &dyn Fn() -
 
 fn with_engine<T>(limits: usize, inline: usize, act: impl FnOnce(&Engine) -> T) -> T {
     thread_local! {
-        static STAGES: RefCell<HashMap<(usize, usize), Stage>> = RefCell::default();
+        static STORES: RefCell<HashMap<(usize, usize), ReusableStore>> = RefCell::default();
     }
-    STAGES.with_borrow_mut(|stages| {
-        let stage = stages.entry((limits, inline)).or_insert_with(|| {
-            Stage::new(move |config| {
+    STORES.with_borrow_mut(|stores| {
+        let store = stores.entry((limits, inline)).or_insert_with(|| {
+            ReusableStore::new(move |config| {
                 config.limits = self::limits()[limits].clone();
                 config.inline_bytes = INLINE_BYTES[inline];
             })
         });
-        act(stage.take().0)
+        act(store.take().0)
     })
 }
 

@@ -1,18 +1,19 @@
-//! The decoders of what is on the disk, one by one: whatever the bytes, none panics,
-//! and what decodes encodes to the very bytes it came from. So nothing in a file is
-//! ignored, and two files never mean the same.
+//! The oracle for the decoders of the on-disk format.
 //!
-//! The input is a file of a store (manifest, segment, summary) or a frame, by its
-//! magic. It is taken as it is, and again with its checksums made right.
+//! No bytes make a decoder panic. Everything that decodes encodes to the same bytes. So a decoder
+//! ignores no part of a file, and two different files never decode to the same contents.
+//!
+//! The magic number of an input selects the decoder: manifest, segment, summary or frame. Each
+//! input is decoded twice, the second time with corrected checksums.
 
 use std::path::Path;
 
 use prefd_engine::fuzzing;
 
-use crate::layout::{FILE_HEADER_BYTES, FRAME_1_HEAD_BYTES, Head, MAGIC_1, number, repair};
+use crate::layout::{FILE_HEADER_BYTES, FRAME_1_HEAD_BYTES, FrameHead, MAGIC_1, number, repair};
 use crate::sim_disk::SimDisk;
 
-/// Judges a whole input.
+/// Runs the oracle on an input.
 pub fn run(input: &[u8]) {
     decode(input);
     let mut repaired = input.to_vec();
@@ -20,26 +21,27 @@ pub fn run(input: &[u8]) {
     decode(&repaired);
 }
 
-/// Decodes `bytes` as what its magic says, and returns whether that could be done.
+/// Decodes `bytes` with the decoder that their magic number selects. Returns true if decoding
+/// succeeds.
 ///
 /// # Panics
-/// Where it does not encode to the same bytes again.
+/// Panics if the decoded contents do not encode to the same bytes.
 pub fn decode(bytes: &[u8]) -> bool {
     let (id, store) = (number(bytes, 12, 4), number(bytes, 16, 8));
     let id = u32::try_from(id).unwrap();
     let dir = Path::new("/log");
-    let place = |name: &str| {
+    let disk_with = |name: &str| {
         let disk = SimDisk::new();
         disk.place(&dir.join(name), bytes.to_vec());
         disk
     };
     match bytes.get(..8) {
         Some(b"PREFDMAN") => {
-            let again = fuzzing::manifest(&place("manifest"), dir);
+            let again = fuzzing::manifest(&disk_with("manifest"), dir);
             same(again.ok().flatten().as_ref(), bytes)
         }
         Some(b"PREFDSUM") => {
-            let disk = place(&format!("{id:08x}.sum"));
+            let disk = disk_with(&format!("{id:08x}.sum"));
             same(fuzzing::summary(&disk, dir, id, store).ok().as_ref(), bytes)
         }
         Some(b"PREFDSEG") => {
@@ -52,7 +54,7 @@ pub fn decode(bytes: &[u8]) -> bool {
     }
 }
 
-/// The frame that `bytes` begins with, of either version.
+/// Decodes the frame at the start of `bytes`, of either version.
 fn frame(bytes: &[u8]) -> bool {
     if bytes.starts_with(MAGIC_1) {
         return frame_1(bytes);
@@ -60,13 +62,13 @@ fn frame(bytes: &[u8]) -> bool {
     let Ok(again) = fuzzing::frame(bytes) else {
         return false;
     };
-    let (head, len) = Head::read(bytes).expect("it was decoded");
+    let (head, len) = FrameHead::read(bytes).expect("the engine decoded this head");
     let meta_bytes = match head.kind {
-        2 => head.behind_bytes().unwrap_or_default(),
+        2 => head.body_bytes().unwrap_or_default(),
         _ => 0,
     };
     let whole = bytes.get(..len + meta_bytes).unwrap_or(bytes);
-    // Metadata that does not decode is not encoded.
+    // If only the head decodes, only the head is encoded.
     let is_whole = again.len() == whole.len();
     let expected = if is_whole { whole } else { &bytes[..len] };
     same(Some(&again), expected) && is_whole
@@ -76,7 +78,7 @@ fn frame_1(bytes: &[u8]) -> bool {
     let header = bytes.get(..FRAME_1_HEAD_BYTES).unwrap_or(bytes);
     let meta_bytes = usize::try_from(number(bytes, 48, 4)).unwrap();
     let meta = FRAME_1_HEAD_BYTES..FRAME_1_HEAD_BYTES + meta_bytes;
-    // Where the length is not one, all that follows is tried.
+    // If the length in the header is too large, all remaining bytes are tried.
     let behind = bytes.get(FRAME_1_HEAD_BYTES..).unwrap_or_default();
     let meta = bytes.get(meta).unwrap_or(behind);
     let is_meta = same(fuzzing::frame_metadata_1(meta).ok().as_ref(), meta);
@@ -87,7 +89,7 @@ fn same(again: Option<&Vec<u8>>, bytes: &[u8]) -> bool {
     if let Some(again) = again {
         assert!(
             again == bytes,
-            "{bytes:02x?} was decoded, and encoded again it is {again:02x?}"
+            "{bytes:02x?} decodes, but encodes to {again:02x?}"
         );
     }
     again.is_some()

@@ -1,12 +1,13 @@
-//! Connections: whatever a client sends, and however it arrives, the real handler
-//! neither panics nor hangs; what it answers is HTTP/1.1, and each error is one of the
-//! table, whole; where the bytes were cut changes nothing; and what it says of
-//! documents is so: a PUT is taken exactly where the document is right, and read back.
+//! The oracle for HTTP connections:
 //!
-//! An input is what a client sends, as it is, with `$TOKEN` for a token that works; or
-//! a list of choices. The connection is a pipe in memory, and the clock stands still
-//! unless everybody waits for it: a connection that never ends is told from a slow one
-//! without waiting.
+//! - No input makes the server panic or hang.
+//! - Every response is HTTP/1.1, and every error is one of the error table, with all its members.
+//! - The responses do not depend on how the input is split.
+//! - A PUT is accepted if and only if its document is valid, and the document is then read back.
+//!
+//! An input is the bytes that a client sends, with `$TOKEN` as a placeholder for a valid token, or
+//! a list of choices. The connection is a pipe in memory. The clock advances only when every task
+//! waits for it, so a hanging connection is detected without waiting.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -21,20 +22,20 @@ use tokio::runtime::Runtime;
 use crate::api_error;
 use crate::http::Response;
 use crate::oracle::choices;
-use crate::oracle::http_shape::{Asked, CLIENTS, Script, script};
-use crate::oracle::judgement::accepted;
-use crate::oracle::stage::Stage;
+use crate::oracle::http_generator::{CLIENTS, ConnectionScript, FramedRequest, script};
+use crate::oracle::reference_validator::accepted;
+use crate::oracle::reusable_store::ReusableStore;
 use crate::token;
 
-/// Far beyond every timeout of the server, on its own clock.
+/// A time on the simulated clock that is far longer than every timeout of the server.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
-/// Documents above this go to a blob.
+/// Inline size: larger documents are stored in a blob.
 const INLINE_BYTES: u32 = 40;
-/// What the pipe holds: as much as a socket, so that an answer always fits. hyper throws
-/// away what it has still to write when what comes next is no HTTP.
+/// Capacity of the pipe. It is as large as that of a socket, so that every response fits. hyper
+/// discards unwritten responses when the next bytes are not valid HTTP.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// The limits of documents, so small that a few bytes are at each.
+/// Limits that are so small that a few bytes reach each of them.
 fn limits() -> Limits {
     let mut limits = Limits::new(3, 8, 64);
     limits.max_body_bytes = 300;
@@ -42,26 +43,26 @@ fn limits() -> Limits {
     limits
 }
 
-/// A server, and a token that works on it.
-struct Scene {
-    stage: Stage,
+/// A server with its store, and a valid token for it.
+struct HttpOracle {
+    store: ReusableStore,
     server: Option<InMemoryServer>,
     runtime: Runtime,
     token: String,
 }
 
-/// Judges a whole input.
+/// Runs the oracle on an input.
 pub fn run(input: &[u8]) {
     thread_local! {
-        static SCENE: RefCell<Option<Scene>> = const { RefCell::new(None) };
+        static ORACLE: RefCell<Option<HttpOracle>> = const { RefCell::new(None) };
     }
-    SCENE.with_borrow_mut(|scene| {
-        let scene = scene.get_or_insert_with(Scene::new);
+    ORACLE.with_borrow_mut(|oracle| {
+        let oracle = oracle.get_or_insert_with(HttpOracle::new);
         let script = match choices(input) {
-            Some((_, mut choices)) => script(&mut choices, &limits(), &scene.token),
-            None => Script::of(&with_token(input, &scene.token)),
+            Some((_, mut choices)) => script(&mut choices, &limits(), &oracle.token),
+            None => ConnectionScript::of(&with_token(input, &oracle.token)),
         };
-        scene.judge(&script);
+        oracle.check(&script);
     });
 }
 
@@ -78,7 +79,7 @@ fn with_token(input: &[u8], token: &str) -> Vec<u8> {
     whole
 }
 
-impl Scene {
+impl HttpOracle {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -89,7 +90,7 @@ impl Scene {
         claims["exp"] = json!(4_102_444_800_u64);
         claims["scope"] = json!("user:preferences:read:foreign user:preferences:write:foreign");
         Self {
-            stage: Stage::new(|config| {
+            store: ReusableStore::new(|config| {
                 config.limits = limits();
                 config.inline_bytes = INLINE_BYTES;
             }),
@@ -99,8 +100,8 @@ impl Scene {
         }
     }
 
-    fn judge(&mut self, script: &Script) {
-        let (engine, is_new) = self.stage.take();
+    fn check(&mut self, script: &ConnectionScript) {
+        let (engine, is_new) = self.store.take();
         if is_new || self.server.is_none() {
             let secret = token::secret_file();
             let keys = KeyFiles {
@@ -111,27 +112,31 @@ impl Scene {
             self.server = Some(server.unwrap());
         }
         let Some(server) = &self.server else { return };
-        let at_once = Script {
+        let at_once = ConnectionScript {
             cuts: Vec::new(),
             ..script.clone()
         };
         let [first, second] = [script, &at_once].map(|script| {
-            empty(engine);
-            let bytes = self.runtime.block_on(converse(server, engine, script));
-            let answers = parsed(&bytes, script);
-            answers.iter().for_each(check_shape);
-            if let Some(asked) = &script.asked {
-                check_documents(engine, asked, &answers);
+            delete_all(engine);
+            let bytes = self.runtime.block_on(exchange(server, engine, script));
+            let responses = parsed(&bytes, script);
+            responses.iter().for_each(check_shape);
+            if let Some(requests) = &script.requests {
+                check_documents(engine, requests, &responses);
             }
             for client in CLIENTS {
                 check_stored(&namespace(engine, client));
             }
-            // Whether hyper calls a head that never ends wrong depends on how it came.
-            let ours = answers.iter().filter(|a| a.header("request-id").is_some());
-            let told = ours.map(|answer| (answer.status, answer.body.len()));
-            told.collect::<Vec<_>>()
+            // Responses that hyper sends itself are not compared, because hyper rejects some
+            // incomplete heads only if they arrive in certain pieces.
+            let ours = responses
+                .iter()
+                .filter(|a| a.header("request-id").is_some());
+            let summaries = ours.map(|response| (response.status, response.body.len()));
+            summaries.collect::<Vec<_>>()
         });
-        // Revisions grow from one run to the next, so a tag may hold in one of them.
+        // Revisions increase from the first run to the second, so a tag in a precondition may match
+        // in only one of them.
         let bytes = script.bytes.to_ascii_lowercase();
         let names_tags = ["if-match", "if-none-match"].iter().any(|name| {
             bytes
@@ -141,12 +146,12 @@ impl Scene {
         if names_tags {
             return;
         }
-        // Of a body that is not read, whether the rest has come already decides on
-        // whether the connection goes on.
+        // If the server does not read a body, the connection stays_open open only if the complete body
+        // has already arrived. So one run may have more responses than the other.
         let both = first.len().min(second.len());
         assert!(
             first[..both] == second[..both] && first.is_empty() == second.is_empty(),
-            "{first:?} cut, {second:?} not: {}",
+            "responses to split input {first:?} differ from those to one piece {second:?}: {}",
             script.shown()
         );
     }
@@ -156,8 +161,8 @@ fn namespace(engine: &Engine, client: &str) -> Namespace {
     engine.namespace("u", client).unwrap()
 }
 
-/// Every input finds the same documents: none.
-fn empty(engine: &Engine) {
+/// Deletes all documents, so that every run starts with empty namespaces.
+fn delete_all(engine: &Engine) {
     for client in CLIENTS {
         let namespace = namespace(engine, client);
         if namespace.revision().unwrap().is_some() {
@@ -170,11 +175,11 @@ fn empty(engine: &Engine) {
     }
 }
 
-/// Sends the script and returns all that is answered.
+/// Sends the bytes of a script, and returns all bytes that the server sends.
 ///
 /// # Panics
-/// Where the connection does not end.
-async fn converse(server: &InMemoryServer, engine: &Engine, script: &Script) -> Vec<u8> {
+/// Panics if the server does not close the connection.
+async fn exchange(server: &InMemoryServer, engine: &Engine, script: &ConnectionScript) -> Vec<u8> {
     let (client, end) = tokio::io::duplex(PIPE_BYTES);
     let (mut from, mut to) = tokio::io::split(client);
     let send = async move {
@@ -184,100 +189,110 @@ async fn converse(server: &InMemoryServer, engine: &Engine, script: &Script) -> 
                 break;
             }
             at = cut;
-            // So that the server sees this piece without the next.
+            // Lets the server read this piece before the next one is written.
             tokio::task::yield_now().await;
         }
-        if !script.stays {
+        if !script.stays_open {
             let _ = to.shutdown().await;
         }
         to
     };
     let receive = async move {
-        let mut answers = Vec::new();
-        let _ = from.read_to_end(&mut answers).await;
-        answers
+        let mut responses = Vec::new();
+        let _ = from.read_to_end(&mut responses).await;
+        responses
     };
-    let mut conversation = pin!(async {
-        let (answers, ..) = tokio::join!(receive, send, server.serve_connection(end));
-        answers
+    let mut exchange = pin!(async {
+        let (responses, ..) = tokio::join!(receive, send, server.serve_connection(end));
+        responses
     });
-    // A commit is made by the engine's own thread, which the clock does not know: when
-    // it jumps, what is queued is waited for. Each request can have one commit.
+    // The engine commits on its own thread, for which the simulated clock does not wait. If the
+    // clock reaches the timeout, a further commit waits for all queued ones. Each request can have
+    // one commit.
     let requests = script.bytes.windows(6).filter(|word| *word == b"HTTP/1");
     for _ in 0..requests.count() + 3 {
-        if let Ok(answers) = tokio::time::timeout(FOREVER, &mut conversation).await {
-            return answers;
+        if let Ok(responses) = tokio::time::timeout(FOREVER, &mut exchange).await {
+            return responses;
         }
         let barrier = namespace(engine, "barrier");
         let delete = move || barrier.write(Change::Delete, WriteOptions::default());
         let waited = tokio::task::spawn_blocking(delete);
         waited.await.unwrap().unwrap();
     }
-    panic!("the connection does not end: {}", script.shown());
+    panic!(
+        "the server does not close the connection: {}",
+        script.shown()
+    );
 }
 
-/// The answers in what the server sent, without those that ask for the body.
-fn parsed(bytes: &[u8], script: &Script) -> Vec<Response> {
+/// Parses the responses that the server sent, except for 100 Continue.
+fn parsed(bytes: &[u8], script: &ConnectionScript) -> Vec<Response> {
     let mut rest = bytes;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     let may_be_head = script.bytes.windows(5).any(|word| word == b"HEAD ");
     while !rest.is_empty() {
         let mut behind_head = rest;
         let (_, length) = Response::read_head(&mut behind_head).unwrap();
         let is_without = behind_head.is_empty() || behind_head.starts_with(b"HTTP/1.");
         let is_head = may_be_head && is_without && length.is_some_and(|length| length > 0);
-        let answer = Response::read(&mut rest, is_head).unwrap_or_else(|error| {
+        let response = Response::read(&mut rest, is_head).unwrap_or_else(|error| {
             let answered = String::from_utf8_lossy(bytes);
-            panic!("{error}: {answered:?} to {}", script.shown())
+            panic!(
+                "{error}: not a valid response: {answered:?} to {}",
+                script.shown()
+            )
         });
-        if answer.status != 100 {
-            answers.push(answer);
+        if response.status != 100 {
+            responses.push(response);
         }
     }
-    answers
+    responses
 }
 
-/// Whether it is what the contract has answers be.
-fn check_shape(answer: &Response) {
-    let length = answer
+/// Checks the status, the headers and the body of a response.
+fn check_shape(response: &Response) {
+    let length = response
         .header("content-length")
         .map(|n| n.parse::<usize>().unwrap());
-    if answer.header("request-id").is_none() {
-        // hyper itself refuses what is no HTTP.
-        assert!(matches!(answer.status, 400 | 414 | 431), "{answer:?}");
-        assert!(answer.body.is_empty(), "{answer:?}");
+    if response.header("request-id").is_none() {
+        // hyper itself rejects requests that are not valid HTTP.
+        assert!(matches!(response.status, 400 | 414 | 431), "{response:?}");
+        assert!(response.body.is_empty(), "{response:?}");
         return;
     }
-    match answer.status {
+    match response.status {
         200 => {
-            assert_eq!(answer.header("content-type"), Some("application/json"));
-            assert!(length.is_some(), "{answer:?}");
+            assert_eq!(response.header("content-type"), Some("application/json"));
+            assert!(length.is_some(), "{response:?}");
         }
-        204 | 304 => assert!(answer.body.is_empty(), "{answer:?}"),
-        400.. if length.is_some_and(|length| length > 0) && answer.body.is_empty() => {
-            // To a HEAD.
-            let media_type = answer.header("content-type");
-            assert_eq!(media_type, Some("application/vnd.api+json"), "{answer:?}");
+        204 | 304 => assert!(response.body.is_empty(), "{response:?}"),
+        400.. if length.is_some_and(|length| length > 0) && response.body.is_empty() => {
+            // The response to a HEAD has a length, but no body.
+            let media_type = response.header("content-type");
+            assert_eq!(media_type, Some("application/vnd.api+json"), "{response:?}");
         }
         400.. => {
-            let code = api_error::check_any(answer, "fuzzed");
-            assert_ne!(code, "internal-error", "{answer:?}");
+            let code = api_error::check_any(response, "fuzzed");
+            assert_ne!(code, "internal-error", "{response:?}");
         }
-        _ => panic!("{answer:?}"),
+        _ => panic!("unexpected status: {response:?}"),
     }
 }
 
-/// Follows the documents through answers to requests that were framed correctly.
-fn check_documents(engine: &Engine, asked: &[Asked], answers: &[Response]) {
-    assert!(answers.len() <= asked.len(), "{asked:?}, {answers:?}");
+/// Checks the responses to correctly framed requests, and the stored documents afterwards.
+fn check_documents(engine: &Engine, requests: &[FramedRequest], responses: &[Response]) {
+    assert!(
+        responses.len() <= requests.len(),
+        "{requests:?}, {responses:?}"
+    );
     let mut documents = CLIENTS.map(|_| None::<String>);
-    for (request, answer) in asked.iter().zip(answers) {
-        let context = || format!("{request:?}, {answer:?}");
-        let is_done = matches!(answer.status, 200 | 204 | 304);
+    for (request, response) in requests.iter().zip(responses) {
+        let context = || format!("{request:?}, {response:?}");
+        let is_done = matches!(response.status, 200 | 204 | 304);
         assert!(!is_done || request.is_allowed, "{}", context());
         let text = accepted(&request.body, &limits());
         if request.is_plain && request.method == "PUT" {
-            assert_eq!(answer.status == 204, text.is_some(), "{}", context());
+            assert_eq!(response.status == 204, text.is_some(), "{}", context());
         } else if request.is_plain {
             assert!(is_done, "{}", context());
         }
@@ -288,34 +303,34 @@ fn check_documents(engine: &Engine, asked: &[Asked], answers: &[Response]) {
         match request.method {
             "PUT" => {
                 assert!(
-                    text.is_some() && answer.header("etag").is_some(),
+                    text.is_some() && response.header("etag").is_some(),
                     "{}",
                     context()
                 );
                 *document = text;
             }
             "DELETE" => *document = None,
-            _ if answer.status == 200 => {
+            _ if response.status == 200 => {
                 let expected = document.as_deref().unwrap_or("{}");
-                let length = answer.header("content-length").unwrap();
+                let length = response.header("content-length").unwrap();
                 assert_eq!(length, expected.len().to_string(), "{}", context());
                 if request.method == "GET" {
-                    assert_eq!(answer.text(), expected, "{}", context());
+                    assert_eq!(response.text(), expected, "{}", context());
                 }
             }
             _ => {}
         }
     }
-    if answers.len() == asked.len() {
+    if responses.len() == requests.len() {
         for (client, expected) in CLIENTS.iter().zip(documents) {
             let stored = namespace(engine, client).get().unwrap();
             let stored = stored.map(|d| String::from_utf8(d.read().unwrap()).unwrap());
-            assert_eq!(stored, expected, "{client}: {asked:?}");
+            assert_eq!(stored, expected, "{client}: {requests:?}");
         }
     }
 }
 
-/// Whatever is stored can be read, and is a document within the limits.
+/// Checks that a stored document can be read and is within the limits.
 fn check_stored(namespace: &Namespace) {
     if let Some(document) = namespace.get().unwrap() {
         let usage = check(&document.read().unwrap(), &limits()).unwrap();

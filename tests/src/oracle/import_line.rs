@@ -1,8 +1,10 @@
-//! A line of an import: what is read of it piece by piece is what `serde_json` says of the
-//! whole line, and its document is the one that stands in it.
+//! The oracle for lines of `prefd import`.
 //!
-//! An input is a line; or a list of choices, from which one that is nearly right is put
-//! together. Through how small a buffer it is read, its length says.
+//! Reading a line in pieces gives the same result as `serde_json` on the complete line, and the
+//! imported document is the one in the line.
+//!
+//! An input is a line, or a list of choices from which the oracle builds a nearly valid line. The
+//! length of the line determines the size of the read buffer.
 
 use std::cell::RefCell;
 
@@ -11,10 +13,10 @@ use prefd_engine::{Engine, Prepared, WriteOptions};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::oracle::stage::Stage;
+use crate::oracle::reusable_store::ReusableStore;
 use crate::oracle::{Choices, choices};
 
-/// What a line is put together from.
+/// Pieces from which a line is built.
 const PIECES: [&str; 30] = [
     "{",
     "}",
@@ -47,21 +49,22 @@ const PIECES: [&str; 30] = [
     "\"document\":{\"a\": [1,{\"b\":\"]}\\\"\"}]}",
     "\"document\":\"{\\\"a\\\":\\\"\\\\n\\u00e9\\\"}\"",
 ];
-/// Deeper than that, where two readers stop counting need not be the same.
+/// Lines with more opening brackets are not compared, because the two readers may have different
+/// nesting limits.
 const MAX_BRACKETS: usize = 100;
 
 #[derive(Deserialize)]
-struct Whole<'a> {
+struct ImportLine<'a> {
     user: String,
     client: String,
     #[serde(borrow)]
     document: &'a RawValue,
 }
 
-/// Judges a whole input.
+/// Runs the oracle on an input.
 pub fn run(input: &[u8]) {
     thread_local! {
-        static STAGE: RefCell<Option<Stage>> = const { RefCell::new(None) };
+        static STORE: RefCell<Option<ReusableStore>> = const { RefCell::new(None) };
     }
     let line = match choices(input) {
         Some((pieces, mut choices)) => {
@@ -70,38 +73,39 @@ pub fn run(input: &[u8]) {
         }
         None => input.to_vec(),
     };
-    STAGE.with_borrow_mut(|stage| {
-        let stage = stage.get_or_insert_with(|| Stage::new(|_| {}));
-        judge(stage.take().0, &line);
+    STORE.with_borrow_mut(|store| {
+        let store = store.get_or_insert_with(|| ReusableStore::new(|_| {}));
+        check_line(store.take().0, &line);
     });
 }
 
-fn judge(engine: &Engine, line: &[u8]) {
+fn check_line(engine: &Engine, line: &[u8]) {
     let found = read_line(engine, line, 1 + line.len() % 61);
     let found = found.map(|(user, client, document)| (user, client, text(engine, document)));
     let brackets = line.iter().filter(|byte| b"[{".contains(byte)).count();
-    // Several lines, or none; what is a line for serde_json alone; and what is too deep.
-    let is_beyond = line.contains(&b'\n')
+    // Not compared: several lines, empty lines, arrays (which serde_json also accepts for a
+    // struct), and lines that may be nested too deeply.
+    let is_excluded = line.contains(&b'\n')
         || line.trim_ascii().is_empty()
         || line.trim_ascii_start().starts_with(b"[")
         || brackets > MAX_BRACKETS;
-    if !is_beyond {
-        let said = said(engine, line);
-        assert_eq!(found, said, "{}", String::from_utf8_lossy(line));
+    if !is_excluded {
+        let expected = expected(engine, line);
+        assert_eq!(found, expected, "{}", String::from_utf8_lossy(line));
     }
 }
 
-/// What a line says, by `serde_json` alone.
-fn said(engine: &Engine, line: &[u8]) -> Option<(String, String, Vec<u8>)> {
-    let whole: Whole<'_> = serde_json::from_slice(line).ok()?;
-    let quoted = whole.document.get();
+/// Reads a line with `serde_json` only.
+fn expected(engine: &Engine, line: &[u8]) -> Option<(String, String, Vec<u8>)> {
+    let line_fields: ImportLine<'_> = serde_json::from_slice(line).ok()?;
+    let quoted = line_fields.document.get();
     let unquoted: Option<String> = serde_json::from_str(quoted).ok();
     let document = unquoted.as_deref().unwrap_or(quoted);
     let document = engine.prepare(document.as_bytes()).ok()?;
-    Some((whole.user, whole.client, text(engine, document)))
+    Some((line_fields.user, line_fields.client, text(engine, document)))
 }
 
-/// A document as it is read once it was put.
+/// Puts a document, and reads it back.
 fn text(engine: &Engine, document: Prepared) -> Vec<u8> {
     let namespace = engine.namespace("user", "client").unwrap();
     let options = WriteOptions::default();

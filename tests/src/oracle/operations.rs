@@ -1,6 +1,8 @@
-//! Sequences of operations against a plain model: what was acknowledged is what is
-//! read, by every way of reading; preconditions hold or not as they say; and after a
-//! crash the store is, as a whole, what it was at some moment since the last sync.
+//! The oracle for sequences of engine operations, compared with a simple model:
+//!
+//! - Every kind of read returns the last acknowledged write.
+//! - A write succeeds if and only if its precondition holds.
+//! - After a crash, the complete store has the contents of some moment since the last sync.
 
 use std::collections::BTreeMap;
 
@@ -13,50 +15,51 @@ use crate::oracle::{Choices, choices};
 use crate::sim_disk::Unsynced;
 use crate::sim_store::{Store, body};
 
-/// Operations of one input, at most.
+/// Maximum number of operations in an input.
 const OPERATIONS: usize = 60;
-/// Namespaces, few enough that they are written again and again: (user, client).
+/// The namespaces, as (user, client). There are few of them, so that documents are overwritten.
 const NAMES: [(&str, &str); 5] = [("u", "a"), ("u", "b"), ("u", "é"), ("v", "a"), ("uv", "a")];
-/// Body lengths around what lies in a frame, in one write, in one segment.
+/// Body lengths close to the inline size, to the size of one write, and to a segment.
 const SIZES: [usize; 7] = [10, 10, 300, 1_980, 2_100, 4_000, 70_000];
 
-/// What the store holds: by the index of the names, revision and body.
+/// The contents of a store: revision and body, by index into [`NAMES`].
 type Contents = BTreeMap<usize, (Revision, String)>;
 
-/// Judges a whole input, every byte of which is a choice.
+/// Runs the oracle on an input. Every byte of it is a choice.
 pub fn run(input: &[u8]) {
     let (first, mut choices) =
         choices(input).unwrap_or((0, Unstructured::new(input.get(1..).unwrap_or_default())));
-    // sled takes milliseconds to open: one in eight kinds of input is for listings.
-    let mut life = Life::begin(first == 1);
+    // Opening sled lasts milliseconds, so only one in eight values of the first byte enables the
+    // catalogue and the listings.
+    let mut store = ModelledStore::new(first == 1);
     for _ in 0..OPERATIONS {
         if choices.is_empty() {
             break;
         }
-        life.step(&mut choices);
+        store.step(&mut choices);
     }
-    life.check();
+    store.check();
 }
 
-/// A store, and what it must hold.
-struct Life {
-    lists: bool,
+/// An engine with its store, and the model of its contents.
+struct ModelledStore {
+    has_catalogue: bool,
     store: Store,
     engine: Engine,
     now: Contents,
-    /// What it was after each write since the last sync, `now` the last one: what a
-    /// crash may go back to.
+    /// Contents after each write since the last sync, up to `now`. After a crash, the store may have
+    /// any of them.
     since_sync: Vec<Contents>,
     newest: u64,
     stamp: u64,
 }
 
-impl Life {
-    fn begin(lists: bool) -> Self {
+impl ModelledStore {
+    fn new(has_catalogue: bool) -> Self {
         let store = Store::new();
-        let engine = open(&store, lists);
+        let engine = open(&store, has_catalogue);
         Self {
-            lists,
+            has_catalogue,
             store,
             engine,
             now: Contents::new(),
@@ -66,8 +69,8 @@ impl Life {
         }
     }
 
-    /// Carries out one operation. One that only moves what is on the disk is, like
-    /// `reopen`, a call and nothing else: `check` sees whether anything has changed.
+    /// Executes one operation. Operations such as `compact` must not change the contents, which a
+    /// later `check` verifies.
     fn step(&mut self, choices: &mut Unstructured<'_>) {
         match choices.upto(16) {
             0..=6 => self.put(choices),
@@ -94,13 +97,16 @@ impl Life {
         let outcome = namespace(&self.engine, index).write(text.as_bytes(), options);
         match (outcome, holds) {
             (Ok(revision), true) => {
-                let revision = revision.expect("a put leaves a document");
-                assert!(revision.get() > self.newest, "{revision} is not new");
+                let revision = revision.expect("a put returns a revision");
+                assert!(
+                    revision.get() > self.newest,
+                    "expected a higher revision than all earlier ones, got {revision}"
+                );
                 self.newest = revision.get();
                 self.now.insert(index, (revision, text));
-                self.written(durability);
+                self.record_write(durability);
             }
-            (outcome, holds) => self.refused(index, holds, outcome.map(drop)),
+            (outcome, holds) => self.expect_precondition_failed(index, holds, outcome.map(drop)),
         }
     }
 
@@ -115,13 +121,13 @@ impl Life {
             (Ok(revision), true) => {
                 assert_eq!(revision, None);
                 self.now.remove(&index);
-                self.written(durability);
+                self.record_write(durability);
             }
-            (outcome, holds) => self.refused(index, holds, outcome.map(drop)),
+            (outcome, holds) => self.expect_precondition_failed(index, holds, outcome.map(drop)),
         }
     }
 
-    /// How a write is made, and whether its precondition holds.
+    /// Chooses the options of a write. Returns them, and true if the precondition holds.
     fn options(&self, choices: &mut Unstructured<'_>, index: usize) -> (WriteOptions, bool) {
         let current = self.now.get(&index).map(|(revision, _)| *revision);
         let stale = Revision::new(choices.upto(3) as u64);
@@ -149,22 +155,22 @@ impl Life {
         (options, holds)
     }
 
-    fn written(&mut self, durability: Option<Durability>) {
+    fn record_write(&mut self, durability: Option<Durability>) {
         if durability != Some(Durability::Buffered) {
             self.since_sync.clear();
         }
         self.since_sync.push(self.now.clone());
     }
 
-    fn refused(&self, index: usize, holds: bool, outcome: Result<(), Error>) {
+    fn expect_precondition_failed(&self, index: usize, holds: bool, outcome: Result<(), Error>) {
         let expected = self.now.get(&index).map(|(revision, _)| *revision);
         match outcome {
             Err(Error::PreconditionFailed { current }) if !holds => assert_eq!(current, expected),
-            other => panic!("{other:?}, where the precondition holds: {holds}"),
+            other => panic!("unexpected outcome {other:?}. The precondition holds: {holds}"),
         }
     }
 
-    /// Reads one namespace in every way.
+    /// Reads a namespace with every kind of read.
     fn read(&self, index: usize) {
         let namespace = namespace(&self.engine, index);
         let expected = self.now.get(&index);
@@ -181,7 +187,7 @@ impl Life {
         assert!(text.as_ref() == expected, "{index}: {}", shown(text));
     }
 
-    /// Reads all of them.
+    /// Reads all namespaces.
     fn check(&self) {
         for index in 0..NAMES.len() {
             self.read(index);
@@ -190,7 +196,7 @@ impl Life {
     }
 
     fn check_listings(&self, choices: &mut Unstructured<'_>) {
-        if !self.lists {
+        if !self.has_catalogue {
             return;
         }
         let (user, after) = *choices.one(&NAMES);
@@ -227,11 +233,12 @@ impl Life {
 
     fn reopen(&mut self) {
         self.engine.close().unwrap();
-        self.engine = open(&self.store, self.lists);
+        self.engine = open(&self.store, self.has_catalogue);
         self.since_sync = vec![self.now.clone()];
     }
 
-    /// Crashes, and takes what is found for what it holds, if it may be.
+    /// Crashes the store and opens it again. Panics if its contents are not those of a moment since
+    /// the last sync.
     fn crash(&mut self, choices: &mut Unstructured<'_>) {
         let unsynced = match choices.upto(2) {
             0 => Unsynced::Lost,
@@ -241,7 +248,7 @@ impl Life {
             },
         };
         let store = self.store.crashed(unsynced);
-        let engine = open(&store, self.lists);
+        let engine = open(&store, self.has_catalogue);
         self.engine = engine;
         self.store = store;
         let found: Contents = (0..NAMES.len())
@@ -253,7 +260,7 @@ impl Life {
             .collect();
         assert!(
             self.since_sync.contains(&found),
-            "{unsynced:?} left what never was: {:?}",
+            "after a crash with {unsynced:?}, the contents match no moment since the last sync: {:?}",
             found.keys()
         );
         self.now = found;
@@ -261,9 +268,9 @@ impl Life {
     }
 }
 
-fn open(store: &Store, lists: bool) -> Engine {
+fn open(store: &Store, has_catalogue: bool) -> Engine {
     let mut config = store.config();
-    config.catalogue = lists;
+    config.catalogue = has_catalogue;
     Engine::open(config).unwrap()
 }
 

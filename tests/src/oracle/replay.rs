@@ -1,11 +1,14 @@
-//! Opening a store of which one file is not what was written: no panic; every read
-//! gives right bytes or an error; what is undamaged and was synced is still there; and
-//! opening it once more gives the same answers, since an open may only serve what it
-//! has made durable.
+//! The oracle for opening a store with one damaged or forged file:
 //!
-//! An input is a file, by its magic, that takes the place of the store's own; or a
-//! list of choices: which file, what is done to it, and whether its checksums are then
-//! made right, so that what lies behind them is reached.
+//! - Opening the store does not panic.
+//! - Every read returns the right bytes or an error.
+//! - Undamaged data that was synced is still readable.
+//! - A second open gives the same results, because an open may serve only data that it has made
+//!   durable.
+//!
+//! An input is a file that replaces one of the store, selected by its magic number. Or the input is
+//! a list of choices: the file, the changes to it, and whether to correct its checksums, so that the
+//! fuzzer reaches the code behind them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,36 +17,37 @@ use std::path::PathBuf;
 use arbitrary::Unstructured;
 use prefd_engine::{Change, Durability, Engine, Error, WriteOptions, fuzzing};
 
-use crate::layout::{FILE_HEADER_BYTES, FramePlace, MAGIC_2, frames, number, repair};
+use crate::layout::{FILE_HEADER_BYTES, FrameSpan, MAGIC_2, frames, number, repair};
 use crate::oracle::{Choices, choices};
 use crate::sim_disk::Unsynced;
 use crate::sim_store::{Store, body, read};
 
-/// What each namespace holds.
+/// The document of each namespace.
 type Contents = BTreeMap<String, Option<String>>;
-/// What each namespace gave, `Err` for an error; `Err` where the store did not open.
-type Answers = Result<BTreeMap<String, Result<Option<String>, ()>>, ()>;
+/// The result of reading each namespace, or `Err` if the store did not open.
+type ReadResults = Result<BTreeMap<String, Result<Option<String>, ()>>, ()>;
 
-/// The key of the namespace hash and the id of the store that is damaged: fixed, so
-/// that an input means the same on every machine.
+/// The key of the namespace hash and the id of the store. They are fixed, so that an input has the
+/// same effect on every machine.
 const HASH_KEY: [u8; 16] = *b"of the fuzzers'.";
 const STORE: u64 = 0x0001_F022_5EED;
-/// Writes of the sealed segment, synced ones of the unsealed one, and those of its last
-/// batch.
+/// Number of writes to the sealed segment.
 const SEALED: u64 = 6;
+/// Number of synced writes to the unsealed segment.
 const SYNCED: u64 = 4;
+/// Number of writes in the last batch, which is not synced.
 const LAST_BATCH: u64 = 3;
 
-/// A store with a sealed segment, an unsealed one, and blobs.
-pub struct Base {
+/// The store that each input damages, with a sealed segment, an unsealed segment, and blobs.
+pub struct BaseStore {
     store: Store,
-    /// What it held after each write to the unsealed segment, none of them first.
+    /// Contents before the first write to the unsealed segment, and after each of these writes.
     history: Vec<Contents>,
 }
 
-impl Base {
-    /// The store. It is the same on every run, but for the times in it.
-    #[allow(clippy::new_without_default, reason = "it makes a directory")]
+impl BaseStore {
+    /// Creates the store. Except for times, it is the same on every run.
+    #[allow(clippy::new_without_default, reason = "it creates a directory")]
     pub fn new() -> Self {
         let store = Store::without_catalogue();
         let manifest = fuzzing::empty_manifest(HASH_KEY, STORE).unwrap();
@@ -69,7 +73,7 @@ impl Base {
         Self { store, history }
     }
 
-    /// Its files: names without the directory, and their bytes.
+    /// The files of the store: paths relative to the data directory, and contents.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
         let dir = self.store.dir.path();
         let name = |path: &PathBuf| {
@@ -84,12 +88,13 @@ impl Base {
     }
 }
 
-/// One write: a replacement, a delete, or now and then a large document.
+/// Writes a document or deletes one. Every fourth write is a large document.
 fn write(engine: &Engine, stamp: u64, durability: Durability, contents: &mut Contents) {
     let is_delete = stamp % 5 == 3;
-    // Of what was put just before: where nothing is, nothing would be written.
+    // A delete removes the document of the previous write, because deleting an empty namespace
+    // writes nothing.
     let client = (stamp - u64::from(is_delete)) * 3 % 5;
-    // A large one is never replaced: its blob would go a moment later, or not yet.
+    // A large document is never replaced, because its blob is removed at an unpredictable time.
     let (client, size) = match stamp % 4 {
         1 => (format!("large{stamp}"), 2_500),
         _ => (format!("c{client}"), 20),
@@ -111,31 +116,31 @@ fn open(store: &Store) -> Result<Engine, Error> {
     store.open()
 }
 
-/// Judges a whole input.
+/// Runs the oracle on an input.
 pub fn run(input: &[u8]) {
     thread_local! {
-        static BASE: RefCell<Option<Base>> = const { RefCell::new(None) };
+        static BASE_STORE: RefCell<Option<BaseStore>> = const { RefCell::new(None) };
     }
-    BASE.with_borrow_mut(|base| {
-        let base = base.get_or_insert_with(Base::new);
+    BASE_STORE.with_borrow_mut(|base_store| {
+        let base_store = base_store.get_or_insert_with(BaseStore::new);
         match choices(input) {
-            Some((file, choices)) => base.damage(usize::from(file), choices),
-            None => base.replace(input),
+            Some((file, choices)) => base_store.damage(usize::from(file), choices),
+            None => base_store.replace(input),
         }
     });
 }
 
-/// What was done to a file.
+/// The kind of damage to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Damage {
-    /// Bytes changed in their place, or cut off, or added at the end.
+    /// Bytes were overwritten in place, cut off, or appended at the end.
     Ordinary,
-    /// Anything.
+    /// Arbitrary changes, possibly with correct checksums.
     Forged,
 }
 
-impl Base {
-    /// Puts a file in the place of the store's own of that name.
+impl BaseStore {
+    /// Replaces a file of the store.
     fn replace(&self, bytes: &[u8]) {
         let id = number(bytes, 12, 4);
         let name = match bytes.get(..8) {
@@ -144,10 +149,10 @@ impl Base {
             Some(b"PREFDBLB") => format!("blobs/{id:016x}.blob"),
             _ => format!("log/{:08x}.seg", id.clamp(1, 2)),
         };
-        self.judge(&name, bytes, Damage::Forged);
+        self.check_file(&name, bytes, Damage::Forged);
     }
 
-    /// Changes one of the store's own.
+    /// Changes a file of the store as the choices say.
     fn damage(&self, file: usize, mut choices: Unstructured<'_>) {
         let files = self.files();
         let (name, original) = &files[file % files.len()];
@@ -166,7 +171,7 @@ impl Base {
                 4 => drop(bytes.splice(at..at, choices.some_bytes(80))),
                 5 => drop(bytes.drain(at..(at + choices.upto(80)).min(bytes.len()))),
                 _ => {
-                    // A frame, or any other part, twice.
+                    // Duplicates a part of the file, for example a frame.
                     let end = (at + choices.upto(400)).min(bytes.len());
                     let part = bytes[at..end].to_vec();
                     let to = choices.upto(bytes.len());
@@ -177,15 +182,15 @@ impl Base {
         if is_forged && choices.upto(3) > 0 {
             repair(&mut bytes);
         }
-        let damage = if is_forged || has_planted(&bytes, original) {
+        let damage = if is_forged || has_new_frame_starts(&bytes, original) {
             Damage::Forged
         } else {
             Damage::Ordinary
         };
-        self.judge(name, &bytes, damage);
+        self.check_file(name, &bytes, damage);
     }
 
-    fn judge(&self, name: &str, bytes: &[u8], damage: Damage) {
+    fn check_file(&self, name: &str, bytes: &[u8], damage: Damage) {
         let copy = self.store.crashed(Unsynced::Kept);
         let path = copy.path(name);
         let original = copy
@@ -208,35 +213,35 @@ impl Base {
         };
         let context = || format!("{name} ({damage:?}), {:?}", original.as_ref().map(changed));
         let opened = open(&copy);
-        let answers = self.answers(&opened, &copy, damage, &context);
+        let results = self.results(&opened, &copy, damage, &context);
         if damage == Damage::Ordinary {
             let original = original.as_ref().expect("one of the store's files");
-            self.check_damaged(name, original, bytes, &answers, &context);
+            self.check_damaged(name, original, bytes, &results, &context);
         }
-        // Once more, as a power cut right now would have it.
+        // Opens the store a second time, as after a power cut at this moment.
         let again = copy.crashed(Unsynced::Lost);
         drop(opened);
         let reopened = open(&again);
-        let second = self.answers(&reopened, &again, damage, &context);
+        let second = self.results(&reopened, &again, damage, &context);
         if damage == Damage::Forged && second.is_err() && !has_segment_ids(&again) {
-            // The first open took the last one.
+            // The first open used the last segment id.
             return;
         }
         assert!(
-            is_same(&answers, &second, damage),
-            "{answers:?}, and at the second open {second:?}: {}",
+            is_consistent(&results, &second, damage),
+            "the first open gave {results:?}, the second {second:?}: {}",
             context()
         );
     }
 
-    /// Reads every namespace.
-    fn answers(
+    /// Reads every namespace of an opened store.
+    fn results(
         &self,
         opened: &Result<Engine, Error>,
         store: &Store,
         damage: Damage,
         context: &dyn Fn() -> String,
-    ) -> Answers {
+    ) -> ReadResults {
         let expect_named = |error: &Error| match error {
             Error::Corrupt { path, .. } | Error::UnsupportedFormat { path, .. } => {
                 assert!(
@@ -245,30 +250,30 @@ impl Base {
                     context()
                 );
             }
-            // Who can make a checksum right can write what no writer would.
+            // Forged files can cause other errors, because no writer creates such contents.
             _ => assert_eq!(damage, Damage::Forged, "{error:?}: {}", context()),
         };
         let engine = opened.as_ref().map_err(expect_named)?;
         let clients = self.history[self.history.len() - 1]
             .keys()
             .map(String::as_str);
-        let answers = clients.chain(["never-set"]).map(|client| {
+        let results = clients.chain(["never-set"]).map(|client| {
             let found = document(engine, client, damage, context);
             (
                 client.to_owned(),
                 found.map_err(|error| expect_named(&error)),
             )
         });
-        Ok(answers.collect())
+        Ok(results.collect())
     }
 
-    /// What must hold of a store of which one file was damaged, and not forged.
+    /// Checks the results for a store with a file that was damaged but not forged.
     fn check_damaged(
         &self,
         name: &str,
         original: &[u8],
         bytes: &[u8],
-        answers: &Answers,
+        results: &ReadResults,
         context: &dyn Fn() -> String,
     ) {
         let newest = self.history.len() - 1;
@@ -276,10 +281,10 @@ impl Base {
             |part: std::ops::Range<usize>| bytes.get(part.clone()) == original.get(part);
         let is_whole = is_intact(0..original.len());
         let (least, exactly) = match name {
-            // Segments are begun by the writes after them: the last one is unsealed.
+            // The last segment is unsealed.
             "log/00000002.seg" => {
                 let frames = frames(original);
-                let intact = |frame: &&FramePlace| is_intact(frame.bytes.clone());
+                let intact = |frame: &&FrameSpan| is_intact(frame.bytes.clone());
                 let known = frames
                     .iter()
                     .filter(intact)
@@ -288,16 +293,21 @@ impl Base {
                 let known = known.unwrap_or(FILE_HEADER_BYTES);
                 let synced = frames.iter().filter(|f| f.bytes.start < known).count();
                 let leading = frames.iter().take_while(intact).count();
-                let is_told = is_intact(0..FILE_HEADER_BYTES) && leading >= synced;
-                (synced, is_told.then_some(leading))
+                let is_known = is_intact(0..FILE_HEADER_BYTES) && leading >= synced;
+                (synced, is_known.then_some(leading))
             }
             "log/00000001.sum" => (newest, Some(newest)),
-            // What is behind its length is not a part of a sealed segment or a blob.
+            // Bytes after the recorded length of a sealed segment or a blob are ignored. A manifest
+            // must not have additional bytes.
             "log/manifest" => (newest, (bytes == original).then_some(newest)),
             _ => (newest, is_whole.then_some(newest)),
         };
-        let Ok(found) = answers else {
-            assert!(exactly.is_none(), "it does not open: {}", context());
+        let Ok(found) = results else {
+            assert!(
+                exactly.is_none(),
+                "the store does not open although nothing essential is damaged: {}",
+                context()
+            );
             return;
         };
         for (client, found) in found {
@@ -312,9 +322,9 @@ impl Base {
     }
 }
 
-/// Whether frames may begin where none did: the checksum of one that was copied there holds,
-/// so what it says of the bytes before it is believed.
-fn has_planted(bytes: &[u8], original: &[u8]) -> bool {
+/// Returns true if frames may begin at offsets at which the original has none. The checksum of a
+/// copied frame is correct, so recovery trusts its statement about the bytes before it.
+fn has_new_frame_starts(bytes: &[u8], original: &[u8]) -> bool {
     let begins = |bytes: &[u8], at: usize| bytes[at..].starts_with(MAGIC_2);
     (0..bytes.len()).any(|at| begins(bytes, at) && !(at < original.len() && begins(original, at)))
 }
@@ -329,7 +339,7 @@ fn document(
     if damage == Damage::Ordinary {
         return read(engine, client);
     }
-    // A forged document need not be text, but it must be of the length it says.
+    // A forged document need not be UTF-8, but its length must match its metadata.
     let namespace = engine.namespace("u", client)?;
     let stat = namespace.stat()?;
     let Some(document) = namespace.get()? else {
@@ -347,17 +357,20 @@ fn document(
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Whether a segment can be begun: no writer comes to the last id, but one can be forged.
+/// Returns true if a segment id is left. A writer never reaches the last id, but a forged manifest
+/// can contain it.
 fn has_segment_ids(store: &Store) -> bool {
     const NEXT_SEGMENT_AT: usize = 48;
     let manifest = store.disk.bytes(&store.path("log/manifest"));
     number(&manifest, NEXT_SEGMENT_AT, 4) < u64::from(u32::MAX)
 }
 
-/// Whether an open gives the answers of the one before it. Where the list of blobs is
-/// forged, a blob is removed in the background, and the power cut may undo that: there
-/// is a document, or an error, but never another document.
-fn is_same(first: &Answers, second: &Answers, damage: Damage) -> bool {
+/// Returns true if the second open gives the same results as the first.
+///
+/// If the list of blobs is forged, the engine may remove a blob in the background, and a power cut
+/// may undo this. So with forged files, an error in either open is allowed, but not a different
+/// document.
+fn is_consistent(first: &ReadResults, second: &ReadResults, damage: Damage) -> bool {
     match (first, second) {
         (Ok(first), Ok(second)) if damage == Damage::Forged => {
             first.iter().all(|(client, found)| {

@@ -1,10 +1,12 @@
-//! Tokens: none is accepted that is not signed by a key of the operator with that
-//! key's own algorithm, in time, for a user and a client; and one that is plainly all
-//! of this is accepted, with its own names.
+//! The oracle for token verification:
 //!
-//! An input is a token; or a recipe for one, which begins with `sign `: the signer's
-//! name, and in the next two lines header and claims as JSON, in which `$NOW` with an
-//! offset is a time; or a list of choices.
+//! - A token is rejected unless a configured key signed it with that key's algorithm, it is valid
+//!   now, and it names a user and a client.
+//! - A token that clearly meets these conditions is accepted, with the right user and client.
+//!
+//! An input is a token, a recipe for a token, or a list of choices. A recipe has three lines:
+//! `sign ` and the name of the signer, the header as JSON, and the claims as JSON. In the claims,
+//! `$NOW` with an offset such as `$NOW+60` stands for a time.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -22,42 +24,43 @@ const AUDIENCE: &str = "prefd";
 const LEEWAY_SECONDS: f64 = 30.0;
 const MAX_TOKEN_BYTES: usize = 8192;
 
-/// A key of the operator: id, algorithm and its name, key.
+/// A configured key: key id, algorithm, name of the algorithm, key.
 type Key = (Option<String>, Algorithm, &'static str, DecodingKey);
-/// Who signs: name, algorithm, key; no algorithm for no signature.
+/// A signer: name, algorithm, key. Without an algorithm, tokens get an empty signature.
 type Signer = (&'static str, Option<Algorithm>, EncodingKey);
 
-/// Operators, and who may have signed a token.
-struct Scene {
-    operators: Vec<Operator>,
+/// The verifiers under test, and the signers of the generated tokens.
+struct TokenOracle {
+    verifiers: Vec<ConfiguredVerifier>,
     signers: Vec<Signer>,
 }
 
-struct Operator {
+/// A verifier and the keys that it is configured with.
+struct ConfiguredVerifier {
     verifier: Verifier,
     keys: Vec<Key>,
     names_issuer: bool,
 }
 
-/// Judges a whole input.
+/// Runs the oracle on an input.
 pub fn run(input: &[u8]) {
     thread_local! {
-        static SCENE: RefCell<Option<Scene>> = const { RefCell::new(None) };
+        static ORACLE: RefCell<Option<TokenOracle>> = const { RefCell::new(None) };
     }
-    SCENE.with_borrow_mut(|scene| {
-        let scene = scene.get_or_insert_with(Scene::new);
+    ORACLE.with_borrow_mut(|oracle| {
+        let oracle = oracle.get_or_insert_with(TokenOracle::new);
         let token = match choices(input) {
-            Some((signer, mut choices)) => scene.drawn(signer, &mut choices),
-            None => scene.cooked(input).unwrap_or_else(|| input.to_vec()),
+            Some((signer, mut choices)) => oracle.generate(signer, &mut choices),
+            None => oracle.token_from_recipe(input).unwrap_or_else(|| input.to_vec()),
         };
         let now = now() as f64;
-        for operator in &scene.operators {
-            operator.judge(&token, now);
+        for verifier in &oracle.verifiers {
+            verifier.check(&token, now);
         }
     });
 }
 
-impl Scene {
+impl TokenOracle {
     fn new() -> Self {
         let read = |name: &str| std::fs::read(fixture(&format!("keys/{name}"))).unwrap();
         let (rsa, p256) = (
@@ -82,7 +85,7 @@ impl Scene {
                 EncodingKey::from_ed_pem(&read("ed25519-test-only.pem")).unwrap(),
             ),
             ("none", None, secret.clone()),
-            // The public key as a secret: RFC 8725 section 2.1.
+            // A public key used as an HMAC secret, the attack in RFC 8725 section 2.1.
             ("rsa-public", Some(A::HS256), EncodingKey::from_secret(&rsa)),
             ("ec-public", Some(A::HS256), EncodingKey::from_secret(&p256)),
             ("other", Some(A::HS256), other),
@@ -132,14 +135,14 @@ impl Scene {
                 .to_vec(),
             jwks: None,
         };
-        let strict = Operator::with_set(&read("jwks-test-only.json"));
-        let plain = Operator {
+        let strict = ConfiguredVerifier::with_set(&read("jwks-test-only.json"));
+        let plain = ConfiguredVerifier {
             verifier: Verifier::new(&files, None, None).unwrap(),
             keys: of_files,
             names_issuer: false,
         };
         Self {
-            operators: vec![plain, strict],
+            verifiers: vec![plain, strict],
             signers,
         }
     }
@@ -148,13 +151,13 @@ impl Scene {
         let (_, algorithm, key) = &self.signers[signer];
         let message = format!("{}.{}", base64url_bytes(header), base64url_bytes(claims));
         let signature = algorithm.map(|algorithm| {
-            crypto::sign(message.as_bytes(), key, algorithm).expect("the key is of the kind")
+            crypto::sign(message.as_bytes(), key, algorithm).expect("the key fits the algorithm")
         });
         format!("{message}.{}", signature.unwrap_or_default()).into_bytes()
     }
 
-    /// The token of a recipe, if the input is one.
-    fn cooked(&self, input: &[u8]) -> Option<Vec<u8>> {
+    /// Creates the token of a recipe. Returns `None` if the input is not a recipe.
+    fn token_from_recipe(&self, input: &[u8]) -> Option<Vec<u8>> {
         let recipe = input.strip_prefix(b"sign ")?;
         let mut lines = recipe.splitn(3, |byte| *byte == b'\n');
         let (name, header, claims) = (lines.next()?, lines.next()?, lines.next()?);
@@ -164,14 +167,14 @@ impl Scene {
             .position(|(n, ..)| n.as_bytes() == name)?;
         let claims = claims.strip_suffix(b"\n").unwrap_or(claims);
         let claims = match std::str::from_utf8(claims) {
-            Ok(text) => timed(text).into_bytes(),
+            Ok(text) => replace_times(text).into_bytes(),
             Err(_) => claims.to_vec(),
         };
         Some(self.sign(signer, header, &claims))
     }
 
-    /// A token that is good but for what the choices say.
-    fn drawn(&self, signer: u8, choices: &mut Unstructured<'_>) -> Vec<u8> {
+    /// Generates a valid token, and then changes it as the choices say.
+    fn generate(&self, signer: u8, choices: &mut Unstructured<'_>) -> Vec<u8> {
         let last = self.signers.len() - 1;
         let signer = usize::from(signer) + choices.upto(last - 7);
         let right = [
@@ -274,7 +277,7 @@ fn claim_values() -> Vec<Option<Value>> {
     values
 }
 
-/// Something wrong with the token's text.
+/// Makes one random change to the text of a token.
 fn mutate(token: &mut Vec<u8>, choices: &mut Unstructured<'_>) {
     let at = choices.upto(token.len() - 1);
     match choices.upto(5) {
@@ -283,7 +286,7 @@ fn mutate(token: &mut Vec<u8>, choices: &mut Unstructured<'_>) {
         2 => drop(token.splice(at..at, choices.some_bytes(8))),
         3 => token.push(*choices.one(b"=.A \n")),
         4 => {
-            // The signature of another, or none.
+            // Replaces the signature.
             let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
             let third = *choices.one(&[parts[0], parts[1], b"", b"AAAA"]);
             *token = [parts[0], parts[1], third].join(&b'.');
@@ -306,8 +309,8 @@ impl SwapCase for u8 {
     }
 }
 
-/// Puts times in the place of `$NOW`, `$NOW+30` and the like.
-fn timed(text: &str) -> String {
+/// Replaces `$NOW`, `$NOW+30` and similar placeholders by times.
+fn replace_times(text: &str) -> String {
     let mut parts = text.split("$NOW");
     let mut timed = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -325,20 +328,22 @@ fn timed(text: &str) -> String {
     timed
 }
 
-/// What a token is, by this oracle.
+/// The verdict of this oracle on a token.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
+    /// The verifier must reject the token, for the given reason.
     Bad(&'static str),
-    /// Good, for this user and client. `plain`: there is nothing odd about it.
+    /// The verifier may accept the token only for the user and client in `names`. If `plain` is
+    /// true, the token has no unusual parts, and the verifier must accept it.
     Good {
         names: (String, String),
         plain: bool,
     },
 }
 
-impl Operator {
-    /// With the public keys of a file, by name, as a set, of which two have an id; and
-    /// with an issuer and an audience.
+impl ConfiguredVerifier {
+    /// Configures a verifier with a JWKS, an issuer and an audience. `file` has the public keys by
+    /// name. Two of the keys get a key id.
     fn with_set(file: &[u8]) -> Self {
         use Algorithm as A;
         let mut named: Value = serde_json::from_slice(file).unwrap();
@@ -370,14 +375,17 @@ impl Operator {
         }
     }
 
-    fn judge(&self, token: &[u8], now: f64) {
+    fn check(&self, token: &[u8], now: f64) {
         let verdict = self.verdict(token, now).unwrap_or_else(Verdict::Bad);
         let shown = || String::from_utf8_lossy(token).into_owned();
         match (self.verifier.verify(token, now), &verdict) {
             (Ok(found), Verdict::Good { names, .. }) => assert_eq!(found, *names, "{}", shown()),
-            (Ok(found), Verdict::Bad(why)) => panic!("{found:?} accepted: {why}: {}", shown()),
+            (Ok(found), Verdict::Bad(why)) => panic!(
+                "accepted {found:?}, expected a rejection because {why}: {}",
+                shown()
+            ),
             (Err(why), Verdict::Good { plain: true, .. }) => {
-                panic!("refused: {why}: {}", shown())
+                panic!("rejected a valid token: {why}: {}", shown())
             }
             (Err(_), _) => {}
         }
@@ -385,17 +393,17 @@ impl Operator {
 
     fn verdict(&self, token: &[u8], now: f64) -> Result<Verdict, &'static str> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err("too long");
+            return Err("it is too long");
         }
-        let text = std::str::from_utf8(token).map_err(|_| "no text")?;
+        let text = std::str::from_utf8(token).map_err(|_| "it is not UTF-8")?;
         let parts: Vec<&str> = text.split('.').collect();
         let [header_text, claims_text, signature] = parts[..] else {
-            return Err("not three parts");
+            return Err("it does not have three parts");
         };
         let header = members(header_text)?;
         let claims = members(claims_text)?;
         if header.contains_key("crit") {
-            return Err("crit");
+            return Err("it has a crit header");
         }
         let message = format!("{header_text}.{claims_text}");
         let is_signed = self.keys.iter().any(|(id, algorithm, name, key)| {
@@ -408,17 +416,18 @@ impl Operator {
                 && crypto::verify(signature, message.as_bytes(), key, *algorithm).is_ok_and(|is| is)
         });
         if !is_signed {
-            return Err("no key of the operator has signed it");
+            return Err("no configured key signed it");
         }
-        self.claimed(&header, &claims, now)
+        self.check_claims(&header, &claims, now)
             .map(|(names, plain)| Verdict::Good {
                 names,
                 plain: plain && is_canonical(header_text) && is_canonical(claims_text),
             })
     }
 
-    /// User and client, and whether header and claims are of ordinary make.
-    fn claimed(
+    /// Checks the claims. Returns the user, the client, and true if header and claims have no unusual
+    /// parts.
+    fn check_claims(
         &self,
         header: &Map<String, Value>,
         claims: &Map<String, Value>,
@@ -426,12 +435,12 @@ impl Operator {
     ) -> Result<((String, String), bool), &'static str> {
         let number = |claim: &str| match claims.get(claim) {
             None => Ok(None),
-            Some(value) => value.as_f64().map(Some).ok_or("a time that is none"),
+            Some(value) => value.as_f64().map(Some).ok_or("a time is not a number"),
         };
-        let expires = number("exp")?.ok_or("no exp")?;
+        let expires = number("exp")?.ok_or("it has no exp claim")?;
         let begins = number("nbf")?;
         if now >= expires + LEEWAY_SECONDS || begins.is_some_and(|b| now + LEEWAY_SECONDS < b) {
-            return Err("not in time");
+            return Err("it is expired or not yet valid");
         }
         if self.names_issuer {
             let audience = claims.get("aud").unwrap_or(&Value::Null);
@@ -440,7 +449,7 @@ impl Operator {
                     .as_array()
                     .is_some_and(|all| all.contains(&json!(AUDIENCE)));
             if claims.get("iss") != Some(&json!(ISSUER)) || !is_meant {
-                return Err("of another issuer, or for another audience");
+                return Err("its issuer or audience is wrong");
             }
         }
         let name = |value: Option<&Value>| {
@@ -451,25 +460,24 @@ impl Operator {
         let client = claims.get("client_id").or_else(|| claims.get("azp"));
         let names = name(claims.get("sub"))
             .zip(name(client))
-            .ok_or("no user or no client")?;
+            .ok_or("it names no user or no client")?;
         let usual = |(name, value): (&String, &Value)| {
             value.is_string() && ["alg", "typ", "kid"].contains(&name.as_str())
         };
-        // Of a time that is no ordinary one no more is asked than that it is refused
-        // or believed.
+        // A token with an unusual time, such as a fraction, may be accepted or rejected.
         let is_time = |seconds: f64| (0.0..1e11).contains(&seconds) && seconds.fract() == 0.0;
         let plain = header.iter().all(usual) && is_time(expires) && begins.is_none_or(is_time);
         Ok((names, plain))
     }
 }
 
-/// The members of a JSON object in base64url.
+/// Decodes a JSON object in base64url.
 fn members(part: &str) -> Result<Map<String, Value>, &'static str> {
-    let bytes = decoded(part).ok_or("not base64url")?;
-    serde_json::from_slice(&bytes).map_err(|_| "no JSON object")
+    let bytes = decoded(part).ok_or("a part is not base64url")?;
+    serde_json::from_slice(&bytes).map_err(|_| "a part is not a JSON object")
 }
 
-/// Whether a part is base64url of JSON as it is mostly written.
+/// Returns true if a part is base64url of JSON exactly as serde_json writes it.
 fn is_canonical(part: &str) -> bool {
     let members = members(part).unwrap_or_default();
     base64url_bytes(Value::Object(members).to_string().as_bytes()) == part

@@ -1,25 +1,25 @@
-//! What the tests over HTTP begin with.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//! Helper functions for the tests over HTTP.
+#![allow(dead_code, reason = "each test file uses only some of these functions")]
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use prefd_tests::api_error::Expected;
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Client, Request, Response};
 use prefd_tests::server::{Launch, Server};
 use serde_json::{Value, json};
 
-/// How long a test waits for what must come.
+/// How long a test waits for an expected state before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two questions whether it has.
+/// Pause between two checks of an expected state.
 const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_prefd-under-test");
 
-/// A server on a directory of its own.
+/// Starts a server on a new data directory.
 pub(crate) fn fresh(arguments: &[&str]) -> (Server, tempfile::TempDir) {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = tempfile::tempdir().expect("a temporary directory is created");
     let server = Launch::new(BINARY, dir.path()).with(arguments).start();
     (server, dir)
 }
@@ -28,21 +28,24 @@ pub(crate) fn target(client: &str) -> String {
     format!("/user/2025-1/preferences/{client}")
 }
 
-/// A PUT that succeeds; its tag.
+/// Stores a document, expects 204, and returns its ETag.
 pub(crate) fn put(connection: &mut Client, client: &str, token: &str, body: &str) -> String {
     let response = connection.request(&Request::of("PUT", client, token).body(body));
     assert_eq!(response.status, 204, "{response:?}");
-    response.header("etag").expect("a tag").to_owned()
+    response
+        .header("etag")
+        .expect("the response to a PUT has an ETag")
+        .to_owned()
 }
 
-/// A GET that succeeds.
+/// Reads a document, expects 200, and returns the body.
 pub(crate) fn get(connection: &mut Client, client: &str, token: &str) -> String {
     let response = connection.request(&Request::of("GET", client, token));
     assert_eq!(response.status, 200, "{response:?}");
     response.text().to_owned()
 }
 
-/// A namespace that holds a document, for requests that must not change it.
+/// A namespace with a document that refused requests must leave unchanged.
 pub(crate) struct Kept<'a> {
     pub(crate) server: &'a Server,
     pub(crate) client: &'a str,
@@ -62,34 +65,42 @@ impl<'a> Kept<'a> {
         }
     }
 
-    /// Sends bytes on a connection of their own, and expects this error, and the
-    /// document to be what it was.
+    /// Sends bytes on a new connection. Expects the given error, and the document to be
+    /// unchanged.
     pub(crate) fn refuses_bytes(
         &self,
         bytes: &[u8],
-        expected: &Expected,
+        expected: &ExpectedError,
         context: &str,
     ) -> Response {
         let mut connection = self.server.connect();
-        // The server may refuse before all of it is sent.
+        // The server may refuse the request before all bytes are sent.
         let _ = connection.send(bytes);
-        let response = connection.read_response(false).expect("an answer");
+        let response = connection
+            .read_response(false)
+            .expect("the server sends a response");
         expected.check(&response, context);
         self.check(context);
         response
     }
 
+    /// Sends a request, and expects the given error and an unchanged document.
     pub(crate) fn refuses(
         &self,
         request: &Request,
-        expected: &Expected,
+        expected: &ExpectedError,
         context: &str,
     ) -> Response {
         self.refuses_bytes(&request.bytes(), expected, context)
     }
 
-    /// Expects this error for a PUT of this body.
-    pub(crate) fn refuses_body(&self, body: &[u8], expected: &Expected, context: &str) -> Response {
+    /// Sends a PUT with the given body, and expects the given error and an unchanged document.
+    pub(crate) fn refuses_body(
+        &self,
+        body: &[u8],
+        expected: &ExpectedError,
+        context: &str,
+    ) -> Response {
         self.refuses(
             &Request::of("PUT", self.client, self.token).body(body),
             expected,
@@ -97,13 +108,14 @@ impl<'a> Kept<'a> {
         )
     }
 
-    /// The document is what it was.
+    /// Expects the document to be unchanged.
     pub(crate) fn check(&self, context: &str) {
         let found = get(&mut self.server.connect(), self.client, self.token);
         assert_eq!(found, self.document, "{context}");
     }
 
-    /// A PUT that succeeds, and what is read after it; then the document is put back.
+    /// Sends a PUT, expects 204, and expects a GET to return `kept`. Then restores the
+    /// original document.
     pub(crate) fn accepts_body(&self, body: &[u8], kept: &[u8], context: &str) {
         let mut connection = self.server.connect();
         let request = Request::of("PUT", self.client, self.token).body(body);
@@ -115,13 +127,16 @@ impl<'a> Kept<'a> {
             String::from_utf8_lossy(&response.body)
         );
         let found = connection.request(&Request::of("GET", self.client, self.token));
-        assert!(found.body == kept, "{context}: it came back changed");
+        assert!(
+            found.body == kept,
+            "{context}: expected GET to return the stored document"
+        );
         put(&mut connection, self.client, self.token, &self.document);
     }
 }
 
-/// Changes the last byte of a closed store's log, which is one of the document that was put
-/// last.
+/// Damages the document that was stored last, by changing the last byte of the segment.
+/// The store must be closed and have one segment.
 pub(crate) fn damage_last_document(data_dir: &Path) {
     let segment = std::fs::read_dir(data_dir.join("log"))
         .unwrap()
@@ -133,11 +148,11 @@ pub(crate) fn damage_last_document(data_dir: &Path) {
     std::fs::write(&segment, bytes).unwrap();
 }
 
-/// For [`Launch::after_shell`]: no file may grow beyond 64 KiB, which is a full disk for all
-/// that a file sees.
+/// For [`Launch::after_shell`]: simulates a full disk. Writes fail once a file is 64 KiB
+/// long.
 pub(crate) const FULL_DISK: &str = "trap '' XFSZ; ulimit -f 128";
 
-/// The status of a GET with this token.
+/// Sends a GET with the given token, and returns the status.
 pub(crate) fn status(server: &Server, token: &str) -> u16 {
     server
         .connect()
@@ -145,38 +160,40 @@ pub(crate) fn status(server: &Server, token: &str) -> u16 {
         .status
 }
 
-/// Expects a GET with this token to be refused as invalid.
+/// Sends a GET with the given token, and expects the error `invalid-token`.
 pub(crate) fn refused(server: &Server, token: &str, context: &str) -> Response {
     let response = server.connect().request(&Request::of("GET", "xyz", token));
-    let expected = Expected::code("invalid-token").source(json!({"header": "Authorization"}));
+    let expected = ExpectedError::code("invalid-token").source(json!({"header": "Authorization"}));
     expected.check(&response, context);
     response
 }
 
-/// The same, with this detail.
+/// Sends a GET with the given token, and expects the error `invalid-token` with the given
+/// detail.
 pub(crate) fn refused_because(server: &Server, token: &str, detail: &str, context: &str) {
     let response = refused(server, token, context);
     let body: Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(body["errors"][0]["detail"], detail, "{context}");
 }
 
-/// Asks again until this holds, with a pause that leaves the processor to whoever is
-/// waited for.
+/// Calls `holds` until it returns true, and fails after [`PATIENCE`]. It pauses between
+/// calls, so that the process under test gets the processor.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for: {what}");
         std::thread::sleep(PAUSE);
     }
 }
 
-/// Asks again until it is answered with this status.
+/// Repeats a GET with the given token until the response has the expected status.
 pub(crate) fn wait_for_status(server: &Server, token: &str, expected: u16) {
-    let what = format!("an answer with {expected}");
+    let what = format!("a response with status {expected}");
     wait_until(&what, || status(server, token) == expected);
 }
 
-/// Tests that measure take turns.
+/// Locks out the other tests of this binary that measure times or memory, until the
+/// guard is dropped.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)

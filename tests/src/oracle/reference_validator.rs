@@ -1,6 +1,8 @@
-//! What documents are judged by the limits taken literally, slow and plain on purpose: it
-//! asks `serde_json` where the body stops being JSON, completes what comes before that,
-//! has `serde_json` tell the members apart, and measures each.
+//! A reference validator for documents, which is slow and simple on purpose.
+//!
+//! The validator finds the first byte at which `serde_json` rejects the body. It completes the text
+//! before that byte to a JSON object, lets `serde_json` split the object into members, and compares
+//! each member with the limits.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-/// Which rule a violation is of.
+/// The rule that a violation breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     Json,
@@ -21,94 +23,98 @@ pub(super) enum Rule {
     BodyTooLong,
 }
 
-/// A rule that is broken.
+/// A violation of a rule.
 #[derive(Debug, Clone)]
-pub(super) struct Broken {
+pub(super) struct RuleViolation {
     pub(super) kind: Rule,
-    /// The offset that is to be reported.
+    /// The offset that the engine may report.
     pub(super) at: RangeInclusive<usize>,
-    /// The byte at which it shows.
-    shows: RangeInclusive<usize>,
+    /// The offset of the byte at which a reader can detect the violation.
+    detected_at: RangeInclusive<usize>,
 }
 
-impl Broken {
-    fn new(kind: Rule, at: usize, shows: usize) -> Self {
+impl RuleViolation {
+    fn new(kind: Rule, at: usize, detected_at: usize) -> Self {
         Self {
             kind,
             at: at..=at,
-            shows: shows..=shows,
+            detected_at: detected_at..=detected_at,
         }
     }
 }
 
-/// The text to be read back, where the document is to be accepted.
+/// Returns the text that is read back, or `None` if the document must be rejected.
 pub(super) fn accepted(body: &[u8], limits: &Limits) -> Option<String> {
-    judgement(body, limits).ok()
+    validate(body, limits).ok()
 }
 
-/// The text to be read back, or what the first violation can be.
-pub(super) fn judgement(body: &[u8], limits: &Limits) -> Result<String, Vec<Broken>> {
-    let mut broken = Vec::new();
+/// Returns the text that is read back, or the violations of which the engine must report one.
+pub(super) fn validate(body: &[u8], limits: &Limits) -> Result<String, Vec<RuleViolation>> {
+    let mut violations = Vec::new();
     if body.len() as u64 > limits.max_body_bytes {
         let limit = usize::try_from(limits.max_body_bytes).unwrap();
-        broken.push(Broken::new(Rule::BodyTooLong, limit, limit));
+        violations.push(RuleViolation::new(Rule::BodyTooLong, limit, limit));
     }
     let blank = |byte: &u8| b" \t\n\r".contains(byte);
     let first = body.iter().position(|byte| !blank(byte));
     if let Some(first) = first.filter(|first| b"[\"-0123456789tfn".contains(&body[*first])) {
-        broken.push(Broken::new(Rule::NotAnObject, first, first));
-        return Err(earliest(broken));
+        violations.push(RuleViolation::new(Rule::NotAnObject, first, first));
+        return Err(earliest(violations));
     }
-    let wrong = first_wrong(body);
+    let wrong = first_invalid_byte(body);
     let known = &body[..wrong.unwrap_or(body.len())];
     let completed = complete(known);
     if known.len() < body.len() || completed.len() > body.len() {
-        // A character counts by its first byte, unless it is the end that is wrong.
+        // An invalid character is reported at its first byte. An incomplete body is reported at its
+        // end.
         let start = std::str::from_utf8(&body[..(known.len() + 1).min(body.len())])
             .map_or_else(|error| error.valid_up_to(), |_| known.len());
         let at = if wrong.is_some() { start } else { body.len() };
-        broken.push(Broken::new(Rule::Json, at, known.len()));
+        violations.push(RuleViolation::new(Rule::Json, at, known.len()));
     }
-    measure(&completed, limits, &mut broken);
+    measure(&completed, limits, &mut violations);
     if wrong.is_some() {
-        // The wrong byte may be the one too many as well.
+        // The rejected byte may also exceed a limit.
         let longer = [known, b"0"].concat();
-        if can_go_on(&longer) {
-            measure(&complete(&longer), limits, &mut broken);
+        if can_be_completed(&longer) {
+            measure(&complete(&longer), limits, &mut violations);
         }
     }
-    // What was only completed has broken nothing.
-    broken.retain(|broken| *broken.shows.start() <= known.len());
-    if broken.is_empty() {
-        let members = members(&completed).expect("it was accepted");
+    // A violation in the completion is not a violation of the body.
+    violations.retain(|violation| *violation.detected_at.start() <= known.len());
+    if violations.is_empty() {
+        let members = members(&completed).expect("a document without violations is valid");
         let members = members
             .iter()
             .map(|(key, value)| format!("{}:{}", key.get(), value.get()));
         let members: Vec<String> = members.collect();
         return Ok(format!("{{{}}}", members.join(",")));
     }
-    Err(earliest(broken))
+    Err(earliest(violations))
 }
 
-/// Those that no other one certainly comes before.
-fn earliest(broken: Vec<Broken>) -> Vec<Broken> {
-    let end = broken.iter().map(|broken| *broken.shows.end()).min();
-    let comes_first = |broken: &Broken| Some(*broken.shows.start()) <= end;
-    broken.into_iter().filter(comes_first).collect()
+/// Removes the violations that are certainly detected after another one.
+fn earliest(violations: Vec<RuleViolation>) -> Vec<RuleViolation> {
+    let end = violations
+        .iter()
+        .map(|violation| *violation.detected_at.end())
+        .min();
+    let comes_first = |violation: &RuleViolation| Some(*violation.detected_at.start()) <= end;
+    violations.into_iter().filter(comes_first).collect()
 }
 
 pub(super) type Members<'a> = Vec<(&'a RawValue, &'a RawValue)>;
 
-/// Key and value texts, in order, where `text` is one JSON object.
+/// Returns the texts of the keys and values of a JSON object, in order.
 pub(super) fn members(text: &str) -> Result<Members<'_>, serde_json::Error> {
-    struct Texts<'a>(Members<'a>);
-    impl<'de> DeserializeSeed<'de> for Texts<'de> {
+    struct MemberTexts<'a>(Members<'a>);
+    impl<'de> DeserializeSeed<'de> for MemberTexts<'de> {
         type Value = Members<'de>;
         fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
             from.deserialize_map(self)
         }
     }
-    impl<'de> Visitor<'de> for Texts<'de> {
+    impl<'de> Visitor<'de> for MemberTexts<'de> {
         type Value = Members<'de>;
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("an object")
@@ -121,21 +127,21 @@ pub(super) fn members(text: &str) -> Result<Members<'_>, serde_json::Error> {
         }
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let members = Texts(Vec::new()).deserialize(&mut deserializer)?;
+    let members = MemberTexts(Vec::new()).deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(members)
 }
 
-/// The first byte after which no continuation is JSON any more, if there is one.
-fn first_wrong(body: &[u8]) -> Option<usize> {
-    if can_go_on(body) {
+/// Returns the offset of the first byte with which the body cannot become valid JSON.
+fn first_invalid_byte(body: &[u8]) -> Option<usize> {
+    if can_be_completed(body) {
         return None;
     }
-    // What is wrong stays wrong, so the place can be searched for by halves.
+    // Every extension of an invalid prefix is invalid, so binary search finds the offset.
     let (mut fine, mut wrong) = (0, body.len());
     while wrong - fine > 1 {
         let middle = usize::midpoint(fine, wrong);
-        if can_go_on(&body[..middle]) {
+        if can_be_completed(&body[..middle]) {
             fine = middle;
         } else {
             wrong = middle;
@@ -144,14 +150,14 @@ fn first_wrong(body: &[u8]) -> Option<usize> {
     Some(fine)
 }
 
-fn can_go_on(body: &[u8]) -> bool {
+fn can_be_completed(body: &[u8]) -> bool {
     let text = match std::str::from_utf8(body) {
         Ok(text) => text,
-        // A character of which a part is there may become whole.
+        // The body ends within a UTF-8 character, which more bytes can complete.
         Err(error) if error.error_len().is_none() => {
-            // Such characters are in strings only.
-            let whole = std::str::from_utf8(&body[..error.valid_up_to()]).unwrap();
-            return can_go_on(format!("{whole}\u{fffd}").as_bytes());
+            // Multi-byte characters are valid only in strings.
+            let valid = std::str::from_utf8(&body[..error.valid_up_to()]).unwrap();
+            return can_be_completed(format!("{valid}\u{fffd}").as_bytes());
         }
         Err(_) => return false,
     };
@@ -159,12 +165,13 @@ fn can_go_on(body: &[u8]) -> bool {
         return false;
     }
     let is_wrong = |text: &str| members(text).is_err_and(|error| error.classify() != Category::Eof);
-    // serde_json calls a number wrong that ends with its sign, point or exponent.
+    // serde_json rejects a number that ends with a sign, a point or an exponent, although more
+    // digits can complete the number.
     !is_wrong(text) || !is_wrong(&format!("{text}0"))
 }
 
-/// Whether the text ends in `\u` and fewer than four bytes that are not all digits:
-/// serde_json waits for the fourth before it calls that wrong.
+/// Returns true if the text ends in an incomplete `\u` escape with an invalid digit. serde_json
+/// rejects such an escape only after four digits.
 fn ends_in_bad_escape(text: &str) -> bool {
     let mut rest = text.as_bytes();
     while let Some(backslash) = rest.iter().position(|byte| *byte == b'\\') {
@@ -178,14 +185,14 @@ fn ends_in_bad_escape(text: &str) -> bool {
     false
 }
 
-/// An object that begins with `known`.
+/// Returns a JSON object that begins with `known`.
 fn complete(known: &[u8]) -> String {
     let text = match std::str::from_utf8(known) {
         Ok(text) => text.to_owned(),
         Err(error) => {
-            let whole = std::str::from_utf8(&known[..error.valid_up_to()]).unwrap();
-            // Of as many bytes, or more.
-            format!("{whole}\u{10ffff}")
+            let valid = std::str::from_utf8(&known[..error.valid_up_to()]).unwrap();
+            // The replacement has at least as many bytes as the incomplete character.
+            format!("{valid}\u{10ffff}")
         }
     };
     if members(&text).is_ok() {
@@ -205,11 +212,11 @@ fn complete(known: &[u8]) -> String {
     ends.into_iter()
         .map(|end| format!("{text}{end}{brackets}"))
         .find(|completed| members(completed).is_ok())
-        .unwrap_or_else(|| panic!("{text:?} cannot be completed"))
+        .unwrap_or_else(|| panic!("cannot complete {text:?} to a JSON object"))
 }
 
-/// What closes the brackets that are open at the end, and the offset of each bracket
-/// that opens, with its level.
+/// Returns the brackets that close all open ones at the end of the text. Also returns the offset
+/// and the nesting level of each opening bracket.
 fn open_brackets(text: &str) -> (String, Vec<(usize, u32)>) {
     let (mut closing, mut opened) = (Vec::new(), Vec::new());
     let (mut in_string, mut escaped) = (false, false);
@@ -230,47 +237,55 @@ fn open_brackets(text: &str) -> (String, Vec<(usize, u32)>) {
     (closing.into_iter().rev().collect(), opened)
 }
 
-/// Measures every member against the limits.
-fn measure(text: &str, limits: &Limits, broken: &mut Vec<Broken>) {
-    let members = members(text).expect("it was completed");
+/// Compares every member with the limits.
+fn measure(text: &str, limits: &Limits, violations: &mut Vec<RuleViolation>) {
+    let members = members(text).expect("the text is a complete JSON object");
     let at = |part: &RawValue| part.get().as_ptr() as usize - text.as_ptr() as usize;
     let mut seen: Vec<String> = Vec::new();
     for (index, (key, value)) in members.iter().enumerate() {
         let (key_at, value_at) = (at(key), at(value));
         let key_end = key_at + key.get().len() - 1;
         if index >= limits.max_keys as usize {
-            broken.push(Broken::new(Rule::TooManyKeys, key_at, key_at));
+            violations.push(RuleViolation::new(Rule::TooManyKeys, key_at, key_at));
         }
-        if let Some(shows) = byte_over(key.get(), limits.max_key_bytes as usize) {
-            broken.push(Broken::new(Rule::KeyTooLong, key_at, key_at + shows));
+        if let Some(detected_at) = byte_over(key.get(), limits.max_key_bytes as usize) {
+            violations.push(RuleViolation::new(
+                Rule::KeyTooLong,
+                key_at,
+                key_at + detected_at,
+            ));
         }
         match serde_json::from_str::<String>(key.get()) {
             Ok(name) if seen.contains(&name) => {
-                broken.push(Broken::new(Rule::DuplicateKey, key_at, key_end));
+                violations.push(RuleViolation::new(Rule::DuplicateKey, key_at, key_end));
             }
             Ok(name) => seen.push(name),
-            // A lone surrogate, somewhere in it.
-            Err(_) => broken.push(Broken {
+            // The key contains a lone surrogate.
+            Err(_) => violations.push(RuleViolation {
                 kind: Rule::Json,
                 at: key_at..=key_end,
-                shows: key_at..=key_end,
+                detected_at: key_at..=key_end,
             }),
         }
         let limit = usize::try_from(limits.max_value_bytes).unwrap();
         if value.get().len() > limit {
-            let shows = value_at + limit;
-            broken.push(Broken::new(Rule::ValueTooLong, value_at, shows));
+            let detected_at = value_at + limit;
+            violations.push(RuleViolation::new(
+                Rule::ValueTooLong,
+                value_at,
+                detected_at,
+            ));
         }
         let (_, opened) = open_brackets(value.get());
         let too_deep = opened.iter().find(|(_, level)| *level > limits.max_depth);
         if let Some((offset, _)) = too_deep {
             let place = value_at + offset;
-            broken.push(Broken::new(Rule::Json, place, place));
+            violations.push(RuleViolation::new(Rule::Json, place, place));
         }
     }
 }
 
-/// The last byte of the first character of a key's text with which it decodes to more
+/// Returns the offset of the last byte of the first character at which the decoded key becomes longer
 /// than `limit` bytes.
 fn byte_over(text: &str, limit: usize) -> Option<usize> {
     let inside = text.get(1..text.len() - 1)?.as_bytes();
@@ -300,5 +315,5 @@ fn byte_over(text: &str, limit: usize) -> Option<usize> {
 }
 
 pub(super) fn decoded(key: &RawValue) -> String {
-    serde_json::from_str(key.get()).expect("a key that was accepted")
+    serde_json::from_str(key.get()).expect("an accepted key is a JSON string")
 }

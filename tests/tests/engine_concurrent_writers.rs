@@ -1,5 +1,5 @@
-//! Whoever writes may be the one that commits: writers of every kind at once, each of
-//! which gets its answer.
+//! Concurrent writers of every kind. Any writer can become the commit leader, and each writer
+//! must get the outcome of its own writes.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,8 +13,9 @@ use prefd_tests::random::Random;
 
 const WRITERS: u64 = 6;
 const WRITES: u64 = 400;
-/// Far longer than all of it takes: whoever waits so long waits for ever.
-const FOREVER: Duration = Duration::from_secs(120);
+/// Timeout for one outcome. It is far longer than a whole test lasts, so a writer that exceeds
+/// it would wait forever.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn options(random: &mut Random) -> WriteOptions {
     WriteOptions {
@@ -26,16 +27,17 @@ fn options(random: &mut Random) -> WriteOptions {
     }
 }
 
-/// Writes numbers to a namespace of its own, and now and then adds to one that all share.
-fn write(engine: &Engine, writer: u64) -> Result<u64, Error> {
+/// Writes numbers to the writer's own namespace, and sometimes increments a shared counter.
+/// Returns the number of acknowledged increments.
+fn run_writer(engine: &Engine, writer: u64) -> Result<u64, Error> {
     let mut random = Random::new(writer);
     let own = engine.namespace("own", writer.to_string())?;
     let shared = engine.namespace("shared", "counter")?;
-    let mut added = 0;
+    let mut increments = 0;
     for n in 0..WRITES {
         let body = format!("{{\"n\":{n}}}");
         match random.below(4) {
-            // Asked for and never looked at: it is committed all the same.
+            // The commit is polled once and then dropped. The write is committed anyway.
             0 => {
                 let mut writer = engine.writer();
                 writer.write(body.as_bytes())?;
@@ -55,13 +57,13 @@ fn write(engine: &Engine, writer: u64) -> Result<u64, Error> {
                         (count(&document.read()?), Precondition::matches(revision))
                     }
                 };
-                let with = WriteOptions {
+                let options = WriteOptions {
                     precondition,
                     ..options(&mut random)
                 };
                 let body = format!("{{\"n\":{}}}", count + 1);
-                match shared.write(body.as_bytes(), with) {
-                    Ok(_) => added += 1,
+                match shared.write(body.as_bytes(), options) {
+                    Ok(_) => increments += 1,
                     Err(Error::PreconditionFailed { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -74,7 +76,7 @@ fn write(engine: &Engine, writer: u64) -> Result<u64, Error> {
         }
     }
     own.write(b"{\"n\":-1}", options(&mut random))?;
-    Ok(added)
+    Ok(increments)
 }
 
 fn count(body: &[u8]) -> u64 {
@@ -83,7 +85,7 @@ fn count(body: &[u8]) -> u64 {
 }
 
 #[test]
-fn writers_of_every_kind_at_once_each_get_their_answer() {
+fn concurrent_writers_of_every_kind_get_their_own_outcomes() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
@@ -91,13 +93,13 @@ fn writers_of_every_kind_at_once_each_get_their_answer() {
     let (done, outcomes) = mpsc::channel();
     for writer in 0..WRITERS {
         let (engine, done) = (engine.clone(), done.clone());
-        thread::spawn(move || done.send(write(&engine, writer)));
+        thread::spawn(move || done.send(run_writer(&engine, writer)));
     }
     drop(done);
-    let mut added = 0;
+    let mut increments = 0;
     for _ in 0..WRITERS {
-        let outcome = outcomes.recv_timeout(FOREVER);
-        added += outcome.expect("somebody waits for ever").unwrap();
+        let outcome = outcomes.recv_timeout(OUTCOME_TIMEOUT);
+        increments += outcome.expect("a writer never got its outcome").unwrap();
     }
     engine.close().unwrap();
     drop(engine);
@@ -107,15 +109,15 @@ fn writers_of_every_kind_at_once_each_get_their_answer() {
         let namespace = engine.namespace(user, client).unwrap();
         namespace.get().unwrap().unwrap().read().unwrap()
     };
-    // Each that was told that it had added has, and nobody else.
-    assert_eq!(count(&read("shared", "counter")), added);
+    // The counter includes every acknowledged increment and no other.
+    assert_eq!(count(&read("shared", "counter")), increments);
     for writer in 0..WRITERS {
         assert_eq!(read("own", &writer.to_string()), b"{\"n\":-1}");
     }
 }
 
 #[test]
-fn what_is_queued_while_another_commits_is_not_forgotten() {
+fn write_queued_during_another_commit_gets_its_outcome() {
     const ROUNDS: u64 = 1500;
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(Config::new(dir.path())).unwrap();
@@ -126,8 +128,10 @@ fn what_is_queued_while_another_commits_is_not_forgotten() {
         thread::spawn(move || {
             let namespace = engine.namespace("u", writer.to_string()).unwrap();
             for round in 0..ROUNDS {
-                // In every mix, and nobody comes after these three to help.
-                let with = WriteOptions {
+                // The rounds cover every mix of synced and buffered writes. A round begins only
+                // when all three writes of the previous round are done, so no later write can
+                // complete a forgotten one.
+                let options = WriteOptions {
                     durability: Some(if round >> writer & 1 == 0 {
                         Durability::Sync
                     } else {
@@ -136,12 +140,12 @@ fn what_is_queued_while_another_commits_is_not_forgotten() {
                     ..WriteOptions::default()
                 };
                 barrier.wait();
-                done.send(namespace.write(b"{}", with)).unwrap();
+                done.send(namespace.write(b"{}", options)).unwrap();
             }
         });
     }
     for _ in 0..3 * ROUNDS {
-        let outcome = outcomes.recv_timeout(FOREVER);
-        outcome.expect("somebody waits for ever").unwrap();
+        let outcome = outcomes.recv_timeout(OUTCOME_TIMEOUT);
+        outcome.expect("a write never got its outcome").unwrap();
     }
 }

@@ -1,5 +1,4 @@
-//! Users of whom every word that was ever written is known, and where a trace of one is
-//! left.
+//! Users with unique words in their data, and a search for these words in files after an erasure.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,24 +8,24 @@ use prefd_engine::{Change, Engine, Error, Revision, WriteOptions};
 use crate::random::Random;
 use crate::sim_store::Store;
 
-/// A word that nothing else contains.
+/// Creates a random word that occurs nowhere else.
 pub fn needle(random: &mut Random) -> String {
     let letter = |_| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[random.below(32) as usize]);
     (0..32).map(letter).collect()
 }
 
-/// A user, and every word that was ever written for the user.
-pub struct User {
-    /// Their name.
+/// A user, and every unique word that was written for this user.
+pub struct TracedUser {
+    /// Name of the user.
     pub name: String,
-    /// Their clients.
+    /// Clients of the user.
     pub clients: Vec<String>,
-    /// All of these words.
+    /// All unique words: the name, the clients, and every key and value that was written.
     pub needles: Vec<String>,
 }
 
-impl User {
-    /// One with a name and clients, who has nothing yet.
+impl TracedUser {
+    /// Creates a user with random names and without documents.
     pub fn new(random: &mut Random) -> Self {
         let name = needle(random);
         let clients: Vec<_> = (0..6).map(|_| needle(random)).collect();
@@ -38,7 +37,7 @@ impl User {
         }
     }
 
-    /// Puts small, inline and large documents over each other, and deletes some.
+    /// Writes and overwrites documents of different sizes, and deletes some.
     pub fn write(&mut self, engine: &Engine, random: &mut Random) -> Result<(), Error> {
         for round in 0..18 {
             let client = &self.clients[round % 6];
@@ -57,11 +56,11 @@ impl User {
     }
 }
 
-/// Documents and their revisions, by client.
+/// Documents of a user with their revisions, by client.
 pub type Contents = BTreeMap<String, (String, Revision)>;
 
-/// What a user has, as it is read.
-pub fn contents(engine: &Engine, user: &User) -> Contents {
+/// Reads all documents of a user.
+pub fn contents(engine: &Engine, user: &TracedUser) -> Contents {
     let stored = user.clients.iter().filter_map(|client| {
         let document = engine.get(&user.name, client).unwrap()?;
         let text = String::from_utf8(document.read().unwrap()).unwrap();
@@ -70,23 +69,23 @@ pub fn contents(engine: &Engine, user: &User) -> Contents {
     stored.collect()
 }
 
-/// Some users of a store, of whom one is to be erased.
-pub struct Lived {
-    /// What their words are drawn from.
+/// A store with three users, one of which is to be erased.
+pub struct ErasureScenario {
+    /// Generates the unique words.
     pub random: Random,
-    /// The second is the one.
-    pub users: Vec<User>,
+    /// The users. The second one is to be erased.
+    pub users: Vec<TracedUser>,
 }
 
-impl Lived {
-    /// Those of a seed, who have nothing yet.
+impl ErasureScenario {
+    /// Creates the users from a seed. They have no documents yet.
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let users = (0..3).map(|_| User::new(&mut random)).collect();
+        let users = (0..3).map(|_| TracedUser::new(&mut random)).collect();
         Self { random, users }
     }
 
-    /// Has all of them write.
+    /// Writes documents for each user.
     pub fn write(&mut self, engine: &Engine) -> Result<(), Error> {
         for user in &mut self.users {
             user.write(engine, &mut self.random)?;
@@ -94,21 +93,25 @@ impl Lived {
         Ok(())
     }
 
-    /// The one who is erased.
-    pub fn gone(&self) -> &User {
+    /// The user that is to be erased.
+    pub fn erased_user(&self) -> &TracedUser {
         &self.users[1]
     }
 
-    /// What the others have.
-    pub fn others(&self, engine: &Engine) -> Vec<Contents> {
+    /// The documents of the users that are not erased.
+    pub fn other_contents(&self, engine: &Engine) -> Vec<Contents> {
         let others = [&self.users[0], &self.users[2]];
         others.map(|user| contents(engine, user)).into()
     }
 
-    /// The one has nothing, and the others have what they had.
+    /// Expects no documents of the erased user, and unchanged documents of the others.
     pub fn assert_erased(&self, engine: &Engine, others: &[Contents], context: &str) {
-        assert_eq!(contents(engine, self.gone()), Contents::new(), "{context}");
-        assert_eq!(self.others(engine), others, "{context}");
+        assert_eq!(
+            contents(engine, self.erased_user()),
+            Contents::new(),
+            "{context}"
+        );
+        assert_eq!(self.other_contents(engine), others, "{context}");
     }
 }
 
@@ -123,12 +126,12 @@ fn files_in(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files, by what is in them: those of the directory, and of the simulated disk.
+/// Reads all files of the directory and of the simulated disk.
 pub fn all_files(dir: &Path, store: Option<&Store>) -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths = Vec::new();
     files_in(dir, &mut paths);
     let real = paths.into_iter().filter_map(|path| {
-        // sled removes files while they are read.
+        // sled can remove a file while this function runs.
         let bytes = std::fs::read(&path).ok()?;
         Some((path, bytes))
     });
@@ -140,11 +143,13 @@ pub fn all_files(dir: &Path, store: Option<&Store>) -> Vec<(PathBuf, Vec<u8>)> {
     real.chain(simulated).collect()
 }
 
-/// Where anything of a user is: sled leaves out what a word has in common with the one
-/// before, so that the middle of one will do.
-pub fn traces(files: &[(PathBuf, Vec<u8>)], user: &User) -> Vec<PathBuf> {
-    let first: HashSet<&[u8]> = user.needles.iter().map(|n| &n.as_bytes()[10..22]).collect();
-    let has_any = |bytes: &[u8]| bytes.windows(12).any(|window| first.contains(window));
+/// Returns the files that contain a unique word of the user.
+///
+/// sled omits the prefix that a key shares with the previous key, so 12 bytes from the middle of a
+/// word count as a match.
+pub fn files_with_traces(files: &[(PathBuf, Vec<u8>)], user: &TracedUser) -> Vec<PathBuf> {
+    let fragments: HashSet<&[u8]> = user.needles.iter().map(|n| &n.as_bytes()[10..22]).collect();
+    let has_any = |bytes: &[u8]| bytes.windows(12).any(|window| fragments.contains(window));
     let found = files.iter().filter(|(_, bytes)| has_any(bytes));
     found.map(|(path, _)| path.clone()).collect()
 }

@@ -1,29 +1,29 @@
-//! Reading files by what docs/format.md says of them, and by nothing else.
+//! Reads the files of a store as docs/format.md describes them, without the engine's code.
 
 use crate::layout::{crc32, varint};
 
-/// Reads fields in the order in which the tables list them.
+/// Reads the fields of a file in the order of the tables in docs/format.md.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub struct FieldReader<'a> {
     bytes: &'a [u8],
-    /// How far it has come.
+    /// Offset of the next field.
     pub at: usize,
 }
 
-impl<'a> Fields<'a> {
-    /// Those of these bytes.
+impl<'a> FieldReader<'a> {
+    /// Starts at the first of the given bytes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    /// The next so many bytes.
+    /// Reads the next `len` bytes.
     pub fn take(&mut self, len: usize) -> &'a [u8] {
         let taken = &self.bytes[self.at..self.at + len];
         self.at += len;
         taken
     }
 
-    /// An integer of so many bytes, little endian.
+    /// Reads a little-endian integer of `len` bytes.
     pub fn number(&mut self, len: usize) -> u64 {
         self.take(len)
             .iter()
@@ -31,21 +31,21 @@ impl<'a> Fields<'a> {
             .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
     }
 
-    /// A text behind its length.
+    /// Reads a length of `length_bytes` bytes, and then a text of that length.
     pub fn text(&mut self, length_bytes: usize) -> &'a str {
         let len = usize::try_from(self.number(length_bytes)).unwrap();
         std::str::from_utf8(self.take(len)).unwrap()
     }
 
-    /// A varint.
+    /// Reads a varint.
     pub fn varint(&mut self) -> u64 {
         let (value, end) = varint(self.bytes, self.at).unwrap();
         self.at = end;
         value
     }
 
-    /// A number that is written as a difference from another.
-    pub fn differing(&mut self, from: u64) -> u64 {
+    /// Reads a number that is stored as a zigzag-encoded difference from `from`.
+    pub fn delta(&mut self, from: u64) -> u64 {
         let written = self.varint();
         let half = written / 2;
         if written.is_multiple_of(2) {
@@ -55,20 +55,20 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks the CRC-32 here over all bytes from `from` on.
+    /// Reads a CRC-32, and checks it against the bytes between `from` and the CRC.
     pub fn check_crc(&mut self, from: usize) {
         let expected = u64::from(crc32(&self.bytes[from..self.at]));
         assert_eq!(self.number(4), expected);
     }
 
-    /// Whether nothing is left.
+    /// Returns true if all bytes have been read.
     pub fn is_at_end(&self) -> bool {
         self.at == self.bytes.len()
     }
 }
 
-/// The file header; the store's id.
-pub fn file_header(fields: &mut Fields, magic: &str, version: u64, id: u64) -> u64 {
+/// Reads and checks a file header. Returns the id of the store.
+pub fn file_header(fields: &mut FieldReader, magic: &str, version: u64, id: u64) -> u64 {
     assert_eq!(fields.take(8), magic.as_bytes());
     assert_eq!((fields.number(2), fields.number(2)), (version, 0));
     assert_eq!(fields.number(4), id);
@@ -77,7 +77,7 @@ pub fn file_header(fields: &mut Fields, magic: &str, version: u64, id: u64) -> u
     store
 }
 
-/// The hash of a namespace.
+/// Computes the hash of a namespace.
 pub fn namespace_hash(key: &[u8], user: &str, client: &str) -> Vec<u8> {
     let user_bytes = (user.len() as u64).to_le_bytes();
     sip128(
@@ -86,7 +86,7 @@ pub fn namespace_hash(key: &[u8], user: &str, client: &str) -> Vec<u8> {
     )
 }
 
-/// `SipHash` with 64-bit words, for the namespace hash: SipHash-2-4-128.
+/// SipHash-2-4 with a 128-bit result, the function of the namespace hash.
 fn sip128(key: &[u8], message: &[u8]) -> Vec<u8> {
     let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
     let (k0, k1) = (word(&key[..8]), word(&key[8..]));
@@ -128,25 +128,24 @@ fn sip128(key: &[u8], message: &[u8]) -> Vec<u8> {
     hash
 }
 
-/// The manifest, of version 1: key of the hash, store, next segment, reserved revision;
-/// of each segment its id, and length and highest revision where it is sealed.
+/// The contents of a manifest of version 1.
 #[derive(Debug)]
 pub struct Manifest {
-    /// Of the namespace hash.
+    /// Key of the namespace hash.
     pub hash_key: Vec<u8>,
-    /// The store's id.
+    /// Id of the store.
     pub store: u64,
-    /// The id of the next segment.
+    /// Id of the next segment.
     pub next_segment: u64,
-    /// Every revision below it may have been used.
+    /// Every revision below this one may have been used.
     pub reserved_revision: u64,
-    /// Ids, and of sealed ones length and highest revision.
+    /// Id of each segment. For a sealed segment, also its length and highest revision.
     pub segments: Vec<(u64, Option<(u64, u64)>)>,
 }
 
-/// Reads a manifest.
+/// Reads and checks a manifest.
 pub fn manifest(bytes: &[u8]) -> Manifest {
-    let mut fields = Fields::new(bytes);
+    let mut fields = FieldReader::new(bytes);
     assert_eq!(fields.take(8), b"PREFDMAN");
     assert_eq!(
         (fields.number(2), fields.number(1), fields.number(1)),
@@ -158,7 +157,7 @@ pub fn manifest(bytes: &[u8]) -> Manifest {
     let body = fields.take(body_bytes);
     assert!(fields.is_at_end());
     assert_eq!(body_crc, u64::from(crc32(body)));
-    let mut fields = Fields::new(body);
+    let mut fields = FieldReader::new(body);
     let hash_key = fields.take(16).to_vec();
     let store = fields.number(8);
     let (next_segment, reserved_revision) = (fields.number(4), fields.number(8));
@@ -179,9 +178,12 @@ pub fn manifest(bytes: &[u8]) -> Manifest {
     }
 }
 
-/// A value in a blob, by the metadata of its extent (blob, offset, length, checksums),
-/// each checked; zeros, where that blob is gone.
-pub fn extent<'a>(meta: &mut Fields, blob: impl Fn(u64) -> Option<&'a [u8]>) -> (u64, Vec<u8>) {
+/// Reads the metadata of an extent (blob, offset, length, checksums), and returns the blob's id
+/// and the value. Checks every checksum. If the blob does not exist, the value is all zeros.
+pub fn extent<'a>(
+    meta: &mut FieldReader,
+    blob: impl Fn(u64) -> Option<&'a [u8]>,
+) -> (u64, Vec<u8>) {
     let id = meta.number(8);
     let (offset, len) = (meta.number(8), meta.number(8));
     let end = usize::try_from(offset + len).unwrap();

@@ -1,4 +1,4 @@
-//! The engine's seam to the file system, over a simulated disk.
+//! The engine's file system interface, implemented by the simulated disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prefd_engine::fs::{File, Fs};
 
-use super::{Change, Inode, Operation, SimDisk, State};
+use super::{Change, DiskOperation, Inode, SimDisk, State};
 
 struct SimFile {
     disk: SimDisk,
@@ -17,7 +17,7 @@ struct SimFile {
 impl SimFile {
     fn with<T>(
         &self,
-        operation: Operation,
+        operation: DiskOperation,
         act: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut state = self.disk.state();
@@ -28,7 +28,7 @@ impl SimFile {
 
 impl File for SimFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.with(Operation::Read, |state| {
+        self.with(DiskOperation::Read, |state| {
             let start = usize::try_from(offset).map_err(io::Error::other)?;
             let live = &state.inodes[self.inode].live;
             let bytes = start
@@ -45,12 +45,13 @@ impl File for SimFile {
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let mut state = self.disk.state();
         let has_power = state.has_power();
-        let decided = state.decide(Operation::Write, &self.path);
+        let decided = state.decide(DiskOperation::Write, &self.path);
         let grown = (offset + bytes.len()).saturating_sub(state.inodes[self.inode].live.len());
         let room = usize::try_from(state.capacity_bytes - used.min(state.capacity_bytes))
             .unwrap_or(usize::MAX);
-        // A full disk takes what still fits; a write that fails may have taken a part.
-        let (taken, outcome) = match decided {
+        // A full disk stores the bytes that still fit. A write that fails for another reason
+        // stores half of its bytes.
+        let (written, outcome) = match decided {
             Err(error) if has_power => (bytes.len() / 2, Err(error)),
             Err(error) => (0, Err(error)),
             Ok(()) if grown > room => {
@@ -59,13 +60,13 @@ impl File for SimFile {
             }
             Ok(()) => (bytes.len(), Ok(())),
         };
-        let bytes = bytes[..taken].to_vec();
+        let bytes = bytes[..written].to_vec();
         state.change(self.inode, Change::Write { offset, bytes });
         outcome
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.with(Operation::Sync, |state| {
+        self.with(DiskOperation::Sync, |state| {
             *state.syncs.entry(self.path.clone()).or_default() += 1;
             let inode = &mut state.inodes[self.inode];
             inode.durable = inode.live.clone();
@@ -75,7 +76,7 @@ impl File for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(Operation::SetLen, |state| {
+        self.with(DiskOperation::SetLen, |state| {
             let len = usize::try_from(len).map_err(io::Error::other)?;
             state.change(self.inode, Change::SetLen(len));
             Ok(())
@@ -83,7 +84,7 @@ impl File for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.with(Operation::Other, |state| {
+        self.with(DiskOperation::Other, |state| {
             Ok(state.inodes[self.inode].live.len() as u64)
         })
     }
@@ -100,7 +101,7 @@ impl SimDisk {
 
     fn open_as(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.state();
-        state.decide(Operation::Open, path)?;
+        state.decide(DiskOperation::Open, path)?;
         let inode = state.inode(path)?;
         Ok(self.file(inode, path))
     }
@@ -117,7 +118,7 @@ impl Fs for SimDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.state();
-        state.decide(Operation::Create, path)?;
+        state.decide(DiskOperation::Create, path)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -129,7 +130,7 @@ impl Fs for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.decide(Operation::Rename, from)?;
+        state.decide(DiskOperation::Rename, from)?;
         let inode = state.inode(from)?;
         state.names.remove(from);
         state.names.insert(to.to_owned(), inode);
@@ -138,19 +139,19 @@ impl Fs for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.decide(Operation::Remove, path)?;
+        state.decide(DiskOperation::Remove, path)?;
         state.inode(path)?;
         state.names.remove(path);
         Ok(())
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.state().decide(Operation::Other, path)
+        self.state().decide(DiskOperation::Other, path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.decide(Operation::SyncDir, path)?;
+        state.decide(DiskOperation::SyncDir, path)?;
         let inside = |name: &PathBuf| name.parent() == Some(path);
         state.durable_names.retain(|name, _| !inside(name));
         let live: Vec<_> = state
@@ -165,7 +166,7 @@ impl Fs for SimDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let mut state = self.state();
-        state.decide(Operation::Other, path)?;
+        state.decide(DiskOperation::Other, path)?;
         Ok(state
             .names
             .keys()

@@ -1,49 +1,51 @@
-//! What a client may send: requests that are nearly right, one behind the other, in
-//! every framing, now and then with something wrong in the middle; and how it is cut.
+//! Generates the bytes that a client sends on a connection, and offsets at which to split them.
+//!
+//! The bytes are several nearly valid requests in a row, with different body framings. Sometimes
+//! they contain an error.
 
 use arbitrary::Unstructured;
 use prefd_engine::Limits;
 
-use crate::oracle::{Choices, document_shape};
+use crate::oracle::{Choices, document_generator};
 
-/// The clients whose namespaces the token opens.
+/// The clients whose namespaces the token may access.
 pub(crate) const CLIENTS: [&str; 2] = ["own", "foreign"];
-/// Requests of one connection, at most.
+/// Maximum number of requests on a connection.
 const REQUESTS: usize = 4;
 
-/// What is sent on one connection.
+/// The bytes that a client sends on a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Script {
+pub(crate) struct ConnectionScript {
     pub(crate) bytes: Vec<u8>,
-    /// Where it is cut, in order.
+    /// Offsets at which the bytes are split, in ascending order.
     pub(crate) cuts: Vec<usize>,
-    /// What is asked, where the framing is right.
-    pub(crate) asked: Option<Vec<Asked>>,
-    /// The client does not end its side.
-    pub(crate) stays: bool,
+    /// The requests in the bytes. `None` if the framing may be invalid.
+    pub(crate) requests: Option<Vec<FramedRequest>>,
+    /// True if the client does not shut down its sending side.
+    pub(crate) stays_open: bool,
 }
 
-/// A request that is framed correctly.
+/// A correctly framed request.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct FramedRequest {
     pub(crate) method: &'static str,
     /// Index into [`CLIENTS`].
     pub(crate) client: usize,
-    /// It may be carried out.
+    /// True if the server may execute the request.
     pub(crate) is_allowed: bool,
-    /// It is allowed, and nothing but the document can be a reason to refuse it.
+    /// True if the request is allowed, and can be refused only because of its document.
     pub(crate) is_plain: bool,
     pub(crate) body: Vec<u8>,
 }
 
-impl Script {
-    /// These very bytes, cut at every other place.
+impl ConnectionScript {
+    /// Sends the given bytes, split after every second byte.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.to_vec(),
             cuts: (0..bytes.len()).step_by(2).collect(),
-            asked: None,
-            stays: bytes.len() % 2 == 1,
+            requests: None,
+            stays_open: bytes.len() % 2 == 1,
         }
     }
 
@@ -52,27 +54,35 @@ impl Script {
     }
 }
 
-/// A connection, made of the choices.
-pub(crate) fn script(choices: &mut Unstructured<'_>, limits: &Limits, token: &str) -> Script {
-    let (mut bytes, mut asked) = (Vec::new(), Vec::new());
+/// Generates the bytes of a connection.
+pub(crate) fn script(
+    choices: &mut Unstructured<'_>,
+    limits: &Limits,
+    token: &str,
+) -> ConnectionScript {
+    let (mut bytes, mut requests) = (Vec::new(), Vec::new());
     for _ in 0..=choices.upto(REQUESTS - 1) {
         let (request, meant) = request(choices, limits, token);
         bytes.extend(request);
-        asked.push(meant);
+        requests.push(meant);
     }
     let is_wrong = choices.rarely(4);
     if is_wrong {
         damage(choices, &mut bytes);
     }
-    Script {
-        cuts: document_shape::cuts(choices, bytes.len()),
+    ConnectionScript {
+        cuts: document_generator::cuts(choices, bytes.len()),
         bytes,
-        asked: (!is_wrong).then_some(asked),
-        stays: choices.rarely(4),
+        requests: (!is_wrong).then_some(requests),
+        stays_open: choices.rarely(4),
     }
 }
 
-fn request(choices: &mut Unstructured<'_>, limits: &Limits, token: &str) -> (Vec<u8>, Asked) {
+fn request(
+    choices: &mut Unstructured<'_>,
+    limits: &Limits,
+    token: &str,
+) -> (Vec<u8>, FramedRequest) {
     let methods = ["PUT", "PUT", "GET", "PUT", "DELETE", "HEAD", "POST", "put"];
     let method = *choices.one(&methods);
     let (target, client) = *choices.one(&[
@@ -107,11 +117,11 @@ fn request(choices: &mut Unstructured<'_>, limits: &Limits, token: &str) -> (Vec
     ]);
     let has_body = method == "PUT" || choices.rarely(6);
     let body = if has_body {
-        document_shape::body(choices, limits)
+        document_generator::body(choices, limits)
     } else {
         Vec::new()
     };
-    let (extra, is_ordinary) = extra(choices);
+    let (extra, is_ordinary) = extra_headers(choices);
     let mut request =
         format!("{method} {target} HTTP/1.1\r\n{host}{authorization}{extra}").into_bytes();
     if has_body {
@@ -121,18 +131,18 @@ fn request(choices: &mut Unstructured<'_>, limits: &Limits, token: &str) -> (Vec
     }
     let is_operation = ["PUT", "GET", "DELETE", "HEAD"].contains(&method);
     let is_allowed = is_operation && client.is_some() && is_known && is_hosted;
-    let asked = Asked {
+    let framed = FramedRequest {
         method,
         client: client.unwrap_or_default(),
         is_allowed,
         is_plain: is_allowed && is_ordinary && (method == "PUT" || !has_body),
         body,
     };
-    (request, asked)
+    (request, framed)
 }
 
-/// Other headers, and whether they change nothing.
-fn extra(choices: &mut Unstructured<'_>) -> (&'static str, bool) {
+/// Chooses additional headers. Returns them, and true if they do not affect the outcome.
+fn extra_headers(choices: &mut Unstructured<'_>) -> (&'static str, bool) {
     *choices.one(&[
         ("", true),
         ("", true),
@@ -160,7 +170,7 @@ fn extra(choices: &mut Unstructured<'_>) -> (&'static str, bool) {
     ])
 }
 
-/// The rest of the head, and the body in one framing or another.
+/// Appends the end of the head and the body, either with Content-Length or chunked.
 fn frame(choices: &mut Unstructured<'_>, request: &mut Vec<u8>, body: &[u8]) {
     if choices.upto(2) > 0 {
         request.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
@@ -184,7 +194,7 @@ fn frame(choices: &mut Unstructured<'_>, request: &mut Vec<u8>, body: &[u8]) {
     );
 }
 
-/// Something wrong, anywhere.
+/// Makes one random change to the bytes.
 fn damage(choices: &mut Unstructured<'_>, bytes: &mut Vec<u8>) {
     let at = choices.upto(bytes.len() - 1);
     match choices.upto(4) {
@@ -203,7 +213,7 @@ fn damage(choices: &mut Unstructured<'_>, bytes: &mut Vec<u8>) {
                 "\r\n",
                 "ffffffffffffffff\r\n",
             ]);
-            // At the beginning of a line.
+            // The header line is inserted at the start of a line.
             let line_at = bytes[at..].iter().position(|byte| *byte == b'\n');
             let line_at = line_at.map_or(bytes.len(), |behind| at + behind + 1);
             drop(bytes.splice(line_at..line_at, line.bytes()));

@@ -1,5 +1,4 @@
-//! A crowd of hostile clients: many connections that all do the same, slowly, for as
-//! long as it is held.
+//! Many hostile clients: connections that all send and read slowly, until the attack is dropped.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,55 +9,59 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The whole crowd has a turn in this time, so that one thread carries it and takes
-/// little of the processors.
+/// Time in which every client gets one turn. One thread drives all clients, and uses little
+/// processor time.
 const TURN: Duration = Duration::from_secs(1);
-/// Time that a client gives its opening.
+/// Write timeout of a client's opening bytes.
 const OPENING: Duration = Duration::from_millis(10);
-/// Clients that have their turn at once, between two pauses.
+/// Clients that get their turn between two pauses.
 const AT_ONCE: usize = 50;
 
-/// What each client of a crowd does.
+/// What each hostile client sends and reads.
 #[derive(Debug, Clone)]
-pub struct Part {
-    /// Sent first.
+pub struct ClientScript {
+    /// Bytes that are sent first.
     pub opening: Vec<u8>,
-    /// Sent at each turn; nothing where it is empty.
+    /// Bytes that are sent at each turn. May be empty.
     pub drip: Vec<u8>,
-    /// Taken of what the server sends, in bytes at each turn.
-    pub taken_bytes: usize,
+    /// Maximum number of response bytes that are read at each turn.
+    pub read_bytes: usize,
 }
 
-/// A crowd. It is gone when this is dropped.
+/// A running attack. All connections are closed when this is dropped.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct HostileClients {
     is_over: Arc<AtomicBool>,
     turns: Arc<AtomicUsize>,
     opened: Arc<AtomicUsize>,
     driver: Option<JoinHandle<()>>,
 }
 
-impl Crowd {
-    /// So many clients. One that the server closes comes again at its next turn.
-    pub fn of(clients: usize, address: SocketAddr, part: Part) -> Self {
-        raise_own_limit(clients);
+impl HostileClients {
+    /// Starts an attack. A client whose connection the server closes reconnects at its next turn.
+    pub fn start(clients: usize, address: SocketAddr, script: ClientScript) -> Self {
+        raise_fd_limit(clients);
         let (is_over, turns, opened) =
             <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let stop = Arc::clone(&is_over);
         let counts = (Arc::clone(&turns), Arc::clone(&opened));
         let driver = std::thread::spawn(move || {
-            let mut crowd: Vec<Option<TcpStream>> = (0..clients).map(|_| None).collect();
+            let mut streams: Vec<Option<TcpStream>> = (0..clients).map(|_| None).collect();
             while !stop.load(Ordering::Relaxed) {
                 let began = Instant::now();
                 let groups = clients.div_ceil(AT_ONCE) as u32;
-                for (group, members) in (1..).zip(crowd.chunks_mut(AT_ONCE)) {
+                for (group, members) in (1..).zip(streams.chunks_mut(AT_ONCE)) {
                     for client in members {
-                        if !client.as_mut().is_some_and(|client| part.goes_on(client)) {
-                            *client = part.open(address, &counts.1);
+                        if !client
+                            .as_mut()
+                            .is_some_and(|client| script.take_turn(client))
+                        {
+                            *client = script.open(address, &counts.1);
                         }
                     }
                     let pause = (TURN * group / groups).saturating_sub(began.elapsed());
-                    // The pace of the crowd; nothing waits for it.
+                    // Spreads the turns over time. Nothing waits for the clients. In the first
+                    // round there is no pause, so that all clients connect quickly.
                     if counts.0.load(Ordering::Relaxed) > 0 {
                         std::thread::sleep(pause);
                     }
@@ -74,22 +77,25 @@ impl Crowd {
         }
     }
 
-    /// Waits until every client has been there.
-    pub fn wait_until_all_came(&self) {
+    /// Waits until every client has had its first turn.
+    pub fn wait_until_all_connected(&self) {
         let began = Instant::now();
         while self.turns.load(Ordering::Relaxed) == 0 {
-            assert!(began.elapsed().as_secs() < 60, "they cannot connect");
+            assert!(
+                began.elapsed().as_secs() < 60,
+                "the clients did not connect within 60 s"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Connections that its clients have opened so far.
+    /// Number of connections that the clients have opened so far.
     pub fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Crowd {
+impl Drop for HostileClients {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         if let Some(driver) = self.driver.take() {
@@ -98,17 +104,17 @@ impl Drop for Crowd {
     }
 }
 
-impl Part {
-    /// Clients that send this and then nothing.
+impl ClientScript {
+    /// Clients that send `opening` and then nothing.
     pub fn silent(opening: &[u8]) -> Self {
         Self {
             opening: opening.to_vec(),
             drip: Vec::new(),
-            taken_bytes: 1024,
+            read_bytes: 1024,
         }
     }
 
-    /// With this at each turn.
+    /// Sends `drip` at each turn.
     #[must_use]
     pub fn dripping(self, drip: &[u8]) -> Self {
         Self {
@@ -120,7 +126,7 @@ impl Part {
     fn open(&self, address: SocketAddr, opened: &AtomicUsize) -> Option<TcpStream> {
         let mut stream = TcpStream::connect(address).ok()?;
         opened.fetch_add(1, Ordering::Relaxed);
-        // Where it is not read, what fits is enough.
+        // If the server does not read, it is enough to send what fits into the buffers.
         stream.set_write_timeout(Some(OPENING)).ok()?;
         let sent = stream.write_all(&self.opening);
         let is_open = sent.map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true);
@@ -128,23 +134,25 @@ impl Part {
         is_open.then_some(stream)
     }
 
-    /// A client's turn; whether its connection is still there.
-    fn goes_on(&self, client: &mut TcpStream) -> bool {
+    /// Gives a client its turn. Returns false if its connection is closed.
+    fn take_turn(&self, client: &mut TcpStream) -> bool {
         let sent = client.write_all(&self.drip);
-        let mut taken = vec![0; self.taken_bytes];
-        match sent.and_then(|()| client.read(&mut taken)) {
-            Ok(bytes) => bytes > 0 || self.taken_bytes == 0,
+        let mut buffer = vec![0; self.read_bytes];
+        match sent.and_then(|()| client.read(&mut buffer)) {
+            Ok(bytes) => bytes > 0 || self.read_bytes == 0,
             Err(error) => error.kind() == ErrorKind::WouldBlock,
         }
     }
 }
 
-/// We have the other ends of all these connections, and often a limit of 1,024.
-pub fn raise_own_limit(connections: usize) {
+/// Raises the file descriptor limit of this process, which holds the client ends of all
+/// connections. The usual limit is 1,024.
+pub fn raise_fd_limit(connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let needed = connections as u64 + 500;
     if limit.current.is_some_and(|current| current < needed) {
         let current = Some(needed);
-        setrlimit(Resource::Nofile, Rlimit { current, ..limit }).expect("so many files");
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit })
+            .expect("the hard limit allows enough file descriptors");
     }
 }

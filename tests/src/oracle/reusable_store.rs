@@ -1,24 +1,25 @@
-//! A store for an oracle that needs one but does not look at it: on a simulated disk,
-//! without a catalogue, and replaced by an empty one every so often, since nothing on
-//! a simulated disk is ever given back.
+//! A store that an oracle reuses for many inputs, so that not every input opens a store.
+//!
+//! The store is on a simulated disk and has no catalogue. A simulated disk never frees memory, so
+//! the store is replaced by an empty one after [`MAX_USES`] inputs.
 
 use prefd_engine::{Config, Engine};
 
 use crate::sim_store::Store;
 
-/// Uses of one store.
-const USES: u32 = 500;
+/// Number of inputs after which the store is replaced.
+const MAX_USES: u32 = 500;
 
-/// The store.
-pub(crate) struct Stage {
+/// A store that is replaced from time to time.
+pub(crate) struct ReusableStore {
     configure: Box<dyn Fn(&mut Config)>,
     store: Store,
     engine: Engine,
     uses: u32,
 }
 
-impl Stage {
-    /// `configure` changes what [`Store::config`] says.
+impl ReusableStore {
+    /// Opens a store. `configure` can change the configuration of [`Store::config`].
     pub(crate) fn new(configure: impl Fn(&mut Config) + 'static) -> Self {
         let configure = Box::new(configure);
         let (store, engine) = open(&*configure);
@@ -30,15 +31,15 @@ impl Stage {
         }
     }
 
-    /// The open store, and whether it is another than before.
+    /// Returns the open engine, and true if the store was just replaced.
     pub(crate) fn take(&mut self) -> (&Engine, bool) {
         self.uses += 1;
-        let is_worn = self.uses > USES;
-        if is_worn {
+        let is_replaced = self.uses > MAX_USES;
+        if is_replaced {
             (self.store, self.engine) = open(&*self.configure);
             self.uses = 1;
         }
-        (&self.engine, is_worn)
+        (&self.engine, is_replaced)
     }
 }
 

@@ -1,12 +1,12 @@
-//! The judge of histories, judged: by histories made by hand, and by a second judge
-//! that tries every order there is.
+//! Tests the linearizability checker with handwritten histories, and compares it with a
+//! brute-force search that tries every order of the operations.
 
 use prefd_tests::history::{Action, Condition, Operation, Outcome, Tag, check};
 use prefd_tests::random::{Random, seeds};
 
 use Condition::{Absent, Always, Matches};
 
-/// An operation from one instant to another.
+/// An operation that was called and returned at these instants.
 fn at(called: u64, returned: u64, action: Action, outcome: Outcome) -> Operation {
     Operation {
         connection: 0,
@@ -35,6 +35,7 @@ fn delete(called: u64, returned: u64) -> Operation {
     )
 }
 
+/// An operation whose response was lost.
 fn lost(called: u64, action: Action) -> Operation {
     at(called, 0, action, Outcome::Unknown)
 }
@@ -52,21 +53,21 @@ fn nothing(called: u64, returned: u64) -> Operation {
     at(called, returned, Action::Read, Outcome::Nothing)
 }
 
-fn accepts(story: &str, history: &[Operation]) {
+fn assert_accepted(story: &str, history: &[Operation]) {
     if let Err(violation) = check(history) {
-        panic!("{story}: {violation}");
+        panic!("{story}: expected a linearizable history: {violation}");
     }
 }
 
-fn refuses(story: &str, history: &[Operation]) {
-    assert!(check(history).is_err(), "{story}: it was accepted");
+fn assert_refused(story: &str, history: &[Operation]) {
+    assert!(check(history).is_err(), "{story}: expected a violation");
 }
 
 #[test]
-fn what_a_register_can_show_is_accepted() {
-    accepts("nothing happened", &[]);
-    accepts(
-        "a read beside a write sees either",
+fn linearizable_histories_are_accepted() {
+    assert_accepted("an empty history", &[]);
+    assert_accepted(
+        "a read during a write sees the old or the new value",
         &[
             put(0, 1, 1, 1),
             put(10, 20, 2, 2),
@@ -75,12 +76,12 @@ fn what_a_register_can_show_is_accepted() {
             read(21, 22, 2, 2),
         ],
     );
-    accepts(
-        "writes beside each other take effect in the order of their tags",
+    assert_accepted(
+        "concurrent writes take effect in the order of their tags",
         &[put(0, 10, 1, 2), put(0, 10, 2, 1), read(11, 12, 1, 2)],
     );
-    accepts(
-        "a delete, and a conditional put of what is absent",
+    assert_accepted(
+        "a delete, and then a put with If-None-Match: *",
         &[
             put(0, 1, 1, 4),
             delete(2, 3),
@@ -88,16 +89,16 @@ fn what_a_register_can_show_is_accepted() {
             put_if(6, 7, 2, Absent, 6),
         ],
     );
-    accepts(
-        "of two writers with one tag, one wins",
+    assert_accepted(
+        "one of two concurrent puts with the same If-Match succeeds",
         &[
             put(0, 1, 1, 1),
             put_if(2, 9, 2, Matches(1), 3),
             at(2, 9, Action::Put(3, Matches(1)), Outcome::Failed(Some(3))),
         ],
     );
-    accepts(
-        "a copy that is as new as it can be",
+    assert_accepted(
+        "a 304 for the current tag",
         &[
             put(0, 1, 1, 1),
             at(2, 3, Action::ReadUnless(1), Outcome::Unchanged(1)),
@@ -106,32 +107,32 @@ fn what_a_register_can_show_is_accepted() {
 }
 
 #[test]
-fn a_write_whose_answer_was_lost_may_take_effect_later_or_never() {
-    let put_lost = lost(2, Action::Put(2, Always));
-    accepts(
-        "never",
-        &[put(0, 1, 1, 1), put_lost.clone(), read(30, 31, 1, 1)],
+fn write_without_a_response_may_take_effect_later_or_never() {
+    let lost_put = lost(2, Action::Put(2, Always));
+    assert_accepted(
+        "a lost put never takes effect",
+        &[put(0, 1, 1, 1), lost_put.clone(), read(30, 31, 1, 1)],
     );
-    accepts(
-        "much later",
+    assert_accepted(
+        "a lost put takes effect much later",
         &[
             put(0, 1, 1, 1),
-            put_lost.clone(),
+            lost_put.clone(),
             read(10, 11, 1, 1),
             read(20, 21, 2, 5),
         ],
     );
-    accepts(
-        "by its tag alone, which is then its own",
+    assert_accepted(
+        "a lost put is first seen by its tag",
         &[
             put(0, 1, 1, 1),
-            put_lost.clone(),
+            lost_put.clone(),
             head(20, 21, 5),
             read(22, 23, 2, 5),
         ],
     );
-    accepts(
-        "a delete",
+    assert_accepted(
+        "a lost delete takes effect later",
         &[
             put(0, 1, 1, 1),
             lost(2, Action::Delete(Always)),
@@ -139,20 +140,20 @@ fn a_write_whose_answer_was_lost_may_take_effect_later_or_never() {
             nothing(5, 6),
         ],
     );
-    accepts(
-        "under a condition that held",
+    assert_accepted(
+        "a lost put takes effect, and its condition was true",
         &[
             put(0, 1, 1, 1),
             lost(2, Action::Put(2, Matches(1))),
             read(5, 6, 2, 2),
         ],
     );
-    refuses(
-        "before it was called",
-        &[read(0, 1, 2, 5), put_lost.clone()],
+    assert_refused(
+        "a lost put takes effect before its call",
+        &[read(0, 1, 2, 5), lost_put.clone()],
     );
-    refuses(
-        "under a condition that did not hold any more",
+    assert_refused(
+        "a lost put takes effect although its condition was false",
         &[
             put(0, 1, 1, 1),
             put(2, 3, 2, 2),
@@ -160,46 +161,46 @@ fn a_write_whose_answer_was_lost_may_take_effect_later_or_never() {
             read(5, 6, 3, 3),
         ],
     );
-    refuses(
-        "again, once it was replaced",
+    assert_refused(
+        "a lost put takes effect again after it was replaced",
         &[
-            put_lost.clone(),
+            lost_put.clone(),
             read(10, 11, 2, 5),
             put(12, 13, 3, 6),
             read(14, 15, 2, 5),
         ],
     );
-    refuses(
-        "under two tags",
-        &[put_lost, read(10, 11, 2, 5), read(12, 13, 2, 6)],
+    assert_refused(
+        "a lost put is seen with two tags",
+        &[lost_put, read(10, 11, 2, 5), read(12, 13, 2, 6)],
     );
 }
 
 #[test]
-fn what_no_register_shows_is_refused() {
-    refuses(
+fn histories_that_are_not_linearizable_are_refused() {
+    assert_refused(
         "a stale read",
         &[put(0, 1, 1, 1), put(2, 3, 2, 2), read(4, 5, 1, 1)],
     );
-    refuses("a lost write", &[put(0, 1, 1, 1), nothing(2, 3)]);
-    refuses(
-        "a lost update: both writers were told that the first was current",
+    assert_refused("a lost write", &[put(0, 1, 1, 1), nothing(2, 3)]);
+    assert_refused(
+        "a lost update: two puts with the same If-Match succeed",
         &[
             put(0, 1, 1, 1),
             put_if(2, 9, 2, Matches(1), 2),
             put_if(2, 9, 3, Matches(1), 3),
         ],
     );
-    refuses(
-        "two winners where nothing is stored",
+    assert_refused(
+        "two puts with If-None-Match: * succeed",
         &[put_if(0, 9, 1, Absent, 1), put_if(0, 9, 2, Absent, 2)],
     );
-    refuses(
-        "a value never written",
+    assert_refused(
+        "a read of a value that was never written",
         &[put(0, 1, 1, 1), read(2, 3, 9, 1)],
     );
-    refuses(
-        "a read that goes back",
+    assert_refused(
+        "a read of an older value than the read before it",
         &[
             put(0, 1, 1, 1),
             put(2, 20, 2, 2),
@@ -207,27 +208,27 @@ fn what_no_register_shows_is_refused() {
             read(5, 6, 1, 1),
         ],
     );
-    refuses(
-        "what was deleted is back",
+    assert_refused(
+        "a read of a deleted value",
         &[put(0, 1, 1, 1), delete(2, 3), read(4, 5, 1, 1)],
     );
-    refuses(
-        "a condition that held and failed",
+    assert_refused(
+        "a 412 for a condition that was true",
         &[
             put(0, 1, 1, 1),
             at(2, 3, Action::Put(2, Matches(1)), Outcome::Failed(Some(1))),
         ],
     );
-    refuses(
-        "a failure that tells an old tag",
+    assert_refused(
+        "a 412 with an old tag",
         &[
             put(0, 1, 1, 1),
             put(2, 3, 2, 2),
             at(4, 5, Action::Delete(Matches(7)), Outcome::Failed(Some(1))),
         ],
     );
-    refuses(
-        "a copy that is out of date called the newest",
+    assert_refused(
+        "a 304 for an old tag",
         &[
             put(0, 1, 1, 1),
             put(2, 3, 2, 2),
@@ -237,30 +238,39 @@ fn what_no_register_shows_is_refused() {
 }
 
 #[test]
-fn tags_belong_to_one_write_and_grow() {
-    refuses("one tag twice", &[put(0, 1, 1, 1), put(2, 3, 2, 1)]);
-    refuses("a tag that is lower", &[put(0, 1, 1, 2), put(2, 3, 2, 1)]);
-    refuses(
-        "a tag that a lost write had is given out again",
+fn tags_are_unique_and_increase() {
+    assert_refused(
+        "two puts with the same tag",
+        &[put(0, 1, 1, 1), put(2, 3, 2, 1)],
+    );
+    assert_refused(
+        "a put with a lower tag than the put before it",
+        &[put(0, 1, 1, 2), put(2, 3, 2, 1)],
+    );
+    assert_refused(
+        "a put with the tag of a lost put that was read",
         &[
             lost(0, Action::Put(1, Always)),
             read(1, 2, 1, 5),
             put(3, 4, 2, 5),
         ],
     );
-    refuses(
-        "the same, and only its tag was seen",
+    assert_refused(
+        "a put with the tag of a lost put that a HEAD returned",
         &[
             lost(0, Action::Put(1, Always)),
             head(1, 2, 5),
             put(3, 4, 2, 5),
         ],
     );
-    refuses("a tag of nobody", &[put(0, 1, 1, 1), head(2, 3, 2)]);
+    assert_refused(
+        "a read with a tag that no put can have",
+        &[put(0, 1, 1, 1), head(2, 3, 2)],
+    );
 }
 
 #[test]
-fn a_violation_is_told_by_the_operations_that_make_it() {
+fn violation_lists_only_the_operations_that_cause_it() {
     let mut history = Vec::new();
     for index in 0..300 {
         let begin = index * 100;
@@ -269,30 +279,30 @@ fn a_violation_is_told_by_the_operations_that_make_it() {
     }
     history.push(delete(30_000, 30_001));
     history.push(lost(30_002, Action::Delete(Always)));
-    accepts("the whole", &history);
-    // The read behind put 201 tells what put 200 wrote.
+    assert_accepted("the history before the change", &history);
+    // Make the read after put 201 return the value of put 200.
     history[401].outcome = Outcome::Found(399, Some(200));
     let violation = check(&history).unwrap_err();
-    let told = violation.to_string();
-    let lines: Vec<_> = told.lines().collect();
+    let text = violation.to_string();
+    let lines: Vec<_> = text.lines().collect();
     assert_eq!(
         lines[0], "not linearizable; of 602 operations these 3 suffice:",
-        "{told}"
+        "{text}"
     );
     for (line, words) in lines[1..].iter().zip([
         ": put 200 -> done, \"399\"",
         ": put 201 -> done, \"401\"",
         ": read -> 200, \"399\"",
     ]) {
-        assert!(line.ends_with(words), "{told}");
+        assert!(line.ends_with(words), "{text}");
     }
 }
 
-/// The longest history of which every order is tried.
+/// Maximum length of the histories of which every order is tried.
 const MAX_OPERATIONS: u64 = 6;
 
-/// Whether any order of the operations, with any tags for the puts whose answer was
-/// lost, is one that a namespace shows. Says itself what a namespace shows.
+/// Whether a namespace can show the operations in some order, with some tags for the puts whose
+/// response was lost. Implements the rules of a namespace independently of the checker.
 fn some_order_fits(history: &[Operation]) -> bool {
     let mut tags: Vec<Option<Tag>> = (1..=2 * MAX_OPERATIONS).map(Some).collect();
     tags.push(None);
@@ -314,8 +324,8 @@ fn some_order_fits(history: &[Operation]) -> bool {
     })
 }
 
-/// Whether what is `left` can follow, where (value, tag) is stored. `None` for a tag
-/// that nobody is told.
+/// Whether the operations in `left` can follow in some order while `stored` is the value and tag
+/// of the namespace. The tag is `None` if no client ever sees the tag.
 fn order_fits(
     history: &[Operation],
     given: &[Option<Tag>],
@@ -360,28 +370,30 @@ fn order_fits(
             {
                 (None, newest)
             }
-            (Action::Put(_, condition) | Action::Delete(condition), Outcome::Failed(told))
-                if !holds(condition) && told == tag && told.is_some() == stored.is_some() =>
+            (Action::Put(_, condition) | Action::Delete(condition), Outcome::Failed(observed))
+                if !holds(condition)
+                    && observed == tag
+                    && observed.is_some() == stored.is_some() =>
             {
                 (stored, newest)
             }
-            (Action::Read, Outcome::Found(told, value))
-                if tag == Some(told) && value.is_none_or(|v| stored.unwrap().0 == v) =>
+            (Action::Read, Outcome::Found(observed, value))
+                if tag == Some(observed) && value.is_none_or(|v| stored.unwrap().0 == v) =>
             {
                 (stored, newest)
             }
             (Action::Read | Action::ReadUnless(_), Outcome::Nothing) if stored.is_none() => {
                 (stored, newest)
             }
-            (Action::ReadUnless(unless), Outcome::Found(told, value))
-                if tag == Some(told)
-                    && told != unless
+            (Action::ReadUnless(unless), Outcome::Found(observed, value))
+                if tag == Some(observed)
+                    && observed != unless
                     && value.is_none_or(|v| stored.unwrap().0 == v) =>
             {
                 (stored, newest)
             }
-            (Action::ReadUnless(unless), Outcome::Unchanged(told))
-                if tag == Some(told) && told == unless =>
+            (Action::ReadUnless(unless), Outcome::Unchanged(observed))
+                if tag == Some(observed) && observed == unless =>
             {
                 (stored, newest)
             }
@@ -391,12 +403,13 @@ fn order_fits(
     })
 }
 
-/// What a namespace shows to a few clients; with luck, one thing in it is then changed.
+/// Generates a history that a namespace can show. In two of three cases, changes one operation
+/// afterwards, which may make the history impossible.
 fn small_history(random: &mut Random) -> Vec<Operation> {
     let mut history = Vec::new();
     let (mut stored, mut revision) = (None::<(u64, Tag)>, 0);
     for index in 0..=random.below(MAX_OPERATIONS) {
-        // It takes effect at `instant`, and lasts for some time around it.
+        // The operation takes effect at `instant`, between its call and its return.
         let instant = 20 + index * 10;
         let called = instant - random.below(20);
         let returned = instant + random.below(20);
@@ -452,27 +465,27 @@ fn small_history(random: &mut Random) -> Vec<Operation> {
 }
 
 #[test]
-fn it_agrees_with_a_judge_that_tries_every_order() {
-    let mut judged = [0, 0];
+fn checker_agrees_with_a_search_of_every_order() {
+    let mut counts = [0, 0];
     for seed in seeds(3_000) {
         let history = small_history(&mut Random::new(seed));
         let fits = some_order_fits(&history);
         let found = check(&history);
         assert_eq!(found.is_ok(), fits, "seed {seed}: {history:#?}");
         if let Err(violation) = found {
-            // What is told must be wrong by itself.
+            // The reported operations must be impossible on their own.
             assert!(
                 !some_order_fits(&violation.window),
                 "seed {seed}: {violation}"
             );
         }
-        judged[usize::from(fits)] += 1;
+        counts[usize::from(fits)] += 1;
     }
     if std::env::var_os("PREFD_TEST_SEED").is_none() {
-        let [refused, accepted] = judged;
+        let [refused, accepted] = counts;
         assert!(
             refused * 10 > accepted && accepted * 10 > refused,
-            "too few of one sort: {judged:?}"
+            "expected many of both: {refused} refused, {accepted} accepted"
         );
     }
 }

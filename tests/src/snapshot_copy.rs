@@ -1,4 +1,4 @@
-//! Copies of a store, made of its snapshots.
+//! Copies of a store that are created from its snapshots.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use prefd_engine::{Config, Engine, Snapshot, Verification, verify};
 
-/// The bytes of a snapshot's files, by path.
+/// Reads the files of a snapshot, by path.
 pub fn files(snapshot: &Snapshot) -> BTreeMap<String, Vec<u8>> {
     let read = |file| {
         let mut bytes = Vec::new();
@@ -18,8 +18,8 @@ pub fn files(snapshot: &Snapshot) -> BTreeMap<String, Vec<u8>> {
     snapshot.files().iter().map(read).collect()
 }
 
-/// A directory with these files.
-pub fn lay(files: &BTreeMap<String, Vec<u8>>) -> tempfile::TempDir {
+/// Creates a directory with the given files.
+pub fn write_dir(files: &BTreeMap<String, Vec<u8>>) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
         let path = dir.path().join(path);
@@ -29,15 +29,15 @@ pub fn lay(files: &BTreeMap<String, Vec<u8>>) -> tempfile::TempDir {
     dir
 }
 
-/// What is wrong with it.
-pub fn verified(dir: &Path) -> Verification {
+/// Runs `verify` on a data directory.
+pub fn verify_dir(dir: &Path) -> Verification {
     verify(&Config::new(dir), &mut |_| {}).unwrap()
 }
 
-/// A copy that nothing is wrong with.
-pub fn copied(snapshot: &Snapshot) -> (tempfile::TempDir, Engine) {
-    let dir = lay(&files(snapshot));
-    let found = verified(dir.path());
+/// Writes a snapshot to a directory, expects `verify` to find no problems, and opens the copy.
+pub fn open_copy(snapshot: &Snapshot) -> (tempfile::TempDir, Engine) {
+    let dir = write_dir(&files(snapshot));
+    let found = verify_dir(dir.path());
     assert_eq!(found.problems, []);
     assert_eq!((found.torn_bytes, found.unnamed_blobs), (0, 0));
     assert_eq!(found.documents, snapshot.documents());

@@ -1,13 +1,14 @@
-//! Documents whose sizes and counts lie around the limits, whitespace wherever it is
-//! allowed, keys in many spellings, and now and then something wrong; and ways of
-//! cutting them.
+//! Generates documents from choices, and offsets at which to split them.
+//!
+//! The sizes and counts are close to the limits. The documents contain whitespace wherever JSON
+//! allows it, keys with different escapes, and sometimes an error.
 
 use arbitrary::Unstructured;
 use prefd_engine::Limits;
 
 use crate::oracle::Choices;
 
-/// A body, made of the choices.
+/// Generates a body.
 pub(crate) fn body(choices: &mut Unstructured<'_>, limits: &Limits) -> Vec<u8> {
     let mut body = blank(choices);
     body.push(b'{');
@@ -36,7 +37,7 @@ pub(crate) fn body(choices: &mut Unstructured<'_>, limits: &Limits) -> Vec<u8> {
     body
 }
 
-/// Where a body of this length is cut.
+/// Generates offsets at which a body of the given length is split.
 pub(crate) fn cuts(choices: &mut Unstructured<'_>, len: usize) -> Vec<usize> {
     match choices.upto(3) {
         0 => Vec::new(),
@@ -49,7 +50,7 @@ pub(crate) fn cuts(choices: &mut Unstructured<'_>, len: usize) -> Vec<usize> {
     }
 }
 
-/// A little, or a count at the limit or beside it.
+/// Chooses a small count, or a count close to the limit.
 fn around(choices: &mut Unstructured<'_>, limit: usize) -> usize {
     match choices.upto(5) {
         0 => choices.upto(2),
@@ -65,12 +66,12 @@ fn blank(choices: &mut Unstructured<'_>) -> Vec<u8> {
     (0..len).map(|_| *choices.one(b" \n\t\r")).collect()
 }
 
-/// A key's text that decodes to around `limit` bytes.
+/// Generates a JSON string for a key that decodes to about `limit` bytes.
 fn key(choices: &mut Unstructured<'_>, limit: usize) -> Vec<u8> {
     if choices.rarely(16) {
         return choices.some_bytes(limit + 8);
     }
-    // A character, and the bytes that it decodes to.
+    // Each entry is a character as it is written, and its length after decoding.
     let spellings: [(&str, usize); 12] = [
         ("a", 1),
         ("\\u0061", 1),
@@ -104,7 +105,7 @@ fn key(choices: &mut Unstructured<'_>, limit: usize) -> Vec<u8> {
     text
 }
 
-/// A value's text of around as many bytes, or levels, as are allowed.
+/// Generates a JSON value with a length or a depth close to the limit.
 fn value(choices: &mut Unstructured<'_>, limits: &Limits) -> Vec<u8> {
     let bytes = around(choices, usize::try_from(limits.max_value_bytes).unwrap());
     let fill = |begin: &str, filling: &str, end: &str| {
@@ -144,7 +145,7 @@ fn value(choices: &mut Unstructured<'_>, limits: &Limits) -> Vec<u8> {
     }
 }
 
-/// Brackets around brackets.
+/// Generates nested arrays and objects.
 fn nested(choices: &mut Unstructured<'_>, levels: usize) -> Vec<u8> {
     let (mut open, mut close) = (Vec::new(), Vec::new());
     let pattern = choices.upto(usize::from(u16::MAX));
@@ -163,7 +164,7 @@ fn nested(choices: &mut Unstructured<'_>, levels: usize) -> Vec<u8> {
     open
 }
 
-/// One thing wrong, anywhere.
+/// Makes one random change to a body.
 fn damage(choices: &mut Unstructured<'_>, body: &mut Vec<u8>) {
     let at = choices.upto(body.len().saturating_sub(1));
     match choices.upto(3) {
@@ -174,7 +175,7 @@ fn damage(choices: &mut Unstructured<'_>, body: &mut Vec<u8>) {
     }
 }
 
-/// Whitespace up to around the limit of the body.
+/// Adds whitespace so that the length of the body is close to the limit.
 fn pad(choices: &mut Unstructured<'_>, body: &mut Vec<u8>, limits: &Limits) {
     const MOST: usize = 8192;
     let wanted = around(choices, usize::try_from(limits.max_body_bytes).unwrap());
