@@ -1,6 +1,6 @@
 //! Entry points for the fuzzers: each function decodes one layout of the on-disk format and encodes
-//! the result again. The module is only available with the feature `fuzzing`, and is not part of
-//! the API.
+//! the result again. The module `fuzzing` exists only if the feature `fuzzing` is enabled, and is
+//! not part of the API.
 //!
 //! The oracles in `tests/src/oracle/` compare the encoded results with the input.
 
@@ -16,16 +16,18 @@ use crate::storage::log::manifest_file;
 use crate::storage::log::summary_file::SummaryReader;
 
 /// Encodes the manifest of an empty store with the given hash key and store id. (The engine
-/// generates both randomly.)
+/// generates the hash key and the store id randomly.)
 ///
 /// # Errors
-/// None in practice, because an empty manifest always fits its length fields.
+/// No error occurs in practice, because the length fields of a manifest can represent an empty
+/// manifest.
 pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }
 
 /// Decodes and re-encodes the header and the metadata of a version 2 frame at the start of `bytes`.
-/// Missing or invalid metadata is omitted from the result.
+/// If the frame refers to blobs, and its metadata is missing or invalid, the result contains no
+/// metadata.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or
@@ -47,7 +49,7 @@ pub fn frame_header_1(bytes: &[u8]) -> Result<Vec<u8>> {
 /// verified.
 ///
 /// # Errors
-/// A description of the first defect.
+/// The error is a description of the first defect.
 pub fn frame_metadata_1(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
     v1::reencode_metadata(bytes)
 }
@@ -55,7 +57,7 @@ pub fn frame_metadata_1(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static s
 /// Decodes and re-encodes the manifest in `dir`. Returns `None` if the directory has no manifest.
 ///
 /// # Errors
-/// The errors of reading and decoding a manifest.
+/// [`Error`](crate::Error) if the manifest cannot be read or decoded.
 pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
     let manifest = manifest_file::read(fs, dir)?;
     manifest
@@ -66,7 +68,7 @@ pub fn manifest(fs: &dyn Fs, dir: &Path) -> Result<Option<Vec<u8>>> {
 /// Decodes and re-encodes the summary of segment `id` in `dir`.
 ///
 /// # Errors
-/// The errors of reading and decoding a summary.
+/// [`Error`](crate::Error) if the summary cannot be read or decoded.
 pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> {
     let id = SegmentId::new(id);
     SummaryReader::open(fs, dir, id, store)?.reencode(id, store)

@@ -1,11 +1,11 @@
-//! The index layer: the current frame of each namespace, and the documents in memory.
+//! The index layer locates the current frame of each namespace, and caches documents in memory.
 //!
-//! The layer owns the table, the accounting of current and stale bytes per segment, the document
-//! cache, the public `Document` type, and the loader that rebuilds the table and the accounting
-//! from the log.
+//! The index layer owns the table, the accounting of current and stale bytes per segment, the
+//! document cache, the public `Document` type, and the loader that rebuilds the table and the
+//! accounting from the log.
 //!
-//! **Architecture Invariant:** all data in this layer is derived from the log and the blobs, and
-//! can be rebuilt from them. Only the commit layer and recovery change which frame is current.
+//! **Architecture Invariant:** all data in the index layer can be rebuilt from the log and the
+//! blobs. Only the commit layer and recovery change which frame is current.
 
 pub(crate) mod accounting;
 pub(crate) mod cache;

@@ -1,9 +1,11 @@
-//! The maintenance layer: tasks that run while an open store serves reads and writes.
+//! The maintenance layer performs tasks while an open store serves reads and writes.
 //!
-//! The layer owns compaction, the removal of obsolete files, the erasure of users, and snapshots.
+//! The maintenance layer owns compaction, the removal of obsolete files, the erasure of users, and
+//! snapshots.
 //!
-//! **Architecture Invariant:** this layer never writes to the log. The layer gives jobs to the
-//! committer, and removes only files that no longer belong to the store.
+//! **Architecture Invariant:** the maintenance layer never appends to the log. It gives jobs to the
+//! committer, truncates files to the length that the manifest records, and removes only files that
+//! no longer belong to the store.
 
 pub(crate) mod compaction;
 pub(crate) mod erasure;

@@ -1,8 +1,7 @@
-//! Counts the current and stale bytes of each segment as frames are added and superseded, and
-//! selects the segments to compact.
+//! Counts the current and stale bytes of each segment, and selects the segments to compact.
 //!
 //! This module knows the locations and sizes of frames, but not documents. While a store is open,
-//! the committer changes the counts, and compaction marks segments that it cannot rewrite.
+//! the committer updates the counts, and compaction marks segments that it cannot rewrite.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,32 +11,32 @@ use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::ids::SegmentId;
 
-/// Maximum number of short sealed segments. Compaction starts to merge short segments when the
-/// number is exceeded.
+/// Maximum number of short sealed segments. If the log has more, compaction merges short segments.
 const MAX_SHORT_SEGMENTS: usize = 8;
 
 /// The current and stale frames of one segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SegmentUsage {
-    /// Number of bytes of all frames.
+    /// Number of bytes of all frames in the segment.
     pub(crate) bytes: u64,
-    /// Number of all frames.
+    /// Number of all frames in the segment.
     pub(crate) frames: u32,
-    /// Number of current documents.
+    /// Number of current documents in the segment.
     pub(crate) documents: u32,
     /// Number of bytes of the frames of current documents.
     pub(crate) document_bytes: u64,
-    /// Number of current tombstones.
+    /// Number of current tombstones in the segment.
     pub(crate) tombstones: u32,
     /// Number of bytes of the current tombstones.
     pub(crate) tombstone_bytes: u64,
     /// Number of damaged frames that may be current. A segment with such a frame must not be
     /// rewritten.
     pub(crate) damaged: u32,
-    /// True if compaction has found that the tombstones still hide older frames.
+    /// True if compaction has found that tombstones of the segment still hide older frames.
     pub(crate) needs_tombstones: bool,
     /// True if a read of a frame of the segment has failed. Background compaction skips the segment
-    /// until the next open. An explicit compaction or an erasure tries the segment again.
+    /// until the next open. An explicit compaction or an erasure tries to rewrite the segment
+    /// again.
     is_deferred: bool,
 }
 
@@ -47,17 +46,19 @@ impl SegmentUsage {
         self.documents > 0 || self.tombstones > 0 || self.damaged > 0
     }
 
-    /// Returns true if the segment contains frames that are not current.
+    /// Returns true if the segment contains frames that are neither current documents nor current
+    /// tombstones.
     pub(crate) fn has_stale(&self) -> bool {
         self.frames > self.documents + self.tombstones
     }
 
-    /// Returns the maximum number of bytes that rewriting the segment copies.
+    /// Returns the maximum number of bytes that are copied if the segment is rewritten.
     pub(crate) fn current_bytes(&self) -> u64 {
         self.document_bytes + self.tombstone_bytes
     }
 
-    /// Returns the number of bytes that rewriting the segment may free.
+    /// Estimates how many bytes rewriting the segment frees. Tombstones count as freed unless
+    /// compaction has found that they are still needed.
     pub(crate) fn reclaimable_bytes(&self) -> u64 {
         let tombstones = if self.needs_tombstones {
             self.tombstone_bytes
@@ -84,7 +85,7 @@ impl SegmentUsage {
         }
     }
 
-    /// Reverts [`Self::count`] for a frame that is no longer current.
+    /// Counts a frame that [`Self::count`] counted as current as no longer current.
     fn discount(&mut self, entry: &FrameLocation) {
         let bytes = u64::from(entry.bytes);
         match entry.kind {
@@ -107,11 +108,11 @@ impl SegmentUsage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CompactionVictim {
     pub(crate) id: SegmentId,
-    /// True if the segment must be rewritten even if that frees few bytes.
+    /// True if the segment must be rewritten even if the rewrite frees few bytes.
     pub(crate) is_forced: bool,
 }
 
-/// The accounting of all segments, protected by a mutex.
+/// The usage of all segments, protected by a mutex.
 #[derive(Default)]
 pub(crate) struct SegmentAccounting(Mutex<SegmentUsages>);
 
@@ -121,7 +122,7 @@ pub(crate) struct SegmentUsages {
     segments: BTreeMap<SegmentId, SegmentUsage>,
     /// The id of the active segment.
     active: Option<SegmentId>,
-    /// Number of bytes that became stale since [`Self::reset_newly_stale`].
+    /// Number of bytes that became stale since the last call of [`Self::reset_newly_stale`].
     newly_stale_bytes: u64,
 }
 
@@ -132,7 +133,7 @@ impl SegmentAccounting {
 }
 
 impl SegmentUsages {
-    /// Adds a segment that was read from the log. The current frames are counted later, by
+    /// Adds a segment that was read from the log. Its current frames are counted later, by
     /// [`Self::add_current`].
     pub(crate) fn add_segment(&mut self, id: SegmentId, entries: &[SummaryEntry]) {
         let usage = self.segments.entry(id).or_default();
@@ -171,7 +172,7 @@ impl SegmentUsages {
         usage.count(entry);
     }
 
-    /// Counts a frame as stale.
+    /// Counts a frame as stale, because a newer frame of its namespace was appended.
     pub(crate) fn superseded(&mut self, entry: &FrameLocation) {
         self.newly_stale_bytes += u64::from(entry.bytes);
         if let Some(usage) = self.segments.get_mut(&entry.segment) {
@@ -182,13 +183,13 @@ impl SegmentUsages {
     /// Removes a segment that was removed from the log.
     pub(crate) fn retired(&mut self, id: SegmentId) {
         self.segments.remove(&id);
-        // Tombstones may have been needed because of frames in the removed segment.
+        // Tombstones may have been needed only because of frames in the removed segment.
         for usage in self.segments.values_mut() {
             usage.needs_tombstones = false;
         }
     }
 
-    /// Marks a segment as damaged, so that the segment is not rewritten.
+    /// Marks a segment as damaged, so that compaction does not rewrite it.
     pub(crate) fn mark_damaged(&mut self, id: SegmentId) {
         if let Some(usage) = self.segments.get_mut(&id) {
             usage.damaged += 1;
@@ -203,7 +204,7 @@ impl SegmentUsages {
         }
     }
 
-    /// Records that the tombstones of a segment are still needed.
+    /// Records that tombstones of a segment are still needed to hide older frames.
     pub(crate) fn mark_tombstones_needed(&mut self, id: SegmentId) {
         if let Some(usage) = self.segments.get_mut(&id) {
             usage.needs_tombstones = true;
@@ -220,17 +221,19 @@ impl SegmentUsages {
         self.active
     }
 
-    /// Returns the number of bytes that became stale since [`Self::reset_newly_stale`].
+    /// Returns the number of bytes that became stale since the last call of
+    /// [`Self::reset_newly_stale`].
     pub(crate) fn newly_stale_bytes(&self) -> u64 {
         self.newly_stale_bytes
     }
 
-    /// Resets the count of newly stale bytes. Called when compaction is notified.
+    /// Resets the count of newly stale bytes. The committer calls this function when it wakes
+    /// compaction.
     pub(crate) fn reset_newly_stale(&mut self) {
         self.newly_stale_bytes = 0;
     }
 
-    /// Returns the sums over all segments.
+    /// Returns the sums of the counts of all segments.
     pub(crate) fn sum(&self) -> SegmentUsage {
         let mut sum = SegmentUsage::default();
         for usage in self.segments.values() {
@@ -260,20 +263,23 @@ impl SegmentUsages {
         self.all().filter(|(id, _)| Some(*id) != self.active)
     }
 
-    /// Returns the sealed segments that may be rewritten, which are neither damaged nor deferred.
+    /// Returns the sealed segments that background compaction may rewrite. Damaged and deferred
+    /// segments are excluded.
     fn candidates(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.sealed()
             .filter(|(_, usage)| usage.damaged == 0 && !usage.is_deferred)
     }
 
-    /// Returns true if the log is longer than twice the current documents plus one segment.
+    /// Returns true if the log exceeds its size limit, which is twice the bytes of the current
+    /// documents plus the length of one segment.
     pub(crate) fn is_overgrown(&self, segment_bytes: u64) -> bool {
         let sum = self.sum();
         sum.bytes > 2 * (sum.document_bytes + segment_bytes / 2)
     }
 
-    /// Returns the segment to rewrite on a full disk: the one with the fewest bytes to copy.
-    /// Segments that would free at most an eighth of the bytes to copy are not considered.
+    /// Returns the segment to rewrite on a full disk, which is the segment with the fewest bytes to
+    /// copy. A segment is ignored if rewriting it frees at most an eighth of the bytes that are
+    /// copied.
     pub(crate) fn cheapest_victim(&self) -> Option<CompactionVictim> {
         self.candidates()
             .filter(|(_, usage)| usage.reclaimable_bytes() > usage.current_bytes() / 8)
@@ -286,10 +292,11 @@ impl SegmentUsages {
 
     /// Returns the segment to rewrite next, if any.
     ///
-    /// A segment without current frames comes first, because its removal copies nothing. If the
-    /// reclaimable bytes exceed half of the bytes of current documents plus a quarter of a segment,
-    /// the segment with the largest reclaimable share is returned. The two rules keep the log,
-    /// including the active segment, below twice the current documents plus one segment.
+    /// A segment without current frames is returned first, because its removal copies nothing.
+    /// Otherwise, if the reclaimable bytes exceed half of the bytes of the current documents plus a
+    /// quarter of a segment, the segment with the largest reclaimable share is returned. The
+    /// purpose of both rules is to keep the log below its size limit ([`Self::is_overgrown`]).
+    /// Otherwise, if the log has too many short segments, the oldest short segment is returned.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<CompactionVictim> {
         let give_back = |(id, _)| CompactionVictim {
             id,
@@ -309,7 +316,8 @@ impl SegmentUsages {
                 .max_by_key(|(_, usage)| share(usage))
                 .map(give_back);
         }
-        // Each open of the store can leave a very short segment, so short segments are merged.
+        // Each time a store is opened and closed, it can get another very short segment, so short
+        // segments are merged.
         let is_short = |usage: &SegmentUsage| usage.bytes < segment_bytes / 4;
         let mut short = self.candidates().filter(|(_, usage)| is_short(usage));
         let first = short.next();

@@ -2,11 +2,11 @@
 //! stored in the table, where reads find them. This module decides the order of eviction.
 //!
 //! The algorithm is similar to S3-FIFO (Yang et al., SOSP 2023). A new document enters the small
-//! queue. At the front of the small queue, a document that was read again moves to the main queue,
-//! and a document that was not is evicted. At the front of the main queue, a document that was read
-//! since it entered returns to the end, and a document that was not is evicted. Therefore, one pass
-//! over many documents evicts few frequently read documents. A read only marks the document, and
-//! does not change the queues.
+//! queue. When a document reaches the front of the small queue, it moves to the main queue if it
+//! was read again, and is evicted otherwise. When a document reaches the front of the main queue,
+//! it returns to the end if it was read since it was last added to the queue, and is evicted
+//! otherwise. Therefore, reading many documents once evicts few of the frequently read documents. A
+//! read only marks the document as read, and does not change the queues.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -15,11 +15,12 @@ use crate::index::document::Document;
 use crate::index::table::Table;
 use crate::model::names::NamespaceHash;
 
-/// Divisor of the budget that yields the maximum size of the small queue. While the small queue is
-/// larger, documents are evicted from it first.
+/// The small queue should use at most the cache budget divided by this number. If the small queue
+/// is larger, documents are evicted from the small queue first, and otherwise from the main queue.
 const SMALL_QUEUE_DIVISOR: u64 = 10;
-/// Maximum number of documents that one insertion examines before it ignores read marks. The
-/// maximum bounds the time of an insertion if all documents are read frequently.
+/// Number of documents for which one insertion considers read marks. After this number, the
+/// insertion evicts documents even if they are marked as read, so that an insertion is fast even if
+/// all documents are read frequently.
 const MAX_EXAMINED: usize = 64;
 
 /// The queues of the document cache. The cached documents are also in the [`Table`].
@@ -55,7 +56,7 @@ impl EvictionQueue {
     }
 }
 
-/// Computes the memory of a cached document in bytes, including its queue entry.
+/// Returns the approximate memory of a cached document in bytes, including its queue entry.
 fn weight(document: &Document) -> u64 {
     document.weight() + size_of::<(NamespaceHash, Document)>() as u64
 }
@@ -66,7 +67,7 @@ impl EvictionQueues {
     }
 
     /// Removes documents from the queues until the remaining documents use at most `max_bytes`.
-    /// Returns the removed documents, which the caller must detach from the table.
+    /// Returns the removed documents. The caller must detach them from the table.
     fn evict(&mut self, max_bytes: u64) -> Vec<(NamespaceHash, Document)> {
         let mut evicted = Vec::new();
         let mut examined = 0;
@@ -108,8 +109,8 @@ impl DocumentCache {
         queues.bytes()
     }
 
-    /// Removes the documents of these namespaces from memory. Iterates over all cached
-    /// documents.
+    /// Removes the documents of these namespaces from the cache. The function iterates over all
+    /// cached documents.
     pub(crate) fn remove_namespaces(&self, table: &Table, hashes: &HashSet<NamespaceHash>) {
         let mut evicted = Vec::new();
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,8 +133,8 @@ impl DocumentCache {
 
     /// Adds a document that was just read, and evicts other documents if necessary.
     pub(crate) fn insert(&self, table: &Table, hash: NamespaceHash, document: &Document) {
-        // A document in blobs is not cached, because it keeps files open, and file descriptors are
-        // scarcer than memory.
+        // A document that is stored in blobs is not cached, because it keeps its blob files open,
+        // and file descriptors are scarcer than memory.
         let fits = weight(document) <= self.max_bytes && document.in_memory().is_some();
         if !fits || !table.attach_document(hash, document) {
             return;
@@ -192,8 +193,8 @@ mod tests {
             self.table.advance(hash(n), entry);
         }
 
-        /// Reads a document, and returns true if it was cached. The read caches the document if the
-        /// budget allows.
+        /// Reads a document, and returns true if the document was cached. Otherwise, adds the
+        /// document to the cache, if the budget allows.
         fn get(&self, n: u64, revision: u64) -> bool {
             if let (_, Some(found)) = self.table.newest_cached(hash(n)) {
                 assert_eq!(found.stat().revision.get(), revision);
@@ -241,8 +242,8 @@ mod tests {
                 store.get(n, n + 1);
             }
         }
-        // Each document is read once. In between, the frequently read documents are read just often
-        // enough to stay.
+        // Each of these documents is read once. Between these reads, the frequently read documents
+        // are read just often enough to stay in the cache.
         for n in 100..1000 {
             assert!(!store.get(n, n + 1));
             if n % 5 == 0 {
@@ -250,7 +251,7 @@ mod tests {
                 assert!(store.get(again, again + 1), "{again} at {n}");
             }
         }
-        // The scan filled the cache, but did not exceed its budget.
+        // The scan filled the cache, but did not exceed the cache's budget.
         assert_eq!(store.cached(), 20);
     }
 
@@ -293,7 +294,7 @@ mod tests {
             store.put(n, n + 1);
             store.get(n, n + 1);
         }
-        // The replaced document is only in the cache's queue.
+        // The replaced document is no longer in the table, but is still in a queue of the cache.
         store.put(3, 100);
         let forgotten = [3, 5].map(hash).into_iter().collect();
         store.cache.remove_namespaces(&store.table, &forgotten);

@@ -1,5 +1,5 @@
-//! A stored document, as reads return it. A small document is entirely in memory. A large document
-//! is read from its blobs as a stream of verified chunks.
+//! The type of a stored document that reads return. A small document is entirely in memory. A large
+//! document is read from its blobs as a stream of verified chunks.
 //!
 //! A `Document` keeps its blob files open, so later writes and deletes do not affect it.
 
@@ -46,10 +46,10 @@ use crate::storage::log::reader::Frame;
 #[derive(Clone)]
 pub struct Document(ThinArc<DocumentHead, u8>);
 
-/// All data of a document except the body. The body follows in the same allocation, so that a read
-/// outside the processor's caches waits for memory only once.
+/// All data of a document except the body. The body follows in the same allocation, so that reading
+/// a document that is not in the processor's caches waits for memory only once.
 struct DocumentHead {
-    /// True if the document was read since the document cache last examined it.
+    /// True if the document was read after the document cache last examined it for eviction.
     is_marked_read: AtomicBool,
     stat: Stat,
     members: Vec<Member>,
@@ -136,23 +136,23 @@ impl Document {
         &self.head().stat
     }
 
-    /// Returns the entire body if it is in memory, as for documents of up to
-    /// [`crate::Config::inline_bytes`]. Returns `None` for larger documents. Never blocks.
+    /// Returns the entire body if the document has at most [`crate::Config::inline_bytes`] bytes,
+    /// because such a document is in memory. Returns `None` for a larger document. Never blocks.
     pub fn in_memory(&self) -> Option<&[u8]> {
         self.head().blobs.is_empty().then(|| &self.0.slice)
     }
 
     /// Returns the entire body as [`Bytes`] that share the document's memory. Returns `None` if
-    /// [`Self::in_memory`] does. The document stays in memory as long as the returned value. Never
-    /// blocks.
+    /// [`Self::in_memory`] returns `None`. The document stays in memory until the returned value
+    /// and all its clones are dropped. Never blocks.
     pub fn to_bytes(&self) -> Option<Bytes> {
         self.in_memory()?;
         Some(Bytes::from_owner(BodyOwner(self.clone())))
     }
 
     /// Returns an iterator over the body in pieces of up to 64 KiB. Iterating blocks on the disk
-    /// unless the body is [in memory](Self::in_memory). Each read of a large document fills a
-    /// buffer of 512 KiB.
+    /// unless the body is [in memory](Self::in_memory). A large document is read in parts of up to
+    /// 512 KiB, so the iterator needs a buffer of that size.
     ///
     /// Every piece is verified before it is returned. The iterator ends after an error.
     pub fn chunks(&self) -> Chunks {
@@ -160,7 +160,8 @@ impl Document {
     }
 
     /// Returns an iterator like [`Self::chunks`], but with a read buffer of about `bytes` bytes.
-    /// The buffer has at least 64 KiB, because each checksum covers 64 KiB.
+    /// The buffer has at least 64 KiB, because each checksum covers up to 64 KiB, which must be
+    /// read completely to be verified.
     pub fn chunks_within(&self, bytes: usize) -> Chunks {
         let mut sources = VecDeque::new();
         if let Some(body) = self.to_bytes() {
@@ -230,8 +231,8 @@ impl Document {
         match location {
             ValueLocation::Inline { offset, bytes } => {
                 let start = *offset as usize;
-                // The bounds were checked when the frame was read. A document with an inline value
-                // has no blobs, so its body is in memory.
+                // The bounds of the value were checked when the frame was read. A document with an
+                // inline value has no blobs, so its body is in memory.
                 debug_assert!(self.in_memory().is_some());
                 let body = Bytes::from_owner(BodyOwner(self.clone()));
                 ChunkSource::Text(body.slice(start..start + *bytes as usize))
@@ -262,8 +263,8 @@ impl AsRef<[u8]> for BodyOwner {
     }
 }
 
-/// Decodes a key. Keys are validated when they are written, so decoding cannot fail. If it did, the
-/// stored text would be returned.
+/// Decodes a key. Decoding cannot fail, because keys are validated when they are written. If
+/// decoding failed, the stored text of the key would be returned.
 fn decode_key(text: &str) -> String {
     serde_json::from_str(text).unwrap_or_else(|_| text.to_owned())
 }
@@ -274,18 +275,18 @@ impl fmt::Debug for Document {
     }
 }
 
-/// A part of the text that [`Chunks`] returns.
+/// A part of the JSON text that [`Chunks`] returns.
 enum ChunkSource {
     Text(Bytes),
     Extent {
         extent: Extent,
-        /// Number of chunks of the extent that were read.
+        /// Number of chunks of the extent that have already been read.
         done: usize,
     },
 }
 
-/// An iterator over the bytes of a document or of one of its values. Created by
-/// [`Document::chunks`] and [`Document::value`].
+/// An iterator over the bytes of a document or of one of its values. [`Document::chunks`],
+/// [`Document::chunks_within`] and [`Document::value`] create a `Chunks`.
 ///
 /// Each item is a piece of up to 64 KiB. For a large document, advancing the iterator blocks on the
 /// disk, and the blob files stay open until the iterator is dropped. An item is an error if the
@@ -311,9 +312,10 @@ enum ChunkSource {
 pub struct Chunks {
     document: Document,
     sources: VecDeque<ChunkSource>,
-    /// Maximum number of extent chunks per read.
+    /// Maximum number of chunks that one read of an extent returns.
     per_read: usize,
-    /// The buffer of the last read, which is reused if no returned piece refers to it.
+    /// The buffer of the previous read. The next read reuses the buffer if no returned piece refers
+    /// to it any more.
     memory: Bytes,
 }
 
@@ -324,8 +326,9 @@ impl fmt::Debug for Chunks {
 }
 
 impl Chunks {
-    /// Reads and verifies the next chunks of an extent. `done` is the number of chunks that were
-    /// read before. Returns the bytes and the number of chunks, or `None` at the end of the extent.
+    /// Reads and verifies the next chunks of an extent. `done` is the number of chunks of the
+    /// extent that have already been read. Returns the bytes and the number of chunks that were
+    /// read, or `None` at the end of the extent.
     fn read(&mut self, extent: &Extent, done: usize) -> Result<Option<(Bytes, usize)>> {
         let begun = (done * EXTENT_CHUNK_BYTES) as u64;
         let Some(rest) = extent.bytes.checked_sub(begun).filter(|rest| *rest > 0) else {
@@ -401,9 +404,9 @@ impl Iterator for Chunks {
     }
 }
 
-/// Default size of a read from a blob. The size is large enough to make the cost of system calls
-/// insignificant. The size is small enough that the bytes are still in the processor's cache when
-/// their checksums are verified.
+/// Default size of a read from a blob. Reads of this size make the cost of system calls
+/// insignificant, but are small enough that the bytes are still in the processor's cache when their
+/// checksums are verified.
 const DEFAULT_READ_BYTES: usize = 512 * 1024;
 
 /// Offset of the body in a blob's file.

@@ -1,5 +1,5 @@
-//! Builds the table and the accounting while a log is read segment by segment. The newest frame of
-//! each namespace becomes the current frame.
+//! Builds the table and the accounting during recovery, while the log is read segment by segment.
+//! The newest frame of each namespace becomes its current frame.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -18,7 +18,8 @@ use crate::model::limits::Usage;
 use crate::model::names::NamespaceHash;
 use crate::storage::log::directory::LogDirectory;
 
-/// The table, the accounting and the damage that were found so far.
+/// The table and the accounting of the segments that were loaded so far, and the damage in these
+/// segments.
 #[derive(Default)]
 pub(crate) struct RecoveryLoader {
     pub(crate) table: Table,
@@ -42,8 +43,8 @@ impl RecoveryLoader {
         self.table.reserve(entries);
     }
 
-    /// Adds the entries of a segment. `blobs` contains the blob references, each with the index of
-    /// an entry.
+    /// Adds the entries of a segment. `blobs` contains the blob references of the segment, each
+    /// with the index of its entry in `entries`.
     pub(crate) fn load(
         &mut self,
         directory: &LogDirectory,
@@ -92,7 +93,7 @@ impl RecoveryLoader {
         self.table.record_loss(LostFrame {
             revision: sealed.last_revision,
             segment,
-            // An offset beyond the maximum length of a segment cannot be represented.
+            // `Offset` cannot represent an offset beyond the maximum length of a segment.
             offset: Offset::new(offset).unwrap_or(Offset::START),
         });
         self.accounting
@@ -100,14 +101,15 @@ impl RecoveryLoader {
             .add_unreadable_segment(segment, sealed.bytes);
     }
 
-    /// Counts the current frames of each segment, after all segments have been loaded. `active` is
-    /// the active segment.
+    /// Counts the current frames of each segment, and discards damage that affects no current
+    /// frame. Call this function once, after all segments have been loaded. `active` is the active
+    /// segment.
     pub(crate) fn finish(&mut self, active: Option<SegmentId>) {
         self.table.shrink_to_fit();
         let mut segments = self.accounting.lock();
         segments.set_active(active);
         self.table.for_each(|entry| segments.add_current(entry));
-        // Damage to frames that were superseded later has no effect.
+        // Damage to a frame has no effect if a later frame supersedes the damaged frame.
         let is_needed = |id| segments.get(id).is_some_and(|usage| usage.damaged > 0);
         self.damage.retain(|id, _| is_needed(*id));
     }
@@ -132,19 +134,21 @@ impl RecoveryLoader {
     }
 }
 
-/// Visits every document whose summary entry `is_current` accepts. Segments that cannot be read are
-/// skipped. The visit ends early if `visit` breaks.
+/// Visits every document for whose summary entry `is_current` returns true. Segments that are
+/// damaged or cannot be read are skipped. The iteration ends early if `visit` returns
+/// [`ControlFlow::Break`].
 pub(crate) fn visit(
     directory: &LogDirectory,
     is_current: impl Fn(SegmentId, &SummaryEntry) -> bool,
     visit: &mut DocumentVisitor<'_>,
 ) -> Result<ControlFlow<()>> {
-    // Compaction must not remove segment files during the visit, because their documents would be
-    // missed.
+    // Compaction must not remove segment files during the iteration, because documents in the
+    // removed files would not be visited.
     let _guard = directory.hold_files();
     for id in directory.segments()? {
         let details = match directory.details(id) {
-            // Each read of a document in the segment reports the damage.
+            // The damage is not reported here, because every read of a document in the segment
+            // reports it.
             Err(error) if error.is_damage() => continue,
             details => details?,
         };

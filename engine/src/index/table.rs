@@ -1,10 +1,11 @@
-//! The table: the location of the newest frame of each namespace. The table is in memory, is
-//! rebuilt at every open, and alone decides which frame is current. Each entry also contains the
-//! document if it is cached (`cache.rs`), so that a read finds both with one lookup.
+//! The table maps each namespace to the location of its newest frame, which is the current frame of
+//! the namespace. The table is in memory, and is rebuilt each time the store is opened. Each entry
+//! also contains the document if it is cached (`cache.rs`), so that a read finds both with one
+//! lookup.
 //!
-//! The table knows hashes and locations, but not names. An entry has 40 bytes, and entries are
-//! stored in arrays that are 78 to 88 % full. The table thus needs 45 to 52 bytes of memory for
-//! each entry, plus the allocator's overhead.
+//! The table contains the hashes of namespaces, but not their names. An entry has 40 bytes, and the
+//! arrays of entries are usually 78 to 88 % full. The table therefore needs 45 to 52 bytes of
+//! memory for each entry, plus the allocator's overhead.
 
 pub(crate) mod buckets;
 pub(crate) mod slots;
@@ -21,7 +22,7 @@ use crate::model::names::NamespaceHash;
 /// A frame that cannot be read and whose namespace is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LostFrame {
-    /// The highest revision that the frame can have had.
+    /// The highest revision that the lost frame can have had.
     pub(crate) revision: u64,
     pub(crate) segment: SegmentId,
     pub(crate) offset: Offset,
@@ -34,21 +35,21 @@ pub(crate) enum NewestFrame {
     Absent,
     /// The namespace has a document, in this frame.
     Document(FrameLocation),
-    /// The newest frame is damaged, or a lost frame may be the newest.
+    /// The newest frame of the namespace is damaged, or a lost frame may be the newest frame.
     Unreadable { segment: SegmentId, offset: Offset },
 }
 
-/// Number of entries whose slots are prefetched at once: about the number of cache misses that a
-/// processor can have outstanding. The prefetched slots are still in the processor's cache when
-/// they are changed.
+/// Number of entries whose slots are prefetched together, which is about the number of cache misses
+/// that a processor can wait for at the same time. The number is small enough that the prefetched
+/// slots are still in the processor's cache when they are changed.
 const PREFETCH_BATCH: usize = 32;
 
 /// Maps the hash of each namespace to its newest frame.
 #[derive(Default)]
 pub(crate) struct Table {
     buckets: Buckets,
-    /// The lost frame with the highest revision. The field is only set while the store is opened,
-    /// so readers need no lock.
+    /// The lost frame with the highest revision. Recovery sets this field before the store serves
+    /// reads, so readers need no lock.
     loss: Option<LostFrame>,
 }
 
@@ -59,8 +60,8 @@ impl Table {
         self.buckets.read(hash, |slot| slot.map(Slot::entry))
     }
 
-    /// Makes the processor load the table entry of a namespace, which a commit will read and
-    /// change.
+    /// Makes the processor load the table entry of a namespace into its cache, because a commit
+    /// will read and change the entry soon.
     pub(crate) fn prefetch(&self, hash: NamespaceHash) {
         std::hint::black_box(self.entry(hash));
     }
@@ -81,7 +82,8 @@ impl Table {
         }
     }
 
-    /// Determines the state of a namespace from its entry and the lost frames.
+    /// Determines the state of a namespace from its entry and from the lost frame with the highest
+    /// revision.
     fn classify(&self, entry: Option<FrameLocation>) -> NewestFrame {
         if let Some(loss) = self.loss
             && entry.is_none_or(|entry| entry.revision <= loss.revision)
@@ -105,14 +107,15 @@ impl Table {
     }
 
     /// Makes `entry` the current entry of a namespace, unless the table has a newer entry. Returns
-    /// the replaced entry. If `entry` is a copy with the same revision, the cached document is
-    /// kept.
+    /// the replaced entry. If `entry` is a copy of the current frame, which has the same revision,
+    /// the cached document is kept.
     pub(crate) fn advance(
         &self,
         hash: NamespaceHash,
         entry: FrameLocation,
     ) -> Option<FrameLocation> {
-        // The old document is freed only after the lock of the bucket is released.
+        // The replaced document is returned from the closure, so that it is freed only after the
+        // lock of the bucket is released.
         let (replaced, _freed) = self.buckets.update(hash, |slot| {
             let Some(slot) = slot else {
                 let slot = Slot::new(hash, &entry, None);
@@ -144,8 +147,8 @@ impl Table {
         self.buckets.shrink_to_fit();
     }
 
-    /// Adds the entries of a segment, as [`Self::advance`] does for one entry. Lost frames are
-    /// skipped, because their namespace is unknown.
+    /// Adds the entries of a segment by calling [`Self::advance`] for each. Lost frames are
+    /// skipped, because their namespaces are unknown.
     pub(crate) fn load(&mut self, segment: SegmentId, entries: &[SummaryEntry]) {
         for entries in entries.chunks(PREFETCH_BATCH) {
             self.buckets
@@ -156,7 +159,7 @@ impl Table {
         }
     }
 
-    /// Caches a document, if its revision is current and no document is cached for the namespace.
+    /// Caches a document if its revision is current and no document is cached for the namespace.
     /// Returns true if the document was cached.
     pub(crate) fn attach_document(&self, hash: NamespaceHash, document: &Document) -> bool {
         let revision = document.stat().revision.get();
@@ -170,8 +173,8 @@ impl Table {
         })
     }
 
-    /// Removes a cached document from the entry of its namespace. Does nothing if the entry has
-    /// another document.
+    /// Removes a cached document from the entry of its namespace. Does nothing if the entry
+    /// contains another document.
     pub(crate) fn detach_document(&self, hash: NamespaceHash, document: &Document) {
         let _freed = self.buckets.update(hash, |slot| {
             let is_it =
@@ -189,8 +192,8 @@ impl Table {
             .is_some_and(|entry| entry.revision == revision)
     }
 
-    /// Removes a tombstone if it is current. Call this function only if no older frame of the
-    /// namespace exists.
+    /// Removes a tombstone from the table if the tombstone is current. Call this function only if
+    /// no older frame of the namespace exists.
     pub(crate) fn remove_tombstone(&self, hash: NamespaceHash, entry: &FrameLocation) {
         self.buckets.update(hash, |slot| {
             let is_it =
@@ -206,12 +209,13 @@ impl Table {
         });
     }
 
-    /// Visits all current frames, including tombstones, in no particular order.
+    /// Visits the newest frame of each namespace, including tombstones and damaged frames, in no
+    /// particular order.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&FrameLocation)) {
         self.buckets.for_each(|slot| visit(&slot.entry()));
     }
 
-    /// Records a lost frame.
+    /// Records a lost frame. Only the lost frame with the highest revision is kept.
     pub(crate) fn record_loss(&mut self, loss: LostFrame) {
         if self.loss.is_none_or(|worst| worst.revision < loss.revision) {
             self.loss = Some(loss);
@@ -223,7 +227,7 @@ impl Table {
         self.loss
     }
 
-    /// Counts the stored documents. Iterates over the entire table.
+    /// Counts the stored documents by iterating over the entire table.
     pub(crate) fn documents(&self) -> u64 {
         let mut documents = 0;
         self.for_each(|entry| {

@@ -16,7 +16,8 @@ fn victim(segments: &SegmentUsages) -> Option<u32> {
     segments.victim(SEGMENT).map(|victim| victim.id.get())
 }
 
-/// Creates full segments of puts. `stale` lists the number of stale bytes of each segment.
+/// Creates full segments that contain only puts. `stale` lists the number of stale bytes in each
+/// segment.
 fn segments(stale: &[u32]) -> SegmentUsages {
     let mut segments = SegmentUsages::default();
     for (id, stale) in (1..).zip(stale) {

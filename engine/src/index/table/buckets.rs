@@ -1,7 +1,7 @@
-//! The hash map of the table, from the hash of a namespace to its slot. The map consists of
-//! buckets, each with its own lock. As entries are added, buckets are split one at a time (linear
-//! hashing, Litwin 1980). The memory per entry is therefore about the same at any size, and no
-//! writer waits for the entire map to be rehashed.
+//! The hash map of the table maps the hash of a namespace to a slot. The map consists of buckets,
+//! and each bucket has a lock. As entries are added, buckets are split one at a time (linear
+//! hashing, Litwin 1980). Therefore, the memory per entry is about the same for maps of any size,
+//! and no writer waits until the entire map is rehashed.
 //!
 //! Removing entries never reduces the number of buckets.
 
@@ -11,16 +11,17 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWri
 use crate::index::table::slots::{Slot, Slots};
 use crate::model::names::NamespaceHash;
 
-/// Average number of entries per bucket. With 384 entries, the memory of the bucket itself is
-/// insignificant, and a split lasts only about ten microseconds.
+/// Maximum average number of entries per bucket. With 384 entries, the memory for the lock and the
+/// header of a bucket is insignificant, and a split lasts only about ten microseconds.
 const AVERAGE_ENTRIES: usize = 384;
-/// Number of buckets that are allocated at a time, and number of buckets in an empty map. With 64
-/// or more buckets, threads rarely wait for the same bucket.
+/// Number of buckets that are allocated together as a chunk. An empty map has one chunk. With 64 or
+/// more buckets, threads rarely wait for the lock of the same bucket.
 const CHUNK_BUCKETS: usize = 64;
-/// Chunks of buckets are stored in levels. The levels have 1, 1, 2, 4, 8, … chunks.
+/// Number of levels. The chunks of buckets are stored in levels, which have 1, 1, 2, 4, 8, …
+/// chunks.
 const LEVELS: usize = 33;
-/// Maximum number of splits per insertion. One split is usually sufficient. The second catches up
-/// with splits that were skipped during an iteration.
+/// Maximum number of splits per insertion. One split is usually sufficient. The second split
+/// catches up with splits that were skipped during an iteration.
 const MAX_SPLITS: usize = 2;
 
 /// The buckets of the table.
@@ -30,7 +31,8 @@ pub(super) struct Buckets {
     count: AtomicUsize,
     /// Number of entries.
     entries: AtomicUsize,
-    /// Locked during splits and iterations, so that no split happens during an iteration.
+    /// This lock is held during splits and iterations, so that no bucket is split during an
+    /// iteration.
     split_lock: Mutex<()>,
 }
 
@@ -41,7 +43,7 @@ type Level = Box<[OnceLock<Box<[Bucket]>>]>;
 #[repr(align(64))]
 struct Bucket(RwLock<Slots>);
 
-/// Poisoning of the lock is ignored, because no code that changes a bucket can panic halfway.
+/// Poisoning of the lock is ignored, because a panic cannot interrupt a change of a bucket.
 impl Bucket {
     fn read(&self) -> RwLockReadGuard<'_, Slots> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -64,8 +66,8 @@ impl Default for Buckets {
 }
 
 /// Returns the index of the bucket for the bits of a hash, if the map has `buckets` buckets. In
-/// linear hashing, buckets that were already split in the current round use one more bit than other
-/// buckets.
+/// linear hashing, buckets that were already split in the current round are selected by one more
+/// bit of the hash than other buckets.
 fn bucket_of(bits: u64, buckets: usize) -> usize {
     let mask = buckets.next_power_of_two() - 1;
     #[allow(
@@ -80,7 +82,7 @@ fn bucket_of(bits: u64, buckets: usize) -> usize {
     }
 }
 
-/// The change of an entry that the closure of [`Buckets::update`] requests.
+/// The change that the closure of [`Buckets::update`] requests.
 pub(super) enum SlotChange {
     /// Do not insert or remove an entry. An existing entry may have been changed in place.
     Keep,
@@ -90,7 +92,7 @@ pub(super) enum SlotChange {
     Remove,
 }
 
-/// Returns the level of a chunk, and the index of the first chunk in the level.
+/// Returns the level of a chunk, and the index of the first chunk in that level.
 fn level_of(chunk: usize) -> (usize, usize) {
     match chunk.checked_ilog2() {
         None => (0, 0),
@@ -118,19 +120,19 @@ impl Buckets {
         let buckets = || (0..CHUNK_BUCKETS).map(|_| Bucket::default()).collect();
         #[allow(
             clippy::indexing_slicing,
-            reason = "a level has as many chunks as the number of its first one, and there \
-                      is a level for each power of two of chunks"
+            reason = "level 0 has one chunk, level n has 2^(n-1) chunks, and `LEVELS` levels \
+                      are sufficient for 2^32 chunks"
         )]
         &self.levels[level].get_or_init(chunks)[chunk - first].get_or_init(buckets)
             [index % CHUNK_BUCKETS]
     }
 
-    /// Reserves memory for `entries` entries, so that inserting as many entries splits no bucket.
-    /// The map must be empty.
+    /// Reserves memory for `entries` entries, so that no bucket is split while that many entries
+    /// are inserted. The map must be empty.
     pub(super) fn reserve(&mut self, entries: usize) {
         let count = entries.div_ceil(AVERAGE_ENTRIES).max(CHUNK_BUCKETS);
-        // Buckets below `split` and from `base` on were split in the current round, so each covers
-        // half as many hashes as the other buckets.
+        // Buckets below `split` and buckets from `base` on were split in the current round, so each
+        // of them covers half as many hashes as the other buckets.
         let (split, base) = (count - (1 << count.ilog2()), 1 << count.ilog2());
         for index in 0..count {
             let is_split = index < split || index >= base;
@@ -144,16 +146,16 @@ impl Buckets {
         *self.count.get_mut() = count;
     }
 
-    /// Frees memory that is not needed.
+    /// Frees memory that is reserved for entries but is not used.
     pub(super) fn shrink_to_fit(&mut self) {
         for index in 0..*self.count.get_mut() {
             self.bucket(index).write().shrink_to_fit();
         }
     }
 
-    /// Makes the processor load the slots of several namespaces concurrently, instead of waiting
-    /// for memory for each slot in turn. No lock is acquired, because acquiring a lock waits for
-    /// earlier loads.
+    /// Makes the processor load the slots of several namespaces concurrently, instead of one after
+    /// another. The function acquires no lock, because acquiring a lock would wait until earlier
+    /// loads are complete.
     pub(super) fn prefetch(&mut self, hashes: impl Iterator<Item = NamespaceHash>) {
         let count = *self.count.get_mut();
         let mut sum = 0_u32;
@@ -195,8 +197,8 @@ impl Buckets {
         result
     }
 
-    /// Locks the bucket of a namespace. If a split has moved the namespace to another bucket in the
-    /// meantime, that bucket is locked instead.
+    /// Locks the bucket of a namespace. If a split moves the namespace to another bucket before the
+    /// lock is acquired, the other bucket is locked instead.
     fn locked<'a, G>(&'a self, hash: NamespaceHash, lock: impl Fn(&'a Bucket) -> G) -> G {
         let (_, bits) = hash.halves();
         let mut index = bucket_of(bits, self.count.load(Ordering::Acquire));
@@ -213,8 +215,8 @@ impl Buckets {
     /// Visits all entries in no particular order. Each bucket is locked for reading while its
     /// entries are visited.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Slot)) {
-        // A split during the iteration could move visited entries to a bucket that is visited
-        // later, so that they would be visited twice.
+        // A split during the iteration could move visited entries to a bucket that has not been
+        // visited yet. These entries would be visited twice.
         let _split_guard = self
             .split_lock
             .lock()
@@ -224,7 +226,9 @@ impl Buckets {
         }
     }
 
-    /// Splits the next bucket, if the number of entries per bucket exceeds [`AVERAGE_ENTRIES`].
+    /// Splits up to [`MAX_SPLITS`] buckets if the average number of entries per bucket exceeds
+    /// [`AVERAGE_ENTRIES`]. Does nothing during an iteration or while another thread splits a
+    /// bucket.
     fn split_if_due(&self, entries: usize) {
         if entries <= self.count.load(Ordering::Relaxed) * AVERAGE_ENTRIES {
             return;
@@ -240,8 +244,9 @@ impl Buckets {
         }
     }
 
-    /// Splits a bucket: creates bucket `new`, and moves about half of the entries of the old bucket
-    /// there. Both buckets are locked until the new number of buckets is visible.
+    /// Splits the next bucket: creates bucket `new`, and moves about half of the entries of the old
+    /// bucket to the new bucket. Both buckets are locked until the new number of buckets is
+    /// visible.
     fn split(&self, new: usize) {
         let old = new - (1 << new.ilog2());
         let mut from = self.bucket(old).write();

@@ -1,15 +1,15 @@
-//! The slots of one bucket: an open-addressing hash table with linear probing and Robin Hood
+//! The slots of one bucket form an open-addressing hash table with linear probing and Robin Hood
 //! hashing (Celis 1986). Entries are sorted by key, which is also the order of their home slots.
 //! Therefore, a search for a missing key ends after a few slots even in a nearly full array, and
 //! the entries of one array can be moved to another array sequentially. Entries that do not fit at
 //! the end of the array wrap around to the front.
 //!
-//! An array grows by an eighth of its length, instead of doubling. Between 78 % and 88 % of the
-//! slots are in use, except in small arrays.
+//! An array grows by an eighth of its length, instead of doubling. Therefore, between 78 % and 88 %
+//! of the slots are in use, except in small arrays and after entries were removed.
 
 #![allow(
     clippy::indexing_slicing,
-    reason = "every index is below the length of the array: it comes from `home` or `after`"
+    reason = "every index comes from `home` or `after`, so it is below the length of the array"
 )]
 
 use crate::format::frame::header::EntryKind;
@@ -23,17 +23,17 @@ use crate::model::names::NamespaceHash;
 const MAX_LOAD_PERCENT: usize = 88;
 /// Minimum length of an array that is not empty.
 const MIN_SLOTS: usize = 8;
-/// Divisor of the length of an array that yields its growth.
+/// An array grows by its length divided by this number.
 const GROWTH_DIVISOR: usize = 8;
 /// Minimum length of an array that grows by [`GROWTH_DIVISOR`]. Shorter arrays double their length,
 /// because they waste little memory.
 const MIN_LARGE_SLOTS: usize = 64;
-/// Distance to the second prefetched slot. Two slots of 40 bytes are a little longer than a cache
-/// line of 64 bytes.
+/// Distance between the two prefetched slots. Two slots of 40 bytes are longer than a cache line of
+/// 64 bytes, so the second prefetched slot is in another cache line.
 const PREFETCH_AHEAD_SLOTS: usize = 2;
 
 /// The part of a namespace's hash that a slot stores: 96 bits. With a billion namespaces, the
-/// probability of a collision of two keys is about 10⁻¹¹.
+/// probability that any two keys are equal is about 10⁻¹¹.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct SlotKey {
     high: u64,
@@ -55,14 +55,14 @@ impl SlotKey {
 /// An entry of the table, with its document if it is cached. A slot has 40 bytes.
 #[derive(Default)]
 pub(super) struct Slot {
-    /// The high part of the [`SlotKey`]. The parts are stored separately, because the struct itself
-    /// would need 4 more bytes.
+    /// The high part of the [`SlotKey`]. The two parts of the key are stored as separate fields,
+    /// because a field of type `SlotKey` would need 4 more bytes.
     key_high: u64,
     key_low: u32,
     segment: u32,
     offset: u32,
-    /// The kind of the frame in the high bits, and its length in the low bits. No kind is 0, so the
-    /// value 0 means that the slot is free.
+    /// The kind of the frame in the high bits, and the length of the frame in the low bits. No kind
+    /// has the value 0, so the value 0 of this field means that the slot is free.
     kind_and_bytes: u32,
     revision: u64,
     pub(super) document: Option<Document>,
@@ -95,7 +95,7 @@ impl Slot {
             segment: SegmentId::new(self.segment),
             offset: Offset::from_u32(self.offset),
             bytes: self.kind_and_bytes & FrameLocation::MAX_BYTES,
-            // Slots are only created with valid kinds. An invalid kind would make reads report
+            // Slots are only created with valid kinds. If a kind were invalid, reads would report
             // damage.
             kind: EntryKind::from_byte(kind).unwrap_or(EntryKind::Damaged),
         }
@@ -112,14 +112,14 @@ impl Slot {
         self.kind_and_bytes == 0
     }
 
-    /// Returns the bits of the hash that select the bucket. The low bits of the result are used,
-    /// because the high bits select the home slot.
+    /// Returns the bits of the hash that select the bucket. The bucket is selected by the low bits
+    /// of the result, because the high bits select the home slot.
     pub(super) fn bucket_bits(&self) -> u64 {
         self.key_high
     }
 }
 
-/// Returns the length of an array for `entries` entries, with little unused space.
+/// Returns the minimum length of an array for `entries` entries.
 fn slots_for(entries: usize) -> usize {
     (entries * 100 / MAX_LOAD_PERCENT + 1).max(MIN_SLOTS)
 }
@@ -147,7 +147,7 @@ impl Slots {
         home
     }
 
-    /// Returns the next index, which wraps around at the end of the array.
+    /// Returns the index after `index`, which is 0 at the end of the array.
     fn after(&self, index: usize) -> usize {
         if index + 1 == self.slots.len() {
             0
@@ -166,8 +166,8 @@ impl Slots {
         }
     }
 
-    /// Returns `Ok` with the index of an entry, or `Err` with the index at which the entry would
-    /// have to be inserted.
+    /// Returns `Ok` with the index of the entry of `key`, or `Err` with the index at which the
+    /// entry would have to be inserted.
     fn search(&self, key: SlotKey) -> Result<usize, usize> {
         let mut index = self.home(key);
         for distance in 0..self.slots.len() {
@@ -178,7 +178,7 @@ impl Slots {
             if slot.key() == key {
                 return Ok(index);
             }
-            // The entry sorts after `key`, so `key` is not in the array.
+            // If the entry at `index` sorts after `key`, the array does not contain `key`.
             let displacement = self.displacement(index);
             if displacement < distance || (displacement == distance && slot.key() > key) {
                 return Err(index);
@@ -194,15 +194,15 @@ impl Slots {
         Some(&self.slots[index])
     }
 
-    /// Returns the entry of a namespace, for changes in place. The key of the entry must not be
-    /// changed.
+    /// Returns the entry of a namespace, for changes in place. The caller must not change the key
+    /// of the entry.
     pub(super) fn get_mut(&mut self, hash: NamespaceHash) -> Option<&mut Slot> {
         let index = self.search(SlotKey::of(hash)).ok()?;
         Some(&mut self.slots[index])
     }
 
-    /// Makes the processor load the slots with which a search begins. The returned value only
-    /// prevents the compiler from removing the reads.
+    /// Makes the processor load the first slots that a search for the namespace reads. The returned
+    /// value has no meaning, and only prevents the compiler from removing the reads.
     pub(super) fn prefetch(&self, hash: NamespaceHash) -> u32 {
         let home = self.home(SlotKey::of(hash));
         let slots = [
@@ -225,7 +225,7 @@ impl Slots {
     }
 
     /// Inserts an entry without growing the array. All entries from the index of the new entry to
-    /// the next free slot are shifted by one.
+    /// the next free slot are moved to the next slot.
     fn shift_insert(&mut self, slot: Slot) {
         let (Ok(index) | Err(index)) = self.search(slot.key());
         // A free slot exists, because `insert` grows the array if necessary.
@@ -247,7 +247,8 @@ impl Slots {
         let mut index = self.search(SlotKey::of(hash)).ok()?;
         let removed = std::mem::take(&mut self.slots[index]);
         self.len -= 1;
-        // Shift the following entries back by one, up to the first entry that is in its home slot.
+        // The following entries are moved back by one slot, up to a free slot or an entry that is
+        // in its home slot.
         loop {
             let next = self.after(index);
             if self.slots[next].is_free() || self.displacement(next) == 0 {
@@ -268,8 +269,8 @@ impl Slots {
         self.fill(slots, before.into_slots());
     }
 
-    /// Replaces an empty array with an array of `slots` slots that contains the entries `with`,
-    /// which are sorted by key.
+    /// Creates an array of `slots` slots that contains the entries `with`. The array of `self` must
+    /// be empty, and `with` must be sorted by key.
     fn fill(&mut self, slots: usize, with: impl Iterator<Item = Slot>) {
         self.slots = (0..slots).map(|_| Slot::default()).collect();
         let mut next = 0;
@@ -299,7 +300,7 @@ impl Slots {
         self.fill(slots_for(entries), std::iter::empty());
     }
 
-    /// Replaces the array with a shorter array, if many of its slots are unused.
+    /// Replaces the array with a shorter array if many of its slots are unused.
     pub(super) fn shrink_to_fit(&mut self) {
         let needed = slots_for(self.len);
         if self.slots.len().saturating_sub(needed) > self.slots.len() / GROWTH_DIVISOR {
@@ -308,7 +309,7 @@ impl Slots {
         }
     }
 
-    /// Moves the entries that `is_moved` selects to a new array.
+    /// Moves the entries for which `is_moved` returns true to a new array.
     pub(super) fn split_off(&mut self, is_moved: impl Fn(&Slot) -> bool) -> Self {
         let before = std::mem::take(self);
         let (moved, stays): (Vec<_>, Vec<_>) = before.into_slots().partition(is_moved);

@@ -55,7 +55,7 @@ fn buckets_behave_like_a_map_through_every_split() {
         random ^= random >> 7;
         random ^= random << 17;
         let n = random % 120_000;
-        // A quarter of the steps are removals, so the map grows.
+        // Only a quarter of the steps are removals, so the map grows.
         if (random >> 32).is_multiple_of(4) {
             assert_eq!(remove(&buckets, n), model.remove(&n));
         } else {
@@ -97,7 +97,7 @@ fn reserved_buckets_are_not_split_by_as_many_insertions() {
         assert_eq!(
             *buckets.count.get_mut(),
             count,
-            "{entries}: nothing is split"
+            "a bucket was split, although {entries} entries were reserved"
         );
         let grown = room(&buckets) - reserved;
         let most = reserved / 50 + count * 4;
@@ -142,13 +142,13 @@ fn iteration_visits_no_entry_twice_if_a_split_is_due() {
     for n in 0..full {
         set(&buckets, n, n);
     }
-    // The next entry makes a split of the first bucket due. The entry is inserted after the first
+    // Inserting `next` makes a split of the first bucket due. The entry is inserted after the first
     // bucket was visited.
     let mut next = (full..full * 2).find(is_first);
     let mut seen = HashSet::new();
     buckets.for_each(|slot| {
         let n = slot.entry().revision;
-        assert!(seen.insert(n), "{n} is visited twice");
+        assert!(seen.insert(n), "entry {n} was visited twice");
         if !is_first(&n)
             && let Some(next) = next.take()
         {
@@ -156,7 +156,7 @@ fn iteration_visits_no_entry_twice_if_a_split_is_due() {
         }
     });
     assert_eq!(buckets.count.load(Ordering::Relaxed), CHUNK_BUCKETS);
-    // The next insertion catches up with the skipped split.
+    // The next insertion makes up for the split that was skipped during the iteration.
     set(&buckets, full * 2, 1);
     assert_eq!(buckets.count.load(Ordering::Relaxed), CHUNK_BUCKETS + 1);
 }
