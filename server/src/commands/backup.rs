@@ -1,5 +1,5 @@
 //! `prefd backup`: writes a snapshot of the store to a file or to standard output. The store
-//! is that of a running server, or of a data directory that no server has open.
+//! belongs to a running server, or to a data directory that no server has open.
 
 use std::fs;
 use std::io::{self, BufReader, Read, Write};
@@ -31,9 +31,9 @@ const MAX_QUEUED_CHUNKS: usize = 4;
 /// Options of `prefd backup`.
 #[derive(Debug, Args)]
 pub(super) struct BackupOptions {
-    /// Backup file to create. The file must not exist yet. If PATH is a directory, the file in it
-    /// is named prefd-<seconds since 1970>.tar. A missing directory is created if PATH ends with
-    /// a slash. Use - for standard output
+    /// Backup file to create. The file must not exist yet. If PATH is a directory, the backup file
+    /// in this directory is named prefd-<seconds since 1970>.tar. If PATH ends with a slash, the
+    /// directory is created if it does not exist. Use - for standard output
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
     /// Print the result as JSON

@@ -1,6 +1,6 @@
-//! `prefd bench`: measures the speed of the store on a disk, and the speed of a plain file on
-//! the same disk for comparison. Works in a temporary directory, and touches no data
-//! directory.
+//! `prefd bench`: measures the speed of the store on a disk, and the speed of a plain file on the
+//! same disk for comparison. All files are created in a temporary directory, so no data directory
+//! is changed.
 
 mod document;
 mod workload;
@@ -21,14 +21,15 @@ use workload::{Action, Measurement, Workload};
 /// Options of `prefd bench`.
 #[derive(Debug, Args)]
 pub(super) struct BenchOptions {
-    /// Directory on the disk to measure. Needs up to 2 GiB for a temporary directory
-    /// prefd-bench-…, which is removed at the end. If prefd is killed, remove it yourself
+    /// Directory on the disk to measure. The benchmark needs up to 2 GiB in a temporary directory
+    /// prefd-bench-…, which is removed at the end. If prefd is killed, remove the temporary
+    /// directory yourself
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Approximate duration of each row, in seconds
+    /// Approximate time to measure each row of the result, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     seconds: Duration,
-    /// Numbers of threads that write at the same time (one row each)
+    /// Numbers of threads that write at the same time. The result has one row for each number
     #[arg(
         long,
         value_name = "N",
@@ -36,7 +37,8 @@ pub(super) struct BenchOptions {
         default_value = "1,16,64"
     )]
     writers: Vec<NonZeroUsize>,
-    /// Sizes of documents, in bytes or with the unit KiB or MiB, up to 10MiB (two rows each)
+    /// Document sizes to measure: bytes, or a number with KiB or MiB, up to 10MiB. The result has
+    /// two rows for each size: put and get
     #[arg(
         long,
         value_name = "SIZE",

@@ -1,5 +1,5 @@
-//! The commands of `prefd`, and how they are run. Exit codes: 0 done, 1 failed, 2 invalid
-//! command line or settings.
+//! Parses the command line of `prefd`, and runs the command. Exit code 0 means success, 1 means
+//! that the command failed, and 2 means that the command line or the settings are invalid.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,14 +40,16 @@ struct Cli {
 enum Command {
     /// Run the server
     ///
-    /// Each option is also an environment variable, and a line in the file that --config names.
-    /// A flag overrides the environment, and the environment overrides the file.
+    /// Each setting can be given as a flag, as an environment variable, or in the file that
+    /// --config names. A flag overrides the environment variable, and the environment variable
+    /// overrides the file.
     ///
     /// On SIGHUP, the server reloads certificates, keys and introspection credentials from their
     /// files, and the log filter from the configuration file. On SIGTERM or SIGINT, the server
-    /// lets in-flight requests finish, and stops.
+    /// waits up to --drain-timeout for in-flight requests, and then stops.
     Serve {
-        /// TOML file with settings. The names are those of the flags, without the leading dashes
+        /// TOML file with settings. Each setting has the name of its flag, without the leading
+        /// dashes
         #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
         config: Option<PathBuf>,
         #[command(flatten)]
@@ -55,13 +57,14 @@ enum Command {
     },
     /// Print a token signed with a local secret
     ///
-    /// The token is a JWT with the algorithm HS256, for tests and scripts. A server that uses the
-    /// same secret accepts the token.
+    /// The token is a JWT with the algorithm HS256, for tests and scripts. A server with the same
+    /// secret accepts the token if the claims match the settings of the server, such as
+    /// --jwt-audience.
     Token(TokenOptions),
     /// Check a data directory for damage
     ///
-    /// Reads every frame, every byte of every document, and the catalogue, and prints each
-    /// problem. Repairs nothing. The server must be stopped. Exits with 1 if there is a problem.
+    /// Reads every frame of the log, every byte of every document, and the catalogue. Prints each
+    /// problem, and exits with 1 if there is one. Repairs nothing. The server must be stopped.
     Verify(MaintenanceOptions),
     /// Print statistics of a data directory
     ///
@@ -70,13 +73,14 @@ enum Command {
     Stats(MaintenanceOptions),
     /// Reclaim disk space from replaced and deleted documents
     ///
-    /// Rewrites every segment that contains dead data. The server must be stopped. A running
-    /// server compacts segments by itself when they are mostly dead data.
+    /// Rewrites every log segment that contains replaced or deleted documents. The server must be
+    /// stopped. A running server does this by itself for segments with much dead data.
     Compact(MaintenanceOptions),
     /// Back up all documents to one file
     ///
-    /// The backup is a snapshot of all documents at one moment. Backs up a running server, which
-    /// continues to serve requests, or with --data-dir a data directory that no server has open.
+    /// The backup contains all documents as they were at one point in time. By default, prefd backs
+    /// up a running server, which continues to serve requests. With --data-dir, prefd backs up a
+    /// data directory that no server has open.
     Backup(BackupOptions),
     /// Create a data directory from a backup
     ///
@@ -84,27 +88,29 @@ enum Command {
     Restore(RestoreOptions),
     /// Export documents as lines of JSON
     ///
-    /// Exports the documents of all users, or of one user. Reads from a running server, or with
-    /// --data-dir from a data directory that no server has open.
+    /// Exports the documents of all users, or of one user. By default, the documents are read from
+    /// a running server. With --data-dir, they are read from a data directory that no server has
+    /// open.
     Export(ExportOptions),
     /// Import documents from lines of JSON
     ///
-    /// Imports into a running server, or with --data-dir into a data directory that no server has
-    /// open. A missing data directory is created. Stops at the first line that is refused. The
-    /// documents of earlier lines stay imported.
+    /// By default, the documents are imported into a running server. With --data-dir, they are
+    /// imported into a data directory that no server has open, which is created if it does not
+    /// exist. The import stops at the first line that is refused. The documents of earlier lines
+    /// stay imported.
     Import(ImportOptions),
     /// Erase all data of a user
     ///
-    /// Deletes all documents of the user, and rewrites or removes every file that contains a
-    /// byte of these documents or the name of the user. Older backups are not changed. Exits
-    /// with 1 if some data could not be erased.
+    /// Deletes all documents of the user, and rewrites or removes every file that contains a byte
+    /// of these documents or the name of the user. Existing backups are not changed. Exits with 1
+    /// if some data could not be erased.
     Erase(EraseOptions),
     /// Check, show or explain the settings of the server
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Check whether a running server is ready for requests
     ///
-    /// Exits with 0 if the server is ready within 5 seconds, and with 1 otherwise.
+    /// Exits with 0 if the server responds within 5 seconds that it is ready, and with 1 otherwise.
     Healthcheck(HealthcheckOptions),
     /// Print shell completions
     Completions(CompletionsOptions),
@@ -112,8 +118,8 @@ enum Command {
     Man(ManOptions),
     /// Measure the speed of the store on a disk
     ///
-    /// Also measures a plain file on the same disk for comparison. Works in a temporary
-    /// directory, and touches no data directory.
+    /// For comparison, also measures a plain file on the same disk. All files are created in a
+    /// temporary directory, so no data directory is changed.
     Bench(BenchOptions),
 }
 
@@ -210,8 +216,8 @@ fn print_error(message: &str) {
     eprintln!("prefd: {message}");
 }
 
-/// Returns the environment variable that an invalid value comes from, if it comes from one.
-/// clap names only the flag, even if the user has set the variable.
+/// Returns the environment variable that contains the invalid value, or `None` if a flag contains
+/// it. The error of clap names only the flag, even if the variable is set and the flag is not.
 fn variable_of_error(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;

@@ -26,8 +26,8 @@ pub(super) enum ConfigCommand {
     Check(ConfigOptions),
     /// Print each setting with its value and its source
     ///
-    /// The source is a flag, an environment variable, the configuration file or the default.
-    /// The output is a configuration file that sets the same values.
+    /// The source is a flag, an environment variable, the configuration file or the default. The
+    /// output is a valid configuration file with the same values.
     Show(ConfigOptions),
     /// Print a configuration file that explains all settings
     Example,
@@ -36,7 +36,7 @@ pub(super) enum ConfigCommand {
 /// The settings of `prefd serve`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigOptions {
-    /// TOML file with settings. The names are those of the flags, without the leading dashes
+    /// TOML file with settings. Each setting has the name of its flag, without the leading dashes
     #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -111,7 +111,7 @@ fn object(settings: &Settings) -> Result<Map<String, Value>, serde_json::Error> 
     }
 }
 
-/// A setting, as its flag describes it.
+/// A setting, as the definition of its flag describes it.
 struct Setting<'a> {
     id: &'a str,
     name: &'a str,
@@ -170,7 +170,7 @@ fn example(serve: &Command) -> String {
     text
 }
 
-/// Returns a placeholder of the type of the setting.
+/// Returns a placeholder for the value of a setting, of the right type.
 fn value_of(serve: &Command, id: &str) -> String {
     let arg = serve.get_arguments().find(|arg| arg.get_id() == id);
     let name = arg

@@ -22,7 +22,8 @@ const FAILED: u8 = 1;
 /// Exit code if the command line or the settings are invalid.
 pub(super) const USAGE: u8 = 2;
 
-/// A command failed. The text is printed to standard error, after `prefd: `.
+/// The error of a failed command. Its text is printed to standard error, after the name of the
+/// program.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum CommandError {
@@ -58,7 +59,7 @@ pub(super) enum CommandError {
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
     #[error(
-        "the connection to the server failed before the response was complete: {0}. The log of the server may say why"
+        "the connection to the server failed before the response was complete: {0}. The server log may contain the cause"
     )]
     Http(#[from] hyper::Error),
     #[error("the server refused the request with {status}: {detail}")]
@@ -72,7 +73,10 @@ pub(super) enum CommandError {
     Store(#[from] Error),
     #[error(transparent)]
     Open(OpenError),
-    #[error("{0}. To use the running server, leave out --data-dir")]
+    #[error(
+        "{0}. If the data directory belongs to a running server, leave out --data-dir to use that \
+         server"
+    )]
     InUse(Error),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -86,13 +90,13 @@ pub(super) enum CommandError {
     #[error("{} found in {}", problems(*.count), path.display())]
     Problems { path: PathBuf, count: usize },
     #[error(
-        "the data directory is damaged: {0}. Run prefd verify to list the documents that are \
-         affected"
+        "the data directory is damaged: {0}. Run prefd verify to list the affected \
+         documents"
     )]
     Damaged(String),
     #[error(
         "the backup was written without the data that the disk failed to return: {0}. \
-         prefd restore requires --accept-damage for this backup"
+         prefd restore may refuse this backup without --accept-damage"
     )]
     BackupIncomplete(String),
     #[error(
@@ -125,7 +129,7 @@ pub(super) enum CommandError {
 
     #[error("cannot create a histogram of latencies: {0}")]
     HistogramCreation(#[from] hdrhistogram::CreationError),
-    #[error("cannot add up histograms of latencies: {0}")]
+    #[error("cannot merge the histograms of latencies: {0}")]
     HistogramAddition(#[from] hdrhistogram::AdditionError),
     #[error("a thread of the benchmark panicked")]
     ThreadPanicked,
@@ -146,7 +150,7 @@ impl CommandError {
     }
 }
 
-/// Joins the texts of errors or damaged places to one line.
+/// Joins the texts of several errors or damaged places into one line.
 pub(super) fn joined(items: &[impl ToString]) -> String {
     let items: Vec<_> = items.iter().map(ToString::to_string).collect();
     items.join("; ")

@@ -27,7 +27,7 @@ pub(super) struct CompletionsOptions {
 /// Options of `prefd man`.
 #[derive(Debug, Args)]
 pub(super) struct ManOptions {
-    /// Write a page for each command to this directory. Created if it does not exist [default:
+    /// Directory to write the man pages of all commands to, created if it does not exist [default:
     /// print the page of prefd to standard output]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,

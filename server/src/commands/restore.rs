@@ -21,15 +21,15 @@ const STANDARD_INPUT: &str = "-";
 /// Options of `prefd restore`.
 #[derive(Debug, Args)]
 pub(super) struct RestoreOptions {
-    /// Backup file. If PATH is a directory, the newest backup in it is restored, by the time in
-    /// the file name. Use - for standard input
+    /// Backup file to restore. If PATH is a directory, the backup in it with the latest time in its
+    /// file name is restored. Use - for standard input
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
-    /// Data directory to create. It must be empty or not exist
+    /// Data directory to create. The directory must be empty, or must not exist
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Restore a backup even if the store was damaged when the backup was taken. Documents that
-    /// could not be read are lost. A damaged backup file is refused in any case
+    /// Restore the backup even if the store was damaged when the backup was taken. Documents that
+    /// were damaged are lost. A backup file that was damaged later is always refused
     #[arg(long)]
     accept_damage: bool,
     /// Print the result as JSON

@@ -11,7 +11,7 @@ use crate::store::{BlockingStore, Error, OpenError, offline};
 /// The store of a running server, or of a data directory.
 #[derive(Debug, Args)]
 pub(super) struct StoreLocation {
-    /// Use this data directory instead of a running server. No server may have it open
+    /// Use this data directory instead of a running server. No server may have this directory open
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -20,7 +20,8 @@ pub(super) struct TokenOptions {
         required_unless_present = "jwt_hs256_secret_file"
     )]
     data_dir: Option<PathBuf>,
-    /// Sign with the secret in this file, as passed to prefd serve. Overrides --data-dir
+    /// Sign with the secret in this file, which must be the secret of the server. If set by a flag,
+    /// this option overrides --data-dir
     #[arg(
         long,
         value_name = "FILE",

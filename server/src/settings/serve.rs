@@ -1,8 +1,9 @@
-//! All settings of `prefd serve`. Each is declared once: clap reads the flags and the
-//! environment into [`Settings`], and TOML reads the configuration file into it.
+//! All settings of `prefd serve`. Each setting is declared once: clap reads the flags and the
+//! environment into [`Settings`], and the TOML parser reads the configuration file into the same
+//! type.
 //!
-//! The doc comment of a field is its help text. The text in `[default: …]` is for readers
-//! only; the default value itself is where the setting is used.
+//! The doc comment of a field is its help text. The text in `[default: …]` is only shown to users.
+//! The code that uses a setting contains the actual default.
 
 use std::path::PathBuf;
 
@@ -33,17 +34,18 @@ const LOGGING: &str = "Logging";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct Settings {
-    /// Directory for the documents. Created if it does not exist [default: prefd-data]
+    /// Directory for the documents, created if it does not exist [default: prefd-data]
     #[arg(long, value_name = "DIR", help_heading = STORAGE, env = "PREFD_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Size in bytes at which a segment of the log is sealed and the next one is started, from
-    /// 65536 to 2147483648 [default: 67108864]
+    /// Size of a log segment in bytes, from 65536 to 2147483648. A segment that has reached this
+    /// size is sealed, and further writes go to a new segment [default: 67108864]
     #[arg(long, value_name = "BYTES", help_heading = STORAGE, env = "PREFD_SEGMENT_BYTES")]
     pub(crate) segment_bytes: Option<u64>,
 
-    /// Address to listen on: IP:PORT or unix:PATH. Port 0 picks a free port. Ignored if systemd
-    /// passes a socket [default: 127.0.0.1:8080]
+    /// Address of the API listener: IP:PORT or unix:PATH. With port 0, the system picks a free
+    /// port. If systemd passes a socket, prefd uses that socket and ignores this setting [default:
+    /// 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", help_heading = LISTENING, env = "PREFD_LISTEN")]
     pub(crate) listen: Option<Address>,
 
@@ -51,28 +53,30 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", help_heading = LISTENING, env = "PREFD_WORKERS")]
     pub(crate) workers: Option<usize>,
 
-    /// PEM certificate chain, leaf first. Enables TLS. Requires --tls-key-file
+    /// File with the PEM certificate chain of the server, leaf first. Enables TLS. Requires
+    /// --tls-key-file
     #[arg(long, value_name = "FILE", help_heading = TLS, env = "PREFD_TLS_CERT_FILE")]
     pub(crate) tls_cert_file: Option<PathBuf>,
 
-    /// PEM private key that belongs to the certificate in --tls-cert-file
+    /// File with the PEM private key for the certificate in --tls-cert-file
     #[arg(long, value_name = "FILE", help_heading = TLS, env = "PREFD_TLS_KEY_FILE")]
     pub(crate) tls_key_file: Option<PathBuf>,
 
     /// Address of the admin listener, which serves health checks, metrics, backups, exports,
-    /// imports and erasures: IP:PORT, unix:PATH or off. If the default address is already in
-    /// use, prefd does not start if --admin-token-file is set, and otherwise runs without an
-    /// admin listener [default: 127.0.0.1:8081]
+    /// imports and erasures: IP:PORT, unix:PATH or off. If this is not set and prefd cannot listen
+    /// on the default address, prefd runs without an admin listener, or exits if --admin-token-file
+    /// is set [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", help_heading = ADMIN, env = "PREFD_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<MaybeAddress>,
 
-    /// File with the token that admin requests must send: one line of at least 16 bytes,
-    /// without spaces. Required if the admin listener is reachable from other machines
+    /// File with the admin token, which every admin request except a health check must contain: one
+    /// line of at least 16 ASCII characters without spaces. Required if the admin listener is
+    /// reachable from other machines
     #[arg(long, value_name = "FILE", help_heading = ADMIN, env = "PREFD_ADMIN_TOKEN_FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
 
-    /// Allow web pages of this origin, such as `https://app.example`, to use the API. * allows
-    /// all origins (repeatable)
+    /// Allow web pages of this origin, such as `https://app.example`, to use the API. The value *
+    /// allows all origins (repeatable)
     #[arg(
         long,
         value_name = "ORIGIN",
@@ -107,13 +111,13 @@ pub(crate) struct Settings {
     )]
     pub(crate) dev: Option<bool>,
 
-    /// File with the secret that verifies HS256 tokens: at least 32 bytes. A final line break
-    /// is not part of the secret
+    /// File with the secret of at least 32 bytes that verifies HS256 tokens. A line break at the
+    /// end of the file is not part of the secret
     #[arg(long, value_name = "FILE", help_heading = TOKENS, env = "PREFD_JWT_HS256_SECRET_FILE")]
     pub(crate) jwt_hs256_secret_file: Option<PathBuf>,
 
-    /// PEM public key that verifies tokens: RSA (RS256), P-256 (ES256), P-384 (ES384) or
-    /// Ed25519 (EdDSA) (repeatable)
+    /// File with a PEM public key that verifies tokens: RSA (RS256), P-256 (ES256), P-384 (ES384)
+    /// or Ed25519 (EdDSA) (repeatable)
     #[arg(
         long,
         value_name = "FILE",
@@ -127,8 +131,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", help_heading = TOKENS, env = "PREFD_JWKS_FILE")]
     pub(crate) jwks_file: Option<PathBuf>,
 
-    /// Required `iss` claim for tokens verified with a secret file, a key file or --jwks-url.
-    /// If an introspection response from --introspection-url has an `iss`, it must match too
+    /// Value that the `iss` claim must have, in tokens verified with --jwt-hs256-secret-file,
+    /// --jwt-public-key-file, --jwks-file or --jwks-url, and in responses from --introspection-url
+    /// that contain `iss`
     #[arg(long, value_name = "URL", help_heading = TOKENS, env = "PREFD_JWT_ISSUER")]
     pub(crate) jwt_issuer: Option<String>,
 
@@ -136,8 +141,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "AUD", help_heading = TOKENS, env = "PREFD_JWT_AUDIENCE")]
     pub(crate) jwt_audience: Option<String>,
 
-    /// Refuse to start without --jwt-audience [default: true with --oidc-issuer, --jwks-url or
-    /// with --introspection-url, unless --dev is set]
+    /// Refuse to start without --jwt-audience [default: true if --oidc-issuer, --jwks-url or
+    /// --introspection-url is set and --dev is not, otherwise false]
     #[arg(
         long,
         num_args = 0..=1,
@@ -150,17 +155,17 @@ pub(crate) struct Settings {
     )]
     pub(crate) require_audience: Option<bool>,
 
-    /// Required `typ` in the header of JWTs, such as at+jwt (RFC 9068)
+    /// Value that `typ` in the header of every JWT must have, such as at+jwt (RFC 9068)
     #[arg(long, value_name = "TYP", help_heading = TOKENS, env = "PREFD_JWT_TYP")]
     pub(crate) jwt_typ: Option<String>,
 
-    /// Name of the claim that contains the user id [default: sub; in introspection responses
-    /// `user_id`, or sub if that is missing]
+    /// Name of the claim that contains the user id [default: sub in JWTs; in introspection
+    /// responses `user_id`, or sub if `user_id` is missing]
     #[arg(long, value_name = "CLAIM", help_heading = TOKENS, env = "PREFD_JWT_USER_CLAIM")]
     pub(crate) jwt_user_claim: Option<String>,
 
-    /// Name of a claim that may contain the client id. The first one that a token has is used
-    /// (repeatable) [default: `client_id`, azp]
+    /// Name of a claim that may contain the client id. If several names are set, the first of these
+    /// claims that a token contains is used (repeatable) [default: `client_id`, azp]
     #[arg(
         long,
         value_name = "CLAIM",
@@ -170,8 +175,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwt_client_claim: Option<Vec<String>>,
 
-    /// Name of a claim that may contain the scopes. The first one that a token has is used
-    /// (repeatable) [default: scope, scp]
+    /// Name of a claim that may contain the scopes. If several names are set, the first of these
+    /// claims that a token contains is used (repeatable) [default: scope, scp]
     #[arg(
         long,
         value_name = "CLAIM",
@@ -181,8 +186,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwt_scope_claim: Option<Vec<String>>,
 
-    /// Require a linked identity: refuse tokens with 401 if this claim is missing, null, false
-    /// or empty
+    /// Name of a claim that shows that the user has a linked identity. If this claim is missing,
+    /// null, false or empty, the request gets 401
     #[arg(long, value_name = "NAME", help_heading = TOKENS, env = "PREFD_LINKED_IDENTITY_CLAIM")]
     pub(crate) linked_identity_claim: Option<String>,
 
@@ -190,9 +195,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "REALM", help_heading = TOKENS, env = "PREFD_REALM")]
     pub(crate) realm: Option<String>,
 
-    /// OAuth or OpenID Connect issuer whose tokens are accepted, exactly as in their `iss`
-    /// claim. Its keys are found through its metadata and refreshed in the background
-    /// (repeatable)
+    /// OAuth or OpenID Connect issuer whose tokens are accepted, exactly as in the `iss` claim of
+    /// these tokens. prefd finds the keys of the issuer through the metadata of the issuer, and
+    /// fetches them again after every --jwks-refresh (repeatable)
     #[arg(
         long,
         value_name = "URL",
@@ -221,9 +226,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwks_refresh: Option<HumanDuration>,
 
-    /// Introspection endpoint (RFC 7662). Requires --introspection-credentials-file. Used for
-    /// tokens that are not JWTs [default: the endpoint in the metadata of the identity
-    /// provider, if exactly one --oidc-issuer and credentials are set]
+    /// Introspection endpoint (RFC 7662) for tokens that are not JWTs. Requires
+    /// --introspection-credentials-file [default: the endpoint in the metadata of the issuer, if
+    /// --introspection-credentials-file and exactly one --oidc-issuer are set]
     #[arg(
         long,
         value_name = "URL",
@@ -241,8 +246,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) introspection_credentials_file: Option<PathBuf>,
 
-    /// Time to cache an introspection response. A revoked token is accepted until its cached
-    /// response expires [default: 30s]
+    /// Time to cache an introspection response. While the identity provider can be reached, a
+    /// revoked token is accepted for at most this time [default: 30s]
     #[arg(
         long,
         value_name = "TIME",
@@ -252,7 +257,7 @@ pub(crate) struct Settings {
     pub(crate) introspection_ttl: Option<HumanDuration>,
 
     /// Maximum age of a cached introspection response that is used while the identity provider
-    /// is unreachable. Expired tokens are always refused [default: 1h]
+    /// cannot be reached. An expired token is refused even if its response is cached [default: 1h]
     #[arg(
         long,
         value_name = "TIME",
@@ -261,7 +266,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) introspection_max_stale: Option<HumanDuration>,
 
-    /// Allow only these clients; requests for any other get 404 (repeatable)
+    /// Id of a client whose documents are served. If this is set, requests for all other clients
+    /// get 404 (repeatable)
     #[arg(
         long,
         value_name = "CLIENT",
@@ -271,8 +277,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) known_client: Option<Vec<String>>,
 
-    /// API version to serve. All versions serve the same documents (repeatable) [default:
-    /// 2025-1, 2024-2]
+    /// API version that is accepted in the path of a request. All versions give access to the same
+    /// documents (repeatable) [default: 2025-1, 2024-2]
     #[arg(
         long,
         value_name = "VERSION",
@@ -282,13 +288,13 @@ pub(crate) struct Settings {
     )]
     pub(crate) api_version: Option<Vec<String>>,
 
-    /// Maximum number of open connections, lowered if the limit on open files (ulimit -n) is
-    /// too small. When all are in use, connections that wait for their client are closed to
-    /// admit new clients [default: 1024]
+    /// Maximum number of open connections, lowered if the limit on open files (ulimit -n) is too
+    /// small. When all are in use, prefd closes idle connections, and connections with a slow
+    /// client, to admit new clients [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 
-    /// Maximum number of keys in a document [default: 10]
+    /// Maximum number of top-level keys in a document [default: 10]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_KEYS")]
     pub(crate) max_keys: Option<u32>,
 
@@ -310,15 +316,15 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_HEAD_TIMEOUT")]
     pub(crate) head_timeout: Option<HumanDuration>,
 
-    /// Maximum time without progress while a request body is received [default: 30s]
+    /// Maximum time to wait for the next bytes of a request body [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_TIMEOUT")]
     pub(crate) body_timeout: Option<HumanDuration>,
 
-    /// Maximum time without progress while a response is sent [default: 30s]
+    /// Maximum time to wait until the client accepts the next bytes of a response [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_WRITE_TIMEOUT")]
     pub(crate) write_timeout: Option<HumanDuration>,
 
-    /// Time for in-flight requests to finish when the server is stopped [default: 30s]
+    /// Maximum time that a stopping server waits for in-flight requests to finish [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Option<HumanDuration>,
 
@@ -327,7 +333,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_BUDGET_WAIT")]
     pub(crate) body_budget_wait: Option<HumanDuration>,
 
-    /// Maximum memory for request bodies that are being received, in bytes [default: 67108864]
+    /// Maximum memory for request bodies that are being received, in bytes. Bodies of up to 16 KiB
+    /// do not count [default: 67108864]
     #[arg(long, value_name = "BYTES", help_heading = MEMORY, env = "PREFD_BODY_BUDGET_BYTES")]
     pub(crate) body_budget_bytes: Option<u64>,
 
@@ -335,13 +342,14 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BYTES", help_heading = MEMORY, env = "PREFD_DOCUMENT_CACHE_BYTES")]
     pub(crate) document_cache_bytes: Option<u64>,
 
-    /// Maximum number of verified tokens in the cache. 0 disables the cache, so every request
-    /// verifies its token [default: 10000]
+    /// Maximum number of verified tokens in the cache. With 0, nothing is cached, and the token of
+    /// every request is verified [default: 10000]
     #[arg(long, value_name = "N", help_heading = MEMORY, env = "PREFD_TOKEN_CACHE_ENTRIES")]
     pub(crate) token_cache_entries: Option<usize>,
 
-    /// Log level (error, warn, info, debug or trace) or a filter such as
-    /// warn,prefd::exchange=info. Level info logs a line for each request [default: info]
+    /// Log level (error, warn, info, debug or trace), or a filter with the level of single modules,
+    /// such as warn,prefd::exchange=info. At level info, prefd::exchange logs a line for each
+    /// request [default: info]
     #[arg(long, value_name = "FILTER", help_heading = LOGGING, env = "PREFD_LOG")]
     pub(crate) log: Option<String>,
 

@@ -30,15 +30,20 @@ impl UnreadableDocuments {
 
 impl fmt::Display for UnreadableDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} documents cannot be read", self.documents)?;
+        match self.documents {
+            0 => f.write_str("documents may be missing, because the log is damaged")?,
+            1 => f.write_str("1 document cannot be read")?,
+            count => write!(f, "{count} documents cannot be read")?,
+        }
         for line in self.named.iter().chain(&self.segments) {
             write!(f, "; {line}")?;
         }
         let unnamed = self.documents - self.named.len() as u64;
-        if unnamed > 0 {
-            write!(f, "; and {unnamed} more documents")?;
+        match unnamed {
+            0 => Ok(()),
+            1 => f.write_str("; and 1 more document"),
+            count => write!(f, "; and {count} more documents"),
         }
-        Ok(())
     }
 }
 

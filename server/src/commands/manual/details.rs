@@ -1,5 +1,5 @@
-//! What man pages say in addition to the help texts: the exit status, examples, and
-//! environment variables that are not options.
+//! The parts of the man pages that are not generated from the options: the meaning of the exit
+//! status, examples, and environment variables that are not options.
 
 /// The additions to one man page.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ pub(super) struct Variable {
 pub(super) const VARIABLES: &[Variable] = &[
     Variable {
         name: "SSL_CERT_FILE",
-        effect: "PEM file with the certificates to trust for https:// connections, instead of \
-                 those of the system.",
+        effect: "PEM file with the trusted certificates for outgoing https:// connections. Replaces \
+                 the trusted certificates of the system.",
         flags: &["oidc-issuer", "admin"],
     },
     Variable {
         name: "LISTEN_FDS, LISTEN_PID",
-        effect: "Set by systemd if it passes a listening socket.",
+        effect: "Set by systemd if systemd passes a listening socket to prefd.",
         flags: &["dev"],
     },
     Variable {
@@ -47,7 +47,7 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-serve",
         success: "The server was stopped by a signal.",
-        failure: "The server could not start, or the store could not be closed.",
+        failure: "The server could not start, or the store could not be closed cleanly.",
         examples: &[
             (
                 "Try prefd out. The output contains requests to paste into a shell:",
@@ -66,7 +66,7 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-token",
         success: "The token was printed.",
-        failure: "The secret could not be read.",
+        failure: "The secret could not be read, or the token could not be signed.",
         examples: &[
             (
                 "Sign a token with the secret of the server:",
@@ -90,7 +90,8 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-stats",
         success: "The statistics were printed.",
-        failure: "Some data could not be read. The statistics of the other data were printed.",
+        failure: "The data directory could not be read, or some data in it is damaged. In the second \
+                  case, the statistics of all other data were printed.",
         examples: &[(
             "Print statistics as JSON:",
             "prefd stats --data-dir /var/lib/prefd --json",
@@ -98,8 +99,9 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     },
     Details {
         page: "prefd-compact",
-        success: "All dead data was removed.",
-        failure: "Some segments could not be compacted. The others were compacted.",
+        success: "Every segment with dead data was rewritten.",
+        failure: "The data directory could not be opened, or some segments could not be compacted. In \
+                  the second case, all other segments were compacted.",
         examples: &[(
             "Compact a data directory:",
             "prefd compact --data-dir /var/lib/prefd",
@@ -108,8 +110,8 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-backup",
         success: "The backup is complete.",
-        failure: "There is no backup, or the backup lacks data that the disk did not return. The \
-                  message says which.",
+        failure: "The backup failed, or the backup lacks data that the disk failed to return. The error \
+                  message says which of the two happened.",
         examples: &[
             (
                 "Back up the running server to a new file in a directory:",
@@ -143,8 +145,8 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-export",
         success: "All documents were exported.",
-        failure: "Some documents could not be read and are missing, or there is no export. The \
-                  message says which.",
+        failure: "The export failed, or it lacks documents that could not be read. The error message \
+                  says which of the two happened.",
         examples: &[
             (
                 "Export the documents of one user:",
@@ -156,7 +158,8 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-import",
         success: "All lines were imported.",
-        failure: "A line was refused. The documents of earlier lines were imported.",
+        failure: "The import failed. If a line was refused, the documents of all earlier lines were \
+                  imported.",
         examples: &[
             (
                 "Import documents, and replace those that already exist:",
@@ -171,7 +174,7 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-erase",
         success: "No file of the data directory contains data of the user.",
-        failure: "Some data of the user could not be erased. The message says where it is.",
+        failure: "Some data of the user could not be erased. The error message says why.",
         examples: &[
             (
                 "Erase a user from a running server:",
@@ -212,7 +215,7 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     },
     Details {
         page: "prefd-healthcheck",
-        success: "The server is ready, or with --live: the server responds.",
+        success: "The server is ready. With --live: the server responds.",
         failure: "The server is not ready, or did not respond within 5 seconds.",
         examples: &[
             (
