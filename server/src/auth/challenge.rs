@@ -6,11 +6,11 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use crate::auth::rules::Denial;
 use crate::http::{ApiError, Code};
 
-/// The error text that the PACE Cloud preferences API documents.
+/// The error text for a missing linked identity, as documented for the PACE Cloud preferences API.
 pub(crate) const NO_LINKED_IDENTITY: &str = "Linked identity is needed to access this resource, \
      please check why the user does not have a linked identity";
 
-/// The `WWW-Authenticate` headers of one realm.
+/// Builds the `WWW-Authenticate` headers for one realm.
 pub(super) struct Challenges {
     realm: String,
     plain: HeaderValue,
@@ -32,7 +32,7 @@ impl Challenges {
         })
     }
 
-    /// The bearer token of a request. It is not checked in any way.
+    /// Extracts the bearer token of a request without checking the token.
     pub(super) fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<ApiError>> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let header = values.next();
@@ -58,10 +58,11 @@ impl Challenges {
             Denial::Invalid(reason) => ApiError::new(Code::InvalidToken, reason)
                 .at_header("Authorization")
                 .challenge(self.invalid_token.clone()),
-            // Not 401: a client would discard a token that may be valid.
+            // The status must not be 401, because a client would then discard a token that may be
+            // valid.
             Denial::Unavailable => ApiError::new(
                 Code::Overloaded,
-                "The token cannot be verified now, because its issuer does not respond; try again later.",
+                "The token cannot be verified now, because the issuer of the token does not respond. Try again later.",
             ),
         }
     }
@@ -77,9 +78,9 @@ impl Challenges {
             Code::InsufficientScope,
             format!("The token was issued to another client and does not have the scope {scope}."),
         );
-        // A scope consists of visible ASCII characters without quote and backslash (RFC 6749
-        // section 3.3). For a client id with other characters no valid scope exists, so the
-        // header names none.
+        // A scope consists of visible ASCII characters other than the quote and the backslash (RFC
+        // 6749 section 3.3). If the client id contains any other character, no scope can contain
+        // the client id, so the header names no scope.
         let is_valid_scope = scope
             .bytes()
             .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
@@ -98,8 +99,8 @@ impl Challenges {
     }
 }
 
-/// The token of an `Authorization` header with the scheme `Bearer` (RFC 6750 section 2.1).
-/// The case of the scheme does not matter (RFC 9110 section 11.1).
+/// The token in an `Authorization` header whose scheme is `Bearer` (RFC 6750 section 2.1). The
+/// scheme is case-insensitive (RFC 9110 section 11.1).
 pub(crate) fn bearer(header: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = header.as_bytes().split_at_checked("Bearer".len())?;
     if !scheme.eq_ignore_ascii_case(b"Bearer") {

@@ -1,7 +1,7 @@
-//! The HTTP client for requests to identity providers. It uses TLS and reads small
-//! responses.
+//! The HTTP client for requests to identity providers. It uses TLS, and limits the length of a
+//! response.
 //!
-//! It does not follow redirects, because only the operator decides where keys come from.
+//! The client does not follow redirects, because only the operator decides where keys come from.
 
 use std::error::Error;
 use std::fmt;
@@ -21,11 +21,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// Longest response body in bytes. A key set has a few thousand.
+/// Maximum length of a response body in bytes. A typical key set has a few thousand bytes.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024;
-/// Time to open a connection.
+/// Timeout for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a complete GET, including the connection and the response body.
+/// Timeout for a complete GET, from opening the connection to the end of the response body.
 const GET_TIMEOUT: Duration = Duration::from_secs(10);
 /// Unused connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("prefd/", env!("CARG
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// A URL that requests may be sent to: an `https` URL, or an `http` URL of this machine.
+/// A URL that requests may be sent to: an `https` URL, or an `http` URL whose host is this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint(Uri);
 
@@ -42,7 +42,9 @@ pub(crate) struct Endpoint(Uri);
 pub(crate) enum EndpointError {
     #[error("expected a URL that begins with https://")]
     NotHttps,
-    #[error("expected https://, because http:// is allowed only for this machine (loopback)")]
+    #[error(
+        "expected https://, because http:// is allowed only for localhost and loopback addresses"
+    )]
     PlainHttp,
     #[error("the URL must not contain a user name, a password or a fragment")]
     CredentialsOrFragment,
@@ -78,7 +80,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Whether a URL's host is a loopback address or `localhost`. It is not resolved.
+/// Whether a URL's host is a loopback address or `localhost`. The host is not resolved.
 pub(crate) fn is_loopback_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     match address.parse::<IpAddr>() {
@@ -109,8 +111,8 @@ pub(crate) enum HttpClientError {
     TooLong,
 }
 
-/// The text of an error and its causes. hyper's error text names only the step that
-/// failed.
+/// The text of an error, followed by the texts of its causes. The text of a hyper error alone names
+/// only the step that failed.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -127,7 +129,7 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
 pub(crate) struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl HttpClient {
-    /// A client with the settings of [`tls`]. Blocks.
+    /// Creates a client with the TLS settings of [`tls`]. Blocks.
     pub(crate) fn new() -> Result<Self, rustls::Error> {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
@@ -135,7 +137,8 @@ impl HttpClient {
         connector.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls()?)
-            // `Endpoint` decides which URLs may use plain HTTP.
+            // The client itself allows plain HTTP, because `Endpoint` has already checked which
+            // URLs may use it.
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -152,8 +155,8 @@ impl HttpClient {
         self.send(request, GET_TIMEOUT).await
     }
 
-    /// Sends a form with POST and returns the body of a 200 response. `total_timeout` includes
-    /// the connection and the response body.
+    /// Sends a form with POST and returns the body of a 200 response. `total_timeout` lasts from
+    /// opening the connection to the end of the response body.
     pub(crate) async fn post(
         &self,
         url: &Endpoint,
@@ -195,18 +198,18 @@ impl HttpClient {
     }
 }
 
-/// TLS settings that trust the system's certificate authorities, or those in the file that
-/// `SSL_CERT_FILE` names. Blocks.
+/// TLS settings that trust the certificate authorities of the system. If the environment variable
+/// `SSL_CERT_FILE` is set, the certificate authorities in that file are trusted instead. Blocks.
 pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        // Not an error, because a provider on this machine can be reached without TLS.
+        // This is not an error, because a provider on this machine can be reached without TLS.
         tracing::warn!(
             errors = ?found.errors,
-            "no trusted certificate authorities found, outgoing TLS connections will fail: set \
-             SSL_CERT_FILE"
+            "no trusted certificate authorities found, so outgoing TLS connections will fail: set \
+             SSL_CERT_FILE to a file with trusted certificates"
         );
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

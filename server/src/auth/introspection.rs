@@ -1,10 +1,10 @@
-//! Token introspection (RFC 7662): the provider is asked about tokens that only it can
+//! Token introspection (RFC 7662): prefd asks the provider about tokens that only the provider can
 //! read.
 //!
-//! Responses about active and inactive tokens are cached for a short time. If the provider
-//! cannot be reached, a response about an active token is used for longer. At most one
-//! request at a time asks about a token, and at most [`MAX_REQUESTS`] requests ask at the
-//! same time.
+//! Responses about active and inactive tokens are cached for a short time. If the provider cannot
+//! be reached, a cached response about an active token is used for longer. At most one
+//! introspection request for a token, and at most [`MAX_REQUESTS`] introspection requests in total,
+//! are sent at the same time.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
@@ -30,14 +30,15 @@ use crate::counters::Counter;
 pub(super) const MAX_REQUESTS: usize = 64;
 /// Timeout of one introspection request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client's request waits, both for the lock of its token and for the response.
-/// Longer than `REQUEST_TIMEOUT`, so that the request that asks learns of a timeout and
-/// records it. Requests that wait for the same lock then need not ask.
+/// Maximum time that a client's request waits for the lock of its token and for the introspection
+/// response together. It is longer than `REQUEST_TIMEOUT`, so that a timeout of an introspection
+/// request is noticed and recorded. Requests that wait for the same lock then send no introspection
+/// request of their own.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a failed connection, the provider is not asked again for this time. Otherwise
-/// each request would wait for a connection timeout.
+/// After a failed connection or a timeout, prefd sends the provider no introspection request for
+/// this time. Otherwise each request of a client would wait for another timeout.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// Characters that are escaped in a form (application/x-www-form-urlencoded).
+/// The characters that must be escaped in a form (`application/x-www-form-urlencoded`).
 const FORM_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -46,13 +47,13 @@ const FORM_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Where introspection requests are sent.
 pub(crate) enum IntrospectionEndpoint {
-    /// To a configured URL.
+    /// Introspection requests are sent to a configured URL.
     Configured(Endpoint),
-    /// To the URL in the metadata of this provider.
+    /// Introspection requests are sent to the URL in this provider's metadata.
     Discovered(Arc<Provider>),
 }
 
-/// Why a file does not contain valid credentials.
+/// Why credentials could not be read from a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum CredentialsError {
@@ -68,12 +69,12 @@ pub(crate) enum CredentialsError {
     Format { path: PathBuf },
 }
 
-/// The `Authorization` header with which this server authenticates to the provider.
+/// The value of the `Authorization` header with which prefd authenticates to the provider.
 #[derive(Clone)]
 pub(crate) struct Credentials(HeaderValue);
 
 impl Credentials {
-    /// Reads a file with one line, `CLIENT_ID:CLIENT_SECRET`. Blocks.
+    /// Reads the credentials from a file with one line, `CLIENT_ID:CLIENT_SECRET`. Blocks.
     pub(crate) fn read(path: &Path) -> Result<Self, CredentialsError> {
         let text = std::fs::read_to_string(path).map_err(|source| CredentialsError::Read {
             path: path.to_owned(),
@@ -89,7 +90,8 @@ impl Credentials {
         if id.is_empty() || secret.is_empty() || line.contains(['\n', '\r']) {
             return None;
         }
-        // Both parts are form-encoded before they are joined (RFC 6749 section 2.3.1).
+        // The client id and the secret are form-encoded before they are joined (RFC 6749 section
+        // 2.3.1).
         let pair = format!("{}:{}", form_encode(id), form_encode(secret));
         let value = format!("Basic {}", BASE64.encode(pair));
         let mut header = HeaderValue::try_from(value).ok()?;
@@ -106,30 +108,30 @@ fn form_encode(text: &str) -> String {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CachePolicy {
     pub(crate) ttl: Duration,
-    /// How long a response about an active token is used while the provider cannot be
-    /// reached. It is counted from the request, like `ttl`.
+    /// How long a response about an active token is used while the provider cannot be reached. Like
+    /// `ttl`, this time starts with the introspection request.
     pub(crate) max_stale: Duration,
 }
 
-/// Why introspection failed.
+/// Why prefd could not get a valid introspection response.
 #[derive(Debug, thiserror::Error)]
 enum IntrospectionError {
     #[error(
-        "the introspection endpoint is unknown, because the provider's metadata was not fetched \
-         yet or does not name it; --introspection-url sets it"
+        "the introspection endpoint is unknown: the metadata of the identity provider was not \
+         fetched yet, or does not name the endpoint. Set --introspection-url"
     )]
     UnknownEndpoint,
     #[error(transparent)]
     Endpoint(#[from] FetchError),
     #[error(transparent)]
     Request(#[from] HttpClientError),
-    #[error("not an introspection response: {0}")]
+    #[error("the introspection response is not a JSON object: {0}")]
     NotJson(#[from] serde_json::Error),
     #[error("the introspection response has no boolean member `active`")]
     MissingActive,
 }
 
-/// The cached response about an active token.
+/// The cached introspection response about an active token.
 #[derive(Clone)]
 struct ActiveToken {
     claims: Arc<Claims>,
@@ -139,7 +141,7 @@ struct ActiveToken {
 /// Asks a provider about tokens.
 pub(crate) struct Introspection {
     endpoint: IntrospectionEndpoint,
-    /// Required value of `iss`, if a response has this member.
+    /// The value that `iss` must have in a response that contains `iss`.
     issuer: Option<Arc<str>>,
     credentials: Lock<Credentials>,
     http_client: HttpClient,
@@ -147,12 +149,12 @@ pub(crate) struct Introspection {
     /// Active and inactive tokens have separate caches, so that a client that sends many
     /// invalid tokens cannot evict the valid ones.
     active: TokenCache<ActiveToken>,
-    /// For each token that is inactive or was rejected, when the provider was asked about it.
+    /// For each token that is inactive or was rejected, the time at which the provider was asked.
     inactive: TokenCache<Instant>,
-    /// A request locks one of these while it asks. A token always uses the same lock, so it
-    /// is asked about once at a time.
+    /// A request holds one of these locks while it asks the provider. All requests with the same
+    /// token use the same lock, so only one of them asks at a time.
     request_locks: [Mutex<()>; MAX_REQUESTS],
-    /// When the provider was last unreachable.
+    /// When a connection to the provider last failed or timed out.
     failed_at: Lock<Option<Instant>>,
     requests: Counter,
     failed_requests: Counter,
@@ -183,8 +185,8 @@ impl Introspection {
         }
     }
 
-    /// The claims of a token that is valid at `now`, in seconds since 1970. Asks the
-    /// provider unless the response is cached.
+    /// Returns the claims of a token if the token is active and valid at `now`, in seconds since
+    /// 1970. Asks the provider unless its response is cached.
     pub(crate) async fn claims(
         &self,
         token: &[u8],
@@ -194,7 +196,7 @@ impl Introspection {
         let text = well_formed(token).ok_or(Denial::Invalid("The token is malformed."))?;
         let asked = tokio::time::timeout(WAIT_TIMEOUT, async {
             let _lock = self.request_lock(token).lock().await;
-            // Another request may have asked while this one waited for the lock.
+            // While this request waited for the lock, another request may have cached a response.
             match self.cached(token, now) {
                 Some(cached) => cached,
                 None => self.ask(text, rules, now).await,
@@ -212,7 +214,7 @@ impl Introspection {
         self.request_locks.get(index).unwrap_or(first)
     }
 
-    /// The cached result, if it is younger than `ttl`.
+    /// The cached result for a token, if it is younger than `ttl`.
     pub(crate) fn cached(&self, token: &[u8], now: f64) -> Option<Result<Arc<Claims>, Denial>> {
         let ttl = self.cache_policy.ttl;
         if let Some(active) = self.active.get(token)
@@ -224,8 +226,8 @@ impl Introspection {
         (asked_at.elapsed() < ttl).then_some(Err(INACTIVE))
     }
 
-    /// The cached claims, if they are younger than `max_stale`. Used when the provider
-    /// cannot be asked.
+    /// The cached claims of a token, if they are younger than `max_stale`. They are used when the
+    /// provider cannot be asked.
     fn stale(&self, token: &[u8], now: f64) -> Result<Arc<Claims>, Denial> {
         match self.active.get(token) {
             Some(active) if active.asked_at.elapsed() < self.cache_policy.max_stale => {
@@ -235,7 +237,7 @@ impl Introspection {
         }
     }
 
-    /// Asks the provider and caches the result.
+    /// Asks the provider about a token and caches the result.
     async fn ask(&self, token: &str, rules: &TokenRules, now: f64) -> Result<Arc<Claims>, Denial> {
         if self.failed_recently() {
             return self.stale(token.as_bytes(), now);
@@ -312,8 +314,8 @@ impl Introspection {
             .is_some_and(|at| at.elapsed() < RETRY_PAUSE)
     }
 
-    /// Sends one introspection request. Returns the members of the response, or `None` if
-    /// the token is not active.
+    /// Sends one introspection request. Returns the members of the response, or `None` if the
+    /// provider reports the token as inactive.
     async fn request(&self, token: &str) -> Result<Option<Map<String, Value>>, IntrospectionError> {
         let endpoint = match &self.endpoint {
             IntrospectionEndpoint::Configured(endpoint) => endpoint.clone(),
@@ -343,14 +345,14 @@ impl Introspection {
 
 const INACTIVE: Denial = Denial::Invalid("The token is not active.");
 
-/// The claims, if they are valid at `now`, in seconds since 1970.
+/// Returns the claims if they are valid at `now`, in seconds since 1970.
 fn valid_at(claims: &Arc<Claims>, now: f64) -> Result<Arc<Claims>, Denial> {
     claims.check_time(now)?;
     Ok(Arc::clone(claims))
 }
 
-/// The token as text, if it has the syntax of a bearer token (RFC 6750 section 2.1,
-/// `b64token`). The provider is not asked about other texts.
+/// The token as text, if it has the syntax of a bearer token (`b64token` in RFC 6750 section 2.1).
+/// Any other token is rejected without asking the provider.
 fn well_formed(token: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(token).ok()?;
     let body = text.trim_end_matches('=');
@@ -365,7 +367,7 @@ mod tests {
     #[test]
     fn credentials_are_form_encoded_before_base64() {
         let header = |line: &str| Credentials::parse(line).map(|Credentials(value)| value);
-        // The example of RFC 6749 section 2.3.1.
+        // This is the example in RFC 6749 section 2.3.1.
         assert_eq!(
             header("s6BhdRkqt3:gX1fBat3bV").unwrap(),
             "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"

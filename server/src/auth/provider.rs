@@ -1,8 +1,8 @@
 //! The keys that an identity provider publishes at a URL.
 //!
-//! They are fetched in the background and refreshed at an interval. If the provider cannot
-//! be reached, the known keys stay valid. A token with an unknown key triggers an early
-//! refresh.
+//! The keys are fetched in the background, and again at a regular interval. If the provider cannot
+//! be reached, the known keys stay valid. A token that no known key has signed triggers an early
+//! fetch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,19 +16,21 @@ use tokio::time::Instant;
 use crate::auth::http_client::{Endpoint, EndpointError, HttpClient, HttpClientError};
 use crate::auth::keys::{KeyFault, KeySet, SignedClaims, Token, VerifyError};
 
-/// Shortest time between two fetches that tokens trigger. Without it, anybody could flood
+/// Shortest time between two fetches that tokens trigger. Without this limit, anybody could flood
 /// the provider with fetches by sending tokens with invented key ids.
 const TOKEN_FETCH_INTERVAL: Duration = Duration::from_mins(1);
-/// Pause after the first failed fetch. It doubles with each further failure.
+/// Pause after the first failed fetch. The pause doubles with each further failure, up to
+/// `MAX_RETRY_PAUSE`.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 const MAX_RETRY_PAUSE: Duration = Duration::from_mins(1);
-/// How long a request waits for newer keys.
+/// How long a request waits for newer keys of one provider.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The configured URL of a provider.
 #[derive(Debug, Clone)]
 pub(crate) enum ProviderUrl {
-    /// An issuer. Its metadata contains the URL of the keys, and must name this issuer.
+    /// The URL of an issuer. The issuer's metadata contains the URL of the keys, and must name this
+    /// issuer.
     Issuer(String),
     /// The URL of a JSON Web Key Set.
     KeySet(Endpoint),
@@ -43,7 +45,7 @@ pub(crate) enum FetchError {
         from: String,
         source: HttpClientError,
     },
-    #[error("{from}: not valid provider metadata: {source}")]
+    #[error("{from}: the provider metadata is not valid: {source}")]
     Metadata {
         from: String,
         source: serde_json::Error,
@@ -69,7 +71,7 @@ struct ProviderMetadata {
     introspection_endpoint: Option<String>,
 }
 
-/// The result of the fetches so far.
+/// What the fetches so far have found.
 #[derive(Clone, Default)]
 struct ProviderState {
     /// `None` before the first successful fetch.
@@ -85,32 +87,33 @@ struct ProviderState {
 /// The result of one successful fetch.
 struct FetchedKeys {
     keys: KeySet,
-    /// The URL from the metadata, unchecked. Most setups do not use it, and an invalid URL
-    /// must not prevent the use of the keys.
+    /// The URL of the introspection endpoint in the metadata. It is not validated here, because
+    /// most setups do not use it, and an invalid URL must not prevent the use of the keys.
     introspection_url: Option<Arc<str>>,
 }
 
 /// An identity provider. [`Self::run`] fetches its keys.
 pub(crate) struct Provider {
     url: ProviderUrl,
-    /// Required `iss` claim of the provider's tokens. `None` accepts any.
+    /// The value that the `iss` claim of the provider's tokens must have. `None` if `iss` is not
+    /// checked.
     issuer: Option<Arc<str>>,
     http_client: HttpClient,
-    /// Time between two successful fetches.
+    /// Pause after a successful fetch.
     refresh_interval: Duration,
     state: watch::Sender<ProviderState>,
     /// When a token last triggered a fetch.
     token_fetch: Mutex<Option<Instant>>,
-    /// Wakes [`Self::run`] for a fetch before the end of its pause.
+    /// Wakes [`Self::run`] so that it fetches before the end of its pause.
     wake: Notify,
-    /// Grows when a key is withdrawn. Tokens that were verified before must then be
-    /// verified again.
+    /// Incremented when a key is withdrawn. Cached verifications of an older generation are not
+    /// used.
     generation: Arc<AtomicU64>,
 }
 
 impl Provider {
-    /// `issuer` is the required `iss` claim for [`ProviderUrl::KeySet`]. It is ignored for
-    /// [`ProviderUrl::Issuer`], which names the issuer itself.
+    /// With [`ProviderUrl::KeySet`], `issuer` is the value that the `iss` claim must have. With
+    /// [`ProviderUrl::Issuer`], `issuer` is ignored, because the URL names the issuer.
     pub(crate) fn new(
         url: ProviderUrl,
         issuer: Option<Arc<str>>,
@@ -134,7 +137,7 @@ impl Provider {
         }
     }
 
-    /// Fetches the keys repeatedly, for as long as it is polled.
+    /// Fetches the keys repeatedly, for as long as this future is polled.
     pub(crate) async fn run(&self) {
         let mut failures: u32 = 0;
         loop {
@@ -163,7 +166,7 @@ impl Provider {
         }
     }
 
-    /// Replaces the keys. If a key is withdrawn, cached tokens must be verified again.
+    /// Replaces the keys. If this withdraws a key, cached verifications become invalid.
     fn install(&self, fetched: FetchedKeys) {
         let before = self.state.borrow().keys.clone().unwrap_or_default();
         let after = Arc::new(fetched.keys);
@@ -176,9 +179,9 @@ impl Provider {
             state.keys = Some(after);
             state.introspection_url = fetched.introspection_url;
         });
-        // The generation grows after the keys are replaced, and a verification reads the
-        // generation before the keys. So a token that was verified with the old keys always
-        // has an old generation.
+        // The generation is incremented only after the keys are replaced, and a verification reads
+        // the generation before it reads the keys. A verification with the old keys therefore
+        // always has an old generation.
         if withdraws {
             tracing::info!(provider = %self.name(), "identity provider has withdrawn a key");
             self.generation.fetch_add(1, Ordering::AcqRel);
@@ -210,8 +213,9 @@ impl Provider {
     /// Reads the URLs of the keys and of the introspection endpoint from an issuer's
     /// metadata.
     ///
-    /// OpenID Connect puts the well-known path of the metadata after the issuer's path, RFC
-    /// 8414 before it. The second is tried if the first does not exist.
+    /// In OpenID Connect, the metadata URL has the well-known path after the issuer's path. In RFC
+    /// 8414, the well-known path comes before the issuer's path. The URL of RFC 8414 is tried if
+    /// the URL of OpenID Connect returns 404.
     async fn discover(&self, issuer: &str) -> Result<(Endpoint, Option<Arc<str>>), FetchError> {
         let base = issuer.strip_suffix('/').unwrap_or(issuer);
         let openid = endpoint(&format!("{base}/.well-known/openid-configuration"))?;
@@ -231,7 +235,7 @@ impl Provider {
                 from: from.to_string(),
                 source,
             })?;
-        // Otherwise one issuer could impersonate another (RFC 8414 section 3.3).
+        // Without this check, one issuer could impersonate another (RFC 8414 section 3.3).
         if metadata.issuer != issuer {
             return Err(FetchError::IssuerMismatch {
                 from: from.to_string(),
@@ -305,23 +309,24 @@ impl Provider {
         issuer_matches && !has_key
     }
 
-    /// Triggers a fetch and waits until it ends. Concurrent callers share one fetch. If a
-    /// token has triggered a fetch less than a minute ago, nothing is fetched.
+    /// Triggers a fetch and waits until it ends. Concurrent callers share one fetch. A new fetch is
+    /// not started if a token triggered the previous one less than a minute ago.
     ///
     /// Returns whether the known keys are up to date.
     pub(crate) async fn refresh(&self) -> bool {
         let mut state = self.state.subscribe();
         if let Some(fetches) = self.request_fetch() {
             let done = state.wait_for(|state| state.fetches > fetches);
-            // The state below tells whether the fetch succeeded, failed or timed out.
+            // The state, which is read below, shows whether the fetch succeeded, failed or is still
+            // running.
             let _ = tokio::time::timeout(REFRESH_TIMEOUT, done).await;
         }
         let state = state.borrow();
         state.is_up_to_date && !state.is_fetching
     }
 
-    /// Wakes [`Self::run`] unless it is fetching already. Returns the number of fetches that
-    /// were completed before the current one, or `None` if it is too early for another fetch.
+    /// Wakes [`Self::run`] unless it is fetching already. Returns the number of fetches that have
+    /// completed so far, or `None` if it is too early for another fetch.
     fn request_fetch(&self) -> Option<u64> {
         let mut last = self
             .token_fetch

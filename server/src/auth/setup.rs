@@ -19,26 +19,26 @@ use crate::settings::{Settings, duration_or};
 
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
-/// At most one in this many connections may wait for a provider. The other connections
-/// stay free for tokens that prefd can verify itself.
+/// The requests of at most 1/`WAITING_DIVISOR` of all connections may wait for a provider. The
+/// other connections stay free for tokens that prefd can verify without a provider.
 const WAITING_DIVISOR: usize = 2;
 const DEFAULT_JWKS_REFRESH: Duration = Duration::from_mins(5);
 const DEFAULT_INTROSPECTION_TTL: Duration = Duration::from_secs(30);
 const DEFAULT_INTROSPECTION_MAX_STALE: Duration = Duration::from_hours(1);
 
-/// Why the settings do not allow verifying tokens.
+/// Why tokens cannot be verified with these settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum IdentityError {
     #[error(
         "no way to verify tokens is configured: set --oidc-issuer, --jwks-url, \
          --jwt-hs256-secret-file, --jwt-public-key-file, --jwks-file or --introspection-url; \
-         --dev creates a key for a first try"
+         for a first try, use --dev"
     )]
     NoKeys,
     #[error(
         "--jwt-audience is not set, so tokens that were issued for other services would be \
-         accepted: set it, or allow this with --require-audience=false"
+         accepted: set --jwt-audience, or accept such tokens with --require-audience=false"
     )]
     NoAudience,
     #[error("{setting} {url:?}: {source}")]
@@ -70,12 +70,12 @@ pub(crate) enum IdentityError {
 }
 
 impl IdentityError {
-    /// An error of the key file that `setting` names.
+    /// Adds the name of the setting to an error about a key file.
     pub(crate) fn keys(setting: &'static str) -> impl FnOnce(KeyError) -> Self {
         move |source| Self::Keys { setting, source }
     }
 
-    /// Whether the settings are wrong, as opposed to a file or the system.
+    /// Whether the cause is a wrong setting, and not the contents of a file or the system.
     pub(crate) fn is_usage(&self) -> bool {
         !matches!(
             self,
@@ -106,7 +106,8 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
     if !has_local && !is_remote && !is_dev && !has_introspection {
         return Err(IdentityError::NoKeys);
     }
-    // A provider issues tokens for many services. A local key usually belongs to prefd alone.
+    // A provider issues tokens for many services, so an audience is required by default. A local
+    // key is usually used only for prefd.
     let requires_audience = settings.require_audience.unwrap_or(is_remote && !is_dev);
     if settings.jwt_audience.is_none() {
         if requires_audience {
@@ -124,14 +125,15 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
         + usize::from(settings.introspection_url.is_some());
     if sources > 1 && !is_dev {
         tracing::warn!(
-            "tokens of several issuers are accepted: users with the same name share their \
-             documents, whichever issuer they belong to"
+            "tokens of several issuers are accepted: two users with the same id share their \
+             documents, even if their tokens come from different issuers"
         );
     }
     let needs_issuer = has_local || key_urls(settings).next().is_some();
     if settings.jwt_issuer.is_none() && needs_issuer && !is_dev {
         tracing::warn!(
-            "--jwt-issuer is not set: tokens with any iss claim, or without one, are accepted"
+            "--jwt-issuer is not set: the iss claim is not checked in tokens that are verified with \
+             a key file or --jwks-url"
         );
     }
     introspection_config(settings).map(|_| ())
@@ -159,11 +161,11 @@ fn introspection_url(settings: &Settings) -> Result<Option<Endpoint>, IdentityEr
         .transpose()
 }
 
-/// The configured token introspection. The path is the credentials file.
+/// How token introspection is configured. The `Path` is the path of the credentials file.
 enum IntrospectionConfig<'a> {
     Off,
     Url(Endpoint, &'a Path),
-    /// The endpoint in the metadata of the only issuer.
+    /// The endpoint comes from the metadata of the only `--oidc-issuer`.
     Issuer(&'a Path),
 }
 
@@ -180,7 +182,7 @@ fn introspection_config(settings: &Settings) -> Result<IntrospectionConfig<'_>, 
     }
 }
 
-/// Maximum number of file descriptors that requests to providers use at the same time.
+/// Maximum number of file descriptors that prefd's requests to providers use at the same time.
 pub(crate) fn descriptors(settings: &Settings) -> u64 {
     let providers = issuers(settings).chain(key_urls(settings)).count();
     let introspects = settings.introspection_credentials_file.is_some();
@@ -205,8 +207,8 @@ pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, IdentityError> {
     Ok(keys)
 }
 
-/// Reads the credentials file again, and replaces the credentials and the keys from files.
-/// If the credentials file cannot be used, nothing changes. Blocks.
+/// Reads the credentials file again, and replaces the introspection credentials and the keys from
+/// files. If the credentials file cannot be used, neither is replaced. Blocks.
 pub(crate) fn reload(
     settings: &Settings,
     authenticator: &Authenticator,
@@ -222,8 +224,8 @@ pub(crate) fn reload(
     Ok(())
 }
 
-/// Builds the authenticator from the keys of [`local_keys`] and the configured providers.
-/// Blocks. It does not connect to the providers.
+/// Builds the authenticator from the keys that [`local_keys`] returns and from the configured
+/// providers. Blocks while it reads files, but does not connect to the providers.
 pub(crate) fn authenticator(
     settings: &Settings,
     local: KeySet,
@@ -283,7 +285,7 @@ fn key_sources(
             (IntrospectionEndpoint::Configured(url), issuer, file)
         }
         IntrospectionConfig::Issuer(file) => {
-            // The providers of --oidc-issuer come first in the list.
+            // The provider of `--oidc-issuer` is the first in the list.
             let provider = sources.providers.first().map(Arc::clone);
             let provider = provider.ok_or(IdentityError::NoIntrospectionEndpoint)?;
             let issuer = issuers(settings).next().map(Arc::from);

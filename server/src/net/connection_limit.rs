@@ -270,8 +270,8 @@ impl ConnectionLimit {
             open.last_warning = Some(Instant::now());
             tracing::warn!(
                 max_connections = self.max_connections,
-                "connection limit reached (--max-connections): closing connections that wait \
-                 for their clients"
+                "connection limit reached (--max-connections): closing idle connections, and \
+                 connections with a slow client"
             );
         }
     }

@@ -46,11 +46,11 @@ pub(crate) enum ListenError {
     #[error("cannot listen on {address}: {source}")]
     Bind { address: Address, source: io::Error },
     #[error(
-        "cannot use the socket passed by the service manager (LISTEN_FDS), expected a listening \
+        "cannot use the socket that the service manager passed (LISTEN_FDS): expected a listening \
          TCP or Unix socket: {0}"
     )]
     Inherited(io::Error),
-    #[error("the service manager passed {0} sockets (LISTEN_FDS), expected one")]
+    #[error("the service manager passed {0} sockets (LISTEN_FDS), but prefd accepts only one")]
     TooManyInherited(usize),
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum TlsError {
         source: pem::Error,
     },
     #[error(
-        "{CERTIFICATE_SETTING} {}: no certificate found, expected a PEM chain with the leaf first",
+        "{CERTIFICATE_SETTING} {}: expected a PEM certificate chain, leaf first, but found no certificate",
         path.display()
     )]
     NoCertificate { path: PathBuf },

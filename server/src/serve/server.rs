@@ -207,7 +207,9 @@ impl Server {
         };
         let deadline = duration_or(self.settings.drain_timeout, DEFAULT_TIMEOUT);
         if tokio::time::timeout(deadline, drained).await.is_err() {
-            tracing::warn!("drain timeout expired: aborting the remaining requests");
+            tracing::warn!(
+                "drain timeout (--drain-timeout) expired: aborting the remaining requests"
+            );
         }
         Ok(())
     }

@@ -263,7 +263,7 @@ impl Exposition {
         out.gauge("prefd_blobs", "Documents stored in blobs", space.blobs)?;
         out.gauge(
             "prefd_damaged_frames",
-            "Frames of the log that cannot be read and may be current",
+            "Unreadable frames of the log that may contain current documents",
             space.damaged_frames,
         )?;
         out.gauge(
