@@ -1,16 +1,17 @@
-//! Authentication: from an `Authorization` header to a user, a client and scopes.
+//! Authentication: turns an `Authorization` header into a user, a client and scopes.
 //!
-//! prefd is a resource server (RFC 6750, RFC 7519, RFC 8725, RFC 9068). It verifies JWTs
-//! with keys from the operator's files and from the identity providers that the operator
-//! has configured. Each key is used with one algorithm, and nothing in a token chooses the
-//! key's source or the algorithm. Tokens that are not JWTs are sent to the identity
-//! provider for introspection (RFC 7662).
+//! prefd is a resource server (RFC 6750, RFC 7519, RFC 8725, RFC 9068). It verifies JWTs with keys
+//! from files and with keys that the configured identity providers publish. Each key is used with
+//! exactly one algorithm. A token cannot choose where a key comes from, or which algorithm a key is
+//! used with. If token introspection (RFC 7662) is configured, prefd asks the identity provider
+//! about tokens that are not JWTs.
 //!
-//! The layer must not know what a request is for, how connections are served, or that
-//! documents exist.
+//! This layer must not know what a request is for, how connections are served, or that documents
+//! exist.
 //!
-//! **Architecture Invariant:** it imports only `http`, `settings` and `counters`, and
-//! neither `net` nor `transfer`.
+//! **Architecture Invariant:** this layer imports only `http`, `store`, `settings` and `counters`.
+//! From `store` it imports only the type of names. In particular, it imports neither `net` nor
+//! `transfer`.
 
 mod authenticator;
 mod challenge;

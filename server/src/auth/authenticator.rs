@@ -1,8 +1,9 @@
-//! From an `Authorization` header to the claims of a valid token.
+//! Finds out whether the token of a request is valid, and returns its claims.
 //!
-//! The cheapest way is tried first: the connection's last token, the token cache, the known
-//! keys. Only then does the request wait for a provider, for newer keys or for an
-//! introspection response.
+//! The cheapest source is tried first: the last token of the connection, then the token cache, then
+//! the known keys. Only if all of these fail does the request wait for newer keys from a provider.
+//! If the token needs introspection, the request waits for the provider unless a cached response
+//! exists.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,18 +23,19 @@ use crate::auth::token_cache::TokenCache;
 use crate::counters::Counter;
 use crate::http::ApiError;
 
-/// Longest token in bytes. The tokens of identity providers are much shorter.
+/// Maximum length of a token in bytes. Identity providers usually issue much shorter tokens.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 const TOO_LONG: &str = "The token is longer than 8 KiB.";
 const WRONG_TYPE: &str = "The token's typ is not the required one.";
 
-/// Everything that can verify tokens.
+/// The keys and providers that can verify tokens.
 #[derive(Default)]
 pub(crate) struct KeySources {
     /// The keys from files.
     pub(crate) local: KeySet,
     pub(crate) providers: Vec<Arc<Provider>>,
-    /// Grows when a key is withdrawn. Tokens that were verified before are verified again.
+    /// Incremented when a key is withdrawn. A cached verification is used only if its generation is
+    /// the current one.
     pub(crate) generation: Arc<AtomicU64>,
     pub(crate) introspection: Option<Introspection>,
 }
@@ -47,28 +49,29 @@ pub(crate) struct Authenticator {
     introspection: Option<Introspection>,
     rules: TokenRules,
     cache: TokenCache<VerifiedToken>,
-    /// False if the operator has turned the token cache off. Then connections do not cache
+    /// False if the operator has turned the token cache off. In that case, connections do not cache
     /// their last token either.
     is_caching: bool,
     challenges: Challenges,
     counters: TokenCounters,
-    /// One permit for each request that may wait for a provider. Anybody can send a token
-    /// with an unknown key, and waiting requests must not occupy all connections.
+    /// Limits the number of requests that wait for a provider at the same time. Without this limit,
+    /// anybody could occupy all connections by sending tokens with unknown keys, because each such
+    /// request waits for a provider.
     waiting: Semaphore,
 }
 
-/// Metrics about tokens.
+/// Counts how tokens were checked.
 #[derive(Default)]
 pub(crate) struct TokenCounters {
-    /// Tokens whose result was cached.
+    /// Number of tokens whose result was found in a cache.
     pub(crate) cached: Counter,
-    /// Tokens that were verified or introspected, with any result.
+    /// Number of tokens that were verified or introspected, valid or not.
     pub(crate) verified: Counter,
 }
 
 impl Authenticator {
-    /// `max_waiting` limits the requests that wait for a provider at the same time. Returns
-    /// `None` if the realm contains characters that are not allowed in a header.
+    /// At most `max_waiting` requests wait for a provider at the same time. Returns `None` if the
+    /// realm contains characters that are not allowed in a header.
     pub(crate) fn new(
         sources: KeySources,
         rules: TokenRules,
@@ -90,8 +93,8 @@ impl Authenticator {
         })
     }
 
-    /// The claims of the request's token, if it is valid at `now`. `last` is the last token
-    /// of the request's connection.
+    /// Returns the claims of the request's token if the token is valid at `now`. `last` is the last
+    /// token that the same connection sent.
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -105,7 +108,7 @@ impl Authenticator {
             cached
         } else {
             self.counters.verified.add_one();
-            // Boxed, so that its state does not make the future of every request larger.
+            // This future is boxed, so that it does not enlarge the future of every request.
             Box::pin(self.verify_or_introspect(token, last, now)).await
         };
         let claims = claims.map_err(|denial| self.challenges.denied(denial))?;
@@ -120,7 +123,7 @@ impl Authenticator {
         self.challenges.insufficient(scope)
     }
 
-    /// The result for a token that was verified or introspected before, if it is cached.
+    /// Returns the cached result for a token, if there is one.
     fn cached(
         &self,
         token: &[u8],
@@ -134,15 +137,15 @@ impl Authenticator {
         self.introspection_for(token)?.cached(token, now)
     }
 
-    /// The introspection client to use for this token. `None` if introspection is off, or if
-    /// the token is a JWT and keys are configured.
+    /// The client for introspecting this token. `None` if introspection is off, or if the token is
+    /// a JWT and keys are configured.
     fn introspection_for(&self, token: &[u8]) -> Option<&Introspection> {
         let is_for_keys = || self.has_keys() && Token::is_jwt(token);
         self.introspection.as_ref().filter(|_| !is_for_keys())
     }
 
-    /// The cached claims of a token, unless a key was withdrawn since it was verified. The
-    /// times are not checked.
+    /// The cached claims of a token, unless a key was withdrawn since the token was verified. The
+    /// caller must check whether the token has expired.
     fn cached_claims(&self, token: &[u8], last: &LastToken) -> Option<Arc<Claims>> {
         let generation = self.generation.load(Ordering::Acquire);
         let is_current = |verified: &VerifiedToken| verified.generation == generation;
@@ -160,8 +163,8 @@ impl Authenticator {
         }
     }
 
-    /// Verifies a token with keys, or asks its provider, and caches the result. May wait for
-    /// a provider.
+    /// Verifies a token with keys or by introspection, and caches the result. May wait for a
+    /// provider.
     async fn verify_or_introspect(
         &self,
         text: &[u8],
@@ -190,7 +193,7 @@ impl Authenticator {
         Ok(verified.claims)
     }
 
-    /// The claims of a token that is valid at `now` and signed by a known key.
+    /// Returns the claims of a token if the token is signed by a known key and valid at `now`.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn verify(&self, text: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
         if text.len() > MAX_TOKEN_BYTES {
@@ -211,8 +214,8 @@ impl Authenticator {
     }
 
     fn verify_with_known_keys(&self, token: &Token<'_>) -> Result<VerifiedToken, VerifyError> {
-        // The generation is read before the keys. If a key is withdrawn in between, the
-        // result has the old generation and is not served from the cache.
+        // The generation is read before the keys. If a key is withdrawn after the generation is
+        // read, the result has the old generation, so it is never served from the cache.
         let generation = self.generation.load(Ordering::Acquire);
         let claims = Claims::from_jwt(&self.verify_signature(token)?.claims, &self.rules);
         Ok(VerifiedToken {
@@ -221,9 +224,9 @@ impl Authenticator {
         })
     }
 
-    /// Verifies the signature with the keys from files, and then with those of each provider.
-    /// Providers can share keys. So if a key matches but its issuer does not, the keys of the
-    /// remaining providers are tried.
+    /// Verifies the signature with the keys from files, and then with the keys of each provider.
+    /// Two providers can publish the same key. If a key has signed the token but the token names a
+    /// different issuer, the keys of the remaining providers are tried too.
     fn verify_signature(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
         let mut outcome = self
             .local_keys()
@@ -240,7 +243,7 @@ impl Authenticator {
         outcome
     }
 
-    /// Refreshes the keys of each provider that may have signed the token, and verifies the
+    /// Fetches the current keys of each provider that may have signed the token, and verifies the
     /// token again.
     async fn verify_with_newer_keys(&self, token: &Token<'_>) -> Result<VerifiedToken, Denial> {
         let claimed_issuer = token.claimed_issuer();
@@ -262,7 +265,7 @@ impl Authenticator {
             })
     }
 
-    /// The permit must be kept while the request waits for a provider.
+    /// Returns a permit to wait for a provider. The request must keep the permit while it waits.
     fn acquire_wait_permit(&self) -> Result<SemaphorePermit<'_>, Denial> {
         self.waiting.try_acquire().map_err(|_| Denial::Unavailable)
     }
@@ -272,28 +275,27 @@ impl Authenticator {
         Arc::clone(&keys)
     }
 
-    /// Whether tokens can be verified with keys at all.
+    /// Whether any key or any provider of keys is configured.
     fn has_keys(&self) -> bool {
         !self.providers.is_empty() || !self.local_keys().is_empty()
     }
 
-    /// Replaces all keys from files. If a key is withdrawn, cached tokens must be verified
-    /// again.
+    /// Replaces all keys from files. If this withdraws a key, cached verifications become invalid.
     pub(crate) fn replace_local_keys(&self, keys: KeySet) {
         let keys = Arc::new(keys);
         let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
         let withdraws = !local.is_subset_of(&keys);
         *local = keys;
         drop(local);
-        // The generation grows after the keys are replaced, and a verification reads the
-        // generation before the keys. So a token that was verified with the old keys always
-        // has an old generation.
+        // The generation is incremented only after the keys are replaced, and a verification reads
+        // the generation before it reads the keys. A verification with the old keys therefore
+        // always has an old generation.
         if withdraws {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// Whether the keys of every provider were fetched at least once.
+    /// Whether the keys of every provider have been fetched at least once.
     pub(crate) fn has_keys_of_all_providers(&self) -> bool {
         self.providers.iter().all(|provider| provider.has_keys())
     }
@@ -306,8 +308,8 @@ impl Authenticator {
         self.introspection.as_ref()
     }
 
-    /// The configured providers. Their keys are fetched only while [`Provider::run`] is
-    /// polled.
+    /// The configured providers. The keys of a provider are fetched only while its
+    /// [`Provider::run`] is polled.
     pub(crate) fn providers(&self) -> &[Arc<Provider>] {
         &self.providers
     }
@@ -338,8 +340,8 @@ mod tests {
     use super::*;
     use crate::http::Code;
 
-    /// Seconds since 1970. The signature library compares `exp` with the system clock, so
-    /// the tests' tokens must expire in the future.
+    /// An expiry time in seconds since 1970. The signature library compares `exp` with the system
+    /// clock, so the tokens in the tests must expire in the future.
     const IN_THE_FUTURE: u64 = 4_000_000_000;
 
     const SECRET: [u8; 32] = [b's'; 32];
@@ -400,7 +402,7 @@ mod tests {
             authenticate("u", expires, expires + 30).await,
             Err(Code::InvalidToken)
         );
-        // A rejected token does not replace a valid one.
+        // A rejected token does not replace the cached valid token.
         assert_eq!(
             authenticate("v", expires - 200, expires).await,
             Err(Code::InvalidToken)

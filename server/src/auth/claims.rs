@@ -1,4 +1,4 @@
-//! The claims of verified tokens, and the checks on them.
+//! Reads and checks the claims of verified tokens.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use crate::store::Name;
 
 pub(super) const UNTRUSTED_ISSUER: &str = "The token's issuer is not trusted.";
 
-/// The claims of a verified token that prefd uses.
+/// Those claims of a verified token that prefd uses.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Claims {
     pub(crate) user: Name,
     pub(crate) client: Name,
     scopes: Vec<String>,
-    /// Also true if no linked identity is required.
+    /// Always true if the settings require no linked identity.
     pub(crate) has_linked_identity: bool,
-    /// Seconds since 1970. Infinite if an introspection response has no `exp`.
+    /// The expiry time in seconds since 1970. Infinite if an introspection response has no `exp`.
     expires: f64,
     /// Seconds since 1970.
     not_before: Option<f64>,
 }
 
 impl Claims {
-    /// Reads the claims of a JWT whose signature and issuer were verified. Checks everything
-    /// except the times.
+    /// Reads the claims of a JWT whose signature and issuer were verified. Checks all claims except
+    /// the times, which [`Self::check_time`] checks.
     pub(crate) fn from_jwt(
         token: &Map<String, Value>,
         rules: &TokenRules,
@@ -35,11 +35,12 @@ impl Claims {
         Self::from_members(token, &["sub"], expires, rules)
     }
 
-    /// Reads the introspection response for an active token (RFC 7662 section 2.2). Checks
-    /// everything except the times.
+    /// Reads the introspection response for an active token (RFC 7662 section 2.2). Checks all
+    /// members except the times, which [`Self::check_time`] checks.
     ///
-    /// `iss` and `exp` are optional. The response comes from the issuer itself, and the
-    /// issuer is not required to say how long the token is valid.
+    /// `iss` and `exp` are optional in the response. `iss` is not needed, because the response
+    /// comes from the issuer itself. Without `exp`, the token is valid for as long as the issuer
+    /// reports it as active.
     pub(crate) fn from_introspection(
         response: &Map<String, Value>,
         issuer: Option<&str>,
@@ -50,7 +51,7 @@ impl Claims {
         {
             return Err(UNTRUSTED_ISSUER);
         }
-        // A refresh token can also be active. Access tokens have the type Bearer (RFC 6750
+        // A refresh token can be active too, but only an access token has the type Bearer (RFC 6750
         // section 6.1.1).
         if let Some(kind) = response.get("token_type")
             && !kind
@@ -68,8 +69,8 @@ impl Claims {
         )
     }
 
-    /// Reads the members that JWTs and introspection responses share. If no user claim is
-    /// configured, the user is the first of `default_user_claims` that is present.
+    /// Reads the members that both JWTs and introspection responses have. If no user claim is
+    /// configured, the first present claim of `default_user_claims` names the user.
     fn from_members(
         token: &Map<String, Value>,
         default_user_claims: &[&str],
@@ -121,7 +122,7 @@ impl Claims {
         self.scopes.iter().any(|granted| granted == scope)
     }
 
-    /// Approximate size in memory, in bytes.
+    /// Approximate size of the claims in memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let scopes: usize = self
             .scopes
@@ -144,11 +145,12 @@ impl Claims {
     }
 }
 
-/// The claims of a token with a valid signature.
+/// The claims of a verified token, with the key generation of the verification.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct VerifiedToken {
     pub(super) claims: Arc<Claims>,
-    /// The key generation when the signature was verified. It grows when a key is withdrawn.
+    /// The key generation when the signature was verified. The generation is incremented when a key
+    /// is withdrawn.
     pub(super) generation: u64,
 }
 
@@ -156,13 +158,13 @@ fn first_present<'a>(token: &'a Map<String, Value>, names: &[String]) -> Option<
     names.iter().find_map(|name| token.get(name))
 }
 
-/// The name in a claim, if the claim is a string that can be part of a namespace.
+/// The user or client name in a claim. `None` if the claim is not a string, or not a valid name.
 fn valid_name(claim: Option<&Value>) -> Option<Name> {
     Name::new(claim?.as_str()?).ok()
 }
 
-/// Reads a `NumericDate` (RFC 7519 section 2): an integer or a decimal number, not a string.
-/// `wrong` is the error for any other value.
+/// Reads a claim that is a `NumericDate` (RFC 7519 section 2): a JSON number, with or without
+/// decimals. If the claim has any other value, the error is `wrong`.
 fn seconds(
     token: &Map<String, Value>,
     claim: &str,
@@ -178,7 +180,7 @@ fn seconds(
     }
 }
 
-/// Whether an `aud` claim contains `audience`. The claim is one string or an array of strings
+/// Whether an `aud` claim contains `audience`. An `aud` claim is one string or an array of strings
 /// (RFC 7519 section 4.1.3).
 fn names_audience(claim: Option<&Value>, audience: &str) -> bool {
     match claim {
@@ -188,8 +190,8 @@ fn names_audience(claim: Option<&Value>, audience: &str) -> bool {
     }
 }
 
-/// The scopes of a claim: a string with spaces between the scopes (RFC 6749 section 3.3),
-/// or an array of strings.
+/// The scopes in a claim. The claim is either a string with spaces between the scopes (RFC 6749
+/// section 3.3), or an array of strings.
 fn scopes(claim: Option<&Value>) -> Vec<String> {
     match claim {
         Some(Value::String(text)) => text

@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::Address;
 
-/// Length of the key in random bytes: the length of the HS256 hash.
+/// Number of random bytes in the key: the length of an HS256 hash.
 const KEY_BYTES: usize = 32;
-/// The user and the client of the printed token.
+/// The user and the client in the claims of the printed token.
 pub(crate) const USER: &str = "dev-user";
 pub(crate) const CLIENT: &str = "dev-client";
 
-/// The path of the key in a data directory.
+/// The path of the signing key in a data directory.
 pub(crate) fn key_path(data_dir: &Path) -> PathBuf {
     data_dir.join("dev-signing-key")
 }
 
-/// Creates the key if it does not exist. The file appears under its name only when it is
-/// complete and on stable storage. Blocks.
+/// Creates the signing key if it does not exist. The key file gets its final name only after its
+/// contents are on stable storage. Blocks.
 pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
     let path = key_path(data_dir);
     if path.exists() {
@@ -36,7 +36,7 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
                 .flatten(),
         );
     }
-    // A crash can leave the temporary file behind. It is not reused, because its mode may
+    // A crash can leave the temporary file behind. That file is not reused, because its mode may
     // allow other users to read it.
     let temporary = path.with_extension("new");
     match std::fs::remove_file(&temporary) {
@@ -54,11 +54,11 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
     File::open(data_dir)?.sync_all()
 }
 
-/// Two curl commands to try the server with: a PUT of the example document of the PACE
-/// Cloud preferences API, and a GET.
+/// Two curl commands for trying out the server: a PUT of an example document, which is taken from
+/// the documentation of the PACE Cloud preferences API, and a GET.
 pub(crate) fn requests(address: &Address, scheme: &str, version: &str, token: &str) -> String {
     let (options, origin) = match address {
-        // `-k` because the certificate may not be valid for this address.
+        // `-k` is needed because the certificate may not be valid for this address.
         Address::Tcp(address) if scheme == "https://" => {
             ("-k ".to_owned(), format!("{scheme}{address}"))
         }

@@ -1,8 +1,8 @@
 //! The keys that verify tokens. Each key is used with exactly one algorithm.
 //!
-//! The key decides the algorithm, never the token (RFC 8725 section 3.1). A token's `alg`
-//! and `kid` only select among the configured keys. The headers `jku`, `x5u` and `jwk` are
-//! ignored.
+//! The algorithm is a property of the key, and a token cannot choose another one (RFC 8725 section
+//! 3.1). A token's `alg` and `kid` only select among the known keys. The header parameters `jku`,
+//! `x5u` and `jwk` are ignored.
 
 mod error;
 mod jwks;

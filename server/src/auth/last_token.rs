@@ -1,5 +1,5 @@
-//! The token that a connection sent last. Most connections send the same token with every
-//! request, and comparing it is much cheaper than hashing it for the token cache.
+//! Caches the token that a connection sent last. Most connections send the same token with every
+//! request, and comparing two tokens is much cheaper than hashing a token for the token cache.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,23 +7,24 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use crate::auth::claims::VerifiedToken;
 
-/// A connection's last verified token and its claims. Callers must check whether the
-/// claims have expired, as with the token cache.
+/// A connection's last verified token and its claims. Callers must check whether the claims have
+/// expired.
 #[derive(Default)]
 pub(crate) struct LastToken(Mutex<CachedToken>);
 
 #[derive(Default)]
 struct CachedToken {
     token: Vec<u8>,
-    /// `None` before the first token.
+    /// `None` until the connection has sent a valid token.
     verified: Option<VerifiedToken>,
 }
 
 impl LastToken {
-    /// The verified token, if `token` is the last one.
+    /// The claims of `token`, if it is the cached token.
     ///
-    /// The comparison takes constant time. Behind a proxy, users share a connection, and
-    /// the time must not tell one user where another user's token differs.
+    /// The comparison takes constant time. Users behind a proxy can share a connection. With a
+    /// faster comparison, one user could measure how many leading bytes of a guess match another
+    /// user's token.
     pub(super) fn get(&self, token: &[u8]) -> Option<VerifiedToken> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         verify_slices_are_equal(&last.token, token).ok()?;

@@ -1,29 +1,30 @@
 //! The requirements that a token must meet, and the reasons to deny access.
 
-/// Clock difference in seconds that is tolerated when `exp` and `nbf` are checked.
+/// Tolerated clock difference in seconds when `exp` and `nbf` are checked.
 pub(super) const LEEWAY_SECONDS: f64 = 30.0;
 
 /// What a token must contain, in addition to a valid signature and a trusted issuer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TokenRules {
     pub(crate) audience: Option<String>,
-    /// Required `typ` in the header of a JWT.
+    /// The value that `typ` must have in the header of a JWT. `None` if `typ` is not checked.
     pub(crate) typ: Option<String>,
     pub(crate) names: ClaimNames,
-    /// The claim that must be present and not empty. `None` if no linked identity is
-    /// required.
+    /// The claim that shows that the user has a linked identity. It must be present and not empty.
+    /// `None` if no linked identity is required.
     pub(crate) linked_identity_claim: Option<String>,
 }
 
 /// The names of the claims that prefd reads.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimNames {
-    /// The claim with the user id. `None` for the default, which differs between JWTs and
-    /// introspection responses.
+    /// The claim that contains the user id. `None` for the default claim, which differs between
+    /// JWTs and introspection responses.
     pub(crate) user: Option<String>,
-    /// Claims with the client id. The first one that the token has is used.
+    /// The claims that can contain the client id. The first of these claims that a token has is
+    /// used.
     pub(crate) client: Vec<String>,
-    /// Claims with the scopes. The first one that the token has is used.
+    /// The claims that can contain the scopes. The first of these claims that a token has is used.
     pub(crate) scope: Vec<String>,
 }
 
@@ -34,7 +35,7 @@ impl Default for ClaimNames {
             user: None,
             // RFC 9068 section 2.2; OpenID Connect Core section 2.
             client: names(&["client_id", "azp"]),
-            // RFC 8693 section 4.2; several providers send "scp".
+            // RFC 8693 section 4.2. Several providers send "scp" instead.
             scope: names(&["scope", "scp"]),
         }
     }
@@ -43,10 +44,10 @@ impl Default for ClaimNames {
 /// Why a token gives no access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denial {
-    /// The token is invalid, for this reason.
+    /// The token is invalid for this reason.
     Invalid(&'static str),
-    /// The token could not be checked, because its provider cannot be reached or too many
-    /// requests wait for providers.
+    /// The token could not be checked, because its provider cannot be reached, or because too many
+    /// requests are waiting for providers.
     Unavailable,
 }
 

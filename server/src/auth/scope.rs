@@ -1,9 +1,9 @@
-//! Which namespaces of its user a token may read and write.
+//! Decides which of its user's namespaces a token may read and write.
 //!
-//! The PACE Cloud preferences API says: "All clients have their own preferences namespace,
-//! only with the respective scope … might [a client] be able to read the preferences of a
-//! different client". The scope names the other client. It is compared byte for byte, and
-//! there are no wildcards.
+//! The PACE Cloud preferences API says: "All clients have their own preferences namespace, only
+//! with the respective scope … might [a client] be able to read the preferences of a different
+//! client". The scope names the other client. Scopes are compared byte by byte, and wildcards are
+//! not supported.
 
 use crate::auth::claims::Claims;
 
@@ -15,7 +15,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    /// The scope that another client needs for the namespace of `client_id`.
+    /// The scope that a token of another client must have to access the namespace of `client_id`.
     pub(crate) fn scope(self, client_id: &str) -> String {
         let verb = match self {
             Self::Read => "read",
@@ -24,7 +24,7 @@ impl Access {
         format!("user:preferences:{verb}:{client_id}")
     }
 
-    /// Whether a token may access the namespace of `client_id`.
+    /// Whether a token with these claims may access the namespace of `client_id`.
     pub(crate) fn is_allowed(self, claims: &Claims, client_id: &str) -> bool {
         claims.client.as_str() == client_id || claims.has_scope(&self.scope(client_id))
     }

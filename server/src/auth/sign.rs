@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 
-/// How long a signed token is valid by default.
+/// How long a token is valid by default.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_hours(1);
 
 /// Why a token was not signed.
@@ -18,7 +18,7 @@ pub(crate) enum SignError {
     TooLong,
 }
 
-/// The claims of a token to be signed.
+/// The claims of a token that is to be signed, without its times.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct NewClaims<'a> {
     pub(crate) sub: &'a str,

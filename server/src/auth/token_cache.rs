@@ -1,9 +1,9 @@
-//! A cache of verified tokens and introspection responses. It avoids checking a signature or
-//! asking the provider for every request.
+//! A cache of verified tokens and introspection responses. With the cache, not every request
+//! requires checking a signature or asking the provider.
 //!
-//! The cache has a size limit. Its keys are hashes of tokens under a random key of this
-//! process, so the cache contains no usable tokens. It does not know expiry times: callers
-//! must check the times of the claims that they get.
+//! The size of the cache is limited. The tokens themselves are not stored: each entry is found by a
+//! hash of its token, and the hash key is random. The cache does not know when a token expires, so
+//! callers must check the times of the claims that they get.
 
 use std::hash::Hasher;
 
@@ -11,8 +11,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// Typical size of an entry's claims in bytes. The cache limits the sum of all sizes to
-/// this size times the number of entries.
+/// Typical size of an entry's claims in bytes. The sizes of all entries together are limited to the
+/// configured number of entries times this size.
 const TYPICAL_CLAIMS_BYTES: u64 = 512;
 
 pub(super) struct TokenCache<V> {
@@ -23,7 +23,7 @@ pub(super) struct TokenCache<V> {
 #[derive(Clone)]
 struct Entry<V> {
     value: V,
-    /// Size of the value in bytes.
+    /// Size of `value` in bytes.
     weight: usize,
 }
 
@@ -37,8 +37,8 @@ impl<V> Weighter<u128, Entry<V>> for EntryWeight {
 }
 
 impl<V: Clone> TokenCache<V> {
-    /// A cache for about `entries` tokens of typical size. If the system provides no random
-    /// bytes for the key, the cache stays empty.
+    /// Creates a cache for about `entries` tokens of typical size. If the system provides no random
+    /// bytes for the hash key, the cache stays empty.
     pub(crate) fn new(entries: usize) -> Self {
         let mut key = [0; 16];
         let entries = match getrandom::fill(&mut key) {
@@ -66,7 +66,7 @@ impl<V: Clone> TokenCache<V> {
         Some(entry.value)
     }
 
-    /// `weight` is the size of the value in bytes.
+    /// Adds an entry. `weight` is the size of `value` in bytes.
     pub(crate) fn insert(&self, token: &[u8], value: V, weight: usize) {
         self.entries
             .insert(self.hash(token), Entry { value, weight });

@@ -16,15 +16,15 @@ struct JwksDocument {
     keys: Vec<Value>,
 }
 
-/// The signature keys of a key set.
+/// The keys of a key set that verify signatures.
 pub(super) struct SignatureKeys {
     pub(super) keys: Vec<NewKey>,
     /// One fault for each signature key that must not be used.
     pub(super) faults: Vec<KeyFault>,
 }
 
-/// The keys of a set that verify signatures. Keys for other uses and keys of an unknown
-/// type are ignored (RFC 7517 section 5).
+/// Reads the keys of a set that verify signatures. Keys for other uses and keys of an unknown type
+/// are ignored (RFC 7517 section 5).
 pub(super) fn signature_keys(text: &[u8]) -> Result<SignatureKeys, KeyFault> {
     let set: JwksDocument = serde_json::from_slice(text)?;
     let mut found = SignatureKeys {
@@ -41,10 +41,11 @@ pub(super) fn signature_keys(text: &[u8]) -> Result<SignatureKeys, KeyFault> {
     Ok(found)
 }
 
-/// Reads one member of a key set. `None` if it is not for verifying signatures.
+/// Reads one key of a key set. Returns `None` if the key is not for verifying signatures.
 fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
-    // `d` is the private part of a key of every asymmetric type (RFC 7518 sections 6.2.2
-    // and 6.3.2, RFC 8037 section 2). `Jwk` drops this member, so it is checked here.
+    // In every asymmetric key type, the member `d` is the private part of the key (RFC 7518
+    // sections 6.2.2 and 6.3.2, RFC 8037 section 2). `Jwk` drops this member, so its presence is
+    // checked here.
     if member.get("d").is_some() {
         return Err(KeyFault::PrivateKey);
     }
@@ -69,8 +70,9 @@ fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
     }))
 }
 
-/// The algorithm of a signature key: its `alg` if that fits its type, or the default of
-/// its type if it has no `alg`. `None` if the key is not for verifying signatures.
+/// The algorithm of a key. This is the key's `alg`, or the default algorithm of the key's type if
+/// the key has no `alg`. `None` if `alg` does not fit the type, or if the key is not for verifying
+/// signatures.
 fn signature_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     let common = &jwk.common;
     let is_for_signatures = common
@@ -84,7 +86,7 @@ fn signature_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     if !is_for_signatures || !may_verify {
         return None;
     }
-    // The first algorithm of a type is its default.
+    // The first algorithm of each key type is the default of that type.
     let candidates: &[(KeyAlgorithm, Algorithm)] = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => &[
             (KeyAlgorithm::RS256, Algorithm::RS256),
@@ -123,7 +125,7 @@ mod tests {
 
     type Keys = Vec<(Option<String>, Algorithm)>;
 
-    /// The keys of a set, or the fault of the first key that must not be used.
+    /// Reads the keys of a set. Fails with the fault of the first key that must not be used.
     fn read(text: &str) -> Result<Keys, KeyFault> {
         let found = signature_keys(text.as_bytes())?;
         match found.faults.into_iter().next() {
@@ -229,7 +231,7 @@ mod tests {
         };
         let (one, two) = (set(&[key("a")]), set(&[key("b"), key("a")]));
         assert!(one.is_subset_of(&two) && !two.is_subset_of(&one));
-        // A different key with the same id.
+        // This is a different key with the same id.
         let other = set(&[with(&key("a"), "e", json!("Aw"))]);
         assert!(!one.is_subset_of(&other));
     }

@@ -1,4 +1,4 @@
-//! One key and its one algorithm.
+//! A key and the only algorithm that it is used with.
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
@@ -8,8 +8,8 @@ pub(super) struct Key {
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
     pub(super) validation: Validation,
-    /// The bytes that the key was read from. They are compared to find out which keys of
-    /// a set were added or withdrawn.
+    /// The bytes that the key was read from. These bytes are compared to find out which keys of a
+    /// set were added or withdrawn.
     pub(super) material: Vec<u8>,
 }
 

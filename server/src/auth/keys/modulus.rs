@@ -1,4 +1,4 @@
-//! The length of an RSA key.
+//! Checks the length of an RSA key.
 //!
 //! The signature library rejects short keys only when it verifies a signature. prefd
 //! checks the length when it reads the key, so that the operator learns of a short key
@@ -13,22 +13,23 @@ pub(super) fn check_length(bits: usize) -> Result<(), KeyFault> {
     Ok(())
 }
 
-/// The modulus of an RSA public key in DER. The key is a sequence of two integers, and
-/// the first one is the modulus (RFC 8017 appendix A.1.1).
+/// Extracts the modulus of an RSA public key in DER. The key is a sequence of two integers, and the
+/// first integer is the modulus (RFC 8017 appendix A.1.1).
 pub(super) fn modulus(der: &[u8]) -> Option<&[u8]> {
     const SEQUENCE: u8 = 0x30;
     const INTEGER: u8 = 0x02;
     der_content(der_content(der, SEQUENCE)?, INTEGER)
 }
 
-/// The content of a DER element. `None` if the element has another tag.
+/// The content of a DER element. `None` if the tag of the element is not `tag`, or if the element
+/// is incomplete.
 fn der_content(der: &[u8], tag: u8) -> Option<&[u8]> {
     let (&[found, first], rest) = der.split_first_chunk()?;
     if found != tag {
         return None;
     }
-    // Short form: the byte is the length. Long form: the low seven bits are the number of
-    // length bytes (X.690 section 8.1.3).
+    // In the short form, this byte is the length. In the long form, the low seven bits of this byte
+    // are the number of length bytes that follow (X.690 section 8.1.3).
     let (length, rest) = if first < 0x80 {
         (usize::from(first), rest)
     } else {
@@ -61,7 +62,7 @@ pub(super) fn base64url_bits(number: &str) -> usize {
         Some(b'Q'..=b'Z' | b'a'..=b'f') => 1,
         Some(_) => 0,
     };
-    // The last digit can contain padding bits that do not belong to a byte.
+    // The last digit can contain padding bits, which do not belong to any byte.
     (digits.len() * 6 / 8 * 8).saturating_sub(6 * zeros + first)
 }
 

@@ -1,4 +1,4 @@
-//! Public keys in PEM files.
+//! Reads public keys from PEM files.
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
@@ -16,8 +16,9 @@ pub(super) fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), KeyFaul
         return Err(KeyFault::PrivateKey);
     }
     let unsupported = || KeyFault::UnsupportedKey;
-    // Of several keys, only the first would be read. Of a certificate, the key would be
-    // read and the validity period ignored. Operators expect neither, so both are refused.
+    // If a file with several keys were accepted, only the first key would be used. If a certificate
+    // were accepted, its validity period would be ignored. Operators would not expect this, so such
+    // files are refused.
     let is_one_key =
         occurrences(pem, b"-----BEGIN ") == 1 && occurrences(pem, b"PUBLIC KEY-----") == 2;
     if !is_one_key {

@@ -1,4 +1,4 @@
-//! Sets of keys, read from files or published by an identity provider.
+//! Sets of keys that are read from files or published by an identity provider.
 
 use std::fs;
 use std::path::Path;
@@ -16,10 +16,12 @@ use crate::auth::keys::pem;
 use crate::auth::keys::token::Token;
 use crate::auth::rules::LEEWAY_SECONDS;
 
-/// The keys of one issuer.
+/// Keys that verify tokens. Either all of them belong to one issuer, or their issuer is not
+/// checked.
 #[derive(Default)]
 pub(crate) struct KeySet {
-    /// Required `iss` claim of tokens that these keys have signed. `None` accepts any.
+    /// The value that the `iss` claim of a token must have if one of these keys has signed the
+    /// token. `None` if `iss` is not checked.
     issuer: Option<Arc<str>>,
     keys: Vec<Key>,
 }
@@ -27,12 +29,12 @@ pub(crate) struct KeySet {
 /// The claims of a token with a valid signature.
 pub(crate) struct SignedClaims {
     pub(crate) claims: Map<String, Value>,
-    /// Required `iss` claim. `None` accepts any.
+    /// The value that the `iss` claim must have. `None` if `iss` is not checked.
     issuer: Option<Arc<str>>,
 }
 
 impl SignedClaims {
-    /// Checks that the token names the issuer that its key belongs to.
+    /// Checks that the `iss` claim names the issuer whose key has signed the token.
     pub(crate) fn check_issuer(self) -> Result<Self, VerifyError> {
         let named = self.claims.get("iss").and_then(Value::as_str);
         match &self.issuer {
@@ -43,7 +45,7 @@ impl SignedClaims {
 }
 
 impl KeySet {
-    /// An empty set. Tokens must name `issuer`, if it is given.
+    /// Creates an empty set. If `issuer` is given, the `iss` claim of a token must be this issuer.
     pub(crate) fn for_issuer(issuer: Option<Arc<str>>) -> Self {
         Self {
             issuer,
@@ -63,7 +65,7 @@ impl KeySet {
         self.keys.iter().any(|key| key.id.as_deref() == Some(id))
     }
 
-    /// Whether `other` contains each of these keys.
+    /// Whether `other` contains all keys of this set.
     pub(crate) fn is_subset_of(&self, other: &Self) -> bool {
         self.keys.iter().all(|key| {
             other.keys.iter().any(|other| {
@@ -75,8 +77,8 @@ impl KeySet {
 
     fn push(&mut self, key: NewKey) {
         let mut validation = Validation::new(key.algorithm);
-        // `claims` checks all claims exactly as documented. The library checks `exp` and
-        // `nbf` as well.
+        // The file `claims.rs` checks all claims exactly as documented. In addition, the library
+        // checks `exp` and `nbf`.
         validation.validate_aud = false;
         validation.validate_nbf = true;
         #[allow(
@@ -96,7 +98,8 @@ impl KeySet {
         });
     }
 
-    /// Adds an HS256 secret: the bytes of the file without a final line break. Blocks.
+    /// Adds an HS256 secret. The secret consists of the bytes of the file without a final line
+    /// break. Blocks.
     pub(crate) fn add_secret_file(&mut self, path: &Path) -> Result<(), KeyError> {
         let bytes = read(path)?;
         let secret = secret_of(&bytes);
@@ -113,8 +116,8 @@ impl KeySet {
         Ok(())
     }
 
-    /// Adds a PEM public key: RSA for RS256, P-256 for ES256, P-384 for ES384,
-    /// Ed25519 for EdDSA. Blocks.
+    /// Adds a PEM public key. An RSA key is used with RS256, a P-256 key with ES256, a P-384 key
+    /// with ES384, and an Ed25519 key with EdDSA. Blocks.
     pub(crate) fn add_public_key_file(&mut self, path: &Path) -> Result<(), KeyError> {
         let pem = read(path)?;
         let (algorithm, decoding) = pem::public_key(&pem).map_err(unusable(path))?;
@@ -127,8 +130,8 @@ impl KeySet {
         Ok(())
     }
 
-    /// Adds the signature keys of a JSON Web Key Set in a file. One key that must not be
-    /// used fails the call, because the operator can correct the file. Blocks.
+    /// Adds the signature keys of a JSON Web Key Set in a file. The call fails if the set contains
+    /// a key that must not be used, because the operator can correct the file. Blocks.
     pub(crate) fn add_jwks_file(&mut self, path: &Path) -> Result<(), KeyError> {
         let text = read(path)?;
         let found = jwks::signature_keys(&text).map_err(unusable(path))?;
@@ -144,10 +147,11 @@ impl KeySet {
         Ok(())
     }
 
-    /// Reads a provider's JSON Web Key Set. Returns the signature keys, and a fault for
-    /// each key that is ignored, so that one bad key does not disable the good ones.
+    /// Reads a provider's JSON Web Key Set. Returns the signature keys, and the faults of the keys
+    /// that must not be used. One faulty key therefore does not disable the other keys.
     ///
-    /// A set without usable keys is not an error: the provider has withdrawn its keys.
+    /// A set without usable keys is not an error, because it means that the provider has withdrawn
+    /// its keys.
     pub(crate) fn from_provider_jwks(
         issuer: Option<Arc<str>>,
         text: &[u8],
@@ -170,8 +174,8 @@ impl KeySet {
         Ok((set, faults))
     }
 
-    /// Verifies a token with the keys that its header allows, until one of them matches.
-    /// Checks the signature, `exp` and `nbf`.
+    /// Checks a token's signature, `exp` and `nbf`. Tries the keys that the token's header allows
+    /// one after the other, until one of them verifies the signature.
     pub(crate) fn verify(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
         let mut outcome = Err(VerifyError::NoKey);
         for key in self.keys.iter().filter(|key| token.matches_key(key)) {
@@ -209,8 +213,8 @@ fn unusable(path: &Path) -> impl FnOnce(KeyFault) -> KeyError {
     move |fault| KeyError::Unusable { path, fault }
 }
 
-/// The secret in a file. A final line break is not part of the secret, because editors
-/// add it.
+/// The secret in a file. A final line break is not part of the secret, because many editors add
+/// one.
 pub(crate) fn secret_of(file: &[u8]) -> &[u8] {
     let secret = file.strip_suffix(b"\n").unwrap_or(file);
     secret.strip_suffix(b"\r").unwrap_or(secret)
@@ -315,7 +319,7 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
                 None,
                 b"another secret, and of 32 bytes too",
             ),
-            // The text of the public key, used as an HS256 secret.
+            // This token is signed with the text of the public key as an HS256 secret.
             sign(Algorithm::HS256, None, ED_25519.as_bytes()),
         ] {
             assert!(verify(rejected).is_err());

@@ -1,4 +1,5 @@
-//! An unverified JWT. Its header is parsed once, to select the keys that may verify it.
+//! Unverified JWTs. The header of a token is parsed once, to select the keys that may verify the
+//! token.
 
 use jsonwebtoken::{Algorithm, Header, dangerous, decode_header};
 use serde::Deserialize;
@@ -16,15 +17,16 @@ pub(crate) struct Token<'a> {
 impl<'a> Token<'a> {
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, &'static str> {
         let header = decode_header(text).map_err(|_| MALFORMED)?;
-        // A token with an extension that is not supported must be rejected (RFC 7515
-        // section 4.1.11).
+        // The `crit` header lists extensions that the recipient must support. prefd supports none,
+        // so it must reject the token (RFC 7515 section 4.1.11).
         if header.crit.is_some() || has_crit(text) {
             return Err("The token's crit header names an extension that is not supported.");
         }
         Ok(Self { text, header })
     }
 
-    /// Whether the text has the format of a JWT: three parts, and the first is a header.
+    /// Whether the text has the format of a JWT: it has three parts, and the first part is a valid
+    /// header.
     pub(crate) fn is_jwt(text: &[u8]) -> bool {
         text.split(|byte| *byte == b'.').count() == 3 && decode_header(text).is_ok()
     }
@@ -34,8 +36,8 @@ impl<'a> Token<'a> {
         self.header.kid.as_deref()
     }
 
-    /// Whether the token's `typ` is `expected`. Types are compared as media types: case
-    /// does not matter, and `application/` may be omitted (RFC 7515 section 4.1.9).
+    /// Whether the token's `typ` is `expected`. The types are compared as media types: without
+    /// regard to case, and `application/` may be omitted (RFC 7515 section 4.1.9).
     pub(crate) fn is_of_type(&self, expected: &str) -> bool {
         let short = |name: &str| {
             let name = name.to_ascii_lowercase();
@@ -49,8 +51,8 @@ impl<'a> Token<'a> {
             .is_some_and(|typ| short(typ) == short(expected))
     }
 
-    /// Whether the token's algorithm is asymmetric. A provider's key can only verify such
-    /// a token, because symmetric keys of providers are ignored.
+    /// Whether the token's algorithm is asymmetric. The keys of providers can verify only tokens
+    /// with an asymmetric algorithm, because symmetric keys of providers are ignored.
     pub(crate) fn has_asymmetric_algorithm(&self) -> bool {
         !matches!(
             self.header.alg,
@@ -58,7 +60,7 @@ impl<'a> Token<'a> {
         )
     }
 
-    /// Whether the token's header allows that `key` has signed it.
+    /// Whether `key` may have signed the token, according to the token's header.
     pub(super) fn matches_key(&self, key: &Key) -> bool {
         let id_matches = match (&key.id, &self.header.kid) {
             (Some(ours), Some(theirs)) => ours == theirs,
@@ -67,8 +69,8 @@ impl<'a> Token<'a> {
         key.algorithm == self.header.alg && id_matches
     }
 
-    /// The issuer that the unverified token names. It may only be used to choose which
-    /// provider's keys to fetch.
+    /// The issuer that the unverified token names. Use it only to choose the providers whose keys
+    /// are fetched.
     pub(crate) fn claimed_issuer(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Claimed {
@@ -79,9 +81,9 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Whether a token's header has a `crit` member. `decode_header` does not distinguish a
-/// member that is null from one that is absent. So the header is decoded with the function
-/// for claims, which are JSON in base64url too.
+/// Whether a token's header has a `crit` member. `decode_header` does not distinguish a null member
+/// from an absent member. The header is therefore decoded with the function that decodes claims,
+/// which have the same encoding as the header: JSON in base64url.
 fn has_crit(token: &[u8]) -> bool {
     let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
     let members: Result<Map<String, Value>, _> =
