@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  0 28B  file header (see `format/file_header.rs`), magic "PREFDBLB"; the id field holds
-//!         the low half of the blob's id, which is its file name
-//! 28      the document's body, as a response sends it; the extents of its values lie in it
+//!         the low 32 bits of the blob id, and the file name holds the complete blob id
+//! 28      the body of the document, as a response sends it; the body contains the extents
 //! ```
 //!
 //! A blob is written once and never changed. The blob is on stable storage before the frame that
@@ -37,8 +37,8 @@ const KIND: FileKind = FileKind {
 pub(crate) const HEADER_BYTES: u64 = 28;
 /// Minimum capacity of a buffer for reading a value back. glibc allocates a buffer of at least 32
 /// MiB with mmap(2), so unused pages occupy no memory, and the buffer is unmapped when it is freed.
-/// The memory of smaller buffers can stay in the arena of every thread that ever allocated one
-/// (mallopt(3), `M_MMAP_THRESHOLD`).
+/// The memory of a smaller buffer can remain allocated in a thread's arena after the buffer is
+/// freed (mallopt(3), `M_MMAP_THRESHOLD`).
 const MIN_MAPPED_BYTES: usize = 33 * 1024 * 1024;
 /// Size of the write buffer, and of the pieces that larger writes are split into. The buffer is
 /// small enough that its bytes are still in the processor's cache when the system copies them to
@@ -55,8 +55,8 @@ pub(crate) struct BlobStore {
     dir: PathBuf,
     store: StoreId,
     next_id: AtomicU64,
-    /// The blobs that the newest frame of each namespace refers to. Namespaces without blobs, which
-    /// are the majority, are not listed.
+    /// The blobs to which the newest frame of each namespace refers. Most namespaces have no blobs
+    /// and are not listed.
     references: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
     /// Number of namespaces in `references`. While the number is 0, the commit leader need not lock
     /// the map. Only the [`CommitLeader`] changes `references`, so the number cannot change while
@@ -71,7 +71,7 @@ pub(crate) struct BlobStore {
 }
 
 impl BlobStore {
-    /// Opens the blob directory, and creates it first if it does not exist.
+    /// Creates the blob directory if it does not exist, and lists its files.
     ///
     /// `references` lists the blobs of each namespace that has blobs. If `may_purge` is set, all
     /// blob files that are not in `references` become obsolete. Do not set `may_purge` if frames
@@ -122,8 +122,9 @@ impl BlobStore {
     /// Opens a blob for reading and checks its header.
     ///
     /// # Errors
-    /// The errors of [`open_stored`] and [`read_at`]; [`Error::Corrupt`] or
-    /// [`Error::UnsupportedFormat`] if the header does not belong to this blob.
+    /// - The errors of [`open_stored`] and [`read_at`].
+    /// - [`Error::Corrupt`]: the header is damaged or belongs to another file.
+    /// - [`Error::UnsupportedFormat`]: the blob was written by a newer version of prefd.
     pub(crate) fn open_blob(&self, id: BlobId) -> Result<Arc<dyn File>> {
         let path = self.path(id);
         let file = open_stored(&*self.fs, &path)?;
@@ -158,8 +159,8 @@ impl BlobStore {
     }
 
     /// Records that the newest frame of a namespace refers to `blobs`, which is usually empty.
-    /// Blobs that only the previous frame referred to become obsolete. Call this function only
-    /// after the newest frame is on stable storage.
+    /// Blobs to which only the previous frame of the namespace referred become obsolete. Call this
+    /// function only after the newest frame is on stable storage.
     pub(crate) fn set_references(
         &self,
         leader: &CommitLeader,
@@ -224,11 +225,12 @@ impl BlobStore {
         self.obsolete().len() as u64
     }
 
-    /// Removes the files of obsolete blobs, except those that a snapshot has pinned. The next
-    /// purge, or the next open, tries again to remove files whose removal failed. If several
-    /// removals fail, the first error is returned.
+    /// Removes the files of obsolete blobs, except those that a snapshot has pinned. If the removal
+    /// of a file fails, the next purge tries again. If several removals fail, the first error is
+    /// returned.
     pub(crate) fn purge(&self, pins: &PinRegistry) -> Result<()> {
-        // An obsolete blob can no longer be pinned, so every relevant pin already exists.
+        // A new pin never includes a blob that is already obsolete, so every relevant pin already
+        // exists.
         let obsolete = std::mem::take(&mut *self.obsolete());
         let mut outcome = Ok(());
         for id in obsolete {
@@ -324,8 +326,8 @@ pub(crate) struct UncommittedBlob {
 }
 
 impl UncommittedBlob {
-    /// Prevents the drop of this value from making the blob obsolete. Call this function before a
-    /// frame that refers to the blob is written.
+    /// Keeps the blob when this value is dropped. Call this function before a frame that refers to
+    /// the blob is written.
     pub(crate) fn keep(&mut self) {
         self.is_kept = true;
     }
@@ -404,9 +406,9 @@ impl BlobWriter {
         Ok(buffer)
     }
 
-    /// Runs `work` on a value of `bytes` bytes that was just written. If the value is large,
-    /// another thread syncs the file at the same time, so that the sync in [`Self::finish`] has
-    /// fewer bytes to write.
+    /// Runs `work`, which processes a value of `bytes` bytes that was just written. If the value is
+    /// large, another thread syncs the file at the same time, so that the sync in [`Self::finish`]
+    /// has fewer bytes to write.
     pub(crate) fn sync_during<T>(&mut self, bytes: usize, work: impl FnOnce() -> T) -> Result<T> {
         if bytes < MIN_CONCURRENT_SYNC_BYTES {
             return Ok(work());

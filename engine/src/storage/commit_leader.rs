@@ -11,8 +11,8 @@ pub(crate) struct CommitLeader {
 }
 
 impl CommitLeader {
-    /// Creates the proof. Only the committer of an engine that is being opened, and tests, may call
-    /// this function.
+    /// Creates the proof. Only two callers are allowed: the committer of an engine that is being
+    /// opened, and tests.
     pub(crate) fn new() -> Self {
         Self { _private: () }
     }

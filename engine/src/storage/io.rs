@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{File, Fs};
 
-/// Writes and syncs a new file under a temporary name, which readers ignore. An older file with the
-/// temporary name is removed first.
+/// Writes `bytes` to a new file with a temporary name, and syncs the file. Readers ignore files
+/// with temporary names. If the file `temporary` already exists, it is removed first.
 pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<()> {
     match fs.remove(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -35,9 +35,9 @@ pub(crate) fn install_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Pat
         .map_err(|error| Error::io("sync", dir, error))
 }
 
-/// Maximum length of a read that allocates its buffer without checking the length of the file. The
-/// length of a larger read may come from damaged data, so the file must be long enough before
-/// memory is allocated.
+/// Maximum length of a read that allocates its buffer without checking the length of the file. For
+/// a longer read, the length of the file is checked first, because a length from damaged data must
+/// not cause a large allocation.
 const UNCHECKED_READ_BYTES: usize = 1024 * 1024;
 
 /// The error numbers that Linux returns for damaged files: `EIO`, `EBADMSG` (a checksum of the file
@@ -80,7 +80,7 @@ fn open_error(op: &'static str, path: &Path, error: io::Error) -> Error {
 /// # Errors
 /// - [`Error::Corrupt`]: the file ends before `offset + len`.
 /// - [`Error::Unreadable`]: the read failed.
-/// - [`Error::Io`]: the length of the file could not be read.
+/// - [`Error::Io`]: the length of the file could not be read, and the cause is not damage.
 pub(crate) fn read_at(
     file: &dyn File,
     path: impl Fn() -> PathBuf,

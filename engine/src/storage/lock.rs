@@ -12,12 +12,12 @@ use std::path::Path;
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{Disk, Fs};
 
-/// Exclusive ownership of a data directory, for as long as this value exists.
+/// Exclusive ownership of a data directory. Dropping this value releases the directory.
 ///
 /// [`crate::Engine::open`] acquires the lock itself. Acquire the lock directly only to write files
-/// into a data directory that no engine has open, for example to restore a backup. The lock also
-/// excludes other parts of the same process. The kernel releases the lock when the process ends, so
-/// a crash leaves no lock behind.
+/// into a data directory that no engine has open, for example to restore a backup. While the
+/// directory is locked, a second acquisition fails, even within the same process. The kernel
+/// releases the lock when the process ends, so a crash leaves no lock behind.
 ///
 /// ```
 /// use prefd_engine::{DirectoryLock, Error};
@@ -34,18 +34,18 @@ use crate::platform::fs::{Disk, Fs};
 pub struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
-    /// Unlocks explicitly. Closing the descriptor would not be sufficient: if another thread has
-    /// forked a child process, the child has a copy of the descriptor, and thus the lock, until it
-    /// executes its program.
+    /// Unlocks explicitly. Closing the descriptor would not be sufficient. If another thread has
+    /// just forked a child process, the child has a copy of the descriptor, and thus keeps the lock
+    /// until the child executes its program.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
 }
 
 impl DirectoryLock {
-    /// Locks the directory, and creates it first if it does not exist. Never waits for another
-    /// owner, but may block on disk I/O. Nothing is synced. The file `lock` remains after the lock
-    /// is dropped.
+    /// Creates the directory if it does not exist, and locks the directory. Never waits for another
+    /// owner of the lock, but may block on disk I/O. Syncs nothing. The file `lock` remains after
+    /// the lock is dropped.
     ///
     /// # Errors
     /// - [`Error::Locked`]: another process, or another part of this process, has the lock.
@@ -65,8 +65,8 @@ impl DirectoryLock {
             .map_err(|error| Error::io("open", &path, error))?;
         match file.try_lock() {
             Ok(()) => {
-                // An error is ignored, because the name is only used in the error message for
-                // another process.
+                // A failure to write the name is ignored, because the name is only used in error
+                // messages of other processes.
                 let _ = name_holder(&mut file);
                 Ok(Self(file))
             }

@@ -1,13 +1,14 @@
 //! The log is the authoritative copy of the store: everything except the blobs can be rebuilt from
-//! the log. Frames are appended to the active segment in batches. A full segment is sealed with a
-//! summary.
+//! the log. Frames are appended to the active segment in batches. When a segment is full, the log
+//! writes a summary of the segment and seals the segment.
 //!
-//! Only the committer owns a [`Log`]. The log does not know documents, but knows which bytes are on
-//! the disk, which of these bytes are synced, and which bytes a failed write may have left.
+//! The only owner of a [`Log`] is the committer. The log does not know documents, but knows which
+//! bytes are on the disk, which of these bytes are synced, and which bytes a failed write may have
+//! left.
 //!
 //! Invariants:
 //! - A segment is synced before a frame is appended to the next segment.
-//! - A segment from an earlier run is never appended to.
+//! - No frame is appended to a segment from an earlier run of the engine.
 //! - Nothing is written after a failed sync.
 
 pub(crate) mod active;
@@ -35,13 +36,14 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::summary_file::write_summary;
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Maximum number of frames in a segment. The maximum limits the memory of a summary to about 7
-/// MiB. The manifest reserves the same number of revisions for a new segment, so the maximum also
-/// limits the number of revisions that a crashed process can have used.
+/// Maximum number of frames in a segment. The maximum limits the memory of a summary, to about 7
+/// MiB if user and client names have 15 bytes each. For each new segment, the manifest reserves
+/// this number of revisions. A process that crashes can therefore not have used higher revisions
+/// than the reserved revisions.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
-/// Number of revisions that a copy of the store skips, so that the copy and the original do not use
-/// the same revision. At a million writes per second, the original needs 12 days to use that many
-/// revisions. A chain of copies can have eight million links.
+/// Number of revisions that a copy of the store skips, so that later writes to the copy and to the
+/// original have different revisions. At a million writes per second, the original needs 12 days to
+/// use that many revisions. A chain of copies can have eight million links.
 const COPY_REVISION_GAP: u64 = 1 << 40;
 /// Maximum number of frames in a batch.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
@@ -102,11 +104,13 @@ impl Log {
         self.next_revision
     }
 
-    /// Begins a batch. First seals the active segment and creates a new one, if the active segment
-    /// is full or if an earlier attempt to seal the segment may have written its summary.
+    /// Begins a batch. If the active segment is full, first seals it and creates a new segment.
+    /// Does the same if an earlier, failed attempt to seal the active segment may have written its
+    /// summary.
     ///
     /// # Errors
-    /// - [`LogFailure::Refused`]: no segment could be created, and the log is unchanged.
+    /// - [`LogFailure::Refused`]: the active segment could not be sealed, or no new segment could
+    ///   be created. The log is unchanged.
     /// - [`LogFailure::Poisoned`]: the state of the disk is unknown.
     pub(crate) fn begin_batch(&mut self) -> Result<(), LogFailure> {
         let fits = self.active.as_ref().is_some_and(|active| {
@@ -156,8 +160,8 @@ impl Log {
         }
     }
 
-    /// Appends a copy of a frame to the batch. The copy keeps the original's revision. After
-    /// an error the caller must roll back to a savepoint.
+    /// Appends a copy of a frame to the batch. The copy keeps the original's revision. After an
+    /// error, the caller must roll back to a savepoint.
     pub(crate) fn append_copy(
         &mut self,
         frame: &FrameWrite<'_>,
@@ -168,7 +172,7 @@ impl Log {
         Ok((active.id, active.append(frame, revision)?))
     }
 
-    /// Writes the buffered frames of the batch to the file, without a sync. After an error the
+    /// Writes the buffered frames of the batch to the file, without a sync. After an error, the
     /// caller must roll back to a savepoint.
     pub(crate) fn write_buffered(&mut self) -> Result<()> {
         self.active
@@ -220,8 +224,8 @@ impl Log {
             return LogFailure::Refused(error);
         };
         let outcome = active.roll_back_to(active.batch_start());
-        // The truncation must be synced, because a crash could otherwise undo it, and frames of a
-        // refused batch would become visible.
+        // The truncation must be synced. Otherwise, a crash could undo the truncation, and frames
+        // of a refused batch would become visible.
         let outcome = outcome.and_then(|revisions| {
             active.force_sync()?;
             self.next_revision -= revisions;
@@ -233,8 +237,8 @@ impl Log {
         }
     }
 
-    /// Returns the contents of a copy of the log at this moment. Must be called between two
-    /// batches. Does no I/O.
+    /// Returns the manifest and the summary that a copy of the log in its current state needs. Must
+    /// be called between two batches. Does no I/O.
     pub(crate) fn image(&self) -> LogImage {
         let mut manifest = self.manifest.clone();
         let mut unsealed = None;
@@ -249,8 +253,9 @@ impl Log {
             });
             unsealed = Some((active.id, summary));
         }
-        // The original will use its reserved revisions, and continue to reserve more. Without the
-        // gap, the original and the copy could return the same entity tag for different documents.
+        // The original store will use its reserved revisions, and will reserve more revisions
+        // later. Without the gap, the original and the copy could return the same entity tag for
+        // different documents.
         let reserved = manifest.reserved_revision.max(self.next_revision);
         manifest.reserved_revision = reserved.saturating_add(COPY_REVISION_GAP);
         LogImage { manifest, unsealed }
@@ -259,8 +264,8 @@ impl Log {
     /// Seals the active segment, if any, and creates a new one.
     fn rotate(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
-        // The id remains used even if a later step fails, because a file that could not be removed
-        // could otherwise collide with a later segment.
+        // The id is not used again, even if a later step fails. Otherwise, a later segment could
+        // collide with a file of this segment that could not be removed.
         let id = manifest
             .take_segment_id(&self.dir)
             .map_err(LogFailure::Refused)?;
@@ -271,8 +276,8 @@ impl Log {
         manifest.segments.push(SegmentRecord { id, sealed: None });
         manifest.reserved_revision = self.next_revision + MAX_SEGMENT_FRAMES as u64;
         self.replace_manifest(manifest).inspect_err(|failure| {
-            // After `Poisoned`, the manifest on the disk may already list the new segment, so its
-            // file is kept.
+            // The file of the new segment is kept after `Poisoned`, because the manifest on the
+            // disk may already list the segment.
             if matches!(failure, LogFailure::Refused(_)) {
                 let _ = self.fs.remove(active.path());
             }
@@ -299,7 +304,7 @@ impl Log {
     /// Removes a segment from the manifest. The segment must not contain current frames. When this
     /// function returns, the files of the segment are obsolete.
     pub(crate) fn retire(&mut self, id: SegmentId) -> Result<(), LogFailure> {
-        // The frames that replaced frames of the removed segment may not be synced yet.
+        // The frames that replaced frames of the removed segment must be on stable storage first.
         if let Some(active) = &mut self.active {
             active.sync()?;
         }
@@ -325,7 +330,7 @@ impl Log {
     }
 
     /// Syncs the active segment, writes its summary, and returns a manifest that lists the segment
-    /// as sealed. The manifest does not list an empty segment.
+    /// as sealed. If the segment is empty, the returned manifest does not list the segment.
     fn sealed_manifest(&mut self) -> Result<Manifest, LogFailure> {
         let mut manifest = self.manifest.clone();
         let Some(active) = &mut self.active else {

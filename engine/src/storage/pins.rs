@@ -1,12 +1,12 @@
-//! Pins: the files that live snapshots need. After a segment or blob is removed from the store, its
-//! files stay on the disk as long as they are pinned.
+//! Pins protect the files that live snapshots need. When a segment or blob is removed from the
+//! store, its files stay on the disk until they are no longer pinned.
 //!
-//! This module knows the ids of files, but not their contents.
+//! This module knows the ids of segments and blobs, but not the contents of their files.
 //!
 //! The commit leader creates a pin at the snapshot point, between two commits. Only a commit can
 //! make a file obsolete, so no purge can remove a file of the snapshot before it is pinned. Pins
-//! exist only in memory. After a crash, files that were kept only by a pin are removed, because
-//! neither the manifest nor a current frame refers to them.
+//! exist only in memory. If the process crashes, the next open removes the files that only a pin
+//! has kept, because neither the manifest nor a current frame refers to these files.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! The reserve: a file whose only purpose is to occupy disk space. On a full disk, the file is
-//! removed to make room for operations that free space: deletes and compaction.
+//! removed if a delete or a compaction needs the disk space.
 //!
-//! The reserve is released when a delete or compaction needs the space. The reserve is filled again
-//! before the next put is accepted.
+//! Deletes and compactions free space, so they must remain possible on a full disk. Before the next
+//! put is committed, the reserve is filled again. If the disk is still full, the put is rejected.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::platform::fs::Fs;
 
-/// Bytes per write when the reserve is filled.
+/// Size in bytes of each write that fills the reserve.
 const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
 /// The reserve of an open store. A size of 0 means that the store has no reserve.
@@ -24,7 +24,8 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// Opens the reserve in `dir`, and fills the reserve if the file is missing or has another
-    /// size. On a full disk, the reserve stays empty until the next [`Self::fill`].
+    /// size. If the reserve cannot be filled, for example on a full disk, the store has no reserve
+    /// until a later [`Self::fill`] succeeds.
     pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, bytes: u64) -> Self {
         let mut reserve = Self {
             path: path(dir),
@@ -44,8 +45,8 @@ impl Reserve {
         self.fs.open(&self.path).and_then(|file| file.len()).ok()
     }
 
-    /// Fills the reserve durably. Does nothing if the reserve is filled. On an error, the partial
-    /// file is removed.
+    /// Fills the reserve durably. Does nothing if the reserve is already filled. On an error, the
+    /// partial file is removed.
     pub(crate) fn fill(&mut self) -> io::Result<()> {
         if self.is_filled || self.bytes == 0 {
             return Ok(());

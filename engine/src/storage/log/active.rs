@@ -32,9 +32,9 @@ const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 /// zeros.
 ///
 /// A sync of overwritten bytes only waits for the data. If the file has grown or has new blocks,
-/// the sync also waits for the file system's journal, and lasts about twice as long. Preallocation
-/// also makes unsynced writes faster, because the pages are already in the page cache. A larger
-/// value would delay the sync that writes the zeros.
+/// the sync also waits for the file system's journal, which makes the sync about twice as long.
+/// Preallocation also makes unsynced writes faster, because the pages are already in the page
+/// cache. A larger value would delay the sync that writes the zeros.
 const PREALLOCATED_BYTES: usize = 512 * 1024;
 static ZEROS: [u8; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING] =
     [0; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING];
@@ -51,8 +51,8 @@ pub(crate) struct ActiveSegment {
     /// The end of the preallocated zeros.
     preallocated_end: u64,
     pub(crate) summary: SummaryBuilder,
-    /// True if the segment's summary may be on the disk. No more frames may be appended then, even
-    /// if the next segment could not be created.
+    /// True if the segment's summary may be on the disk. No frame may be appended to such a
+    /// segment, even if the next segment could not be created.
     pub(super) is_sealing: bool,
     last_revision: u64,
     batch: AppendBatch,
@@ -107,8 +107,8 @@ impl ActiveSegment {
             fs.sync_dir(dir)
                 .map_err(|error| Error::io("sync", dir, error))
         };
-        // The file of a failed attempt is removed, because on a full disk every write tries to
-        // create a segment, and the files would accumulate.
+        // If an attempt fails, its file is removed. On a full disk, every write tries to create a
+        // segment, so the files of failed attempts would otherwise accumulate.
         begin().inspect_err(|_| drop(fs.remove(&path)))?;
         Ok(Self {
             id,
@@ -172,10 +172,10 @@ impl ActiveSegment {
     }
 
     /// Removes the batch that has just ended from the segment, because the sync of the batch has
-    /// failed. It is unknown which bytes of the batch are on the disk, so nothing is written
-    /// afterwards.
+    /// failed. It is unknown which bytes of the batch are on the disk, so the log stops writing.
     pub(super) fn discard_ended_batch(&mut self, batch: &AppendBatch) {
-        // An empty batch only requested a sync of earlier frames, which were already acknowledged.
+        // An empty batch only requests a sync of earlier frames. These frames stay in the segment,
+        // because their writes were already acknowledged.
         if batch.bytes == 0 {
             return;
         }
@@ -205,7 +205,7 @@ impl ActiveSegment {
         (sealed, summary)
     }
 
-    /// Appends a frame that uses a new revision to the batch.
+    /// Appends a frame with a new revision to the batch, and counts the revision as used.
     pub(super) fn append_new(
         &mut self,
         write: &FrameWrite<'_>,
@@ -216,7 +216,7 @@ impl ActiveSegment {
         Ok(entry)
     }
 
-    /// Appends a frame with this revision to the batch.
+    /// Appends a frame with the given revision to the batch.
     pub(crate) fn append(&mut self, write: &FrameWrite<'_>, revision: u64) -> Result<SummaryEntry> {
         let FrameWrite {
             names,
@@ -311,7 +311,7 @@ impl ActiveSegment {
         Ok(())
     }
 
-    /// Syncs the file unless everything is synced already.
+    /// Syncs the file, unless all ended batches are already synced.
     pub(super) fn sync(&mut self) -> Result<(), LogFailure> {
         if self.synced_bytes == self.bytes {
             return Ok(());
@@ -319,8 +319,9 @@ impl ActiveSegment {
         self.force_sync()
     }
 
-    /// Writes zeros after the last frame if the zeros written earlier are used up. The number of
-    /// zeros is the length of the segment, up to the maximum, so that a short segment stays small.
+    /// Writes zeros after the last frame, if frames have overwritten all zeros that were written
+    /// earlier. The number of zeros equals the length of the segment, but is at most
+    /// [`PREALLOCATED_BYTES`], so that a short segment stays small.
     pub(super) fn preallocate(&mut self) {
         if self.is_synced() || self.bytes <= self.preallocated_end {
             return;
@@ -330,15 +331,16 @@ impl ActiveSegment {
         let zeros = ZEROS.get(shift..shift + ahead.min(PREALLOCATED_BYTES));
         let zeros = zeros.unwrap_or_default();
         if self.file.write_all_at(zeros, self.bytes).is_err() {
-            // Preallocation is optional, and on a full disk other files need the space more.
+            // Preallocation is optional. On a full disk, the space is needed for other data, so the
+            // zeros are removed.
             let _ = self.file.set_len(self.bytes);
         }
-        // The value is also set after an error, so that the next attempt is made only after this
-        // many bytes were written.
+        // `preallocated_end` is also set after an error, so that the next attempt is made only
+        // after `zeros.len()` more bytes have been written.
         self.preallocated_end = self.bytes + zeros.len() as u64;
     }
 
-    /// Syncs the file in another thread if many bytes are unsynced.
+    /// Starts a sync of the file in another thread, if many bytes are unsynced.
     pub(super) fn write_behind(&mut self, fs: &Arc<dyn Fs>) {
         self.write_behind
             .start_if_due(fs, &self.path, self.bytes, self.synced_bytes);

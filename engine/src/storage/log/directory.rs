@@ -20,7 +20,8 @@ use crate::storage::log::removal_gate::{FilesGuard, RemovalGate};
 use crate::storage::log::scan::{SegmentScan, scan};
 use crate::storage::log::summary_file::{SummaryReader, write_summary};
 
-/// The directory of a log, with the store id and hash key that are needed to read its files.
+/// The directory of a log, with the store id and the hash key, which are needed to read the files
+/// of the log.
 #[derive(Clone)]
 pub(crate) struct LogDirectory {
     pub(crate) fs: Arc<dyn Fs>,
@@ -82,8 +83,8 @@ impl LogDirectory {
     }
 
     /// Removes the files of a segment, unless a guard of [`Self::hold_files`] exists. Returns true
-    /// if the files no longer exist. If the removal fails, the next open removes the files, because
-    /// the manifest does not list them.
+    /// if the files no longer exist. The manifest must no longer list the segment. The next open
+    /// then removes files that this function could not remove.
     pub(crate) fn remove(&self, id: SegmentId) -> Result<bool> {
         let Some(_removal) = self.removal_gate.try_remove() else {
             return Ok(false);
@@ -110,9 +111,9 @@ impl LogDirectory {
     /// Reads the summary of a sealed segment that has `segment_bytes` bytes.
     ///
     /// # Errors
-    /// - [`Error::Corrupt`]: the summary is damaged or missing, or belongs to a segment of
-    ///   another length.
-    /// - [`Error::Unreadable`]: the disk does not return the summary.
+    /// - [`Error::Corrupt`]: the summary is damaged or missing, or describes a segment of a
+    ///   different length.
+    /// - [`Error::Unreadable`]: the summary could not be read from the disk.
     /// - [`Error::Io`]: any other failure.
     pub(crate) fn summary(&self, id: SegmentId, segment_bytes: u64) -> Result<Summary> {
         let summary = self.open_summary(id)?.summary()?;
@@ -120,7 +121,7 @@ impl LogDirectory {
             return Ok(summary);
         }
         let path = entry::summary_path(&self.dir, id);
-        let what = "the summary belongs to a segment of another length";
+        let what = "the summary describes a segment of a different length";
         Err(Error::corrupt(&path, entry::COUNTS_AT as u64, what))
     }
 
@@ -128,7 +129,7 @@ impl LogDirectory {
     /// frames of the segment.
     ///
     /// # Errors
-    /// If the summary and the frames are damaged, the error of reading the frames.
+    /// If both the summary and the frames are damaged, returns the error of reading the frames.
     pub(crate) fn sealed_summary(&self, id: SegmentId, sealed: SealedSegment) -> Result<Summary> {
         match self.summary(id, sealed.bytes) {
             Err(error) if error.is_damage() => {
@@ -156,8 +157,8 @@ impl LogDirectory {
         Ok(found.summary(segment_bytes))
     }
 
-    /// Reads the summary entries of a sealed segment. `frames_bytes` is the total length of its
-    /// frames. If the summary is damaged, the entries are rebuilt from the frames.
+    /// Reads the summary entries of a sealed segment. `frames_bytes` is the total length of the
+    /// segment's frames. If the summary is damaged, the entries are rebuilt from the frames.
     pub(crate) fn entries(&self, id: SegmentId, frames_bytes: u64) -> Result<Vec<SummaryEntry>> {
         let segment_bytes = file_header::HEADER_BYTES + frames_bytes;
         match self.summary(id, segment_bytes) {
@@ -184,7 +185,7 @@ impl LogDirectory {
     /// cannot be read or does not exist yet, the entries are rebuilt from the frames.
     ///
     /// # Errors
-    /// The errors of [`Self::scan`], if the summary cannot be read.
+    /// If the summary cannot be read, returns the errors of [`Self::scan`].
     pub(crate) fn details(&self, id: SegmentId) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
         let read = self
             .open_summary(id)
@@ -202,7 +203,7 @@ impl LogDirectory {
     }
 }
 
-/// Parses the segment id in a file name. Returns `None` if the file does not belong to a segment.
+/// Parses the segment id in the name of a segment or summary file. Returns `None` for other files.
 fn segment_id(path: &Path) -> Option<SegmentId> {
     let (id, extension) = path.file_name()?.to_str()?.split_once('.')?;
     let ours = id.len() == 8 && (extension.starts_with("seg") || extension.starts_with("sum"));

@@ -18,8 +18,8 @@ fn temporary_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// - [`Error::Corrupt`] or [`Error::Unreadable`]: the manifest is damaged.
-/// - [`Error::UnsupportedFormat`]: a newer version of prefd has written the manifest.
-/// - [`Error::Io`]: the file could not be opened.
+/// - [`Error::UnsupportedFormat`]: the manifest was written by a newer version of prefd.
+/// - [`Error::Io`]: the file could not be opened, or its length could not be read.
 pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>> {
     let path = Manifest::path(dir);
     let file = match fs.open(&path) {

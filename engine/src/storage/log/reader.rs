@@ -1,5 +1,5 @@
-//! Reads single frames at known locations. The reader verifies all checksums, and that the frame is
-//! the expected one.
+//! Reads single frames at known locations. The reader verifies the checksums of all data that it
+//! returns, and checks that the frame is the expected frame.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::model::names::Names;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at};
 
-/// Number of bytes that are read at first to get the metadata of a frame. The header and metadata
-/// of nearly every frame fit into this length.
+/// Length in bytes of the first read that loads the metadata of a frame. For nearly all frames,
+/// this length is sufficient for the header and the metadata.
 const METADATA_READ_BYTES: u32 = 4096;
 
 /// Reads frames, and keeps a limited number of recently read segment files open.
@@ -127,22 +127,22 @@ impl FrameReader {
         self.open.remove(&segment);
     }
 
-    /// Reads and checks the header and metadata of the frame at `entry`. The first read has `bytes`
-    /// bytes. A second read follows if the metadata is longer.
+    /// Reads and checks the header and metadata of the frame at `entry`. The first read loads
+    /// `bytes` bytes. If the header or the metadata is longer, more bytes are read.
     fn read_metadata(
         &self,
         entry: &FrameLocation,
         bytes: u32,
         is_expected: impl Fn(&FrameMeta) -> bool,
     ) -> Result<PartialFrame> {
-        // The path is formatted only for errors, because formatting costs a tenth of the time of a
-        // read.
+        // The path is formatted only for errors, because formatting a path takes a tenth of the
+        // time of a read.
         let path = || self.path(entry.segment);
         let offset = u64::from(entry.offset);
         let corrupt = |what: &str| Error::corrupt(&path(), offset, what);
         let OpenSegment { file, version } = self.segment(entry.segment)?;
         let mut buffer = read_at(&*file, path, offset, bytes as usize)?;
-        // Reads never exceed the length of the frame in the table.
+        // No read extends beyond `entry.bytes`, the expected length of the frame.
         let read_to = |buffer: &mut Vec<u8>, end: usize| {
             if buffer.len() < end && end <= entry.bytes as usize {
                 *buffer = read_at(&*file, path, offset, end)?;
@@ -207,10 +207,11 @@ mod tests {
 
     #[test]
     fn read_with_a_forged_length_allocates_nothing() {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = tempfile::tempdir().expect("a temporary directory must be created");
         let path = dir.path().join("short");
-        let file = Disk.create(&path).expect("a file");
-        file.write_all_at(b"short", 0).expect("it is written");
+        let file = Disk.create(&path).expect("the test file must be created");
+        file.write_all_at(b"short", 0)
+            .expect("the test file must be written");
         // An allocation of this size would fail and abort the test.
         let read = read_at(&*file, || path.clone(), 2, isize::MAX as usize);
         assert!(matches!(read, Err(Error::Corrupt { offset: 2, .. })));

@@ -1,9 +1,9 @@
-//! Scans a segment frame by frame. A scan is needed after a crash, because an active segment has no
-//! summary, and if a summary is damaged.
+//! Scans a segment frame by frame. A scan is needed for segments without a valid summary, for
+//! example for the active segment after a crash.
 //!
-//! Invalid bytes are skipped up to the next valid frame header. A document cannot contain a forged
-//! frame. In format version 2, neither byte of the magic occurs in JSON text. In version 1, the
-//! magic `PFRM` can occur in JSON text, but the byte 01 that follows it cannot.
+//! The scan skips invalid bytes up to the next valid frame header. A document cannot contain a
+//! forged frame. In format version 2, neither byte of the magic occurs in JSON text. In version 1,
+//! the magic `PFRM` can occur in JSON text, but the byte 01 that follows it cannot.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ struct ScanWindow {
 
 impl ScanWindow {
     /// Returns the bytes from `offset` on, and reads them if necessary. The result has at least
-    /// `len` bytes, unless `end` comes earlier.
+    /// `len` bytes, unless `end` is reached first.
     fn at(&mut self, offset: u64, len: u64) -> Result<&[u8]> {
         let wanted = len.min(self.end.saturating_sub(offset));
         let have_end = self.start + self.bytes.len() as u64;
@@ -145,9 +145,10 @@ impl ScanWindow {
 /// Scans a segment up to `end`, or to the end of the file if `end` is `None`.
 ///
 /// # Errors
-/// - [`Error::Corrupt`]: the file is missing, or is not this segment.
-/// - [`Error::Unreadable`]: the disk does not return the bytes.
-/// - [`Error::UnsupportedFormat`]: a newer version of prefd has written a frame.
+/// - [`Error::Corrupt`]: the file is missing, its file header is damaged or belongs to another
+///   file, or the header of a frame is intact but has an unknown value.
+/// - [`Error::Unreadable`]: the segment could not be read from the disk.
+/// - [`Error::UnsupportedFormat`]: the segment or a frame was written by a newer version of prefd.
 /// - [`Error::Io`]: any other failure.
 pub(crate) fn scan(
     fs: &dyn Fs,
@@ -169,8 +170,8 @@ pub(crate) fn scan(
             bytes: Vec::new(),
         };
         match scan_window(window, of, end) {
-            // The file became shorter during the scan, because the committer removed the
-            // preallocated bytes to seal the segment. The scan is repeated.
+            // If the file has become shorter during the scan, the committer has removed the
+            // preallocated bytes to seal the segment. The scan is then repeated.
             Err(error) if error.is_damage() && stat()? < len => {}
             scanned => return scanned,
         }
@@ -205,8 +206,7 @@ fn scan_window(
         at += u64::from(item.bytes);
         scan.items.push(item);
     }
-    // The file is shorter than the segment was when it was sealed, so the end of the segment is
-    // lost.
+    // If the file is shorter than the sealed segment was, the end of the segment is lost.
     if let Some(end) = end.filter(|end| *end > at) {
         let lost = ScanFound::Invalid(None);
         scan.items.push(ScanItem::new(&path, at, end - at, lost)?);
@@ -226,7 +226,7 @@ fn is_preallocated(window: &mut ScanWindow, mut at: u64) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns the frame at `at`, or the range of invalid bytes that begins there.
+/// Returns the frame at `at`, or the range of invalid bytes that begins at `at`.
 fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<ScanItem> {
     let room = window.end - at;
     let path = window.path.clone();
@@ -243,8 +243,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
                 None => invalid(to_next, None),
             };
         }
-        // An intact header with an unknown version or field was written by a newer version of the
-        // engine, and is neither damage nor the torn end of a batch.
+        // An intact header with an unknown version or an unknown value was written by a newer
+        // version of the engine. Such a header is neither damage nor the torn end of a batch.
         Err(foreign) => return Err(foreign.into_error(&window.path, at)),
     };
     let header = head.header;
@@ -261,8 +261,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         .and_then(|section| head.meta(section).ok());
     let found = match (meta, inline) {
         // When a frame was written, only bytes before the frame could have been synced. A watermark
-        // beyond the frame is invalid, and would seal the segment at a length that the segment
-        // never had.
+        // beyond the frame is invalid. With such a watermark, recovery would seal the segment at a
+        // length that the segment never had.
         (Some((header, meta)), Some(inline))
             if crc32fast::hash(inline) == header.inline_crc
                 && header.watermark <= at
@@ -299,8 +299,9 @@ fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
 }
 
 impl SegmentScan {
-    /// Returns the offset at which recovery ends the segment: that of the first invalid item at or
-    /// after the watermark, or `u64::MAX` if all items after the watermark are valid.
+    /// Returns the offset of the first invalid item at or after the watermark. Recovery discards
+    /// all bytes from this offset on. Returns `u64::MAX` if all items after the watermark are
+    /// valid.
     pub(crate) fn valid_end(&self) -> u64 {
         let is_torn = |item: &&ScanItem| {
             !item.is_before(self.watermark) && matches!(item.found, ScanFound::Invalid(_))
@@ -311,9 +312,9 @@ impl SegmentScan {
             .map_or(u64::MAX, |item| item.offset.into())
     }
 
-    /// Returns, for each item, the revision of the frame, or for a damaged item the highest
-    /// revision that the frame can have had. The frames of one namespace are in the order of their
-    /// revisions, so the bound is below the revision of the next frame of the same namespace.
+    /// Returns one revision for each item: the revision of a valid frame, or the highest revision
+    /// that a damaged frame can have had. The frames of one namespace are in the order of their
+    /// revisions, so a damaged frame has a lower revision than the next frame of its namespace.
     /// Frames of different namespaces are in no particular order, because compaction copies frames.
     fn bounds(&self) -> Vec<u64> {
         let mut next = HashMap::new();

@@ -33,7 +33,9 @@ impl SummaryReader {
             return Err(Error::corrupt(
                 &path,
                 found.min(expected),
-                format!("the summary has {found} bytes, but {expected} are expected"),
+                format!(
+                    "the summary file has {found} bytes, but its counts require {expected} bytes"
+                ),
             ));
         }
         Ok(Self { path, file, counts })

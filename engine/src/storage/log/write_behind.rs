@@ -1,9 +1,9 @@
-//! Write-behind: while the log is written without syncs, another thread syncs the file from time to
-//! time, so that the sync at the end of a segment has fewer bytes to write.
+//! Write-behind: while the log is written without syncs, another thread occasionally syncs the
+//! active segment, so that the sync at the end of a segment has fewer bytes to write.
 //!
-//! Durability does not depend on write-behind, and its failures are ignored. The kernel reports a
-//! failed write-back once to every open file description (fsync(2)), so the committer's own sync
-//! also fails, and nothing is acknowledged as durable.
+//! Durability does not depend on write-behind, and its failures are ignored. If a write-back fails,
+//! the kernel reports the failure once to every open file description of the file (fsync(2)). The
+//! committer's next sync therefore also fails, and no frame is acknowledged as durable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,15 +16,16 @@ const MIN_UNSYNCED_BYTES: u64 = 8 * 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct WriteBehind {
-    /// The end of the bytes for which a sync was started.
+    /// Length of the file when the last write-behind sync was started.
     requested_bytes: u64,
     thread: Option<JoinHandle<()>>,
 }
 
 impl WriteBehind {
-    /// Starts a sync in another thread, if at least [`MIN_UNSYNCED_BYTES`] were written since the
-    /// last sync and no write-behind thread is running. `bytes` is the length of the file, and
-    /// `synced_bytes` is the length of its synced part.
+    /// Starts a sync in another thread, unless a write-behind thread is still running. Requires
+    /// that at least [`MIN_UNSYNCED_BYTES`] bytes have been written since the last sync was
+    /// started. `bytes` is the length of the file, and `synced_bytes` is the length of its synced
+    /// part.
     pub(super) fn start_if_due(
         &mut self,
         fs: &Arc<dyn Fs>,

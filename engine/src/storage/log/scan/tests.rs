@@ -5,8 +5,8 @@ use crate::platform::fs::Disk;
 use crate::storage::log::scan::*;
 use crate::{Config, Engine, WriteOptions};
 
-/// A file that reports a longer length at the first read of its length, as if it was truncated
-/// afterwards.
+/// A file whose first reported length is too high, as if the file was truncated after the first
+/// call of `len`.
 struct TruncatingFile {
     file: Arc<dyn File>,
     is_asked: AtomicBool,
