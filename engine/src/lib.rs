@@ -6,9 +6,9 @@
 //!
 //! # Quick start
 //!
-//! A *namespace* is a pair of names, a user and a client. A namespace contains at most one
-//! document, which is a JSON object. [`Engine`] opens a store, and [`Namespace`] reads and writes a
-//! document.
+//! A *namespace* is identified by two names: a user and a client. A namespace contains at most one
+//! document, which is a JSON object. [`Engine`] opens a store, and [`Namespace`] reads and writes
+//! the document of one namespace.
 //!
 //! ```
 //! use prefd_engine::{Config, Engine, Precondition, WriteOptions};
@@ -34,36 +34,39 @@
 //! # Ok::<(), prefd_engine::Error>(())
 //! ```
 //!
-//! The folder `examples/` has complete programs.
+//! The folder `examples/` contains complete programs.
 //!
 //! # Guarantees
 //!
 //! - **Atomic.** A write replaces or deletes a whole document. Readers see the old document or the
 //!   new one, never a mixture.
-//! - **Durable.** With [`Durability::Sync`], the default, a write survives a crash of the machine:
-//!   `fdatasync` of the log has returned before the write is acknowledged. The file of a large
-//!   document, and the directory of the file, are synced before the log. With
-//!   [`Durability::Buffered`], a write survives a crash of the process, but not a crash of the
-//!   machine.
-//! - **Linearizable.** A read returns the newest acknowledged write, or a later one. A
-//!   [`Precondition`] is checked atomically with the write, so at most one of two writers that
-//!   require the same revision succeeds.
+//! - **Durable.** With [`Durability::Sync`], the default, an acknowledged write survives a crash of
+//!   the machine, because the log is synced with `fdatasync` before the acknowledgement. A large
+//!   document is stored in a separate file. This file and its directory are synced before the log.
+//!   With [`Durability::Buffered`], an acknowledged write survives a crash of the process, but may
+//!   be lost in a crash of the machine.
+//! - **Linearizable.** A read returns the newest acknowledged write, or a newer write that has not
+//!   been acknowledged yet. A [`Precondition`] is checked atomically with the write. If two writers
+//!   require the same revision, at most one of them succeeds.
 //! - **Text is preserved.** The order of members, the digits of numbers, escapes and the whitespace
-//!   inside values are returned as they were sent. Only whitespace between members is removed.
+//!   inside values are returned as they were sent. Only whitespace outside keys and values is
+//!   removed.
 //! - **Damage is an error.** All data has checksums. Damaged data is reported with its file and
-//!   offset, and is never returned. A damaged document is never replaced by an older revision.
+//!   offset, and is never returned. If the current document is damaged, reads fail, and do not
+//!   return an older revision.
 //! - **Exact limits.** The [`Limits`] on keys and values are enforced to the byte, in bounded
 //!   memory.
 //!
 //! # Synchronous and async use
 //!
-//! The API is synchronous, and the engine needs no async runtime. Each function documents whether
-//! it blocks. An async program can work without blocking its worker threads:
+//! The API is synchronous, and the engine needs no async runtime. The documentation of each
+//! function says whether it blocks. An async program can use the engine without blocking its worker
+//! threads:
 //!
-//! - Reads: [`Engine::peek`] returns cached documents without disk access. Only a document that is
-//!   [`Peek::OnDisk`] must be read on a thread that may block.
+//! - Reads: [`Engine::peek`] returns cached documents without disk access. If `peek` returns
+//!   [`Peek::OnDisk`], read the document on a thread that may block.
 //! - Writes: [`Commit`] is a [`Future`] that works on any executor. [`Writer::stays_in_memory`]
-//!   returns whether the next chunk can be validated without disk access.
+//!   returns true if the next chunk can be validated without disk access.
 //!
 //! ```
 //! use prefd_engine::{Engine, Result, Revision, WriteOptions};
@@ -75,38 +78,39 @@
 //! }
 //! ```
 //!
-//! An open engine has up to three threads: one commits writes, one compacts the log, and one
-//! maintains the catalogue. Additional short-lived threads sync large writes.
+//! An open engine has up to three threads of its own: one commits writes, one compacts the log, and
+//! one maintains the catalogue. Short-lived threads sync files while large documents or many
+//! buffered writes are written. sled, the catalogue's database, can start more threads.
 //!
 //! # Features
 //!
-//! - Streaming of large documents: each is stored in a separate file, and is written and read in
-//!   chunks ([`Writer`], [`Document::chunks`]).
-//! - Lists of a user's documents, and the sums of their sizes ([`Engine::list`],
+//! - Streaming of large documents: each large document is stored in a separate file, and is written
+//!   and read in chunks ([`Writer`], [`Document::chunks`]).
+//! - Listing the documents of a user, and adding up their sizes ([`Engine::list`],
 //!   [`Engine::usage`]).
 //! - Backups of an open store ([`Engine::snapshot`]).
 //! - Erasure of all data of a user ([`Engine::erase`]).
 //! - Compaction in the background.
 //! - Statistics and verification of a closed store ([`stats()`], [`verify()`]).
 //!
-//! The crate has one Cargo feature, `fuzzing`. The feature is meant for the engine's own fuzzers
-//! and is not part of the API.
+//! The crate has one Cargo feature, `fuzzing`. The feature exposes internals to the engine's own
+//! fuzzers, and is not part of the API.
 //!
 //! # Platforms
 //!
-//! The engine is developed for and tested on Linux. The engine compiles only on Unix, because it
-//! uses Unix file permissions and positioned reads and writes. The data directory is created with
-//! mode 700, and log and blob files with mode 600.
+//! The engine is developed for Linux and tested on Linux. The engine compiles only on Unix, because
+//! it uses Unix file permissions and positioned reads and writes. The engine creates the data
+//! directory with mode 700, and log and blob files with mode 600.
 //!
-//! The data directory must be on a file system where `fdatasync` of a file and `fsync` of a
-//! directory survive a power cut, `rename` replaces a file atomically, and files can be locked.
-//! Local Linux file systems such as ext4 meet these requirements. Only one process at a time can
-//! open a data directory ([`Error::Locked`]).
+//! The data directory must be on a file system on which `fdatasync` of a file and `fsync` of a
+//! directory make data survive a power cut, `rename` replaces a file atomically, and files can be
+//! locked. Local Linux file systems such as ext4 meet these requirements. Only one engine at a time
+//! can open a data directory; a second one gets [`Error::Locked`].
 //!
 //! # Memory
 //!
-//! The engine keeps a table of all documents in memory, which uses less than 60 bytes for each
-//! document. In addition, the engine uses memory within these budgets of [`Config`]:
+//! The engine keeps a table of all documents in memory. The table uses less than 60 bytes for each
+//! document. In addition, the engine uses memory as limited by these fields of [`Config`]:
 //!
 //! | setting | default | memory for |
 //! | --- | --- | --- |
@@ -114,16 +118,16 @@
 //! | `queue_bytes` | 64 MiB | documents that are waiting to be committed |
 //! | `catalogue_pending_bytes` | 16 MiB | changes that the catalogue has not stored yet |
 //! | `catalogue_cache_bytes` | 8 MiB | the cache of sled, the catalogue's database (sled uses more memory than this) |
-//! | `value_checks` | 2 | concurrent validations of values in large documents, with one or two buffers of up to [`Limits::max_value_bytes`] each |
+//! | `value_checks` | 2 | concurrent validations of values in large documents; each validation uses one or two buffers of up to [`Limits::max_value_bytes`] |
 //!
 //! # Errors
 //!
-//! Functions that can fail return an [`Error`]. A failed write has changed nothing, with one
-//! exception: after [`Error::Poisoned`], it is unknown whether the write is stored.
+//! Functions that can fail return an [`Error`]. A write that fails has changed nothing, with one
+//! exception: if a write fails with [`Error::Poisoned`], it is unknown whether the write is stored.
 //!
 //! | error | meaning | what to do |
 //! | --- | --- | --- |
-//! | [`Error::Rejected`] | the document is not valid or exceeds a limit | report the [`Violation`] |
+//! | [`Error::Rejected`] | the document is not a valid JSON object, or exceeds a limit | report the [`Violation`] |
 //! | [`Error::PreconditionFailed`] | another write came first | read the document again |
 //! | [`Error::Overloaded`] | the commit queue is full | try again later |
 //! | [`Error::StorageFull`] | the disk is full; deletes may still work | free disk space |

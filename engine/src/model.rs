@@ -3,8 +3,8 @@
 //! The layer owns the configuration, errors, limits, names, revisions, and the plain data that the
 //! engine reports.
 //!
-//! **Architecture Invariant:** this layer contains plain data and rules about it. The layer does no
-//! I/O, acquires no locks and starts no threads.
+//! **Architecture Invariant:** this layer contains only plain data and functions that check or
+//! convert this data. The layer does no I/O, acquires no locks and starts no threads.
 
 pub(crate) mod config;
 pub(crate) mod damage;

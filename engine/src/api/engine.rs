@@ -41,11 +41,12 @@ use crate::storage::reserve::{self, Reserve};
 /// `Engine` is a handle: cloning is cheap, and all clones use the same store. An `Engine` can be
 /// used from many threads at the same time.
 ///
-/// [`Engine::close`] closes the store. Dropping the last handle (each `Engine`, [`Namespace`] and
-/// [`Located`](crate::Located) is one) also closes the store, but cannot report errors. If the
-/// process ends without a close, the next open recovers all acknowledged writes. After a crash of
-/// the machine, the next open recovers at least the acknowledged writes with
-/// [`Durability::Sync`](crate::Durability::Sync).
+/// [`Engine::close`] closes the store. Each `Engine`, [`Namespace`] and
+/// [`Located`](crate::Located) is a handle. Dropping the last handle also closes the store, but
+/// cannot report errors. If the process ends without closing the store, the next open recovers all
+/// acknowledged writes. After a crash of the machine, the next open recovers all acknowledged
+/// writes with [`Durability::Sync`](crate::Durability::Sync), but writes with
+/// [`Durability::Buffered`](crate::Durability::Buffered) may be lost.
 ///
 /// # Examples
 /// ```
@@ -69,12 +70,12 @@ impl Engine {
     /// do not exist.
     ///
     /// Blocks until the location of every document is known. If the store was closed with
-    /// [`Engine::close`], `open` reads only the summaries of the log, not the documents. After a
-    /// crash, `open` also reads the segment that was active. The catalogue is opened in the
-    /// background.
+    /// [`Engine::close`], `open` reads only the summaries of the log segments, not the documents.
+    /// After a crash, `open` also reads the segment that was active at the time of the crash. The
+    /// catalogue is opened in the background.
     ///
-    /// Memory: the table uses less than 60 bytes for each document, in addition to the budgets
-    /// in [`Config`].
+    /// Memory: a table uses less than 60 bytes for each document, in addition to the memory that
+    /// the fields of [`Config`] limit.
     ///
     /// # Errors
     /// - [`Error::InvalidConfig`]: a setting is out of range.
@@ -82,7 +83,8 @@ impl Engine {
     ///   open.
     /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest, or the header of the active
     ///   segment, is damaged. Other damage does not prevent opening; see [`Self::damage`].
-    /// - [`Error::UnsupportedFormat`]: a newer version has written the store, which is not changed.
+    /// - [`Error::UnsupportedFormat`]: the store has a format version that this version of the
+    ///   engine cannot read. The store is not changed.
     /// - [`Error::StorageFull`]: the disk has too little space for recovery.
     /// - [`Error::Io`].
     pub fn open(config: Config) -> Result<Self> {
@@ -161,8 +163,8 @@ impl Engine {
         Ok(Self(Arc::new(handle)))
     }
 
-    /// Returns a handle to the namespace of a user and a client. The namespace need not contain
-    /// a document. Never blocks.
+    /// Returns a handle to the namespace of a user and a client, even if the namespace contains no
+    /// document. Never blocks.
     ///
     /// # Errors
     /// [`Error::InvalidName`] if a name is empty, is longer than 255 bytes, or contains a control
@@ -172,9 +174,9 @@ impl Engine {
         Ok(Namespace::new(Arc::clone(&self.0), names))
     }
 
-    /// Returns the document of a user and a client, or `None` if no document is stored. Shorthand
-    /// for [`Namespace::get`] that allocates no handle. Blocks on the disk unless the document is
-    /// in the cache.
+    /// Returns the document of a user and a client, or `None` if no document is stored. Has the
+    /// same effect as [`Namespace::get`], but does not allocate a handle. Blocks on the disk unless
+    /// the document is in the cache.
     ///
     /// # Errors
     /// [`Error::InvalidName`]; the errors of [`Namespace::get`].
@@ -182,9 +184,9 @@ impl Engine {
         self.reader(&user, &client)?.get()
     }
 
-    /// Looks up the document of a user and a client without accessing the disk. Shorthand for
-    /// [`Namespace::peek`] that allocates no handle. Never blocks on the disk, so it can be
-    /// called on an async worker thread.
+    /// Looks up the document of a user and a client without accessing the disk. Has the same effect
+    /// as [`Namespace::peek`], but does not allocate a handle unless the document is on disk. Never
+    /// blocks on the disk, so this function can be called on an async worker thread.
     ///
     /// # Errors
     /// [`Error::InvalidName`]; the errors of [`Namespace::peek`].
@@ -229,15 +231,16 @@ impl Engine {
     /// Returns up to `limit` entries, starting after the client `after`. The result includes every
     /// acknowledged write.
     ///
-    /// Blocks on the disk. A list also waits while the catalogue is being rebuilt after a crash or
-    /// an erasure, and while the catalogue catches up after a burst of writes
+    /// Blocks on the disk. The call also waits while the catalogue is being rebuilt after a crash
+    /// or an erasure, and while the catalogue catches up after a burst of writes
     /// ([`Config::catalogue_pending_bytes`]).
     ///
     /// # Errors
     /// - [`Error::InvalidName`]: `user` is not a valid name.
-    /// - [`Error::CatalogueUnavailable`]: the catalogue is switched off or has failed.
+    /// - [`Error::CatalogueUnavailable`]: the catalogue is disabled or has failed, or a rebuild of
+    ///   the catalogue started during the call.
     /// - [`Error::Corrupt`]: the list could be incomplete, because a damaged frame may belong to
-    ///   any user. [`Self::list_known`] returns the known part.
+    ///   any user. [`Self::list_known`] returns the documents that are known.
     /// - [`Error::Closed`].
     pub fn list(
         &self,
@@ -267,8 +270,8 @@ impl Engine {
 
     /// Lists namespaces like [`Self::list_all`], but does not fail if damage makes the list
     /// incomplete. If `user` is given, lists only the namespaces of that user. Use this function to
-    /// rescue the documents of a damaged store. [`Self::damage`] returns which data may be missing.
-    /// Blocks like [`Self::list`].
+    /// rescue the documents of a damaged store. [`Self::damage`] returns the locations of the
+    /// damage. Blocks like [`Self::list`].
     ///
     /// # Errors
     /// [`Error::InvalidName`]; [`Error::CatalogueUnavailable`]; [`Error::Closed`].
@@ -291,8 +294,8 @@ impl Engine {
         }
     }
 
-    /// Returns the number of documents of `user`, and the sums of their keys and bytes. Blocks
-    /// like [`Self::list`].
+    /// Returns the number of documents of `user`, their total number of keys, and their total size
+    /// in bytes. Blocks like [`Self::list`].
     ///
     /// # Errors
     /// The errors of [`Self::list`].
@@ -305,17 +308,17 @@ impl Engine {
     /// Returns a number that identifies a user without showing the name, for example in logs.
     ///
     /// The pseudonym of a user is the same for the lifetime of the store, and in copies of the
-    /// store. The pseudonym is a hash with a secret key of the store. Without the key, it cannot be
-    /// tested whether a pseudonym belongs to a name. Never blocks.
+    /// store. The pseudonym is a hash of the name with a secret key, which is stored in the store.
+    /// Without the key, nobody can check whether a pseudonym belongs to a given name. Never blocks.
     pub fn pseudonym(&self, user: &str) -> u64 {
-        // An empty client cannot collide with a namespace, because client names are not empty.
+        // The hash differs from the hashes of namespaces, because client names are not empty.
         self.core().directory.hash(user, "").halves().0
     }
 
     /// Returns the damage that was found when the store was opened: the first damage of each
-    /// segment in which a damaged frame may be current. If a store has damage, [`Self::list`],
-    /// [`Self::list_all`] and [`Self::usage`] may fail, and [`Self::list_known`] may be incomplete.
-    /// Never blocks.
+    /// segment in which a damaged frame may be current. In a damaged store, [`Self::list`],
+    /// [`Self::list_all`] and [`Self::usage`] may fail, and the result of [`Self::list_known`] may
+    /// be incomplete. Never blocks.
     pub fn damage(&self) -> &[Damage] {
         &self.core().damage
     }
@@ -329,8 +332,8 @@ impl Engine {
     /// Checks that writes are possible. Never blocks.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after a failed sync of the log. Writes are possible again after the
-    /// store has been closed and opened.
+    /// [`Error::Poisoned`] after a failed sync of the log. To make writes possible again, close the
+    /// store and open it again.
     pub fn writable(&self) -> Result<()> {
         self.core().poison().map_or(Ok(()), Err)
     }
@@ -338,8 +341,9 @@ impl Engine {
     /// Closes the store: commits all queued writes, seals the log so that the next open is
     /// fast, removes obsolete files, and unlocks the directory.
     ///
-    /// Later reads and writes fail with [`Error::Closed`]. Blocks until the store is closed.
-    /// A second call waits for the first one, and then does nothing.
+    /// Later reads and writes fail with [`Error::Closed`]. Blocks until the store is closed. If
+    /// `close` is called a second time, the second call waits for the first one, and then does
+    /// nothing.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::StorageFull`] or [`Error::Io`] if the log could not be sealed.
@@ -401,8 +405,8 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Syncs the data directory and its parent, so that the directory entries of `log/`, `blobs/` and
-/// the data directory survive a power cut. Without its directory entry, a synced file could not be
-/// found.
+/// the data directory survive a power cut. Without these entries, the synced files in the
+/// directories could not be found.
 fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     for dir in [Some(dir), parent.or(Some(Path::new(".")))]
@@ -420,9 +424,9 @@ fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
 /// Returns the source from which the catalogue is built: a function that visits every current
 /// document.
 ///
-/// Compaction may move a document during the visit, but a document is recognized by its revision at
-/// the old and the new location. The visit finds every document, because no segment file is removed
-/// until the visit ends.
+/// Compaction may move a document during the visit. The visit recognizes a moved document at the
+/// old and at the new location by its revision. The visit finds every document, because no segment
+/// file is removed until the visit ends.
 fn document_source(
     directory: LogDirectory,
     table: Arc<Table>,
@@ -433,7 +437,7 @@ fn document_source(
             entry.revision > after && table.is_current(entry.hash, entry.revision)
         };
         let visited = loader::visit(&directory, is_current, visit);
-        // Compaction could not remove obsolete files during the visit.
+        // Compaction removes the obsolete files that it could not remove during the visit.
         compaction_wakeup.notify();
         visited
     })

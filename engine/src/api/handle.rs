@@ -10,17 +10,19 @@ use crate::model::error::{Error, Result};
 use crate::platform::semaphore::Semaphore;
 use crate::storage::lock::DirectoryLock;
 
-/// The state and the threads of an open engine. Engines and namespaces share it.
+/// The state and the threads of an open engine. All [`Engine`](crate::Engine),
+/// [`Namespace`](crate::Namespace) and [`Located`](crate::Located) values of a store share one
+/// `EngineHandle`.
 pub(crate) struct EngineHandle {
     pub(super) core: Arc<Core>,
     pub(super) group_commit: Arc<GroupCommit>,
-    /// The committer thread. `None` after a close.
+    /// The committer thread. `None` after `close`.
     pub(super) committer: Mutex<Option<JoinHandle<Result<()>>>>,
-    /// The compaction thread. `None` after a close, or if background compaction is off.
+    /// The compaction thread. `None` after `close`, or if background compaction is disabled.
     pub(super) compactor: Mutex<Option<JoinHandle<()>>>,
-    /// A semaphore with one permit, so that a second close waits for the first one.
+    /// A semaphore with one permit, so that a second call of `close` waits for the first one.
     pub(super) closing: Semaphore,
-    /// The lock of the data directory, which is released at the end of a close.
+    /// The lock of the data directory. The end of `close` releases the lock.
     pub(super) lock: Mutex<Option<DirectoryLock>>,
 }
 

@@ -11,8 +11,8 @@ use crate::model::names::{AsName, invalid_user};
 use crate::model::progress::Progress;
 
 impl Engine {
-    /// Returns the number of documents, and the disk space of live and dead data. Does not access
-    /// the disk.
+    /// Returns the number of documents, and the disk space that current and stale data uses. Does
+    /// not access the disk.
     pub fn usage_on_disk(&self) -> SpaceUsage {
         let core = self.core();
         let segments = core.accounting.lock();
@@ -38,22 +38,23 @@ impl Engine {
     /// once. Writes are delayed by a few milliseconds at most, while the summary of one segment is
     /// copied in memory.
     ///
-    /// A snapshot writes nothing to disk, so it works on a full disk. A snapshot can also be taken
-    /// after writing has stopped with [`crate::Error::Poisoned`], but does not include writes with
-    /// an unknown outcome. Damaged segments are included unchanged, so the copy has the same damage
-    /// as the store.
+    /// Taking a snapshot writes nothing to disk, so it is possible on a full disk. A snapshot can
+    /// also be taken after writing has stopped with [`crate::Error::Poisoned`]. The snapshot does
+    /// not include writes with an unknown outcome. Damaged segments are included unchanged, so the
+    /// copy has the same damage as the store.
     ///
     /// # Errors
-    /// [`crate::Error::Closed`]. [`crate::Error::Io`] if a file cannot be opened for a reason other
-    /// than damage, for example because no file descriptor is available. Damaged files that cannot
-    /// be opened are omitted, and are listed in [`Snapshot::damage`].
+    /// - [`crate::Error::Closed`].
+    /// - [`crate::Error::Io`]: a file cannot be opened for a reason other than damage, for example
+    ///   because no file descriptor is available. Damaged files that cannot be opened are omitted
+    ///   from the snapshot, and are listed in [`Snapshot::damage`].
     pub fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(self.core())
     }
 
-    /// Returns counters since the engine was opened, and its current state. Does not access the
-    /// disk. The function locks a few mutexes for a short time and iterates over the segments,
-    /// which is cheap enough for one call per second.
+    /// Returns counters since the engine was opened, and the current state of the engine. Does not
+    /// access the disk. The function locks a few mutexes for a short time and iterates over the
+    /// segments. The function is cheap enough to be called every second.
     ///
     /// # Examples
     /// ```
@@ -92,15 +93,15 @@ impl Engine {
     /// removes obsolete files. The active segment is not rewritten.
     ///
     /// Blocks until compaction is complete. Reads and writes continue. Calling this function is
-    /// usually unnecessary, because a thread of the engine rewrites segments with many stale
-    /// frames, unless [`crate::Config::background_compaction`] is off.
+    /// usually unnecessary: if [`crate::Config::background_compaction`] is true, a thread of the
+    /// engine rewrites segments with many stale frames.
     ///
     /// # Errors
     /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`],
     ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. The unreadable segment
-    ///   is left unchanged, and all other segments are rewritten.
-    /// - [`crate::Error::StorageFull`]: the disk has no space for the copies of current frames,
-    ///   which are written before the old segment is removed.
+    ///   is left unchanged, and compaction continues with the other segments.
+    /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs space, because
+    ///   its current frames are copied before the segment is removed.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn compact(&self) -> Result<()> {
         self.compact_with(&mut |_| {})
@@ -117,20 +118,20 @@ impl Engine {
 
     /// Deletes all documents of a user, and removes all their bytes from the data directory.
     ///
-    /// Documents that were deleted or replaced earlier are also removed, and so are the names of
-    /// the user and of the user's clients. An erasure works even if the user no longer has
-    /// documents. The engine cannot remove data that the file system or the disk retains after
-    /// files are removed.
+    /// Documents that were deleted or replaced earlier are also removed. The names of the user and
+    /// of the user's clients are removed, too. A user without current documents can also be erased,
+    /// to remove the data of earlier documents. The engine cannot remove data that the file system
+    /// or the disk retains after files are removed.
     ///
     /// The result reports data that could not be removed: files that a [`Snapshot`] needs,
     /// damaged segments, and deletes that hide frames in damaged segments. Check
     /// [`Erased::is_complete`].
     ///
-    /// First, the documents are deleted durably. After the deletes, all segments with frames of the
-    /// user are rewritten without these frames, and the catalogue is rebuilt. Lists wait until the
-    /// catalogue is rebuilt. After an error or a crash, deleted documents stay deleted, and another
-    /// call completes the erasure. A document that is written for the user during the call is
-    /// either erased or kept, but never partially erased.
+    /// First, the documents are deleted durably. Next, all segments with frames of the user are
+    /// rewritten without these frames. Finally, the catalogue is rebuilt, and listings wait until
+    /// the rebuild is complete. After an error or a crash, deleted documents stay deleted, and
+    /// another call of `erase` completes the erasure. A document that is written for the user
+    /// during the call is either erased or kept, but never partially erased.
     ///
     /// Blocks until the erasure is complete. Reads and writes continue, and compaction waits.
     /// `progress` is called on the calling thread before each segment is rewritten. An erasure
@@ -139,9 +140,9 @@ impl Engine {
     ///
     /// # Errors
     /// - [`crate::Error::InvalidName`]: `user` is not a valid name.
-    /// - [`crate::Error::StorageFull`]: the disk has no space for the copies of other users' data,
-    ///   which are written before a segment is removed.
-    /// - [`crate::Error::Io`]: for example, a file could not be removed.
+    /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs space, because
+    ///   the data of other users is copied before the segment is removed.
+    /// - [`crate::Error::Io`]: a file operation failed, for example the removal of a file.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
     pub fn erase(&self, user: impl AsName, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
         let user = user.to_name().map_err(invalid_user)?;

@@ -18,8 +18,8 @@ use crate::model::stat::Stat;
 /// A handle to one namespace, which contains at most one document. [`crate::Engine::namespace`]
 /// creates a handle. Creating and cloning a handle is cheap.
 ///
-/// Reads and writes are linearizable: a read returns the newest acknowledged write, or a later
-/// one. A handle keeps the engine open.
+/// Reads and writes are linearizable: a read returns the newest acknowledged write, or a newer
+/// write that has not been acknowledged yet. A handle keeps the engine open.
 ///
 /// # Examples
 /// ```
@@ -89,7 +89,8 @@ impl Namespace {
     /// - [`crate::Error::Corrupt`]: the stored bytes are damaged. Damaged bytes are never returned
     ///   as a document.
     /// - [`crate::Error::Unreadable`]: a read of the stored bytes failed.
-    /// - [`crate::Error::Io`]: for example, no file descriptor is available.
+    /// - [`crate::Error::Io`]: a file operation failed, for example because no file descriptor is
+    ///   available.
     /// - [`crate::Error::Closed`].
     pub fn get(&self) -> Result<Option<Document>> {
         self.reader().get()
@@ -98,8 +99,8 @@ impl Namespace {
     /// Returns the revision, modification time and size of the document, or `None` if no document
     /// is stored.
     ///
-    /// Blocks on the disk unless the document is in the cache. From the disk, `stat` reads only the
-    /// metadata of the document, not its body.
+    /// Blocks on the disk unless the document is in the cache. If `stat` must access the disk, it
+    /// reads only the metadata of the document, not the body.
     ///
     /// # Errors
     /// The errors of [`Self::get`].
@@ -107,8 +108,8 @@ impl Namespace {
         self.reader().stat()
     }
 
-    /// Returns the number of keys and bytes of the document, which are 0 if no document is stored.
-    /// Blocks like [`Self::stat`].
+    /// Returns the number of keys and bytes of the document. If no document is stored, both numbers
+    /// are 0. Blocks like [`Self::stat`].
     ///
     /// # Errors
     /// The errors of [`Self::get`].
@@ -118,11 +119,11 @@ impl Namespace {
 
     /// Replaces or deletes the document. Returns the new revision, or `None` after a delete.
     ///
-    /// Blocks while the commit queue is full, and then until the change is as durable as
-    /// [`WriteOptions::durability`] requires.
+    /// Blocks until the change is as durable as [`WriteOptions::durability`] requires. If the
+    /// commit queue is full, `write` waits for space.
     ///
     /// The calling thread may commit the write itself, together with writes of other threads. A
-    /// thread that commits keeps up to 512 KiB of buffer memory until it ends.
+    /// thread that has committed writes keeps up to 512 KiB of buffer memory until the thread ends.
     ///
     /// ```
     /// use prefd_engine::{Change, Config, Engine, Precondition, WriteOptions};
@@ -150,12 +151,14 @@ impl Namespace {
         self.handle.group_commit.commit(request)
     }
 
-    /// Queues a replacement or a deletion of the document. The returned [`Commit`] is a future of
-    /// the result. [`Commit::wait`] blocks until the result is known.
+    /// Queues a replacement or a deletion of the document. The returned [`Commit`] is a future that
+    /// resolves to the result. [`Commit::wait`] blocks until the result is known.
     ///
-    /// Blocks only in two cases: the queue is full and the options contain [`QueueFull::Wait`], or
-    /// a [body](Change::Body) is longer than [`crate::Config::inline_bytes`], so that it is written
-    /// to a blob file first.
+    /// `submit` blocks only in two cases:
+    ///
+    /// - The queue is full, and the options contain [`QueueFull::Wait`].
+    /// - The change is a [body](Change::Body) longer than [`crate::Config::inline_bytes`]. Such a
+    ///   body is written to a blob file before the change is queued.
     ///
     /// # Errors
     /// The returned commit resolves to the errors of [`Self::write`], or to

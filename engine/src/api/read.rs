@@ -14,8 +14,8 @@ use crate::model::stat::Stat;
 
 /// The result of a lookup that does not access the disk.
 ///
-/// An async server can handle `Absent` and `Resident` on the worker thread, and needs a thread that
-/// may block only for `OnDisk`.
+/// An async server can handle `Absent` and `Resident` on the worker thread. Only `OnDisk` needs a
+/// thread that may block.
 ///
 /// # Examples
 /// ```
@@ -46,9 +46,9 @@ pub enum Peek {
 /// A document whose location on disk is known, but which has not been read yet. [`Peek::OnDisk`]
 /// contains a `Located`; see [`Peek`] for an example.
 ///
-/// A `Located` keeps the engine open, but does not keep the document on disk. If the document is
-/// replaced or deleted before the read, the read may return either the located document or the new
-/// state.
+/// A `Located` keeps the engine open, but does not prevent the document from being replaced or
+/// deleted. If the document is replaced or deleted before it is read, the read returns either the
+/// old document or the new state.
 ///
 /// A `Located` uses no file descriptor.
 #[derive(Clone)]
@@ -127,8 +127,8 @@ impl NamespaceReader<'_> {
         self.location_of(core.table.newest(self.hash))
     }
 
-    /// Returns the location of the current document, and the document if it is in the cache. A
-    /// cached document is marked as recently used, and the read is counted.
+    /// Returns the location of the current document, and the document if it is in the cache. If the
+    /// document is in the cache, marks it as recently used, and counts a read from memory.
     fn newest_cached(&self) -> Result<Option<(FrameLocation, Option<Document>)>> {
         let core = &self.handle.core;
         core.check_open()?;
@@ -193,13 +193,12 @@ impl NamespaceReader<'_> {
         Ok(Stat::new(header.revision, header.modified_ms, usage))
     }
 
-    /// Reads the current document, with `from_memory` if the document is in the cache, otherwise
-    /// with `from_disk` at its location. If `located` is given, `from_disk` is called with this
-    /// location first.
+    /// Reads the current document. Calls `from_memory` if the document is in the cache, otherwise
+    /// `from_disk` with the location of the document. If `located` is given, first calls
+    /// `from_disk` with this location.
     ///
-    /// Tries again if `from_disk` fails and the location is no longer current. In this case, the
-    /// document was replaced, deleted or moved in the meantime, so the old file may have been
-    /// removed.
+    /// If `from_disk` fails, and the location is no longer current, tries again: the document was
+    /// replaced, deleted or moved in the meantime, so its old file may have been removed.
     fn read<T>(
         &self,
         mut located: Option<FrameLocation>,

@@ -8,7 +8,7 @@ use crate::model::error::{Error, Result};
 use crate::model::limits::Limits;
 use crate::platform::fs::{Disk, Fs};
 
-/// The failures that an acknowledged write survives.
+/// The kinds of crashes that an acknowledged write survives.
 ///
 /// [`Config::durability`] is the default of an engine. [`crate::WriteOptions::durability`]
 /// overrides it for one write.
@@ -30,18 +30,19 @@ use crate::platform::fs::{Disk, Fs};
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The write survives a crash of the machine. The write is acknowledged after `fdatasync` of
-    /// the log has returned.
+    /// The write survives a crash of the machine. The write is acknowledged only after the log has
+    /// been synced with `fdatasync`.
     #[default]
     Sync,
-    /// The write survives a crash of the process, but not a crash of the machine. The write is
-    /// acknowledged after the operating system has accepted the bytes. `Buffered` is intended for
-    /// imports and benchmarks. The next [`Durability::Sync`] write or [`crate::Engine::close`]
-    /// makes all earlier writes durable.
+    /// The write survives a crash of the process, but may be lost in a crash of the machine. The
+    /// write is acknowledged after the operating system has accepted the bytes. `Buffered` is
+    /// intended for imports and benchmarks. The next [`Durability::Sync`] write or
+    /// [`crate::Engine::close`] makes all earlier writes durable.
     Buffered,
 }
 
-/// The settings of an engine. Create the defaults with [`Config::new`], then change fields.
+/// The settings of an engine. [`Config::new`] returns the defaults; change fields of the result to
+/// override them.
 ///
 /// [`crate::Engine::open`] checks the settings and returns [`Error::InvalidConfig`] if a
 /// field is out of range.
@@ -63,15 +64,14 @@ pub struct Config {
     /// The data directory. The directory contains `log/`, `blobs/`, `catalogue/` and `lock`, and is
     /// created if it does not exist.
     pub data_dir: PathBuf,
-    /// The limits that new documents must respect. Stored documents that exceed the limits stay
-    /// readable.
+    /// The limits for new documents. Stored documents that exceed the limits stay readable.
     pub limits: Limits,
     /// The durability of writes that do not set [`crate::WriteOptions::durability`].
     /// Default: [`Durability::Sync`].
     pub durability: Durability,
     /// The maximum size in bytes of a document that is stored in the log. A larger document
-    /// is stored in its own blob file, and the engine never has all of it in memory. Default:
-    /// 256 KiB. Maximum: 16 MiB.
+    /// is stored in a separate blob file, and is written and read in chunks. Default: 256 KiB.
+    /// Maximum: 16 MiB.
     pub inline_bytes: u32,
     /// The length in bytes at which a segment of the log is sealed. Default: 64 MiB.
     /// Minimum: 64 KiB. Maximum: 2 GiB.
@@ -79,36 +79,36 @@ pub struct Config {
     /// Memory in bytes for the cache of recently read documents. Default: 32 MiB.
     pub cache_bytes: u64,
     /// Memory in bytes for writes that wait in the commit queue. If the queue is full,
-    /// [`crate::Namespace::write`] waits, and [`crate::Namespace::submit`] fails with
-    /// [`Error::Overloaded`] by default. Default: 64 MiB.
+    /// [`crate::Namespace::write`] waits. [`crate::Namespace::submit`] fails with
+    /// [`Error::Overloaded`] unless [`crate::WriteOptions::queue_full`] is
+    /// [`crate::QueueFull::Wait`]. Default: 64 MiB.
     pub queue_bytes: u64,
-    /// Enables the catalogue, which lists documents by user. Without the catalogue,
-    /// [`crate::Engine::list`] and [`crate::Engine::usage`] fail, and opening and writing are
-    /// cheaper. If a later open enables the catalogue again, the catalogue is rebuilt. Default:
-    /// true.
+    /// Enables the catalogue, a database that lists documents by user. Without the catalogue,
+    /// listings and [`crate::Engine::usage`] fail, but opening and writing are cheaper. If the
+    /// store is later opened with the catalogue enabled, the catalogue is rebuilt. Default: true.
     pub catalogue: bool,
     /// Memory in bytes for changes that are not yet in the catalogue. Default: 16 MiB.
     ///
-    /// If this memory is full, the pending changes of puts are discarded, and the catalogue later
-    /// reads the discarded puts from the log. The catalogue does so when the write rate falls, or
-    /// when a listing waits. Listings wait until the catalogue is complete. Commits wait for the
-    /// catalogue only in two cases: a listing is waiting while the memory is full, or pending
-    /// deletes alone fill the memory.
+    /// If this memory is full, pending puts are discarded. The catalogue reads the discarded puts
+    /// from the log later, when the write rate falls or a listing waits. Listings wait until the
+    /// catalogue is complete. Commits wait for the catalogue only in two cases: the memory is full
+    /// while a listing waits, or pending deletes alone fill the memory.
     pub catalogue_pending_bytes: u64,
     /// The cache size in bytes that is passed to sled. sled uses more memory than this budget.
     /// Default: 8 MiB.
     pub catalogue_cache_bytes: u64,
-    /// The maximum number of values of blob documents that are read back and validated at the same
-    /// time. Each validation needs a buffer of up to [`Limits::max_value_bytes`], and for an
-    /// invalid value possibly a second one. Default: 2. Minimum: 1.
+    /// The maximum number of values that are read back from blob files for validation at the same
+    /// time. Each validation needs a buffer of up to [`Limits::max_value_bytes`]. An invalid value
+    /// may need a second buffer of this size. Default: 2. Minimum: 1.
     pub value_checks: usize,
     /// Enables the background thread that reclaims disk space. The thread rewrites segments with
-    /// many stale frames, and removes obsolete files. If false, only [`crate::Engine::compact`]
-    /// rewrites segments to reclaim space, and obsolete files are removed by
-    /// [`crate::Engine::compact`] and [`crate::Engine::close`]. Default: true.
+    /// many stale frames, and removes obsolete files. Without the thread, only
+    /// [`crate::Engine::compact`] rewrites segments to reclaim space. Obsolete files are then
+    /// removed by [`crate::Engine::compact`], [`crate::Engine::erase`] and
+    /// [`crate::Engine::close`]. Default: true.
     pub background_compaction: bool,
-    /// Disk space in bytes that is reserved for deletes and compaction. A put that needs
-    /// reserved space fails with [`Error::StorageFull`]. Default: 8 MiB.
+    /// Disk space in bytes that is reserved for deletes and compaction. If only the reserved space
+    /// is left, puts fail with [`Error::StorageFull`]. Default: 8 MiB.
     pub reserve_bytes: u64,
     /// The maximum number of log segments that are kept open for reading. Default: 32.
     /// Minimum: 1.
@@ -125,16 +125,16 @@ impl Config {
     pub const MAX_INLINE_BYTES: u32 = 16 * 1024 * 1024;
     /// The smallest allowed [`Self::segment_bytes`].
     pub const MIN_SEGMENT_BYTES: u64 = 64 * KIB;
-    /// The largest allowed [`Self::segment_bytes`]. Offsets in a segment have 32 bits, and a
-    /// segment may exceed this length by one frame.
+    /// The largest allowed [`Self::segment_bytes`]. Offsets in a segment have 32 bits. The maximum
+    /// is well below 4 GiB, because the last frame of a segment may extend past `segment_bytes`.
     pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * MIB;
-    /// The maximum number of file descriptors that an open engine uses in addition to
-    /// [`Self::open_segments`] and to two for each call that reads or writes a blob
-    /// document.
+    /// The maximum number of file descriptors that an open engine uses for its own files: the lock
+    /// file, the active segment, the next segment and the files of the catalogue. The number
+    /// includes one file and one directory that the committer, compaction and the catalogue thread
+    /// each open for a short time.
     ///
-    /// The descriptors are used for the lock file, the active segment, the next segment and the
-    /// files of the catalogue. The committer, compaction and the catalogue thread also each open a
-    /// file and a directory for a short time.
+    /// In addition, an engine uses up to [`Self::open_segments`] descriptors, and two descriptors
+    /// for each call that reads or writes a document in a blob file.
     pub const DESCRIPTORS: u64 = 16;
 
     /// The default settings for a data directory.

@@ -40,8 +40,8 @@ impl Damage {
         }
     }
 
-    /// Converts an error to the damage that it reports. Returns `None` if [`Error::is_damage`] is
-    /// false.
+    /// Converts an error to the damage that the error reports. Returns `None` if
+    /// [`Error::is_damage`] is false.
     pub fn from_error(error: &Error) -> Option<Self> {
         match error {
             Error::Corrupt { path, offset, what } => Some(Self::new(path, *offset, what)),

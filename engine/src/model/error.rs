@@ -1,7 +1,7 @@
 //! The error type of the engine.
 //!
-//! Each error variant contains the facts that a caller can act on. Errors are `Clone`, because all
-//! writes of a failed batch return the same error.
+//! Each variant contains the facts that a caller needs to handle the error. Errors are `Clone`,
+//! because all writes of a failed batch return the same error.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the engine.
 ///
-/// A failed write has changed nothing. The only exception is a write that fails with
-/// [`Error::Poisoned`]: its result is unknown until the engine is opened again.
+/// A write that fails has changed nothing, with one exception: if a write fails with
+/// [`Error::Poisoned`], it is unknown whether the write is stored. Open the store again and read
+/// the document to find out.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
@@ -53,28 +54,29 @@ pub enum Error {
     },
 
     /// The precondition of the write is false for the current revision.
-    #[error("the precondition failed: the current revision does not match")]
+    #[error("the precondition is false for the current revision")]
     PreconditionFailed {
         /// The current revision. `None` if no document is stored.
         current: Option<Revision>,
     },
 
-    /// The commit queue is full. Nothing was written. A later attempt can succeed.
+    /// The commit queue is full. The write was not queued. A later attempt can succeed.
     #[error("the commit queue is full; try again later")]
     Overloaded,
 
-    /// The disk is full. Nothing was written. Reads still work.
+    /// The disk is full, or a quota or a limit on file sizes is reached. A write that fails with
+    /// this error has changed nothing. Reads still work.
     #[error("no space is left for {}", path.display())]
     StorageFull {
         /// The file that could not grow.
         path: PathBuf,
     },
 
-    /// An earlier sync of the log failed, so the content of the disk is unknown. All writes
-    /// are refused until the engine is opened again. Reads still work.
+    /// A sync of the log failed, so the content of the disk is unknown. All later writes are
+    /// refused until the store is opened again. Reads still work.
     ///
-    /// A write that waited for the failed sync also returns this error, and it is unknown until the
-    /// next open whether the write is stored.
+    /// The writes that waited for the failed sync also return this error. Whether these writes are
+    /// stored is unknown until the store is opened again.
     #[error("writing has stopped until the store is reopened: cannot {op} {}", path.display())]
     Poisoned {
         /// The operation that failed, such as "sync".
@@ -85,7 +87,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
 
-    /// The bytes on the disk are not the bytes that were written.
+    /// Stored bytes are damaged: they are not the bytes that were written.
     #[error("{} is corrupt at byte {offset}: {what}", path.display())]
     Corrupt {
         /// The damaged file.
@@ -154,18 +156,19 @@ pub enum Error {
         reason: String,
     },
 
-    /// The catalogue is disabled, has failed, or is being rebuilt. Reads and writes of
-    /// documents still work.
+    /// The catalogue is disabled or has failed, or a rebuild of the catalogue started during the
+    /// call. Reads and writes of documents still work.
     #[error("the catalogue is not available: {reason}")]
     CatalogueUnavailable {
         /// The reason why the catalogue is not available.
         reason: String,
     },
 
-    /// An invariant of the engine is violated, which is a bug in the engine. Nothing was written.
+    /// An invariant of the engine is violated, which is a bug in the engine. A write that fails
+    /// with this error has changed nothing.
     #[error("internal error: {what}")]
     Internal {
-        /// The invariant that is violated.
+        /// The violated invariant.
         what: &'static str,
     },
 
@@ -179,8 +182,8 @@ impl Error {
     /// "cannot … PATH".
     ///
     /// If a file cannot grow, the error is [`Error::StorageFull`], because callers handle a full
-    /// disk differently. Apart from a full disk, a quota or a limit on file sizes (`RLIMIT_FSIZE`)
-    /// has the same effect.
+    /// disk differently from other errors. A file cannot grow if the disk is full, or if a quota or
+    /// the limit on file sizes (`RLIMIT_FSIZE`) is reached.
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull

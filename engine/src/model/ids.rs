@@ -26,7 +26,7 @@ impl SegmentId {
     }
 }
 
-/// Formats the id as in the name of the segment file: eight hexadecimal digits.
+/// Formats the id like the name of the segment file: as eight hexadecimal digits.
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
@@ -47,7 +47,7 @@ impl BlobId {
     }
 }
 
-/// Formats the id as in the name of the blob file: sixteen hexadecimal digits.
+/// Formats the id like the name of the blob file: as sixteen hexadecimal digits.
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -60,10 +60,10 @@ impl fmt::Display for BlobId {
 pub(crate) struct Offset(u32);
 
 impl Offset {
-    /// The start of the file.
+    /// The offset of the first byte of a file.
     pub(crate) const START: Self = Self(0);
 
-    /// Returns `None` if the offset needs more than 32 bits.
+    /// Creates an offset. Returns `None` if the offset needs more than 32 bits.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
         u32::try_from(bytes).ok().map(Self)
     }

@@ -5,10 +5,10 @@ use std::fmt;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// The limits that a document must respect. All limits are inclusive: a document exactly at
-/// a limit is accepted.
+/// The limits on the size of a document. All limits are inclusive: a document whose size is equal
+/// to a limit is accepted.
 ///
-/// [`Limits::new`] derives the body limit from the other limits. The fields of the result can be
+/// [`Limits::new`] computes the body limit from the other limits. Every field of the result can be
 /// changed.
 ///
 /// ```
@@ -26,10 +26,10 @@ const MIB: u64 = 1024 * KIB;
 pub struct Limits {
     /// Maximum number of members of the top-level object.
     pub max_keys: u32,
-    /// Maximum length of a key: the number of UTF-8 bytes after decoding escapes.
+    /// Maximum length of a key, in bytes of UTF-8 after decoding escapes.
     pub max_key_bytes: u32,
-    /// Maximum length of a value: the number of bytes of its JSON text, including quotes,
-    /// escapes and inner whitespace.
+    /// Maximum length of the JSON text of a value, in bytes, including quotes, escapes and inner
+    /// whitespace.
     pub max_value_bytes: u64,
     /// Maximum length of the body as received, in bytes, including all whitespace.
     pub max_body_bytes: u64,
@@ -48,11 +48,11 @@ impl Limits {
     /// parsers can read every stored document.
     pub const DEFAULT_DEPTH: u32 = 128;
 
-    /// Creates limits with the given maxima, a derived [`Self::max_body_bytes`], and the default
+    /// Creates limits with the given maxima, a computed [`Self::max_body_bytes`], and the default
     /// [`Self::max_depth`].
     ///
-    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. The body
-    /// limit is sufficient for a body in which every value is at its limit and every key byte is
+    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. This is
+    /// enough for a body in which every value has the maximum length and every byte of every key is
     /// escaped as `\u00XX` (six bytes), plus punctuation and 1 MiB of whitespace.
     pub const fn new(max_keys: u32, max_key_bytes: u32, max_value_bytes: u64) -> Self {
         let member_bytes = max_value_bytes.saturating_add(8 * max_key_bytes as u64);
@@ -84,7 +84,7 @@ pub struct Usage {
     pub bytes: u64,
 }
 
-/// A position in a body. [`Display`](fmt::Display) formats it as "line 2 column 5".
+/// A position in a body. [`Display`](fmt::Display) formats a position as "line 2 column 5".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// Number of bytes of the body before this position.
@@ -101,10 +101,10 @@ impl fmt::Display for Position {
     }
 }
 
-/// The first violation in a document, in byte order.
+/// The first violation in a document, in the order of the bytes.
 ///
-/// The field `actual` of a variant is a lower bound, because validation stops at the first
-/// violation.
+/// In each variant with a field `actual`, the field is a lower bound, because validation stops at
+/// the first violation.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};
@@ -139,41 +139,41 @@ pub enum Violation {
         key: String,
     },
     /// The document has more members than [`Limits::max_keys`].
-    #[error("the document has at least {actual} keys, and {limit} are allowed")]
+    #[error("the document has at least {actual} keys; the limit is {limit}")]
     TooManyKeys {
         /// Position of the opening quote of the first key above the limit.
         at: Position,
-        /// The limit.
+        /// The limit on the number of keys.
         limit: u32,
         /// Lower bound of the number of keys.
         actual: u32,
     },
     /// A key is longer than [`Limits::max_key_bytes`].
-    #[error("a key has at least {actual} bytes, and {limit} are allowed")]
+    #[error("a key is at least {actual} bytes long; the limit is {limit} bytes")]
     KeyTooLong {
         /// Position of the opening quote of the key.
         at: Position,
-        /// The limit in bytes.
+        /// The limit on the length of a key in bytes.
         limit: u32,
         /// Lower bound of the length of the key in bytes.
         actual: u32,
     },
     /// A value is longer than [`Limits::max_value_bytes`].
-    #[error("the value of {key:?} has at least {actual} bytes, and {limit} are allowed")]
+    #[error("the value of {key:?} is at least {actual} bytes long; the limit is {limit} bytes")]
     ValueTooLong {
         /// Position of the first byte of the value.
         at: Position,
-        /// The decoded key of the value's member.
+        /// The decoded key of the value.
         key: String,
-        /// The limit in bytes.
+        /// The limit on the length of a value in bytes.
         limit: u64,
         /// Lower bound of the length of the value in bytes.
         actual: u64,
     },
     /// The body is longer than [`Limits::max_body_bytes`].
-    #[error("the body has at least {actual} bytes, and {limit} are allowed")]
+    #[error("the body is at least {actual} bytes long; the limit is {limit} bytes")]
     BodyTooLong {
-        /// The limit in bytes.
+        /// The limit on the length of the body in bytes.
         limit: u64,
         /// Lower bound of the length of the body in bytes.
         actual: u64,

@@ -1,10 +1,12 @@
-//! The metrics of an open store: counters since it was opened, and its current size.
+//! The metrics of an open engine: counters since the engine was opened, and its current state.
 
 use crate::platform::counters::Histogram;
 
-/// Bucket bounds of [`Metrics::batch_writes`]. The last bucket has no bound.
+/// Upper bounds of the buckets of [`Metrics::batch_writes`]. The last bucket has no upper
+/// bound, and is not listed.
 pub const BATCH_WRITES_BOUNDS: [u64; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048];
-/// Bucket bounds of [`Metrics::log_sync_us`] in microseconds. The last bucket has no bound.
+/// Upper bounds of the buckets of [`Metrics::log_sync_us`], in microseconds. The last bucket has no
+/// upper bound, and is not listed.
 pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000,
@@ -12,8 +14,8 @@ pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
 
 /// The metrics of an open engine, as returned by [`crate::Engine::metrics`].
 ///
-/// Counters start at 0 when the engine is opened, only grow, and are exact. The fields are
-/// read one after another, so they may not describe the same moment.
+/// Counters are exact, start at 0 when the engine is opened, and never decrease. The fields are
+/// read one after another, so their values can be from slightly different times.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
@@ -29,15 +31,15 @@ pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Histogram of committed batches by their number of puts and deletes. All writes of a batch
+    /// Histogram of the number of puts and deletes in each committed batch. All writes of a batch
     /// share one sync. A batch is not synced if all of its writes are buffered. Writes that changed
     /// nothing, such as a delete of an absent document, are not counted.
     pub batch_writes: Histogram,
-    /// Histogram of the durations of log syncs, in microseconds. Syncs in the background are not
-    /// counted.
+    /// Histogram of the durations of log syncs, in microseconds. Syncs by background threads, which
+    /// no write waits for, are not counted.
     pub log_sync_us: Histogram,
-    /// Bytes of frames that were appended to the log for puts and deletes. Copies made by
-    /// compaction are not counted.
+    /// Total size of the frames that were appended to the log for puts and deletes, in bytes. The
+    /// frames that compaction and erasure copy are not counted.
     pub log_bytes: u64,
     /// Number of syncs of blob files.
     pub blob_syncs: u64,
@@ -49,13 +51,13 @@ pub struct Metrics {
     pub reads_from_disk: u64,
     /// Memory used by the cache of recently read documents, in bytes.
     pub cache_bytes: u64,
-    /// The store's documents, segments and other data on disk.
+    /// The number and size of documents, segments and other data on disk.
     pub space: SpaceUsage,
     /// Number of segments that compaction and erasure rewrote and removed.
     pub segments_rewritten: u64,
     /// Number of frames that were copied to rewrite segments.
     pub copied_frames: u64,
-    /// Bytes of the frames that were copied to rewrite segments.
+    /// Total size of the frames that were copied to rewrite segments, in bytes.
     pub copied_bytes: u64,
     /// Memory used by changes that are not yet in the catalogue, in bytes.
     pub catalogue_pending_bytes: u64,
@@ -80,23 +82,24 @@ impl Metrics {
     }
 }
 
-/// The number and size of a store's documents, segments and other data on disk.
+/// The number and size of the documents, segments and other data of a store on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpaceUsage {
     /// Number of stored documents.
     pub documents: u64,
-    /// Number of tombstones. A tombstone is the frame of a delete. A tombstone must be kept as long
-    /// as an older segment may contain a frame of the same namespace.
+    /// Number of tombstones. A tombstone is the log frame of a delete. A tombstone must be kept as
+    /// long as an older segment may contain a frame of the same namespace.
     pub tombstones: u64,
-    /// Bytes of log frames that contain current documents.
+    /// Total size of the log frames of current documents, in bytes. Blob files are not included.
     pub live_bytes: u64,
-    /// Bytes of all other log frames, such as frames of replaced documents and tombstones.
+    /// Total size of all other log frames, in bytes, such as tombstones and the frames of replaced
+    /// documents.
     pub dead_bytes: u64,
     /// Number of log segments.
     pub segments: u64,
-    /// Number of frames that cannot be read and may be current. Compaction does not rewrite
-    /// segments with unreadable frames.
+    /// Number of frames that cannot be read, but may be current. Compaction does not rewrite
+    /// segments with such frames.
     pub damaged_frames: u64,
     /// Number of blob files that contain current documents.
     pub blobs: u64,

@@ -14,7 +14,8 @@ use crate::model::error::Error;
 /// characters.
 ///
 /// A `Name` is validated when it is created. A server can therefore validate the names in a token
-/// once and use them for many requests. Cloning is cheap and shares the text.
+/// once, and use the names for many requests. Cloning a `Name` is cheap, because all clones share
+/// the text.
 ///
 /// # Examples
 /// ```
@@ -31,15 +32,15 @@ use crate::model::error::Error;
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// Maximum length of a name in bytes. On disk, one byte stores the length.
+    /// Maximum length of a name in bytes. On disk, the length is stored in one byte.
     pub const MAX_BYTES: usize = 255;
 
     /// Validates a name.
     ///
     /// # Errors
-    /// [`InvalidName`] if `text` is empty, too long, or contains a control character. Control
-    /// characters are not allowed, because a NUL separates the user from the client in the keys
-    /// of the catalogue.
+    /// [`InvalidName`] if `text` is empty, is longer than [`Self::MAX_BYTES`], or contains a
+    /// control character. Control characters are not allowed, because one of them, NUL, separates
+    /// the user from the client in the keys of the catalogue.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
         validate(text)?;
         Ok(Self(text.into()))
@@ -169,6 +170,8 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// Validates the names of a user and a client.
+    ///
     /// # Errors
     /// [`Error::InvalidName`].
     pub(crate) fn new(user: impl AsName, client: impl AsName) -> Result<Self, Error> {
@@ -179,13 +182,13 @@ impl Names {
     }
 }
 
-/// Converts the error of an invalid user name.
+/// Converts the error for an invalid user name to an [`Error`].
 pub(crate) fn invalid_user(invalid: InvalidName) -> Error {
     let (which, reason) = ("user", invalid.reason());
     Error::InvalidName { which, reason }
 }
 
-/// Converts the error of an invalid client name.
+/// Converts the error for an invalid client name to an [`Error`].
 pub(crate) fn invalid_client(invalid: InvalidName) -> Error {
     let (which, reason) = ("client", invalid.reason());
     Error::InvalidName { which, reason }
@@ -212,8 +215,8 @@ fn has_control_character(name: &str) -> bool {
     name.chars().any(char::is_control)
 }
 
-/// The 128-bit hash of a namespace's names (SipHash-2-4). The key of the hash is secret and is
-/// stored in the manifest, so that an attacker cannot choose names whose hashes collide.
+/// The 128-bit hash of a namespace's names (SipHash-2-4). The key of the hash is stored in the
+/// manifest. The key is secret, so that an attacker cannot choose names whose hashes collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NamespaceHash(u64, u64);
 

@@ -15,7 +15,7 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Number of bytes that were processed so far.
+    /// Number of bytes that have been processed so far.
     pub done_bytes: u64,
     /// Total number of bytes to process.
     pub total_bytes: u64,

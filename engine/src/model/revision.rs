@@ -1,11 +1,12 @@
-//! Revisions, and the preconditions that compare them.
+//! Revisions of documents, and preconditions on the current revision.
 
 use std::fmt;
 
-/// The number of a write.
+/// The revision of a document: the number of the write that stored the document.
 ///
-/// All writes to a store share one ascending sequence. No number is used twice, not even after a
-/// crash. Therefore, two reads that return the same revision return the same document.
+/// All writes to a store are numbered in one ascending sequence. No number is used for two writes,
+/// even if the store is opened again after a crash. Therefore, two reads that return the same
+/// revision return the same document.
 ///
 /// ```
 /// use prefd_engine::Revision;
@@ -55,8 +56,8 @@ impl Revisions {
     }
 }
 
-/// A condition on the current revision. A write whose precondition is false fails with
-/// [`crate::Error::PreconditionFailed`].
+/// A condition on the current revision of a document. A write whose precondition is false fails
+/// with [`crate::Error::PreconditionFailed`].
 ///
 /// The precondition is evaluated during the commit, after all earlier writes. If two writers
 /// require the same revision, at most one of them succeeds. The default precondition is always
@@ -81,11 +82,11 @@ impl Revisions {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Precondition {
-    /// The current revision must be in this set (HTTP `If-Match`). `None` allows every
-    /// revision and an absent document.
+    /// The current revision must be in this set (HTTP `If-Match`). If `must_match` is `None`, every
+    /// revision and an absent document are allowed.
     pub must_match: Option<Revisions>,
-    /// The current revision must not be in this set (HTTP `If-None-Match`). `None` excludes
-    /// nothing.
+    /// The current revision must not be in this set (HTTP `If-None-Match`). If `must_not_match` is
+    /// `None`, no revision is excluded.
     pub must_not_match: Option<Revisions>,
 }
 

@@ -11,7 +11,8 @@ use crate::model::revision::Revision;
 pub struct Stat {
     /// The revision of the document.
     pub revision: Revision,
-    /// The time of the write, according to the system clock, with a resolution of one millisecond.
+    /// The time of the write that stored the document, according to the system clock, with a
+    /// resolution of one millisecond.
     pub modified: SystemTime,
     /// The number of keys and the length of the body.
     pub usage: Usage,
