@@ -158,14 +158,14 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
     untyped_header.as_object_mut().unwrap().remove("typ");
     let mut cases = vec![
         (
-            "`alg` is `none`, without a signature",
+            "`alg` is `none`, and the signature is empty",
             MALFORMED,
             forge.unsigned("none", ""),
         ),
         ("`alg` is `None`", MALFORMED, forge.unsigned("None", "")),
         ("`alg` is `NONE`", MALFORMED, forge.unsigned("NONE", "")),
         (
-            "`alg` is `nOnE`, with some signature",
+            "`alg` is `nOnE`, and the signature is not empty",
             MALFORMED,
             forge.unsigned("nOnE", "AAAA"),
         ),
@@ -191,27 +191,27 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
             forge.with_signature(der),
         ),
         (
-            "HS256 with the PEM of the public key as the secret",
+            "signed with HS256, with the trusted public key as the secret (PEM)",
             NO_KEY,
             forge.hmac("kid", "a", &public_pem),
         ),
         (
-            "HS256 with the text of the key set as the secret",
+            "signed with HS256, with the text of the provider's key set as the secret",
             NO_KEY,
             forge.hmac("kid", "a", jwks_text.as_bytes()),
         ),
         (
-            "HS256 with the `x` of the public key as the secret",
+            "signed with HS256, with the `x` of the trusted public key as the secret",
             NO_KEY,
             forge.hmac("kid", "a", public_key["x"].as_str().unwrap().as_bytes()),
         ),
         (
-            "HS256 with an empty secret",
+            "signed with HS256, with an empty secret",
             NO_KEY,
             forge.hmac("kid", "a", b""),
         ),
         (
-            "HS256 with the `k` of a symmetric key that the provider publishes",
+            "signed with HS256, with a symmetric key that the provider publishes",
             NO_KEY,
             forge.hmac("kid", "oct", PUBLISHED_SECRET),
         ),
@@ -221,17 +221,17 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
             forge.hmac("alg", "ES256", &public_pem),
         ),
         (
-            "`alg` is not the algorithm of the key",
+            "`alg` is ES384, but the trusted key is for ES256",
             NO_KEY,
             forge.with_header("alg", json!("ES384")),
         ),
         (
-            "signed with an untrusted key, with the `kid` of a trusted key",
+            "signed with an untrusted key, but `kid` names the trusted key",
             NO_KEY,
             forge.untrusted("kid", json!("a")),
         ),
         (
-            "signed with an untrusted key, without a `kid`",
+            "signed with an untrusted key, and `kid` is missing",
             NO_KEY,
             forge.untrusted("typ", json!("at+jwt")),
         ),
@@ -308,7 +308,7 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
                 .sign_with(&unencoded_payload_header, &forge.claims),
         ),
         (
-            "`typ` is that of an ID token",
+            "`typ` is `JWT`, as in ID tokens",
             TYPE,
             forge.with_header("typ", json!("JWT")),
         ),
@@ -355,7 +355,7 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
         ),
         ("`iss` is missing", ISSUER, forge.without_claim("iss")),
         (
-            "`iss` is another issuer",
+            "`iss` names another issuer",
             ISSUER,
             forge.with_claim("iss", json!("https://id.example")),
         ),
@@ -376,7 +376,7 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
         ),
         ("`aud` is missing", SERVICE, forge.without_claim("aud")),
         (
-            "`aud` is another service",
+            "`aud` names another service",
             SERVICE,
             forge.with_claim("aud", json!("other")),
         ),
@@ -417,12 +417,12 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
             forge.with_claim("sub", json!("u".repeat(256))),
         ),
         (
-            "the client is missing",
+            "`client_id` is missing",
             NO_CLIENT,
             forge.without_claim("client_id"),
         ),
         (
-            "the client is an array",
+            "`client_id` is an array",
             NO_CLIENT,
             forge.with_claim("client_id", json!(["xyz"])),
         ),
@@ -499,7 +499,7 @@ fn forged_tokens(forge: &Forge) -> Vec<(&'static str, &'static str, String)> {
         ),
     ];
     cases.push((
-        "an opaque string, like a refresh token or an authorization code",
+        "the token is an opaque string, like a refresh token",
         MALFORMED,
         "SplxlOBeZQQYbYS6WxSbIA".into(),
     ));
