@@ -120,9 +120,9 @@ fn tokens(corpus: &Path) {
         ("rsa-public-key-as-secret", "rsa-public", "HS256"),
         ("ec-public-key-as-secret", "ec-public", "HS256"),
         ("alg-none", "none", "none"),
-        ("alg-none-in-capitals", "none", "NONE"),
+        ("alg-none-uppercase", "none", "NONE"),
         ("alg-of-another-key", "hs256", "RS256"),
-        ("hs512-by-the-hs256-secret", "hs512", "HS512"),
+        ("hs512-with-hs256-secret", "hs512", "HS512"),
         ("another-secret", "other", "HS256"),
     ] {
         let header = format!(r#"{{"alg":"{algorithm}"}}"#);
@@ -153,7 +153,7 @@ fn tokens(corpus: &Path) {
         ("exp-huge", r#"{"sub":"u","client_id":"c","exp":1e308}"#),
         ("exp-negative", r#"{"sub":"u","client_id":"c","exp":-1}"#),
         (
-            "nbf-ahead",
+            "nbf-beyond-leeway",
             r#"{"sub":"u","client_id":"c","exp":$NOW+60,"nbf":$NOW+40}"#,
         ),
         (
@@ -227,7 +227,7 @@ fn requests(corpus: &Path) {
             put("Content-Length: 2\r\nContent-Length: 3\r\n", "{} "),
         ),
         (
-            "put-that-breaks-off",
+            "put-incomplete-body",
             put("Content-Length: 9\r\n", "{\"a\""),
         ),
         (
@@ -243,7 +243,7 @@ fn requests(corpus: &Path) {
             put("Content-Length: 301\r\n", &" ".repeat(301)),
         ),
         (
-            "put-of-gzip",
+            "put-gzip",
             put("Content-Encoding: gzip\r\nContent-Length: 2\r\n", "{}"),
         ),
         ("put-not-json", format!("{}{get}", sized("{\"a\":01}"))),
