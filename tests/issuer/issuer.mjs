@@ -1,12 +1,15 @@
-// A real identity provider for tests: `oidc-provider`, on a port of its own. It is told
-// what to do by lines of JSON on standard input, and answers each with one on standard
-// output; it ends with its input. The first line that it prints is {"url": …}.
+// Runs `oidc-provider`, a real identity provider, on a free port for tests.
 //
-//   {"login": {"user", "client", "resource", "scope"}}  a user logs in: the access token
-//   {"rotate": true}   signs with a new key from now on, and goes on publishing the old
-//   {"withdraw": true} publishes the newest key only
+// The program reads commands from standard input, one line of JSON each, and writes one line of
+// JSON to standard output for each. The first line of its output is {"url": …}. The program exits
+// at the end of its input.
 //
-// A token for the resource PREFD is a JWT, one for OPAQUE is not.
+//   {"login": {"user", "client", "resource", "scope"}}  logs a user in, returns an access token
+//   {"revoke": {"token", "client"}}  revokes a token of a client
+//   {"rotate": true}    signs with a new key, and keeps the old keys published
+//   {"withdraw": true}  publishes only the newest key
+//
+// Tokens for the resource PREFD are JWTs. Tokens for the resource OPAQUE are opaque.
 
 import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
@@ -32,8 +35,8 @@ function newKey() {
   };
 }
 
-// The configuration is read once, so other keys take another provider; what it has stored
-// is the process's.
+// A provider reads its configuration only once, so a change of the keys needs a new provider. Tokens
+// and sessions stay valid, because the process keeps them in memory.
 function publish() {
   const provider = new Provider(url, {
     jwks: { keys },
@@ -77,7 +80,7 @@ function publish() {
   answer = provider.callback();
 }
 
-// The authorization code flow, as a browser and then a client go through it.
+// Performs the authorization code flow, first as the browser and then as the client.
 async function login({ user, client, resource, scope }) {
   const jar = new Map();
   const visit = async (to, body) => {
@@ -109,11 +112,11 @@ async function login({ user, client, resource, scope }) {
     } else if (page.at) {
       page = await visit(page.at);
     } else {
-      throw new Error(`the login ends at: ${page.text}`);
+      throw new Error(`the login stopped at this page: ${page.text}`);
     }
   }
   const code = new URL(page.at).searchParams.get('code');
-  if (!code) throw new Error(`no code: ${page.at}`);
+  if (!code) throw new Error(`expected a code in the redirect: ${page.at}`);
   const response = await fetch(new URL('/token', url), {
     method: 'POST',
     headers: { authorization: `Basic ${btoa(`${client}:${SECRET}`)}` },
@@ -136,18 +139,18 @@ async function revoke({ token, client }) {
   return {};
 }
 
-async function carryOut(order) {
-  if (order.login) return login(order.login);
-  if (order.revoke) return revoke(order.revoke);
-  if (order.rotate) keys = [newKey(), ...keys];
-  if (order.withdraw) keys = keys.slice(0, 1);
+async function execute(command) {
+  if (command.login) return login(command.login);
+  if (command.revoke) return revoke(command.revoke);
+  if (command.rotate) keys = [newKey(), ...keys];
+  if (command.withdraw) keys = keys.slice(0, 1);
   publish();
   return {};
 }
 
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
-// What it warns of is that this is no way to run it in earnest.
+// oidc-provider warns that this configuration is not suitable for production.
 console.warn = () => {};
 console.info = () => {};
 const at = process.argv[2] ?? '0';
@@ -158,7 +161,7 @@ server.listen(Number(at), '127.0.0.1', async () => {
   say({ url });
   for await (const line of createInterface({ input: process.stdin })) {
     try {
-      say(await carryOut(JSON.parse(line)));
+      say(await execute(JSON.parse(line)));
     } catch (error) {
       say({ error: String(error?.stack ?? error) });
     }

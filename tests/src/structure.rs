@@ -4,7 +4,7 @@
 //! [`StructureError`]:
 //!
 //! - an import from a layer above, or from another layer of the same rank,
-//! - a circle of imports between files,
+//! - a circular import between files,
 //! - a type name that is declared twice,
 //! - in a crate with layers, an import of an item from the crate root.
 //!
@@ -13,8 +13,8 @@
 //! file that the longest prefix of its path names. A re-export is an import of its folder's
 //! front file, so a child that imports a sibling's item through the front makes a circle.
 //!
-//! Unit tests (`#[cfg(test)] mod tests` and files named `tests.rs`) are exempt: to test a
-//! part, they may open a whole engine or server.
+//! Unit tests (`#[cfg(test)] mod tests` and files named `tests.rs`) are exempt, because the test of
+//! a low layer may open a complete engine or server.
 //!
 //! Macros are not expanded, and paths in strings and attributes are not seen.
 

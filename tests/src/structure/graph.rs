@@ -1,4 +1,4 @@
-//! Which file of a crate imports which.
+//! The graph of imports between the files of a crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ type Module = Vec<String>;
 /// An import of one file by another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Import {
-    /// The file that imports; an index.
+    /// Index of the importing file.
     pub(super) from: usize,
     pub(super) line: usize,
-    /// The path as it is written.
+    /// The import path as it is written in the source.
     pub(super) path: String,
-    /// The file that is imported; an index.
+    /// Index of the imported file.
     pub(super) to: usize,
 }
 
-/// A file, without its unit tests.
+/// A file without its unit tests.
 pub(super) struct Node<'a> {
     pub(super) file: &'a SourceFile,
     pub(super) contents: Contents,
@@ -52,15 +52,15 @@ impl<'a> ImportGraph<'a> {
         }
     }
 
-    /// The circles that these imports form: each is all imports within one set of files of
-    /// which every one can be reached from every other.
+    /// Finds the circular imports. Each circle is the list of all imports within a strongly connected
+    /// component of files.
     pub(super) fn circles<'b>(&self, imports: &[&'b Import]) -> Vec<Vec<&'b Import>> {
         let nodes = 0..self.nodes.len();
         let reached: Vec<_> = nodes.map(|node| reachable(node, imports)).collect();
         let mut circles: BTreeMap<&BTreeSet<usize>, Vec<_>> = BTreeMap::new();
         for import in imports {
             if reached[import.to].contains(&import.from) {
-                // Files of one circle reach the same files; those of two do not.
+                // Two files are in the same circle if and only if they reach the same files.
                 let circle = circles.entry(&reached[import.from]).or_default();
                 circle.push(*import);
             }
@@ -91,7 +91,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The imports of other files of the crate.
+    /// The imports of other files in the same crate.
     fn imports(&self, from: usize, modules: &BTreeMap<Module, usize>) -> BTreeSet<Import> {
         let aliases = self.aliases(modules);
         let mut imports = BTreeSet::new();
@@ -117,7 +117,7 @@ impl<'a> Node<'a> {
         imports
     }
 
-    /// The modules that `use` declarations of this file give a name.
+    /// The modules that `use` declarations in this file bind to a name.
     fn aliases(&self, modules: &BTreeMap<Module, usize>) -> BTreeMap<String, Module> {
         let mut aliases = BTreeMap::new();
         loop {
@@ -129,15 +129,15 @@ impl<'a> Node<'a> {
                     aliases.entry(alias.clone()).or_insert(path);
                 }
             }
-            // A name may be imported through one that was found in this round.
+            // A name can be imported through an alias that was found in this round.
             if aliases.len() == known {
                 return aliases;
             }
         }
     }
 
-    /// The path from the crate root; `None` if it leads to another crate, or to an item of
-    /// this file.
+    /// Resolves an import to a path from the crate root. Returns `None` if the import leads to
+    /// another crate, or to an item in this file.
     fn absolute(&self, import: &ImportPath, aliases: &BTreeMap<String, Module>) -> Option<Module> {
         let (first, rest) = import.parts.split_first()?;
         let mut here = self.module.clone();
@@ -160,7 +160,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Follows a path that begins with any number of `self` and `super`.
+/// Resolves a path that begins with any number of `self` and `super`.
 fn relative(mut here: Module, parts: &[String]) -> Option<Module> {
     let mut parts = parts.iter().peekable();
     while let Some(part) = parts.next_if(|part| matches!(part.as_str(), "self" | "super")) {

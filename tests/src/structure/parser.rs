@@ -1,39 +1,39 @@
-//! Finds what a file imports and declares in its tokens.
+//! Finds the imports and type declarations of a file in its tokens.
 
 use super::tokens::{Token, tokenize};
 
-/// What one file says about the structure of its crate.
+/// The imports and declarations of a file.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// Paths of `use` declarations, and paths in the code.
+    /// Paths in `use` declarations and in code.
     pub(super) imports: Vec<ImportPath>,
     /// Modules that the file declares, as inline modules or as files.
     pub(super) children: Vec<Vec<String>>,
-    /// Structs, enums, traits and unions.
+    /// Declared structs, enums, traits and unions.
     pub(super) types: Vec<TypeDeclaration>,
 }
 
 /// A path as it is written in a file.
 #[derive(Debug, Clone)]
 pub(super) struct ImportPath {
-    /// The line of its last part.
+    /// The line of the last part of the path.
     pub(super) line: usize,
-    /// The inline modules around it, from the outermost.
+    /// The inline modules that contain the path, outermost first.
     pub(super) inside: Vec<String>,
-    /// Its parts, without a `*` or `self` at the end.
+    /// The parts of the path, without a final `*` or `self`.
     pub(super) parts: Vec<String>,
-    /// The name that a `use` declaration gives it.
+    /// The name to which a `use` declaration binds the path.
     pub(super) alias: Option<String>,
 }
 
-/// A type, and the line of its name.
+/// A declared type, and the line of its name.
 #[derive(Debug)]
 pub(super) struct TypeDeclaration {
     pub(super) name: String,
     pub(super) line: usize,
 }
 
-/// Reads a file, leaving out its `#[cfg(test)] mod tests`.
+/// Parses a file. Ignores its `#[cfg(test)] mod tests`.
 pub(super) fn parse(source: &str) -> Contents {
     let mut parser = Parser {
         tokens: tokenize(source),
@@ -51,18 +51,18 @@ pub(super) fn parse(source: &str) -> Contents {
 struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
-    /// Braces that are open.
+    /// Number of open braces.
     depth: usize,
-    /// The inline modules that are open, each with the depth around it.
+    /// The open inline modules, each with the number of braces around it.
     inside: Vec<(String, usize)>,
     contents: Contents,
 }
 
-/// What stands in front of a unit-test module.
+/// The tokens before a unit-test module.
 const CFG_TEST: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
 
 impl<'a> Parser<'a> {
-    /// Reads one item's beginning, one path or one token.
+    /// Reads the beginning of an item, a path, or a single token.
     fn step(&mut self) {
         match self.text(0) {
             "#" if self.begins_unit_tests() => self.skip_unit_tests(),
@@ -81,7 +81,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The text of the token that is `ahead` of this one; empty behind the last.
+    /// The text of the token at distance `ahead`. Empty after the last token.
     fn text(&self, ahead: usize) -> &'a str {
         self.tokens
             .get(self.at + ahead)
@@ -115,7 +115,7 @@ impl<'a> Parser<'a> {
             && (module, name) == ("mod", "tests")
     }
 
-    /// Skips `#[cfg(test)] mod tests;` or the same with a body.
+    /// Skips `#[cfg(test)] mod tests;` or `#[cfg(test)] mod tests { … }`.
     fn skip_unit_tests(&mut self) {
         self.at += CFG_TEST.len() + 2;
         let mut depth = 0;
@@ -139,8 +139,8 @@ impl<'a> Parser<'a> {
         self.at += 1;
     }
 
-    /// Skips the rest of a path of which the beginning is not a name: `::std::mem`, or the
-    /// `::Item` of `<T as Trait>::Item`.
+    /// Skips a path that begins with `::`, such as `::std::mem`, or `::Item` in
+    /// `<T as Trait>::Item`.
     fn skip_path(&mut self) {
         while self.text(0) == "::" {
             self.at += 1;
@@ -173,11 +173,12 @@ impl<'a> Parser<'a> {
         if has_body {
             self.inside.push((name, self.depth));
         }
-        // The brace, if there is one, is counted by the next step.
+        // The next step counts the opening brace of a body.
         self.at += 2;
     }
 
-    /// `union` is a keyword only in front of a name and its fields.
+    /// Returns true if a type declaration begins here. `union` is a keyword only before a name
+    /// and fields.
     fn is_declaration(&self) -> bool {
         self.is_word(1) && (self.text(0) != "union" || matches!(self.text(2), "{" | "<" | "where"))
     }
@@ -196,7 +197,7 @@ impl<'a> Parser<'a> {
             parts.push(self.text(1).to_owned());
             self.at += 2;
         }
-        // Behind a turbofish, `::<T>`, the path goes on, but not into another file.
+        // The part of a path after a turbofish, `::<T>`, never leads to another file.
         self.at -= 1;
         self.import(parts, None);
         self.at += 1;
@@ -211,8 +212,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Reads a tree of paths that all begin with `prefix`, up to the comma, brace or
-    /// semicolon behind it.
+    /// Reads a tree of paths that begin with `prefix`. Stops before the next comma, brace or
+    /// semicolon.
     fn use_tree(&mut self, prefix: &[String]) {
         let mut parts = prefix.to_vec();
         loop {
@@ -251,7 +252,7 @@ impl<'a> Parser<'a> {
         self.at += 1;
     }
 
-    /// Reads the last name of a path, and the name that it gets behind `as`.
+    /// Reads the last name of a path, and its new name after `as`.
     fn use_leaf(&mut self, parts: Vec<String>) {
         let renamed = self.text(1) == "as";
         let alias = if renamed {

@@ -1,4 +1,4 @@
-//! The rules, and what is said about a crate that breaks one.
+//! The rules for the structure of a crate, and the errors for broken rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -6,36 +6,35 @@ use std::fmt::{self, Display, Formatter};
 use super::graph::{Import, ImportGraph};
 use super::source::SourceFile;
 
-/// What holds for one crate.
+/// The rules for a crate.
 #[derive(Debug, Clone, Copy)]
 pub struct CrateRules<'a> {
     /// The source folder, as errors show it: `engine/src`.
     pub folder: &'a str,
-    /// The layers from the ground up, one row for each rank. A layer is a file or a folder
-    /// at the top of the source folder. It may import itself and layers of the rows below
-    /// its own. A crate without rows has no layers, and only its circles and type names
-    /// are checked.
+    /// The layers, lowest first, with one row for each rank. A layer is a file or a folder at the
+    /// top of the source folder. A layer may import itself and the layers in lower rows. If there
+    /// are no rows, only circular imports and type names are checked.
     pub layers: &'a [&'a [&'a str]],
 }
 
-/// A rule that is broken, and where. Each place is a file and a line.
+/// A broken rule, with the file and line of each place that breaks it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StructureError {
-    /// An import of a layer from one below it, or from one of the same rank.
+    /// An import of a higher layer, or of another layer with the same rank.
     NotDownward {
         /// The import.
         import: String,
-        /// The layer that imports.
+        /// The importing layer.
         from: String,
-        /// The layer that is imported.
+        /// The imported layer.
         to: String,
-        /// Whether both have the same rank.
+        /// True if both layers have the same rank.
         same_rank: bool,
     },
-    /// Files that import each other, directly or through others. Imports that break another
-    /// rule are not followed.
+    /// Files that import each other, directly or through other files. Imports that break another
+    /// rule are ignored.
     Circle {
-        /// All imports between them.
+        /// All imports between these files.
         imports: Vec<String>,
     },
     /// An import of an item that the crate root declares or re-exports.
@@ -47,17 +46,17 @@ pub enum StructureError {
     TypeDeclaredTwice {
         /// The name.
         name: String,
-        /// Its declarations.
+        /// The places of its declarations.
         places: Vec<String>,
     },
-    /// A file that belongs to no layer in the order.
+    /// A file that belongs to no listed layer.
     UnknownLayer {
         /// The file.
         file: String,
-        /// The layer that it would belong to.
+        /// The unlisted layer of the file.
         layer: String,
     },
-    /// A layer in the order that has no file.
+    /// A listed layer without a file.
     EmptyLayer {
         /// The layer.
         layer: String,
@@ -107,7 +106,7 @@ impl Display for StructureError {
     }
 }
 
-/// Every rule that the crate breaks.
+/// Returns every rule that a crate breaks.
 pub fn check(rules: &CrateRules<'_>, files: &[SourceFile]) -> Vec<StructureError> {
     let graph = ImportGraph::new(files);
     let checked = CheckedCrate { rules, graph };
@@ -126,7 +125,7 @@ struct CheckedCrate<'a> {
 }
 
 impl CheckedCrate<'_> {
-    /// Each file belongs to a layer of the order, and each layer has a file.
+    /// Checks that each file belongs to a listed layer, and that each listed layer has a file.
     fn check_order(&self, errors: &mut Vec<StructureError>) {
         let mut found = BTreeSet::new();
         for node in self.graph.nodes.iter().filter(|node| !node.file.is_root()) {
@@ -146,7 +145,7 @@ impl CheckedCrate<'_> {
         }
     }
 
-    /// What is wrong with an import by itself: it leads to the crate root, or not down.
+    /// Checks a single import, which must not lead to the crate root or upward.
     fn import_error(&self, import: &Import) -> Option<StructureError> {
         let from = self.graph.nodes[import.from].file;
         let to = self.graph.nodes[import.to].file;
@@ -161,13 +160,13 @@ impl CheckedCrate<'_> {
             import: self.describe(import),
             from: from.layer().to_owned(),
             to: to.layer().to_owned(),
-            same_rank: self.is_not_downward(from.layer(), to.layer())?,
+            same_rank: self.wrong_direction(from.layer(), to.layer())?,
         })
     }
 
-    /// `None` if `from` may import `to`; otherwise, whether both have the same rank. A
-    /// layer that is not in the order is reported by itself, not for its imports.
-    fn is_not_downward(&self, from: &str, to: &str) -> Option<bool> {
+    /// Returns `None` if `from` may import `to`. Otherwise returns true if both have the same rank.
+    /// Imports of unlisted layers are allowed, because the layer itself is reported.
+    fn wrong_direction(&self, from: &str, to: &str) -> Option<bool> {
         let (from_rank, to_rank) = (self.rank(from)?, self.rank(to)?);
         (from != to && to_rank >= from_rank).then_some(to_rank == from_rank)
     }
@@ -177,8 +176,8 @@ impl CheckedCrate<'_> {
         rows.position(|row| row.contains(&layer))
     }
 
-    /// Imports go down, and form no circle. An import that is wrong by itself is not followed
-    /// in the search for circles: it would close circles through many correct files.
+    /// Checks that imports lead downward and are not circular. Imports with an error are ignored in
+    /// the search for circles, because each would close circles through many correct files.
     fn check_imports(&self, errors: &mut Vec<StructureError>) {
         let mut accepted = Vec::new();
         for import in &self.graph.imports {
@@ -195,7 +194,7 @@ impl CheckedCrate<'_> {
         }
     }
 
-    /// A type name is declared once.
+    /// Checks that each type name is declared only once.
     fn check_types(&self, errors: &mut Vec<StructureError>) {
         let mut declared: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for node in &self.graph.nodes {
@@ -216,7 +215,7 @@ impl CheckedCrate<'_> {
         format!("{}/{}", self.rules.folder, file.path)
     }
 
-    /// File, line and path of an import, and the file that it leads to.
+    /// Formats the file, line and path of an import, and the imported file.
     fn describe(&self, import: &Import) -> String {
         let from = self.path(self.graph.nodes[import.from].file);
         let to = &self.graph.nodes[import.to].file.path;

@@ -1,18 +1,18 @@
-//! The files of a crate, and the module that each of them is.
+//! The source files of a crate and their module paths.
 
 use std::path::Path;
 
 /// One file of a crate.
 #[derive(Debug, Clone)]
 pub struct SourceFile {
-    /// Its path from the source folder, with `/` between the parts: `log/reader.rs`.
+    /// Path relative to the source folder, separated by `/`, such as `log/reader.rs`.
     pub path: String,
-    /// What is in it.
+    /// Source text of the file.
     pub text: String,
 }
 
 impl SourceFile {
-    /// The module that the file is: `["log", "reader"]`, and `[]` for the crate root.
+    /// The module path of the file, such as `["log", "reader"]`. The crate root has the path `[]`.
     pub(super) fn module(&self) -> Vec<String> {
         let path = self.path.trim_end_matches(".rs");
         let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -22,27 +22,27 @@ impl SourceFile {
         path.split('/').map(str::to_owned).collect()
     }
 
-    /// The layer that the file belongs to: the first part of its path.
+    /// The layer of the file, which is the first part of its path.
     pub(super) fn layer(&self) -> &str {
         let first = self.path.split('/').next().unwrap_or_default();
         first.trim_end_matches(".rs")
     }
 
-    /// Whether the file is the root of the library or of the program.
+    /// Returns true for `lib.rs` and `main.rs`.
     pub(super) fn is_root(&self) -> bool {
         matches!(self.path.as_str(), "lib.rs" | "main.rs")
     }
 
-    /// Whether the whole file is a unit-test module.
+    /// Returns true if the file is a unit-test module.
     pub(super) fn is_unit_test(&self) -> bool {
         self.path == "tests.rs" || self.path.ends_with("/tests.rs")
     }
 }
 
-/// Reads every `.rs` file below `folder`, in the order of their paths.
+/// Reads every `.rs` file below `folder`, sorted by path.
 ///
 /// # Panics
-/// If the folder or a file cannot be read, or if the folder has no such file.
+/// Panics if the folder or a file cannot be read, or if the folder has no `.rs` files.
 pub fn read_sources(folder: &Path) -> Vec<SourceFile> {
     let mut files = Vec::new();
     read_folder(folder, "", &mut files);

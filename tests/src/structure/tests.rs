@@ -1,11 +1,11 @@
-//! Each rule over a small tree that breaks it, and what counts as an import.
+//! Unit tests. Each rule is checked on small source trees that break it.
 
 use super::{CrateRules, SourceFile, StructureError, check};
 
-/// Two layers that may not import each other, upon a third.
+/// Four layers in three ranks. `left` and `right` have the same rank.
 const LAYERS: &[&[&str]] = &[&["ground"], &["left", "right"], &["roof"]];
 
-/// What is said about a crate of these files, which has the layers.
+/// Checks a crate with the given layers and files.
 fn errors_of(layers: &[&[&str]], files: &[(&str, &str)]) -> Vec<StructureError> {
     let file = |(path, text): &(&str, &str)| SourceFile {
         path: (*path).to_owned(),
@@ -16,7 +16,8 @@ fn errors_of(layers: &[&[&str]], files: &[(&str, &str)]) -> Vec<StructureError> 
     check(&CrateRules { folder, layers }, &files)
 }
 
-/// The same in text, for a crate in which every layer of [`LAYERS`] has at least one file.
+/// Checks a crate with [`LAYERS`] and returns the messages. Adds an empty file for each missing
+/// layer.
 fn layered(files: &[(&str, &str)]) -> Vec<String> {
     let mut files = files.to_vec();
     for path in ["ground.rs", "left.rs", "right.rs", "roof.rs"] {
@@ -28,7 +29,7 @@ fn layered(files: &[(&str, &str)]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// What `left.rs` imports of `roof.rs`, as `line: path`.
+/// Returns the imports of layer `roof` that are found in `left.rs`, as `line: path`.
 fn imported(left: &str) -> Vec<String> {
     let error = |text: &String| {
         let place = text.strip_prefix("src/left.rs:").unwrap();
@@ -45,17 +46,17 @@ fn imported(left: &str) -> Vec<String> {
     layered(&files).iter().map(error).collect()
 }
 
-/// The files that take part in each circle, as they are listed.
+/// Returns the imports of each circle in a crate without layers.
 fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
     let imports = |error| match error {
         StructureError::Circle { imports } => imports,
-        other => panic!("not a circle: {other}"),
+        other => panic!("expected a circle: {other}"),
     };
     errors_of(&[], files).into_iter().map(imports).collect()
 }
 
 #[test]
-fn imports_of_lower_layers_and_of_the_own_one_are_accepted() {
+fn imports_of_lower_layers_and_the_same_layer_are_accepted() {
     let files = [
         ("roof.rs", "mod a; mod b; pub use a::A;"),
         (
@@ -139,7 +140,7 @@ fn circle_of_three_files_is_reported() {
 }
 
 #[test]
-fn two_circles_are_reported_apart() {
+fn two_circles_are_reported_separately() {
     let files = [
         ("a.rs", "use crate::b::B;"),
         ("b.rs", "use crate::a::A; use crate::c::C;"),
@@ -172,7 +173,7 @@ fn circle_within_a_layer_is_reported() {
 }
 
 #[test]
-fn item_imported_through_the_parents_front_makes_a_circle() {
+fn sibling_item_imported_through_parent_makes_a_circle() {
     let front = ("room.rs", "mod a; mod b; pub use a::A;");
     let files = [front, ("room/a.rs", ""), ("room/b.rs", "use super::a::A;")];
     assert_eq!(circles(&files), [[""; 0]; 0]);
@@ -209,7 +210,7 @@ fn type_name_declared_twice_is_reported_with_its_places() {
 }
 
 #[test]
-fn file_outside_the_order_and_layer_without_files_are_reported() {
+fn unlisted_layer_and_layer_without_files_are_reported() {
     let files = [
         ("ground/a.rs", ""),
         ("attic.rs", ""),
@@ -270,7 +271,7 @@ fn code_after_unit_tests_is_still_checked() {
 }
 
 #[test]
-fn nested_use_tree_is_read_leaf_by_leaf() {
+fn nested_use_tree_yields_an_import_for_each_leaf() {
     let left = "use crate::{ground, roof::{a, b::{self, c::{D, E as F}}}};\nuse crate::roof::b::*;";
     assert_eq!(
         imported(left),
@@ -294,7 +295,7 @@ fn use_tree_over_several_lines_names_the_line_of_each_leaf() {
 }
 
 #[test]
-fn repeated_super_and_self_are_followed() {
+fn repeated_super_and_self_are_resolved() {
     let files = [
         ("left/deep/er.rs", "use super::super::super::roof::X;"),
         ("right.rs", "use self::super::roof::X;"),
@@ -344,7 +345,7 @@ fn path_through_a_declared_child_is_an_import() {
 }
 
 #[test]
-fn paths_of_other_crates_are_ignored() {
+fn paths_into_other_crates_are_ignored() {
     let left = "use std::roof::X; use ::roof::Y; fn f() { other::roof::g(); ::roof::h() }\n\
                 pub(in crate::roof) fn g() -> impl Sized + use<> {}";
     assert_eq!(imported(left), [""; 0]);

@@ -1,19 +1,19 @@
-//! Splits Rust source into tokens: enough to find paths and declarations in it.
+//! A simple tokenizer for Rust source, sufficient to find paths and declarations.
 
 /// A word (identifier, keyword or number), `::`, a literal or one other character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token<'a> {
-    /// The text; [`LITERAL`] for every string and character.
+    /// The text of the token, or [`LITERAL`] for string and character literals.
     pub(super) text: &'a str,
-    /// The line that the token begins on; the first is 1.
+    /// The line on which the token begins. Lines are counted from 1.
     pub(super) line: usize,
 }
 
-/// Stands for a string or character literal, of which the content does not matter.
+/// The text of every string or character literal. The real contents are not kept.
 pub(super) const LITERAL: &str = "\"\"";
 
 impl Token<'_> {
-    /// Whether this is an identifier, a keyword or a number.
+    /// Returns true for an identifier, a keyword or a number.
     pub(super) fn is_word(&self) -> bool {
         self.text.starts_with(is_word_char)
     }
@@ -26,7 +26,7 @@ enum Kind {
     Plain,
 }
 
-/// The tokens of `source`, without comments, white space and lifetimes.
+/// Splits `source` into tokens, without comments, white space and lifetimes.
 pub(super) fn tokenize(source: &str) -> Vec<Token<'_>> {
     let (mut tokens, mut rest, mut line) = (Vec::new(), source, 1);
     while !rest.is_empty() {
@@ -49,7 +49,7 @@ pub(super) fn tokenize(source: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// The kind and the length in bytes of the token that `rest` begins with.
+/// Returns the kind and the length in bytes of the token at the start of `rest`.
 fn measure(rest: &str) -> (Kind, usize) {
     if rest.starts_with("//") {
         return (Kind::Skipped, rest.find('\n').unwrap_or(rest.len()));
@@ -81,7 +81,7 @@ fn word(rest: &str) -> usize {
     rest.find(|char| !is_word_char(char)).unwrap_or(rest.len())
 }
 
-/// The length of a block comment; such comments nest.
+/// Returns the length of a block comment, including nested comments.
 fn block_comment(rest: &str) -> usize {
     let (mut depth, mut at) = (0, 0);
     while at < rest.len() {
@@ -100,8 +100,8 @@ fn block_comment(rest: &str) -> usize {
     rest.len()
 }
 
-/// The length of a string literal, with its prefix (`b`, `c`, `r`, `br`, `cr`) and the
-/// number signs of a raw one.
+/// Returns the length of a string literal, including its prefix (`b`, `c`, `r`, `br`, `cr`) and the
+/// number signs of a raw string.
 fn string(rest: &str) -> Option<usize> {
     let prefix = rest.find(|char| !matches!(char, 'b' | 'c' | 'r'))?;
     if !matches!(&rest[..prefix], "" | "b" | "c" | "r" | "br" | "cr") {
@@ -119,7 +119,7 @@ fn string(rest: &str) -> Option<usize> {
     Some(prefix + signs + 1 + len)
 }
 
-/// The length of a literal in which a backslash escapes the next character.
+/// Returns the length of a literal in which a backslash escapes the next character.
 fn escaped(rest: &str, quote: char) -> usize {
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, char)) = chars.next() {
@@ -132,7 +132,7 @@ fn escaped(rest: &str, quote: char) -> usize {
     rest.len()
 }
 
-/// A character literal or a lifetime.
+/// Reads a character literal or a lifetime.
 fn quote(rest: &str) -> (Kind, usize) {
     let mut chars = rest.chars().skip(1);
     let (first, second) = (chars.next(), chars.next());
