@@ -268,8 +268,8 @@ impl fmt::Display for Operation {
             Outcome::Found(tag, Some(value)) => write!(f, "{value}, \"{tag}\""),
             Outcome::Nothing => write!(f, "nothing"),
             Outcome::Unchanged(tag) => write!(f, "unchanged, \"{tag}\""),
-            Outcome::Failed(None) => write!(f, "failed, nothing is there"),
-            Outcome::Failed(Some(tag)) => write!(f, "failed, \"{tag}\" is there"),
+            Outcome::Failed(None) => write!(f, "failed, the namespace is empty"),
+            Outcome::Failed(Some(tag)) => write!(f, "failed, the current tag is \"{tag}\""),
         }
     }
 }
@@ -281,7 +281,7 @@ impl fmt::Display for Violation {
         let (window, all) = (self.window.len(), self.operations);
         writeln!(
             f,
-            "not linearizable; of {all} operations these {window} suffice:"
+            "not linearizable: {window} of {all} operations suffice to show the violation:"
         )?;
         let begin = self.window.first().map_or(0, |first| first.called);
         let micros = |at: u64| (at.saturating_sub(begin)) / 1000;

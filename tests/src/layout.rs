@@ -100,7 +100,7 @@ pub struct FrameHead {
     /// Client of the namespace.
     pub client: Vec<u8>,
     /// The bytes of the head after the names.
-    pub behind: Vec<u8>,
+    pub after_names: Vec<u8>,
 }
 
 impl FrameHead {
@@ -131,7 +131,7 @@ impl FrameHead {
             unsynced_bytes,
             user,
             client,
-            behind: frame[at..].to_vec(),
+            after_names: frame[at..].to_vec(),
         };
         Some((head, end))
     }
@@ -146,7 +146,7 @@ impl FrameHead {
             rest.push(name.len() as u8);
             rest.extend_from_slice(name);
         }
-        rest.extend_from_slice(&self.behind);
+        rest.extend_from_slice(&self.after_names);
         let mut bytes = MAGIC_2.to_vec();
         bytes.extend_from_slice(&[self.version, self.kind, 0, 0, 0, 0]);
         push_varint(&mut bytes, rest.len() as u64);
@@ -158,9 +158,9 @@ impl FrameHead {
     /// The lengths of the keys and values of a document that is stored in the frame.
     pub fn members(&self) -> Option<Vec<(u64, u64)>> {
         let (mut members, mut at) = (Vec::new(), 4);
-        while at < self.behind.len() {
-            let (key, next) = varint(&self.behind, at)?;
-            let (value, next) = varint(&self.behind, next)?;
+        while at < self.after_names.len() {
+            let (key, next) = varint(&self.after_names, at)?;
+            let (value, next) = varint(&self.after_names, next)?;
             members.push((key, value));
             at = next;
         }
@@ -178,7 +178,7 @@ impl FrameHead {
                 })?;
                 texts.checked_add((1 + 2 * members.len() as u64).max(2))?
             }
-            2 => varint(&self.behind, 5)?.0,
+            2 => varint(&self.after_names, 5)?.0,
             _ => 0,
         };
         usize::try_from(bytes).ok()
@@ -241,11 +241,11 @@ pub fn frames(segment: &[u8]) -> Vec<FrameSpan> {
 
 /// Returns the length of the head, the length of the frame, and the watermark.
 fn frame_1(frame: &[u8]) -> Option<(usize, usize, usize)> {
-    let behind = length(frame, 48).checked_add(length(frame, 52))?;
+    let bytes_after_head = length(frame, 48).checked_add(length(frame, 52))?;
     let watermark = usize::try_from(number(frame, 40, 8)).ok()?;
     (frame.len() >= FRAME_1_HEAD_BYTES).then_some((
         FRAME_1_HEAD_BYTES,
-        FRAME_1_HEAD_BYTES + behind,
+        FRAME_1_HEAD_BYTES + bytes_after_head,
         watermark,
     ))
 }
@@ -315,7 +315,7 @@ fn repair_frame(bytes: &mut [u8]) -> usize {
     if let Some((head, _)) = FrameHead::read(bytes) {
         end = head_end.saturating_add(head.body_bytes().unwrap_or_default());
         // In a put with extents, the checksum follows the codec byte.
-        let crc_at = head_end - head.behind.len() + usize::from(head.kind == 2);
+        let crc_at = head_end - head.after_names.len() + usize::from(head.kind == 2);
         if head.kind != 3 && crc_at + 4 <= head_end {
             seal(bytes, crc_at, head_end..end);
         }

@@ -39,9 +39,9 @@ impl OidcProvider {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("node starts");
-        let commands = child.stdin.take().expect("piped");
-        let responses = BufReader::new(child.stdout.take().expect("piped"));
+            .expect("node is installed");
+        let commands = child.stdin.take().expect("stdin is piped");
+        let responses = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut provider = Self {
             child,
             commands,

@@ -216,7 +216,7 @@ impl Launch {
     pub fn spawn(&self) -> Starting {
         let mut child = self.command().spawn().expect("the binary starts");
         let log = Arc::<Log>::default();
-        let stderr = child.stderr.take().expect("piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
         let copy = Arc::clone(&log);
         let logging = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -226,7 +226,7 @@ impl Launch {
                 copy.grown.notify_all();
             }
         });
-        let stdout = child.stdout.take().expect("piped");
+        let stdout = child.stdout.take().expect("stdout is piped");
         let (print, out) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -332,10 +332,10 @@ impl Server {
         let words = "admin listener started address=";
         self.wait_for_log(words);
         let logged = self.logged();
-        let (_, behind) = logged
+        let (_, rest) = logged
             .split_once(words)
             .expect("the words were just found in the log");
-        let address = behind.split_whitespace().next().unwrap_or_default();
+        let address = rest.split_whitespace().next().unwrap_or_default();
         address.parse().expect("the logged address is valid")
     }
 

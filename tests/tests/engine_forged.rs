@@ -102,7 +102,7 @@ fn put_forged_into_a_delete_is_an_error() {
         let first = frames(bytes)[0].bytes.start;
         change_head(bytes, first, |head| {
             head.kind = 3;
-            head.behind.clear();
+            head.after_names.clear();
         });
     });
     let engine = store.open().unwrap();
@@ -227,8 +227,8 @@ fn member_lengths_that_contradict_the_body_are_an_error() {
             forge(&forged, &segment, |bytes| {
                 let first = frames(bytes)[0].bytes.start;
                 change_head(bytes, first, |head| {
-                    head.behind.truncate(4);
-                    head.behind.extend(sizes);
+                    head.after_names.truncate(4);
+                    head.after_names.extend(sizes);
                 });
             });
             if !is_sealed {

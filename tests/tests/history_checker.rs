@@ -286,7 +286,7 @@ fn violation_lists_only_the_operations_that_cause_it() {
     let text = violation.to_string();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(
-        lines[0], "not linearizable; of 602 operations these 3 suffice:",
+        lines[0], "not linearizable: 3 of 602 operations suffice to show the violation:",
         "{text}"
     );
     for (line, words) in lines[1..].iter().zip([

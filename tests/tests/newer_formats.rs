@@ -303,10 +303,10 @@ fn frame_with_an_unknown_field_value_is_not_a_torn_tail() {
         ("an unknown kind", |head| head.kind = 4),
         ("an unknown flag", |head| head.kind |= 0x80),
         ("an unknown codec", |head| {
-            (head.kind, head.behind) = (2, vec![2, 0, 0, 0, 0, 1]);
+            (head.kind, head.after_names) = (2, vec![2, 0, 0, 0, 0, 1]);
         }),
         ("a delete with members", |head| {
-            (head.kind, head.behind) = (3, vec![0, 0, 0, 0, 3, 1]);
+            (head.kind, head.after_names) = (3, vec![0, 0, 0, 0, 3, 1]);
         }),
         ("an invalid name", |head| head.client = b"\n".to_vec()),
     ];

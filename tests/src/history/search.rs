@@ -56,10 +56,12 @@ pub(super) fn is_linearizable(history: &[Operation]) -> bool {
 impl Search {
     /// Classifies the operations with a lost response.
     ///
-    /// If the value of a put was read, the put took effect: its tag is known from the reads, and
-    /// it took effect before the first of these reads returned. If neither the value nor possibly
-    /// the tag of a put was observed, the put is left out, because every other outcome is the same
-    /// without it.
+    /// - A put whose value was read took effect before the first of these reads returned. The reads
+    ///   reveal its tag.
+    /// - A put whose value was not read is optional if some observed tag belongs to no known put.
+    ///   Otherwise the put is left out, because no outcome depends on it.
+    /// - A delete is optional.
+    /// - A read is left out.
     fn new(history: &[Operation]) -> Self {
         let mut read: BTreeMap<u64, (Tag, u64)> = BTreeMap::new();
         let mut owned: BTreeSet<Tag> = BTreeSet::new();

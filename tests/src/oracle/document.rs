@@ -86,9 +86,9 @@ pub fn check_case(case: &Case) {
         let (body, cuts) = (String::from_utf8_lossy(&case.body), &case.cuts);
         format!("{body:?}, limits {}, cut at {cuts:?}", case.limits)
     };
-    let whole = check(&case.body, limits);
+    let in_one_piece = check(&case.body, limits);
     let expected = validate(&case.body, limits);
-    match (&whole, &expected) {
+    match (&in_one_piece, &expected) {
         (Ok(usage), Ok(text)) => {
             assert_eq!(usage.bytes, text.len() as u64, "{}", shown());
         }
@@ -104,7 +104,7 @@ pub fn check_case(case: &Case) {
             );
         }
         _ => panic!(
-            "the engine returns {whole:?}, expected {expected:?}: {}",
+            "the engine returns {in_one_piece:?}, expected {expected:?}: {}",
             shown()
         ),
     }
@@ -112,14 +112,14 @@ pub fn check_case(case: &Case) {
         let cut = stream(engine, &case.body, &case.cuts);
         assert_eq!(
             cut.as_ref().map(Prepared::usage),
-            whole.as_ref().map(|usage| *usage),
+            in_one_piece.as_ref().map(|usage| *usage),
             "{}",
             shown()
         );
         let at_once = engine.prepare(&case.body).map_err(rejected);
         assert_eq!(
             at_once.as_ref().map(Prepared::usage),
-            whole.as_ref().map(|usage| *usage),
+            in_one_piece.as_ref().map(|usage| *usage),
             "{}",
             shown()
         );
@@ -160,9 +160,9 @@ fn read_back(engine: &Engine, document: Prepared, text: &str, shown: &dyn Fn() -
     let namespace = engine.namespace("u", "c").unwrap();
     namespace.write(document, WriteOptions::default()).unwrap();
     let stored = namespace.get().unwrap().expect("the document was just put");
-    let whole = stored.read().unwrap();
+    let read_back = stored.read().unwrap();
     assert!(
-        whole == text.as_bytes(),
+        read_back == text.as_bytes(),
         "the document read back differs from the one written: {}",
         shown()
     );
@@ -200,7 +200,7 @@ fn kind(violation: &Violation) -> Rule {
         Violation::KeyTooLong { .. } => Rule::KeyTooLong,
         Violation::ValueTooLong { .. } => Rule::ValueTooLong,
         Violation::BodyTooLong { .. } => Rule::BodyTooLong,
-        other => panic!("{other:?}"),
+        other => panic!("unexpected kind of violation: {other:?}"),
     }
 }
 
@@ -213,7 +213,7 @@ fn offset(violation: &Violation) -> usize {
         | Violation::KeyTooLong { at, .. }
         | Violation::ValueTooLong { at, .. } => at.offset,
         Violation::BodyTooLong { limit, .. } => *limit,
-        other => panic!("{other:?}"),
+        other => panic!("unexpected kind of violation: {other:?}"),
     };
     usize::try_from(offset).unwrap()
 }

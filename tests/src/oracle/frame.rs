@@ -38,16 +38,16 @@ pub fn decode(bytes: &[u8]) -> bool {
     match bytes.get(..8) {
         Some(b"PREFDMAN") => {
             let again = fuzzing::manifest(&disk_with("manifest"), dir);
-            same(again.ok().flatten().as_ref(), bytes)
+            encodes_to(again.ok().flatten().as_ref(), bytes)
         }
         Some(b"PREFDSUM") => {
             let disk = disk_with(&format!("{id:08x}.sum"));
-            same(fuzzing::summary(&disk, dir, id, store).ok().as_ref(), bytes)
+            encodes_to(fuzzing::summary(&disk, dir, id, store).ok().as_ref(), bytes)
         }
         Some(b"PREFDSEG") => {
             let again = fuzzing::segment_header(bytes, id, store).ok();
             let header = bytes.get(..FILE_HEADER_BYTES).unwrap_or(bytes);
-            let is_header = same(again.as_ref(), header);
+            let is_header = encodes_to(again.as_ref(), header);
             is_header && frame(bytes.get(FILE_HEADER_BYTES..).unwrap_or_default())
         }
         _ => frame(bytes),
@@ -67,11 +67,15 @@ fn frame(bytes: &[u8]) -> bool {
         2 => head.body_bytes().unwrap_or_default(),
         _ => 0,
     };
-    let whole = bytes.get(..len + meta_bytes).unwrap_or(bytes);
+    let head_and_metadata = bytes.get(..len + meta_bytes).unwrap_or(bytes);
     // If only the head decodes, only the head is encoded.
-    let is_whole = again.len() == whole.len();
-    let expected = if is_whole { whole } else { &bytes[..len] };
-    same(Some(&again), expected) && is_whole
+    let has_metadata = again.len() == head_and_metadata.len();
+    let expected = if has_metadata {
+        head_and_metadata
+    } else {
+        &bytes[..len]
+    };
+    encodes_to(Some(&again), expected) && has_metadata
 }
 
 fn frame_1(bytes: &[u8]) -> bool {
@@ -79,13 +83,13 @@ fn frame_1(bytes: &[u8]) -> bool {
     let meta_bytes = usize::try_from(number(bytes, 48, 4)).unwrap();
     let meta = FRAME_1_HEAD_BYTES..FRAME_1_HEAD_BYTES + meta_bytes;
     // If the length in the header is too large, all remaining bytes are tried.
-    let behind = bytes.get(FRAME_1_HEAD_BYTES..).unwrap_or_default();
-    let meta = bytes.get(meta).unwrap_or(behind);
-    let is_meta = same(fuzzing::frame_metadata_1(meta).ok().as_ref(), meta);
-    same(fuzzing::frame_header_1(bytes).ok().as_ref(), header) && is_meta
+    let rest = bytes.get(FRAME_1_HEAD_BYTES..).unwrap_or_default();
+    let meta = bytes.get(meta).unwrap_or(rest);
+    let is_meta = encodes_to(fuzzing::frame_metadata_1(meta).ok().as_ref(), meta);
+    encodes_to(fuzzing::frame_header_1(bytes).ok().as_ref(), header) && is_meta
 }
 
-fn same(again: Option<&Vec<u8>>, bytes: &[u8]) -> bool {
+fn encodes_to(again: Option<&Vec<u8>>, bytes: &[u8]) -> bool {
     if let Some(again) = again {
         assert!(
             again == bytes,

@@ -68,15 +68,15 @@ pub fn run(input: &[u8]) {
 
 fn with_token(input: &[u8], token: &str) -> Vec<u8> {
     const NAME: &[u8] = b"$TOKEN";
-    let mut whole = Vec::new();
+    let mut expanded = Vec::new();
     let mut rest = input;
     while let Some(at) = rest.windows(NAME.len()).position(|part| part == NAME) {
-        whole.extend_from_slice(&rest[..at]);
-        whole.extend_from_slice(token.as_bytes());
+        expanded.extend_from_slice(&rest[..at]);
+        expanded.extend_from_slice(token.as_bytes());
         rest = &rest[at + NAME.len()..];
     }
-    whole.extend_from_slice(rest);
-    whole
+    expanded.extend_from_slice(rest);
+    expanded
 }
 
 impl HttpOracle {
@@ -236,9 +236,9 @@ fn parsed(bytes: &[u8], script: &ConnectionScript) -> Vec<Response> {
         let is_without = behind_head.is_empty() || behind_head.starts_with(b"HTTP/1.");
         let is_head = may_be_head && is_without && length.is_some_and(|length| length > 0);
         let response = Response::read(&mut rest, is_head).unwrap_or_else(|error| {
-            let answered = String::from_utf8_lossy(bytes);
+            let received = String::from_utf8_lossy(bytes);
             panic!(
-                "{error}: not a valid response: {answered:?} to {}",
+                "{error}: not a valid response: {received:?} to {}",
                 script.shown()
             )
         });

@@ -180,12 +180,12 @@ fn frame(choices: &mut Unstructured<'_>, request: &mut Vec<u8>, body: &[u8]) {
     request.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
     let mut rest = body;
     while !rest.is_empty() {
-        let (chunk, behind) = rest.split_at(rest.len().min(choices.upto(40) + 1));
+        let (chunk, remaining) = rest.split_at(rest.len().min(choices.upto(40) + 1));
         let extension = choices.one(&["", "", ";a=b", " "]);
         request.extend_from_slice(format!("{:x}{extension}\r\n", chunk.len()).as_bytes());
         request.extend_from_slice(chunk);
         request.extend_from_slice(b"\r\n");
-        rest = behind;
+        rest = remaining;
     }
     request.extend_from_slice(
         choices
@@ -215,7 +215,7 @@ fn damage(choices: &mut Unstructured<'_>, bytes: &mut Vec<u8>) {
             ]);
             // The header line is inserted at the start of a line.
             let line_at = bytes[at..].iter().position(|byte| *byte == b'\n');
-            let line_at = line_at.map_or(bytes.len(), |behind| at + behind + 1);
+            let line_at = line_at.map_or(bytes.len(), |newline| at + newline + 1);
             drop(bytes.splice(line_at..line_at, line.bytes()));
         }
         _ => drop(bytes.drain(at..(at + choices.upto(30)).min(bytes.len()))),

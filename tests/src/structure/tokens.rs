@@ -31,7 +31,7 @@ pub(super) fn tokenize(source: &str) -> Vec<Token<'_>> {
     let (mut tokens, mut rest, mut line) = (Vec::new(), source, 1);
     while !rest.is_empty() {
         let (kind, len) = measure(rest);
-        let (text, behind) = rest.split_at(len);
+        let (text, remaining) = rest.split_at(len);
         match kind {
             Kind::Skipped => {}
             Kind::Literal => tokens.push(Token {
@@ -44,7 +44,7 @@ pub(super) fn tokenize(source: &str) -> Vec<Token<'_>> {
             }),
         }
         line += text.matches('\n').count();
-        rest = behind;
+        rest = remaining;
     }
     tokens
 }
@@ -85,10 +85,10 @@ fn word(rest: &str) -> usize {
 fn block_comment(rest: &str) -> usize {
     let (mut depth, mut at) = (0, 0);
     while at < rest.len() {
-        let behind = &rest.as_bytes()[at..];
-        if behind.starts_with(b"/*") {
+        let remaining = &rest.as_bytes()[at..];
+        if remaining.starts_with(b"/*") {
             (depth, at) = (depth + 1, at + 2);
-        } else if behind.starts_with(b"*/") {
+        } else if remaining.starts_with(b"*/") {
             (depth, at) = (depth - 1, at + 2);
             if depth == 0 {
                 return at;
