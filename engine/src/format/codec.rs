@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 pub(crate) const CODEC: u8 = 1;
 
 /// Maximum length of an encoded structure in bytes. The limit ensures that a damaged length does
-/// not cause a large allocation. The limit allows metadata for 100 GiB of extents, or a manifest
-/// with 400,000 segments.
+/// not cause a large allocation. A structure of this length can be the metadata of more than 100
+/// GiB of extents, or a manifest with more than 400,000 segments.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The error of a structure that could not be encoded or decoded.

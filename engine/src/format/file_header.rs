@@ -4,7 +4,7 @@
 //!  0  8B   magic: "PREFDSEG", "PREFDSUM" or "PREFDBLB"
 //!  8  u16  format version
 //! 10  u16  zero
-//! 12  u32  the id in the file name; for a blob, the low 32 bits of its id
+//! 12  u32  the segment id (segment or summary file), or the low 32 bits of the blob id (blob)
 //! 16  u64  store id
 //! 24  u32  CRC-32 of bytes 0..24
 //! 28  the content of the file
@@ -25,7 +25,7 @@ pub(crate) const SEGMENT: FileKind = FileKind {
 pub(crate) const HEADER_BYTES: u64 = 28;
 const HEADER_CRC_AT: usize = 24;
 
-/// A version of the file format. The engine can read all versions.
+/// A version of the file format. The engine can read all of these versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FormatVersion {
     V1,
@@ -58,8 +58,8 @@ pub(crate) struct FileKind {
     pub(crate) written: FormatVersion,
 }
 
-/// The id of a store. All files of a store contain its id, so that a file from another store is
-/// detected.
+/// The id of a store. The manifest and the header of each segment, summary file and blob contain
+/// the id, so that a file from another store is detected.
 pub(crate) type StoreId = u64;
 
 /// The path of a segment in the log directory `dir`.
@@ -67,7 +67,7 @@ pub(crate) fn segment_path(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(format!("{id}.seg"))
 }
 
-/// Encodes the header of a new file, in the version of new files.
+/// Encodes the header of a new file. The version is `kind.written`.
 pub(crate) fn encode_header(kind: FileKind, id: u32, store: StoreId) -> Vec<u8> {
     encode_header_of(kind.magic, kind.written, id, store)
 }
@@ -90,12 +90,12 @@ pub(crate) fn encode_header_of(
     bytes
 }
 
-/// Checks that `bytes` begins with a valid header of this file, and returns the version of the
-/// file. All versions up to that of new files are valid.
+/// Checks that `bytes` begins with a valid header of the given kind of file, with the given ids.
+/// Returns the version of the file. A version above `kind.written` is not supported.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the header is damaged or belongs to another file;
-/// [`Error::UnsupportedFormat`] if the version is not supported.
+/// - [`Error::Corrupt`]: the header is damaged, or belongs to another file.
+/// - [`Error::UnsupportedFormat`]: the version is not supported.
 pub(crate) fn check_header(
     path: &Path,
     bytes: &[u8],

@@ -1,7 +1,7 @@
 //! Frames: the records of a segment. A frame is either the put of a complete document, or a delete.
 //!
-//! A frame is valid only if all its checksums match. A put is therefore atomic: a partially written
-//! frame is not valid.
+//! A frame is valid only if all its checksums match. A put is therefore atomic, because a partially
+//! written frame is not valid.
 //!
 //! A frame consists of a frame header, metadata and an inline body. In version 2, the put of a
 //! small document has an inline body and no metadata, the put of a document in a blob has metadata
@@ -15,8 +15,8 @@
 //! valid frame.
 //!
 //! Newer frame versions must keep the magic, the version, the length and the checksum of the frame
-//! header at their offsets. A frame of a newer version can then be distinguished from damage and
-//! from a torn write.
+//! header at the current offsets. This engine can then distinguish a frame of a newer version from
+//! damage and from a torn write.
 
 pub(crate) mod encoded;
 pub(crate) mod header;
@@ -55,8 +55,8 @@ pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
     }
 }
 
-/// Number of bytes of a frame that [`header_bytes`] needs to determine the length of the header, in
-/// any version.
+/// Number of bytes from the start of a frame that are sufficient for [`header_bytes`], in any
+/// version.
 pub(crate) const HEADER_PROBE_BYTES: usize = v1::HEADER_BYTES;
 
 /// Returns the length of the frame header at the start of `bytes`. The length may be wrong, because
@@ -113,15 +113,15 @@ impl DecodedHeader {
 }
 
 /// Determines the namespace and the length of a frame whose header is damaged. Returns `None` if
-/// the intact bytes do not determine both with certainty.
+/// the namespace or the length remains uncertain.
 ///
 /// `bytes` begins with the damaged frame. `to_next` is the distance from the start of `bytes` to
 /// the next valid frame header or to the end of the segment. `key` is the key of the namespace
 /// hash.
 ///
-/// A guess of the length is not sufficient. If two adjacent damaged frames were treated as one, the
-/// namespace of the second frame would be lost, and reads of that namespace would return an older
-/// revision.
+/// A guessed length is not sufficient. If two adjacent damaged frames were treated as one frame,
+/// the namespace of the second frame would be lost, and reads of that namespace would return an
+/// older revision.
 pub(crate) fn salvage(
     version: FormatVersion,
     bytes: &[u8],

@@ -12,16 +12,16 @@ pub(crate) struct FrameLocation {
     pub(crate) offset: Offset,
     /// Length of the frame in bytes.
     pub(crate) bytes: u32,
-    /// The kind of the frame, but never [`EntryKind::Lost`]: the namespace of a lost frame is
-    /// unknown.
+    /// The kind of the frame. The kind is never [`EntryKind::Lost`], because the namespace of a
+    /// lost frame is unknown.
     pub(crate) kind: EntryKind,
 }
 
 impl FrameLocation {
     /// Number of bits that a slot of the table has for the length of a frame.
     pub(crate) const LENGTH_BITS: u32 = 29;
-    /// The highest length that a location can store, in bytes. All frames are much shorter. The
-    /// length of a longer damaged range is stored as this maximum.
+    /// The highest length that a location can store, in bytes. All frames are much shorter. If a
+    /// damaged range is longer, this maximum is stored as its length.
     pub(crate) const MAX_BYTES: u32 = (1 << Self::LENGTH_BITS) - 1;
 
     /// Returns the location of the frame that the summary of `segment` describes with `entry`.

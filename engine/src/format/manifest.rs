@@ -1,5 +1,5 @@
 //! The manifest: the list of all log segments, and data that must survive the removal of all
-//! segments. With the list, a missing segment is detected.
+//! segments. The list is used to detect that a segment is missing.
 //!
 //! ```text
 //!  0  8B   magic "PREFDMAN"
@@ -27,7 +27,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
 /// The version of the manifest. The manifest's version is independent of the versions of the listed
 /// segments.
 const VERSION: FormatVersion = FormatVersion::V1;
-/// Length of the header in bytes. The body follows it.
+/// Length of the header in bytes. The body follows the header.
 pub(crate) const HEADER_BYTES: usize = 24;
 const HEADER_CRC_AT: usize = 20;
 /// The highest reserved revision that is accepted, 2⁶³ − 1. At a million revisions per second, a
@@ -37,14 +37,14 @@ const MAX_REVISION: u64 = u64::MAX / 2;
 /// The body of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// The secret key of the namespace hash. The key is randomly generated when the store is
-    /// created, and never changes.
+    /// The secret key with which namespace hashes are computed. The key is randomly generated when
+    /// the store is created, and never changes.
     pub(crate) hash_key: [u8; 16],
     pub(crate) store: StoreId,
     /// The id of the next segment. No id is used twice.
     pub(crate) next_segment: SegmentId,
-    /// The first revision after a crash. Lower revisions may already have been used, even if no
-    /// frame has them.
+    /// The first revision that is used after a crash. Lower revisions may already have been used,
+    /// even if no stored frame has them.
     pub(crate) reserved_revision: u64,
     /// The segments, ordered by id.
     pub(crate) segments: Vec<SegmentRecord>,
@@ -61,7 +61,8 @@ pub(crate) struct SegmentRecord {
 /// The properties of a segment that are fixed once it is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SealedSegment {
-    /// Length of the segment in bytes. Later bytes of the file are not part of the segment.
+    /// Length of the segment in bytes. Bytes beyond this length in the file are not part of the
+    /// segment.
     pub(crate) bytes: u64,
     /// The highest revision in the segment.
     pub(crate) last_revision: u64,
@@ -84,7 +85,7 @@ impl Manifest {
         dir.join("manifest")
     }
 
-    /// Assigns the id of a new segment.
+    /// Returns the id for a new segment, and increments [`Self::next_segment`].
     ///
     /// # Errors
     /// [`Error::Corrupt`] if all ids are used. No real store uses all ids, so the manifest must be
@@ -93,14 +94,15 @@ impl Manifest {
         let id = self.next_segment;
         self.next_segment = id
             .next()
-            .ok_or_else(|| Error::corrupt(&Self::path(dir), 0, "all segment ids are used"))?;
+            .ok_or_else(|| Error::corrupt(&Self::path(dir), 0, "all segment ids have been used"))?;
         Ok(id)
     }
 
     /// Decodes the content of the manifest file at `path`.
     ///
     /// # Errors
-    /// [`Error::Corrupt`]; [`Error::UnsupportedFormat`].
+    /// - [`Error::Corrupt`]: the manifest is damaged or cannot be decoded.
+    /// - [`Error::UnsupportedFormat`]: the manifest was written by a newer version of prefd.
     pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
         let corrupt = |offset, what: &str| Error::corrupt(path, offset, what);
         let (header, body) = bytes
@@ -129,7 +131,7 @@ impl Manifest {
         {
             return Err(corrupt(
                 HEADER_BYTES as u64,
-                "the manifest's checksum does not match",
+                "the length or checksum of the manifest does not match",
             ));
         }
         (codec == Some(codec::CODEC) && zero == Some(0))
@@ -139,8 +141,9 @@ impl Manifest {
             .ok_or_else(|| corrupt(HEADER_BYTES as u64, "the manifest cannot be decoded"))
     }
 
-    /// Returns true if the ids and revisions of the manifest are plausible. With other values, the
-    /// next segment could get the id of an existing segment, or the revisions could run out.
+    /// Returns true if the ids and revisions of the manifest are plausible, and only the last
+    /// segment is active. With implausible values, a new segment could get the id of an existing
+    /// segment, or the store could run out of revisions.
     fn is_consistent(&self) -> bool {
         let ids = self.segments.iter().map(|record| record.id);
         let is_last =

@@ -67,7 +67,8 @@ pub(crate) fn builder_details(builder: &SummaryBuilder) -> Vec<SummaryDetail> {
 /// Decodes the file header and the counts: the first [`ENTRIES_AT`] bytes of a summary file.
 ///
 /// # Errors
-/// [`Error::Corrupt`]; [`Error::UnsupportedFormat`].
+/// - [`Error::Corrupt`]: the file header or the counts are damaged.
+/// - [`Error::UnsupportedFormat`]: the summary file was written by a newer version of prefd.
 pub(crate) fn decode_counts(
     path: &Path,
     header: &[u8],
@@ -85,7 +86,7 @@ pub(crate) fn decode_counts(
     let counts = decoded
         .filter(|_| crc32fast::hash(counts).to_le_bytes() == *crc)
         .ok_or_else(|| checksum_mismatch(path, COUNTS_AT, "the counts"))?;
-    // The number of entries determines the size of an allocation, so an implausible number is
+    // The number of entries determines the size of an allocation, so a number that is too high is
     // rejected.
     if counts.entries > counts.entries_bytes / v2::MIN_ENTRY_BYTES {
         let what = "the number of entries is too high for the length of the entries";
@@ -98,7 +99,7 @@ pub(crate) fn decode_counts(
 /// [`ENTRIES_AT`] to the details.
 ///
 /// # Errors
-/// [`Error::Corrupt`].
+/// [`Error::Corrupt`] if the entries or the blob references are damaged.
 pub(crate) fn decode_entries(
     path: &Path,
     counts: &SummaryCounts,
@@ -122,7 +123,7 @@ pub(crate) fn decode_entries(
         FormatVersion::V2 => v2::entries(entries, counts.entries),
     };
     let (entries, blobs) = entries.zip(decode_blobs(blobs)).ok_or_else(|| {
-        let what = "an entry cannot be decoded";
+        let what = "an entry or a blob reference cannot be decoded";
         Error::corrupt(path, ENTRIES_AT as u64, what)
     })?;
     Ok(Summary {
@@ -135,7 +136,7 @@ pub(crate) fn decode_entries(
 /// Decodes the details, one for each entry, in the order of the entries.
 ///
 /// # Errors
-/// [`Error::Corrupt`].
+/// [`Error::Corrupt`] if the details are damaged.
 pub(crate) fn decode_details(
     path: &Path,
     counts: &SummaryCounts,

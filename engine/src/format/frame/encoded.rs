@@ -48,8 +48,8 @@ impl EncodedFrame {
         match kind {
             FrameKind::Delete => {}
             FrameKind::Put if frame.blobs.is_empty() => {
-                // The frame does not store the length of the body. A reader computes the length of
-                // the body from the lengths of the members.
+                // The frame does not store the length of the inline body. A reader computes the
+                // length of the body from the lengths of the members.
                 let bytes = body_bytes(members.iter().map(Member::bytes));
                 if bytes != inline.len() as u64 || u32::try_from(bytes).is_err() {
                     return None;
@@ -69,8 +69,8 @@ impl EncodedFrame {
         EntryKind::new(self.kind, !self.blobs.is_empty())
     }
 
-    /// Appends the frame without its inline body to `to`. Returns the length of the complete
-    /// frame, including the inline body.
+    /// Appends the frame without its inline body to `to`. Returns the length of the complete frame
+    /// in bytes, including the inline body.
     pub(crate) fn encode(&self, commit: CommitInfo, to: &mut Vec<u8>) -> u64 {
         let has_blobs = !self.blobs.is_empty();
         let header_bytes = v2::encode_header((self.kind, has_blobs), commit, &self.tail, to);

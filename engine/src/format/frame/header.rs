@@ -20,9 +20,9 @@ pub(crate) struct FrameHeader {
     pub(crate) revision: u64,
     /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
-    /// The offset up to which the segment was synced when this frame was written. An invalid frame
-    /// below the watermark is damage. An invalid frame above the watermark may be a torn write of a
-    /// batch that was not synced.
+    /// Length of the part of the segment that was known to be synced when this frame was written.
+    /// An invalid frame below the watermark is damage. An invalid frame above the watermark may be
+    /// a torn write of a batch that was not synced.
     pub(crate) watermark: u64,
     pub(crate) header_bytes: u32,
     pub(crate) meta_bytes: u32,
@@ -50,7 +50,8 @@ pub(crate) enum HeaderError {
     Invalid(&'static str),
     /// The header is intact, but its version differs from the frame version of the segment.
     Version { found: u8, supported: u16 },
-    /// The header is intact and its version is supported, but a field has an undefined value.
+    /// The header is intact and its version is supported, but the value of a field is not valid in
+    /// this version.
     Unknown,
 }
 
@@ -67,7 +68,7 @@ impl HeaderError {
             Self::Unknown => Error::corrupt(
                 path,
                 offset,
-                "the frame header has an unknown codec, kind or flag",
+                "the frame header has a field with an unknown value",
             ),
         }
     }
@@ -92,7 +93,7 @@ pub(crate) enum EntryKind {
     PutWithBlobs,
     /// A delete.
     Delete,
-    /// A damaged frame of a known namespace. All older frames of that namespace are stale.
+    /// A damaged frame of a known namespace. All older frames of the namespace are stale.
     Damaged,
     /// Damaged bytes of an unknown namespace. An older frame of any namespace may be stale.
     Lost,

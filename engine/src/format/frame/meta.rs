@@ -20,8 +20,8 @@ pub(crate) struct FrameMeta {
 pub(super) enum MemberLayout {
     /// The keys, and the locations of the values.
     Located(Vec<Member>),
-    /// The lengths of the keys and values, whose text is in the inline body. The offsets in the
-    /// body follow from the lengths.
+    /// The lengths of the keys and values. The texts are in the inline body, at offsets that are
+    /// computed from the lengths.
     Sized(Vec<MemberSizes>),
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Extent {
 }
 
 /// Number of bytes of an extent that one checksum covers. To verify one byte, a reader must read
-/// the complete chunk of the byte.
+/// the complete chunk that contains the byte.
 pub(crate) const EXTENT_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Computes the length of a body in bytes. `members` yields, for each member, the length of the key
@@ -145,7 +145,8 @@ impl FrameMeta {
         }
     }
 
-    /// Returns the size of the document that a read returns. The size of a delete is 0.
+    /// Returns the size of the document in the form that a read returns. For a delete, returns a
+    /// size of 0.
     pub(crate) fn usage(&self, kind: FrameKind) -> Usage {
         if kind == FrameKind::Delete {
             return Usage::default();
@@ -166,7 +167,8 @@ impl FrameMeta {
     }
 
     /// Returns true if the locations of the values are valid: either all values are in blobs, or
-    /// all values are in the inline body at the offsets that follow from the lengths.
+    /// all values are in the inline body, at the offsets that result from the lengths of the keys
+    /// and values.
     ///
     /// If the frame stores only the lengths of the members, the function also checks the quotes,
     /// colons, commas and braces of the inline body.
@@ -212,7 +214,7 @@ impl FrameMeta {
 }
 
 /// Computes the length of the inline body. Returns `None` if a value is in a blob, or if the offset
-/// of a value does not follow from the lengths of the preceding keys and values.
+/// of a value does not match the lengths of the preceding keys and values.
 fn inline_end(members: &[Member]) -> Option<u64> {
     let end = members.iter().try_fold(1_u64, |at, member| {
         let at = at + member.key.len() as u64 + 1;
@@ -247,10 +249,10 @@ impl LocatedMember<'_> {
     }
 }
 
-/// Finds the members of an inline body by their lengths.
+/// Reads the members of an inline body one after another, given the lengths of each key and value.
 struct BodyCursor<'a> {
     bytes: &'a [u8],
-    /// Number of bytes that the cursor has passed.
+    /// Offset of the next byte to read.
     at: usize,
     /// True once the opening brace has been read.
     is_begun: bool,
@@ -293,7 +295,8 @@ impl<'a> BodyCursor<'a> {
         })
     }
 
-    /// Returns true if only the closing brace remains, or both braces of an empty body.
+    /// Returns true if only the closing brace remains. For an empty document, returns true if the
+    /// complete body is `{}`.
     fn is_at_end(&self) -> bool {
         let end: &[u8] = if self.is_begun { b"}" } else { b"{}" };
         self.bytes.get(self.at..) == Some(end)

@@ -22,11 +22,12 @@ use crate::model::names::{Names, NamespaceHash};
 
 pub(super) const MAGIC: [u8; 4] = *b"PFRM";
 const VERSION: u8 = 1;
-/// Length of the frame header in bytes. The metadata follows it.
+/// Length of the frame header in bytes. The metadata follows the header.
 pub(super) const HEADER_BYTES: usize = 68;
-/// Offset of the header checksum, which covers all bytes before it.
+/// Offset of the header checksum. The checksum covers all preceding bytes of the header.
 const HEADER_CRC_AT: usize = 64;
-/// Offset of the lengths of the metadata and the inline body, which their checksums follow.
+/// Offset of four fields: the lengths of the metadata and the inline body, and then the checksums
+/// of the metadata and the inline body.
 const LENGTHS_AT: usize = 48;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
@@ -116,9 +117,10 @@ pub(super) fn decode_meta(bytes: &[u8]) -> Result<FrameMeta, &'static str> {
 /// Determines the namespace and the length of a frame whose header is damaged; see
 /// [`super::salvage`].
 ///
-/// The namespace is in the metadata, which must match the length and the checksum in the damaged
-/// header. The end of the inline body is certain if its checksum matches, or if its length leads
-/// exactly to the next valid frame header or to the end of the segment.
+/// The namespace is in the metadata. The metadata must match the length and the checksum in the
+/// damaged header. The end of the inline body is certain if the body's checksum matches. The end is
+/// also certain if, according to the length in the header, the body ends exactly at the next valid
+/// frame header or at the end of the segment.
 pub(super) fn salvage(
     bytes: &[u8],
     to_next: usize,
@@ -203,8 +205,9 @@ mod tests {
     use super::*;
     use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 
-    /// Regression test for a bug that the fuzzer of segment replay found: a read allocated the
-    /// memory that an extent claimed to need, even if the extent had too few checksums.
+    /// Regression test for a bug that fuzzing of segment replay has found. A read trusted the
+    /// length of an extent and allocated that much memory, even if the extent had too few checksums
+    /// for the length.
     #[test]
     fn extent_without_a_checksum_for_each_chunk_is_rejected() {
         let chunk = EXTENT_CHUNK_BYTES as u64;

@@ -1,5 +1,5 @@
-//! The frame layout of version 2, the version of new frames. The header is as short as possible,
-//! because most documents are only a few times as long as the header.
+//! The frame layout of version 2, the version of new frames. The header is compact, because most
+//! documents are only a few times as long as the header.
 //!
 //! ```text
 //!  0  2B      magic 1E FF
@@ -21,8 +21,9 @@
 //! The only field that depends on the offset of the frame has a fixed width, so a copy of a frame
 //! at another offset has the same length.
 //!
-//! The header omits redundant data: the namespace hash follows from the names, the length of the
-//! inline body follows from the lengths of the members, and the keys are in the inline body.
+//! The header omits redundant data: the namespace hash is computed from the names, the length of
+//! the inline body is computed from the lengths of the members, and the keys are in the inline
+//! body.
 //!
 //! Neither byte of the magic occurs in JSON text: 1E is a control character that must be escaped,
 //! and FF never occurs in UTF-8.
@@ -48,23 +49,23 @@ pub(super) const MAX_LEAD_BYTES: usize = LENGTH_AT + 3 * MAX_VARINT_BYTES + 4;
 /// equals the maximum length of the metadata.
 #[allow(clippy::cast_possible_truncation, reason = "the value is 16 MiB")]
 pub(super) const MAX_TAIL_BYTES: usize = codec::MAX_ENCODED_BYTES as usize;
-/// Maximum number of bytes of a damaged header that are searched for a wrong bit. Only the header
-/// of a document with hundreds of members is longer.
+/// Maximum number of bytes of a damaged header that are searched for a wrong bit. A header is
+/// longer only if the document has hundreds of members.
 const MAX_REPAIR_BYTES: usize = 1024;
 
 /// The fields of a header that describe the namespace and the members.
 #[derive(Debug)]
 pub(super) struct HeaderBodyV2 {
     names: Names,
-    /// The lengths of the members of an inline body. `None` for a delete, and for a document in a
-    /// blob, whose members are in the metadata.
+    /// The lengths of the members of an inline body. `None` for a delete. Also `None` for a
+    /// document in a blob, because its members are in the metadata.
     sizes: Option<Vec<MemberSizes>>,
 }
 
-/// Encodes the names. The returned vector has room for the fields of `members` members.
+/// Encodes the names. The capacity of the returned vector is usually sufficient for the lengths of
+/// `members` members.
 pub(super) fn encode_names(user: &str, client: &str, members: usize) -> Vec<u8> {
-    // The encoding of most key lengths needs one byte, and that of most value lengths one or two
-    // bytes.
+    // Most key lengths are encoded in one byte, and most value lengths in one or two bytes.
     let mut tail = Vec::with_capacity(user.len() + client.len() + 16 + 3 * members);
     push_short_text(&mut tail, user);
     push_short_text(&mut tail, client);
@@ -241,9 +242,8 @@ impl HeaderBodyV2 {
         NamespaceHash::of(key, &self.names.user, &self.names.client)
     }
 
-    /// Converts the header fields and the metadata `section` to the metadata of the frame.
-    /// `section` is empty if the frame has no metadata. The caller has verified the checksum of
-    /// `section`.
+    /// Combines the header fields with the decoded metadata `section`. `section` is empty if the
+    /// frame has no metadata. The caller has verified the checksum of `section`.
     pub(super) fn meta(self, section: &[u8]) -> Result<FrameMeta, &'static str> {
         let members = match self.sizes {
             Some(sizes) => MemberLayout::Sized(sizes),
@@ -254,7 +254,8 @@ impl HeaderBodyV2 {
     }
 }
 
-/// Decodes the metadata of a put with extents. All values must be in blobs.
+/// Decodes the metadata of a put with extents. Returns an error message if the metadata is not
+/// valid, for example because a value is not in a blob.
 fn decode_extents(section: &[u8]) -> Result<Vec<Member>, &'static str> {
     let members: Vec<Member> =
         codec::decode(section).map_err(|_| "the frame metadata cannot be decoded")?;
@@ -273,10 +274,10 @@ fn decode_extents(section: &[u8]) -> Result<Vec<Member>, &'static str> {
 /// Determines the namespace and the length of a frame whose header is damaged; see
 /// [`super::salvage`].
 ///
-/// If a single bit of the header is wrong, the header checksum identifies the bit. The repair must
-/// be confirmed by other bytes: the body and metadata of a put must be valid, and a delete must end
-/// exactly at the next valid frame or at the end of the segment. The repaired header is used for
-/// nothing else, so the frame remains unreadable.
+/// If a single bit of the header is wrong, the header checksum identifies the bit. Other bytes must
+/// confirm the repair: the body and metadata of a put must be valid, and a delete must end exactly
+/// at the next valid frame or at the end of the segment. The repaired header is used only to
+/// determine the namespace and the length. The frame remains unreadable.
 pub(super) fn salvage(
     bytes: &[u8],
     to_next: usize,

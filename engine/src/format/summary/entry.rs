@@ -34,20 +34,21 @@ pub(crate) struct SummaryEntry {
     /// can have had.
     pub(crate) revision: u64,
     pub(crate) offset: Offset,
-    /// Length of the frame or of the damaged range.
+    /// Length of the frame or of the damaged range in bytes.
     pub(crate) bytes: u32,
     pub(crate) kind: EntryKind,
     /// Number of keys of the document.
     pub(crate) keys: u32,
 }
 
-/// The details of a frame. The catalogue is built from entries and details.
+/// The detail of a frame. Details are read only for the catalogue, statistics, erasure and
+/// verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SummaryDetail {
     pub(crate) user: String,
     /// The client name is shared, because many documents have the same client.
     pub(crate) client: Arc<str>,
-    /// Length of the document's body.
+    /// Length of the document's body in bytes.
     pub(crate) body_bytes: u64,
     /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
@@ -58,7 +59,7 @@ pub(crate) struct SummaryDetail {
 pub(crate) struct Summary {
     pub(crate) segment_bytes: u64,
     pub(crate) entries: Vec<SummaryEntry>,
-    /// The blob references: index into `entries`, id of a blob.
+    /// The blob references: pairs of an index into `entries` and the id of a blob.
     pub(crate) blobs: Vec<(u32, BlobId)>,
 }
 
@@ -132,7 +133,7 @@ pub(super) fn assemble(mut header: Vec<u8>, counts: &[u8], sections: &[&[u8]]) -
     header
 }
 
-/// Converts a count or a length to 32 bits, its width on disk. A segment is sealed long before a
+/// Converts a count or a length to its width on disk, 32 bits. A segment is sealed long before a
 /// count or a length of its summary exceeds 32 bits.
 pub(super) fn to_u32(len: usize) -> u32 {
     debug_assert!(u32::try_from(len).is_ok(), "{len} exceeds 32 bits");

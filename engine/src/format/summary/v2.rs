@@ -26,9 +26,9 @@
 //!       varint  time of the write, as a delta from the previous detail
 //! ```
 //!
-//! The entries, which include the ranges of damaged bytes, cover the segment without gaps,
-//! beginning after its file header. Offsets are not stored, because each offset follows from the
-//! lengths of the preceding entries.
+//! Together, the entries for frames and for ranges of damaged bytes cover the segment without gaps,
+//! beginning after its file header. Offsets are not stored, because each offset is computed from
+//! the lengths of the preceding entries.
 //!
 //! A delta is computed modulo 2⁶⁴ and zigzag-encoded: 0, −1, 1, −2, 2 are stored as
 //! 0, 1, 2, 3, 4.
@@ -48,15 +48,16 @@ use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 const KIND_BITS: u32 = 3;
-/// The value of the five bits for the number of keys that announces a varint: the highest value.
+/// The highest value of the five bits that store the number of keys. With this value, a varint
+/// follows, which contains the number of keys minus 31.
 const MANY_KEYS: u32 = 31;
-/// Minimum length of an entry in bytes: kind, revision and length of a lost frame. A number of
-/// entries that cannot fit into the available bytes is rejected.
+/// Minimum length of an entry in bytes. The shortest entry describes a lost frame and consists of
+/// one byte each for the kind, the revision and the length.
 pub(super) const MIN_ENTRY_BYTES: usize = 3;
 /// Minimum length of a detail in bytes: one byte each for the user, the client, the length of the
 /// body and the time.
 const MIN_DETAIL_BYTES: usize = 4;
-/// Approximate length of an entry in bytes, which determines how much memory is reserved.
+/// Approximate length of an encoded entry in bytes, used to reserve memory before encoding.
 const ESTIMATED_ENTRY_BYTES: usize = 24;
 
 pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
@@ -72,7 +73,7 @@ pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
     })
 }
 
-/// Computes the zigzag-encoded difference of `value` from `previous`, modulo 2⁶⁴.
+/// Computes the zigzag-encoded difference `value - previous`, modulo 2⁶⁴.
 fn encode_delta(previous: u64, value: u64) -> u64 {
     let delta = value.wrapping_sub(previous);
     (delta << 1) ^ (delta >> 63).wrapping_neg()
@@ -225,7 +226,8 @@ pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<SummaryDetail>> 
         let index = usize::try_from(fields.varint()?).ok()?;
         if index == clients.len() {
             let client = fields.short_text()?;
-            // A client name may be stored only once. Later details must refer to it by index.
+            // Each client name may be stored only once. Later details must refer to the name by its
+            // index.
             if !listed.insert(client) {
                 return None;
             }

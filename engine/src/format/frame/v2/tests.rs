@@ -223,8 +223,8 @@ fn header_with_any_single_bit_flipped_is_invalid_and_salvaged() {
             );
             let end = frame.len();
             assert_eq!(salvage(&changed, end, &KEY), Some((hash, end)));
-            // Two damaged frames in a row: the first can be salvaged only if its body confirms the
-            // length, and a delete has no body.
+            // The damaged frame is followed by a second damaged frame. The first frame can then be
+            // salvaged only if its body confirms its length. A delete has no body.
             changed.extend_from_slice(&frame);
             changed[end + 12] ^= 1;
             let found = salvage(&changed, 2 * end, &KEY);
@@ -322,8 +322,8 @@ fn intact_header_with_unknown_version_or_field_is_not_damage() {
     }
 }
 
-/// Recovery seals a segment at the highest watermark. A wrapped watermark must be recognizable,
-/// because it could otherwise seal the segment at any length.
+/// Recovery seals a segment at the highest watermark. A wrapped watermark must be detected.
+/// Otherwise, recovery could seal the segment at a wrong length.
 #[test]
 fn watermark_before_the_start_of_the_segment_wraps_above_the_frame() {
     let frame = forged(VERSION, KIND_DELETE, b"\x01\x02\x1d\0\0\0\x01u\x01c");

@@ -44,7 +44,7 @@ fn entries_round_trip_at_the_limits_of_each_field() {
     let written = some_entries();
     let bytes = encode_entries(&written);
     assert_eq!(entries(&bytes, written.len()), Some(written.clone()));
-    // A wrong number of entries is rejected, and so is a truncated entry.
+    // A wrong number of entries and a truncated entry are rejected.
     assert_eq!(entries(&bytes, written.len() - 1), None);
     assert_eq!(entries(&bytes, written.len() + 1), None);
     assert_eq!(entries(&bytes[..bytes.len() - 1], written.len()), None);
@@ -148,7 +148,7 @@ fn details_that_are_never_written_are_rejected() {
     }
 }
 
-/// An allocation of this size would fail and abort the process.
+/// Memory for the forged counts cannot be allocated, so an attempt would abort the test process.
 #[test]
 fn forged_count_does_not_cause_an_allocation() {
     assert_eq!(entries(&[0; 30], usize::MAX / 64), None);
