@@ -1,9 +1,9 @@
 //! The offline layer: inspects a data directory that no engine has open.
 //!
-//! The layer owns `stats` and `verify`, and the scan that both functions start with.
+//! The layer owns the functions `stats` and `verify`, and the scan with which both functions start.
 //!
-//! **Architecture Invariant:** this layer reports defects, repairs nothing, and never changes files
-//! in `log/` or `blobs/`.
+//! **Architecture Invariant:** this layer reports defects, but does not repair them, and never
+//! changes files in `log/` or `blobs/`.
 
 pub(crate) mod report;
 pub(crate) mod scan;

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 pub enum Impact {
     /// A document cannot be read, or a document may be missing.
     Document,
-    /// No document is affected, because the damaged data was replaced or deleted before.
+    /// No document is affected, because no current document needs the damaged data.
     Nothing,
-    /// No document is affected, because the damaged data is derived from documents. The next open
-    /// rebuilds it.
+    /// No document is affected, because the damaged data is derived from documents. The engine
+    /// rebuilds the data, or reads the documents instead.
     Derived,
 }
 
@@ -41,8 +41,8 @@ pub enum CatalogueCheck {
     /// because documents are damaged. The next open rebuilds a catalogue that was not closed
     /// cleanly.
     Unclean,
-    /// The catalogue does not agree with the documents. A [`Problem`] describes the
-    /// difference.
+    /// The catalogue does not agree with the documents, or cannot be read. A [`Problem`] describes
+    /// the defect.
     Differs,
 }
 
@@ -50,21 +50,21 @@ pub enum CatalogueCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verification {
-    /// Number of segments that were read.
+    /// Number of segments that were checked.
     pub segments: u64,
-    /// Number of valid frames.
+    /// Number of frames whose checksums match, excluding frames in torn bytes.
     pub frames: u64,
     /// Number of current documents that were read completely and are valid.
     pub documents: u64,
-    /// Number of bytes that were read.
+    /// Number of bytes that were checked.
     pub bytes: u64,
-    /// Number of bytes at the end of the active segment that the next open will discard: all bytes
-    /// from the first invalid frame in the unsynced part of the segment. Torn bytes are not a
-    /// problem, because they contain no write that was acknowledged with
+    /// Number of bytes at the end of the active segment that the next open will discard. The torn
+    /// bytes begin at the first invalid frame in the unsynced part of the segment. Torn bytes are
+    /// not a problem, because no write in the torn bytes was acknowledged with
     /// [`crate::Durability::Sync`].
     pub torn_bytes: u64,
     /// Number of files in `blobs/` that no document uses. The files are removed after the next
-    /// open, unless damage hides which documents exist.
+    /// open, unless it is unknown which documents exist because frames are damaged.
     pub unnamed_blobs: u64,
     /// The result of comparing the catalogue with the documents.
     pub catalogue: CatalogueCheck,

@@ -1,7 +1,7 @@
-//! Loads the index of a closed store without changing the store. [`crate::stats()`] and
+//! Builds the index of a closed store in memory, without changing the store. [`crate::stats()`] and
 //! [`crate::verify()`] start with this scan.
 //!
-//! The scan reads the same files as recovery, but repairs nothing and writes nothing.
+//! The scan reads the same files as recovery, but does not repair or change any file of the log.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,12 +28,13 @@ pub(crate) struct OfflineScan {
 }
 
 impl OfflineScan {
-    /// Locks the data directory, and loads its index.
+    /// Locks the data directory, and builds the index of its store.
     ///
     /// # Errors
     /// The errors of [`crate::stats()`].
     pub(crate) fn run(config: &Config) -> Result<Self> {
-        // The check comes first, because acquiring the lock creates the directory.
+        // `require_store` is called first, because acquiring the lock would create a missing
+        // directory.
         require_store(config)?;
         let lock = DirectoryLock::acquire(&config.data_dir)?;
         let manifest = read_manifest(config)?;
@@ -78,12 +79,13 @@ impl OfflineScan {
 
 /// Checks that [`Config::data_dir`] contains a store. The store may be open.
 ///
-/// Reads only the manifest. Neither creates nor locks the directory. Blocks on the disk.
+/// Reads only the manifest. Neither creates nor locks the directory. Blocks on disk I/O.
 ///
 /// # Errors
-/// [`Error::NotAStore`] if the directory has no manifest; [`Error::Corrupt`],
-/// [`Error::Unreadable`], [`Error::UnsupportedFormat`] or [`Error::Io`] if the manifest cannot
-/// be read.
+/// - [`Error::NotAStore`]: the directory has no manifest.
+/// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest is damaged.
+/// - [`Error::UnsupportedFormat`]: the manifest was written by a newer version of prefd.
+/// - [`Error::Io`]: any other failure.
 ///
 /// # Examples
 /// ```

@@ -20,15 +20,17 @@ pub struct Stats {
     pub documents: u64,
     /// Number of users that have at least one document.
     pub users: u64,
-    /// Total length of all documents in bytes, in the form that a read returns.
+    /// Total length of all documents in bytes. The length of a document is the length of the JSON
+    /// text that a read returns.
     pub document_bytes: u64,
     /// Number of tombstones: frames of deletes that are kept because they may hide older frames.
     pub tombstones: u64,
     /// Number of segments of the log.
     pub segments: u64,
-    /// Number of bytes of log frames that contain current documents.
+    /// Total length in bytes of the log frames of current documents.
     pub live_bytes: u64,
-    /// Number of bytes of all other log frames, most of which compaction can reclaim.
+    /// Total length in bytes of all log frames that are not frames of current documents. Compaction
+    /// can reclaim most of these bytes.
     pub dead_bytes: u64,
     /// Number of frames that cannot be read and may be current.
     pub damaged_frames: u64,
@@ -40,30 +42,33 @@ pub struct Stats {
     pub blob_bytes: u64,
     /// Total length of the files in `catalogue/` in bytes.
     pub catalogue_bytes: u64,
-    /// Upper bound of the memory that the table uses while the store is open, in bytes.
+    /// Maximum number of bytes that the engine's table of documents and tombstones uses while the
+    /// store is open.
     pub table_bytes: u64,
-    /// The first damage of each segment in which a damaged frame may be current, and the damage of
-    /// files whose length cannot be read.
+    /// For each segment in which a damaged frame may be current, the first damage that was found.
+    /// Also the damage of files whose length cannot be read.
     pub damage: Vec<Damage>,
 }
 
-/// Maximum memory of the table for each document and each delete, in bytes.
+/// Maximum memory of the table for each document and each tombstone, in bytes.
 const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 
 /// Counts the documents and files of a closed store.
 ///
-/// Reads the summaries of the log, but not the documents. Changes no data. Locks the directory, so
-/// no engine may have the store open. Blocks on the disk.
+/// Reads the summaries of the segments. Reads the frames of a segment only if the segment has no
+/// valid summary, for example because the previous process crashed. Changes no data. Locks the
+/// directory, so no engine may have the store open. Blocks on disk I/O.
 ///
 /// Memory: the table (up to 60 bytes for each document), and about 50 bytes for each user.
 ///
 /// # Errors
 /// - [`crate::Error::NotAStore`]: the directory has no store.
-/// - [`crate::Error::Locked`]: an engine has the directory open.
-/// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest, or the header of the
-///   active segment, is damaged. Other damage is reported in [`Stats::damage`].
-/// - [`crate::Error::UnsupportedFormat`]: a newer version has written the store.
-/// - [`crate::Error::Io`].
+/// - [`crate::Error::Locked`]: an engine has the directory open, or another
+///   [`crate::DirectoryLock`] on the directory exists.
+/// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest is damaged, or the
+///   active segment cannot be scanned. Other damage is reported in [`Stats::damage`].
+/// - [`crate::Error::UnsupportedFormat`]: a newer version of prefd has written to the store.
+/// - [`crate::Error::Io`]: any other failure.
 ///
 /// # Examples
 /// ```
@@ -110,8 +115,9 @@ pub fn stats(config: &Config) -> Result<Stats> {
     Ok(stats)
 }
 
-/// Returns the number of files in a directory, and the sum of their lengths. A file whose length
-/// cannot be read counts as empty, and its damage is added to `damage`.
+/// Returns the number of files in a directory, and the sum of their lengths. A missing or damaged
+/// file whose length cannot be read counts as empty, and its damage is added to `damage`. Any other
+/// error is returned.
 fn count_files(config: &Config, dir: &Path, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
     let files = list_files(config, dir)?;
     let mut bytes = 0;

@@ -1,7 +1,7 @@
-//! Verifies a closed store: every frame, every byte of every document, and the summaries and the
-//! catalogue, which are derived from the frames.
+//! Verifies a closed store: every frame, every byte of every document, every summary, and the
+//! catalogue.
 //!
-//! Verification repairs nothing. Files in `log/` and `blobs/` are not changed.
+//! Verification repairs nothing, and changes no files in `log/` and `blobs/`.
 
 mod documents;
 mod segment;
@@ -17,23 +17,26 @@ use crate::offline::verify::verifier::Verifier;
 /// Reads and checks all data of a closed store. Defects are reported in [`Verification::problems`],
 /// not as an error.
 ///
-/// Does not change the log and the blobs. Locks the directory, so no engine may have the store
-/// open. Blocks until all data has been read. `progress` is called on the calling thread after each
-/// frame and each chunk.
+/// Does not change files of the log or of the blobs. Opens the catalogue, which may change files of
+/// the catalogue. Locks the directory, so no engine may have the store open. Blocks until all data
+/// has been read. Calls `progress` on the calling thread after each frame and after each chunk of a
+/// blob.
 ///
 /// Memory: the table (up to 60 bytes for each document), and the frame headers and metadata of
 /// one segment.
 ///
 /// # Errors
-/// Verification is not possible in the following cases. In the same cases, except the first,
-/// [`crate::Engine::open`] fails.
+/// Any of the following errors means that verification was not possible. [`crate::Engine::open`]
+/// may succeed nevertheless, for example because opening a store does not read the frames of sealed
+/// segments.
 ///
 /// - [`crate::Error::NotAStore`]: the directory has no store.
-/// - [`crate::Error::Locked`]: an engine has the directory open.
-/// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest, or the header of the
-///   active segment, is damaged.
-/// - [`crate::Error::UnsupportedFormat`]: a newer version has written the store.
-/// - [`crate::Error::Io`].
+/// - [`crate::Error::Locked`]: an engine has the directory open, or another
+///   [`crate::DirectoryLock`] on the directory exists.
+/// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest is damaged, or the
+///   active segment cannot be scanned.
+/// - [`crate::Error::UnsupportedFormat`]: a newer version of prefd has written to the store.
+/// - [`crate::Error::Io`]: any other failure.
 ///
 /// # Examples
 /// ```

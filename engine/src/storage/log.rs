@@ -38,8 +38,8 @@ use crate::storage::log::sync_latency::SyncLatency;
 
 /// Maximum number of frames in a segment. The maximum limits the memory of a summary, to about 7
 /// MiB if user and client names have 15 bytes each. For each new segment, the manifest reserves
-/// this number of revisions. A process that crashes can therefore not have used higher revisions
-/// than the reserved revisions.
+/// this number of revisions. A crashed process therefore cannot have used any revision beyond the
+/// reserved revisions.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
 /// Number of revisions that a copy of the store skips, so that later writes to the copy and to the
 /// original have different revisions. At a million writes per second, the original needs 12 days to

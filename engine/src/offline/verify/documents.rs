@@ -40,8 +40,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Reads all bytes of a document. Sets `namespace` as soon as the names are known, so that a
-    /// later error can be assigned to the namespace.
+    /// Reads all bytes of a document. Sets `namespace` as soon as the names are known, so that the
+    /// report of a later error can contain the names.
     fn read_document(
         &mut self,
         reader: &FrameReader,

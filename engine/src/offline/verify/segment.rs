@@ -1,4 +1,5 @@
-//! Verification of one segment: its frames, and the agreement of its summary with the frames.
+//! Verification of one segment: checks the frames, and checks that the summary agrees with the
+//! frames.
 
 use crate::format::frame::header::EntryKind;
 use crate::format::frame::meta::FrameMeta;
@@ -16,7 +17,7 @@ use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
 type SummaryRow = (SummaryEntry, SummaryDetail);
 
 impl Verifier<'_> {
-    /// Verifies all frames of a segment, and its summary.
+    /// Verifies all frames and the summary of a segment.
     pub(super) fn verify_segment(&mut self, record: &SegmentRecord) -> Result<()> {
         self.report.segments += 1;
         let summary = match record.sealed {
@@ -47,7 +48,7 @@ impl Verifier<'_> {
     }
 
     /// Reads the summary of a sealed segment. If the summary is damaged, records a problem and
-    /// returns `None`. The next open will rebuild the summary.
+    /// returns `None`.
     fn read_summary(
         &mut self,
         id: SegmentId,
@@ -133,7 +134,8 @@ impl Verifier<'_> {
                 Ok(())
             }
             ScanFound::Invalid(_) => {
-                // A damaged delete is harmless, because its summary entry contains all its data.
+                // A damaged delete is harmless, because its summary entry contains all data of the
+                // delete.
                 let is_harmless = row.is_some_and(|(entry, _)| match entry.kind {
                     EntryKind::Delete => true,
                     EntryKind::Lost => false,
@@ -176,8 +178,8 @@ impl Verifier<'_> {
         (!is_allocated).then_some("the frame's revision has not been allocated yet")
     }
 
-    /// Checks that the summary agrees with the readable frames. Records one problem, for the first
-    /// difference.
+    /// Checks that the summary agrees with the readable frames. If it does not, records one
+    /// problem, which describes the first difference.
     fn compare_summary(
         &mut self,
         id: SegmentId,

@@ -16,8 +16,8 @@ pub(super) struct Verifier<'a> {
     pub(super) progress: &'a mut dyn FnMut(Progress),
     pub(super) total_bytes: u64,
     pub(super) report: Verification,
-    /// The locations of current documents whose bodies are in blobs, which are verified after the
-    /// segments.
+    /// The locations of current documents whose bodies are in blobs. These documents are verified
+    /// after the segments.
     pub(super) blob_documents: Vec<FrameLocation>,
 }
 
@@ -33,7 +33,7 @@ impl Verifier<'_> {
         )
     }
 
-    /// Adds to the number of bytes that were read, and reports the progress.
+    /// Adds `bytes` to the number of checked bytes, and reports the progress.
     pub(super) fn add_read_bytes(&mut self, bytes: u64) {
         self.report.bytes += bytes;
         (self.progress)(Progress {
@@ -45,7 +45,7 @@ impl Verifier<'_> {
     /// Adds a problem to the report.
     ///
     /// # Errors
-    /// Returns `error` if it [is not damage](Error::is_damage).
+    /// Returns a copy of `error` if `error` [is not damage](Error::is_damage).
     pub(super) fn record_problem(
         &mut self,
         error: &Error,

@@ -22,10 +22,9 @@ pub(super) struct WriteBehind {
 }
 
 impl WriteBehind {
-    /// Starts a sync in another thread, unless a write-behind thread is still running. Requires
-    /// that at least [`MIN_UNSYNCED_BYTES`] bytes have been written since the last sync was
-    /// started. `bytes` is the length of the file, and `synced_bytes` is the length of its synced
-    /// part.
+    /// Starts a sync in another thread. Does nothing if fewer than [`MIN_UNSYNCED_BYTES`] bytes
+    /// were written since the last sync was started, or if a write-behind thread is still running.
+    /// `bytes` is the length of the file, and `synced_bytes` is the length of its synced part.
     pub(super) fn start_if_due(
         &mut self,
         fs: &Arc<dyn Fs>,
