@@ -1,12 +1,14 @@
-//! The catalogue: the namespaces of each user, sorted, with the sizes of their documents.
+//! The catalogue is a sorted list of the namespaces of all users, with the sizes of their
+//! documents.
 //!
-//! The catalogue is derived from the log. A committed change is pending until the catalogue's
-//! thread has written it to the sled tree. Pending changes override the tree, so a listing includes
-//! every acknowledged write.
+//! The catalogue is derived from the log, and is stored in a tree of the sled database. A committed
+//! change is pending until the catalogue's thread has written it to the tree. Pending changes
+//! override the tree, so a listing includes every acknowledged write.
 //!
-//! Reads and writes of documents do not depend on sled. The catalogue is deleted and rebuilt from
-//! the log if sled fails or panics, or if the files of sled have changed since the last clean
-//! close. Listings wait until the catalogue is rebuilt.
+//! Documents can be read and written even if sled fails. The catalogue is deleted and rebuilt from
+//! the log if sled returns an error or panics, or if the files of sled have changed since the last
+//! clean close. Listings wait until the catalogue is rebuilt, or fail if rebuilding fails
+//! repeatedly.
 
 pub(crate) mod audit;
 pub(crate) mod marker;
@@ -37,7 +39,7 @@ use crate::model::error::{Error, Result};
 use crate::model::names::Names;
 use crate::model::stat::Stat;
 
-/// An entry of a listing: one namespace that contains a document.
+/// An entry of a listing, which describes one namespace that contains a document.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
@@ -54,7 +56,7 @@ use crate::model::stat::Stat;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueEntry {
-    /// The name of the namespace's client.
+    /// The client name of the namespace.
     pub client: String,
     /// The revision, modification time and size of the document.
     pub stat: Stat,
@@ -80,7 +82,7 @@ pub struct UserUsage {
     pub namespaces: u64,
     /// Total number of top-level keys in all documents.
     pub keys: u64,
-    /// Total length of all documents in bytes, in the form that a read returns.
+    /// Total length of all documents, as reads return them, in bytes.
     pub bytes: u64,
 }
 
@@ -91,18 +93,19 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Creates a catalogue that is switched off: listings fail, and changes are not recorded. The
-    /// catalogue's directory may still exist from an earlier run.
+    /// Creates a catalogue that is switched off. Its listings fail, and it does not record changes.
+    /// The directory `dir` of the catalogue may still exist from an earlier run.
     pub(crate) fn disabled(dir: &Path) -> Self {
-        let phase = CataloguePhase::Failed("it is switched off".to_owned());
+        let phase = CataloguePhase::Failed("listing is switched off".to_owned());
         Self {
             core: Arc::new(CatalogueCore::new(dir, 0, 0, phase)),
             thread: Mutex::default(),
         }
     }
 
-    /// Opens the catalogue in the background. The catalogue is used as it is if the last clean
-    /// close recorded the same `identity`, and is otherwise rebuilt from `source`.
+    /// Opens the catalogue in the background. The existing catalogue is used if its files have not
+    /// changed since the last clean close, which must have recorded the same `identity`. Otherwise,
+    /// the catalogue is rebuilt from `source`.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread cannot be started.
@@ -128,9 +131,9 @@ impl Catalogue {
             .name("prefd-catalogue".to_owned())
             .spawn(move || {
                 let core = Arc::clone(&worker.core);
-                // The panic is caught, because listings would otherwise wait forever.
+                // A panic of the worker is caught, because listings would otherwise wait forever.
                 if catch_unwind(AssertUnwindSafe(|| worker.run(identity))).is_err() {
-                    core.give_up("its thread panicked".to_owned());
+                    core.give_up("the thread of the catalogue panicked".to_owned());
                 }
             })
             .map_err(|error| Error::io("start a thread for", dir, error))?;
@@ -141,8 +144,8 @@ impl Catalogue {
     }
 
     /// Records changes that are about to be acknowledged, with their revisions. Never blocks on
-    /// sled. Returns true if the pending changes exceed their budget. The caller should then wait
-    /// ([`Self::wait_for_room`]).
+    /// sled. Returns true if the pending changes exceed their budget. In this case, the caller
+    /// should call [`Self::wait_for_room`].
     pub(crate) fn record<'a>(
         &self,
         changes: impl Iterator<Item = (&'a Names, u64, CatalogueChange)>,
@@ -156,8 +159,8 @@ impl Catalogue {
         for (names, revision, change) in changes {
             state.pending.record(names, revision, change);
         }
-        // While a listing waits, no puts are shed, because the catalogue might then never become
-        // complete. Writers wait instead.
+        // While a listing waits, no puts are shed, because shed puts could prevent the catalogue
+        // from ever becoming complete. Writers wait instead.
         if state.pending.is_over_budget() && state.listings == 0 {
             state.pending.shed_puts();
             if matches!(state.phase, CataloguePhase::Ready) {
@@ -169,8 +172,8 @@ impl Catalogue {
             || was_lagging != state.pending.is_lagging()
             || is_over_budget;
         drop(state);
-        // The thread is woken only if it has something new to do, because waking it takes longer
-        // than a write without a sync.
+        // The catalogue's thread is woken only if it has something new to do, because waking a
+        // thread takes longer than a write without a sync.
         if needs_wakeup {
             self.core.changed.notify_all();
         }
@@ -182,8 +185,8 @@ impl Catalogue {
         self.core.lock().pending.bytes()
     }
 
-    /// Blocks until the pending changes are within their budget. The budget is exceeded only by
-    /// many deletes, or while a listing waits, because puts are shed otherwise.
+    /// Blocks until the pending changes are within their budget. Only deletes, and puts that arrive
+    /// while a listing waits, can exceed the budget, because other puts are shed.
     pub(crate) fn wait_for_room(&self) {
         let state = self.core.lock();
         drop(self.core.wait_while(state, |state| {
@@ -193,7 +196,7 @@ impl Catalogue {
         }));
     }
 
-    /// Returns up to `limit` namespaces of `user` in the byte order of their clients, starting
+    /// Returns up to `limit` namespaces of `user`, sorted by the bytes of the client name, starting
     /// after the client `after`. Blocks while the catalogue is rebuilt.
     pub(crate) fn list(
         &self,
@@ -211,8 +214,9 @@ impl Catalogue {
         Ok(entries)
     }
 
-    /// Returns up to `limit` namespaces of all users in the byte order of users and then clients,
-    /// starting after the namespace `after`. Blocks while the catalogue is rebuilt.
+    /// Returns up to `limit` namespaces of all users, sorted by the bytes of the user name and then
+    /// of the client name, starting after the namespace `after`. Blocks while the catalogue is
+    /// rebuilt.
     pub(crate) fn list_all(
         &self,
         after: Option<(&str, &str)>,
@@ -233,7 +237,8 @@ impl Catalogue {
         Ok(entries)
     }
 
-    /// Returns the sums over all namespaces of `user`. Blocks while the catalogue is rebuilt.
+    /// Returns the number of namespaces of `user`, and the total size of their documents. Blocks
+    /// while the catalogue is rebuilt.
     pub(crate) fn usage(&self, user: &str) -> Result<UserUsage> {
         let mut sum = UserUsage::default();
         self.scan_user(user, None, |CatalogueEntry { stat, .. }| {
@@ -245,8 +250,8 @@ impl Catalogue {
         Ok(sum)
     }
 
-    /// Visits the namespaces of a user after the client `after`, in order, until `visit` returns
-    /// false.
+    /// Visits the namespaces of a user in order, starting after the client `after`, until `visit`
+    /// returns false.
     fn scan_user(
         &self,
         user: &str,
@@ -263,7 +268,7 @@ impl Catalogue {
         })
     }
 
-    /// Visits the namespaces whose keys begin with `prefix`, in order, from `first` until
+    /// Visits the namespaces whose keys begin with `prefix` in order, starting at `first`, until
     /// `visit` returns false.
     fn scan(
         &self,
@@ -271,8 +276,9 @@ impl Catalogue {
         first: Bound<CatalogueKey>,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
     ) -> Result<()> {
-        // The pending changes are read before the tree, so that no change is missed: a change is in
-        // the tree before it stops being pending.
+        // The pending changes must be read before the tree. Otherwise, a change would be missed if
+        // it were written to the tree, and then dropped from the pending changes, between the two
+        // reads.
         let pending = self.pending(prefix, &first)?;
         let tree = self
             .core
@@ -280,7 +286,7 @@ impl Catalogue {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let Some(tree) = &*tree else {
-            return Err(unavailable("it is being rebuilt"));
+            return Err(unavailable("a rebuild is in progress"));
         };
         let mut pending = pending.into_iter().peekable();
         let mut stored = tree.range(first, prefix);
@@ -289,8 +295,9 @@ impl Catalogue {
                 .next()
                 .transpose()
                 .map_err(|failure| self.fail(failure))?;
-            // Pending changes with a smaller key belong to namespaces that are not in the
-            // tree. A pending change with the same key replaces the entry in the tree.
+            // Pending changes with a smaller key than the next entry of the tree belong to
+            // namespaces that are not in the tree. A pending change with the same key overrides the
+            // entry.
             while let Some((key, change)) =
                 pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| key < at))
             {
@@ -311,7 +318,8 @@ impl Catalogue {
         }
     }
 
-    /// Reports a failed read of the tree to the catalogue's thread, which rebuilds the catalogue.
+    /// Reports a failed read of the tree to the catalogue's thread, which then rebuilds the
+    /// catalogue. Returns the error for the listing.
     fn fail(&self, TreeError(reason): TreeError) -> Error {
         let error = unavailable(&reason);
         self.core.lock().read_failure = Some(reason);
@@ -319,8 +327,8 @@ impl Catalogue {
         error
     }
 
-    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. Blocks until
-    /// the tree and the pending changes are complete.
+    /// Returns the pending changes whose keys begin with `prefix`, starting at `first`. Blocks
+    /// until the tree and the pending changes together are complete.
     fn pending(
         &self,
         prefix: &[u8],
@@ -342,8 +350,9 @@ impl Catalogue {
     }
 
     /// Deletes the catalogue's directory, because sled keeps deleted entries in its files. Blocks
-    /// until the directory is deleted. The catalogue is then rebuilt in the background, and
-    /// listings wait until it is rebuilt.
+    /// until the directory is deleted. Afterwards, the catalogue is rebuilt in the background, and
+    /// listings wait until it is rebuilt. A catalogue that is switched off or has failed is not
+    /// rebuilt before the engine is opened again.
     ///
     /// # Errors
     /// - [`Error::Io`]: the directory cannot be deleted.
@@ -363,9 +372,9 @@ impl Catalogue {
             return Ok(());
         }
         drop(state);
-        // The catalogue's thread has given up, so the calling thread deletes the directory. The
-        // lock makes a concurrent close wait, because another engine may open the directory after
-        // the close.
+        // The catalogue has failed or is switched off, so the calling thread deletes the directory.
+        // The lock makes a concurrent close wait until the directory is deleted, because another
+        // engine may open the data directory after the close.
         let _thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if self.core.lock().closing.is_some() {
             return Err(Error::Closed);
@@ -375,8 +384,9 @@ impl Catalogue {
         worker::remove_dir(dir).map_err(|error| Error::io("remove", dir, error))
     }
 
-    /// Ends the thread. If `clean` is given, the pending changes are first written to sled, and the
-    /// catalogue is marked as complete for the identity.
+    /// Ends the thread. If the catalogue is complete, the pending changes are first written to
+    /// sled. If `clean` is also given, a marker with this identity is written, so that the next
+    /// open can use the catalogue.
     pub(crate) fn close(&self, clean: Option<CatalogueIdentity>) {
         self.core
             .lock()

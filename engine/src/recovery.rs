@@ -1,8 +1,8 @@
-//! Recovery: builds the table and opens the log of an existing store.
+//! Recovery opens the log of a store, and builds the table from the log.
 //!
 //! Recovery reads the manifest, the summaries of the sealed segments, and the frames of the active
-//! segment. (docs/format.md explains these terms.) The engine serves reads only after recovery is
-//! complete. When recovery is complete, every frame in the table is synced.
+//! segment. The terms are explained in docs/format.md. The engine serves reads only after recovery
+//! is complete. When recovery is complete, every frame in the table is synced.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +28,7 @@ use crate::storage::log::reader::{Frame, FrameReader};
 use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
 use crate::storage::log::{Log, MAX_SEGMENT_FRAMES, manifest_file};
 
-/// The result of recovery.
+/// The parts of an open store that recovery creates.
 pub(crate) struct RecoveredStore {
     pub(crate) directory: LogDirectory,
     pub(crate) table: Table,
@@ -44,9 +44,9 @@ pub(crate) struct RecoveredStore {
 /// Recovers the log in `dir`. Creates the directory and an empty log if they do not exist.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the manifest, or the header of the active segment, is damaged, or if
-/// a segment file is newer than the manifest; [`Error::Unreadable`];
-/// [`Error::UnsupportedFormat`]; [`Error::StorageFull`]; [`Error::Io`].
+/// - [`Error::Corrupt`]: the manifest or the header of the active segment is damaged, the manifest
+///   is missing although segment files exist, or a segment file is newer than the manifest.
+/// - [`Error::Unreadable`], [`Error::UnsupportedFormat`], [`Error::StorageFull`], [`Error::Io`].
 pub(crate) fn recover(
     fs: &Arc<dyn Fs>,
     dir: &Path,
@@ -74,8 +74,8 @@ pub(crate) fn recover(
         }
     }
     let previous_active = directory.scan_active(&manifest)?;
-    // Up to this point, files have only been read, so that a store in an unsupported format is
-    // rejected without being changed.
+    // Up to this point, the files of an existing store have only been read, so that a store in an
+    // unsupported format is rejected without being changed.
     directory.remove_files(&unlisted)?;
     directory.rebuild_summaries(&missing_summaries);
     let active = match previous_active {
@@ -112,7 +112,8 @@ pub(crate) fn recover(
 /// Writes the manifest of a new store.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the directory contains segments, because the manifest has then been lost.
+/// [`Error::Corrupt`] if the directory contains segments or summaries. A store with segments has a
+/// manifest, so the manifest must have been lost.
 fn create_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
     let found = fs
         .list(dir)
@@ -139,23 +140,23 @@ fn create_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl LogDirectory {
-    /// Returns the number of entries in all readable summaries, which is an estimate of the number
-    /// of table entries.
+    /// Returns the number of entries in all readable summaries. The number is used as an estimate
+    /// of the number of table entries.
     fn count_entries(&self, manifest: &Manifest) -> usize {
         let sealed = manifest.segments.iter().filter(|r| r.sealed.is_some());
         sealed
             .filter_map(|record| Some(self.open_summary(record.id).ok()?.entries()))
-            // A damaged summary may claim any number of entries.
+            // The header of a damaged summary may contain any number of entries.
             .map(|entries| entries.min(MAX_SEGMENT_FRAMES))
             .sum()
     }
 
-    /// Returns the files of segments that are not listed in the manifest. A crash leaves unlisted
-    /// files if it happens between the creation of a segment and the update of the manifest, or
-    /// before the files of a retired segment are removed.
+    /// Returns the files of segments that the manifest does not list. A crash leaves unlisted files
+    /// if it happens after a segment is created and before the manifest lists it, or before the
+    /// files of a retired segment are removed.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if one of the files is newer than the manifest.
+    /// [`Error::Corrupt`] if an unlisted segment file is newer than the manifest.
     fn unlisted_files(&self, manifest: &Manifest) -> Result<Vec<PathBuf>> {
         let files = self.files()?;
         let is_listed = |id| manifest.segments.iter().any(|record| record.id == id);
@@ -177,7 +178,8 @@ impl LogDirectory {
         Error::corrupt(&Manifest::path(&self.dir), 0, what)
     }
 
-    /// Scans the frames of the active segment. Returns `None` if the store has no active segment.
+    /// Scans the frames of the segment that the manifest lists as active. Returns `None` if the
+    /// manifest lists no active segment.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the segment header is damaged, or if the segment is newer than the
@@ -187,9 +189,9 @@ impl LogDirectory {
             return Ok(None);
         };
         let scan = self.scan(record.id, None)?;
-        // The check is needed, because recovery would copy the frames to a new segment. After a
-        // crash, the next open would find the new segment unlisted, and reject it as newer than the
-        // manifest.
+        // Without this check, recovery would copy the frames to a new segment. If recovery then
+        // crashed before the manifest listed the new segment, the next open would reject the new
+        // segment as newer than the manifest.
         if scan.last_revision >= manifest.reserved_revision {
             return Err(self.outdated_manifest(&file_header::segment_path(&self.dir, record.id)));
         }
@@ -206,20 +208,20 @@ impl LogDirectory {
     }
 
     /// Rebuilds the summaries of these segments. Errors are ignored, because the store works
-    /// without the summaries, and the next open tries again.
+    /// without the summaries, and the next open tries to rebuild them again.
     fn rebuild_summaries(&self, segments: &[(SegmentId, SealedSegment)]) {
         for (id, sealed) in segments {
-            // Each segment is scanned a second time, so that only one summary at a time is in
-            // memory.
+            // Each segment is scanned again, although `load_sealed` has already scanned it, so that
+            // only one summary at a time is in memory.
             let _ = self
                 .summary_from_frames(*id, sealed.bytes, sealed.last_revision)
                 .and_then(|summary| self.write_summary(*id, &summary, sealed.bytes));
         }
     }
 
-    /// Returns true if an unlisted segment was listed in a newer manifest. The manifest is then
-    /// outdated, for example because it was restored from an older copy, and opening the store
-    /// would discard documents.
+    /// Returns true if an unlisted segment was listed in a newer manifest. In this case, the
+    /// present manifest is outdated, for example because it was restored from an older copy.
+    /// Opening the store with the outdated manifest would discard documents.
     ///
     /// A segment that was never listed in a manifest has no frames, or only frames that recovery
     /// copied from the end of the active segment.
@@ -248,8 +250,8 @@ impl LogDirectory {
     }
 
     /// Loads a sealed segment from its summary, or from its frames if the summary is damaged. If
-    /// both are damaged, the documents of the segment become unreadable. Returns true if the
-    /// summary is intact.
+    /// the summary and the segment file are both damaged, the documents of the segment become
+    /// unreadable. Returns true if the summary is intact.
     fn load_sealed(
         &self,
         documents: &mut RecoveryLoader,
@@ -277,7 +279,8 @@ impl LogDirectory {
         }
     }
 
-    /// Seals the segment that was active when the previous process ended, up to its watermark. The
+    /// Seals the segment that was active when the previous process ended. The sealed segment ends
+    /// at its watermark, which is the offset up to which the segment is known to be synced. The
     /// valid frames after the watermark are copied to a new active segment and synced, because it
     /// is unknown whether they are on stable storage.
     fn replace_active(
@@ -331,9 +334,9 @@ impl LogDirectory {
         Ok(active)
     }
 
-    /// Truncates the previous active segment to its watermark, or removes its file if it has no
-    /// frames before the watermark. Errors are ignored, because the copied tail is no longer part
-    /// of the store and only uses disk space.
+    /// Truncates the previous active segment to its watermark, or removes the file of the segment
+    /// if it has no frames before the watermark. Errors are ignored, because the frames after the
+    /// watermark have been copied, and the remaining bytes only use disk space.
     fn free_copied_tail(&self, id: SegmentId, watermark: u64, has_frames: bool) {
         let path = file_header::segment_path(&self.dir, id);
         if has_frames {

@@ -1,4 +1,4 @@
-//! Compares a closed catalogue with the documents from which it is derived.
+//! Compares a closed catalogue with the stored documents from which it was derived.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -8,25 +8,26 @@ use crate::catalogue::row::{DocumentVisitor, key};
 use crate::catalogue::tree::{Tree, TreeError};
 use crate::model::error::Result;
 
-/// The result of an audit.
+/// The result of the audit of a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AuditOutcome {
     /// The catalogue lists exactly the stored documents.
     Agrees,
-    /// The files are not as a clean close left them, so the next open rebuilds the catalogue.
+    /// The catalogue was not closed cleanly, or its files have changed since then. The next open
+    /// rebuilds the catalogue.
     Unclean,
-    /// The next open would use the catalogue, although it differs from the documents. The text
-    /// describes the difference.
+    /// The catalogue differs from the stored documents, although the marker says that the next open
+    /// can use it. The text describes the first difference.
     Differs(String),
 }
 
-/// Calls a function for each document.
+/// A function that calls its argument for each stored document.
 pub(crate) type VisitDocuments<'a> =
     dyn Fn(&mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + 'a;
 
-/// Looks up every document in the catalogue. The marker is removed first, because opening sled may
-/// change its files. If the catalogue agrees with the documents, the marker is written again. If
-/// that fails, the next open rebuilds the catalogue.
+/// Looks up every document in the catalogue. The marker is removed first, because opening the tree
+/// may change the files of sled. If the catalogue agrees with the documents, the marker is written
+/// again. If the marker cannot be written, the next open rebuilds the catalogue.
 pub(crate) fn audit(
     dir: &Path,
     cache_bytes: u64,
@@ -58,7 +59,7 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
         difference = match tree.get(&key(user, client)) {
             Ok(Some(found)) if found == value => return ControlFlow::Continue(()),
             Ok(Some(_)) => Some(format!(
-                "the entry of user {user:?} and client {client:?} is outdated"
+                "the entry of user {user:?} and client {client:?} differs from the document"
             )),
             Ok(None) => Some(format!(
                 "the entry of user {user:?} and client {client:?} is missing"
@@ -73,7 +74,7 @@ fn compare(dir: &Path, cache_bytes: u64, documents: &VisitDocuments<'_>) -> Resu
         (None, Ok(_)) => Ok(match tree.len() {
             Ok(len) if len == count => AuditOutcome::Agrees,
             Ok(len) => AuditOutcome::Differs(format!(
-                "the catalogue has {len} entries for {count} documents"
+                "the catalogue has {len} entries, but the store has {count} documents"
             )),
             Err(TreeError(reason)) => AuditOutcome::Differs(reason),
         }),
@@ -99,9 +100,8 @@ mod tests {
         }
     }
 
-    /// Returns the outcome of the audit of a catalogue that lists these clients of user `u` with
-    /// these revisions. The stored documents are client `a` at revision 1 and client `b` at
-    /// revision 2.
+    /// Audits a catalogue that contains `entries`: clients of user `u`, each with a revision. The
+    /// stored documents are client `a` at revision 1 and client `b` at revision 2.
     fn audited(entries: &[(&str, u64)]) -> AuditOutcome {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open(&dir.path().join("sled"), 1024 * 1024).unwrap();

@@ -1,10 +1,11 @@
-//! The clean-close marker. The marker records a checksum of the catalogue's files after a clean
-//! close, and the state of the log from which the files were derived.
+//! The clean-close marker is a file that records a checksum of the catalogue's files after a clean
+//! close, and the state of the log from which these files were derived.
 //!
-//! sled silently ends its log replay at a torn record, and never calls fsync. Therefore, this
-//! module syncs the files of the catalogue, and trusts them at the next open only if they have the
-//! recorded checksum. A catalogue with any other checksum is rebuilt, so that a wrong listing is
-//! never returned.
+//! On Linux, sled calls sync_file_range(2) instead of fsync(2) when it writes its log, so a power
+//! cut can tear a record of that log. When sled opens its log again, it silently ignores everything
+//! after a torn record. Therefore, this module syncs the files of the catalogue, and trusts them at
+//! the next open only if they have the recorded checksum. Otherwise, the catalogue is rebuilt,
+//! because its listings could be wrong.
 //!
 //! ```text
 //!  0  8B  magic "PREFDCAT"
@@ -32,15 +33,16 @@ pub(crate) struct CatalogueIdentity {
     pub(crate) next_revision: u64,
 }
 
-/// Returns true if the directory is exactly as a clean close with this identity left it.
+/// Returns true if the files in the catalogue's directory have not changed since a clean close that
+/// recorded this identity.
 pub(crate) fn is_trusted(dir: &Path, identity: CatalogueIdentity) -> bool {
     read(dir).is_some_and(|(found, checksum)| {
         found == identity && files_checksum(dir, false).is_ok_and(|now| now == checksum)
     })
 }
 
-/// Removes the marker durably, because sled may change the files afterwards. Returns true if the
-/// directory was trusted and the marker no longer exists.
+/// Durably removes the marker, because sled may change the catalogue's files afterwards. Returns
+/// true if the directory was trusted and the marker no longer exists.
 pub(crate) fn verify_and_remove(dir: &Path, identity: CatalogueIdentity) -> bool {
     let is_trusted = is_trusted(dir, identity);
     let removed = match fs::remove_file(dir.join(FILE_NAME)) {
@@ -66,7 +68,7 @@ pub(crate) fn write(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Reads the marker: the identity and the checksum of the files. Returns `None` if the marker
+/// Reads the identity and the checksum of the files from the marker. Returns `None` if the marker
 /// is missing or damaged.
 fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
     let bytes = fs::read(dir.join(FILE_NAME)).ok()?;
@@ -88,14 +90,14 @@ fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
 /// Returns the total size of all files in the directory, in bytes.
 pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
     let mut files = Vec::new();
-    // After an error, only the files found so far are counted.
+    // If an error occurs, only the files that were found before the error are counted.
     let _ = collect_files(dir, false, &mut files);
     let bytes = |file: &PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
     files.iter().map(bytes).sum()
 }
 
 /// Computes one checksum over all files in `dir` and its subdirectories, except the marker. If
-/// `sync` is set, also syncs the files and directories.
+/// `sync` is true, the function also syncs the files and directories.
 fn files_checksum(dir: &Path, sync: bool) -> io::Result<u32> {
     let mut files = Vec::new();
     collect_files(dir, sync, &mut files)?;
@@ -124,8 +126,8 @@ fn files_checksum(dir: &Path, sync: bool) -> io::Result<u32> {
     Ok(hasher.finalize())
 }
 
-/// Adds the files in `dir` and its subdirectories to `files`. If `sync` is set, also syncs the
-/// directories.
+/// Adds the files in `dir` and its subdirectories to `files`. If `sync` is true, the function also
+/// syncs the directories.
 fn collect_files(dir: &Path, sync: bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

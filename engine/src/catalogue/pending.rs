@@ -1,9 +1,11 @@
-//! Acknowledged changes that are not in the tree yet, within a memory budget.
+//! Keeps acknowledged changes in memory until they are written to the tree. The memory has a
+//! budget.
 //!
-//! Documents can be created faster than sled inserts entries, and writers do not wait for sled. If
-//! the budget is exceeded, pending puts are dropped ("shed"), and later puts are not recorded. The
-//! catalogue then lags behind. The worker catches up by finding the shed puts in the log. Deletes
-//! are not shed, because compaction may remove a tombstone from the log before the worker finds it.
+//! Documents can be created faster than sled inserts entries, but writers should not wait for sled.
+//! Therefore, if the budget is exceeded, pending puts are dropped ("shed"), and later puts are not
+//! recorded. The catalogue then lags behind the log. The worker catches up by finding the shed puts
+//! in the log. Deletes are not shed, because compaction may remove a tombstone from the log before
+//! the worker finds it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,8 +17,9 @@ use crate::model::names::Names;
 
 /// Approximate memory of a pending change in addition to its key, in bytes.
 const CHANGE_BYTES: u64 = 128;
-/// Time that must pass after the last shed put before the worker starts to catch up. With an
-/// earlier start, more puts would probably be shed, and the worker would have to start again.
+/// Time that must pass after the last shed put before the worker starts to catch up, unless a
+/// listing waits. If the worker started earlier, more puts would probably be shed, and the worker
+/// would have to start again.
 const SHED_COOLDOWN: Duration = Duration::from_millis(200);
 
 /// The pending changes of the catalogue.
@@ -25,21 +28,21 @@ pub(super) struct PendingChanges {
     /// Changes that the worker has not started to apply.
     queued: BTreeMap<CatalogueKey, CatalogueChange>,
     queued_bytes: u64,
-    /// A lower bound of the revisions of the queued changes: the revision of the first change that
-    /// was queued since the queue was last empty.
+    /// The revision of the first change that was queued since the queue was last empty. No queued
+    /// change has a lower revision.
     first_queued: u64,
     /// Changes that the worker is writing to the tree.
     applying: Arc<BTreeMap<CatalogueKey, CatalogueChange>>,
-    /// The missing puts, which are neither pending nor in the tree. `None` if no puts are missing.
+    /// Describes the puts that are neither pending nor in the tree. `None` if no such puts exist.
     lag: Option<CatalogueLag>,
 }
 
-/// Describes the missing puts, which are only in the log.
+/// Describes the missing puts, which are in the log, but are neither pending nor in the tree.
 #[derive(Clone, Copy)]
 struct CatalogueLag {
-    /// Every missing put has a higher revision than this one.
+    /// The revision of every missing put is higher than `after`.
     after: u64,
-    /// The time of the last shed put. `None` if puts are recorded again.
+    /// The time at which a put was last shed. `None` while puts are recorded.
     last_shed: Option<Instant>,
 }
 
@@ -55,7 +58,7 @@ impl PendingChanges {
         }
     }
 
-    /// Records a change. Revisions must be ascending.
+    /// Records a change. The revisions of consecutive calls must be ascending.
     pub(super) fn record(&mut self, names: &Names, revision: u64, change: CatalogueChange) {
         if self.queued.is_empty() {
             if change.is_some() && self.is_shedding() {
@@ -68,7 +71,7 @@ impl PendingChanges {
         if change.is_some() && self.is_shedding() {
             self.note_shed();
             // The put is shed. An older queued change of the same key is dropped, because it would
-            // override the put after the put is found in the log.
+            // later override the put that the worker finds in the log.
             if self.queued.remove(&key).is_some() {
                 self.queued_bytes -= bytes;
             }
@@ -84,7 +87,7 @@ impl PendingChanges {
         }
     }
 
-    /// Returns the memory of the queued changes, in bytes.
+    /// Returns the approximate memory of the queued changes, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.queued_bytes
     }
@@ -114,7 +117,7 @@ impl PendingChanges {
         self.queued_bytes = self.queued.keys().map(bytes).sum();
     }
 
-    /// Marks all puts as missing. Called when the tree is new and empty.
+    /// Marks all puts as missing. The worker calls this function before it creates an empty tree.
     pub(super) fn require_full_scan(&mut self) {
         let last_shed = self.lag.and_then(|lag| lag.last_shed);
         self.lag = Some(CatalogueLag {
@@ -128,7 +131,7 @@ impl PendingChanges {
         self.lag.is_some()
     }
 
-    /// Returns the time to wait before catching up.
+    /// Returns the time to wait before the worker should start to catch up.
     pub(super) fn cooldown(&self) -> Duration {
         self.lag
             .and_then(|lag| lag.last_shed)
@@ -152,7 +155,7 @@ impl PendingChanges {
     }
 
     /// Ends catching up, after the missing puts were written to the tree. Returns true if the
-    /// catalogue has caught up, and false if puts were shed in the meantime.
+    /// catalogue has caught up, and false if puts were shed while it was catching up.
     pub(super) fn finish_catch_up(&mut self) -> bool {
         if !self.is_shedding() {
             self.lag = None;
@@ -173,7 +176,7 @@ impl PendingChanges {
         self.applying = Arc::default();
     }
 
-    /// Puts the changes that were being written to the tree back into the queue.
+    /// Returns the changes that were being written to the tree to the queue.
     pub(super) fn abort_apply(&mut self) {
         let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut self.applying));
         restored.append(&mut self.queued);
@@ -186,8 +189,8 @@ impl PendingChanges {
         *self = Self::new(self.max_bytes);
     }
 
-    /// Returns the pending changes for keys that begin with `prefix`, from `first` on. If a key has
-    /// two pending changes, the newer change is returned.
+    /// Returns the pending changes whose keys begin with `prefix`, starting at `first`. If a key
+    /// has two pending changes, the newer change is returned.
     pub(super) fn range(
         &self,
         prefix: &[u8],
@@ -206,7 +209,7 @@ impl PendingChanges {
     }
 }
 
-/// Returns the memory of a pending change, in bytes.
+/// Returns the approximate memory of a pending change, in bytes.
 fn bytes(key: &CatalogueKey) -> u64 {
     key.len() as u64 + CHANGE_BYTES
 }
@@ -253,7 +256,7 @@ mod tests {
         pending.record(&names("e"), 9, None);
         assert_eq!(clients(&pending), "be");
         assert!(pending.is_lagging());
-        // The first put that was shed has revision 5.
+        // The first shed put has revision 5, so every missing put has a revision above 4.
         assert_eq!(pending.begin_catch_up(), 4);
         put(&mut pending, "f", 10);
         assert_eq!(clients(&pending), "bef");
@@ -279,7 +282,8 @@ mod tests {
         put(&mut pending, "g", 20);
         pending.shed_puts();
         assert!(!pending.finish_catch_up());
-        // The first catch-up did not complete, so the second one starts at the same revision.
+        // The first attempt to catch up did not complete, so the second attempt starts at the same
+        // revision.
         assert_eq!(pending.begin_catch_up(), 4);
         assert!(pending.finish_catch_up());
     }

@@ -5,15 +5,15 @@ use std::ops::ControlFlow;
 use crate::format::fields::FieldReader;
 use crate::model::limits::Usage;
 
-/// A user and a client, separated by a NUL. Names contain no control characters, so keys sort by
-/// user and then by client.
+/// The names of a user and a client, separated by a NUL byte. Names contain no control characters,
+/// so keys are sorted by user and then by client.
 pub(super) type CatalogueKey = Vec<u8>;
 
 /// The new value of a key, or `None` if the document was deleted.
 pub(super) type CatalogueChange = Option<CatalogueValue>;
 
-/// A callback for the user, the client and the value of each document. Returning `Break` ends the
-/// visit.
+/// A callback that is called with the user, the client and the value of each document. If the
+/// callback returns `Break`, no more documents are visited.
 pub(crate) type DocumentVisitor<'a> = dyn FnMut(&str, &str, CatalogueValue) -> ControlFlow<()> + 'a;
 
 /// The catalogue's data about one document.
@@ -27,8 +27,8 @@ pub(crate) struct CatalogueValue {
 impl CatalogueValue {
     const BYTES: usize = 28;
 
-    /// Encodes the fields as little-endian integers, in the order revision, modification time,
-    /// bytes, keys.
+    /// Encodes the fields as little-endian integers, in this order: revision, modification time,
+    /// number of bytes, number of keys.
     pub(super) fn encode(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let fields = self
@@ -44,7 +44,7 @@ impl CatalogueValue {
         bytes
     }
 
-    /// Decodes a value. Returns `None` if the length is wrong.
+    /// Decodes a value. Returns `None` if `bytes` does not have the length of a value.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = FieldReader::new(bytes);
         let value = Self {
@@ -66,12 +66,12 @@ pub(super) fn split_key(key: &[u8]) -> (&[u8], &[u8]) {
     (user, parts.next().unwrap_or_default())
 }
 
-/// Converts a name from the tree to text.
+/// Converts a name from the tree to a string. Invalid UTF-8 is replaced by U+FFFD.
 pub(super) fn lossy_text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// Returns the key of a namespace.
+/// Returns the key of the namespace of a user and a client.
 pub(super) fn key(user: &str, client: &str) -> CatalogueKey {
     let mut key = Vec::with_capacity(user.len() + 1 + client.len());
     key.extend_from_slice(user.as_bytes());

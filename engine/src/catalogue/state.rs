@@ -10,8 +10,8 @@ use crate::catalogue::row::DocumentVisitor;
 use crate::catalogue::tree::Tree;
 use crate::model::error::Result;
 
-/// Visits every current document with a higher revision than the argument. The catalogue is rebuilt
-/// from this source.
+/// A function from which the catalogue is rebuilt. It visits every current document whose revision
+/// is higher than the first argument.
 pub(crate) type DocumentSource =
     Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
 
@@ -20,10 +20,10 @@ pub(super) struct CatalogueCore {
     pub(super) dir: PathBuf,
     pub(super) cache_bytes: u64,
     pub(super) state: Mutex<CatalogueState>,
-    /// Notified after changes of `state` for which a thread may be waiting.
+    /// Notified when `state` has changed and a thread may be waiting for the change.
     pub(super) changed: Condvar,
-    /// Readers hold the read lock for as long as they use the tree, so that replacing the tree
-    /// waits for them.
+    /// Readers hold the read lock while they use the tree. Replacing the tree needs the write lock,
+    /// and thus waits until no reader uses the tree.
     pub(super) tree: RwLock<Option<Tree>>,
 }
 
@@ -33,30 +33,32 @@ pub(super) struct CatalogueState {
     pub(super) pending: PendingChanges,
     /// Number of listings that wait until the catalogue is ready or has failed.
     pub(super) listings: usize,
-    /// The message of a failed read, after which the worker rebuilds the catalogue.
+    /// The error message of a failed read of the tree. If it is set, the worker rebuilds the
+    /// catalogue.
     pub(super) read_failure: Option<String>,
-    /// Number of requests to remove the catalogue's directory.
+    /// Number of requests to remove the catalogue's directory since the engine was opened.
     pub(super) removals_requested: u64,
-    /// Number of removal requests that are done.
+    /// Number of requests to remove the catalogue's directory that have been fulfilled.
     pub(super) removals_done: u64,
     pub(super) closing: Option<CatalogueClose>,
 }
 
 /// The phase of the catalogue, which determines how listings behave.
 pub(super) enum CataloguePhase {
-    /// The tree is being opened, or documents are missing. Listings wait.
+    /// The tree is being opened, or documents are missing in the catalogue. Listings wait.
     Building,
-    /// The tree and the pending changes are complete. Listings proceed.
+    /// The tree and the pending changes together are complete. Listings do not wait.
     Ready,
-    /// The catalogue is not available until the next open. Listings fail with the reason.
+    /// The catalogue is not available until the engine is opened again. Listings fail with this
+    /// reason.
     Failed(String),
 }
 
 /// A request to end the catalogue's thread.
 #[derive(Clone, Copy)]
 pub(super) struct CatalogueClose {
-    /// The state of the log to which the closed catalogue corresponds, or `None` if the next open
-    /// must rebuild the catalogue.
+    /// The state of the log to which the catalogue corresponds when it is closed. `None` if the
+    /// next open must rebuild the catalogue.
     pub(super) clean: Option<CatalogueIdentity>,
 }
 
@@ -98,7 +100,8 @@ impl CatalogueCore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes listings fail until the next open. Reads and writes of documents are not affected.
+    /// Makes all listings fail until the engine is opened again. Documents can still be read and
+    /// written.
     pub(super) fn give_up(&self, reason: String) {
         let mut state = self.lock();
         state.phase = CataloguePhase::Failed(reason);
@@ -107,7 +110,7 @@ impl CatalogueCore {
         self.changed.notify_all();
     }
 
-    /// Replaces the tree. Blocks until no reader uses the old one.
+    /// Replaces the tree. Blocks until no reader uses the old tree.
     pub(super) fn replace_tree(&self, tree: Option<Tree>) {
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
     }

@@ -1,27 +1,27 @@
 //! Throttles the worker while it catches up and no listing waits. If a processor is idle, the
-//! worker runs at full speed. If the worker competes with other threads for processors, it works
-//! for a fifth of the time.
+//! worker runs at full speed. If the worker competes with other threads for a processor, it works
+//! for about a fifth of the time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// Ratio of the length of a rest to the length of the preceding work.
+/// A rest lasts this many times as long as the work before the rest.
 const REST_FACTOR: u32 = 4;
-/// Maximum length of a rest, so that the rest after one long step does not delay the catalogue for
-/// long.
+/// Maximum length of a rest. Without the maximum, the rest after one slow step could delay the
+/// catalogue for a long time.
 const MAX_REST: Duration = Duration::from_millis(50);
-/// Divisor of the working time that yields the tolerated waiting time. A thread that waits longer
-/// for a processor competes with other threads.
+/// The worker competes with other threads if it waits for a processor for longer than its working
+/// time divided by this number.
 const TOLERATED_WAIT_DIVISOR: u32 = 8;
 
 /// Measures the thread's work since its last rest.
 pub(super) struct Throttle {
     /// The scheduler statistics of the thread that created the `Throttle`. `None` if the kernel
-    /// does not provide the statistics; the thread then never rests.
+    /// does not provide the statistics. Without the statistics, the thread never rests.
     schedstat: Option<File>,
     started: Instant,
-    /// The total wait time when the current work began.
+    /// The total time that the thread had waited for a processor when the current work began.
     waited: Duration,
 }
 
@@ -39,7 +39,8 @@ impl Throttle {
         }
     }
 
-    /// Returns the length of the rest after the work since the last call.
+    /// Returns how long the thread should rest after the work since [`Self::begin`] or the previous
+    /// rest.
     pub(super) fn rest(&mut self) -> Duration {
         let Some(waited) = self.schedstat.as_ref().and_then(run_queue_wait) else {
             return Duration::ZERO;
@@ -51,8 +52,8 @@ impl Throttle {
     }
 }
 
-/// Computes the rest after work that lasted `took`, including a time `waited` in which the thread
-/// waited for a processor.
+/// Computes the length of the rest after work that lasted `took`. The duration `waited` is the part
+/// of `took` for which the thread waited for a processor.
 fn rest_after(took: Duration, waited: Duration) -> Duration {
     if waited > took / TOLERATED_WAIT_DIVISOR {
         (took * REST_FACTOR).min(MAX_REST)
@@ -61,15 +62,16 @@ fn rest_after(took: Duration, waited: Duration) -> Duration {
     }
 }
 
-/// Reads the total time that the thread has waited for a processor.
+/// Reads the total time for which the thread has waited for a processor.
 fn run_queue_wait(schedstat: &File) -> Option<Duration> {
     let mut text = [0; 128];
     let bytes = schedstat.read_at(&mut text, 0).ok()?;
     parse_run_queue_wait(text.get(..bytes)?)
 }
 
-/// Parses the second of three numbers: the time in nanoseconds in which the thread was runnable but
-/// not running (Documentation/scheduler/sched-stats.rst in the Linux sources).
+/// Parses the second of the three numbers in a `schedstat` file: the time in nanoseconds for which
+/// the thread was runnable but not running (Documentation/scheduler/sched-stats.rst in the Linux
+/// sources).
 fn parse_run_queue_wait(text: &[u8]) -> Option<Duration> {
     let mut numbers = std::str::from_utf8(text).ok()?.split_whitespace();
     let nanoseconds = numbers.nth(1)?.parse().ok()?;

@@ -1,7 +1,7 @@
-//! The sorted map that stores the catalogue. Only this module uses sled.
+//! The tree is the sorted map that stores the catalogue. Only this module uses sled.
 //!
-//! sled 0.34.7 can return errors, and can panic on a damaged directory. Errors and panics become a
-//! [`TreeError`], after which the catalogue must be rebuilt.
+//! sled 0.34.7 can return errors, and can panic if its directory is damaged. This module converts
+//! errors and panics to a [`TreeError`]. After a `TreeError`, the catalogue must be rebuilt.
 
 use std::fs::{File, TryLockError};
 use std::ops::Bound;
@@ -29,22 +29,23 @@ impl From<sled::Error> for TreeError {
     }
 }
 
-/// Runs a call to sled and converts a panic to an error.
+/// Calls a function of sled, and converts a panic to an error.
 fn catch_panics<T>(call: impl FnOnce() -> Result<T, TreeError>) -> Result<T, TreeError> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(TreeError("sled panicked".to_owned())))
 }
 
 impl Tree {
-    /// Opens the tree in a directory. Creates the tree if it does not exist. Blocks while another
-    /// handle has the tree open, for up to [`MAX_LOCK_WAIT`].
+    /// Opens the tree in a directory. Creates the tree if it does not exist. Blocks for up to
+    /// [`MAX_LOCK_WAIT`] while another handle has the tree open.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, TreeError> {
         wait_for_lock_release(path);
         catch_panics(|| {
             let config = sled::Config::new()
                 .path(path)
                 .cache_capacity(cache_bytes)
-                // The tree need not survive a crash, because it is rebuilt from the log.
+                // sled does not have to flush regularly, because the tree is rebuilt from the log
+                // after a crash.
                 .flush_every_ms(None);
             Ok(Self(config.open()?))
         })
@@ -75,7 +76,7 @@ impl Tree {
         catch_panics(|| Ok(self.0.len() as u64))
     }
 
-    /// Removes an entry, if it exists.
+    /// Removes an entry. Does nothing if the entry does not exist.
     pub(crate) fn remove(&self, key: &[u8]) -> Result<(), TreeError> {
         catch_panics(|| {
             self.0.remove(key)?;
@@ -83,7 +84,8 @@ impl Tree {
         })
     }
 
-    /// Writes all changes to the files. sled does not sync the files.
+    /// Writes all changes to the files of sled. After a power cut, the changes may be lost
+    /// nevertheless, because sled does not sync its log with fsync(2).
     pub(crate) fn flush(&self) -> Result<(), TreeError> {
         catch_panics(|| {
             self.0.flush()?;
@@ -91,8 +93,7 @@ impl Tree {
         })
     }
 
-    /// Iterates over the entries whose keys begin with `prefix`, in order, starting at
-    /// `first`.
+    /// Iterates in order over the entries whose keys begin with `prefix`, starting at `first`.
     pub(crate) fn range(
         &self,
         first: Bound<CatalogueKey>,
@@ -117,8 +118,8 @@ impl Tree {
     }
 }
 
-/// Waits until no other handle has the tree in this directory open. Other problems with the
-/// directory are reported by sled when the tree is opened.
+/// Waits up to [`MAX_LOCK_WAIT`] until no other handle has the tree in this directory open. Errors
+/// are ignored here, because sled reports them when the tree is opened.
 pub(super) fn wait_for_lock_release(path: &Path) {
     let Ok(file) = File::open(path.join("db")) else {
         return;
@@ -146,7 +147,7 @@ mod tests {
         lock_file.try_lock().unwrap();
         std::thread::scope(|scope| {
             let opened = scope.spawn(|| Tree::open(dir.path(), 1 << 20).map(drop));
-            // An `open` that does not wait for the lock would fail within this time.
+            // If `open` did not wait for the lock, it would fail within this time.
             std::thread::sleep(Duration::from_millis(50));
             drop(lock_file);
             opened.join().unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! The catalogue's thread. The thread is the only writer of the tree: it opens the tree, rebuilds
-//! it if necessary, applies changes, and writes the marker on a clean close.
+//! The worker runs in the catalogue's thread, and is the only writer of the tree. The worker opens
+//! the tree, rebuilds it if necessary, applies changes, and writes the marker on a clean close.
 
 use std::fs::File;
 use std::io;
@@ -16,14 +16,15 @@ use crate::catalogue::state::{
 use crate::catalogue::throttle::Throttle;
 use crate::catalogue::tree::{self, Tree, TreeError};
 
-/// While catching up, the number of documents between two checks of the pending changes.
+/// Number of documents after which the worker checks the memory of the pending changes while it
+/// catches up.
 const PENDING_CHECK_INTERVAL: u64 = 1024;
 /// Maximum time for which changes are collected before they are written to sled, so that repeated
-/// changes of a document are written once. If the pending changes exceed their budget sooner,
-/// documents arrive faster than sled can insert entries, and puts are shed.
+/// changes of a document are written only once. If the pending changes exceed their budget within
+/// this time, puts are shed, because documents arrive faster than sled can insert entries.
 const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
-/// Number of consecutive failures, without a completed rebuild in between, after which the
-/// catalogue is unavailable until the next open.
+/// Maximum number of failures without a completed rebuild between them. After this number, the
+/// catalogue is unavailable until the engine is opened again.
 const MAX_FAILURES: u32 = 3;
 
 /// The state of the catalogue's thread.
@@ -45,7 +46,7 @@ enum WorkerStep {
 /// The reason why the worker stops using a tree.
 enum WorkerEnd {
     Close(CatalogueClose),
-    /// The directory must be removed, and the catalogue rebuilt.
+    /// The catalogue's directory must be removed, and the catalogue must be rebuilt.
     Rebuild,
 }
 
@@ -59,14 +60,14 @@ impl CatalogueState {
             || self.has_pending_removal()
     }
 
-    /// Returns true if a requested removal of the directory is not done yet.
+    /// Returns true if a requested removal of the catalogue's directory is not done yet.
     fn has_pending_removal(&self) -> bool {
         self.removals_done < self.removals_requested
     }
 }
 
 impl CatalogueWorker {
-    /// Runs until the catalogue is closed or has failed too often.
+    /// Runs the worker until the catalogue is closed or has failed [`MAX_FAILURES`] times.
     pub(crate) fn run(self, identity: CatalogueIdentity) {
         let mut is_trusted = marker::verify_and_remove(&self.core.dir, identity);
         let mut failures = 0;
@@ -94,8 +95,8 @@ impl CatalogueWorker {
         }
     }
 
-    /// Opens the tree and works on it until the tree must be closed or rebuilt. If `is_trusted` is
-    /// false, the directory is removed first.
+    /// Opens the tree and updates it until the tree must be closed or rebuilt. If `is_trusted` is
+    /// false, the catalogue's directory is removed first.
     fn run_until_end(&self, is_trusted: bool) -> Result<WorkerEnd, TreeError> {
         if !is_trusted {
             let requested = self.core.lock().removals_requested;
@@ -135,7 +136,7 @@ impl CatalogueWorker {
         self.core.changed.notify_all();
     }
 
-    /// Waits for the next step, and returns it.
+    /// Waits until the worker has something to do, and returns the next step.
     fn next_step(&self) -> Result<WorkerStep, TreeError> {
         let mut state = self.core.lock();
         loop {
@@ -158,7 +159,7 @@ impl CatalogueWorker {
                 return Ok(WorkerStep::End(WorkerEnd::Rebuild));
             }
             // The budget is exceeded by deletes, which are never shed, or by puts that were
-            // recorded while a listing waits.
+            // recorded while a listing was waiting.
             if state.pending.is_over_budget() {
                 return Ok(WorkerStep::Apply);
             }
@@ -182,7 +183,7 @@ impl CatalogueWorker {
         }
     }
 
-    /// Waits until the state changes, for up to `timeout`.
+    /// Waits until the state changes, or until `timeout` has passed.
     fn wait<'a>(
         &self,
         state: MutexGuard<'a, CatalogueState>,
@@ -206,9 +207,10 @@ impl CatalogueWorker {
         Ok(())
     }
 
-    /// Writes the missing puts from the log to the tree. If the pending changes come close to their
-    /// budget, they are applied in between. Stops early if puts are shed again, or if the catalogue
-    /// is closed or must be removed. After an early stop, puts are still missing.
+    /// Writes the missing puts from the log to the tree. If the pending changes use more than half
+    /// of their budget, they are applied before catching up continues. The function stops early if
+    /// puts are shed again, or if the catalogue is closed or must be removed. After an early stop,
+    /// puts are still missing in the catalogue.
     fn catch_up(&self, tree: &Tree) -> Result<(), TreeError> {
         let mut seen = 0_u64;
         let mut failure = None;
@@ -243,8 +245,8 @@ impl CatalogueWorker {
         Ok(())
     }
 
-    /// Leaves the processor to other threads for up to `timeout`. A change of the state, such as a
-    /// new listing or a close, ends the rest.
+    /// Pauses the worker for up to `timeout`, so that other threads can use the processor. A change
+    /// of the state, such as a new listing or a close, ends the rest.
     fn rest(&self, timeout: Duration) {
         let state = self.core.lock();
         if !timeout.is_zero() && state.listings == 0 && state.closing.is_none() {
@@ -252,8 +254,8 @@ impl CatalogueWorker {
         }
     }
 
-    /// Returns true if the pending changes are close to their budget. Beyond the budget, puts would
-    /// be shed, or the committer would have to wait.
+    /// Returns true if the pending changes use more than half of their budget. If the pending
+    /// changes exceed their budget, puts are shed, or the committer has to wait.
     fn is_under_pressure(&self) -> bool {
         self.core.lock().pending.is_under_pressure()
     }
@@ -264,8 +266,8 @@ impl CatalogueWorker {
         state.closing.is_some() || state.has_pending_removal() || state.pending.is_shedding()
     }
 
-    /// Makes listings wait, and puts unapplied changes back into the queue. Returns true if the
-    /// catalogue was ready before.
+    /// Makes listings wait, and returns the changes that were being applied to the queue. Returns
+    /// true if the catalogue was ready before.
     fn return_to_building(&self) -> bool {
         let mut state = self.core.lock();
         let was_ready = matches!(state.phase, CataloguePhase::Ready);
@@ -274,24 +276,26 @@ impl CatalogueWorker {
         was_ready
     }
 
-    /// Closes the tree, and writes the marker after a clean close.
+    /// Closes the tree. If the close is clean, writes the marker.
     fn finish(&self, closing: CatalogueClose) {
         self.core.replace_tree(None);
         if let Some(identity) = closing.clean {
-            // An error is ignored, because without the marker the next open rebuilds the catalogue.
+            // An error is ignored, because the next open rebuilds the catalogue if the marker is
+            // missing.
             let _ = marker::write(&self.core.dir, identity);
         }
     }
 }
 
-/// Waits until no handle has the tree open, and then removes the catalogue's directory durably.
+/// Waits until no handle has the tree open, and then durably removes the catalogue's directory
+/// `dir`.
 pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
     tree::wait_for_lock_release(&sled_dir(dir));
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         removed => removed?,
     }
-    // Erased data must not reappear after a crash.
+    // The parent directory is synced, because erased data must not reappear after a crash.
     match dir.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
@@ -306,7 +310,7 @@ fn sled_dir(dir: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// The length of a rest that no test waits for.
+    /// A timeout that is longer than any test may run.
     const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn worker() -> CatalogueWorker {
@@ -338,7 +342,8 @@ mod tests {
         let worker = worker();
         let core = Arc::clone(&worker.core);
         let resting = std::thread::spawn(move || worker.rest(LONG));
-        // The thread is either already resting, or sees the waiting listing before it rests.
+        // The resting thread either is woken by the notification, or sees the waiting listing
+        // before it begins to rest.
         core.lock().listings = 1;
         core.changed.notify_all();
         resting.join().unwrap();

@@ -1,13 +1,14 @@
-//! Compaction: reclaims the disk space of stale frames and of obsolete blobs.
+//! Compaction reclaims the disk space of stale frames and obsolete blobs.
 //!
-//! To rewrite a segment, compaction reads the current frames of the segment. The committer, which
-//! is the only writer of the log, appends copies of the frames after the queued writes of a batch,
-//! so that the copies and the writes share a sync. After all copies are synced, the committer
-//! removes the segment from the manifest. A copy has the same revision as the original. At every
-//! moment, the log contains each current frame at least once, so a crash loses nothing.
+//! To rewrite a segment, compaction reads the current frames of the segment. The committer is the
+//! only writer of the log. It appends copies of the frames after the queued writes of a batch, so
+//! that one sync is sufficient for the copies and the writes. After all copies are synced, the
+//! committer removes the segment from the manifest. A copied frame has the same revision as the
+//! original frame. At every moment, the log contains each current frame at least once, so a crash
+//! during compaction loses no document.
 //!
 //! In the background, compaction copies in small steps, and pauses after each step for as long as
-//! the step took. When the log exceeds its size limit (`SegmentUsages::is_overgrown`), compaction
+//! the step took. While the log exceeds its size limit (`SegmentUsages::is_overgrown`), compaction
 //! copies in large steps without pauses.
 
 use std::collections::HashMap;
@@ -29,14 +30,14 @@ use crate::model::names::NamespaceHash;
 use crate::model::progress::Progress;
 use crate::storage::log::reader::Frame;
 
-/// Maximum number of bytes that one background step copies. A larger frame gets a separate step.
-/// Steps are not much larger than a small write, so that they hardly delay the writes in the same
-/// batch.
+/// Maximum number of bytes that one background step copies. A larger frame is copied in a step of
+/// its own. Background steps are small, so that they hardly delay the writes in the same batch.
 const BACKGROUND_STEP_BYTES: u64 = 16 * 1024;
-/// Maximum number of bytes that one step at full speed copies. A larger frame gets a separate step.
+/// Maximum number of bytes that one step at full speed copies. A larger frame is copied in a step
+/// of its own.
 const FULL_SPEED_STEP_BYTES: u64 = 256 * 1024;
 
-/// The compaction thread: rewrites segments and removes obsolete files until the engine is
+/// Runs in the compaction thread. Rewrites segments and removes obsolete files until the engine is
 /// closed.
 pub(crate) fn run(core: &Core) {
     // A previous process may have left obsolete blobs.
@@ -53,7 +54,8 @@ pub(crate) fn run(core: &Core) {
             match outcome {
                 Ok(()) => {}
                 Err(error) if is_segment_error(&error) => skip_segment(core, victim.id, &error),
-                // Compaction tries again after the next wakeup.
+                // After any other error, compaction waits for the next wakeup, and then tries
+                // again.
                 Err(_) => break,
             }
         }
@@ -70,12 +72,12 @@ pub(crate) fn is_segment_error(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
 }
 
-/// Excludes an unreadable segment from background compaction, so that compaction continues with
-/// other segments.
+/// Excludes a segment that could not be read from background compaction, so that compaction can
+/// continue with other segments.
 pub(crate) fn skip_segment(core: &Core, segment: SegmentId, error: &Error) {
     let mut segments = core.accounting.lock();
     match error {
-        // The read may succeed later, so no frame is counted as damaged.
+        // A later read of the segment may succeed, so no frame is counted as damaged.
         Error::Unreadable { .. } => segments.defer(segment),
         _ => segments.mark_damaged(segment),
     }
@@ -98,15 +100,15 @@ fn next_victim(core: &Core) -> Option<CompactionVictim> {
 /// The speed at which compaction copies frames.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CompactionPace {
-    /// Small steps with pauses, so that compaction is active at most half of the time. While
-    /// the log exceeds its size limit, full speed is used instead.
+    /// Small steps with pauses, so that compaction is active for at most half of the time. While
+    /// the log exceeds its size limit, compaction uses [`Self::FullSpeed`] instead.
     Background,
     /// Large steps without pauses.
     FullSpeed,
 }
 
 impl CompactionPace {
-    /// Returns the pace of the next step.
+    /// Returns the pace of the next step, which is full speed while the log exceeds its size limit.
     fn effective(self, core: &Core) -> Self {
         if core.accounting.lock().is_overgrown(core.segment_bytes) {
             Self::FullSpeed
@@ -123,7 +125,7 @@ impl CompactionPace {
     }
 }
 
-/// Rewrites every sealed segment that has reclaimable bytes, at full speed, and removes
+/// Rewrites, at full speed, every undamaged sealed segment that has reclaimable bytes, and removes
 /// obsolete files.
 ///
 /// # Errors
@@ -142,8 +144,8 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
     let total_bytes = victims.iter().map(|(_, usage)| usage.bytes).sum();
     let mut done_bytes = 0;
     let mut damage = None;
-    // Oldest first: a delete can be dropped only after all older frames of its namespace are
-    // gone.
+    // The oldest segment is rewritten first, because a tombstone can be dropped only after all
+    // older frames of its namespace are gone.
     for (id, usage) in victims {
         progress(Progress {
             done_bytes,
@@ -175,12 +177,12 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
 /// Copies the current frames of a segment to the end of the log, and retires the segment. The files
 /// of the segment become obsolete, and are later removed by [`purge`].
 ///
-/// Deletes that hide no older frame are not copied. Unless `victim.is_forced` is set, a segment with
-/// deletes is left unchanged if rewriting it would reclaim too little.
+/// Tombstones that hide no older frame are not copied. Unless `victim.is_forced` is true, a segment
+/// with tombstones is left unchanged if rewriting it would reclaim too little space.
 ///
 /// # Errors
-/// A [segment error](is_segment_error) if the segment cannot be read; the errors of the
-/// committer's jobs.
+/// - A [segment error](is_segment_error): the segment cannot be read.
+/// - The errors of [`JobTask::Copy`] and [`JobTask::Retire`].
 pub(crate) fn rewrite(
     core: &Core,
     _turn: &CompactionTurn<'_>,
@@ -189,7 +191,7 @@ pub(crate) fn rewrite(
 ) -> Result<()> {
     let segment = victim.id;
     let Some(usage) = core.accounting.lock().get(segment) else {
-        // Another thread, which had an earlier turn, has retired the segment.
+        // Another thread retired the segment before this thread acquired its compaction turn.
         return Ok(());
     };
     let entries = core.directory.entries(segment, usage.bytes)?;
@@ -198,8 +200,8 @@ pub(crate) fn rewrite(
         core.accounting.lock().mark_tombstones_needed(segment);
         return Ok(());
     }
-    // On a full disk, the copies must fit into the space of the reserve. A quarter of the reserve
-    // is left as a margin.
+    // On a full disk, the copies are written to space that the reserve has freed. The copies may
+    // use three quarters of this space, and the rest is a margin.
     let may_use_reserve = usage.current_bytes() <= core.reserve_bytes / 4 * 3;
     let mut step = Vec::new();
     let mut step_bytes = 0;
@@ -266,8 +268,8 @@ fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<Fr
     })
 }
 
-/// Returns true if rewriting the segment reclaims more than a quarter of the segment, although some
-/// of its deletes must be kept.
+/// Returns true if rewriting the segment reclaims more than a quarter of its bytes. `deletes` are
+/// the tombstones that need not be copied.
 fn is_worthwhile(usage: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLocation>) -> bool {
     let droppable: u64 = deletes.values().map(|entry| u64::from(entry.bytes)).sum();
     let reclaimable = usage.reclaimable_bytes();
@@ -275,8 +277,8 @@ fn is_worthwhile(usage: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLoc
     stale + droppable > usage.bytes / 4
 }
 
-/// Returns the current deletes of a segment that can be dropped, because no older segment has a
-/// frame of the same namespace.
+/// Returns the current tombstones of a segment that can be dropped, because no older segment
+/// contains a frame of the same namespace.
 ///
 /// Newer segments cannot contain an older frame of the namespace, because only current frames are
 /// copied to the end of the log.
@@ -292,7 +294,8 @@ fn droppable_deletes(
         .filter(|(hash, entry)| core.table.entry(*hash) == Some(*entry))
         .collect();
     // A lost frame may belong to any namespace, and makes every namespace without a newer frame
-    // unreadable. A delete may be the only newer frame of its namespace, so no delete is dropped.
+    // unreadable. Dropping a tombstone could make its namespace unreadable, because the tombstone
+    // may be the only frame that is newer than the lost frame. Therefore, all tombstones are kept.
     if core.table.loss().is_some() {
         deletes.clear();
     }
@@ -311,7 +314,7 @@ fn droppable_deletes(
                     deletes.remove(&entry.hash);
                 }
             }
-            // A damaged segment may have a frame of any namespace.
+            // A damaged segment may contain a frame of any namespace, so all tombstones are kept.
             Err(error) if error.is_damage() => deletes.clear(),
             Err(error) => return Err(error),
         }

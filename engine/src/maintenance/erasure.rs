@@ -1,16 +1,19 @@
-//! Erasure: deletes a user's documents, and then removes every file that contains bytes of the
-//! documents or the user's name. Data of other users in these files is copied first.
+//! Erasure deletes a user's documents, and then removes every file that contains bytes of the
+//! documents or the user's name. Before such a file is removed, the data of other users in the file
+//! is copied.
 //!
-//! The segments are found by the names in their summaries. The search needs no catalogue, and also
-//! finds frames of documents that were deleted or replaced long ago. Segments are rewritten oldest
-//! first, as in compaction. A delete is therefore reached only after all older frames of its
-//! namespace are gone, and can be dropped. Compaction waits during an erasure, so that no frame
-//! moves to a segment that has already been searched.
+//! Erasure finds the user's segments by the names in the summaries of all segments. This search
+//! does not need the catalogue, and also finds frames of documents that were deleted or replaced
+//! long ago. The oldest segment is rewritten first. Therefore, a tombstone is reached only after
+//! all older frames of its namespace are gone, and can be dropped. Compaction waits until the
+//! erasure is complete, so that it does not move a frame to a segment that has already been
+//! searched.
 //!
 //! The catalogue's directory is removed and rebuilt, because sled keeps removed entries in its
 //! files.
 //!
-//! After a crash, deleted documents stay deleted, and another erasure completes the work.
+//! If the process crashes during an erasure, documents that were already deleted stay deleted.
+//! Erasing the same user again completes the erasure.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -32,12 +35,14 @@ use crate::model::ids::SegmentId;
 use crate::model::names::{Name, Names, NamespaceHash};
 use crate::model::progress::Progress;
 
-/// Maximum number of deletes that are queued at a time, so that they share syncs.
+/// Maximum number of deletes that are queued together. Deletes are queued together so that several
+/// deletes share one sync.
 const MAX_QUEUED_DELETES: usize = 256;
 
 /// The result of [`crate::Engine::erase`].
 ///
-/// Check [`Self::is_complete`]: an erasure can succeed and still leave data of the user behind.
+/// An erasure can succeed and still leave data of the user behind. Call [`Self::is_complete`] to
+/// check whether all data was removed.
 ///
 /// # Examples
 /// ```
@@ -54,26 +59,28 @@ const MAX_QUEUED_DELETES: usize = 256;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Erased {
-    /// Number of documents that were deleted, including those that could not be read.
+    /// Number of documents that were deleted. A namespace is also counted if damage makes it
+    /// unknown whether the namespace contains a document.
     pub documents: u64,
     /// Number of segments that were rewritten and removed from the log.
     pub segments: u64,
     /// Number of segments and blobs that are no longer part of the store, but whose files are kept
-    /// for a [`crate::Snapshot`]. The files may contain data of the user, and are removed after the
-    /// last snapshot that needs them is dropped.
+    /// for a [`crate::Snapshot`]. These files may contain data of the user. They are removed after
+    /// the last snapshot that needs them is dropped.
     pub held_by_snapshots: u64,
-    /// The damage of segments that were left unchanged, because they have a damaged frame that may
-    /// be current. The unchanged segments may contain data of the user.
+    /// The damage of segments that could not be rewritten, because a frame that may be current is
+    /// damaged or cannot be read. These segments may contain data of the user.
     pub unreadable: Vec<Damage>,
-    /// Number of deletes that had to be kept, because an unreadable segment may contain older
-    /// frames of the same namespace. A delete contains the names of the user and the client, but no
-    /// other data of the user.
+    /// Number of tombstones (frames that record a delete) that had to be kept. A tombstone is kept
+    /// if an unreadable segment may contain older frames of the same namespace. A tombstone
+    /// contains the names of the user and the client, but no other data of the user.
     pub deletes_kept: u64,
 }
 
 impl Erased {
-    /// Returns true if no file of the store contains data of the user: [`Self::held_by_snapshots`]
-    /// and [`Self::deletes_kept`] are 0, and [`Self::unreadable`] is empty.
+    /// Returns true if the erasure left no data of the user behind. This is the case if
+    /// [`Self::held_by_snapshots`] and [`Self::deletes_kept`] are 0, and [`Self::unreadable`] is
+    /// empty.
     pub fn is_complete(&self) -> bool {
         self.held_by_snapshots == 0 && self.unreadable.is_empty() && self.deletes_kept == 0
     }
@@ -84,8 +91,7 @@ impl Erased {
 struct UserFrames {
     /// Segments that have been searched.
     searched: BTreeSet<SegmentId>,
-    /// Segments with a frame that belongs to the user, or a damaged frame that may belong to
-    /// the user.
+    /// Segments that contain a frame of the user, or a damaged frame that may belong to the user.
     segments: BTreeSet<SegmentId>,
     /// The damage of segments that cannot be read at all.
     damage: BTreeMap<SegmentId, Damage>,
@@ -106,8 +112,8 @@ pub(crate) fn erase(
     let mut found = UserFrames::default();
     found.search(core, &turn, user)?;
     erased.documents = delete_documents(core, user, &found)?;
-    // The second search finds the frames of the deletes, and of writes that were committed in the
-    // meantime.
+    // The second search finds the tombstones of the deleted documents, and the frames of writes
+    // that were committed after the first search.
     found.search(core, &turn, user)?;
     rewrite_segments(core, &turn, &found, &mut erased, progress)?;
     erased.held_by_snapshots = remove_files(core, &turn)?;
@@ -122,7 +128,7 @@ pub(crate) fn erase(
 }
 
 impl UserFrames {
-    /// Searches every segment that has not been searched yet. Seals the active segment first, so
+    /// Searches every segment that has not been searched yet. First, seals the active segment, so
     /// that it can also be searched and rewritten.
     fn search(&mut self, core: &Core, _turn: &CompactionTurn<'_>, user: &str) -> Result<()> {
         core.queue.run_task(JobTask::Seal, true)?;
@@ -143,7 +149,7 @@ impl UserFrames {
                 }
                 Err(error) => return Err(error),
             };
-            // Every sealed segment has frames, so a segment without details is unreadable.
+            // Every sealed segment contains frames, so a segment without details could not be read.
             if details.is_empty() {
                 self.segments.insert(id);
             }
@@ -162,7 +168,7 @@ impl UserFrames {
     }
 }
 
-/// Deletes the user's documents, durably. Returns their number.
+/// Durably deletes the user's documents. Returns the number of deleted documents.
 fn delete_documents(core: &Core, user: &Name, found: &UserFrames) -> Result<u64> {
     let is_stored = |client: &&Arc<str>| {
         let hash = core.directory.hash(user, client);
@@ -189,8 +195,9 @@ fn delete_documents(core: &Core, user: &Name, found: &UserFrames) -> Result<u64>
     Ok(stored.len() as u64)
 }
 
-/// Rewrites the segments that have frames of the user, oldest first. Segments with damaged frames
-/// are left unchanged, and are added to [`Erased::unreadable`].
+/// Rewrites the segments that contain frames of the user, starting with the oldest segment.
+/// Segments with damaged frames are left unchanged, and their damage is added to
+/// [`Erased::unreadable`].
 fn rewrite_segments(
     core: &Core,
     turn: &CompactionTurn<'_>,
@@ -255,8 +262,8 @@ fn damage_of(core: &Core, found: &UserFrames, id: SegmentId) -> Damage {
         .unwrap_or_else(|| Damage::new(&path, 0, "a frame cannot be read"))
 }
 
-/// Removes all files that are no longer part of the store, durably. Returns the number of
-/// segments and blobs that are kept for snapshots.
+/// Durably removes all files that are no longer part of the store. Returns the number of segments
+/// and blobs whose files are kept for snapshots.
 fn remove_files(core: &Core, turn: &CompactionTurn<'_>) -> Result<u64> {
     let kept = purge_all(core)?;
     remove_stray_bytes(core, turn)?;

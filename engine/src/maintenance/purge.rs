@@ -1,4 +1,5 @@
-//! The removal of obsolete files: files of segments and blobs that are no longer part of the store.
+//! Removes obsolete files, which are the files of segments and blobs that are no longer part of the
+//! store.
 
 use std::path::Path;
 
@@ -11,16 +12,16 @@ use crate::model::ids::{BlobId, SegmentId};
 use crate::platform::fs::Fs;
 use crate::storage::io::{open_stored, remove_if_present, stored_len};
 
-/// Removes the files of obsolete segments and blobs, except files that snapshots need. The next
-/// call tries again to remove files whose removal failed.
+/// Removes the files of obsolete segments and blobs, except files that snapshots need. If a file
+/// cannot be removed, the next call tries to remove it again.
 ///
 /// # Errors
-/// The first error. The function continues with other files after an error.
+/// The first error that occurred. After an error, the function continues with other files.
 pub(crate) fn purge(core: &Core) -> Result<()> {
     let _turn = core.acquire_purge_turn();
     let mut outcome = core.write_context.blobs.purge(&core.pins);
-    // A segment stays in the list until its files are removed, so that `purge_all` can wait
-    // for them.
+    // A segment stays in the list of obsolete segments until its files are removed, so that
+    // `purge_all` can wait for their removal.
     let obsolete = core.obsolete_segments().clone();
     for segment in obsolete {
         if core.pins.is_segment_pinned(segment) {
@@ -38,9 +39,9 @@ pub(crate) fn purge(core: &Core) -> Result<()> {
     outcome
 }
 
-/// Removes all segments and blobs that are obsolete at the time of the call, except those that
-/// snapshots need. Returns the number of segments and blobs that were kept for snapshots. Blocks
-/// while the catalogue is being built from segment files.
+/// Removes the files of all segments and blobs that are obsolete at the time of the call, except
+/// those that snapshots need. Returns the number of segments and blobs whose files were kept for
+/// snapshots. Blocks while the catalogue is being built from the segment files.
 pub(crate) fn purge_all(core: &Core) -> Result<u64> {
     let segments = core.obsolete_segments().clone();
     let blobs = core.write_context.blobs.obsolete_ids();
@@ -49,13 +50,13 @@ pub(crate) fn purge_all(core: &Core) -> Result<u64> {
         if let Some(pinned) = count_if_all_pinned(core, &segments, &blobs) {
             return Ok(pinned);
         }
-        // The catalogue is being built, and keeps all segment files until it is complete.
+        // While the catalogue is being built, it prevents the removal of all segment files.
         core.directory.wait_until_released();
     }
 }
 
-/// Returns the number of these segments and blobs that still exist, or `None` if an existing one is
-/// not pinned by a snapshot.
+/// Returns how many of these segments and blobs still have files. Returns `None` if one of them is
+/// not pinned by a snapshot, and can therefore still be removed.
 fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u64> {
     let _turn = core.acquire_purge_turn();
     let mut segments_left = core.obsolete_segments().clone();
@@ -69,17 +70,19 @@ fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) ->
     are_pinned.then_some((segments_left.len() + blobs_left.len()) as u64)
 }
 
-/// Durably removes stray data from the directory of the log: files that belong to no segment of the
-/// store and are not pinned, and bytes after the last frame of a sealed segment, which a crash may
-/// have left.
+/// Durably removes data that does not belong to the store from the directory of the log. A crash
+/// can leave such data in two forms: files that belong to no segment of the store, and bytes after
+/// the last frame of a sealed segment. Files that a snapshot has pinned are kept.
 ///
 /// # Errors
-/// [`Error::Poisoned`] if writing has stopped; [`Error::Io`]; [`Error::Closed`].
+/// - [`Error::Poisoned`]: an earlier error has stopped writing.
+/// - [`Error::Io`], [`Error::Closed`].
 pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     core.poison().map_or(Ok(()), Err)?;
-    // The files must be listed before the snapshot point is taken. At the snapshot point, a listed
-    // segment that the committer was creating is either in the manifest or abandoned. A segment
-    // that the committer creates after the listing is not in the list, so it is not removed.
+    // The files must be listed before the snapshot point is requested. If the committer was
+    // creating a segment when the files were listed, this segment is either in the manifest or
+    // abandoned at the snapshot point. A segment that the committer creates after the files were
+    // listed is not in the list, so it is not removed.
     let files = core.directory.files()?;
     let point = core.queue.snapshot_point()?;
     let manifest = &point.image.manifest;
@@ -88,7 +91,7 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
     let is_kept = |id| obsolete.contains(&id) || core.pins.is_segment_pinned(id);
     let (fs, dir) = (&*core.directory.fs, &core.directory.dir);
     for (id, path) in files {
-        // The committer may be writing to this segment.
+        // The active segment is skipped, because the committer may be writing to it.
         if Some(id) == active {
             continue;
         }
@@ -100,7 +103,8 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
             }) if path == file_header::segment_path(dir, id) => truncate(fs, &path, sealed.bytes)?,
             Some(_) if path == entry::summary_path(dir, id) => {}
             None if is_kept(id) => {}
-            // The file may be missing, because a purge may have removed it after the listing.
+            // The file may be missing, because another thread may have removed it after the files
+            // were listed.
             _ => remove_if_present(fs, &path)?,
         }
     }
@@ -108,13 +112,13 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
         .map_err(|error| Error::io("sync", dir, error))
 }
 
-/// Durably truncates a file to `bytes` bytes. A shorter file, or a file that cannot be read, is
-/// left unchanged.
+/// Durably truncates a file to `bytes` bytes. A file that is not longer than `bytes`, is missing or
+/// is damaged is left unchanged.
 fn truncate(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<()> {
     match open_stored(fs, path).and_then(|file| stored_len(&*file, path)) {
         Ok(len) if len > bytes => {}
         Ok(_) => return Ok(()),
-        // Readers of the segment report the damage.
+        // The damage is not reported here, because reads of the segment report it.
         Err(error) if error.is_damage() => return Ok(()),
         Err(error) => return Err(error),
     }

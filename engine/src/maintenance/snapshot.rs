@@ -1,10 +1,11 @@
-//! Snapshots: a consistent view of the files of an open store at one moment.
+//! A snapshot is a consistent view of the files of an open store at one point in time.
 //!
-//! A snapshot writes nothing to disk, so it works on a full disk and after writing has stopped.
-//! Between two batches, the committer records the list of segments, the length of the active
-//! segment, and the blobs that current frames refer to. Afterwards, only the active segment grows,
-//! beyond the recorded length. The summary of the active segment, and a manifest in which the
-//! segment is sealed, are built in memory. Pins (`storage/pins.rs`) keep the files on disk.
+//! Creating a snapshot writes nothing to disk, so it works on a full disk and after an error has
+//! stopped writing. Between two batches, the committer records the list of segments, the length of
+//! the active segment, and the blobs that current frames refer to. After this point, the recorded
+//! bytes of these files no longer change: only the active segment grows, and it grows beyond its
+//! recorded length. The summary of the active segment, and a manifest that lists this segment as
+//! sealed, are built in memory. Pins (`storage/pins.rs`) prevent the removal of the files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,27 +30,28 @@ use crate::storage::pins::Pin;
 ///
 /// A snapshot is a list of files. To make a copy of the store, write the files to an empty
 /// directory and sync them. The directory can then be opened with [`crate::Engine::open`]. The copy
-/// has the state of the store at a single moment during the call of [`crate::Engine::snapshot`].
-/// The copy contains every write that was acknowledged before the call, and no write that started
-/// after the call returned.
+/// has the state of the store at a single point in time during the call of
+/// [`crate::Engine::snapshot`]. The copy contains every write that was acknowledged before the
+/// call, and no write that started after the call returned.
 ///
-/// The files may be written in any order. In [`Self::files`], the manifest comes last, so that an
-/// interrupted copy has no manifest and cannot be opened. The snapshot does not include the
-/// catalogue, which is built when the copy is opened for the first time.
+/// The files may be written in any order. The manifest is the last file of [`Self::files`], so that
+/// an interrupted copy in this order has no manifest and cannot be opened. The snapshot does not
+/// include the catalogue, which is built when the copy is opened for the first time.
 ///
-/// The copy has the same store id as the original. Later revisions of the copy are at least 2^40
-/// (about a trillion) higher, so that the copy and the original do not use the same revision for
+/// The copy has the same store id as the original. A store that is opened from the copy skips 2^40
+/// (about a trillion) revisions, so that the copy and the original do not use the same revision for
 /// different documents.
 ///
 /// # Lifetime
-/// While a snapshot exists, its files stay on disk, even if their data has been compacted, replaced
-/// or erased. After the snapshot is dropped, obsolete files are removed by the compaction thread,
-/// or, if [`crate::Config::background_compaction`] is off, by [`crate::Engine::compact`] or
-/// [`crate::Engine::close`]. Closing the engine invalidates the snapshot: later reads fail with
-/// [`Error::Closed`].
+/// While a snapshot exists, its files stay on disk, even if their data is compacted, replaced or
+/// erased. After the snapshot is dropped, the compaction thread removes the files that are
+/// obsolete. If [`crate::Config::background_compaction`] is off, the next call of
+/// [`crate::Engine::compact`] or [`crate::Engine::close`] removes these files. Closing the engine
+/// invalidates the snapshot: later reads of its files fail with [`Error::Closed`].
 ///
 /// # Memory
-/// About 200 bytes for each file, and the summary of one segment (up to 7 MiB).
+/// A snapshot uses about 200 bytes for each file, and the memory of one segment's summary (up to 7
+/// MiB).
 ///
 /// # Examples
 /// ```
@@ -79,12 +81,12 @@ pub struct Snapshot {
     revision: Option<Revision>,
     documents: u64,
     damaged_frames: u64,
-    /// The damage of files that could not be opened, and are therefore not in `files`.
+    /// The damage of files that are not in `files`, because the disk reported them as damaged.
     damage: Vec<Damage>,
     files: Vec<SnapshotFile>,
 }
 
-/// A file of a [`Snapshot`]. [`Snapshot::open`] reads it.
+/// A file of a [`Snapshot`]. Call [`Snapshot::open`] to read the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotFile {
     path: String,
@@ -157,15 +159,15 @@ impl Snapshot {
         }
         let path = Manifest::path(log);
         snapshot.add_from_memory("log", &path, manifest.encode(&path)?);
-        // The pin is checked, because files may have been removed if the engine was closed in the
-        // meantime.
+        // The pin is checked, because files may have been removed if the engine was closed after
+        // the snapshot point.
         snapshot.pin.check()?;
         Ok(snapshot)
     }
 
     /// Adds the first `max_bytes` bytes of a file, or the complete file if it is shorter. A missing
-    /// file is omitted from the snapshot. A file that the disk reports as damaged is added to
-    /// `damage` instead.
+    /// file is omitted from the snapshot. If the disk reports the file as damaged, its damage is
+    /// added to `damage`, and the file is omitted.
     fn add(&mut self, folder: &str, path: PathBuf, max_bytes: u64) -> Result<()> {
         let file = open_stored(&*self.fs, &path);
         let len = match file.and_then(|file| stored_len(&*file, &path)) {
@@ -193,8 +195,8 @@ impl Snapshot {
     }
 
     /// Returns the newest revision in the snapshot, or `None` if the snapshot has no frames. The
-    /// snapshot contains the effects of all writes up to the newest revision, and of no later
-    /// write.
+    /// snapshot contains the effects of all writes up to the newest revision, and no effects of
+    /// later writes.
     pub fn revision(&self) -> Option<Revision> {
         self.revision
     }
@@ -210,7 +212,8 @@ impl Snapshot {
         self.damaged_frames
     }
 
-    /// Returns the damage of files that could not be opened and are missing in the snapshot.
+    /// Returns the damage of files that are missing in the snapshot, because the disk reported them
+    /// as damaged.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
@@ -225,11 +228,12 @@ impl Snapshot {
         &self.files
     }
 
-    /// Opens a file of this snapshot for reading. Blocks on the disk. A file on disk uses one
-    /// file descriptor until the reader is dropped.
+    /// Opens a file of this snapshot for reading. Blocks on the disk. The reader of a file on disk
+    /// uses one file descriptor until it is dropped.
     ///
     /// # Errors
-    /// [`Error::Closed`] if the engine is closed; [`Error::Io`].
+    /// - [`Error::Closed`]: the engine is closed.
+    /// - [`Error::Io`]: the file cannot be opened.
     pub fn open(&self, file: &SnapshotFile) -> Result<SnapshotReader> {
         self.pin.check()?;
         let source = match &file.content {
@@ -240,8 +244,8 @@ impl Snapshot {
                     path: path.clone(),
                 },
                 Err(error) => {
-                    // If the engine was closed in the meantime, `Closed` is returned instead of the
-                    // I/O error.
+                    // If the engine was closed after the first check, `Closed` is returned instead
+                    // of the I/O error.
                     self.pin.check()?;
                     return Err(Error::io("open", path, error));
                 }
@@ -267,16 +271,17 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// A reader of one file of a [`Snapshot`]. Like the snapshot, the reader keeps all files of the
-/// snapshot on disk.
+/// A reader of one file of a [`Snapshot`]. While a reader exists, all files of its snapshot stay on
+/// disk, even after the snapshot is dropped.
 ///
-/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. Each read blocks on the
-/// disk. After the engine is closed, reads fail with an [`io::Error`] that contains
-/// [`Error::Closed`].
+/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. Reading blocks on the disk,
+/// unless the file is in memory. After the engine is closed, reads fail with an [`io::Error`] that
+/// contains [`Error::Closed`].
 ///
 /// Blocks of 4 KiB that cannot be read are replaced by zeros, so that the rest of the file can be
-/// saved. The zeros are never mistaken for data, because all data has checksums. The copy is thus
-/// damaged at the same offsets as the original. [`Self::damage`] reports the first replaced block.
+/// saved. The zeros are not mistaken for data, because all data has checksums. Therefore, the copy
+/// is damaged in the same places as the original. [`Self::damage`] reports the first replaced
+/// block.
 pub struct SnapshotReader {
     pin: Arc<Pin>,
     source: SnapshotSource,
@@ -290,18 +295,18 @@ enum SnapshotSource {
     Memory(Bytes),
 }
 
-/// Block size for repeating a failed read, in bytes. Disks and file systems usually fail in units
-/// of this size.
+/// Length of the blocks in which a failed read is repeated, in bytes. Disks and file systems
+/// usually fail in units of this size.
 const SALVAGE_BLOCK_BYTES: usize = 4096;
 
 impl SnapshotReader {
-    /// Returns the damage of the first block that could not be read and was replaced by zeros, or
-    /// `None` if all reads so far have succeeded.
+    /// Returns the damage of the first block that could not be read and was replaced by zeros.
+    /// Returns `None` if no block has been replaced so far.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
 
-    /// Reads block by block into `buffer`, and replaces blocks that cannot be read by zeros.
+    /// Fills `buffer` block by block. A block that cannot be read is filled with zeros.
     fn salvage(&mut self, file: &dyn File, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
         let mut offset = self.offset;
         let mut rest = buffer;
@@ -361,7 +366,8 @@ impl fmt::Debug for SnapshotReader {
     }
 }
 
-/// Returns the path of a file relative to the data directory.
+/// Returns the path of a file relative to the data directory. `folder` is the name of the directory
+/// that contains the file.
 fn relative_path(folder: &str, path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     format!("{folder}/{}", name.to_string_lossy())
