@@ -1,10 +1,10 @@
-//! HTTP semantics: bodies, errors, entity tags, conditional requests, CORS and routes. Each
-//! file checks or builds one part of a request or response.
+//! HTTP semantics: bodies, errors, entity tags, conditional requests, CORS and routes. Each file of
+//! this layer checks or builds one part of a request or response.
 //!
-//! This layer knows documents only by what the store reports about them. It must not know
-//! who sends a request, which sockets exist, or which operation a request performs.
+//! This layer knows only what the store reports about a document. It must not know who sends a
+//! request, which sockets exist, or which operation a request performs.
 //!
-//! **Architecture Invariant:** This layer imports only `store`, `settings` and `counters`.
+//! **Architecture Invariant:** this layer imports only `store`, `settings` and `counters`.
 
 mod body;
 mod body_stream;

@@ -1,12 +1,12 @@
-//! Listening sockets and connections: accepting, TLS, the connection limit, and the
-//! timeouts that hyper does not have.
+//! Listening sockets and connections. This layer accepts connections, and adds TLS, the connection
+//! limit, and the timeouts that hyper does not have.
 //!
-//! The layer hands each request to a [`Service`] and keeps the service's own state for
-//! each connection. It must not know what a request is for, who sent it, or that tokens
-//! and documents exist.
+//! The layer passes each request to a [`Service`], and stores the service's state for each
+//! connection. This layer must not know what a request is for, who sent it, or that tokens and
+//! documents exist.
 //!
-//! **Architecture Invariant:** it imports only `http`, `settings` and `counters`, and
-//! neither `auth` nor `transfer`.
+//! **Architecture Invariant:** this layer imports only `http`, `settings` and `counters`. In
+//! particular, it does not import `auth` or `transfer`.
 
 mod connection;
 mod connection_limit;

@@ -1,5 +1,5 @@
-//! Response bodies: a body in memory is sent at once, and a longer one is streamed as fast
-//! as the client reads it.
+//! Response bodies. A body in memory is sent as a whole. A longer body is streamed, and is read
+//! only as fast as the client receives it.
 
 use std::io;
 use std::pin::Pin;
@@ -15,9 +15,9 @@ use crate::store::{DocumentStream, DocumentText};
 pub(crate) struct Body(BodyKind);
 
 enum BodyKind {
-    /// The complete body.
+    /// The complete body is in memory.
     Full(Bytes),
-    /// The chunks that a writing thread sends, or an error if that thread fails.
+    /// A writing thread sends the frames of the body. If that thread fails, it sends an error.
     Channel(mpsc::Receiver<io::Result<Frame<Bytes>>>),
     Document(Box<DocumentStream>),
 }
@@ -27,17 +27,17 @@ impl Body {
         Self::full(Bytes::new())
     }
 
-    /// A complete body.
+    /// Creates a body that is completely in memory.
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self(BodyKind::Full(bytes))
     }
 
-    /// A body of unknown length, which ends when the sender of `chunks` is dropped.
+    /// Creates a body of unknown length, which ends when the sender of `frames` is dropped.
     pub(crate) fn channel(frames: mpsc::Receiver<io::Result<Frame<Bytes>>>) -> Self {
         Self(BodyKind::Channel(frames))
     }
 
-    /// The bytes of a complete body; `None` for a streamed body.
+    /// The bytes of a body that is completely in memory. `None` for a streamed body.
     #[cfg(test)]
     pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0 {

@@ -1,5 +1,5 @@
-//! Adapters between blocking I/O and async bodies: [`BodyWriter`] streams what a blocking
-//! thread writes, and [`BodyReader`] lets a blocking thread read a body.
+//! Adapters between blocking I/O and async bodies. [`BodyWriter`] sends the bytes that a blocking
+//! thread writes as a body. With [`BodyReader`], a blocking thread can read a body.
 
 use std::io::{self, Read, Write};
 
@@ -8,20 +8,21 @@ use hyper::HeaderMap;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-/// Bytes collected before they are sent as one chunk.
+/// Number of written bytes that are collected and then sent as one chunk.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Maximum number of chunks that wait for the client. When the queue is full, writing blocks.
+/// Maximum number of chunks that wait for the client. When that many chunks wait, writing blocks.
 const QUEUED_CHUNKS: usize = 4;
 
-/// The writing end of a body. Writing blocks while the client does not read, so use it only
-/// on blocking threads.
+/// Writes a body. Writing blocks if the client does not read fast enough, so use this type only on
+/// blocking threads.
 pub(crate) struct BodyWriter {
     buffer: BytesMut,
     frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
 }
 
 impl BodyWriter {
-    /// A writer, and the frames for `Body::channel`.
+    /// Creates a writer. The receiver, which receives the frames of the body, is for
+    /// `Body::channel`.
     pub(crate) fn new() -> (Self, mpsc::Receiver<io::Result<Frame<Bytes>>>) {
         let (frames, receiver) = mpsc::channel(QUEUED_CHUNKS);
         let writer = Self {
@@ -31,8 +32,8 @@ impl BodyWriter {
         (writer, receiver)
     }
 
-    /// Runs `write` and ends the body. If `write` fails, the body ends with an error, so that
-    /// the client can detect that it is incomplete.
+    /// Runs `write`, and then ends the body. If `write` fails, the body ends with an error, so that
+    /// the client can detect that the body is incomplete.
     pub(crate) fn write<E: From<io::Error>>(
         self,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
@@ -40,8 +41,9 @@ impl BodyWriter {
         self.write_with_trailers(|out| write(out).map(|()| HeaderMap::new()))
     }
 
-    /// Runs `write` and ends the body with the trailers that it returns. If `write` fails, the
-    /// body ends with an error, so that the client can detect that it is incomplete.
+    /// Runs `write`, and then ends the body with the trailers that `write` returns. If `write`
+    /// fails, the body ends with an error, so that the client can detect that the body is
+    /// incomplete.
     pub(crate) fn write_with_trailers<E: From<io::Error>>(
         mut self,
         write: impl FnOnce(&mut dyn Write) -> Result<HeaderMap, E>,
@@ -59,7 +61,7 @@ impl BodyWriter {
         outcome
     }
 
-    /// Fails once the body is dropped, which means that the client disconnected.
+    /// Sends a frame. Fails if the body was dropped, which means that the client has disconnected.
     fn send(&self, frame: io::Result<Frame<Bytes>>) -> io::Result<()> {
         let sent = self.frames.blocking_send(frame);
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
@@ -85,8 +87,8 @@ impl Write for BodyWriter {
     }
 }
 
-/// A body as a blocking reader. Another task receives the body and sends its chunks. Reading
-/// blocks until a chunk arrives, so use it only on blocking threads.
+/// Reads a body. A separate task receives the body and sends its chunks to this reader. Reading
+/// blocks until a chunk arrives, so use this type only on blocking threads.
 pub(crate) struct BodyReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     chunk: Bytes,

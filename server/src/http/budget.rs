@@ -1,8 +1,8 @@
-//! Limits the memory that all uploads use together.
+//! Limits the total memory of all uploads.
 //!
-//! An upload acquires all its memory in one step, once it has received more than a
-//! small amount, and keeps it until the upload ends. If a request waits for memory, uploads that
-//! have stalled are asked to end, one at a time. Clients that send almost nothing therefore
+//! When an upload has received more than a small amount, it acquires all the memory that it may
+//! need in one step, and keeps that memory until it ends. If a request waits for memory, uploads
+//! that have stalled are asked to end, one at a time. Clients that send almost nothing therefore
 //! cannot block other uploads.
 
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::http::error::{ApiError, Code};
 
-/// Bytes per semaphore permit. The number of permits that one call acquires is a `u32`, so
-/// the budget is counted in KiB instead of bytes.
+/// Number of bytes for each semaphore permit. The budget is counted in KiB instead of bytes,
+/// because a call can acquire at most `u32::MAX` permits.
 const UNIT_BYTES: u64 = 1024;
-/// Time that an upload may stall while another request waits for memory.
+/// How long an upload may stall before it can be asked to end.
 const STALL_GRACE: Duration = Duration::from_secs(1);
 /// Interval at which a waiting request asks the next stalled upload to end.
 const RECLAIM_INTERVAL: Duration = Duration::from_millis(5);
@@ -27,17 +27,18 @@ pub(crate) struct Budget {
     units: Arc<Semaphore>,
     /// Size of the budget in units.
     capacity: u32,
-    /// Maximum memory of one upload. Larger documents are written to a file.
+    /// Maximum memory of one upload in bytes. Larger documents are written to a file while they are
+    /// received.
     max_upload_bytes: u64,
-    /// Maximum time that a request waits for memory.
+    /// Maximum time for which a request waits for memory.
     wait: Duration,
-    /// Number of requests that wait for memory.
+    /// Number of requests that are waiting for memory.
     waiters: AtomicUsize,
-    /// Notified to ask a stalled upload to end.
+    /// A notification asks one stalled upload to end.
     reclaim: Notify,
 }
 
-/// Counts one waiting request until it is dropped.
+/// Counts one waiting request until this value is dropped.
 struct Waiter<'a>(&'a AtomicUsize);
 
 impl<'a> Waiter<'a> {
@@ -54,8 +55,8 @@ impl Drop for Waiter<'_> {
 }
 
 impl Budget {
-    /// A budget of `bytes`. No upload acquires more than `max_upload_bytes`, and no request
-    /// waits for memory longer than `wait`.
+    /// Creates a budget of `bytes` bytes. No upload acquires more than `max_upload_bytes`, and no
+    /// request waits for memory longer than `wait`.
     pub(crate) fn new(bytes: u64, max_upload_bytes: u64, wait: Duration) -> Self {
         let capacity = u32::try_from(bytes.div_ceil(UNIT_BYTES))
             .unwrap_or(u32::MAX)
@@ -70,12 +71,12 @@ impl Budget {
         }
     }
 
-    /// Acquires the memory for a body, and waits for it if necessary. `bytes` is the length of
-    /// the body if it is known; otherwise the maximum is acquired. The memory is released when
-    /// the permit is dropped.
+    /// Acquires the memory for a request body, and waits if not enough memory is free. `bytes` is
+    /// the length of the body. If the length is not known, the maximum for one upload is acquired.
+    /// The memory is released when the permit is dropped.
     ///
     /// # Errors
-    /// [`Code::Overloaded`] if the memory does not become free in time.
+    /// [`Code::Overloaded`] if not enough memory becomes free in time.
     pub(crate) async fn acquire(
         &self,
         bytes: Option<u64>,
@@ -105,18 +106,18 @@ impl Budget {
         }
     }
 
-    /// Memory that uploads have acquired.
+    /// Number of bytes that uploads have acquired.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         let free = self.units.available_permits() as u64;
         u64::from(self.capacity).saturating_sub(free) * UNIT_BYTES
     }
 
-    /// Size of the budget.
+    /// Size of the budget in bytes.
     pub(crate) fn capacity_bytes(&self) -> u64 {
         u64::from(self.capacity) * UNIT_BYTES
     }
 
-    /// Asks one stalled upload after the other to end. Never returns.
+    /// Repeatedly asks one stalled upload to end. Never returns.
     async fn request_reclaim(&self) {
         loop {
             self.reclaim.notify_one();
@@ -124,13 +125,15 @@ impl Budget {
         }
     }
 
-    /// Returns when the upload that calls this must end because it has stalled and another
-    /// request waits for memory. `last_progress` is when the upload last made progress.
+    /// An upload calls this function, which returns when the upload must end because it has stalled
+    /// and another request waits for memory. `last_progress` is the time at which the upload last
+    /// made progress.
     pub(crate) async fn reclaim_requested(&self, last_progress: Instant) {
         sleep_until(last_progress + STALL_GRACE).await;
         loop {
             self.reclaim.notified().await;
-            // The notification may be stale: the request that sent it may have ended since.
+            // The notification may be outdated, because the request that sent it may no longer be
+            // waiting.
             if self.waiters.load(Ordering::Relaxed) > 0 {
                 return;
             }

@@ -1,9 +1,9 @@
-//! CORS (the Fetch standard, section "CORS protocol"): which web pages of other origins may
-//! send requests, and which response headers they can read. Off unless an origin is
-//! configured.
+//! CORS (section "CORS protocol" of the Fetch standard). It controls which web pages of other
+//! origins may send requests, and which response headers these pages can read. CORS is off unless
+//! an origin is configured.
 //!
-//! A page sends its token in the Authorization header, never in a cookie. Credentials mode is
-//! therefore not needed, and `Access-Control-Allow-Credentials` is never sent.
+//! A web page sends its token in the Authorization header, never in a cookie. The page therefore
+//! needs no credentialed requests, and prefd never sends `Access-Control-Allow-Credentials`.
 
 use std::collections::HashSet;
 
@@ -19,14 +19,13 @@ use crate::http::body::Body;
 use crate::http::route::METHODS;
 
 const ANY: &str = "*";
-/// Request headers that pages may always set.
+/// Request headers that a page of an allowed origin may always set.
 const API_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, \
                        If-Modified-Since, If-Unmodified-Since";
-/// Response headers that a page can read only if they are listed.
+/// Response headers that a browser hides from a page of another origin unless they are listed.
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("ETag, Request-Id, Retry-After, WWW-Authenticate");
-/// How long a browser may cache the result of a preflight, in seconds. Chromium caps the
-/// value at 7200.
+/// How long a browser may cache the result of a preflight, in seconds. Chromium uses at most 7200.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 /// The request headers that the response to a preflight depends on.
@@ -34,10 +33,10 @@ const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
 
-/// The CORS policy.
+/// Which origins may send requests, and which request headers their pages may set.
 #[derive(Debug)]
 pub(crate) struct Cors {
-    /// The allowed origins; `None` allows all.
+    /// The allowed origins. `None` allows all origins.
     origins: Option<HashSet<String>>,
     /// The request headers that pages may set.
     headers: HeaderValue,
@@ -55,11 +54,12 @@ pub(crate) enum CorsError {
 }
 
 impl Cors {
-    /// Allows pages of these origins. The pages may set `headers` in addition to the headers
-    /// of the API.
+    /// Creates a policy that allows requests from pages of these origins. The pages may set
+    /// `headers` in addition to the headers that the API uses.
     ///
     /// # Errors
-    /// [`CorsError`] with the first origin or header that is not valid.
+    /// [`CorsError`] with the first origin that is not valid, or otherwise the first header name
+    /// that is not valid.
     pub(crate) fn new(origins: &[String], headers: &[String]) -> Result<Self, CorsError> {
         let is_invalid = |origin: &&String| *origin != ANY && !is_origin(origin);
         if let Some(origin) = origins.iter().find(is_invalid) {
@@ -91,8 +91,7 @@ impl Cors {
         }
     }
 
-    /// The response to a preflight request from an allowed origin; `None` for any other
-    /// request.
+    /// The response to a preflight request from an allowed origin. `None` for any other request.
     pub(crate) fn preflight(&self, parts: &Parts) -> Option<Response<Body>> {
         let is_preflight = parts.method == Method::OPTIONS
             && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
@@ -113,7 +112,7 @@ impl Cors {
         Some(response)
     }
 
-    /// Adds the headers that let a page of an allowed origin read the response.
+    /// Adds the response headers that allow a page of an allowed origin to read the response.
     pub(crate) fn add_headers(&self, request: &HeaderMap, response: &mut HeaderMap) {
         // Without `Vary: Origin`, a cache could return the response for one origin, or for no
         // origin, to a page of another origin.
@@ -127,7 +126,8 @@ impl Cors {
     }
 }
 
-/// Whether this is `scheme://host[:port]` as browsers send it: in lower case, without a path.
+/// Whether the text is an origin as browsers send it: `scheme://host[:port]`, in lower case and
+/// without a path.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else {
         return false;

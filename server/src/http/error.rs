@@ -1,8 +1,9 @@
-//! Error responses: one JSON:API error object
-//! (<https://jsonapi.org/format/1.1/#error-objects>), with its status and headers.
+//! Error responses. An error response contains one JSON:API error object
+//! (<https://jsonapi.org/format/1.1/#error-objects>), and has the status and the headers of the
+//! error.
 //!
-//! `code` and `title` are stable. `detail` describes this occurrence of the error, and never
-//! reveals server internals such as paths.
+//! The members `code` and `title` of an error object are stable. `detail` describes one occurrence
+//! of the error, and never reveals server internals such as file paths.
 
 mod code;
 mod store;
@@ -27,19 +28,19 @@ pub(crate) use code::Code;
 pub(crate) const JSON_API: &str = "application/vnd.api+json";
 const JSON_API_VALUE: HeaderValue = HeaderValue::from_static(JSON_API);
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-/// Seconds after which a client may retry if the server is overloaded or shutting down.
+/// If the server is overloaded or shutting down, a client may retry after this number of seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// The part of the request that caused the error: the `source` member.
+/// The `source` member of an error object: the part of the request that caused the error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ErrorSource {
-    /// The name of a header.
+    /// The name of the header that caused the error.
     Header(&'static str),
-    /// A JSON Pointer (RFC 6901) into the request body.
+    /// A JSON Pointer (RFC 6901) to the cause in the request body.
     Pointer(String),
 }
 
-/// An error response without the request id, which [`ApiError::response`] adds.
+/// An error response without the request id. [`ApiError::response`] adds the request id.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     code: Code,
@@ -67,8 +68,8 @@ impl ApiError {
         })
     }
 
-    /// A server error. The log has `cause` together with the request id that the client
-    /// receives.
+    /// Creates an error for a failure of the server. The log contains `cause` together with the
+    /// request id that the client receives.
     pub(crate) fn internal(cause: impl Into<String>) -> Box<Self> {
         Self::new(
             Code::InternalError,
@@ -83,7 +84,7 @@ impl ApiError {
         self
     }
 
-    /// Replaces the detail.
+    /// Replaces `detail`.
     pub(crate) fn with_detail(
         mut self: Box<Self>,
         detail: impl Into<Cow<'static, str>>,
@@ -92,51 +93,52 @@ impl ApiError {
         self
     }
 
-    /// Names the header that caused the error.
+    /// Sets `source` to the header that caused the error.
     pub(crate) fn at_header(mut self: Box<Self>, name: &'static str) -> Box<Self> {
         self.source = Some(ErrorSource::Header(name));
         self
     }
 
-    /// Points at a member of the document.
+    /// Sets `source` to a member of the document.
     fn at_member(mut self: Box<Self>, key: &str) -> Box<Self> {
         let escaped = key.replace('~', "~0").replace('/', "~1");
         self.source = Some(ErrorSource::Pointer(format!("/{escaped}")));
         self
     }
 
-    /// Points at the whole document.
+    /// Sets `source` to the whole document.
     fn at_root(mut self: Box<Self>) -> Box<Self> {
         self.source = Some(ErrorSource::Pointer(String::new()));
         self
     }
 
-    /// States an exceeded limit, and the size that was sent or a lower bound of it.
+    /// Sets `meta` to the exceeded limit and to the size that was sent. `actual` is this size or a
+    /// lower bound of it.
     pub(crate) fn limit(mut self: Box<Self>, limit: u64, actual: u64) -> Box<Self> {
         self.meta = Some(json!({ "limit": limit, "actual": actual }));
         self
     }
 
-    /// States the position in the body at which the error was found.
+    /// Sets `meta` to the position in the request body at which the error was found.
     fn position(mut self: Box<Self>, at: Position) -> Box<Self> {
         self.meta = Some(json!({ "line": at.line, "column": at.column, "offset": at.offset }));
         self
     }
 
-    /// Lists the methods that the resource supports.
+    /// Adds the Allow header with the methods that the resource supports.
     pub(crate) fn allow(mut self: Box<Self>, methods: &'static str) -> Box<Self> {
         self.headers
             .insert(ALLOW, HeaderValue::from_static(methods));
         self
     }
 
-    /// Adds the challenge for a Bearer token (RFC 6750 section 3).
+    /// Adds the WWW-Authenticate header with the challenge for a Bearer token (RFC 6750 section 3).
     pub(crate) fn challenge(mut self: Box<Self>, challenge: HeaderValue) -> Box<Self> {
         self.headers.insert(WWW_AUTHENTICATE, challenge);
         self
     }
 
-    /// Adds the current ETag, if a document is stored.
+    /// Adds the ETag of the stored document. `revision` is `None` if no document is stored.
     pub(crate) fn current(mut self: Box<Self>, revision: Option<Revision>) -> Box<Self> {
         if let Some(etag) = revision.and_then(etag) {
             self.headers.insert(ETAG, etag);
@@ -152,7 +154,7 @@ impl ApiError {
         self.cause.as_deref()
     }
 
-    /// The response body.
+    /// The response body, with `id` as the request id.
     pub(crate) fn to_json(&self, id: &str) -> Value {
         let (status, code, title) = self.code.row();
         let mut error = json!({
@@ -179,8 +181,9 @@ impl ApiError {
         json!({ "errors": [error] })
     }
 
-    /// The response. `close` must be set if the request body was not read to its end: the next
-    /// bytes on the connection are then the rest of the body, and not a request.
+    /// Builds the response. `close` must be true if the request body was not read to its end,
+    /// because the next bytes on the connection are then the rest of the body, and not a new
+    /// request.
     pub(crate) fn response(self, id: &RequestId, close: bool) -> Response<Body> {
         let body = self.to_json(id.as_str()).to_string();
         let (status, ..) = self.code.row();
@@ -205,7 +208,7 @@ mod tests {
     use super::*;
     use crate::store::{Error, Violation};
 
-    /// The error object in the response, and the response.
+    /// Returns the error object in the response, and the response.
     fn respond(error: Box<ApiError>) -> (Value, Response<Body>) {
         let id = RequestId::new(SystemTime::now());
         let response = error.response(&id, false);
@@ -280,7 +283,8 @@ mod tests {
         }
         assert_eq!(keys["source"], json!({"pointer": ""}));
         assert_eq!(value["source"], json!({"pointer": "/a~1b~0c"}));
-        // A key that is too long is not read to its end, so there is no pointer to it.
+        // prefd does not read a key to its end if the key is too long, so the error has no pointer
+        // to the key.
         assert_eq!(
             (&key["source"], &body["source"]),
             (&Value::Null, &Value::Null)

@@ -1,4 +1,4 @@
-//! Conversion between revisions and strong entity tags (RFC 9110 section 8.8.3).
+//! Converts between revisions and strong entity tags (RFC 9110 section 8.8.3).
 
 use hyper::header::HeaderValue;
 
@@ -10,11 +10,11 @@ pub(crate) fn etag(revision: Revision) -> Option<HeaderValue> {
     header_value(format_args!("\"{revision}\""))
 }
 
-/// The revision of an entity tag without its quotes; `None` if prefd cannot have sent the
-/// tag.
+/// The revision in an entity tag. `opaque` is the tag without its quotes. Returns `None` if prefd
+/// never sends such a tag.
 pub(super) fn revision(opaque: &[u8]) -> Option<Revision> {
     let text = std::str::from_utf8(opaque).ok()?;
     let number: u64 = text.parse().ok()?;
-    // Tags are compared byte by byte: "+7" and "07" are not the tag of revision 7.
+    // Entity tags are compared byte by byte, so "+7" and "07" are not the tag of revision 7.
     (number.to_string() == text).then(|| Revision::new(number))
 }

@@ -1,4 +1,4 @@
-//! Header values.
+//! Formats header values.
 
 use std::fmt;
 use std::io::Write;
@@ -7,13 +7,13 @@ use hyper::header::HeaderValue;
 
 /// The media type of documents.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Maximum length of a formatted value. An HTTP date has 29 bytes, and a quoted revision at
-/// most 22.
+/// Maximum length of a formatted value in bytes. An HTTP date has 29 bytes, and a revision in
+/// quotes has at most 22 bytes.
 const MAX_VALUE_BYTES: usize = 64;
 
-/// Formats a header value; `None` if the text is longer than 64 bytes or contains bytes that
-/// a header value must not have. The text is formatted on the stack, because this runs for
-/// every response.
+/// Formats a header value. Returns `None` if the text is longer than `MAX_VALUE_BYTES`, or contains
+/// a byte that is not allowed in a header value. The text is formatted on the stack, because this
+/// function runs for every response.
 pub(super) fn header_value(text: fmt::Arguments<'_>) -> Option<HeaderValue> {
     let mut buffer = [0; MAX_VALUE_BYTES];
     let mut rest = &mut buffer[..];

@@ -4,11 +4,11 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::http::error::{ApiError, Code};
 
-/// Checks Content-Type and Content-Encoding. A request without these headers is accepted.
+/// Checks Content-Type and Content-Encoding. A request may omit either header.
 ///
 /// # Errors
-/// [`Code::UnsupportedMediaType`] if a Content-Type is not JSON, or if a Content-Encoding is
-/// not `identity`.
+/// [`Code::UnsupportedMediaType`] if the Content-Type is not a JSON type, or if the
+/// Content-Encoding is not `identity`.
 pub(crate) fn check(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
     let unsupported =
         |detail, name| Err(ApiError::new(Code::UnsupportedMediaType, detail).at_header(name));

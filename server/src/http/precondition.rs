@@ -10,16 +10,16 @@ use crate::http::error::{ApiError, Code};
 use crate::http::etag::revision;
 use crate::store::{Precondition, Revision, Revisions};
 
-/// The conditions of a request.
+/// The conditions in the headers of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
-    /// If-Match and If-None-Match.
+    /// The conditions of If-Match and If-None-Match.
     pub(crate) etags: Precondition,
-    /// `None` if the request has If-Match, which overrides If-Unmodified-Since (section
-    /// 13.1.4).
+    /// The date in If-Unmodified-Since. `None` if the request also has If-Match, because If-Match
+    /// overrides If-Unmodified-Since (section 13.1.4).
     pub(crate) unmodified_since: Option<SystemTime>,
-    /// `None` if the request has If-None-Match, which overrides If-Modified-Since (section
-    /// 13.1.3).
+    /// The date in If-Modified-Since. `None` if the request also has If-None-Match, because
+    /// If-None-Match overrides If-Modified-Since (section 13.1.3).
     pub(crate) modified_since: Option<SystemTime>,
 }
 
@@ -28,8 +28,8 @@ impl Conditions {
     /// 13.1.4 require.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] if a list of entity tags is malformed. Ignoring such a list
-    /// would carry out the request without its condition.
+    /// [`Code::InvalidRequest`] if a list of entity tags is malformed. If such a list were ignored,
+    /// the request would be carried out without its condition.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Box<ApiError>> {
         let must_match = parse_etags(headers, &IF_MATCH, "If-Match", Comparison::Strong)?;
         let must_not_match =
@@ -52,8 +52,8 @@ impl Conditions {
         })
     }
 
-    /// Evaluates If-Match and If-None-Match for a GET or HEAD, in the order of section 13.2.2.
-    /// Returns `None` if both conditions are met.
+    /// Evaluates If-Match and If-None-Match for a GET or HEAD, in the order that section 13.2.2
+    /// requires. Returns `None` if both conditions are met.
     pub(crate) fn check_etags(&self, current: Option<Revision>) -> Option<UnmetCondition> {
         let must_match = Precondition {
             must_match: self.etags.must_match.clone(),
@@ -65,8 +65,8 @@ impl Conditions {
         (!self.etags.holds(current)).then_some(UnmetCondition::NotModified)
     }
 
-    /// Evaluates If-Unmodified-Since and If-Modified-Since for a GET or HEAD. `modified` is when
-    /// the document was written. Returns `None` if both conditions are met.
+    /// Evaluates If-Unmodified-Since and If-Modified-Since for a GET or HEAD. `modified` is the
+    /// time at which the document was written. Returns `None` if both conditions are met.
     pub(crate) fn check_dates(&self, modified: Option<SystemTime>) -> Option<UnmetCondition> {
         if !is_unmodified(self.unmodified_since, modified) {
             return Some(UnmetCondition::PreconditionFailed);
@@ -87,8 +87,8 @@ pub(crate) enum UnmetCondition {
     NotModified,
 }
 
-/// Whether the document was not modified after `since`. True if `since` is `None`, or if no
-/// document is stored (`modified` is `None`).
+/// Whether the document was not modified after `since`. The result is true if `since` is `None`. It
+/// is also true if `modified` is `None`, which means that no document is stored.
 pub(crate) fn is_unmodified(since: Option<SystemTime>, modified: Option<SystemTime>) -> bool {
     match (since, modified) {
         (Some(since), Some(modified)) => truncate_to_seconds(modified) <= since,
@@ -96,7 +96,7 @@ pub(crate) fn is_unmodified(since: Option<SystemTime>, modified: Option<SystemTi
     }
 }
 
-/// HTTP dates have a resolution of one second.
+/// Truncates a time to the resolution of HTTP dates, which is one second.
 fn truncate_to_seconds(time: SystemTime) -> SystemTime {
     let seconds = time
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -116,9 +116,9 @@ fn parse_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
 /// How entity tags are compared (section 8.8.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
-    /// A weak tag matches nothing.
+    /// A weak tag never matches.
     Strong,
-    /// Weak and strong tags match if their opaque parts are equal.
+    /// Two tags match if their opaque parts are equal, even if one of them is weak.
     Weak,
 }
 
@@ -132,7 +132,8 @@ fn parse_etags(
     if lines.peek().is_none() {
         return Ok(None);
     }
-    // Several header lines with the same name form one list (section 5.3).
+    // If a request has several header lines with the same name, their values form one list (section
+    // 5.3).
     let mut list = Vec::new();
     for line in lines {
         if !list.is_empty() {
@@ -149,8 +150,8 @@ fn parse_etags(
     })
 }
 
-/// Parses the value of If-Match or If-None-Match; `None` if it is malformed. Tags that prefd
-/// cannot have sent are left out of the result, because no revision matches them.
+/// Parses the value of If-Match or If-None-Match. Returns `None` if the value is malformed. The
+/// result does not contain tags that prefd never sends, because no revision matches them.
 fn parse_list(list: &[u8], comparison: Comparison) -> Option<Revisions> {
     if list.trim_ascii() == b"*" {
         return Some(Revisions::Any);
@@ -251,7 +252,8 @@ mod tests {
     fn dates_are_ignored_if_the_request_has_entity_tags() {
         const STORED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
         const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
-        // The store has a finer resolution than the one second of HTTP dates.
+        // The store keeps times with a finer resolution than HTTP dates, whose resolution is one
+        // second.
         let stored = httpdate::parse_http_date(STORED).unwrap();
         let modified = Some(stored + std::time::Duration::from_millis(999));
         let evaluate = |name: HeaderName, value: &'static str, tag: Option<HeaderName>| {

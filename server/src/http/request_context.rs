@@ -1,5 +1,5 @@
-//! What every request gets: an id, a line in the log, and a response even if its operation
-//! panics.
+//! Provides what every request needs: an id, a line in the log, and a response even if the
+//! operation panics.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -14,14 +14,15 @@ use crate::http::body::Body;
 use crate::http::error::{ApiError, REQUEST_ID};
 use crate::http::request_id::RequestId;
 
-/// The log target of the line for each request. Users filter by this name: the help of `--log`
-/// shows it as an example.
+/// The log target of the log line that is written for each request. It must not change, because
+/// users filter by it: the help of `--log` uses it in an example.
 const LOG_TARGET: &str = "prefd::exchange";
 
 /// The result of an operation.
 pub(crate) type ApiResult = Result<Response<Body>, Box<ApiError>>;
 
-/// The pseudonym to log for a request without a known user.
+/// The value that stands for a request without a known user. It is used instead of a user's
+/// pseudonym.
 pub(crate) const NO_USER: u64 = 0;
 
 /// The id and the start time of a request.
@@ -32,7 +33,7 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    /// For a request whose head was received just now.
+    /// Creates the context of a request whose head was received just now.
     pub(crate) fn new() -> Self {
         let received_at = SystemTime::now();
         Self {
@@ -42,14 +43,14 @@ impl RequestContext {
         }
     }
 
-    /// When the head of the request was received.
+    /// The time at which the head of the request was received.
     pub(crate) fn received_at(&self) -> SystemTime {
         self.received_at
     }
 
-    /// Logs the request, and returns the response and the time since the head was received.
-    /// `user` is a pseudonym or [`NO_USER`]. `is_body_read` states whether the request body was
-    /// read to its end; after an error, the connection is closed if it was not.
+    /// Logs the request, and returns the response and the time since the head was received. `user`
+    /// is a pseudonym or [`NO_USER`]. `is_body_read` is true if the request body was read to its
+    /// end. If it is false and the request failed, the response has `Connection: close`.
     pub(crate) fn finish(
         &self,
         result: ApiResult,
@@ -96,8 +97,8 @@ impl std::fmt::Display for Hex {
     }
 }
 
-/// The method, or `other` if it is too long to log: a client can send any token as a method,
-/// of any length.
+/// The method, or `other` if the method is too long to log. The length is limited because a client
+/// can send a method of any length.
 fn loggable(method: &Method) -> &str {
     const MAX_LOGGED_BYTES: usize = 16;
     match method.as_str() {
@@ -106,8 +107,8 @@ fn loggable(method: &Method) -> &str {
     }
 }
 
-/// Runs an operation. A panic becomes an internal error, so that the client gets a response
-/// and the task of the connection continues.
+/// Runs an operation. If the operation panics, the result is an internal error, so that the client
+/// gets a response and the task that serves the connection continues.
 pub(crate) fn catch_unwind(
     mut operation: Pin<&mut impl Future<Output = ApiResult>>,
 ) -> impl Future<Output = ApiResult> {

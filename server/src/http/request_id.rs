@@ -1,8 +1,9 @@
-//! Request ids: xids with 20 characters of `0-9a-v`. Each request gets its own id.
+//! Generates request ids. A request id is an xid, which has 20 characters from `0` to `9` and from
+//! `a` to `v`.
 //!
-//! An xid is 12 bytes in base32hex: seconds since 1970 (4 bytes), a random number that is
-//! generated once per process (5 bytes) and a counter (3 bytes). The layout is that of
-//! <https://github.com/rs/xid>. Xids sort by time.
+//! An xid encodes 12 bytes in base32hex: seconds since 1970 (4 bytes), a random number that is
+//! generated once per process (5 bytes) and a counter (3 bytes). <https://github.com/rs/xid>
+//! specifies this layout. Xids sort by time.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -16,19 +17,19 @@ const CHARACTERS: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestId([u8; CHARACTERS]);
 
-/// The parts of an id that do not depend on the time.
+/// The parts of a request id that do not depend on the time.
 struct IdGenerator {
-    /// 40 random bits, which distinguish this process from others.
+    /// 40 random bits, which distinguish this process from other processes.
     process: u64,
-    /// Starts at a random value; the lower 24 bits are used.
+    /// The counter starts at a random value. Only its lower 24 bits are used.
     counter: AtomicU32,
 }
 
 fn generator() -> &'static IdGenerator {
     static GENERATOR: OnceLock<IdGenerator> = OnceLock::new();
     GENERATOR.get_or_init(|| {
-        // Without random bytes, ids are unique only within this process. The server can still
-        // run.
+        // If the system provides no random bytes, the request ids of two processes can be equal.
+        // The server can run nevertheless.
         let random = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         IdGenerator {
             process: random >> 24,
@@ -38,7 +39,7 @@ fn generator() -> &'static IdGenerator {
 }
 
 impl RequestId {
-    /// A new id for a request that was received at `now`.
+    /// Generates the id of a request that was received at `now`.
     pub(crate) fn new(now: SystemTime) -> Self {
         let generator = generator();
         let seconds = now
@@ -48,7 +49,8 @@ impl RequestId {
         let number = (u128::from(seconds & 0xffff_ffff) << 64)
             | (u128::from(generator.process) << 24)
             | u128::from(count);
-        // 96 bits fill 19 characters of 5 bits, and 1 bit of the last character.
+        // Each character encodes 5 bits. The 96 bits fill 19 characters and 1 bit of the last
+        // character.
         let bits = number << 4;
         let mut characters = [b'0'; CHARACTERS];
         for (index, character) in characters.iter_mut().rev().enumerate() {
@@ -97,7 +99,7 @@ mod tests {
         let first: u64 = ids[9_999].as_str().bytes().take(7).fold(0, |sum, b| {
             sum * 32 + ALPHABET.iter().position(|a| *a == b).unwrap() as u64
         });
-        // Seven characters are 35 bits: the 32 bits of the time, and 3 random bits.
+        // The first seven characters encode 35 bits: the 32 bits of the time, and 3 random bits.
         assert!((first >> 3).abs_diff(now) <= 2);
     }
 }

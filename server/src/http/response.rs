@@ -1,4 +1,4 @@
-//! Responses with the statuses 200, 204 and 304, and the error for 412.
+//! Builds the responses with the statuses 200, 204 and 304, and the error for the status 412.
 
 use std::time::SystemTime;
 
@@ -14,17 +14,18 @@ use crate::http::etag::etag;
 use crate::http::header::{JSON, header_value};
 use crate::store::{Error, Revision, Stat};
 
-/// Shared caches must not store a user's document. A private cache may store it, but must
-/// revalidate it before each use, which the ETag makes cheap.
+/// Shared caches must not store a user's document. A private cache may store the document, but must
+/// revalidate it before each use. The ETag makes this revalidation cheap.
 const PRIVATE_NO_CACHE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const VARY_AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
-/// Maximum number of headers in a 200 without CORS: six from [`ok`], and Request-Id. Reserving
-/// them at once keeps the header map from growing while they are inserted.
+/// Maximum number of headers in a 200 without CORS headers: [`ok`] sets up to six, and Request-Id
+/// is added later. Space for all of them is reserved at once, so that the header map does not grow
+/// while they are inserted.
 const OK_HEADERS: usize = 7;
 /// The response body for a namespace without a document.
 pub(crate) const EMPTY_DOCUMENT: &[u8] = b"{}";
 
-/// The error for an unmet precondition (412), with the current ETag if a document is stored.
+/// The error for an unmet precondition (412). It contains the current ETag if a document is stored.
 pub(crate) fn precondition_failed(current: Option<Revision>) -> Box<ApiError> {
     Error::PreconditionFailed { current }.into()
 }
@@ -35,11 +36,11 @@ pub(crate) fn no_content() -> Response<Body> {
     response
 }
 
-/// A 304 for the document with this revision.
+/// Builds a 304. `current` is the revision of the stored document.
 pub(crate) fn not_modified(current: Option<Revision>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    // RFC 9110 section 15.4.5 requires these headers if a 200 would have had them.
+    // RFC 9110 section 15.4.5 requires a 304 to have these headers, because a 200 has them.
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, PRIVATE_NO_CACHE);
     headers.insert(VARY, VARY_AUTHORIZATION);
@@ -49,8 +50,8 @@ pub(crate) fn not_modified(current: Option<Revision>) -> Response<Body> {
     response
 }
 
-/// A 200 for a document. `stat` is `None` if none is stored. `body` is `None` for a HEAD
-/// request.
+/// Builds a 200 for a document. `stat` is `None` if no document is stored. `body` is `None` for a
+/// HEAD request.
 pub(crate) fn ok(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
     let is_head = body.is_none();
     let mut response = Response::new(body.unwrap_or_else(Body::empty));
@@ -59,7 +60,8 @@ pub(crate) fn ok(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, PRIVATE_NO_CACHE);
     headers.insert(VARY, VARY_AUTHORIZATION);
-    // hyper derives Content-Length from the body, which a response to HEAD does not have.
+    // hyper derives Content-Length from the body. A response to HEAD has no body, so its
+    // Content-Length is set here.
     if is_head {
         let bytes = stat.map_or(EMPTY_DOCUMENT.len() as u64, |stat| stat.usage.bytes);
         headers.insert(CONTENT_LENGTH, bytes.into());
@@ -75,7 +77,7 @@ pub(crate) fn ok(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
     response
 }
 
-/// The time as an HTTP date, truncated to seconds (RFC 9110 section 5.6.7).
+/// Formats a time as an HTTP date, truncated to seconds (RFC 9110 section 5.6.7).
 fn http_date(time: SystemTime) -> Option<HeaderValue> {
     header_value(format_args!("{}", HttpDate::from(time)))
 }

@@ -1,6 +1,6 @@
 //! The route of a document: `/user/{version}/preferences/{clientId}`.
 //!
-//! Paths are not normalised: `..` is an ordinary segment, and an encoded slash is part of the
+//! Paths are not normalised, so `..` is an ordinary segment, and an encoded slash is part of the
 //! clientId.
 
 use std::borrow::Cow;
@@ -12,22 +12,24 @@ use crate::store::{InvalidName, Name};
 /// The methods that the route supports.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
 
-/// A path that matches the route, with its clientId.
+/// The clientId of a path that matches the route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route<'a> {
-    /// Percent-encoded, as in the path.
+    /// The clientId as it appears in the path, percent-encoded.
     client_id: &'a str,
 }
 
-/// Why a clientId is not valid, as a sentence for the client.
+/// A sentence that tells the client why a clientId is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InvalidClientId(pub(crate) &'static str);
 
 impl<'a> Route<'a> {
-    /// The name of the route in metrics and in the log, which never contain a clientId.
+    /// The name of the route in metrics and in the log. Metrics and log lines never contain a
+    /// clientId.
     pub(crate) const TEMPLATE: &'static str = "/user/{version}/preferences/{clientId}";
 
-    /// `None` if the path does not match the route, or if its version is not in `versions`.
+    /// Parses a path. Returns `None` if the path does not match the route, or if its version is not
+    /// in `versions`.
     pub(crate) fn parse(path: &'a str, versions: &[String]) -> Option<Self> {
         let mut segments = path.strip_prefix("/user/")?.split('/');
         let version = segments.next()?;
@@ -41,8 +43,8 @@ impl<'a> Route<'a> {
         segments.next().is_none().then_some(Self { client_id })
     }
 
-    /// The decoded clientId. If it is `own`, the client that the token was issued to, then `own`
-    /// is borrowed, so that most requests need no copy.
+    /// Returns the decoded clientId. `own` is the client that the token was issued to. If the
+    /// clientId is equal to `own`, the result borrows `own`, so that most requests need no copy.
     ///
     /// # Errors
     /// [`InvalidClientId`] if the clientId is too long, contains a control character, or cannot
@@ -63,7 +65,7 @@ impl<'a> Route<'a> {
     }
 
     fn decoded(&self) -> Result<Cow<'a, str>, InvalidClientId> {
-        // Most clientIds contain no escapes, and need no decoding.
+        // Most clientIds contain no escapes, so they need no decoding.
         if !self.client_id.contains('%') {
             return Ok(Cow::Borrowed(self.client_id));
         }
@@ -134,7 +136,8 @@ mod tests {
             let path = format!("/user/2025-1/preferences/{encoded}");
             assert_eq!(parse(&path), Some(Ok(decoded.to_owned())), "{encoded}");
         }
-        // The token's own client is compared after decoding.
+        // The clientId is decoded before it is compared with the client that the token was issued
+        // to.
         assert_eq!(
             parse("/user/2025-1/preferences/ow%6E"),
             Some(Ok("own".to_owned()))

@@ -1,6 +1,6 @@
-//! Serves one connection with hyper, and adds what hyper does not do: a timeout for
-//! writes that make no progress, and a lingering close, so that a client that is still
-//! sending can read its response.
+//! Serves one connection with hyper, and adds two features that hyper does not have: a timeout for
+//! writes that make no progress, and a lingering close. With a lingering close, a client that is
+//! still sending can read its response.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,23 +26,24 @@ use crate::http::Body;
 use crate::net::connection_limit::ConnectionState;
 use crate::net::minimum_rate::MinimumRateStream;
 
-/// How long a client whose upload was refused may take to stop sending and to read its
-/// response.
+/// Maximum time that the server waits, before it closes a connection, for the client to stop
+/// sending and to read the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Size of hyper's buffer per direction: for a request head, for a piece of a body, and
-/// for response bytes that the client has not read. It also limits the length of a head.
-/// It leaves room for the longest request target that hyper accepts: 65,534 bytes (a
-/// longer one gets 414).
+/// Maximum size of each of hyper's two buffers for a connection. The read buffer contains a request
+/// head or a part of a request body. The write buffer contains response bytes that the client has
+/// not read. The size of the read buffer also limits the length of a request head. It is sufficient
+/// for the longest request target that hyper accepts, which has 65,534 bytes. A longer request
+/// target gets 414.
 pub(crate) const BUFFER_BYTES: usize = 80 * 1024;
-/// Size of the buffer into which bytes are discarded.
+/// Size of the buffer for bytes that are read and discarded.
 const DISCARD_BYTES: usize = 64 * 1024;
 
-/// A stream on which a write fails if it makes no progress for `write_timeout`. hyper
-/// has no timeout for writes.
+/// A stream whose writes fail if they make no progress for `write_timeout`. This type is needed
+/// because hyper has no timeout for writes.
 struct WriteTimeoutStream<S> {
     io: TokioIo<S>,
     write_timeout: Duration,
-    /// Runs while a write is pending.
+    /// This timer runs while a write is pending.
     stall_timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -55,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WriteTimeoutStream<S> {
         }
     }
 
-    /// Starts the timer when a write is pending, and stops it when the write is done.
+    /// Starts the timer if a write is pending, and stops the timer when the write is done.
     fn check_stall<T>(
         &mut self,
         outcome: Poll<io::Result<T>>,
@@ -76,12 +77,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WriteTimeoutStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WriteTimeoutStream<MinimumRateStream<'_, S>> {
-    /// Closes the socket without destroying the response (RFC 9112 section 9.6).
+    /// Closes the socket so that the client can still read the response (RFC 9112 section 9.6).
     ///
-    /// If the socket were closed while bytes from the client are unread or on their way,
-    /// the kernel would send a reset. The reset can reach the client before it has read
-    /// the response, which is then lost. So only the sending side is closed, and bytes
-    /// that still arrive are discarded.
+    /// If the socket were closed while bytes from the client are unread or in transit, the kernel
+    /// would send a TCP reset. If the reset reaches a client before the client has read the
+    /// response, the response is lost. Therefore only the sending side is closed, and bytes that
+    /// still arrive are discarded.
     async fn linger(self) {
         let mut stream = self.io.into_inner().into_draining();
         let discard = async {
@@ -90,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WriteTimeoutStream<MinimumRateStream<'_,
             while stream.read(&mut buffer).await? > 0 {}
             io::Result::Ok(())
         };
-        // The connection is over, even if discarding fails or times out.
+        // A failure or timeout needs no handling, because the connection ends here anyway.
         let _ = tokio::time::timeout(LINGER_TIMEOUT, discard).await;
     }
 }
@@ -120,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for WriteTimeoutStream<S> {
         self.check_stall(outcome, context)
     }
 
-    /// With TLS, a shutdown writes a `close_notify` alert, which can stall.
+    /// With TLS, a shutdown writes a `close_notify` alert, and this write can stall.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.io).poll_shutdown(context);
         self.check_stall(outcome, context)
@@ -140,22 +141,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for WriteTimeoutStream<S> {
     }
 }
 
-/// What a service knows about the connection of a request.
+/// The connection of a request, as its service sees it.
 pub(crate) struct ConnectionContext<'a, C> {
-    /// The service's own state. It lives as long as the connection.
+    /// State that the service keeps for as long as the connection is open.
     pub(crate) service_state: C,
     pub(crate) state: &'a ConnectionState,
 }
 
-/// Responds to the requests of connections.
+/// Responds to the requests that arrive on connections.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// State that the service keeps from one request of a connection to the next.
+    /// State that the service keeps for as long as a connection is open.
     type Connection: Default + Send + Sync;
 
-    /// Responds to a request. A failure becomes an error response.
+    /// Responds to a request. If the request fails, the result is an error response.
     ///
-    /// The service calls [`ConnectionState::record_granted`] if it grants the request,
-    /// and `on_response` with the response before it returns it.
+    /// The service must call [`ConnectionState::record_granted`] if it grants the request. Before
+    /// it returns the response, it must call `on_response` with the response.
     fn respond(
         &self,
         request: Request<Incoming>,
@@ -167,14 +168,14 @@ pub(crate) trait Service: Send + Sync + 'static {
 /// Serves connections with one service.
 pub(crate) struct ConnectionServer<H> {
     pub(crate) service: Arc<H>,
-    /// Time for a request head to arrive, and idle time before the next one begins.
+    /// Timeout for receiving a request head, and for a connection that waits for its next request.
     pub(crate) head_timeout: Duration,
     pub(crate) write_timeout: Duration,
 }
 
 impl<H: Service> ConnectionServer<H> {
-    /// Serves one connection until it ends. When `stopping` changes, the connection ends
-    /// after the current request.
+    /// Serves one connection until it ends. If `stopping` changes, the connection ends after the
+    /// current request.
     pub(crate) async fn run<S>(
         &self,
         stream: S,
@@ -190,16 +191,16 @@ impl<H: Service> ConnectionServer<H> {
             service_state: H::Connection::default(),
             state,
         };
-        // Boxing makes the future `Unpin`. Otherwise hyper's connection could not be taken
-        // apart with `into_parts` after it was polled.
+        // Boxing makes the future `Unpin`. Without it, `into_parts` could not be called on hyper's
+        // connection after the connection was polled.
         let service = service_fn(|request| {
             Box::pin(self.service.respond(request, &context, |response| {
-                // 412 is the result of a condition, not a refusal.
+                // A 412 does not count as a refusal, because it is the result of a condition.
                 let status = response.status();
                 if status.is_client_error() && status != StatusCode::PRECONDITION_FAILED {
                     state.record_refused();
                 }
-                // `Connection: close` is set if the request's body was not read to its end.
+                // The response has `Connection: close` if the request body was not read to its end.
                 if response.headers().contains_key(CONNECTION) {
                     has_unread_upload.store(true, Ordering::Relaxed);
                 }
@@ -208,8 +209,9 @@ impl<H: Service> ConnectionServer<H> {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_timeout)
-            // Without half-close, hyper would read while a request is processed, and this read
-            // would count as waiting for the client (see `minimum_rate`).
+            // If half-close were off, hyper would read from the connection even while the server
+            // works on a request that was received completely. This read would count as waiting for
+            // the client (see `minimum_rate`).
             .half_close(true)
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(stream, service);
@@ -221,16 +223,17 @@ impl<H: Service> ConnectionServer<H> {
                     is_stopping = true;
                     Pin::new(&mut connection).graceful_shutdown();
                 }
-                // Not `poll_without_shutdown`: with it, hyper would not wait until the
-                // buffered part of a response is written.
+                // `poll_without_shutdown` cannot be used here, because with it hyper would not wait
+                // until the buffered part of a response is written.
                 Pin::new(&mut connection).poll(context)
             })
             .await
         };
-        // The process waits for all clones of `stopping` before it exits. A client with an
-        // unread upload would lose its response if the process exited now, so its
-        // connection keeps the clone while it lingers. Other connections drop it here, so
-        // that a client that keeps its side open does not delay the exit.
+        // The process does not exit before all clones of `stopping` are dropped. If the process
+        // exited now, a client whose upload was not read to its end could lose its response. The
+        // connection of such a client therefore keeps its clone during the lingering close. All
+        // other connections drop their clones here, so that a client that does not close its side
+        // of the connection cannot delay the exit.
         let _delays_exit = has_unread_upload
             .load(Ordering::Relaxed)
             .then_some(stopping);
@@ -242,7 +245,8 @@ impl<H: Service> ConnectionServer<H> {
             }
         };
         if needs_linger {
-            // A separate statement, so that hyper's read buffer is freed before the wait.
+            // This is a separate statement, so that hyper's read buffer is freed before the
+            // lingering close.
             let stream = connection.into_parts().io;
             stream.linger().await;
         }

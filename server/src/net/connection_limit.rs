@@ -1,23 +1,24 @@
-//! The connection limit: how many connections may be open at a time, and which of them
-//! are shed when the limit is reached and a new client connects.
+//! The connection limit. It decides how many connections may be open at the same time. If the limit
+//! is reached and a new client connects, it also decides which connections are shed, which means
+//! that the server closes them.
 //!
-//! Only connections that wait for their client can be shed. A connection whose request
-//! is being processed is never shed. Connections are shed in this order:
+//! Only connections that wait for their client can be shed. A connection is never shed while the
+//! server works on its request. Connections are shed in this order:
 //!
-//! 1. *Untrusted* connections: no request was granted yet, or the last one was refused.
-//!    Anybody can open thousands of these and request pages that need no token.
+//! 1. *Untrusted* connections: no request was granted yet, or the last request was refused. Anybody
+//!    can open thousands of such connections. A request that needs no token, such as a health
+//!    check, does not make a connection trusted.
 //! 2. *New* connections: one request was granted.
 //! 3. *Established* connections: at least two requests were granted.
 //!
-//! Within a class, the connection that has waited longest for its client is shed first.
-//! It does not matter whether it waits for a request head, for more of a body, or for
-//! the client to read a response. A client that sends or reads single bytes counts as
-//! waiting all the time (see `minimum_rate`).
+//! Within a class, the connection that has waited longest for its client is shed first. A
+//! connection can wait for a request head, for more of a body, or for the client to read a
+//! response; all of these count in the same way. While a client sends or reads only single bytes,
+//! its connection counts as waiting all the time (see `minimum_rate`).
 //!
-//! A request writes only two atomics that belong to its own connection. The lock is
-//! taken when a connection opens, and all connections are examined only while the limit
-//! is reached. nginx sheds its reusable connections in the same way
-//! (`ngx_drain_connections`).
+//! A request needs no lock: it writes only two atomics, which belong to its own connection. The
+//! lock is acquired when a connection opens. The connections are ranked only while the limit is
+//! reached. nginx closes its reusable connections in a similar way (`ngx_drain_connections`).
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,27 +28,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// How long an untrusted connection may wait for its client before it can be shed.
-/// Short, because a client sends its request head right after the TCP handshake.
+/// How long an untrusted connection may wait for its client before it can be shed. This time is
+/// short, because a client usually sends its request head right after the TCP handshake.
 const UNTRUSTED_GRACE: Duration = Duration::from_millis(100);
-/// How long a new or established connection may wait for its client before it can be
-/// shed. Longer than any network round trip, and longer than a busy client needs between
-/// a response and its next request.
+/// How long a new or established connection may wait for its client before it can be shed. This
+/// time is longer than usual network round trips, and longer than a busy client usually needs
+/// between a response and its next request.
 const TRUSTED_GRACE: Duration = Duration::from_secs(1);
 /// Pause between two rounds of shedding while a new client waits for a slot.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// Maximum number of connections that one round sheds. It is more than one, so that not
+/// Maximum number of connections that one round sheds. The number is greater than one, so that not
 /// every new client causes a search through all connections.
 const MAX_SHED_PER_ROUND: usize = 32;
-/// A round sheds at most 1/`SHED_DIVISOR` of the connections that can be shed, and at least
-/// one. So a few connections are not all shed at once.
+/// One round sheds at most 1/`SHED_DIVISOR` of the connections that can be shed, but at least one
+/// connection. If only a few connections can be shed, they are therefore not all shed at once.
 const SHED_DIVISOR: usize = 8;
-/// Shortest time between two log lines about the limit.
+/// Minimum time between two log lines about the connection limit.
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Value of `waiting_since_ms`: the connection does not wait for its client.
+/// This value of `waiting_since_ms` means that the connection does not wait for its client.
 const NOT_WAITING: u64 = u64::MAX;
-/// Value of `waiting_since_ms`: the connection was shed.
+/// This value of `waiting_since_ms` means that the connection was shed.
 const SHED: u64 = u64::MAX - 1;
 
 // The trust classes of connections. A lower class is shed first.
@@ -55,14 +56,14 @@ const UNTRUSTED: u8 = 0;
 const NEW: u8 = 1;
 const ESTABLISHED: u8 = 2;
 
-/// The facts that decide whether a connection may be shed. The connection writes them, and
-/// the connection limit reads them while all slots are in use.
+/// The facts that decide whether a connection may be shed. The task that serves the connection
+/// writes them, and the connection limit reads them while all slots are in use.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
-    /// Times are counted from here.
+    /// The time from which milliseconds are counted.
     epoch: Instant,
-    /// Milliseconds from `epoch` to the moment when the connection began to wait for its
-    /// client, or one of `NOT_WAITING` and `SHED`.
+    /// The time at which the connection began to wait for its client, in milliseconds since
+    /// `epoch`. `NOT_WAITING` and `SHED` are special values.
     waiting_since_ms: AtomicU64,
     /// One of `UNTRUSTED`, `NEW` and `ESTABLISHED`.
     class: AtomicU8,
@@ -73,7 +74,7 @@ pub(crate) struct ConnectionState {
 pub(crate) struct ConnectionShed;
 
 impl ConnectionState {
-    /// The state of a connection that waits for its first request head.
+    /// Creates the state of a connection that waits for its first request head.
     pub(crate) fn new(epoch: Instant) -> Self {
         let state = Self {
             epoch,
@@ -88,8 +89,8 @@ impl ConnectionState {
         elapsed_ms(self.epoch)
     }
 
-    /// Records that the connection has been waiting for its client since `since_ms`.
-    /// Does nothing if the connection waits already or was shed.
+    /// Records that the connection has been waiting for its client since `since_ms`. Does nothing
+    /// if the connection is already waiting or was shed.
     pub(super) fn mark_waiting(&self, since_ms: u64) {
         let _ = self.waiting_since_ms.compare_exchange(
             NOT_WAITING,
@@ -110,7 +111,7 @@ impl ConnectionState {
         Ok(())
     }
 
-    /// Records that a request was granted. Its body may still be on its way.
+    /// Records that a request was granted. The body of the request may still be in transit.
     pub(crate) fn record_granted(&self) {
         match self.class.load(Ordering::Relaxed) {
             UNTRUSTED => self.class.store(NEW, Ordering::Relaxed),
@@ -124,16 +125,16 @@ impl ConnectionState {
         self.class.store(UNTRUSTED, Ordering::Relaxed);
     }
 
-    /// Marks the connection as shed, unless it was active after `since_ms` was read.
-    /// Returns whether it is shed now.
+    /// Marks the connection as shed, unless it was active after `since_ms` was read. Returns
+    /// whether this call has marked it.
     fn try_shed(&self, since_ms: u64) -> bool {
         self.waiting_since_ms
             .compare_exchange(since_ms, SHED, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// The position in the order of shedding. `None` if the connection does not wait for its
-    /// client, or was shed.
+    /// The connection's position in the order of shedding. `None` if the connection does not wait
+    /// for its client, or was shed.
     fn shed_rank(&self) -> Option<ShedRank> {
         let since_ms = self.waiting_since_ms.load(Ordering::Relaxed);
         let class = self.class.load(Ordering::Relaxed);
@@ -141,12 +142,12 @@ impl ConnectionState {
     }
 }
 
-/// Milliseconds since `epoch`, below the two reserved values.
+/// Milliseconds since `epoch`. The result is never `NOT_WAITING` or `SHED`.
 fn elapsed_ms(epoch: Instant) -> u64 {
     u64::try_from(epoch.elapsed().as_millis()).unwrap_or(SHED - 1)
 }
 
-/// The position in the order of shedding. The connection with the lowest rank is shed
+/// A connection's position in the order of shedding. The connection with the lowest rank is shed
 /// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ShedRank {
@@ -165,7 +166,8 @@ impl ShedRank {
     }
 }
 
-/// Permission for one connection to be open. Dropping it frees the slot.
+/// One of the `max_connections` slots. A connection may be open while it holds a slot. Dropping
+/// this value frees the slot.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     state: Arc<ConnectionState>,
@@ -178,7 +180,7 @@ impl ConnectionSlot {
     }
 }
 
-/// Limits how many connections are open at a time.
+/// Limits how many connections are open at the same time.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     free_slots: Arc<Semaphore>,
@@ -189,8 +191,8 @@ pub(crate) struct ConnectionLimit {
 
 #[derive(Debug, Default)]
 struct OpenConnections {
-    /// Includes connections that have ended. They are removed when connections are shed, and
-    /// when the list has twice as many entries as there are slots.
+    /// This list also contains connections that have ended. They are removed when connections are
+    /// shed, and when the list has twice as many entries as there are slots.
     connections: Vec<OpenConnection>,
     last_warning: Option<Instant>,
 }
@@ -212,7 +214,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Waits for a free slot. While there is none, it sheds connections that wait for
+    /// Waits for a free slot. While no slot is free, this function sheds connections that wait for
     /// their clients.
     pub(super) async fn acquire(&self) -> ConnectionSlot {
         let permit = match Arc::clone(&self.free_slots).try_acquire_owned() {
@@ -221,7 +223,7 @@ impl ConnectionLimit {
                 self.shed_longest_waiting();
                 let permit = Arc::clone(&self.free_slots).acquire_owned();
                 if let Ok(permit) = timeout(RETRY_INTERVAL, permit).await {
-                    // The semaphore is never closed, so the permit is always `Ok`.
+                    // The semaphore is never closed, so `permit` is always `Ok`.
                     break permit.ok();
                 }
             },
@@ -248,8 +250,8 @@ impl ConnectionLimit {
         let now_ms = elapsed_ms(self.epoch);
         let ranked = |c: &OpenConnection| Some((c.state.shed_rank()?, c.clone()));
         let mut waiting: Vec<_> = open.connections.iter().filter_map(ranked).collect();
-        // While an untrusted connection waits, trusted ones are kept: the grace period of
-        // the untrusted one ends soon.
+        // While an untrusted connection waits for its client, no trusted connection is shed,
+        // because the untrusted connection's grace period ends soon.
         let has_untrusted = waiting.iter().any(|(rank, _)| rank.class == UNTRUSTED);
         waiting.retain(|(rank, _)| {
             rank.is_past_grace(now_ms) && (rank.class == UNTRUSTED || !has_untrusted)
@@ -277,8 +279,8 @@ impl ConnectionLimit {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, OpenConnections> {
-        // Every change under the lock is complete in itself, so a panic leaves no broken
-        // state behind.
+        // A panic while the lock is held leaves the state consistent, because each change to it is
+        // a single operation.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -287,7 +289,7 @@ impl ConnectionLimit {
 mod tests {
     use super::*;
 
-    /// Opens a connection that never ends by itself.
+    /// Opens a connection that ends only if it is shed.
     async fn open(limit: &ConnectionLimit) -> Arc<ConnectionState> {
         let slot = limit.acquire().await;
         let state = Arc::clone(slot.state());

@@ -1,7 +1,7 @@
 //! Listening sockets and accepted connections.
 //!
-//! A listening socket is bound to a TCP address or to a path in the file system, or it is
-//! inherited from the process that started the server. Connections may use TLS.
+//! The server binds a listening socket to a TCP address or to a path in the file system, or
+//! inherits the socket from the process that started the server. Connections can use TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,23 +23,24 @@ use crate::net::connection::{ConnectionServer, Service};
 use crate::net::connection_limit::ConnectionLimit;
 use crate::settings::Address;
 
-/// Pause after a failed accept. It usually fails because the process has no free file
-/// descriptor. They become free as connections end, and an immediate retry would spin.
+/// Pause after a failed accept. An accept usually fails because the process has no free file
+/// descriptor. A descriptor becomes free when a connection ends. Retrying without a pause would
+/// keep a core busy until then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum number of connections that the kernel queues until they are accepted. If the
-/// queue is full, the kernel drops new connection attempts, and clients retry only after
-/// seconds. So the queue is longer than the usual 128. Linux allows 4096 by default
-/// (net.core.somaxconn).
+/// Maximum number of connections that the kernel queues until they are accepted. If the queue is
+/// full, the kernel drops new connection attempts, and a client retries only after a second or
+/// more. The queue is therefore longer than the common 128. By default, Linux allows up to 4096
+/// (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
-/// Size of the kernel's send buffer per connection. By default Linux grows it up to 4 MiB,
-/// so clients that do not read their responses could occupy gigabytes. 256 KiB allow
-/// 20 Mbit/s at a round-trip time of 100 ms.
+/// Size of the kernel's send buffer for each connection. By default, Linux increases the buffer up
+/// to 4 MiB, so clients that do not read their responses could occupy gigabytes of memory. With 256
+/// KiB, 20 Mbit/s are possible at a round-trip time of 100 ms.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Mode of the Unix socket. Everybody who can reach its directory may connect, as with a
-/// TCP port. What a request may do depends on its token.
+/// File mode of the Unix socket. Every user who can access the socket's directory may connect, just
+/// as everybody may connect to a TCP port. The token of a request decides what the request may do.
 const SOCKET_MODE: u32 = 0o666;
 
-/// Why the server cannot listen.
+/// Why a listening socket could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ListenError {
@@ -54,13 +55,14 @@ pub(crate) enum ListenError {
     TooManyInherited(usize),
 }
 
-/// A listening socket.
+/// A socket that accepts connections, with its address.
 pub(crate) struct Listener {
     socket: ListeningSocket,
-    /// The address with the actual port, if the system has picked one.
+    /// The address of the socket. If port 0 was configured, the address contains the port that the
+    /// system has chosen.
     address: Address,
-    /// Removes the socket's path when the listener is dropped. `None` for TCP, and for an
-    /// inherited socket, whose path belongs to the service manager.
+    /// Removes the path of a Unix socket when the listener is dropped. `None` for a TCP socket, and
+    /// for an inherited socket, because its path belongs to the service manager.
     _file: Option<SocketFile>,
 }
 
@@ -69,7 +71,7 @@ enum ListeningSocket {
     Unix(UnixListener),
 }
 
-/// The path of a Unix socket. Dropping it removes the path.
+/// The path of a Unix socket. Dropping this value removes the path.
 struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
@@ -84,8 +86,8 @@ enum AcceptedStream {
 }
 
 impl Listener {
-    /// The socket inherited from the service manager (`sd_listen_fds(3)`), if there is
-    /// one.
+    /// The socket that the service manager has passed to the server (`sd_listen_fds(3)`). `None` if
+    /// the service manager has passed no socket.
     pub(crate) fn inherited() -> Result<Option<Self>, ListenError> {
         let mut sockets = ListenFd::from_env();
         match sockets.len() {
@@ -105,7 +107,7 @@ impl Listener {
 
     fn from_tcp(socket: std::net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        // Accepted sockets inherit the size (socket(7)).
+        // Accepted sockets inherit the buffer size from the listening socket.
         set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
         let address = Address::Tcp(socket.local_addr()?);
         let socket = ListeningSocket::Tcp(TcpListener::from_std(socket)?);
@@ -129,7 +131,8 @@ impl Listener {
         })
     }
 
-    /// Binds a new socket. A Unix socket whose process was killed is replaced.
+    /// Binds a new socket. If the path of a Unix socket already exists but no process listens on
+    /// it, the old socket is replaced.
     pub(crate) fn bind(address: &Address) -> Result<Self, ListenError> {
         let bound = match address {
             Address::Tcp(address) => bind_tcp(*address),
@@ -150,8 +153,7 @@ impl Listener {
         match &self.socket {
             ListeningSocket::Tcp(socket) => {
                 let (stream, _) = socket.accept().await?;
-                // A response is written in one piece. Nagle's algorithm would only delay
-                // it.
+                // Nagle's algorithm is turned off, because it could only delay a response.
                 let _ = stream.set_nodelay(true);
                 Ok(AcceptedStream::Tcp(stream))
             }
@@ -165,8 +167,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // Without SO_REUSEADDR, a restart fails for up to a minute, while old connections are in
-    // TIME_WAIT.
+    // Without `SO_REUSEADDR`, binding the address can fail for up to a minute after a restart,
+    // while old connections are in `TIME_WAIT`.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Listener::from_tcp(socket.listen(BACKLOG)?.into_std()?)
@@ -189,7 +191,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     })
 }
 
-/// Whether the path is a socket on which no process listens. A process that was killed
+/// Whether the path is a Unix socket on which no process listens. A server process that was killed
 /// leaves such a socket behind.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
@@ -198,28 +200,29 @@ fn is_abandoned(path: &Path) -> bool {
     is_socket && refuses
 }
 
-/// Metrics about connections.
+/// Counts connections and failed TLS handshakes.
 #[derive(Default)]
 pub(crate) struct ConnectionCounters {
     pub(crate) open: Gauge,
-    /// TLS handshakes that failed or timed out.
+    /// Number of TLS handshakes that failed or timed out.
     pub(crate) failed_handshakes: Counter,
 }
 
-/// Accepts connections and serves each in a task of its own.
+/// Accepts connections, and serves each connection in a separate task.
 pub(crate) struct Acceptor<H> {
     pub(crate) server: Arc<ConnectionServer<H>>,
     pub(crate) counters: Arc<ConnectionCounters>,
-    /// `None` for connections without TLS.
+    /// `None` if connections do not use TLS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) limit: ConnectionLimit,
-    /// Time for a TLS handshake.
+    /// Timeout for a TLS handshake.
     pub(crate) handshake_timeout: Duration,
 }
 
 impl<H: Service> Acceptor<H> {
-    /// Accepts connections for as long as it is polled. Connections that are open when it
-    /// is dropped are served until they end or `stopping` changes.
+    /// Accepts connections for as long as this future is polled. Dropping the future does not close
+    /// open connections. They are served until they end. If `stopping` changes, each of them ends
+    /// after its current request.
     pub(crate) async fn accept_loop(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
         loop {
             match listener.accept().await {
@@ -233,7 +236,7 @@ impl<H: Service> Acceptor<H> {
         }
     }
 
-    /// Waits for a free slot, and spawns the task that serves the connection.
+    /// Waits for a free slot, and then spawns the task that serves the connection.
     async fn accept_one<S>(&self, stream: S, stopping: &watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -242,8 +245,9 @@ impl<H: Service> Acceptor<H> {
         let state = Arc::clone(slot.state());
         let (server, mut stopping) = (Arc::clone(&self.server), stopping.clone());
         let counters = Arc::clone(&self.counters);
-        // The future is boxed, so that its memory is freed when the task ends. The connection
-        // limit keeps an abort handle for longer, and with it the task's own allocation.
+        // The future is boxed, so that its memory is freed when the task ends. The memory of the
+        // task itself is freed later, because the connection limit may still hold the task's abort
+        // handle.
         let task = match self.tls.clone() {
             None => tokio::spawn(Box::pin(async move {
                 let _open = counters.open.enter();

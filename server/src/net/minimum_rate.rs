@@ -1,17 +1,17 @@
-//! A stream that records since when its connection has been waiting for the client.
+//! A stream that records how long its connection has been waiting for the client.
 //!
-//! A client that sends or reads single bytes must not look active. So the waiting time
-//! starts again only at one of these events:
+//! A client that sends or reads only single bytes must not count as active. The waiting time
+//! therefore restarts only at one of these events:
 //!
-//! - The direction changes: the client has sent its request and the server responds, or
-//!   the client has read the response and sends its next request.
-//! - [`PROGRESS_BYTES`] have moved in one direction.
+//! - The direction changes: the server starts to respond after the client has sent its request, or
+//!   the client sends its next request after it has read the response.
+//! - [`PROGRESS_BYTES`] bytes have been transferred in one direction.
 //!
-//! Together with the grace periods of `connection_limit` this enforces a minimum rate:
-//! a slower connection can be shed when the connection limit is reached.
+//! Together with the grace periods of `connection_limit`, this rule enforces a minimum rate. A
+//! connection with a lower rate can be shed when the connection limit is reached.
 //!
-//! A pending read or write counts as waiting for the client. So hyper must not read
-//! ahead: a read that no request needs would make a busy connection look idle.
+//! A pending read or write counts as waiting for the client. hyper must therefore not read ahead.
+//! If it read more than the current request needs, a busy connection would count as waiting.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -21,7 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::connection_limit::ConnectionState;
 
-/// Bytes in one direction that count as progress. A slow line moves this much in a second.
+/// Number of bytes in one direction that count as progress. At 131 kbit/s, this number of bytes is
+/// transferred in one second.
 const PROGRESS_BYTES: usize = 16 * 1024;
 
 /// The direction of the last transfer.
@@ -31,15 +32,16 @@ enum Direction {
     Sending,
 }
 
-/// A stream that records in its [`ConnectionState`] since when it waits for the client.
+/// A stream that records in its [`ConnectionState`] when it began to wait for the client.
 #[derive(Debug)]
 pub(super) struct MinimumRateStream<'a, S> {
     stream: S,
     state: &'a ConnectionState,
     direction: Direction,
-    /// When the connection first waited since the last progress, if it has waited.
+    /// When the connection began to wait for the first time after the last progress. `None` if it
+    /// has not waited since then.
     waiting_since_ms: Option<u64>,
-    /// Bytes since the last progress.
+    /// Number of bytes that have been transferred since the last progress.
     moved_bytes: usize,
     is_waiting: bool,
 }
@@ -50,22 +52,23 @@ impl<'a, S> MinimumRateStream<'a, S> {
             stream,
             state,
             direction: Direction::Receiving,
-            // `ConnectionState::new` also begins with a connection that waits.
+            // A new `ConnectionState` also counts as waiting.
             waiting_since_ms: Some(state.now_ms()),
             moved_bytes: 0,
             is_waiting: true,
         }
     }
 
-    /// Returns the inner stream, for a connection that only waits until the client closes it.
+    /// Returns the inner stream. From then on, the connection counts as waiting, because the server
+    /// only waits until the client closes the connection.
     pub(super) fn into_draining(mut self) -> S {
         self.restart_clock();
         self.wait();
         self.stream
     }
 
-    /// Records the outcome of a read or a write, with the number of bytes that it moved.
-    /// Returns an error if the connection was shed in the meantime.
+    /// Records the outcome of a read or a write. `bytes` returns the number of transferred bytes.
+    /// Returns an error if the connection was shed while it waited.
     fn record<T>(
         &mut self,
         direction: Direction,
@@ -131,8 +134,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MinimumRateStream<'_, S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
-        // hyper also flushes when it has written nothing. Such a flush must not count as
-        // a change of direction.
+        // hyper sometimes flushes although it has written nothing. Such a flush must not count as a
+        // change of direction.
         if outcome.is_ready() && self.direction == Direction::Receiving {
             return outcome;
         }

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 /// The only protocol that the server offers in ALPN (RFC 7301).
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Why TLS cannot be used with the configured files.
+/// Why TLS cannot be used with the configured certificate and key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TlsError {
@@ -47,8 +47,8 @@ pub(crate) enum TlsError {
 const CERTIFICATE_SETTING: &str = "--tls-cert-file";
 const KEY_SETTING: &str = "--tls-key-file";
 
-/// A certificate and its private key, read from PEM files. Clones are cheap and share the
-/// certificate.
+/// A certificate and its private key, which were read from PEM files. Clones are cheap and share
+/// the certificate.
 #[derive(Clone)]
 pub(crate) struct Certificate {
     files: Arc<CertificateFiles>,
@@ -63,8 +63,8 @@ struct CertificateFiles {
 struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
 impl Certificate {
-    /// Reads a file with the certificate chain, leaf first, and a file with the private
-    /// key. Blocks.
+    /// Reads the certificate chain from one file and the private key from another. The chain must
+    /// begin with the leaf. Blocks.
     pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let files = CertificateFiles {
             certificate: certificate.to_owned(),
@@ -77,8 +77,8 @@ impl Certificate {
         })
     }
 
-    /// Reads the files again, for new connections. If the files cannot be used, the old
-    /// certificate stays in use. Blocks.
+    /// Reads the certificate and the key again, and uses them for new connections. If the files
+    /// cannot be used, the old certificate stays in use. Blocks.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let new = self.files.read()?;
         let current = &self.current.0;
@@ -86,8 +86,8 @@ impl Certificate {
         Ok(())
     }
 
-    /// Performs the TLS handshakes of a listener, with the certificate that is current at
-    /// each handshake.
+    /// Returns an acceptor, which performs the TLS handshakes of a listener. Each handshake uses
+    /// the certificate that is current at that time.
     pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
         let current = Arc::clone(&self.current);
         let mut config =
@@ -96,7 +96,7 @@ impl Certificate {
                 .with_no_client_auth()
                 .with_cert_resolver(current);
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        // Session tickets let a returning client skip the full handshake.
+        // With a session ticket, a returning client does not need a full handshake.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
@@ -122,7 +122,7 @@ impl CertificateFiles {
         }
         let key =
             PrivateKeyDer::from_pem_file(&self.key).map_err(cannot_read(KEY_SETTING, &self.key))?;
-        // This also checks that the key belongs to the certificate.
+        // `from_der` also checks that the private key belongs to the certificate.
         let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
         let certified = certified.map_err(|source| TlsError::Unusable {
             certificate: self.certificate.clone(),
@@ -140,7 +140,7 @@ impl ResolvesServerCert for CurrentCertificate {
     }
 }
 
-/// Required by [`ResolvesServerCert`]. It does not print the key.
+/// [`ResolvesServerCert`] requires this trait. The output does not contain the key.
 impl fmt::Debug for CurrentCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CurrentCertificate")

@@ -1,12 +1,12 @@
-//! The table of error codes, with the status and title of each. Codes, statuses and titles
-//! are stable: clients depend on them.
+//! The table of error codes, with the status and the title of each code. Codes, statuses and titles
+//! must not change, because clients depend on them.
 
 use hyper::StatusCode;
 
 /// Defines one variant of [`Code`] for each line of the table.
 macro_rules! codes {
     ($($name:ident: $status:ident, $code:literal, $title:literal;)*) => {
-        /// The kind of an error. Clients use it to distinguish errors.
+        /// The kind of an error. Clients distinguish errors by their codes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Code {
             $($name,)*
@@ -16,7 +16,7 @@ macro_rules! codes {
             /// All codes, in the order of their statuses.
             pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Status, code and title.
+            /// Returns the status, the code as text, and the title.
             pub(crate) fn row(self) -> (StatusCode, &'static str, &'static str) {
                 match self {
                     $(Self::$name => (StatusCode::$status, $code, $title),)*
@@ -58,7 +58,7 @@ codes! {
 }
 
 impl Code {
-    /// The code as it appears in the response and in the log.
+    /// The code as text, as it appears in the response and in the log.
     pub(crate) fn as_str(self) -> &'static str {
         self.row().1
     }

@@ -66,8 +66,8 @@ impl From<Violation> for Box<ApiError> {
     }
 }
 
-/// Makes a sentence from an error text of the engine, which has no capital letter and no
-/// full stop.
+/// Makes a sentence from an error text of the engine, which starts with a lower-case letter and has
+/// no full stop.
 fn to_sentence(text: &str) -> String {
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_uppercase().to_string());
