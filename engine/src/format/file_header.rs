@@ -33,7 +33,7 @@ pub(crate) enum FormatVersion {
 }
 
 impl FormatVersion {
-    /// The version number in file headers.
+    /// Returns the number that represents the version in file headers.
     pub(crate) fn number(self) -> u16 {
         match self {
             Self::V1 => 1,

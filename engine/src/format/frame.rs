@@ -1,4 +1,5 @@
-//! Frames: the records of a segment. A frame is either the put of a complete document, or a delete.
+//! Frames: the records of a segment. A frame records either the put of a complete document or a
+//! delete.
 //!
 //! A frame is valid only if all its checksums match. A put is therefore atomic, because a partially
 //! written frame is not valid.
@@ -29,7 +30,7 @@ use crate::format::frame::header::{FrameHeader, HeaderError};
 use crate::format::frame::meta::FrameMeta;
 use crate::model::names::NamespaceHash;
 
-/// A frame header whose checksum matches.
+/// A frame header with a valid checksum.
 #[derive(Debug)]
 pub(crate) struct DecodedHeader {
     pub(crate) header: FrameHeader,
@@ -47,7 +48,7 @@ enum HeaderBody {
     V2(v2::HeaderBodyV2),
 }
 
-/// Returns the first bytes of each frame of this version.
+/// Returns the bytes with which every frame of the given version begins.
 pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
     match version {
         FormatVersion::V1 => &v1::MAGIC,
@@ -116,8 +117,8 @@ impl DecodedHeader {
 /// the namespace or the length remains uncertain.
 ///
 /// `bytes` begins with the damaged frame. `to_next` is the distance from the start of `bytes` to
-/// the next valid frame header or to the end of the segment. `key` is the key of the namespace
-/// hash.
+/// the next valid frame header or to the end of the segment. `key` is the secret key with which
+/// namespace hashes are computed.
 ///
 /// A guessed length is not sufficient. If two adjacent damaged frames were treated as one frame,
 /// the namespace of the second frame would be lost, and reads of that namespace would return an

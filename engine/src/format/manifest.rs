@@ -58,7 +58,7 @@ pub(crate) struct SegmentRecord {
     pub(crate) sealed: Option<SealedSegment>,
 }
 
-/// The properties of a segment that are fixed once it is sealed.
+/// The properties of a segment that are fixed when the segment is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SealedSegment {
     /// Length of the segment in bytes. Bytes beyond this length in the file are not part of the

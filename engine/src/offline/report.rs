@@ -64,7 +64,7 @@ pub struct Verification {
     /// [`crate::Durability::Sync`].
     pub torn_bytes: u64,
     /// Number of files in `blobs/` that no document uses. The files are removed after the next
-    /// open, unless it is unknown which documents exist because frames are damaged.
+    /// open, unless damaged frames make it impossible to know which documents exist.
     pub unnamed_blobs: u64,
     /// The result of comparing the catalogue with the documents.
     pub catalogue: CatalogueCheck,

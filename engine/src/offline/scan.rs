@@ -31,7 +31,7 @@ impl OfflineScan {
     /// Locks the data directory, and builds the index of its store.
     ///
     /// # Errors
-    /// The errors of [`crate::stats()`].
+    /// Returns the same errors as [`crate::stats()`].
     pub(crate) fn run(config: &Config) -> Result<Self> {
         // `require_store` is called first, because acquiring the lock would create a missing
         // directory.

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A blob is written once and never changed. The blob is on stable storage before the frame that
-//! refers to it is queued. Once no current frame refers to a blob, its file is removed. A reader
-//! that has a removed file open can still read the complete file.
+//! refers to it is queued. A blob's file is removed when neither a current frame nor a snapshot
+//! needs the blob. A reader that has a removed file open can still read the complete file.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,10 +35,10 @@ const KIND: FileKind = FileKind {
 };
 /// Length of the file header, and offset of the body.
 pub(crate) const HEADER_BYTES: u64 = 28;
-/// Minimum capacity of a buffer for reading a value back. glibc allocates a buffer of at least 32
-/// MiB with mmap(2), so unused pages occupy no memory, and the buffer is unmapped when it is freed.
-/// The memory of a smaller buffer can remain allocated in a thread's arena after the buffer is
-/// freed (mallopt(3), `M_MMAP_THRESHOLD`).
+/// Minimum capacity of a buffer for reading a value back. glibc allocates each buffer of more than
+/// 32 MiB with mmap(2). Unused pages of such a buffer occupy no memory, and the buffer is unmapped
+/// when it is freed. The memory of a smaller buffer can remain allocated in a thread's arena after
+/// the buffer is freed (mallopt(3), `M_MMAP_THRESHOLD`).
 const MIN_MAPPED_BYTES: usize = 33 * 1024 * 1024;
 /// Size of the write buffer, and of the pieces that larger writes are split into. The buffer is
 /// small enough that its bytes are still in the processor's cache when the system copies them to

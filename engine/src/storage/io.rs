@@ -60,7 +60,7 @@ pub(crate) fn open_stored(fs: &dyn Fs, path: &Path) -> Result<Arc<dyn File>> {
 /// Returns the length of a file of the store, in bytes.
 ///
 /// # Errors
-/// The errors of [`open_stored`].
+/// Returns the same errors as [`open_stored`].
 pub(crate) fn stored_len(file: &dyn File, path: &Path) -> Result<u64> {
     file.len().map_err(|error| open_error("stat", path, error))
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{Disk, Fs};
 
-/// Exclusive ownership of a data directory. Dropping this value releases the directory.
+/// Exclusive ownership of a data directory. Dropping this value releases the lock.
 ///
 /// [`crate::Engine::open`] acquires the lock itself. Acquire the lock directly only to write files
 /// into a data directory that no engine has open, for example to restore a backup. While the

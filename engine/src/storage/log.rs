@@ -43,12 +43,13 @@ use crate::storage::log::sync_latency::SyncLatency;
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
 /// Number of revisions that a copy of the store skips, so that later writes to the copy and to the
 /// original have different revisions. At a million writes per second, the original needs 12 days to
-/// use that many revisions. A chain of copies can have eight million links.
+/// use that many revisions. If each copy is copied again, eight million successive copies are
+/// possible before the revisions run out.
 const COPY_REVISION_GAP: u64 = 1 << 40;
 /// Maximum number of frames in a batch.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
 
-/// The parts of a copy of the log that differ from the files on disk.
+/// The parts of a copy of the log that cannot be copied from the files on disk.
 pub(crate) struct LogImage {
     /// A manifest in which every segment is sealed.
     pub(crate) manifest: Manifest,
@@ -304,7 +305,8 @@ impl Log {
     /// Removes a segment from the manifest. The segment must not contain current frames. When this
     /// function returns, the files of the segment are obsolete.
     pub(crate) fn retire(&mut self, id: SegmentId) -> Result<(), LogFailure> {
-        // The frames that replaced frames of the removed segment must be on stable storage first.
+        // The frames that replaced frames of the removed segment must be on stable storage before
+        // the segment is removed.
         if let Some(active) = &mut self.active {
             active.sync()?;
         }

@@ -4,9 +4,9 @@
 //! This module knows the ids of segments and blobs, but not the contents of their files.
 //!
 //! The commit leader creates a pin at the snapshot point, between two commits. Only a commit can
-//! make a file obsolete, so no purge can remove a file of the snapshot before it is pinned. Pins
-//! exist only in memory. If the process crashes, the next open removes the files that only a pin
-//! has kept, because neither the manifest nor a current frame refers to these files.
+//! make a file of the snapshot obsolete, so no purge can remove such a file before it is pinned.
+//! Pins exist only in memory. If the process crashes, the next open removes the files that only a
+//! pin has kept, because neither the manifest nor a current frame refers to these files.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

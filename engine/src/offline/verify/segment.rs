@@ -178,8 +178,8 @@ impl Verifier<'_> {
         (!is_allocated).then_some("the frame's revision has not been allocated yet")
     }
 
-    /// Checks that the summary agrees with the readable frames. If it does not, records one
-    /// problem, which describes the first difference.
+    /// Checks that the summary agrees with the readable frames. If the summary and the frames
+    /// differ, records one problem, which describes the first difference.
     fn compare_summary(
         &mut self,
         id: SegmentId,

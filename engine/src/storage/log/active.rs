@@ -31,10 +31,10 @@ const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 /// Maximum number of zero bytes that are written after the last frame. Later frames overwrite the
 /// zeros.
 ///
-/// A sync of overwritten bytes only waits for the data. If the file has grown or has new blocks,
-/// the sync also waits for the file system's journal, which makes the sync about twice as long.
-/// Preallocation also makes unsynced writes faster, because the pages are already in the page
-/// cache. A larger value would delay the sync that writes the zeros.
+/// If only existing bytes were overwritten, a sync only waits for the data. If the file has grown
+/// or has new blocks, the sync also waits for the file system's journal, which makes the sync about
+/// twice as long. Preallocation also makes unsynced writes faster, because the pages are already in
+/// the page cache. A larger value would delay the sync that writes the zeros.
 const PREALLOCATED_BYTES: usize = 512 * 1024;
 static ZEROS: [u8; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING] =
     [0; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING];
@@ -351,8 +351,8 @@ impl ActiveSegment {
         if self.preallocated_end <= self.bytes {
             return self.sync();
         }
-        // An error is ignored, because bytes after the last frame of a sealed segment are not part
-        // of the segment.
+        // A failed truncation is ignored, because bytes after the last frame of a sealed segment
+        // are not part of the segment.
         let _ = self.file.set_len(self.bytes);
         self.preallocated_end = self.bytes;
         self.force_sync()

@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Allows any number of concurrent readers, or any number of concurrent removals, but never both.
-/// No lock is held while files are read or removed.
+/// The mutex is not held while files are read or removed.
 #[derive(Default)]
 pub(super) struct RemovalGate {
     state: Mutex<GateState>,

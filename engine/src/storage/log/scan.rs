@@ -23,7 +23,7 @@ use crate::model::names::NamespaceHash;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at, stored_len};
 
-/// Minimum number of bytes per read.
+/// Minimum number of bytes that a scan reads at a time, unless the segment ends earlier.
 const WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// The contents of a segment, as a scan has found them.
@@ -85,8 +85,8 @@ impl ScanItem {
 /// The content of a [`ScanItem`].
 pub(crate) enum ScanFound {
     Frame(Box<ValidFrame>),
-    /// Bytes that are not a complete valid frame, with the namespace of the damaged frame, if
-    /// known.
+    /// Bytes that do not form a valid frame. Contains the hash of the damaged frame's namespace, if
+    /// the namespace is known.
     Invalid(Option<NamespaceHash>),
 }
 
