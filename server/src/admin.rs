@@ -2,13 +2,13 @@
 //! erasure of a user.
 //!
 //! Without an admin token, the listener is reachable only from this machine, and the service
-//! rejects requests from web pages: a page of any site can make a browser send requests to
-//! this machine. With an admin token, every request except a health check must contain it.
+//! rejects requests from web pages, because any web page can make a browser send requests to this
+//! machine. With an admin token, every request except a health check must contain it.
 //!
 //! This layer must not know how a server is started, or how documents are served to clients.
 //!
-//! **Architecture Invariant:** this layer imports only the layers below it, and nothing from
-//! `api`.
+//! **Architecture Invariant:** this layer imports only the layers below it, except `api`, which it
+//! must not import.
 
 mod service;
 mod store;

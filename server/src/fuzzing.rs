@@ -44,7 +44,7 @@ impl KeyFiles<'_> {
 /// The API of a server without a listener. The caller supplies the connections.
 pub struct InMemoryServer {
     connections: ConnectionServer<Handler>,
-    /// Never used, but kept: connections shut down when it is dropped.
+    /// Kept only because all connections shut down when this is dropped.
     _stop: watch::Sender<()>,
     stopping: watch::Receiver<()>,
 }

@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //!
-//! Each folder is a layer. Imports go down only, and no two files import each other. The
-//! layers from the top:
+//! Each folder is a layer. A file imports only from its own layer and the layers below, and no two
+//! files import each other. The layers, highest first:
 //!
 //! | folder | owns |
 //! | --- | --- |
@@ -20,8 +20,8 @@
 //! A request first reaches `net`, which accepts and serves the connection. `api` then checks
 //! the request with `http` and `auth`, and runs it against `store`.
 //!
-//! The storage engine is the crate `prefd-engine`. The server never opens a data file itself.
-//! Async workers never block: disk access runs on blocking threads, in steps of bounded size.
+//! The storage engine is the crate `prefd-engine`. The server never opens a data file itself. Async
+//! workers never block, because every disk access runs on a blocking thread.
 
 #![cfg_attr(
     test,

@@ -1,8 +1,9 @@
 //! The settings of `prefd serve`: their names, help texts, value types and sources.
 //!
-//! This folder must not open a socket, a store or a file other than the configuration file.
+//! The code in this folder must not open sockets, stores, or files other than the configuration
+//! file.
 //!
-//! **Architecture Invariant:** this is the lowest layer. It imports nothing from the rest
+//! **Architecture Invariant:** this is one of the lowest layers. It imports nothing from the rest
 //! of the crate, and every other layer may import it.
 
 mod address;

@@ -1,15 +1,15 @@
 //! The store, which keeps the documents. Today it is the embedded engine.
 //!
-//! A [`Store`] serves requests. It returns what is in memory at once, and reads the rest on
-//! blocking threads. A [`BlockingStore`] is for threads that may block and read or write many
+//! A [`Store`] serves requests. It returns a document in memory at once, and reads other documents
+//! on blocking threads. A [`BlockingStore`] is for threads that may block and read or write many
 //! documents, such as an export. [`offline`] and [`restore`] work on data directories that no
 //! server has open.
 //!
 //! The store decides which calls access the disk. It must not know HTTP, tokens or the network.
 //! It re-exports limits and JSON validation, so that every store rejects the same documents.
 //!
-//! **Architecture Invariant:** the store imports only `settings` and `io_error`, and no other part of the
-//! server names the engine's crate.
+//! **Architecture Invariant:** the store imports only `settings` and `io_error`. No other part of
+//! the server imports the crate of the engine.
 
 mod blocking;
 mod blocking_store;

@@ -3,8 +3,8 @@
 //! This layer reads and writes streams. It must not know whether a server is running, which
 //! client sent a request, or how files are named.
 //!
-//! **Architecture Invariant:** this layer imports only `store` and the layers below it, so it
-//! imports neither `http`, `net` nor `auth`.
+//! **Architecture Invariant:** this layer imports only `store` and the layers below `store`. In
+//! particular, it does not import `http`, `net` or `auth`.
 
 pub(crate) mod archive;
 mod export;

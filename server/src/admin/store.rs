@@ -53,7 +53,8 @@ impl AdminStore {
 
     /// Streams a backup: a tar archive of a snapshot of the store.
     pub(super) async fn backup(&self) -> ApiResult {
-        // Waits, because a backup whose client has disconnected ends only shortly afterwards.
+        // Waits for the permit, because a backup whose client has disconnected ends only shortly
+        // after the disconnect.
         let permit = Arc::clone(&self.backup_permit).acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(BACKUP_WAIT, permit).await else {
             let detail = "Another backup is running. Try again after that backup has ended.";
@@ -167,7 +168,8 @@ impl AdminStore {
                     "The import stopped at {error}. All documents before this line are imported."
                 );
                 Err(match error {
-                    // The store failed, or the error has an HTTP status of its own.
+                    // The store failed, or it rejected the document with an error that determines
+                    // the HTTP status.
                     ImportError {
                         source: LineFault::Rejected(error),
                         ..

@@ -28,9 +28,8 @@ use crate::io_error::io_error;
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8081";
 /// Maximum size of an error response.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
-/// Timeout for the head of a response with a long body. The server sends the head of a backup
-/// only after an earlier backup has ended, and the head of an export only after the catalogue
-/// has been rebuilt.
+/// Timeout for the head of a response with a long body. The server sends the head of a backup only
+/// after an earlier backup has ended, and after the snapshot was taken.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// Timeout for the next bytes of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -96,7 +95,7 @@ impl AdminOptions {
     }
 
     /// Sends a request. Returns the response if its status is 2xx, and otherwise
-    /// [`CommandError::Refused`]. Has no timeout.
+    /// [`CommandError::Refused`]. This function has no timeout.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -160,7 +159,7 @@ impl AdminOptions {
     }
 }
 
-/// Runs `work` on a runtime of its own. Blocks until `work` has ended.
+/// Runs `work` on a new async runtime. Blocks until `work` has ended.
 pub(super) fn block_on<T>(
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
@@ -169,7 +168,7 @@ pub(super) fn block_on<T>(
         .build()
         .map_err(io_error("start", "the async runtime"))?;
     let outcome = runtime.block_on(work);
-    // A thread may still be blocked on standard input. It ends with the process.
+    // A blocking thread may still wait for standard input. This thread ends with the process.
     runtime.shutdown_background();
     outcome
 }
@@ -183,7 +182,7 @@ where
     Ok(sender.send_request(request).await?)
 }
 
-/// Returns the detail of a JSON:API error, or the reasons of `/readyz`.
+/// Returns the detail of a JSON:API error response, or the reasons in a response of `/readyz`.
 fn detail(body: &[u8]) -> String {
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let detail = document.pointer("/errors/0/detail");

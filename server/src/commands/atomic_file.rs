@@ -54,7 +54,7 @@ impl AtomicFile {
         Ok(reopened.map_err(io_error("write", &self.path))?)
     }
 
-    /// Syncs the file, gives it its name, and syncs the directory.
+    /// Syncs the file, renames it to its final name, and syncs the directory.
     ///
     /// # Errors
     /// [`CommandError::AlreadyExists`] if another process has created a file with this name,

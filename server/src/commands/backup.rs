@@ -25,7 +25,7 @@ use crate::transfer::archive::{self, ArchiveError, BackupContents};
 /// The value of `--to` that means standard output.
 const STANDARD_OUTPUT: &str = "-";
 const LABEL: &str = "backing up";
-/// Number of chunks that may wait for the check of a backup to standard output.
+/// Maximum number of chunks that wait to be checked while a backup is written to standard output.
 const MAX_QUEUED_CHUNKS: usize = 4;
 
 /// Options of `prefd backup`.
@@ -43,7 +43,7 @@ pub(super) struct BackupOptions {
     store: StoreLocation,
 }
 
-/// Writes a backup, and checks that it is intact.
+/// Writes a backup, and checks that the backup is intact.
 pub(super) fn run(options: &BackupOptions) -> Result<(), CommandError> {
     if options.to.as_os_str() == STANDARD_OUTPUT {
         let mut out = io::stdout().lock();
@@ -61,7 +61,7 @@ pub(super) fn run(options: &BackupOptions) -> Result<(), CommandError> {
     require_complete(&contents)
 }
 
-/// Returns an error if the disk did not return some of the data. The backup is kept.
+/// Returns an error if the backup lacks data that the disk failed to return. The backup is kept.
 fn require_complete(contents: &BackupContents) -> Result<(), CommandError> {
     if contents.unreadable.is_empty() {
         return Ok(());
@@ -97,7 +97,7 @@ fn write_and_check(
     })
 }
 
-/// A writer that sends a copy of everything to another thread.
+/// A writer that also sends a copy of all bytes to the checking thread.
 struct Tee<'a> {
     out: &'a mut dyn Write,
     sender: SyncSender<Bytes>,
@@ -107,7 +107,7 @@ impl Write for Tee<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         let written_bytes = bytes.get(..written).unwrap_or_default();
-        // If the other thread has stopped, its own result says why.
+        // If the checking thread has stopped, the result of that thread says why.
         let _ = self.sender.send(Bytes::copy_from_slice(written_bytes));
         Ok(written)
     }

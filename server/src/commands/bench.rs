@@ -57,7 +57,7 @@ const MIB: usize = 1024 * KIB;
 /// Maximum size of a document. This is also the default limit for one value, so the store
 /// accepts every value of a document.
 const MAX_SIZE: usize = 10 * MIB;
-/// Size of the documents in the rows that do not vary the size.
+/// Document size in the rows that do not depend on `--sizes`.
 const USUAL_BYTES: usize = KIB;
 const MAX_SECONDS: f64 = 3600.0;
 
@@ -91,7 +91,7 @@ pub(super) fn run(options: &BenchOptions) -> Result<(), CommandError> {
     let outcome = measure(options, directory.path());
     let path = directory.path().to_owned();
     let removed = directory.close().map_err(io_error("remove", &path));
-    // If the measurement and the cleanup fail, the error of the measurement is reported.
+    // If both the measurement and the cleanup fail, the error of the measurement is reported.
     let rows = outcome?;
     removed?;
     if options.json {

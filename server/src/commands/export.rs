@@ -1,5 +1,5 @@
-//! `prefd export`: writes documents as lines of JSON. The documents are those of a running
-//! server, or of a data directory that no server has open.
+//! `prefd export`: writes documents as lines of JSON. The documents come from a running server, or
+//! from a data directory that no server has open.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;

@@ -43,7 +43,7 @@ pub(super) struct ImportOptions {
     store: StoreLocation,
 }
 
-/// Number of documents that were stored, and number that existed and were kept.
+/// The number of stored documents, and the number of existing documents that were kept.
 type Counts = (u64, u64);
 
 /// Imports the lines up to the first one that is refused.
@@ -110,7 +110,8 @@ fn import_online(
             .await?;
         let body = response.into_body().collect().await?.to_bytes();
         let counts: Value = serde_json::from_slice(&body).unwrap_or_default();
-        // A failed read ends the request early, so the server reports only a consequence.
+        // If reading the input failed, the request ended early. The read error is the cause, so it
+        // is reported instead of the response.
         if let Ok(Err(error)) = reading.await {
             return Err(io_error("read", &options.from)(error).into());
         }

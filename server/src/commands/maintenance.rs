@@ -1,5 +1,5 @@
-//! `prefd verify`, `stats` and `compact`: maintenance of a data directory that no server has
-//! open. The store does the work; this file prints the result as a table or as JSON.
+//! `prefd verify`, `stats` and `compact`: maintenance of a data directory that no server has open.
+//! The store performs the operation, and this file prints the result as a table or as JSON.
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,7 @@ pub(super) fn verify(options: &MaintenanceOptions) -> Result<(), CommandError> {
     }
 }
 
-/// Returns the name of the impact in JSON.
+/// Returns the name of a problem's impact in the JSON output.
 fn impact_name(problem: &Problem) -> &'static str {
     match problem.impact {
         Impact::Document => "document",
@@ -135,7 +135,7 @@ pub(super) fn stats(options: &MaintenanceOptions) -> Result<(), CommandError> {
     require_undamaged(&stats)
 }
 
-/// Returns an error that names the damaged places, if there are any.
+/// Returns an error that names the damaged places, or `Ok` if nothing is damaged.
 fn require_undamaged(stats: &Stats) -> Result<(), CommandError> {
     if stats.damage.is_empty() {
         return Ok(());

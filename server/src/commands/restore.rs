@@ -37,8 +37,9 @@ pub(super) struct RestoreOptions {
     json: bool,
 }
 
-/// Restores a backup. After an error, the data directory is empty, or contains `restoring/` and
-/// is refused by the server and by all commands except `prefd restore`.
+/// Restores a backup. If unpacking or verifying fails, the data directory contains no documents. If
+/// `restoring/` remains in the data directory, the server and all commands except `prefd restore`
+/// refuse to open it.
 pub(super) fn run(options: &RestoreOptions) -> Result<(), CommandError> {
     let directory = RestoreDirectory::lock(&options.data_dir)?;
     let backup = find(&options.from)?;
@@ -77,15 +78,15 @@ fn open(backup: Option<&Path>) -> Result<(Box<dyn Read>, u64), CommandError> {
     Ok((Box::new(BufReader::new(file)), bytes))
 }
 
-/// Returns the newest backup in a directory, by the time in its file name.
+/// Returns the backup in a directory that has the latest time in its file name.
 fn newest(directory: &Path) -> Result<PathBuf, CommandError> {
     let mut newest: Option<(u64, PathBuf)> = None;
     for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
         let path = entry.map_err(io_error("list", directory))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let time = name.and_then(|name| name.strip_prefix("prefd-")?.strip_suffix(".tar"));
-        // A file without a time in its name was named by its owner. It is restored only if
-        // --from names it.
+        // Files without a time in their names are ignored. Such a file is restored only if --from
+        // names the file itself.
         if let Some(time) = time.and_then(|time| time.parse().ok()) {
             newest = newest.max(Some((time, path)));
         }

@@ -23,7 +23,8 @@ pub(super) fn open_data_dir(data_dir: &Path) -> Result<BlockingStore, CommandErr
     offline::open(data_dir).map_err(open_error)
 }
 
-/// Adds to an error that a server has the data directory open what to do instead.
+/// If another process has the data directory open, adds to the error how to use the running server
+/// instead.
 pub(super) fn open_error(error: OpenError) -> CommandError {
     match error {
         OpenError::Store(error @ Error::Locked { .. }) => CommandError::InUse(error),

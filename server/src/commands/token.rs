@@ -53,7 +53,7 @@ const SIGNING_KEY: &str = "Signing key";
 const CLAIMS: &str = "Claims";
 
 impl TokenOptions {
-    /// Ignores the secret file, so that the key in the data directory signs.
+    /// Ignores the secret file, so that the token is signed with the key in the data directory.
     pub(super) fn ignore_secret_file(&mut self) {
         self.jwt_hs256_secret_file = None;
     }

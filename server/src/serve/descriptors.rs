@@ -8,16 +8,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::store::Store;
 
-/// File descriptors of the process, not counting connections and the store: three standard
-/// streams, the listener, a connection that waits for a slot, the polling and the signals of
-/// the async runtime, and a key file during a reload. The rest is for inherited descriptors.
+/// File descriptors of the process, not counting connections and the store: three standard streams,
+/// the listener, a connection that waits for a slot, the polling and the signals of the async
+/// runtime, and a key file during a reload. The remaining descriptors are for files that the
+/// process has inherited.
 const PROCESS_DESCRIPTORS: u64 = 16;
 /// File descriptors for each connection: the socket, the blob of a large document that the
-/// connection reads or writes, and one that is open only briefly. The brief one is a directory
-/// that is being synced, or a segment that is being read.
+/// connection reads or writes, and a descriptor that is open only briefly, for a directory that is
+/// being synced or a segment that is being read.
 const CONNECTION_DESCRIPTORS: u64 = 3;
-/// Segments get one in this many of the file descriptors that remain for segments and
-/// connections. Connections get the rest.
+/// The file descriptors that remain for segments and connections are divided by this number. The
+/// quotient is the share of the segments, and connections get the rest.
 const SEGMENTS_DIVISOR: u64 = 4;
 
 /// The division of the file descriptors.
@@ -50,9 +51,9 @@ impl FdLimitError {
 }
 
 impl FdBudget {
-    /// Divides the file descriptors of the process for up to `wanted` connections. Raises the
-    /// limit on open files if necessary and permitted. Logs a warning if the limit allows only
-    /// fewer connections. `reserved` is the number of file descriptors for other uses, such as
+    /// Divides the file descriptors of the process for up to `wanted` connections. Raises the limit
+    /// on open files if necessary and permitted. Logs a warning if the limit allows fewer than
+    /// `wanted` connections. `reserved` is the number of file descriptors for other uses, such as
     /// the connections of the admin listener.
     ///
     /// # Errors
@@ -91,7 +92,7 @@ impl FdBudget {
 }
 
 /// Raises the limit on open files to what `connections` require, or as far as the hard limit
-/// permits. Returns the limit in effect. A sufficient limit stays as it is.
+/// permits. Returns the limit in effect. A sufficient limit is not changed.
 fn raise_limit(connections: usize, reserved: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let sufficient = sufficient_limit(connections).saturating_add(reserved);

@@ -1,4 +1,4 @@
-//! The errors of starting and stopping a server.
+//! Errors that can occur while a server starts or stops.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! The server log on standard error, as lines of text or JSON.
 //!
-//! Dedicated threads write the lines, so a slow reader of standard error does not delay
-//! requests. Warnings and errors have a thread and a queue of their own: a flood of other
-//! lines cannot displace them.
+//! Dedicated threads write the lines, so a slow reader of standard error does not delay requests.
+//! Warnings and errors have a separate thread and queue, so that a flood of other lines cannot
+//! displace them.
 
 use std::io::{self, Write};
 
@@ -18,11 +18,11 @@ use tracing_subscriber::{Layer, Registry, fmt};
 use crate::settings::LogFormat;
 
 const DEFAULT_FILTER: &str = "info";
-/// Maximum number of lines in the queue of a thread. If a queue is full, further lines are
-/// dropped.
+/// Maximum number of lines in the queue of each writer thread. If a queue is full, further lines
+/// are dropped.
 const MAX_QUEUED_LINES: usize = 16 * 1024;
 
-/// The running log. Dropping it writes the queued lines.
+/// The running log. When this is dropped, the queued lines are written.
 pub(crate) struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
     _guards: [WorkerGuard; 2],
@@ -40,7 +40,7 @@ pub(crate) fn start(filter: Option<&str>, format: LogFormat) -> Result<Log, Pars
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    // A process has one global log. If the log is already running, it stays in use.
+    // A process has one global log. If a log was already started, that log stays in use.
     let _ = tracing_subscriber::registry()
         .with(filter)
         .with(layer)

@@ -21,8 +21,8 @@ pub(super) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
-/// The documentation of the PACE Cloud preferences API uses 2025-1. The newest public client
-/// library uses 2024-2.
+/// The documentation of the PACE Cloud preferences API uses version 2025-1. The newest public
+/// client library uses version 2024-2.
 const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
@@ -71,8 +71,8 @@ pub(super) fn listen_address(settings: &Settings) -> Address {
     address.unwrap_or(Address::Tcp(DEFAULT_LISTEN))
 }
 
-/// Opens the store. Logs a warning if the store is damaged. Blocks until every document is
-/// found.
+/// Opens the store. Logs a warning if the store is damaged. Blocks until the location of every
+/// document is known.
 pub(super) fn open(
     settings: &Settings,
     data_dir: &Path,
@@ -154,8 +154,9 @@ pub(super) fn admin_address(settings: &Settings) -> Option<(Address, bool)> {
     match &settings.admin_listen {
         Some(MaybeAddress::Off) => None,
         Some(MaybeAddress::At(address)) => Some((address.clone(), true)),
-        // Clients send a configured token to the default address. If prefd started without the
-        // admin listener, they would send it to another program that listens there.
+        // If an admin token is configured, clients send it to the default address. If prefd started
+        // without the admin listener, clients would send the token to another program that listens
+        // on this address.
         None => Some((
             Address::Tcp(DEFAULT_ADMIN_LISTEN),
             settings.admin_token_file.is_some(),
@@ -186,7 +187,7 @@ pub(super) fn cors(settings: &Settings) -> Result<Option<Cors>, CorsError> {
         .transpose()
 }
 
-/// Creates the server of single connections, which passes their requests to `service`.
+/// Creates the [`ConnectionServer`], which passes the requests of each connection to `service`.
 pub(crate) fn connection_server<H>(settings: &Settings, service: Arc<H>) -> ConnectionServer<H> {
     ConnectionServer {
         service,

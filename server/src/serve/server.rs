@@ -31,7 +31,7 @@ const ADMIN_CONNECTIONS: usize = 16;
 
 /// A server with an open store that is ready to listen.
 struct Server {
-    /// Read again on SIGHUP.
+    /// Sources of the settings, which are read again on SIGHUP.
     sources: SettingsSources,
     settings: Settings,
     data_dir: PathBuf,
@@ -58,8 +58,9 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         .data_dir
         .clone()
         .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-    // All settings and their files are checked before anything is created. The signing key of
-    // --dev is written only after the store is open, which locks the data directory.
+    // Most settings, the keys and the certificate are checked before the data directory is created.
+    // The signing key of --dev is written only after the store is open, because an open store locks
+    // the data directory.
     let mut keys = setup::local_keys(&settings)?;
     let certificate = certificate(&settings)?;
     let connections = settings.connections();
@@ -90,14 +91,15 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         log,
     };
     let outcome = runtime.block_on(server.serve());
-    // Blocking threads cannot be aborted. A write that is still running ends on its own.
+    // A blocking thread cannot be aborted. A write that still runs after this time continues until
+    // it ends.
     runtime.shutdown_timeout(Duration::from_secs(1));
     store.close().map_err(ServeError::Close)?;
     outcome
 }
 
-/// Checks the settings, and reads every file that they name. [`run`] does the same before it
-/// opens the data directory.
+/// Checks the settings, and reads every file that they name. [`run`] makes the same checks, some of
+/// them only after the store is open.
 ///
 /// # Errors
 /// [`ServeError`] if a setting or a file is invalid.
@@ -114,7 +116,8 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
 }
 
 /// Returns the number of file descriptors to reserve for the admin listener and for identity
-/// providers. A connection of the admin listener needs a socket and a file that it reads.
+/// providers. Each connection of the admin listener needs one for its socket, and one for a file
+/// that is read.
 fn reserved_descriptors(settings: &Settings) -> u64 {
     let admin = admin_address(settings).map_or(0, |_| 2 * ADMIN_CONNECTIONS as u64);
     admin + setup::descriptors(settings)
@@ -214,8 +217,8 @@ impl Server {
         Ok(())
     }
 
-    /// Binds the admin listener. Returns `None` if the admin listener is off, or if its default
-    /// address cannot be bound.
+    /// Binds the admin listener. Returns `None` if the admin listener is off, or if it is not
+    /// required and its default address cannot be bound.
     fn admin_listener(&self) -> Result<Option<(Listener, Acceptor<Admin>)>, ServeError> {
         let Some((address, is_required)) = admin_address(&self.settings) else {
             return Ok(None);
@@ -231,8 +234,8 @@ impl Server {
                 return Ok(None);
             }
         };
-        // Connections from this machine do not need TLS, so local clients need not trust the
-        // certificate.
+        // An admin listener that only this machine can reach does not use TLS, so local clients do
+        // not need to trust the certificate.
         let certificate = self.certificate.as_ref().filter(|_| !address.is_local());
         let admin = admin(
             &self.settings,
@@ -257,8 +260,8 @@ impl Server {
         Ok(Some((listener, acceptor)))
     }
 
-    /// Reloads the certificate, the keys and the log filter. If one of them cannot be reloaded,
-    /// the previous one stays in use.
+    /// Reloads the certificate, the keys with the introspection credentials, and the log filter. If
+    /// one of these three cannot be reloaded, its previous version stays in use.
     fn reload(&self) {
         systemd::reloading();
         let report = |what: &str, outcome: Result<(), ServeError>| match outcome {

@@ -44,7 +44,7 @@ pub(crate) enum SettingsError {
 }
 
 impl Settings {
-    /// Returns these settings, completed with the settings of the file at `path`.
+    /// Returns these settings. The settings that are not set here are read from the file at `path`.
     fn over_file(self, path: Option<&Path>) -> Result<Self, SettingsError> {
         let Some(path) = path else {
             return Ok(self);
@@ -60,7 +60,7 @@ impl Settings {
         Ok(self.over(&file)?)
     }
 
-    /// Returns these settings, completed with those of `below` that are not set here.
+    /// Returns these settings. The settings that are not set here have their values from `below`.
     fn over(self, below: &Self) -> Result<Self, serde_json::Error> {
         let mut merged = serde_json::to_value(below)?;
         let above = serde_json::to_value(self)?;

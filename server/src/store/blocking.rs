@@ -7,8 +7,8 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // A blocking task is never cancelled. A runtime that is shutting down does not
-            // start new ones, but then it also drops this future.
+            // A blocking task is never cancelled. A runtime that is shutting down does not start
+            // new tasks, but it also drops this future.
             Err(_) => std::future::pending().await,
         },
     }

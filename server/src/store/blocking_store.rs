@@ -55,7 +55,8 @@ impl BlockingStore {
     }
 
     /// Returns a document after all its bytes were read and verified. A document that is not in
-    /// memory is therefore read twice, but its second reader does not fail in the middle.
+    /// memory is therefore read twice, so that damage is found before the caller uses a part of the
+    /// document.
     fn get_verified(&self, namespace: Namespace<'_, str>) -> Result<Option<Document>, Error> {
         let document = self.get(namespace)?;
         if let Some(document) = document.as_ref().filter(|d| d.in_memory().is_none()) {
@@ -66,8 +67,8 @@ impl BlockingStore {
         Ok(document)
     }
 
-    /// The damage that was found when the store was opened. If it is not empty, documents may be
-    /// missing from [`Self::each_document`].
+    /// The damage that was found when the store was opened. If the list is not empty, documents may
+    /// be missing from [`Self::each_document`].
     pub(crate) fn damage(&self) -> &[Damage] {
         self.0.damage()
     }
@@ -112,7 +113,7 @@ impl BlockingStore {
         Ok(namespace.submit(document, options))
     }
 
-    /// Replaces a document, and waits for the commit. With [`Durability::Sync`], it also waits
+    /// Replaces a document, and waits for the commit. With [`Durability::Sync`], this also waits
     /// until the document is on stable storage.
     pub(crate) fn put(
         &self,

@@ -2,8 +2,9 @@
 
 use prefd_engine::Error;
 
-/// The operating system's message behind `error`, with a colon in front, or an empty text if
-/// `error` has no source. Append it to the text of the error.
+/// Returns a colon and the text of the source of `error`, which is an error of the operating
+/// system. Returns an empty text if `error` has no source. Append the result to the text of
+/// `error`.
 pub(crate) fn cause(error: &Error) -> String {
     std::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
 }

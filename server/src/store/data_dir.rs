@@ -9,9 +9,10 @@ use prefd_engine::Error;
 
 use crate::store::cause::cause;
 
-/// The directory that a restore writes to. While it exists, the data directory is not opened.
+/// The directory that a restore writes to. While this directory exists, only `prefd restore` opens
+/// the data directory.
 pub(super) const UNFINISHED: &str = "restoring";
-/// Only the owner can read the documents.
+/// Mode of new directories. Only the owner can read the documents.
 const DIR_MODE: u32 = 0o700;
 
 /// The data directory contains the files of an unfinished restore. The field is the path of the
@@ -46,9 +47,9 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     builder.recursive(true).mode(DIR_MODE).create(path)
 }
 
-/// Whether a relative path is that of a file of a store, such as `log/manifest`,
-/// `log/00000001.seg`, `log/00000001.sum` or `blobs/0000000000000001.blob`. A backup with any
-/// other path is rejected, because the path could lead out of the data directory.
+/// Returns true if a relative path is a path of a store file, such as `log/manifest`,
+/// `log/00000001.seg`, `log/00000001.sum` or `blobs/0000000000000001.blob`. A backup with any other
+/// path is rejected, because the path could lead out of the data directory.
 pub(crate) fn is_store_file(path: &str) -> bool {
     let is_id = |text: &str, digits: usize| {
         text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())

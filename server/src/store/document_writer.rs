@@ -12,8 +12,9 @@ use crate::store::blocking::blocking;
 /// Bytes of a large document that are collected before a blocking thread writes them. Large
 /// enough that the cost of starting the task does not matter.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Chunks shorter than this are copied into one buffer. The client decides how short chunks
-/// are, and each chunk keeps the complete network buffer alive that contains it.
+/// Chunks shorter than this are copied into one buffer. Without the copy, a client that sends short
+/// chunks could use much memory, because each chunk keeps alive the complete network buffer that
+/// contains it.
 const MIN_SHARED_BYTES: usize = 16 * 1024;
 
 /// Receives one document in chunks, and validates it.
@@ -37,8 +38,8 @@ impl<'a> DocumentWriter<'a> {
         u64::from(Config::new("").inline_bytes) + BUFFER_BYTES as u64
     }
 
-    /// Adds the next chunk. Of several violations, the first in the document is reported, but
-    /// not necessarily by the call whose chunk contains it.
+    /// Adds the next chunk. If the document has several violations, the first one in the document
+    /// is reported, possibly by a later call than the one whose chunk contains it.
     pub(crate) async fn write(mut self, chunk: Bytes) -> Result<Self, Error> {
         if self.stays_in_memory(chunk.len()) {
             self.writer.write(&chunk)?;
@@ -82,12 +83,12 @@ impl<'a> DocumentWriter<'a> {
         if self.stays_in_memory(0) {
             return Ok(());
         }
-        // The writer is dropped on the blocking thread, because that removes its file.
+        // The writer is dropped on the blocking thread, because the drop removes a file.
         self.on_disk(|_| Ok(())).await
     }
 
-    /// Writes the buffer on a blocking thread, and calls `then` there. The future is boxed, so
-    /// that it does not enlarge the futures of requests that need no disk.
+    /// Writes the buffer on a blocking thread, and calls `then` there. The future is boxed, so that
+    /// it does not enlarge the futures of requests that need no disk access.
     fn on_disk<T, F>(self, then: F) -> Pin<Box<impl Future<Output = Result<T, Error>> + use<T, F>>>
     where
         T: Send + 'static,

@@ -120,7 +120,7 @@ impl Store {
         self.engine.writable()
     }
 
-    /// A number that represents a user in logs, which must not contain the name.
+    /// A number that represents a user in logs, because logs must not contain user names.
     pub(crate) fn pseudonym(&self, user: &str) -> u64 {
         self.engine.pseudonym(user)
     }

@@ -1,4 +1,5 @@
-//! The result of looking a document up in memory, and reading the rest from the disk.
+//! The result of looking a document up in memory. A document that is not in memory is then read
+//! from the disk.
 
 use prefd_engine::{Document, Error, Located, Revision, Stat};
 

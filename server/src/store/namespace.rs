@@ -4,8 +4,8 @@ use prefd_engine::Name;
 
 /// The user and the client of a namespace, which contains at most one document.
 ///
-/// A request has validated names. Offline commands use `Namespace<'_, str>`, whose names the
-/// engine validates.
+/// In a request, the names are already validated. Offline commands use `Namespace<'_, str>`, whose
+/// names the engine validates.
 #[derive(Debug)]
 pub(crate) struct Namespace<'a, N: ?Sized = Name> {
     pub(crate) user: &'a N,

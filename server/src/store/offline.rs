@@ -17,7 +17,7 @@ pub(crate) struct CompactionReport {
     pub(crate) outcome: Result<(), Error>,
 }
 
-/// Opens an existing store. Any other directory is an error and is not changed.
+/// Opens an existing store. Fails for any other directory, and does not change it.
 pub(crate) fn open(data_dir: &Path) -> Result<BlockingStore, OpenError> {
     refuse_unfinished(data_dir)?;
     require_store(&Config::new(data_dir))?;
@@ -72,7 +72,7 @@ pub(crate) fn compact(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CompactionReport, OpenError> {
     refuse_unfinished(data_dir)?;
-    // This fails if the directory is not a store. `Engine::open` would create one.
+    // `stats` fails if the directory is not a store. `Engine::open` would create a store.
     let before = stats(data_dir)?;
     let store = BlockingStore::new(Engine::open(config_without_background_work(data_dir))?);
     let outcome = store.compact(progress);

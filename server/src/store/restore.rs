@@ -12,7 +12,7 @@ use crate::store::data_dir::{
     UNFINISHED, UnfinishedRestore, create_private_dir, refuse_unfinished,
 };
 
-/// The lock file of a store, which is empty.
+/// Name of the lock file of a store.
 const LOCK: &str = "lock";
 /// The directories of a backup. `log` is the last to be moved into place, because a directory
 /// without a log is not a store.
@@ -34,7 +34,8 @@ pub(crate) enum RestoreDirectoryError {
 pub(crate) struct RestoreDirectory<'a> {
     data_dir: &'a Path,
     unfinished: PathBuf,
-    /// Held until the end, so that no other restore and no server opens the directory.
+    /// Held during the complete restore, so that no other restore and no server opens the
+    /// directory.
     _lock: DirectoryLock,
 }
 
@@ -46,7 +47,8 @@ impl<'a> RestoreDirectory<'a> {
     /// [`RestoreDirectoryError::NotEmpty`] if the directory contains other files.
     pub(crate) fn lock(data_dir: &'a Path) -> Result<Self, RestoreDirectoryError> {
         create_private_dir(data_dir).map_err(io_error("create", data_dir))?;
-        // Before the lock file is created.
+        // Checked before the lock file is created, so that a directory with other files is not
+        // changed.
         check_empty(data_dir)?;
         let lock = DirectoryLock::acquire(data_dir).map_err(RestoreDirectoryError::Locked)?;
         for leftover in check_empty(data_dir)?.iter().filter(|dir| dir.exists()) {
@@ -96,8 +98,9 @@ fn check_empty(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreDirectoryError> {
     Ok(leftovers)
 }
 
-/// The paths that the leftovers of an unfinished restore can have. The subdirectory that marks
-/// the restore as unfinished is the last, so that the rest is never opened as a store.
+/// The paths that the leftovers of an unfinished restore can have. The subdirectory that marks the
+/// restore as unfinished is the last in the list and is removed last, so that the other leftovers
+/// are never opened as a store.
 fn leftovers(data_dir: &Path) -> Vec<PathBuf> {
     match refuse_unfinished(data_dir) {
         Ok(()) => Vec::new(),

@@ -38,7 +38,7 @@ impl Collector for Exposition {
     }
 }
 
-/// Writes one metric after the other.
+/// Writes metrics in the order of the calls.
 struct MetricEncoder<'a>(DescriptorEncoder<'a>);
 
 impl MetricEncoder<'_> {
@@ -56,8 +56,8 @@ impl MetricEncoder<'_> {
         self.one(name, help, &ConstGauge::new(value), MetricType::Gauge)
     }
 
-    /// `scale` is the number of units of the values that make one unit of the metric, such as
-    /// 1e6 for values in microseconds and a metric in seconds.
+    /// The values are divided by `scale` to convert them to the unit of the metric. For values in
+    /// microseconds and a metric in seconds, `scale` is 1e6.
     #[allow(
         clippy::cast_precision_loss,
         reason = "a metric does not need more precision"

@@ -56,7 +56,7 @@ impl Health {
         }
     }
 
-    /// Reports from now on that the server is stopping and not ready.
+    /// Makes the readiness check report that the server is stopping and therefore not ready.
     pub(crate) fn set_stopping(&self) {
         self.is_stopping.store(true, Ordering::Release);
     }

@@ -1,11 +1,11 @@
-//! Metrics of the process, read from `/proc`. The names are those of the official Prometheus
-//! client libraries.
+//! Metrics of the process, read from `/proc`. The metrics have the same names as in the official
+//! Prometheus client libraries.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The clock ticks per second in which `/proc/self/stat` counts: `sysconf(_SC_CLK_TCK)`, which
-/// is 100 on Linux.
+/// Clock ticks per second. Times in `/proc/self/stat` are in clock ticks. The value is that of
+/// `sysconf(_SC_CLK_TCK)`, which is 100 on Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Resource usage of the process. A value is `None` if the system does not provide it.
@@ -21,7 +21,8 @@ pub(super) struct ProcessStats {
 }
 
 impl ProcessStats {
-    /// Reads the current values from `/proc`, which is in memory.
+    /// Reads the current values from `/proc`. Does not access the disk, because `/proc` is in
+    /// memory.
     pub(super) fn read() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

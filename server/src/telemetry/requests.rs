@@ -178,8 +178,8 @@ impl RequestMetrics {
     }
 }
 
-/// Whether an alert of docs/operations.md watches this status. Such counters are reported even
-/// if they are 0.
+/// Returns true if an alert of docs/operations.md watches this status. Such counters are reported
+/// even if they are 0.
 fn is_alerted(route: &str, method: &str, status: u16) -> bool {
     let is_write = matches!(method, "PUT" | "DELETE");
     let is_read = method == "GET";
@@ -205,7 +205,7 @@ fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
-/// The index of the calling thread's shard. Threads get shards in turn.
+/// The index of the calling thread's shard. Shards are assigned to threads round-robin.
 fn shard_index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -4,7 +4,7 @@
 //! its CRC-32. An archive without `backup.json` is incomplete. An archive that does not match
 //! `backup.json` is damaged.
 //!
-//! An archive is untrusted input. Only paths of a store's own files are unpacked.
+//! An archive is untrusted input. A file is unpacked only if its path is a path of a store file.
 
 mod checksum;
 mod contents;
@@ -51,7 +51,8 @@ mod tests {
         let contents = check(&mut good.as_slice()).unwrap();
         assert_eq!((contents.documents, contents.revision), (2, 2));
         assert_eq!(contents.files.len(), 4, "{contents:?}");
-        // Truncated anywhere before its last byte that is not zero. Only padding follows.
+        // The backup is truncated at many places before its last byte that is not zero. Only
+        // padding follows this byte.
         let end = good.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         for length in (0..end).step_by(509).chain([end - 1]) {
             assert!(

@@ -18,7 +18,7 @@ pub(crate) struct UnreadableDocuments {
     pub(crate) documents: u64,
     /// The first of these documents, each with the reason.
     named: Vec<String>,
-    /// Damage of the log. Further documents may have been stored there.
+    /// Damaged places of the log, which may have contained further documents.
     segments: Vec<String>,
 }
 

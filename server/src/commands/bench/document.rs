@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// Minimum length of a document. `{"fill":""}` with some text needs no more.
+/// Minimum length of a document: enough for `{"fill":""}` and a few letters.
 pub(super) const MIN_BYTES: usize = 16;
 
 /// Returns a document of exactly `bytes` bytes: a list of small objects, and a string that

@@ -41,12 +41,12 @@ pub(super) struct Measurement {
 
 /// Maximum number of documents of a workload.
 const MAX_DOCUMENTS: usize = 1000;
-/// Maximum size of all documents of a workload. The documents are replaced again and again.
-/// Compaction reclaims the space of the old versions.
+/// Maximum total size of the documents of a workload. Puts replace these documents again and again,
+/// and compaction reclaims the space of the old versions.
 const MAX_DOCUMENTS_BYTES: usize = 64 * 1024 * 1024;
-/// The plain file is truncated when it is longer than this.
+/// Maximum length of the plain file. A longer file is truncated to 0 bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// Longer latencies are recorded as ten minutes.
+/// Maximum latency that is recorded: ten minutes. Longer latencies are recorded as this value.
 const MAX_LATENCY_NANOS: u64 = 600_000_000_000;
 /// One in this many reads is timed. A read takes about as long as reading the clock, so timing
 /// every read would distort the result.
@@ -164,7 +164,7 @@ pub(super) fn run(
     Ok(sum)
 }
 
-/// Stores the documents that do not exist yet, and reads each of these once.
+/// Stores the documents that do not exist yet, and reads each stored document once.
 fn fill(store: &BlockingStore, workload: &Workload) -> Result<(), CommandError> {
     let body = document::generate(workload.bytes, 1);
     for client in 0..workload.documents() {
@@ -189,7 +189,8 @@ fn worker(
     let body = document::generate(workload.bytes, thread as u64 + 1);
     let clients: Vec<String> = (0..documents).map(|client| client.to_string()).collect();
     let latencies = latencies();
-    // The other threads wait for this one, so it must reach the barrier before it can fail.
+    // The other threads wait at the barrier for this thread, so an error is returned only after the
+    // barrier.
     barrier.wait();
     let mut latencies = latencies?;
     let (begun, mut operations) = (Instant::now(), 0_u64);
@@ -238,7 +239,7 @@ fn worker(
     })
 }
 
-/// Reads one byte of each cache line, so that the read includes the transfer from memory.
+/// Reads one byte of each cache line, so that the measured time includes the transfer from memory.
 fn touch(bytes: &[u8]) {
     let sum: u64 = bytes.iter().step_by(64).map(|b| u64::from(*b)).sum();
     std::hint::black_box(sum);

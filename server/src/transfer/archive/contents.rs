@@ -25,14 +25,14 @@ pub(crate) struct BackupContents {
     /// Number of frames that were known to be damaged.
     #[serde(default)]
     pub(crate) damaged_frames: u64,
-    /// Places that the disk failed to return. The backup contains zeros instead, or the file is
-    /// missing.
+    /// Places whose data the disk failed to return. The backup contains zeros in place of the data,
+    /// or the complete file is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) unreadable: Vec<UnreadablePlace>,
     pub(super) files: Vec<BackupFile>,
 }
 
-/// The first place in a file that the disk failed to return.
+/// The first place in a file whose data the disk failed to return.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UnreadablePlace {
     /// Path on the machine that created the backup.

@@ -1,4 +1,4 @@
-//! The errors of writing and reading a backup.
+//! Errors that can occur while a backup is written or read.
 
 use std::io;
 

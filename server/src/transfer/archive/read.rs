@@ -14,8 +14,8 @@ use crate::transfer::archive::checksum::ChecksumReader;
 use crate::transfer::archive::contents::{BackupContents, CONTENTS, FORMAT};
 use crate::transfer::archive::error::{ArchiveError, damaged};
 
-/// Maximum length of the contents. An entry has about 90 bytes, so this is enough for nearly
-/// 3 million files.
+/// Maximum length of `backup.json`. The entry of a file has about 90 bytes, so this is enough for
+/// nearly 3 million files.
 const MAX_CONTENTS_BYTES: u64 = 256 * 1024 * 1024;
 /// Size of the buffer for unpacking.
 const COPY_BYTES: usize = 256 * 1024;
@@ -77,7 +77,7 @@ fn create_file(path: &Path) -> io::Result<File> {
 type FileVisitor<'a> = dyn FnMut(&str, &mut dyn Read) -> Result<(), ArchiveError> + 'a;
 
 /// Passes each file of the backup to `visit`, which must read the file completely. Then compares
-/// the files with the contents at the end of the backup.
+/// the files with `backup.json`, the last file of the backup.
 fn for_each_file(
     from: &mut dyn Read,
     visit: &mut FileVisitor<'_>,
@@ -110,7 +110,7 @@ fn for_each_file(
     Err(ArchiveError::CutShort)
 }
 
-/// Compares the lengths and checksums of the files that were found with the contents.
+/// Compares the lengths and checksums of the files that were found with those in `backup.json`.
 fn compare(
     contents: BackupContents,
     mut found: BTreeMap<String, (u64, u32)>,

@@ -15,8 +15,8 @@ use crate::transfer::archive::error::ArchiveError;
 /// Mode of the files in the archive. Only the owner may read the documents.
 const MODE: u32 = 0o600;
 
-/// Writes a snapshot as a backup, and returns the contents of the backup. Data that the disk
-/// fails to return is skipped, and listed in [`BackupContents::unreadable`].
+/// Writes a snapshot as a backup, and returns the contents of the backup. Data that the disk fails
+/// to return is missing from the backup, and listed in [`BackupContents::unreadable`].
 ///
 /// # Errors
 /// [`ArchiveError::Store`] if a file of the snapshot cannot be opened, [`ArchiveError::Send`] if

@@ -1,7 +1,7 @@
 //! Reads documents from lines of JSON.
 //!
-//! A document is passed to the engine in chunks. So an import needs no more memory for a long
-//! line than a PUT of the document over HTTP.
+//! A document is passed to the engine in chunks, so an import needs no more memory for a long line
+//! than a PUT of the same document over HTTP.
 //!
 //! The reader itself only finds the end of each value. The engine validates documents, and
 //! `serde_json` validates all other names and values.
