@@ -103,9 +103,9 @@ impl Catalogue {
         }
     }
 
-    /// Opens the catalogue in the background. The existing catalogue is used if its files have not
-    /// changed since the last clean close, which must have recorded the same `identity`. Otherwise,
-    /// the catalogue is rebuilt from `source`.
+    /// Opens the catalogue in the background. The existing catalogue is used if the last clean
+    /// close recorded the same `identity`, and the catalogue's files have not changed since then.
+    /// Otherwise, the catalogue is rebuilt from `source`.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread cannot be started.
@@ -180,13 +180,14 @@ impl Catalogue {
         is_over_budget
     }
 
-    /// Returns the memory of the pending changes, in bytes.
+    /// Returns the approximate memory of the pending changes, in bytes.
     pub(crate) fn pending_bytes(&self) -> u64 {
         self.core.lock().pending.bytes()
     }
 
-    /// Blocks until the pending changes are within their budget. Only deletes, and puts that arrive
-    /// while a listing waits, can exceed the budget, because other puts are shed.
+    /// Blocks until the pending changes are within their budget. Deletes can exceed the budget,
+    /// because they are never shed. Puts can exceed the budget only while a listing waits, because
+    /// puts are not shed in this case.
     pub(crate) fn wait_for_room(&self) {
         let state = self.core.lock();
         drop(self.core.wait_while(state, |state| {

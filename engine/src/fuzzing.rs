@@ -1,6 +1,6 @@
-//! Entry points for the fuzzers: each function decodes one layout of the on-disk format and encodes
-//! the result again. The module `fuzzing` exists only if the feature `fuzzing` is enabled, and is
-//! not part of the API.
+//! Entry points for the fuzzers. Each function except [`empty_manifest`] decodes one layout of the
+//! on-disk format, and encodes the result again. The module `fuzzing` exists only if the feature
+//! `fuzzing` is enabled, and is not part of the API.
 //!
 //! The oracles in `tests/src/oracle/` compare the encoded results with the input.
 
@@ -74,7 +74,7 @@ pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> 
     SummaryReader::open(fs, dir, id, store)?.reencode(id, store)
 }
 
-/// Decodes and re-encodes the header of a segment file.
+/// Decodes and re-encodes the header of the file of segment `id` in the store with the id `store`.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or

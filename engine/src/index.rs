@@ -5,7 +5,7 @@
 //! accounting from the log.
 //!
 //! **Architecture Invariant:** all data in the index layer can be rebuilt from the log and the
-//! blobs. Only the commit layer and recovery change which frame is current.
+//! blobs. Only the commit layer and recovery change which frame of a namespace is current.
 
 pub(crate) mod accounting;
 pub(crate) mod cache;

@@ -37,7 +37,7 @@ pub(crate) struct RecoveredStore {
     pub(crate) reader: FrameReader,
     /// The first damage of each segment in which a damaged frame may be current.
     pub(crate) damage: Vec<Damage>,
-    /// The blobs that current frames refer to, by namespace.
+    /// The blobs that current frames refer to, grouped by namespace.
     pub(crate) blobs: HashMap<NamespaceHash, Vec<BlobId>>,
 }
 
@@ -146,7 +146,7 @@ impl LogDirectory {
         let sealed = manifest.segments.iter().filter(|r| r.sealed.is_some());
         sealed
             .filter_map(|record| Some(self.open_summary(record.id).ok()?.entries()))
-            // The header of a damaged summary may contain any number of entries.
+            // A damaged summary can state any number of entries, so the number is limited.
             .map(|entries| entries.min(MAX_SEGMENT_FRAMES))
             .sum()
     }

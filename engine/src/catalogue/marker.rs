@@ -13,7 +13,7 @@
 //! 16  u64 next revision of the log
 //! 24  u32 CRC-32 over the path, the length (u64) and the bytes of each file,
 //!         in the order of the paths
-//! 28  u32 CRC-32 of the 28 bytes before it
+//! 28  u32 CRC-32 of bytes 0 to 27
 //! ```
 
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! Keeps acknowledged changes in memory until they are written to the tree. The memory has a
-//! budget.
+//! Keeps acknowledged changes in memory until they are written to the tree. A budget limits the
+//! memory of these changes.
 //!
 //! Documents can be created faster than sled inserts entries, but writers should not wait for sled.
 //! Therefore, if the budget is exceeded, pending puts are dropped ("shed"), and later puts are not
@@ -25,7 +25,7 @@ const SHED_COOLDOWN: Duration = Duration::from_millis(200);
 /// The pending changes of the catalogue.
 pub(super) struct PendingChanges {
     max_bytes: u64,
-    /// Changes that the worker has not started to apply.
+    /// Changes that the worker has not yet started to write to the tree.
     queued: BTreeMap<CatalogueKey, CatalogueChange>,
     queued_bytes: u64,
     /// The revision of the first change that was queued since the queue was last empty. No queued
@@ -80,7 +80,7 @@ impl PendingChanges {
         }
     }
 
-    /// Restarts the cooldown after a shed put.
+    /// Records that a put was shed, which restarts the cooldown.
     fn note_shed(&mut self) {
         if let Some(lag) = &mut self.lag {
             lag.last_shed = Some(Instant::now());
@@ -154,8 +154,8 @@ impl PendingChanges {
         self.lag.is_some_and(|lag| lag.last_shed.is_some())
     }
 
-    /// Ends catching up, after the missing puts were written to the tree. Returns true if the
-    /// catalogue has caught up, and false if puts were shed while it was catching up.
+    /// Ends the catch-up, after the missing puts were written to the tree. Returns true if the
+    /// catalogue is complete, and false if more puts were shed during the catch-up.
     pub(super) fn finish_catch_up(&mut self) -> bool {
         if !self.is_shedding() {
             self.lag = None;
@@ -176,7 +176,8 @@ impl PendingChanges {
         self.applying = Arc::default();
     }
 
-    /// Returns the changes that were being written to the tree to the queue.
+    /// Puts the changes that were being written to the tree back into the queue. Call this function
+    /// if writing them has failed.
     pub(super) fn abort_apply(&mut self) {
         let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut self.applying));
         restored.append(&mut self.queued);

@@ -1,4 +1,4 @@
-//! The state that the catalogue's thread shares with its callers.
+//! The state that the catalogue's thread shares with the callers of the catalogue.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::model::error::Result;
 pub(crate) type DocumentSource =
     Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
 
-/// The part of the catalogue that its thread shares with callers.
+/// The part of the catalogue that the catalogue's thread shares with callers.
 pub(super) struct CatalogueCore {
     pub(super) dir: PathBuf,
     pub(super) cache_bytes: u64,
@@ -33,8 +33,8 @@ pub(super) struct CatalogueState {
     pub(super) pending: PendingChanges,
     /// Number of listings that wait until the catalogue is ready or has failed.
     pub(super) listings: usize,
-    /// The error message of a failed read of the tree. If it is set, the worker rebuilds the
-    /// catalogue.
+    /// The error message of a failed read of the tree. If this field is set, the worker rebuilds
+    /// the catalogue.
     pub(super) read_failure: Option<String>,
     /// Number of requests to remove the catalogue's directory since the engine was opened.
     pub(super) removals_requested: u64,

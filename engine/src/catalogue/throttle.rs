@@ -15,7 +15,7 @@ const MAX_REST: Duration = Duration::from_millis(50);
 /// time divided by this number.
 const TOLERATED_WAIT_DIVISOR: u32 = 8;
 
-/// Measures the thread's work since its last rest.
+/// Measures the work of a thread since the thread last rested.
 pub(super) struct Throttle {
     /// The scheduler statistics of the thread that created the `Throttle`. `None` if the kernel
     /// does not provide the statistics. Without the statistics, the thread never rests.

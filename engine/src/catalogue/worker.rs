@@ -16,8 +16,8 @@ use crate::catalogue::state::{
 use crate::catalogue::throttle::Throttle;
 use crate::catalogue::tree::{self, Tree, TreeError};
 
-/// Number of documents after which the worker checks the memory of the pending changes while it
-/// catches up.
+/// While the worker catches up, it rests and checks the memory of the pending changes after this
+/// number of documents.
 const PENDING_CHECK_INTERVAL: u64 = 1024;
 /// Maximum time for which changes are collected before they are written to sled, so that repeated
 /// changes of a document are written only once. If the pending changes exceed their budget within
@@ -126,7 +126,7 @@ impl CatalogueWorker {
         }
     }
 
-    /// Lets listings proceed if no puts are missing.
+    /// Ends the wait of listings if no puts are missing in the catalogue.
     fn mark_ready_if_complete(&self) {
         let mut state = self.core.lock();
         if !state.pending.is_lagging() {
@@ -266,8 +266,8 @@ impl CatalogueWorker {
         state.closing.is_some() || state.has_pending_removal() || state.pending.is_shedding()
     }
 
-    /// Makes listings wait, and returns the changes that were being applied to the queue. Returns
-    /// true if the catalogue was ready before.
+    /// Makes listings wait, and puts the changes that were being written to the tree back into the
+    /// queue. Returns true if the catalogue was ready before this call.
     fn return_to_building(&self) -> bool {
         let mut state = self.core.lock();
         let was_ready = matches!(state.phase, CataloguePhase::Ready);

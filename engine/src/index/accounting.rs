@@ -1,7 +1,7 @@
 //! Counts the current and stale bytes of each segment, and selects the segments to compact.
 //!
-//! This module knows the locations and sizes of frames, but not documents. While a store is open,
-//! the committer updates the counts, and compaction marks segments that it cannot rewrite.
+//! This module uses the locations and sizes of frames, but does not read documents. While a store
+//! is open, the committer updates the counts, and compaction marks segments that it cannot rewrite.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -85,7 +85,7 @@ impl SegmentUsage {
         }
     }
 
-    /// Counts a frame that [`Self::count`] counted as current as no longer current.
+    /// Reverts [`Self::count`] for a frame that has become stale.
     fn discount(&mut self, entry: &FrameLocation) {
         let bytes = u64::from(entry.bytes);
         match entry.kind {
@@ -151,7 +151,7 @@ impl SegmentUsages {
         self.active = active;
     }
 
-    /// Adds a segment that cannot be read at all.
+    /// Adds a segment of which no frame can be read. `bytes` is the length of the segment.
     pub(crate) fn add_unreadable_segment(&mut self, id: SegmentId, bytes: u64) {
         let usage = self.segments.entry(id).or_default();
         usage.bytes += bytes;
@@ -295,7 +295,7 @@ impl SegmentUsages {
     /// A segment without current frames is returned first, because its removal copies nothing.
     /// Otherwise, if the reclaimable bytes exceed half of the bytes of the current documents plus a
     /// quarter of a segment, the segment with the largest reclaimable share is returned. The
-    /// purpose of both rules is to keep the log below its size limit ([`Self::is_overgrown`]).
+    /// purpose of these two rules is to keep the log below its size limit ([`Self::is_overgrown`]).
     /// Otherwise, if the log has too many short segments, the oldest short segment is returned.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<CompactionVictim> {
         let give_back = |(id, _)| CompactionVictim {

@@ -1,5 +1,5 @@
-//! The type of a stored document that reads return. A small document is entirely in memory. A large
-//! document is read from its blobs as a stream of verified chunks.
+//! Reads return stored documents as values of the type [`Document`]. A small document is entirely
+//! in memory. A large document is read from its blobs as a stream of verified chunks.
 //!
 //! A `Document` keeps its blob files open, so later writes and deletes do not affect it.
 
@@ -26,7 +26,7 @@ use crate::storage::log::reader::Frame;
 /// A document at one revision. Later writes and deletes do not change the document.
 ///
 /// Cloning is cheap: clones share memory and open files. A small document has its body in memory
-/// ([`Self::in_memory`]). A large document keeps its blob files open, usually one, until its last
+/// ([`Self::in_memory`]). A large document keeps its blob files (usually one) open until its last
 /// clone and its last [`Chunks`] are dropped. Documents stay readable after the engine is closed.
 ///
 /// ```
@@ -136,8 +136,9 @@ impl Document {
         &self.head().stat
     }
 
-    /// Returns the entire body if the document has at most [`crate::Config::inline_bytes`] bytes,
-    /// because such a document is in memory. Returns `None` for a larger document. Never blocks.
+    /// Returns the entire body if it is in memory. This is the case if the document had at most
+    /// [`crate::Config::inline_bytes`] bytes when it was written. Returns `None` for a larger
+    /// document. Never blocks.
     pub fn in_memory(&self) -> Option<&[u8]> {
         self.head().blobs.is_empty().then(|| &self.0.slice)
     }
@@ -409,5 +410,5 @@ impl Iterator for Chunks {
 /// checksums are verified.
 const DEFAULT_READ_BYTES: usize = 512 * 1024;
 
-/// Offset of the body in a blob's file.
+/// Offset at which the body starts in the file of a blob.
 pub(crate) const BODY_AT: u64 = blobs::HEADER_BYTES;

@@ -78,8 +78,8 @@ impl RecoveryLoader {
             }));
     }
 
-    /// Adds a sealed segment that cannot be read at all. `error` is the error of the read, which
-    /// must be [damage](Error::is_damage).
+    /// Adds a sealed segment of which no frame can be read. `error` is the error of the read.
+    /// [`Error::is_damage`] must be true for `error`.
     pub(crate) fn load_unreadable(
         &mut self,
         segment: SegmentId,
@@ -119,7 +119,7 @@ impl RecoveryLoader {
         self.damage.values()
     }
 
-    /// Returns the blobs that current frames refer to, by namespace.
+    /// Returns the blobs that current frames refer to, grouped by namespace.
     pub(crate) fn blobs(&self) -> HashMap<NamespaceHash, Vec<BlobId>> {
         let mut blobs: HashMap<NamespaceHash, Vec<BlobId>> = HashMap::new();
         for reference in &self.references {

@@ -33,7 +33,7 @@ pub(crate) struct LostFrame {
 pub(crate) enum NewestFrame {
     /// The namespace has no document.
     Absent,
-    /// The namespace has a document, in this frame.
+    /// The namespace has a document, which is stored in this frame.
     Document(FrameLocation),
     /// The newest frame of the namespace is damaged, or a lost frame may be the newest frame.
     Unreadable { segment: SegmentId, offset: Offset },

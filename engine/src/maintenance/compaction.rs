@@ -72,7 +72,7 @@ pub(crate) fn is_segment_error(error: &Error) -> bool {
     error.is_damage() || matches!(error, Error::UnsupportedFormat { .. })
 }
 
-/// Excludes a segment that could not be read from background compaction, so that compaction can
+/// Makes background compaction skip a segment that could not be read, so that compaction can
 /// continue with other segments.
 pub(crate) fn skip_segment(core: &Core, segment: SegmentId, error: &Error) {
     let mut segments = core.accounting.lock();
@@ -83,8 +83,9 @@ pub(crate) fn skip_segment(core: &Core, segment: SegmentId, error: &Error) {
     }
 }
 
-/// Returns the segment to rewrite next, or `None` if no segment needs to be rewritten or the engine
-/// is closing. On a full disk, returns the segment that needs the least space for its copies.
+/// Returns the segment to rewrite next. On a full disk, this is the segment that needs the least
+/// space for its copies. Returns `None` if no segment needs to be rewritten, or if the engine is
+/// closing.
 fn next_victim(core: &Core) -> Option<CompactionVictim> {
     if core.compaction_wakeup.is_closed() {
         return None;
@@ -182,7 +183,7 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
 ///
 /// # Errors
 /// - A [segment error](is_segment_error): the segment cannot be read.
-/// - The errors of [`JobTask::Copy`] and [`JobTask::Retire`].
+/// - The errors of the committer when it executes [`JobTask::Copy`] and [`JobTask::Retire`].
 pub(crate) fn rewrite(
     core: &Core,
     _turn: &CompactionTurn<'_>,

@@ -34,9 +34,10 @@ use crate::storage::pins::Pin;
 /// [`crate::Engine::snapshot`]. The copy contains every write that was acknowledged before the
 /// call, and no write that started after the call returned.
 ///
-/// The files may be written in any order. The manifest is the last file of [`Self::files`], so that
-/// an interrupted copy in this order has no manifest and cannot be opened. The snapshot does not
-/// include the catalogue, which is built when the copy is opened for the first time.
+/// The files may be written in any order. The manifest is the last file of [`Self::files`]. If the
+/// files are written in this order, an interrupted copy has no manifest, and is not opened by
+/// mistake. The snapshot does not include the catalogue, which is built when the copy is opened for
+/// the first time.
 ///
 /// The copy has the same store id as the original. A store that is opened from the copy skips 2^40
 /// (about a trillion) revisions, so that the copy and the original do not use the same revision for

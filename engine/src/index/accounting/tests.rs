@@ -31,7 +31,7 @@ fn segments(stale: &[u32]) -> SegmentUsages {
             segments.superseded(&entry(id, EntryKind::Put, *stale));
         }
     }
-    // The active segment.
+    // Segment 100 becomes the active segment.
     segments.appended(&entry(100, EntryKind::Put, 1));
     segments
 }

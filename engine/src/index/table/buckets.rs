@@ -29,7 +29,7 @@ pub(super) struct Buckets {
     levels: [OnceLock<Level>; LEVELS],
     /// Number of buckets, which never decreases.
     count: AtomicUsize,
-    /// Number of entries.
+    /// Number of entries in all buckets.
     entries: AtomicUsize,
     /// This lock is held during splits and iterations, so that no bucket is split during an
     /// iteration.

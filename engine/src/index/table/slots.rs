@@ -142,7 +142,10 @@ impl Slots {
     /// empty array.
     fn home(&self, key: SlotKey) -> usize {
         let length = self.slots.len() as u128;
-        #[allow(clippy::cast_possible_truncation, reason = "below the length")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the index is below the length of the array"
+        )]
         let home = ((u128::from(key.high) * length) >> 64) as usize;
         home
     }
