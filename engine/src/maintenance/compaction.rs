@@ -30,11 +30,11 @@ use crate::model::names::NamespaceHash;
 use crate::model::progress::Progress;
 use crate::storage::log::reader::Frame;
 
-/// Maximum number of bytes that one background step copies. A larger frame is copied in a step of
-/// its own. Background steps are small, so that they hardly delay the writes in the same batch.
+/// Maximum number of bytes that one background step copies. A larger frame is copied in a separate
+/// step. Background steps are small, so that they hardly delay the writes in the same batch.
 const BACKGROUND_STEP_BYTES: u64 = 16 * 1024;
-/// Maximum number of bytes that one step at full speed copies. A larger frame is copied in a step
-/// of its own.
+/// Maximum number of bytes that one step at full speed copies. A larger frame is copied in a
+/// separate step.
 const FULL_SPEED_STEP_BYTES: u64 = 256 * 1024;
 
 /// Runs in the compaction thread. Rewrites segments and removes obsolete files until the engine is
