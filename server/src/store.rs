@@ -1,12 +1,12 @@
-//! The store, which keeps the documents. Today it is the embedded engine.
+//! The store of all documents. The current implementation is the embedded engine.
 //!
 //! A [`Store`] serves requests. It returns a document in memory at once, and reads other documents
 //! on blocking threads. A [`BlockingStore`] is for threads that may block and read or write many
 //! documents, such as an export. [`offline`] and [`restore`] work on data directories that no
 //! server has open.
 //!
-//! The store decides which calls access the disk. It must not know HTTP, tokens or the network.
-//! It re-exports limits and JSON validation, so that every store rejects the same documents.
+//! The store decides which calls access the disk. It must not know HTTP, tokens or the network. It
+//! re-exports plain data types of the engine, such as limits and violations, for the other layers.
 //!
 //! **Architecture Invariant:** the store imports only `settings` and `io_error`. No other part of
 //! the server imports the crate of the engine.

@@ -95,7 +95,7 @@ pub(super) enum CommandError {
     )]
     Damaged(String),
     #[error(
-        "the backup was written without the data that the disk failed to return: {0}. \
+        "the backup was written, but it lacks data that the disk failed to return: {0}. \
          prefd restore may refuse this backup without --accept-damage"
     )]
     BackupIncomplete(String),

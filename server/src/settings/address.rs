@@ -20,7 +20,7 @@ pub(crate) enum Address {
 /// The text is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected an IP address and a port or a Unix socket, such as 127.0.0.1:8080, [::]:8080 or \
+    "expected IP:PORT or unix:PATH, such as 127.0.0.1:8080, [::]:8080 or \
      unix:/run/prefd/prefd.sock"
 )]
 pub(crate) struct InvalidAddress;

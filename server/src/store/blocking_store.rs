@@ -24,8 +24,9 @@ impl BlockingStore {
         self.0.get(namespace.user, namespace.client)
     }
 
-    /// Calls `visit` with each document, or with each document of `user` if given. If stored
-    /// bytes of a document are damaged or unreadable, `visit` gets the error instead.
+    /// Calls `visit` with each document. If `user` is given, calls `visit` only with the documents
+    /// of this user. If stored bytes of a document are damaged or unreadable, `visit` receives the
+    /// error instead of the document.
     pub(crate) fn each_document<E: From<Error>>(
         &self,
         user: Option<&str>,
@@ -73,8 +74,8 @@ impl BlockingStore {
         self.0.damage()
     }
 
-    /// Lists namespaces in the order of their names, beginning after `last`. Lists only those of
-    /// `user` if given.
+    /// Lists namespaces in the order of their names, beginning after `last`. If `user` is given,
+    /// lists only the namespaces of this user.
     fn page(
         &self,
         user: Option<&str>,

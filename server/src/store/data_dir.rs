@@ -1,4 +1,4 @@
-//! Checks on a data directory before it is opened, and the creation of its directories.
+//! Checks a data directory before the store in it is opened, and creates private directories.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -18,7 +18,7 @@ const DIR_MODE: u32 = 0o700;
 /// The data directory contains the files of an unfinished restore. The field is the path of the
 /// directory that the restore writes to.
 #[derive(Debug, thiserror::Error)]
-#[error("{} is left from an unfinished restore: run prefd restore again", .0.display())]
+#[error("{} was left by an unfinished restore: run prefd restore again", .0.display())]
 pub(crate) struct UnfinishedRestore(pub(super) PathBuf);
 
 /// Why a store was not opened.

@@ -1,4 +1,4 @@
-//! The store for requests, on the embedded engine.
+//! The store for requests. It uses the embedded engine.
 
 use std::path::Path;
 

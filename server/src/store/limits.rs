@@ -1,4 +1,4 @@
-//! The limits of documents. They are the same for every store.
+//! The limits of documents, as the settings of the server configure them.
 
 use prefd_engine::Limits;
 
