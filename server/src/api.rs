@@ -1,11 +1,12 @@
-//! The API: the operations on a document, and the OpenAPI document that describes them.
+//! The API: the operations on preferences documents, and the OpenAPI document that describes these
+//! operations.
 //!
-//! This layer decides in which order the parts of a request are checked, and runs the request
-//! against the store. It must not know where clients connect, how the server is started, or
-//! what the admin listener offers.
+//! This layer decides in which order the parts of a request are checked, and performs the operation
+//! in the store. It must not know on which addresses the server listens, how the server is started,
+//! or what the admin listener offers.
 //!
-//! **Architecture Invariant:** This layer imports only the layers below it, from `telemetry`
-//! downwards. Nothing in it blocks.
+//! **Architecture Invariant:** this layer imports only the layers below it. `telemetry` is the
+//! highest of these. No code in this layer blocks.
 
 mod handler;
 mod openapi;

@@ -1,6 +1,7 @@
-//! The operations on a document: the checks of a request, in their order, and its response.
+//! Handles the requests of the API. It checks each request in the documented order, performs the
+//! operation on the document, and builds the response.
 //!
-//! Nothing here blocks: the store runs disk access on blocking threads.
+//! No code in this file blocks, because the store accesses the disk on blocking threads.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -32,15 +33,15 @@ pub(crate) struct Handler {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
     pub(crate) requests: Arc<RequestMetrics>,
-    /// The only clients whose documents can be accessed; `None` allows all.
+    /// The clients whose documents can be accessed. `None` allows all clients.
     pub(crate) known_clients: Option<HashSet<String>>,
-    /// The CORS policy; `None` if CORS is off.
+    /// The CORS policy. `None` if CORS is off.
     pub(crate) cors: Option<Cors>,
     pub(crate) versions: Vec<String>,
     pub(crate) openapi: OpenApi,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Arc<Budget>,
-    /// How long a client may send nothing while it uploads a body.
+    /// Maximum time for which a client may send nothing during an upload.
     pub(crate) body_timeout: Duration,
 }
 
@@ -73,10 +74,11 @@ impl Operation {
 }
 
 impl Service for Handler {
-    /// Most connections send the same token with each request.
+    /// The last token of each connection is kept, because most connections send the same token with
+    /// every request.
     type Connection = LastToken;
 
-    /// Memory for the returned future is allocated on each request, so the future is kept small.
+    /// Each request allocates memory for the returned future, so the future must be small.
     fn respond(
         &self,
         request: Request<Incoming>,
@@ -84,7 +86,8 @@ impl Service for Handler {
         on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let context = RequestContext::new();
-        // Outside the async block, so that the future does not contain `request` as well.
+        // This call is outside the async block, so that the future does not contain `request` in
+        // addition to its parts.
         let (parts, mut body) = request.into_parts();
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
@@ -110,7 +113,7 @@ impl Service for Handler {
     }
 }
 
-/// How metrics and the log name a path that is not the path of a document.
+/// The names that metrics and the log use for a path that does not match the route of documents.
 fn other_route(path: &str) -> (RouteKind, &'static str) {
     match Probe::of(path) {
         Some(probe) => (RouteKind::Page, probe.path()),
@@ -120,7 +123,7 @@ fn other_route(path: &str) -> (RouteKind, &'static str) {
 }
 
 impl Handler {
-    /// Checks the request in the documented order, and runs it.
+    /// Checks the request in the documented order, and performs its operation.
     async fn operate(
         &self,
         parts: &Parts,
@@ -183,13 +186,13 @@ impl Handler {
                 let conditions = Conditions::from_headers(&parts.headers)?;
                 self.read(namespace, &conditions, operation).await
             }
-            // Boxed, so that the futures of writes do not enlarge the future of a read.
+            // The futures of writes are boxed, so that they do not enlarge the future of a read.
             Operation::Put => Box::pin(self.put(parts, namespace, body)).await,
             Operation::Delete => Box::pin(self.delete(parts, namespace)).await,
         }
     }
 
-    /// Serves the OpenAPI document and the health checks, which require no token.
+    /// Serves the OpenAPI document and the health checks. These resources require no token.
     fn serve_page(&self, parts: &Parts) -> ApiResult {
         let path = parts.uri.path();
         let probe = Probe::of(path);
@@ -249,8 +252,8 @@ impl Handler {
         }
     }
 
-    /// Runs a GET or HEAD. If the document changes between checking its revision and reading
-    /// it, the conditions are evaluated again for the new revision.
+    /// Performs a GET or HEAD. If the document changes after its revision was checked and before it
+    /// is read, the conditions are evaluated again for the new revision.
     async fn read(
         &self,
         namespace: Namespace<'_>,
@@ -287,9 +290,9 @@ impl Handler {
         }
     }
 
-    /// The precondition that the store checks when it commits a write. If-Unmodified-Since is
-    /// evaluated now, and the precondition then requires that the document does not change
-    /// before the commit.
+    /// Returns the precondition that the store checks when it commits a write. This function itself
+    /// evaluates If-Unmodified-Since. In that case, the precondition also requires that the
+    /// document does not change between this evaluation and the commit.
     async fn precondition(
         &self,
         namespace: Namespace<'_>,
@@ -309,8 +312,9 @@ impl Handler {
     }
 }
 
-/// Requires exactly one Host header (RFC 9112 section 3.2): with two, prefd and an
-/// intermediary could use different ones. HTTP/1.0 requests may omit the header.
+/// Checks that the request has exactly one Host header (RFC 9112 section 3.2). If a request with
+/// two Host headers were accepted, prefd and an intermediary could use different ones. HTTP/1.0
+/// requests may omit the header.
 fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
     let hosts = parts.headers.get_all(HOST).iter().count();
     if hosts == 1 || (hosts == 0 && parts.version < Version::HTTP_11) {
@@ -323,8 +327,8 @@ fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
     .at_header("Host"))
 }
 
-/// Rejects every transfer coding except `chunked`. hyper accepts each list of codings that ends
-/// in `chunked`, but does not decode the other codings, and an intermediary could interpret
+/// Rejects every transfer coding except `chunked`. hyper accepts any list of codings that ends in
+/// `chunked`, but does not decode the other codings of the list. An intermediary could interpret
 /// such a body differently (RFC 9112 section 6.1).
 fn check_transfer_coding(parts: &Parts) -> Result<(), Box<ApiError>> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
@@ -344,13 +348,13 @@ fn check_transfer_coding(parts: &Parts) -> Result<(), Box<ApiError>> {
 mod tests {
     use super::*;
 
-    /// The size of what a function returns that is never called.
+    /// The size of the value that a function returns, without a call of the function.
     fn size_of_returned<A, B, C, R>(_: impl FnOnce(A, B, C) -> R) -> usize {
         size_of::<R>()
     }
 
-    /// glibc hands out and takes back longer pieces of memory at some ten times the cost
-    /// (its thread cache ends at 1,032 bytes), and each request takes one for its future.
+    /// Each request allocates memory for its future. The thread cache of glibc contains only blocks
+    /// of at most 1,032 bytes. Allocating and freeing a larger block takes about ten times as long.
     #[test]
     fn future_of_a_request_fits_the_allocators_thread_cache() {
         const MOST_BYTES: usize = 1032;

@@ -1,8 +1,8 @@
-//! The OpenAPI document of the server, and the resource `/openapi.json` that serves it.
+//! Generates the OpenAPI document of the server, and serves it at `/openapi.json`.
 //!
-//! The document is generated once, when the server starts, from a template, the settings and
-//! the table of error codes. Facts from the settings and the table are therefore never
-//! repeated in the template. `docs/openapi.json` is the document of a server with the default
+//! The document is generated once, when the server starts, from a template, the settings and the
+//! table of error codes. The template therefore repeats nothing that the settings or the table
+//! define. The file `docs/openapi.json` is the OpenAPI document of a server with the default
 //! settings.
 
 mod error_responses;
@@ -25,23 +25,24 @@ use crate::http::{
 use crate::store::{Limits, Name, Revision};
 use crate::telemetry::Probe;
 
-/// The path of the document.
+/// The path of the OpenAPI document.
 pub(crate) const PATH: &str = "/openapi.json";
-/// The document can change when the server restarts with other settings. Caches must
-/// revalidate it, which the ETag makes cheap.
+/// The OpenAPI document can change when the server restarts with other settings. Caches must
+/// therefore revalidate it before each use. The ETag makes this revalidation cheap.
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
-/// JSON with placeholders such as `{{name}}`: see [`fill_placeholders`].
+/// The template is JSON with placeholders such as `{{name}}` (see [`fill_placeholders`]).
 const TEMPLATE: &str = include_str!("openapi/template.json");
 
-/// The generated document, and its revision.
+/// The generated OpenAPI document, and its revision.
 pub(crate) struct OpenApi {
     text: Bytes,
-    /// A hash of the text, so that the ETag stays the same after a restart.
+    /// The revision is a hash of the text, so that the ETag stays the same if the server restarts
+    /// with the same settings.
     revision: Revision,
 }
 
-/// The template is not valid. A test generates the document, so this cannot happen in a
-/// release.
+/// The template is not valid. A test generates the OpenAPI document, so this error cannot occur in
+/// a release.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum OpenApiError {
@@ -51,7 +52,7 @@ pub(crate) enum OpenApiError {
     MissingObject(&'static str),
 }
 
-/// The top-level members, in the order of the output.
+/// The top-level members of the OpenAPI document, in the order of the output.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OpenApiDocument {
@@ -65,7 +66,7 @@ struct OpenApiDocument {
 }
 
 impl OpenApi {
-    /// Generates the document of a server that serves these versions with these limits.
+    /// Generates the OpenAPI document of a server that serves these API versions with these limits.
     ///
     /// # Errors
     /// [`OpenApiError`] if the template is not valid.
@@ -89,11 +90,11 @@ impl OpenApi {
         })
     }
 
-    /// The response to a GET or HEAD of the document.
+    /// The response to a GET or HEAD of the OpenAPI document.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] or [`Code::PreconditionFailed`] if a condition is malformed or
-    /// not met.
+    /// [`Code::InvalidRequest`] if a conditional header is malformed, and
+    /// [`Code::PreconditionFailed`] if the condition of If-Match is not met.
     pub(super) fn response(&self, headers: &HeaderMap) -> ApiResult {
         let current = Some(self.revision);
         let mut response = match Conditions::from_headers(headers)?.check_etags(current) {
@@ -121,7 +122,8 @@ impl OpenApi {
     }
 }
 
-/// Path and method of an operation, and which error codes the operation can return.
+/// The path and the method of an operation, and a function that tells which error codes the
+/// operation can return.
 type OperationErrors = (&'static str, &'static str, fn(Code) -> bool);
 
 const OPERATIONS: &[OperationErrors] = &[
@@ -141,7 +143,7 @@ const OPERATIONS: &[OperationErrors] = &[
     ),
 ];
 
-/// The members of the object at `path` below `value`.
+/// The members of the object at `path` in `value`.
 fn members<'a>(
     value: &'a mut Value,
     path: &[&'static str],
@@ -157,9 +159,9 @@ fn members<'a>(
     members.ok_or(OpenApiError::MissingObject("at its root"))
 }
 
-/// Replaces the placeholders. A string that is only a placeholder (`"{{name}}"`) is replaced by
-/// the JSON value, including the quotes. A placeholder inside a longer string is replaced by
-/// the value as plain text.
+/// Replaces the placeholders of the template by their values. If a JSON string consists only of a
+/// placeholder (`"{{name}}"`), the whole string is replaced by the JSON value. A placeholder inside
+/// a longer string is replaced by the value as plain text.
 fn fill_placeholders(template: &str, versions: &[String], limits: &Limits) -> String {
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let values = [

@@ -1,4 +1,4 @@
-//! Receives the document of a PUT, chunk by chunk, and passes it to the store's writer.
+//! Receives the document of a PUT and passes each received chunk to the store's writer.
 
 use std::time::Duration;
 
@@ -11,30 +11,35 @@ use crate::http::{ApiError, Budget, Code};
 use crate::net::BUFFER_BYTES;
 use crate::store::{Prepared, Store};
 
-/// Bytes that an upload may send before it acquires memory from the budget. Uploads that send
-/// almost nothing therefore do not use up the budget, and most documents need none of it.
+/// Number of bytes that an upload may send before it acquires memory from the budget. Because of
+/// this, clients that send almost nothing cannot use up the budget, and most documents acquire no
+/// memory from it.
 const UNBUDGETED_BYTES: usize = 16 * 1024;
-/// Bytes that an upload must send to count as making progress. An upload that sends less has
-/// stalled, and may be ended if another request waits for memory.
+/// Number of bytes that an upload must send to count as making progress. An upload that has sent
+/// less than this since its last progress can be ended after one second, but only if it has
+/// acquired memory and another request waits for memory.
 const PROGRESS_BYTES: usize = 16 * 1024;
-/// Maximum memory of one upload, in addition to the memory of the store's writer.
+/// Maximum memory of one upload in bytes, in addition to the memory of the store's writer.
 pub(crate) const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 
-/// A document that was received completely.
+/// A document that was received completely and is valid.
 pub(super) struct ReceivedDocument {
     pub(super) document: Prepared,
-    /// Memory in the budget. Keep it until the document is committed.
+    /// The memory that the upload has acquired from the budget. Keep this permit until the document
+    /// is committed.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Receives and checks a document. `idle_timeout` is how long the client may send nothing.
+/// Receives and checks a document. If the client sends nothing for `idle_timeout`, the upload
+/// fails.
 ///
-/// If the client sent `Expect: 100-continue`, the first read of the body makes hyper send 100.
+/// If the client sent `Expect: 100-continue`, hyper sends the status 100 when the body is read for
+/// the first time.
 ///
 /// # Errors
-/// What is wrong with the document if it is invalid, otherwise why the body is incomplete
-/// ([`Code::RequestTimeout`] or [`Code::InvalidRequest`]); [`Code::Overloaded`] if the budget
-/// has no memory left.
+/// If the received part of the document is invalid, the error says why. Otherwise, if the body is
+/// incomplete, the error is [`Code::RequestTimeout`] or [`Code::InvalidRequest`]. If the budget has
+/// no memory left, the error is [`Code::Overloaded`].
 pub(super) async fn receive(
     store: &Store,
     body: &mut Incoming,
@@ -51,7 +56,8 @@ pub(super) async fn receive(
         let next = tokio::select! {
             biased;
             next = timeout(idle_timeout, body.frame()) => next.map_err(|_| Stall::IdleTimeout),
-            // Ending an upload that has not acquired memory would not free any.
+            // An upload without a permit is not ended, because this would free no memory in the
+            // budget.
             () = budget.reclaim_requested(last_progress), if permit.is_some() => {
                 Err(Stall::MemoryReclaimed)
             }
@@ -60,7 +66,8 @@ pub(super) async fn receive(
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             incomplete => {
-                // An error in the received bytes comes before the error for the missing ones.
+                // If the received bytes contain an error, this error takes precedence over the
+                // error for the missing bytes.
                 writer.abandon().await?;
                 return Err(incomplete_body(incomplete));
             }
@@ -86,15 +93,15 @@ pub(super) async fn receive(
     Ok(ReceivedDocument { document, permit })
 }
 
-/// Why an upload that stalled was ended.
+/// Why an upload was ended before its body was complete.
 enum Stall {
-    /// The client sent nothing for the idle timeout.
+    /// The client sent nothing for as long as the idle timeout.
     IdleTimeout,
-    /// Another request needed the memory.
+    /// Another request needed the memory of this upload.
     MemoryReclaimed,
 }
 
-/// The error for a body that ended early.
+/// The error for a body that was not received completely.
 fn incomplete_body<T>(next: Result<Option<hyper::Result<T>>, Stall>) -> Box<ApiError> {
     let detail = match next {
         Err(Stall::IdleTimeout) => "The upload timed out: the client sent no data for too long.",

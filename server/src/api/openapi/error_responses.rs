@@ -1,4 +1,4 @@
-//! The error responses of each operation.
+//! Describes the error responses of each operation.
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ pub(super) fn is_read_error(code: Code) -> bool {
         Code::InvalidJson
         | Code::InvalidDocument
         | Code::DuplicateKey
-        // Returned only for methods that are not operations.
+        // This error is returned only for methods that the OpenAPI document does not contain.
         | Code::MethodNotAllowed
         | Code::RequestTimeout
         | Code::MaxKeysExceeded
@@ -51,14 +51,15 @@ pub(super) fn is_openapi_error(code: Code) -> bool {
     matches!(code, Code::InvalidRequest | Code::PreconditionFailed)
 }
 
-/// Whether a GET or HEAD of a health check can return this error. A 503 of `/readyz` is not a
-/// JSON:API error.
+/// Whether a GET or HEAD of a health check can return this error. A 503 of `/readyz` does not
+/// count, because it is not a JSON:API error.
 pub(super) fn is_health_error(code: Code) -> bool {
     code == Code::InvalidRequest
 }
 
-/// The error responses of an operation, by status. A response that can have every code of its
-/// status is a reference to a component. With `is_head`, the responses have no body.
+/// The error responses of an operation, by status. If the operation can return every error code of
+/// a status, the response for that status is a reference to a component. If `is_head` is true, the
+/// responses have no body.
 pub(super) fn responses(can_return: fn(Code) -> bool, is_head: bool) -> Map<String, Value> {
     object(statuses().into_iter().filter_map(|status| {
         let all = codes(status);
@@ -78,7 +79,8 @@ pub(super) fn responses(can_return: fn(Code) -> bool, is_head: bool) -> Map<Stri
     }))
 }
 
-/// One component for each status: a response that can have every code of the status.
+/// One component for each status. The component is a response that can have every error code of
+/// that status.
 pub(super) fn components() -> Map<String, Value> {
     object(statuses().into_iter().map(|status| {
         let response = response(status, &codes(status), false);
@@ -120,8 +122,8 @@ fn content(status: StatusCode, codes: &[Code]) -> Value {
     }})
 }
 
-/// The headers of a response with this status: `Request-Id`, and at most one that is specific
-/// to the status.
+/// The headers of a response with this status: `Request-Id`, and at most one header that is
+/// specific to the status.
 fn headers(status: StatusCode) -> Map<String, Value> {
     let specific = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(("WWW-Authenticate", None)),
@@ -141,7 +143,7 @@ fn headers(status: StatusCode) -> Map<String, Value> {
     )
 }
 
-/// The statuses of the table of error codes, in the order of the table.
+/// The statuses in the table of error codes, in the order of the table.
 fn statuses() -> Vec<StatusCode> {
     let mut statuses: Vec<StatusCode> = Code::ALL.iter().map(|code| code.row().0).collect();
     statuses.dedup();
@@ -154,7 +156,7 @@ fn codes(status: StatusCode) -> Vec<Code> {
     Code::ALL.iter().copied().filter(has_status).collect()
 }
 
-/// The name of the component for a status: the reason phrase without spaces.
+/// The name of the component for a status. It is the reason phrase of the status without spaces.
 fn component_name(status: StatusCode) -> String {
     let reason = status.canonical_reason().unwrap_or(status.as_str());
     reason.replace(' ', "")

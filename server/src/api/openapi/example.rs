@@ -1,4 +1,4 @@
-//! For each error code, a description of when it occurs, and an example response.
+//! Describes for each error code when the error occurs, and generates an example response.
 
 use serde_json::{Map, Value, json};
 
@@ -7,11 +7,11 @@ use crate::auth::NO_LINKED_IDENTITY;
 use crate::http::{ApiError, Code};
 use crate::store::{Error, Limits, Position, Violation};
 
-/// The request id in the examples, taken from the documentation of the PACE Cloud preferences
-/// API.
+/// The request id in the example responses. It is taken from the documentation of the PACE Cloud
+/// preferences API.
 const ID: &str = "cbgmhslmp1o9or9kh1p0";
 
-/// When the error occurs, as a clause that follows the code.
+/// Describes when the error occurs. The text follows the error code and a colon.
 pub(super) fn when(code: Code) -> &'static str {
     match code {
         Code::InvalidJson => "the body is not valid JSON (RFC 8259), or is nested too deeply.",
@@ -20,12 +20,12 @@ pub(super) fn when(code: Code) -> &'static str {
             "a key appears twice in the document. Keys are compared after decoding escapes."
         }
         Code::InvalidClientId => {
-            "the clientId is too long, not percent-encoded correctly, not valid UTF-8, or \
-             contains a control character."
+            "the clientId is too long, contains a control character, or is not correctly \
+             percent-encoded UTF-8."
         }
         Code::InvalidRequest => {
-            "the request is malformed. Examples: two Authorization headers, a condition that is \
-             not a list of entity tags, an incomplete body."
+            "the request is malformed. Examples: it has two Authorization headers, the value of \
+             If-Match is not a list of entity tags, or the body is incomplete."
         }
         Code::MissingToken => "the request has no bearer token.",
         Code::InvalidToken => {
@@ -33,21 +33,23 @@ pub(super) fn when(code: Code) -> &'static str {
              by an issuer that the server does not trust."
         }
         Code::MissingLinkedIdentity => {
-            "the token is valid, but its user has no linked identity, which the server is \
-             configured to require."
+            "the token is valid, but its user has no linked identity. The error occurs only if \
+             the server is configured to require a linked identity."
         }
         Code::InsufficientScope => {
-            "the token was issued to another client, and does not have the scope that \
-             the WWW-Authenticate header names."
+            "the token was issued to another client, and does not have the required scope."
         }
         Code::NotFound => {
-            "the path or the API version does not exist, or the client is not one of those that \
-             the server allows."
+            "the path or the API version does not exist, or the server does not allow this \
+             clientId."
         }
         Code::MethodNotAllowed => {
             "the path does not support the method. The Allow header lists the supported methods."
         }
-        Code::RequestTimeout => "the client sent the body too slowly.",
+        Code::RequestTimeout => {
+            "the client sent nothing for too long, or sent the body too slowly while another \
+             upload waited for memory."
+        }
         Code::PreconditionFailed => {
             "the condition of If-Match, If-None-Match or If-Unmodified-Since is not met. Nothing \
              was changed."
@@ -57,10 +59,11 @@ pub(super) fn when(code: Code) -> &'static str {
         Code::MaxValueLengthExceeded => "a value of the document is too long.",
         Code::MaxBodyLengthExceeded => "the body is too long.",
         Code::UnsupportedMediaType => {
-            "the Content-Type is not JSON, or the Content-Encoding is not `identity`."
+            "the Content-Type is not a JSON type, or the Content-Encoding is not `identity`."
         }
         Code::InternalError => {
-            "the server failed. The server log has the cause under the `id` of the error."
+            "the server failed. The server log contains the cause, together with the `id` of the \
+             error."
         }
         Code::Overloaded => {
             "the server has no capacity for the request at the moment, or cannot reach the \
@@ -71,15 +74,15 @@ pub(super) fn when(code: Code) -> &'static str {
     }
 }
 
-/// The position of the error in the examples.
+/// The position of the error in the example responses.
 const AT: Position = Position {
     offset: 13,
     line: 1,
     column: 14,
 };
 
-/// An error with this code. It is made by the same conversion as in a real response wherever
-/// the conversion can be called without a request.
+/// An error with this code. Where possible, the example is made by the code that also makes the
+/// error in a real response.
 fn error(code: Code, limits: &Limits) -> Box<ApiError> {
     let rejected = |violation: Violation| Error::Rejected(violation).into();
     let key = || "some".to_owned();
@@ -149,7 +152,7 @@ fn error(code: Code, limits: &Limits) -> Box<ApiError> {
     }
 }
 
-/// One example for each error code.
+/// Generates one example response for each error code.
 pub(super) fn components(limits: &Limits) -> Map<String, Value> {
     object(Code::ALL.iter().map(|code| {
         let (_, name, title) = code.row();

@@ -1,4 +1,4 @@
-//! Helpers that build the JSON of the document.
+//! Helper functions that build the JSON of the OpenAPI document.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ pub(super) fn reference(kind: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{kind}/{name}") })
 }
 
-/// An object with these members.
+/// Creates an object with these members.
 pub(super) fn object(members: impl IntoIterator<Item = (String, Value)>) -> Map<String, Value> {
     members.into_iter().collect()
 }
