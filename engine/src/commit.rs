@@ -1,12 +1,13 @@
 //! The commit layer: validates, commits and acknowledges writes.
 //!
-//! The layer owns the writer that validates documents, the commit queue, the committer (the only
-//! writer of the log), and the state that all parts of an open engine share ([`core`]).
+//! The layer contains the streaming writer, which validates documents, the commit queue, the
+//! committer, which is the only part of the engine that writes to the log, and the state that all
+//! parts of an open engine share ([`core`]).
 //!
 //! **Architecture Invariant:** with [`Durability::Sync`](crate::Durability::Sync), a write
 //! becomes visible and is acknowledged only after the log is synced. At most one thread at
-//! a time is the commit leader. Only the commit leader writes to the log and changes the
-//! table.
+//! a time is the commit leader. Only the commit leader writes to the log and changes which frames
+//! are current in the table.
 
 pub(crate) mod batch;
 pub(crate) mod change;

@@ -1,8 +1,8 @@
 //! The JSON layer: validates a document while it arrives, and splits it into members.
 //!
-//! The layer owns the enforcement of limits and the order in which violations are reported.
+//! The layer enforces the limits, and defines the order in which violations are reported.
 //!
-//! **Architecture Invariant:** this layer knows bytes and limits. The layer does not know where a
+//! **Architecture Invariant:** this layer knows only bytes and limits, and does not know where a
 //! document is stored. The memory of the scanner does not grow with the size of the values.
 
 pub(crate) mod key;

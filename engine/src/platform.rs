@@ -1,10 +1,10 @@
 //! The platform layer: interfaces to the operating system and the processor.
 //!
-//! The layer owns the file system interface, aligned buffers, cache-line padding, cheap counters, a
-//! semaphore, and the wakeup of a background thread.
+//! The layer contains the interface to the file system, aligned buffers, cache-line padding,
+//! counters, a semaphore, and a signal that wakes a background thread.
 //!
-//! **Architecture Invariant:** this layer imports nothing from the rest of the engine. The layer
-//! knows files, bytes and threads, but not documents, segments or the engine's error type.
+//! **Architecture Invariant:** this layer imports nothing from the other layers of the engine. The
+//! layer knows files, bytes and threads, but not documents, segments or the engine's error type.
 
 pub(crate) mod aligned;
 pub(crate) mod cache_padded;

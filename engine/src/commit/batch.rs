@@ -1,6 +1,6 @@
 //! Writes one batch to the log: first the frames of the queued writes, and then the frames that
-//! compaction copies. A write that changes nothing, for example because its precondition fails,
-//! gets no frame. One sync covers all frames of the batch.
+//! compaction copies. For a write that changes nothing, for example because its precondition is
+//! false, no frame is written. One sync makes all frames of the batch durable.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,23 +25,23 @@ use crate::storage::log::failure::LogFailure;
 pub(super) struct WrittenBatch {
     /// The time of the batch, in milliseconds since 1970-01-01 UTC.
     pub(super) modified_ms: u64,
-    /// One decision for each write, in the order of the writes.
+    /// One decision for each write of the batch, in the order of the writes.
     pub(super) decisions: Vec<WriteDecision>,
     /// The new revision of each namespace that the batch changes, or `None` for a delete. The map
     /// is needed because the table is updated only after the batch is complete.
     newest: NamespaceMap<Option<Revision>>,
-    /// The frames that were copied, each with the segment that it was appended to.
+    /// The frames that were copied for compaction, each with the segment that contains the copy.
     pub(super) copied: Vec<(SegmentId, SummaryEntry)>,
-    /// The error, if the copies could not be written. The batch then contains no copies.
+    /// The error of writing the copies, if any. After such an error, the batch contains no copies.
     pub(super) copy_error: Option<Error>,
 }
 
 /// The decision on one write.
 pub(super) enum WriteDecision {
-    /// The write needs no frame. The outcome may depend on earlier writes, so it is reported only
-    /// after these writes are synced.
+    /// The write needs no frame. The outcome may depend on earlier writes, so the outcome is
+    /// reported only after the batch is committed.
     Resolved(CommitOutcome),
-    /// The batch contains a frame for the write, with this entry in this segment.
+    /// A frame for the write was appended to this segment. The entry describes the frame.
     Appended(SegmentId, SummaryEntry),
 }
 
@@ -50,14 +50,14 @@ pub(super) struct BatchWriter<'a> {
     pub(super) log: &'a mut Log,
     pub(super) table: &'a Table,
     pub(super) directory: &'a LogDirectory,
-    /// True if the segment may be extended with zeros for later frames. False on a full disk, so
-    /// that the remaining space is available for deletes and compaction.
+    /// True if the segment may be extended with zeros, as space for later frames. False on a full
+    /// disk, so that the remaining space is available for deletes and compaction.
     pub(super) may_preallocate: bool,
 }
 
 impl BatchWriter<'_> {
-    /// Decides every write, appends a frame for each accepted one, and then appends the
-    /// copies.
+    /// Appends a frame for each write that needs one, and then appends the copies. Syncs the log if
+    /// the batch contains copies or a write with [`Durability::Sync`].
     ///
     /// # Errors
     /// After [`LogFailure::Refused`], the log contains no frame of the batch. After
@@ -96,7 +96,7 @@ impl BatchWriter<'_> {
             && written.decisions.iter().all(is_resolved)
     }
 
-    /// Decides every write, and appends a frame for each accepted one.
+    /// Makes a decision for each write, and appends a frame for each write that needs one.
     fn append(
         &mut self,
         writes: &mut [WriteRequest],
@@ -154,8 +154,8 @@ impl BatchWriter<'_> {
         }
     }
 
-    /// Appends copies of the frames that are still current. After a failure, all copies are removed
-    /// from the batch, and the writes of the batch are kept.
+    /// Appends copies of the frames that are still current. If a copy cannot be appended, all
+    /// copies are removed from the batch, and the writes remain in the batch.
     fn append_copies(
         &mut self,
         copies: &[FrameCopy],
@@ -201,8 +201,9 @@ impl BatchWriter<'_> {
 
     /// Returns the current revision of a namespace, according to the table.
     ///
-    /// If the newest frame of the namespace cannot be read, its revision is unknown. A write
-    /// without a precondition may replace an unreadable frame. A write with a precondition fails.
+    /// If the newest frame of the namespace cannot be read, the current revision is unknown. In
+    /// this case, a write without a precondition replaces the unreadable frame, and a write with a
+    /// precondition fails.
     fn current(&self, hash: NamespaceHash, write: &WriteRequest) -> Result<Option<Revision>> {
         match self.table.newest(hash) {
             NewestFrame::Absent => Ok(None),

@@ -1,4 +1,4 @@
-//! One write, ready to be queued: a put or a delete of a complete document.
+//! A single write: a put or a delete of a complete document.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use crate::model::names::{Names, NamespaceHash};
 use crate::model::revision::Precondition;
 use crate::storage::blobs::UncommittedBlob;
 
-/// A change of one document. A change is atomic.
+/// A replacement or a deletion of one document. A change is atomic.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Change<'a> {
@@ -53,10 +53,11 @@ impl From<Prepared> for Change<'_> {
 /// The behavior of [`crate::Namespace::submit`] if the commit queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum QueueFull {
-    /// `submit` does not block, and its commit resolves to [`Error::Overloaded`].
+    /// `submit` does not wait for space, and the [`Commit`](crate::Commit) that `submit` returns
+    /// resolves to [`Error::Overloaded`].
     #[default]
     Refuse,
-    /// `submit` blocks until the queue has space. Intended for bulk loads.
+    /// `submit` blocks until the queue has space. This behavior is intended for bulk loads.
     Wait,
 }
 
@@ -65,7 +66,7 @@ pub enum QueueFull {
 pub struct WriteOptions {
     /// The condition on the current revision. The write fails if the condition is false.
     pub precondition: Precondition,
-    /// The durability that the write must reach before it is acknowledged. `None` means
+    /// The durability that the write must have before the write is acknowledged. `None` means
     /// [`crate::Config::durability`].
     pub durability: Option<Durability>,
     /// The behavior of [`crate::Namespace::submit`] if the commit queue is full.
@@ -73,7 +74,7 @@ pub struct WriteOptions {
     pub queue_full: QueueFull,
 }
 
-/// One write, ready to be committed.
+/// A write that is ready to be committed.
 pub(crate) struct WriteRequest {
     pub(crate) names: Names,
     pub(crate) frame: EncodedFrame,
@@ -97,15 +98,15 @@ impl WriteTarget<'_> {
     /// Creates a put of a validated document, or a delete if `document` is `None`.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] if the limits are so high that they allow a document whose metadata
-    /// exceeds the maximum length.
+    /// [`Error::InvalidConfig`] if the metadata of the document exceeds the maximum length. This is
+    /// possible only if the configured limits allow very many or very long keys or values.
     pub(crate) fn request(
         &self,
         document: Option<Prepared>,
         options: WriteOptions,
     ) -> Result<WriteRequest> {
-        // The commit leader will need the table entry, and should not wait for memory, because
-        // other writers wait for the leader.
+        // The commit leader will read the table entry. The entry is loaded into the processor's
+        // cache now, because all other writers would wait while the leader waits for memory.
         self.table.prefetch(self.hash);
         let (kind, members, inline, usage, blob) = match document {
             None => (

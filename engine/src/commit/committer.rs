@@ -1,11 +1,11 @@
 //! The committer: writes all queued writes to the log as one batch, updates the table, and
 //! acknowledges the writes.
 //!
-//! The committer does not wait for more writes, so a single writer waits for only one sync. Writes
-//! that arrive during a sync share the next sync.
+//! The committer does not wait for more writes before it commits a batch, so a single writer waits
+//! for only one sync. Writes that arrive during a sync share the next sync.
 //!
-//! In a batch, the frames that compaction copies come after the writes. If the copies cannot be
-//! written, the writes are still committed.
+//! In a batch, the frames of the writes precede the frames that compaction copies. If the copies
+//! cannot be written, the writes are still committed.
 //!
 //! **Architecture Invariant:** a write with [`Durability::Sync`] becomes visible and is
 //! acknowledged only after its frame and all earlier frames are synced.
@@ -36,27 +36,29 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::{Log, MAX_BATCH_FRAMES};
 use crate::storage::reserve::Reserve;
 
-/// Maximum number of queued bytes in one batch, which bounds the time that a writer waits in
-/// addition to the sync. A larger frame is committed in a batch without other queued writes.
+/// Maximum total size of the queued writes in one batch, in bytes. The maximum bounds the time that
+/// a writer waits for the writes of others, in addition to the sync. A larger frame is committed in
+/// a batch without other queued writes.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
 /// Maximum number of queued writes in one batch. The maximum leaves room in the batch for the
-/// copies of compaction, and for the write of a thread that commits its own write.
+/// frames that compaction copies, and for one write that was not queued, the write of the thread
+/// that commits the batch.
 const MAX_QUEUED_WRITES: usize = MAX_BATCH_FRAMES - MAX_COPIED_FRAMES - 1;
 
-/// Writes batches to the log, and publishes and acknowledges the writes.
+/// Writes batches to the log, makes the writes visible, and acknowledges the writes.
 pub(crate) struct Committer {
     leader: CommitLeader,
     core: Arc<Core>,
     log: Log,
     reserve: Reserve,
-    /// The namespaces whose references to blobs have changed, each with the blobs that its newest
-    /// frame refers to. The replaced blobs may be removed only after the newest frames are synced.
+    /// The namespaces whose references to blobs have changed, each with the blobs of its newest
+    /// frame. The blobs of an older frame may be removed only after the newest frame is synced.
     unsynced_blobs: Vec<(NamespaceHash, Vec<BlobId>)>,
     /// True if the catalogue has too many pending changes. The committer then waits for the
     /// catalogue before the next batch.
     is_catalogue_full: bool,
-    /// The current batch, which is empty between two batches. The field is kept to reuse its
-    /// memory.
+    /// The current batch. The field is empty between two batches, and exists to reuse the memory of
+    /// earlier batches.
     work: QueuedWork,
 }
 
@@ -84,8 +86,8 @@ impl Committer {
         Some(self.commit_work(work))
     }
 
-    /// Commits a batch with a single write, and returns the number of writes in the batch, which is
-    /// 1. The queue must be empty.
+    /// Commits a batch that contains only the write `own`. Returns 1, the number of writes in the
+    /// batch. The queue must be empty.
     pub(super) fn commit_alone(&mut self, own: QueuedWrite) -> usize {
         self.commit(std::iter::once(own), None);
         self.finish_batch();
@@ -119,7 +121,7 @@ impl Committer {
             self.commit(work.writes.drain(..), work.job.take());
         }
         for request in work.snapshots.drain(..) {
-            // If the receiver has stopped waiting, the snapshot point and its pin are dropped.
+            // If the receiver no longer exists, the snapshot point and its pin are dropped.
             let _ = request.send(self.snapshot_point());
         }
         self.work = work;
@@ -129,8 +131,8 @@ impl Committer {
 
     fn finish_batch(&mut self) {
         let has_reserve = self.reserve.is_available();
-        // An unchanged value is not stored, because the store would invalidate the cache line of
-        // other threads.
+        // The flag is written only if its value changes, because each write to the flag invalidates
+        // the cache line that other threads read.
         if self.core.has_reserve.load(Ordering::Relaxed) != has_reserve {
             self.core.has_reserve.store(has_reserve, Ordering::Relaxed);
         }
@@ -182,8 +184,8 @@ impl Committer {
         }
     }
 
-    /// Refills the reserve before a batch that contains puts. If the disk is full, the puts
-    /// are rejected, so that they cannot use the space that deletes and compaction need.
+    /// Refills the reserve if the batch contains puts. If the disk is full, the puts are rejected,
+    /// so that they cannot use the space that deletes and compaction need.
     fn refill_reserve(
         &mut self,
         writes: &mut Vec<WriteRequest>,
@@ -203,7 +205,8 @@ impl Committer {
         }
     }
 
-    /// Rejects the puts of a batch with `error`, and keeps the deletes.
+    /// Removes the puts from a batch, and rejects them with `error`. The deletes remain in the
+    /// batch.
     fn reject_puts(
         &mut self,
         writes: &mut Vec<WriteRequest>,
@@ -219,7 +222,7 @@ impl Committer {
             error,
         );
         (*writes, *acknowledgements) = deletes.into_iter().unzip();
-        // The disk is full, so compaction should start now.
+        // The disk is full, so compaction must start immediately.
         self.core.compaction_wakeup.notify();
     }
 
@@ -274,8 +277,8 @@ impl Committer {
                     let revision = Revision::new(entry.revision);
                     let outcome = (write.frame.kind == FrameKind::Put).then_some(revision);
                     let blobs = &self.core.write_context.blobs;
-                    // While `unsynced_blobs` is not empty, every frame is added, because the frame
-                    // may replace blobs of an earlier element.
+                    // If `unsynced_blobs` is not empty, the frame is always added, because the
+                    // frame may replace a frame that an element of `unsynced_blobs` describes.
                     if !self.unsynced_blobs.is_empty()
                         || blobs.would_change(&self.leader, entry.hash, &write.frame.blobs)
                     {
@@ -299,7 +302,7 @@ impl Committer {
     }
 
     /// Makes the written frames current in the table, and updates the accounting of the segments.
-    /// Wakes compaction if segments may have to be rewritten.
+    /// Wakes the compaction thread if segments may need to be rewritten.
     fn update_table(&self, written: &WrittenBatch) {
         let appended = written
             .decisions
@@ -359,8 +362,8 @@ impl Committer {
         self.or_poison(written)
     }
 
-    /// Returns the outcome of a write to the log. Stops writing until the next open if the failure
-    /// leaves the content of the disk unknown.
+    /// Converts the outcome of a change of the log. After [`LogFailure::Poisoned`], the content of
+    /// the disk is unknown, so all later writes fail until the store is opened again.
     fn or_poison<T>(&self, outcome: Result<T, LogFailure>) -> Result<T> {
         outcome.map_err(|failure| {
             if let LogFailure::Poisoned(error) = &failure {
@@ -370,12 +373,12 @@ impl Committer {
         })
     }
 
-    /// Executes a job after its batch, and sends the outcome to the caller. The copies of a
-    /// [`JobTask::Copy`] were part of the batch, and `copy_outcome` is their outcome.
+    /// Executes a job after the batch is committed, and sends the outcome to the caller. For a
+    /// [`JobTask::Copy`], the copies were part of the batch, and `copy_outcome` is their outcome.
     fn finish_job(&mut self, job: &CommitJob, copy_outcome: Result<()>) {
         let mut outcome = match (&job.task, self.core.poison()) {
-            // The sync of this batch may have failed. After a failed sync, no file may be
-            // written or removed.
+            // The sync of this batch may have failed. After a failed sync, no file may be written
+            // or removed.
             (_, Some(error)) => Err(error),
             (JobTask::Copy(_), None) => copy_outcome,
             (task, None) => self.run_task(task),
@@ -386,7 +389,7 @@ impl Committer {
         {
             outcome = self.run_task(&job.task);
         }
-        // The receiver may have stopped waiting.
+        // A failure of `send` means that nobody waits for the outcome, and is ignored.
         let _ = job.done.send(outcome);
     }
 
@@ -411,8 +414,9 @@ impl Committer {
         }
     }
 
-    /// Returns the state of the store between two batches, and pins its files. No file can become
-    /// obsolete before it is pinned, because only a commit makes files obsolete.
+    /// Returns the state of the store between two batches, and pins the files of this state. No
+    /// file can become obsolete before it is pinned, because only the commit leader makes files
+    /// obsolete.
     fn snapshot_point(&self) -> SnapshotPoint {
         let image = self.log.image();
         let blobs = self
@@ -432,8 +436,9 @@ impl Committer {
         }
     }
 
-    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue records the
-    /// state of the log, so that the next open can trust the catalogue.
+    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue stores the
+    /// revision at which the log ends, so that the next open can use the catalogue without
+    /// rebuilding it.
     ///
     /// # Errors
     /// The error that stopped writing earlier, or the error of sealing the log.

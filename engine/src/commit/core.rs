@@ -9,15 +9,16 @@
 //! 2. the commit queue
 //! 3. the segment accounting, or the map from namespaces to their blobs
 //! 4. a bucket of the table
-//! 5. one of: the queues of the document cache, the pins, the lists of obsolete files, the state of
-//!    the catalogue, a wakeup. A thread that holds one of these last locks acquires no other lock.
+//! 5. the queues of the document cache, the pins, the lists of obsolete files, the state of the
+//!    catalogue, or a wakeup. A thread that holds one of these locks acquires no other lock.
 //!
-//! [`CompactionTurn`] and [`PurgeTurn`] are acquired in this order, and before any lock. The turns
-//! are not locks, because they guard no data.
+//! Two semaphores are acquired before any lock, in this order: [`CompactionTurn`], then
+//! [`PurgeTurn`]. These turns do not count as locks here: a turn guards no data, and only prevents
+//! two threads from doing the same work at the same time.
 //!
-//! No lock is held while files are removed, with one exception. The commit leader holds the lock of
-//! the committer while it removes the reserve, or a segment file that it could not initialize or
-//! has not used.
+//! No lock is held while files are removed, with one exception: the commit leader holds the lock of
+//! the committer while it removes the reserve, or a segment file that could not be initialized or
+//! was not used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -41,13 +42,14 @@ use crate::storage::pins::PinRegistry;
 
 /// The state that namespaces, the committer, the compaction thread and engine handles share.
 ///
-/// Where possible, functions receive only the parts that they use.
+/// A function that uses only a few parts of the state should receive these parts instead of `Core`.
 pub(crate) struct Core {
     pub(crate) directory: LogDirectory,
     pub(crate) durability: Durability,
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_bytes: u64,
-    /// True if the reserve exists. A missing reserve means that the disk is full.
+    /// True if the reserve is filled, or if the store is configured without a reserve. False
+    /// usually means that the disk is full.
     pub(crate) has_reserve: AtomicBool,
     pub(crate) table: Arc<Table>,
     pub(crate) accounting: SegmentAccounting,
@@ -65,7 +67,7 @@ pub(crate) struct Core {
     pub(crate) state: CoreState,
 }
 
-/// State that changes while the engine is open, other than documents.
+/// State that changes while the engine is open, but does not describe documents.
 pub(crate) struct CoreState {
     compaction: Semaphore,
     purge: Semaphore,
@@ -88,19 +90,19 @@ impl Default for CoreState {
     }
 }
 
-/// Proof that no other thread compacts the log.
+/// The right to compact the log or to erase a user. Only one thread at a time has this right.
 pub(crate) struct CompactionTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
 
-/// Proof that no other thread removes obsolete files.
+/// The right to remove obsolete files. Only one thread at a time has this right.
 pub(crate) struct PurgeTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
 
 impl Core {
-    /// Blocks until no other thread compacts the log.
+    /// Blocks while another thread compacts the log or erases a user.
     pub(crate) fn acquire_compaction_turn(&self) -> CompactionTurn<'_> {
         CompactionTurn(self.state.compaction.acquire())
     }
 
-    /// Blocks until no other thread removes obsolete files.
+    /// Blocks while another thread removes obsolete files.
     pub(crate) fn acquire_purge_turn(&self) -> PurgeTurn<'_> {
         PurgeTurn(self.state.purge.acquire())
     }
@@ -112,7 +114,8 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes later reads fail, and invalidates all snapshots. Called when the engine is closed.
+    /// Makes later reads fail with [`Error::Closed`], and invalidates all snapshots. Called when
+    /// the engine is closed.
     pub(crate) fn close(&self) {
         self.pins.close();
         self.state.is_closed.store(true, Ordering::Release);
@@ -134,8 +137,8 @@ impl Core {
         self.state.poison.get().cloned()
     }
 
-    /// Stops writing because of `error`. Only the first error is kept, because later errors are
-    /// consequences of the first.
+    /// Makes all later writes fail with `error`. If this function is called again, the first error
+    /// is kept, because the later error is a consequence of the first one.
     pub(crate) fn set_poison(&self, error: Error) {
         self.state.poison.get_or_init(|| error);
     }

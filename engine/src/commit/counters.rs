@@ -17,7 +17,7 @@ pub(crate) struct EngineCounters {
     log_syncs: Arc<SyncLatency>,
     segments_rewritten: AtomicU64,
     reads_from_memory: ShardedCounter,
-    /// The counter is not sharded, because a disk read takes far longer than an addition.
+    /// Not sharded, because a read from the disk takes far longer than an addition.
     reads_from_disk: CachePadded<AtomicU64>,
 }
 
@@ -29,7 +29,7 @@ struct CommitCounters {
     copied_bytes: SingleWriterCounter,
 }
 
-/// The values of the counters, which are read one after another.
+/// The values of the counters. The values are read one after another.
 pub(crate) struct Counts {
     pub(crate) batch_writes: Histogram,
     pub(crate) log_sync_us: Histogram,

@@ -1,8 +1,9 @@
 //! Group commit: decides which thread is the commit leader.
 //!
-//! Submitted writes are committed by the committer thread. A blocking writer becomes the leader
-//! itself if no other thread is the leader, which saves two thread switches. For a single writer,
-//! two thread switches take longer than all other steps of a write except the sync.
+//! The committer thread commits writes that are queued. A thread that calls
+//! [`Namespace::write`](crate::Namespace::write) can become the leader, and then commits its write
+//! and all queued writes. This saves two thread switches, which take longer than all other steps of
+//! a single write except the sync.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -16,12 +17,12 @@ use crate::model::config::Durability;
 use crate::model::error::{Error, Result};
 use crate::platform::cache_padded::CachePadded;
 
-/// Number of attempts of a buffered writer to become the leader, with a spin-loop hint in between,
-/// before the writer starts to yield. Spinning is worthwhile, because a write without a sync is
+/// Number of times that the writer of a buffered write tries to become the leader without yielding
+/// to other threads. Trying again is better than sleeping, because a write without a sync is
 /// committed faster than a thread can sleep and wake up.
 const SPINS: u32 = 100;
-/// Number of further attempts of a buffered writer, with a yield to other threads in between,
-/// before the writer queues its write.
+/// Number of times that the writer of a buffered write yields to other threads and tries again to
+/// become the leader. After the last attempt, the write is queued.
 const YIELDS: u32 = 200;
 
 /// The committer, and the state that decides which thread may use it.
@@ -31,8 +32,8 @@ pub(crate) struct GroupCommit {
     /// True if a thread is the leader. Waiting threads poll this flag instead of the mutex, because
     /// attempts to lock the mutex would slow down the leader.
     has_leader: CachePadded<AtomicBool>,
-    /// True if the last batch had more than one write. After such a batch, synced writes are
-    /// queued, so that concurrent writers share a sync.
+    /// True if the last batch had more than one write. After such a batch, writes with
+    /// [`Durability::Sync`] are queued, so that concurrent writers share a sync.
     is_batching: AtomicBool,
 }
 
@@ -46,8 +47,8 @@ impl GroupCommit {
         }
     }
 
-    /// The committer thread: commits queued writes until the queue is closed and empty, and
-    /// then closes the store.
+    /// Runs the committer thread: commits queued writes until the queue is closed and empty, and
+    /// then seals the log.
     ///
     /// # Errors
     /// The errors of [`Committer::close`].
@@ -87,8 +88,8 @@ impl GroupCommit {
         let _abort = AbortOnPanic(&self.core);
         let queue = &self.core.queue;
         let is_idle = queue.is_idle();
-        // After a close, the committer thread commits the queue and seals the log. No further write
-        // may be appended.
+        // After the queue is closed, the committer thread seals the log, so this write must not be
+        // appended.
         if !is_idle && queue.is_closed() {
             return Err(Error::Closed);
         }
@@ -134,21 +135,21 @@ impl GroupCommit {
     }
 }
 
-/// The guard of the commit leader. The thread that owns the guard is the leader.
+/// Access to the committer. The thread that owns the guard is the commit leader.
 struct LeaderGuard<'a> {
     committer: MutexGuard<'a, Committer>,
     has_leader: &'a AtomicBool,
 }
 
-/// Clears the flag before the mutex is unlocked, because the fields are dropped after `drop`
-/// returns.
+/// Clears the flag. The mutex is unlocked later, when the fields are dropped after `drop` returns.
 impl Drop for LeaderGuard<'_> {
     fn drop(&mut self) {
         self.has_leader.store(false, Ordering::Relaxed);
     }
 }
 
-/// Closes the commit queue if the commit leader panics, so that no writer waits forever.
+/// Closes and empties the commit queue if the commit leader panics, so that no writer waits
+/// forever.
 struct AbortOnPanic<'a>(&'a Core);
 
 impl Drop for AbortOnPanic<'_> {

@@ -1,5 +1,5 @@
-//! The jobs that maintenance gives to the committer. Jobs are plain data: maintenance creates them,
-//! and the committer executes them.
+//! The jobs of the committer. Jobs are plain data: the maintenance layer creates the jobs, and the
+//! committer executes them.
 
 use std::sync::mpsc::SyncSender;
 
@@ -18,17 +18,19 @@ pub(crate) const MAX_COPIED_FRAMES: usize = 1024;
 /// A task for the committer, with the channel for its outcome.
 pub(crate) struct CommitJob {
     pub(crate) task: JobTask,
-    /// True if the task may use the space of the reserve. Set for the rewrite of a segment whose
-    /// copies fit into the reserve, and for the seal that precedes an erasure.
+    /// True if the task may use the space of the reserve. This is allowed for the rewrite of a
+    /// segment whose copies fit into the reserve, and for the seals during an erasure.
     pub(crate) may_use_reserve: bool,
-    /// The channel for the outcome. A closed engine drops the channel without an outcome.
+    /// The channel for the outcome. If the committer panics, the channel is dropped without an
+    /// outcome.
     pub(crate) done: SyncSender<Result<()>>,
 }
 
 pub(crate) enum JobTask {
-    /// Append copies of the frames that are still current.
+    /// Append copies of those of the frames that are still current.
     Copy(Vec<FrameCopy>),
-    /// Remove a segment from the log. The only current frames of the segment must be `deletes`.
+    /// Remove a segment from the log. The segment must contain no current frames except the
+    /// tombstones in `deletes`.
     Retire {
         segment: SegmentId,
         deletes: Vec<(NamespaceHash, FrameLocation)>,
@@ -56,5 +58,6 @@ pub(crate) struct SnapshotPoint {
     pub(crate) pin: Pin,
 }
 
-/// The channel for a snapshot point. A closed engine drops the channel without a snapshot point.
+/// The channel for a snapshot point. If the committer panics, the channel is dropped without a
+/// snapshot point.
 pub(crate) type SnapshotRequest = SyncSender<SnapshotPoint>;

@@ -1,9 +1,9 @@
-//! The fast path, which validates a small document that is completely in memory in one pass.
+//! The fast path: validates a small document that is completely in memory in one pass.
 //!
 //! The streaming writer (`writer.rs`) reads each byte of a value twice: first to find the end of
 //! the value, and then to validate the value. On the fast path, `serde_json` does both in one pass.
-//! A document that the fast path does not accept is passed to the streaming writer, which decides
-//! whether the document is valid, and reports the first violation.
+//! If the fast path does not accept a document, the streaming writer decides whether the document
+//! is valid, and reports the first violation.
 //!
 //! Invariant: the streaming writer accepts every document that the fast path accepts, and
 //! stores the same bytes.
@@ -52,14 +52,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
     }
 }
 
-/// Initial capacity for members, which is the default limit on keys.
+/// Initial capacity of the list of members. The value is the default limit on keys.
 const TYPICAL_KEYS: usize = 10;
 /// Maximum number of keys on the fast path. Each key is compared with all earlier keys, so the cost
 /// grows with the square of the number of keys.
 const MAX_KEYS: usize = 64;
 
-/// Returns the document in `body` if it is valid and its stored form has at most `max_bytes` bytes.
-/// `None` does not mean that the document is invalid: the streaming writer must decide.
+/// Returns the document in `body` if the document is valid and its stored form has at most
+/// `max_bytes` bytes. May return `None` even for a valid document; the streaming writer must then
+/// validate the document.
 pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OnePassDocument> {
     if body.len() as u64 > limits.max_body_bytes {
         return None;
@@ -111,8 +112,8 @@ fn is_plain_key(text: &str, limits: &Limits) -> bool {
     text.len() <= limits.max_key_bytes as usize + 2 && !text.contains('\\')
 }
 
-/// Returns true if the value is certainly within the limits on length and depth. The number of
-/// opening brackets is an upper bound of the depth.
+/// Returns true if the value is certainly within the limits on length and depth. The length and
+/// the number of opening brackets are upper bounds of the depth.
 fn is_plain_value(text: &str, limits: &Limits) -> bool {
     text.len() as u64 <= limits.max_value_bytes
         && (text.len() <= limits.max_depth as usize
@@ -120,8 +121,8 @@ fn is_plain_value(text: &str, limits: &Limits) -> bool {
 }
 
 fn count_opening_brackets(text: &[u8]) -> usize {
-    // Each chunk is short enough for a sum of type u8, so the compiler can use vector instructions
-    // with one byte per lane.
+    // A chunk is so short that the number of its brackets fits into a u8. The compiler can
+    // therefore use vector instructions with one byte per lane.
     let in_chunk = |chunk: &[u8]| -> u8 {
         let is_opening = |byte: &u8| u8::from(matches!(byte, b'{' | b'['));
         chunk.iter().map(is_opening).sum()

@@ -1,4 +1,5 @@
-//! The promise of a write: the commit leader resolves it, and the writer waits for it.
+//! A promise of the outcome of a write. The commit leader resolves the promise, and the writer
+//! waits for the outcome.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,22 +9,23 @@ use std::thread::Thread;
 use crate::model::error::{Error, Result};
 use crate::model::revision::Revision;
 
-/// A future of the outcome of a submitted write.
+/// A future that resolves to the outcome of a submitted write.
 ///
-/// `Commit` is a [`Future`] that works on any executor, and needs no particular runtime. From
-/// synchronous code, call [`Commit::wait`]. Dropping a `Commit` does not cancel the write.
+/// A `Commit` works on any executor, and needs no particular runtime. In synchronous code, call
+/// [`Commit::wait`] to wait for the outcome. Dropping a `Commit` does not cancel the write.
 ///
 /// # Errors
 /// The outcome can be one of these errors:
 ///
 /// - [`Error::PreconditionFailed`]: nothing was written.
 /// - [`Error::StorageFull`], [`Error::Io`]: nothing was written.
-/// - [`Error::Corrupt`]: the write has a precondition, but the newest stored frame of the
-///   namespace is damaged. Nothing was written.
+/// - [`Error::Corrupt`]: the write has a precondition that cannot be checked, because the newest
+///   stored frame of the namespace is damaged. Nothing was written.
 /// - [`Error::Poisoned`]: a sync of the log failed. Whether the write is stored is unknown
 ///   until the store is opened again.
-/// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued. After a panic of the
-///   committer, `Closed` can also be the outcome of a queued write.
+/// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued. If the committer panics,
+///   which is a bug in the engine, queued writes also fail with `Closed`, and it is unknown whether
+///   they are stored.
 ///
 /// # Examples
 /// ```
@@ -38,7 +40,7 @@ use crate::model::revision::Revision;
 /// # Ok::<(), prefd_engine::Error>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "a write that nobody waits for may have failed"]
+#[must_use = "the write may fail, and only the `Commit` reports the error"]
 pub struct Commit(Arc<Promise>);
 
 /// The outcome of a write: the new revision of the namespace, or `None` after a delete.
@@ -62,7 +64,7 @@ impl Promise {
 }
 
 impl Commit {
-    /// Creates a commit that is already resolved, for a write that was not queued.
+    /// Creates a `Commit` that is already resolved, for a write that was not queued.
     pub(crate) fn decided(outcome: CommitOutcome) -> Self {
         let commit = Self(Arc::default());
         commit.0.lock().outcome = Some(outcome);
@@ -113,8 +115,8 @@ impl Future for Commit {
     }
 }
 
-/// The committer's end of a [`Commit`]. Dropping an `Acknowledgement` without an outcome resolves
-/// the commit to [`Error::Closed`], so that no writer waits forever.
+/// The means by which the committer resolves a [`Commit`]. If an `Acknowledgement` is dropped
+/// without an outcome, the `Commit` resolves to [`Error::Closed`], so that no writer waits forever.
 #[derive(Debug)]
 pub(crate) struct Acknowledgement(Option<Arc<Promise>>);
 

@@ -19,7 +19,7 @@ pub(crate) struct QueuedWrite {
 }
 
 impl QueuedWrite {
-    /// Creates a queued write, and the [`Commit`] for which the writer waits.
+    /// Creates a queued write, and the [`Commit`] that resolves to the outcome of the write.
     pub(crate) fn new(write: WriteRequest) -> (Self, Commit) {
         let (acknowledgement, commit) = Acknowledgement::new();
         let queued = Self {
@@ -30,14 +30,14 @@ impl QueuedWrite {
     }
 }
 
-/// The contents of one batch, taken from the queue.
+/// The writes, job and snapshot requests that were taken from the queue for one batch.
 #[derive(Default)]
 pub(crate) struct QueuedWork {
     pub(crate) writes: Vec<QueuedWrite>,
     pub(crate) job: Option<CommitJob>,
-    /// The snapshot requests, which are executed after the writes are committed.
+    /// The snapshot requests, which are answered after the writes are committed.
     pub(crate) snapshots: Vec<SnapshotRequest>,
-    /// True if the queue has no more writes.
+    /// True if no writes remain in the queue.
     pub(crate) is_queue_drained: bool,
 }
 
@@ -52,9 +52,10 @@ impl QueuedWork {
 pub(crate) struct CommitQueue {
     max_bytes: u64,
     state: Mutex<CommitQueueState>,
-    /// True if the queue is closed or not empty. A thread that commits its own write reads this
-    /// flag instead of locking `state`. The flag is changed only while `state` is locked. An
-    /// unchanged value is not stored, because the store would invalidate the cache line of readers.
+    /// True if the queue is closed or not empty. A blocking writer that is the commit leader reads
+    /// this flag instead of locking `state`. The flag is changed only while `state` is locked. The
+    /// flag is written only if its value changes, because each write invalidates the cache line of
+    /// the readers.
     is_busy: CachePadded<AtomicBool>,
     /// Notified after an addition to the queue, and when the queue is closed.
     filled: Condvar,
@@ -70,8 +71,8 @@ struct CommitQueueState {
     job: Option<CommitJob>,
     snapshots: Vec<SnapshotRequest>,
     is_closed: bool,
-    /// True if the committer thread is waiting for work. The committer is notified only if it is
-    /// waiting, because every notification costs a system call.
+    /// True if the committer thread is waiting for work. The committer thread is notified only if
+    /// it is waiting, because every notification costs a system call.
     is_committer_waiting: bool,
 }
 
@@ -81,7 +82,7 @@ impl CommitQueueState {
     }
 }
 
-/// Approximate memory of a queued write in addition to its frame, in bytes.
+/// Approximate memory of a queued write, in bytes, excluding the frame.
 const WRITE_OVERHEAD_BYTES: u64 = 512;
 
 impl CommitQueue {
@@ -101,8 +102,9 @@ impl CommitQueue {
 
     /// Returns true if the queue is open and empty. Never blocks.
     ///
-    /// The result reflects all earlier writes of the calling thread. If the committer has been
-    /// closed, the commit leader sees that the queue is closed.
+    /// Only the commit leader may call this function. The result takes all earlier submissions of
+    /// the calling thread into account. If the committer has been closed, the function returns
+    /// false.
     pub(crate) fn is_idle(&self) -> bool {
         !self.is_busy.0.load(Ordering::Relaxed)
     }
@@ -115,8 +117,8 @@ impl CommitQueue {
         }
     }
 
-    /// Queues a write, and never waits for space. The commit resolves to [`Error::Overloaded`] if
-    /// the queue is full, and to [`Error::Closed`] if the queue is closed.
+    /// Queues a write, and never waits for space. The returned [`Commit`] resolves to
+    /// [`Error::Overloaded`] if the queue is full, and to [`Error::Closed`] if the queue is closed.
     pub(crate) fn submit(&self, write: WriteRequest) -> Commit {
         let state = self.lock();
         if !state.is_closed && state.bytes >= self.max_bytes {
@@ -125,8 +127,8 @@ impl CommitQueue {
         self.push(state, write)
     }
 
-    /// Queues a write. Blocks while the queue is full. If the queue is closed, the commit
-    /// resolves to [`Error::Closed`].
+    /// Queues a write. Blocks while the queue is full. If the queue is closed, the returned
+    /// [`Commit`] resolves to [`Error::Closed`].
     pub(crate) fn submit_blocking(&self, write: WriteRequest) -> Commit {
         let state = self
             .drained
@@ -158,7 +160,8 @@ impl CommitQueue {
         }
     }
 
-    /// Gives the committer a task for its next batch. Blocks until the task is done.
+    /// Gives the committer a task, which is executed with the next batch. Blocks until the task is
+    /// done.
     ///
     /// Only one task may be queued at a time, so the caller must hold the
     /// [`CompactionTurn`](crate::commit::core::CompactionTurn).
@@ -182,7 +185,8 @@ impl CommitQueue {
         outcome.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Returns the state of the store after the next batch. Blocks until the batch is committed.
+    /// Returns the state of the store after the next batch. Blocks until the next batch is
+    /// committed.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -250,8 +254,8 @@ impl CommitQueue {
         }
     }
 
-    /// Closes the queue: later submissions fail with [`Error::Closed`]. Writes that are already
-    /// queued are still committed.
+    /// Closes the queue. Later submissions fail with [`Error::Closed`], but writes that are already
+    /// queued are committed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -261,7 +265,8 @@ impl CommitQueue {
         self.drained.notify_all();
     }
 
-    /// Closes the queue and drops its contents, so that all waiting callers get [`Error::Closed`].
+    /// Closes the queue, and drops the writes, job and snapshot requests in the queue, so that all
+    /// waiting callers get [`Error::Closed`].
     pub(crate) fn abort(&self) {
         self.close();
         let mut state = self.lock();
@@ -270,7 +275,8 @@ impl CommitQueue {
             state.job.take(),
             std::mem::take(&mut state.snapshots),
         );
-        // Dropping the writes wakes their writers, so the lock is released first.
+        // The lock is released before the writes are dropped, because dropping a write wakes its
+        // writer.
         drop(state);
         drop(abandoned);
     }

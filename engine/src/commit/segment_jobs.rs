@@ -1,5 +1,4 @@
-//! The jobs of the committer that change the list of segments: retiring a segment, and sealing the
-//! active segment.
+//! Two jobs of the committer: removing a segment from the log, and sealing the active segment.
 
 use crate::commit::core::Core;
 use crate::format::file_header;
@@ -12,11 +11,12 @@ use crate::model::names::NamespaceHash;
 use crate::storage::log::Log;
 use crate::storage::log::failure::LogFailure;
 
-/// Removes a segment from the log. The only current frames of the segment must be `deletes`, which
-/// are removed from the table.
+/// Removes a segment from the log. The segment must contain no current frames except the tombstones
+/// in `deletes`. These tombstones are removed from the table.
 ///
 /// # Errors
-/// [`LogFailure::Refused`] if the segment has other current frames.
+/// [`LogFailure::Refused`] if the segment has other current frames or damaged frames, or cannot be
+/// removed. [`LogFailure::Poisoned`] if the content of the disk is unknown.
 pub(super) fn retire(
     core: &Core,
     log: &mut Log,
@@ -39,7 +39,7 @@ pub(super) fn retire(
     Ok(())
 }
 
-/// Returns true if a segment has current or damaged frames other than `deletes`.
+/// Returns true if a segment has current or damaged frames other than the tombstones in `deletes`.
 fn has_other_frames(
     table: &Table,
     accounting: &SegmentAccounting,

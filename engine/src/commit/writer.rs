@@ -1,10 +1,10 @@
-//! The streaming writer: it receives a document in chunks, validates it, and prepares it for
+//! The streaming writer: receives a document in chunks, validates the document, and prepares it for
 //! a commit.
 //!
 //! The writer stores the body in the form that reads return: the keys and values as they were sent,
-//! without the whitespace between members. A body of up to `inline_bytes` stays in memory. A larger
-//! body is written to a blob file. A value that arrived in several chunks and is in the blob file
-//! is read back for validation when it is complete.
+//! without whitespace outside keys and values. A body of up to `inline_bytes` stays in memory. A
+//! larger body is written to a blob file. If a value in a blob file arrived in several chunks, the
+//! complete value is read back for validation.
 
 use std::sync::Arc;
 
@@ -26,25 +26,27 @@ pub(crate) struct WriteContext {
     pub(crate) limits: Limits,
     pub(crate) inline_bytes: u32,
     pub(crate) blobs: Arc<BlobStore>,
-    /// Limits the number of values that are in memory because they were read back for validation.
+    /// Limits the number of values that are read back into memory for validation at the same time.
     pub(crate) value_checks: Semaphore,
 }
 
 /// Receives a document in chunks, and validates it against the [`Limits`] of the engine.
 ///
 /// Use a `Writer` for a document that arrives piece by piece, for example from a socket. For a
-/// document that is completely in memory, [`crate::Engine::prepare`] is shorter. Chunks may be
-/// split anywhere, even inside a key or a number. Dropping a writer discards the document.
+/// document that is completely in memory, [`crate::Engine::prepare`] is simpler. The document can
+/// be split into chunks at any byte, even inside a key or a number. Dropping a writer discards the
+/// document.
 ///
 /// # Memory
-/// A writer needs up to [`crate::Config::inline_bytes`] plus 128 KiB, and the memory of the keys
-/// and checksums. If the document is larger than `inline_bytes`, a value that arrived in more than
-/// one chunk is read back into memory for validation. At most [`crate::Config::value_checks`]
-/// writers read back values at the same time, and other writers wait.
+/// A writer needs up to [`crate::Config::inline_bytes`] plus 128 KiB of memory, and memory for the
+/// keys and checksums. If the document is larger than `inline_bytes`, a value that arrived in more
+/// than one chunk is read back into memory for validation. At most
+/// [`crate::Config::value_checks`] writers read back values at the same time, and other writers
+/// wait.
 ///
 /// # Durability
 /// The document becomes visible and durable only when the [`Prepared`] document is committed. If
-/// the process crashes before the commit, the blob file is removed after the next open.
+/// the process crashes before the commit, the unused blob file is removed after the next open.
 ///
 /// # Examples
 /// ```
@@ -67,7 +69,7 @@ pub struct Writer {
     scanner: JsonScanner,
     body: BodyBuffer,
     members: Vec<PendingMember>,
-    /// The error of an earlier call, which all later calls return.
+    /// The error of an earlier call. All later calls return the same error.
     failed: Option<Error>,
 }
 
@@ -86,7 +88,7 @@ struct PendingMember {
     key: String,
     /// Offset of the value in the body if the body is in memory, otherwise in the blob file.
     value_offset: u64,
-    /// Number of bytes of the value that have been received.
+    /// Length of the received part of the value, in bytes.
     value_bytes: u64,
     /// The checksums of a complete value in a blob. Empty for other values.
     crcs: Vec<u32>,
@@ -125,8 +127,8 @@ impl Writer {
         self.scanner.is_at_start()
     }
 
-    /// Returns true if a [`write`](Self::write) of `more` bytes, followed by a
-    /// [`finish`](Self::finish), does not access the disk. If true, `write` and `finish` can be
+    /// Returns true if a call of [`write`](Self::write) with `more` bytes, followed by a call of
+    /// [`finish`](Self::finish), does not access the disk. In this case, both functions can be
     /// called on an async worker thread. Never blocks.
     pub fn stays_in_memory(&self, more: usize) -> bool {
         match &self.body {
@@ -138,12 +140,14 @@ impl Writer {
 
     /// Adds the next bytes of the document, and validates them.
     ///
-    /// Blocks on the disk if [`Self::stays_in_memory`] returns false for the length of the chunk.
-    /// In this case, the call may also wait for other writers that are validating large values.
+    /// May block on the disk if [`Self::stays_in_memory`] returns false for the length of the
+    /// chunk. In this case, the call may also wait for other writers that are validating large
+    /// values.
     ///
     /// # Errors
-    /// [`Error::Rejected`] with the first violation in the order of the bytes.
-    /// [`Error::StorageFull`] or [`Error::Io`] if the blob file cannot be written or read back.
+    /// - [`Error::Rejected`]: contains the first violation in the order of the bytes.
+    /// - [`Error::StorageFull`], [`Error::Io`]: the blob file cannot be written or read back.
+    ///
     /// After an error, every later call returns the same error.
     pub fn write(&mut self, chunk: &[u8]) -> Result<()> {
         if let Some(error) = &self.failed {
@@ -161,7 +165,7 @@ impl Writer {
             let room = (self.context.inline_bytes as usize).saturating_sub(body.len());
             body.reserve(chunk.len().min(room));
         }
-        // The current value, if it is completely in this chunk.
+        // The text of the current value, if all of it is in this chunk.
         let mut complete = None;
         loop {
             match self.scanner.next(&mut chunk) {
@@ -197,14 +201,14 @@ impl Writer {
         }
     }
 
-    /// Validates the end of the document, and returns the document ready to be committed.
+    /// Checks that the document is complete, and returns the document ready to be committed.
     ///
-    /// If [`Self::stays_in_memory`] returns false for 0 bytes, this function blocks: it syncs
+    /// If [`Self::stays_in_memory`] returns false for 0 bytes, `finish` blocks, because it syncs
     /// the document's blob file and the `blobs` directory.
     ///
     /// # Errors
-    /// The errors of [`Self::write`]. A failed sync of the blob file ([`Error::Io`]) affects only
-    /// this document, and the engine remains writable.
+    /// The errors of [`Self::write`]. If the sync of the blob file fails with [`Error::Io`], only
+    /// this document is affected, and the engine remains writable.
     pub fn finish(mut self) -> Result<Prepared> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -272,7 +276,7 @@ impl Writer {
             let value = member.value_in(body)?;
             member.crcs = ChunkChecksums::of(value).finish();
             member.value_offset += base;
-            // If the last value is incomplete, its checksums are continued with later bytes.
+            // If the last value is incomplete, later bytes are added to its checksums.
             checksums = ChunkChecksums::of(value);
         }
         blob.write(body)?;
@@ -297,8 +301,8 @@ impl Writer {
         }
     }
 
-    /// Validates the value that has just ended. `complete` is the text of the value if all of it
-    /// was in the last chunk, so that the value need not be read back.
+    /// Validates the value that has just ended. If all of the value was in the last chunk,
+    /// `complete` is the text of the value, so that the value need not be read back.
     fn end_value(&mut self, complete: Option<&[u8]>) -> Result<()> {
         let start = self.scanner.value_start();
         match (&mut self.body, complete) {
@@ -315,8 +319,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns the first violation of the document: `violation`, or an earlier violation in the
-    /// value that is being received. Complete values have already been validated.
+    /// Returns the first violation of the document: either `violation`, or an earlier violation in
+    /// the value that is being received. Complete values have already been validated.
     fn first_violation(&mut self, violation: Violation) -> Error {
         if !self.scanner.is_in_value() {
             return violation.into();
@@ -329,9 +333,9 @@ impl Writer {
         }
     }
 
-    /// Calls `validate` with the received part of the last value. A value in a blob is read back,
-    /// and the blob is synced during the validation, so that the final sync has fewer bytes to
-    /// write.
+    /// Calls `validate` with the received part of the last value. If the value is in a blob, the
+    /// value is read back. A blob with a large value is synced during the validation, so that the
+    /// final sync has fewer bytes to write.
     fn with_value<T>(&mut self, validate: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let Some(member) = self.members.last() else {
             return Err(Error::internal("a value must have a key"));
@@ -397,8 +401,8 @@ impl PendingMember {
 /// any namespace of the same engine. Dropping a `Prepared` discards the document.
 ///
 /// Memory: a document of up to [`crate::Config::inline_bytes`] is in memory. The body of a larger
-/// document is in a blob file that is already synced, and only its keys and checksums are in
-/// memory.
+/// document is in a blob file that is already synced, and only the keys and checksums of the
+/// document are in memory.
 ///
 /// # Examples
 /// ```
@@ -419,7 +423,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Returns the number of keys, and the size of the document in its stored form. Never blocks.
+    /// Returns the number of keys in the document, and the size of the document as stored. Never
+    /// blocks.
     pub fn usage(&self) -> Usage {
         self.usage
     }

@@ -18,22 +18,23 @@ pub(crate) struct JsonKey {
     pub(crate) name: String,
 }
 
-/// The progress of a key after one more byte.
+/// The state of a key after one more byte was added.
 #[derive(Debug)]
 pub(crate) enum KeyProgress {
-    /// The key needs more bytes.
+    /// The key is not complete yet.
     More,
+    /// The added byte was the closing quote.
     Complete(JsonKey),
 }
 
-/// The position relative to an escape sequence.
+/// Whether the next byte belongs to an escape sequence, and to which part of the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escape {
-    /// Outside an escape sequence.
+    /// The next byte does not belong to an escape sequence, or begins one.
     None,
-    /// After a backslash.
+    /// The next byte follows a backslash.
     Begun,
-    /// Inside the digits of `\uXXXX`. `unit` is the value of the first `digits` digits.
+    /// The next byte is a digit of `\uXXXX`. `unit` is the value of the first `digits` digits.
     Hex { digits: u8, unit: u32 },
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct KeyReader {
     limit: u32,
     /// The JSON text so far, including the opening quote.
     text: Vec<u8>,
-    /// The decoded key so far. The decoded key is valid UTF-8 if `text` is, because an escape
+    /// The decoded key so far. If `text` is valid UTF-8, `name` is too, because each escape
     /// sequence decodes to a complete character.
     name: Vec<u8>,
     escape: Escape,
@@ -81,8 +82,8 @@ impl KeyReader {
         }
     }
 
-    /// Reports the first invalid UTF-8 in the bytes so far. An incomplete character at the end is
-    /// not an error.
+    /// Reports the first invalid UTF-8 in the part of the key that has arrived. An incomplete
+    /// character at the end is not an error.
     pub(crate) fn check_utf8(&self, start: Position) -> Result<(), Violation> {
         match std::str::from_utf8(&self.text) {
             Err(error) if error.error_len().is_some() => Err(invalid(
@@ -94,8 +95,8 @@ impl KeyReader {
         }
     }
 
-    /// The violation for a byte that is not allowed after `text`. If `text` contains invalid UTF-8
-    /// or ends with an incomplete character, the violation is the invalid UTF-8.
+    /// Returns the violation for a byte that is not allowed after `text`. If `text` contains
+    /// invalid UTF-8 or ends with an incomplete character, returns this earlier violation.
     fn invalid_byte(&self, what: &str, start: Position) -> Violation {
         match std::str::from_utf8(&self.text) {
             Ok(_) => invalid(what, self.text.len(), start),
@@ -181,7 +182,7 @@ impl KeyReader {
                 self.text.push(byte);
                 return Ok(KeyProgress::More);
             }
-            // RFC 8259 section 7: two \u escapes encode a character above U+FFFF.
+            // RFC 8259 section 7: a pair of \u escapes encodes a character above U+FFFF.
             (Some(high), 0xdc00..=0xdfff) => 0x1_0000 + ((high - 0xd800) << 10) + (unit - 0xdc00),
             (None, _) => unit,
             (Some(_), _) => return Err(self.invalid_byte("lone surrogate in a key", start)),
@@ -216,7 +217,7 @@ impl KeyReader {
     }
 }
 
-/// The violation at byte `index` of the text of a key that began at `start`.
+/// Returns a violation at byte `index` of the text of a key that began at `start`.
 fn invalid(what: &str, index: usize, start: Position) -> Violation {
     Violation::Json {
         at: Position {

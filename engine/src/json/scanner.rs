@@ -4,8 +4,8 @@
 //! byte. Inside a value, the scanner only tracks strings, escapes and nesting. When a value is
 //! complete, [`validate`](crate::json::validate) checks that its text is valid JSON.
 //!
-//! The scanner stores the current key and the decoded keys, but no values. The limits for keys
-//! therefore bound its memory.
+//! The scanner stores the current key and all decoded keys, but no values. The limits on keys
+//! therefore bound the memory of the scanner.
 //!
 //! Invariant: the division of a body into chunks does not affect the result of a scan.
 
@@ -26,7 +26,7 @@ pub(crate) enum ScanEvent<'a> {
     ValueEnd,
 }
 
-/// The position in the grammar of the object.
+/// The part of the object that the scanner expects next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScannerState {
     /// Before the opening brace.
@@ -43,8 +43,8 @@ enum ScannerState {
     ValueStart,
     /// Inside a value.
     Value(ValueShape),
-    /// After a value whose bytes have all been returned. [`ScanEvent::ValueEnd`] is the next
-    /// event.
+    /// After a value whose bytes have all been returned. The next event is
+    /// [`ScanEvent::ValueEnd`].
     ValueDone,
     /// After [`ScanEvent::ValueEnd`]. Expects a comma or the closing brace.
     AfterValue,
@@ -63,7 +63,7 @@ enum ValueShape {
     Scalar,
 }
 
-/// The position relative to a string inside a value.
+/// Whether the next byte of a value is inside a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StringState {
     Outside,
@@ -122,7 +122,7 @@ pub(crate) struct JsonScanner {
     value_start: Position,
     /// Number of bytes of the current value that have been returned.
     value_bytes: u64,
-    /// A violation directly after the value bytes of the last event. The next call of
+    /// A violation that directly follows the value bytes of the last event. The next call of
     /// [`JsonScanner::next`] returns the violation.
     pending: Option<Violation>,
 }
@@ -197,22 +197,22 @@ impl JsonScanner {
         matches!(self.state, ScannerState::Value(_))
     }
 
-    /// The position of the first byte of the last value.
+    /// Returns the position of the first byte of the last value.
     pub(crate) fn value_start(&self) -> Position {
         self.value_start
     }
 
-    /// The decoded key of the last member.
+    /// Returns the decoded key of the last member.
     pub(crate) fn last_key(&self) -> &str {
         self.keys.last().map_or("", String::as_str)
     }
 
-    /// The number of members so far.
+    /// Returns the number of keys that have been scanned.
     pub(crate) fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// Checks that the object is complete at the end of the body.
+    /// Checks that the object is complete. Must be called at the end of the body.
     pub(crate) fn end(&self) -> Result<(), Violation> {
         if self.state == ScannerState::End {
             return Ok(());
@@ -220,7 +220,7 @@ impl JsonScanner {
         if self.state == ScannerState::InKey {
             self.key.check_utf8(self.key_start)?;
         }
-        Err(self.json("the body ends before the object does"))
+        Err(self.json("the body ends before the end of the object"))
     }
 
     /// Creates a JSON violation at the current position.
@@ -341,8 +341,8 @@ impl JsonScanner {
         }
     }
 
-    /// Returns the bytes up to the end of the value, the end of the chunk, or a violation,
-    /// whichever comes first.
+    /// Returns the bytes of the value up to the end of the value, the end of the chunk, or a
+    /// violation, whichever comes first.
     fn value<'a>(&mut self, shape: ValueShape, bytes: &'a [u8]) -> Option<ScanEvent<'a>> {
         let scan = match shape {
             ValueShape::Enclosed { depth, text } => self.scan_enclosed(depth, text, bytes),

@@ -1,7 +1,7 @@
 //! Checks that the text of a value is valid JSON.
 //!
-//! The text is first checked for valid UTF-8, because `serde_json` does not check UTF-8 when it
-//! skips a value. After the UTF-8 check, `serde_json` checks the grammar. The scanner has already
+//! First, the standard library checks that the text is valid UTF-8, because `serde_json` does not
+//! check UTF-8 when it skips a value. Then `serde_json` checks the grammar. The scanner has already
 //! checked the nesting depth.
 
 use serde::de::IgnoredAny;
@@ -24,8 +24,8 @@ pub(crate) fn check_value(text: &[u8], start: Position) -> Result<(), Violation>
 /// Checks that `text` is the beginning of a JSON value. `start` is the position of its first
 /// byte.
 ///
-/// The check is needed when the scanner finds a violation inside a value: the part of the value
-/// before the violation may contain an earlier violation.
+/// The check is needed after the scanner has found a violation inside a value, because the bytes of
+/// the value before this violation may contain an earlier one.
 pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation> {
     let error = match std::str::from_utf8(text) {
         Ok(valid) => return check_prefix_text(valid, start),
@@ -36,12 +36,13 @@ pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation
     if error.error_len().is_some() {
         return Err(invalid_utf8(text, &error, start));
     }
-    // The text ends with an incomplete character. The complete character will not be ASCII, so the
-    // non-ASCII character U+FFFD is checked in its place.
+    // The text ends with an incomplete character, which cannot be ASCII. The character is replaced
+    // with U+FFFD for the check, because the grammar allows all non-ASCII characters in the same
+    // places.
     check_prefix_text(&format!("{valid}\u{fffd}"), start)
 }
 
-/// The bytes before the first invalid UTF-8.
+/// Returns the bytes before the first invalid UTF-8.
 fn valid_part<'a>(text: &'a [u8], error: &std::str::Utf8Error) -> &'a [u8] {
     text.get(..error.valid_up_to()).unwrap_or_default()
 }
@@ -78,7 +79,7 @@ fn ends_in_invalid_escape(text: &str) -> bool {
     const UNREAD_BYTES: usize = 5;
     let text = text.as_bytes();
     let mut unread = text.len().saturating_sub(UNREAD_BYTES)..text.len();
-    // The first match is the escape. A later match would be inside the digits of the first one.
+    // The first match is the incomplete escape. A later match would be inside its digits.
     let digits = unread.find_map(|at| {
         let (before, escape) = text.split_at_checked(at)?;
         let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\');
@@ -102,15 +103,15 @@ fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Vi
 
 /// Converts an error of serde_json. `start` is the position of the first byte of `text`.
 fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violation {
-    // serde_json does not check the digits of an incomplete escape. For an incomplete escape,
-    // serde_json only reports the end of the text.
+    // serde_json does not check the digits of an incomplete escape, and only reports that the text
+    // ends.
     let message = if ends_in_invalid_escape(text) {
         "invalid escape".to_owned()
     } else {
         error.to_string()
     };
-    // serde_json's message ends with a position inside the value. Clients need the position inside
-    // the body, so the end of the message is removed.
+    // serde_json's message ends with a position inside the value. This position is removed, because
+    // clients need the position inside the body.
     let what = message
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(what, _)| what);
@@ -153,7 +154,7 @@ fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
 ///
 /// # Errors
 /// The first [`Violation`] in the order of the bytes. A [`crate::Writer`] reports the same
-/// violation for every division of the body into chunks.
+/// violation, no matter how the body is divided into chunks.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};
@@ -165,7 +166,7 @@ fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
 pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
     let mut scanner = JsonScanner::new(limits.clone());
     let mut rest = body;
-    // Offset of the current value in the body. The value extends to the position of the scanner.
+    // Offset of the current value in the body. The value ends at the position of the scanner.
     let mut value_at = 0;
     let mut bytes = 1;
     let text = |value_at: usize, rest: &[u8]| body.get(value_at..body.len() - rest.len());

@@ -1,8 +1,8 @@
 //! Buffers for file I/O whose memory address has the same cache-line alignment as the file
 //! offset.
 //!
-//! On some processors, copying between the page cache and a buffer with a different alignment takes
-//! three times as long.
+//! On some processors, copying between a buffer and the page cache takes three times as long if the
+//! alignments differ.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ const CACHE_LINE_BYTES: u64 = 64;
 /// The largest padding that [`alignment_padding`] returns. Buffers are allocated with this many
 /// extra bytes.
 pub(crate) const MAX_ALIGNMENT_PADDING: usize = 63;
-/// The largest capacity of a buffer that a thread caches for its next batch.
+/// Maximum capacity of a buffer that a thread caches for the next batch.
 const MAX_CACHED_BYTES: usize = 512 * 1024;
 
 /// Returns the number of bytes to skip at the start of `memory`, so that the next byte has the same
@@ -31,7 +31,7 @@ thread_local! {
 #[derive(Default)]
 pub(crate) struct AlignedBuffer {
     memory: Vec<u8>,
-    /// Index of the first byte of the content. The bytes before it are padding.
+    /// Index of the first byte of the content. The bytes before this index are padding.
     start: usize,
 }
 
@@ -45,8 +45,8 @@ impl AlignedBuffer {
 
     /// Returns the cached buffer of the calling thread, or a new buffer of the given capacity.
     ///
-    /// Each thread has its own cache. If all committing threads shared one buffer, each would wait
-    /// for the cache lines that the previous thread has modified.
+    /// Each thread caches a separate buffer. If all threads that commit shared one buffer, each
+    /// thread would wait for the cache lines that the previous thread has modified.
     pub(crate) fn from_thread_cache(bytes: usize) -> Self {
         let cached = THREAD_BUFFER.take();
         cached.unwrap_or_else(|| Self::with_capacity(bytes))
@@ -54,7 +54,7 @@ impl AlignedBuffer {
 
     /// Clears the buffer and caches it for the calling thread.
     pub(crate) fn into_thread_cache(mut self) {
-        // A buffer that an unusually large frame has grown is freed.
+        // A buffer that has grown because of an unusually large frame is freed.
         if self.memory.capacity() > MAX_CACHED_BYTES {
             return;
         }
@@ -63,7 +63,8 @@ impl AlignedBuffer {
         THREAD_BUFFER.set(Some(self));
     }
 
-    /// Clears the buffer. The next appended byte belongs to file offset `offset`.
+    /// Clears the buffer, and aligns it so that the next appended byte belongs at `offset` in the
+    /// file.
     pub(crate) fn restart_at(&mut self, offset: u64) {
         self.memory.clear();
         self.start = alignment_padding(&self.memory, offset);
@@ -78,8 +79,8 @@ impl AlignedBuffer {
         self.memory.len() - self.start
     }
 
-    /// The vector to append content to. The vector begins with the padding, so its length differs
-    /// from [`Self::len`].
+    /// Returns the vector to which content can be appended. The vector begins with the padding, so
+    /// its length can differ from [`Self::len`].
     pub(crate) fn tail_mut(&mut self) -> &mut Vec<u8> {
         &mut self.memory
     }

@@ -1,9 +1,10 @@
 //! Counters that are cheap to increment.
 //!
-//! - [`SingleWriterCounter`]: for one writing thread at a time. Adding needs no atomic
-//!   read-modify-write operation.
-//! - [`ShardedCounter`]: for many concurrent threads, each of which adds to its own shard. The
-//!   cache line of an unsharded counter would move between processors with every addition.
+//! - [`SingleWriterCounter`]: only one thread at a time adds to the counter. An addition needs no
+//!   atomic read-modify-write operation.
+//! - [`ShardedCounter`]: many threads add to the counter at the same time, each to a separate
+//!   shard. If the threads shared one number, its cache line would move between processors with
+//!   every addition.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,8 +29,8 @@ use crate::platform::cache_padded::CachePadded;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// Upper bounds of the buckets, inclusive and in ascending order. The last bucket has
-    /// no upper bound and is not listed.
+    /// Upper bounds of the buckets, inclusive and in ascending order. The last bucket has no upper
+    /// bound, and is not listed.
     pub bounds: &'static [u64],
     /// Number of values in each bucket. The numbers are not cumulative. `counts` has one element
     /// more than `bounds`.
@@ -45,7 +46,7 @@ impl Histogram {
     }
 }
 
-/// A counter that only one thread at a time may add to. Any thread may read it.
+/// A counter that only one thread at a time may add to. Any thread may read the counter.
 #[derive(Default)]
 pub(crate) struct SingleWriterCounter(AtomicU64);
 
@@ -60,7 +61,7 @@ impl SingleWriterCounter {
     }
 }
 
-/// A histogram that only one thread at a time may add to. Any thread may read it.
+/// A histogram that only one thread at a time may add to. Any thread may read the histogram.
 pub(crate) struct SingleWriterHistogram<const BOUNDS: usize> {
     bounds: &'static [u64; BOUNDS],
     sum: SingleWriterCounter,
@@ -96,17 +97,17 @@ impl<const BOUNDS: usize> SingleWriterHistogram<BOUNDS> {
     }
 }
 
-/// Number of threads that have their own shard in each [`ShardedCounter`]. A shard uses 128 bytes.
+/// Number of threads that have a separate shard in each [`ShardedCounter`]. A shard uses 128 bytes.
 /// All other threads share one atomic counter.
 const OWN_SHARDS: usize = 64;
 
-/// Shard index of a thread that has not requested a shard yet.
+/// Value of `SHARD` for a thread that has not requested a shard yet.
 const UNASSIGNED: usize = usize::MAX;
 
-/// Shard index of a thread that uses the shared atomic counter.
+/// Value of `SHARD` for a thread that uses the shared atomic counter.
 const SHARED: usize = usize::MAX - 1;
 
-/// Shard indexes that were returned by threads that have ended.
+/// Shard indexes that can be used again, because their threads have ended.
 static FREE_SHARDS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 /// The lowest shard index that no thread has used yet.
@@ -117,7 +118,7 @@ thread_local! {
     static LEASE: ShardLease = ShardLease::acquire();
 }
 
-/// The shard index of a thread. The end of the thread returns the index to [`FREE_SHARDS`].
+/// The shard index of a thread. When the thread ends, the index is returned to [`FREE_SHARDS`].
 struct ShardLease(usize);
 
 impl ShardLease {
@@ -138,9 +139,9 @@ impl Drop for ShardLease {
 
 /// A counter that many threads may add to at the same time.
 ///
-/// Up to [`OWN_SHARDS`] threads have their own shards. Threads with a shard do not wait for other
-/// processors and need no atomic read-modify-write operation. All other threads add to one shared
-/// atomic counter.
+/// Each of up to [`OWN_SHARDS`] threads has a separate shard. An addition to a shard does not wait
+/// for other processors, and needs no atomic read-modify-write operation. All other threads add to
+/// one shared atomic counter.
 pub(crate) struct ShardedCounter {
     shards: [CachePadded<SingleWriterCounter>; OWN_SHARDS],
     shared: CachePadded<AtomicU64>,
@@ -166,7 +167,8 @@ impl ShardedCounter {
     #[cold]
     fn add_one_slow(&self) {
         if SHARD.get() == UNASSIGNED {
-            // A thread that is ending has already returned its shard, and uses the shared counter.
+            // If the thread is ending, its lease may already be dropped. The thread then uses the
+            // shared counter.
             let leased = LEASE.try_with(|lease| lease.0);
             let shard = leased.ok().filter(|shard| *shard < OWN_SHARDS);
             SHARD.set(shard.unwrap_or(SHARED));

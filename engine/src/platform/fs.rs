@@ -1,8 +1,8 @@
 //! The interface between the engine and the file system.
 //!
 //! The engine reads and writes the log, the blobs and the manifest through the traits [`Fs`] and
-//! [`File`]. The lock file and the catalogue are not accessed through these traits. sled does its
-//! own I/O, and the catalogue can be rebuilt from the log.
+//! [`File`]. The lock file and the catalogue are not accessed through these traits. sled, the
+//! catalogue's database, does its own I/O. A lost or damaged catalogue is rebuilt from the log.
 //!
 //! [`Disk`] is the file system of the operating system. Tests set [`crate::Config::fs`] to a
 //! simulated disk that loses unsynced writes, tears writes, or fails an operation.
@@ -14,7 +14,7 @@ use std::{fs, io};
 
 /// An open file.
 ///
-/// All reads and writes pass an explicit offset, so several threads can use one handle at the same
+/// All reads and writes have an explicit offset, so several threads can use one handle at the same
 /// time. All methods block until the operation is complete.
 pub trait File: Send + Sync {
     /// Reads exactly `buffer.len()` bytes at `offset`.
@@ -62,8 +62,8 @@ pub trait File: Send + Sync {
 /// the file survive a power cut. After [`Fs::sync_dir`], the names in the directory survive
 /// a power cut. [`Fs::rename`] is atomic. All methods block until the operation is complete.
 ///
-/// An implementation must return the same errors as the operating system, because the engine checks
-/// the [`io::ErrorKind`] and the raw OS error.
+/// An implementation must return the errors that the operating system would return, because the
+/// engine checks the [`io::ErrorKind`] and the raw OS error.
 pub trait Fs: Send + Sync {
     /// Opens an existing file for reading.
     ///
@@ -89,14 +89,13 @@ pub trait Fs: Send + Sync {
     /// [`io::ErrorKind::NotFound`] if `from` does not exist.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes the name of a file. Handles that are already open remain usable.
+    /// Removes a file from its directory. Handles that are already open remain usable.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the file does not exist.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a directory and its missing parents. Succeeds if the directory already
-    /// exists.
+    /// Creates a directory and its missing parents. Succeeds if the directory already exists.
     ///
     /// # Errors
     /// Any error of the file system.
@@ -118,8 +117,8 @@ pub trait Fs: Send + Sync {
 /// Permissions of new files, which prevent other users of the machine from reading stored
 /// documents.
 const OWNER_ONLY_FILE: u32 = 0o600;
-/// Permissions of new directories, which prevent other users of the machine from listing or
-/// entering them.
+/// Permissions of new directories, which prevent other users of the machine from listing the
+/// directories or opening files in them.
 const OWNER_ONLY_DIR: u32 = 0o700;
 
 /// The file system of the operating system.

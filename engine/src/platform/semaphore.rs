@@ -1,7 +1,7 @@
 //! A counting semaphore.
 //!
-//! A semaphore with one permit serializes its callers. Unlike a mutex, a semaphore guards no data,
-//! and its permits may be held during file operations.
+//! A semaphore limits the number of threads that do the same kind of work at the same time. A
+//! semaphore guards no data, and a thread may hold a permit during file operations.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ pub(crate) struct Semaphore {
     returned: Condvar,
 }
 
-/// One permit. Dropping it returns the permit to the semaphore.
+/// One permit. Dropping the permit returns it to the semaphore.
 pub(crate) struct SemaphorePermit<'a>(&'a Semaphore);
 
 impl Semaphore {

@@ -21,13 +21,13 @@ impl Wakeup {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the thread. A notification before the next [`Self::wait`] is not lost.
+    /// Wakes the thread. If the thread is not waiting, the next [`Self::wait`] returns immediately.
     pub(crate) fn notify(&self) {
         self.lock().is_notified = true;
         self.changed.notify_all();
     }
 
-    /// Tells the thread to stop. A closed signal stays closed.
+    /// Tells the thread to stop. This cannot be undone.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_all();
