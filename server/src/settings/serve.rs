@@ -347,8 +347,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", help_heading = MEMORY, env = "PREFD_TOKEN_CACHE_ENTRIES")]
     pub(crate) token_cache_entries: Option<usize>,
 
-    /// Log level (error, warn, info, debug or trace), or a filter with the level of single modules,
-    /// such as warn,prefd::exchange=info. At level info, prefd::exchange logs a line for each
+    /// Log level (error, warn, info, debug or trace), or a filter such as
+    /// warn,prefd::exchange=info. At level info, and with this filter, prefd logs a line for each
     /// request [default: info]
     #[arg(long, value_name = "FILTER", help_heading = LOGGING, env = "PREFD_LOG")]
     pub(crate) log: Option<String>,
