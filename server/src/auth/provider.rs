@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::auth::http_client::{Endpoint, EndpointError, HttpClient, HttpClientError};
 use crate::auth::keys::{KeyFault, KeySet, SignedClaims, Token, VerifyError};
 
-/// Shortest time between two fetches that tokens trigger. Without this limit, anybody could flood
+/// Minimum time between two fetches that tokens trigger. Without this limit, anybody could flood
 /// the provider with fetches by sending tokens with invented key ids.
 const TOKEN_FETCH_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause after the first failed fetch. The pause doubles with each further failure, up to

@@ -1,9 +1,8 @@
 //! Decides which of its user's namespaces a token may read and write.
 //!
-//! The PACE Cloud preferences API says: "All clients have their own preferences namespace, only
-//! with the respective scope … might [a client] be able to read the preferences of a different
-//! client". The scope names the other client. Scopes are compared byte by byte, and wildcards are
-//! not supported.
+//! In the PACE Cloud preferences API, each client has its own namespace. A client can access the
+//! namespace of another client only if its token has a scope that names the other client. Scopes
+//! are compared byte by byte, and wildcards are not supported.
 
 use crate::auth::claims::Claims;
 

@@ -16,15 +16,15 @@ pub(crate) struct Conditions {
     /// The conditions of If-Match and If-None-Match.
     pub(crate) etags: Precondition,
     /// The date in If-Unmodified-Since. `None` if the request also has If-Match, because If-Match
-    /// overrides If-Unmodified-Since (section 13.1.4).
+    /// overrides If-Unmodified-Since (RFC 9110 section 13.1.4).
     pub(crate) unmodified_since: Option<SystemTime>,
     /// The date in If-Modified-Since. `None` if the request also has If-None-Match, because
-    /// If-None-Match overrides If-Modified-Since (section 13.1.3).
+    /// If-None-Match overrides If-Modified-Since (RFC 9110 section 13.1.3).
     pub(crate) modified_since: Option<SystemTime>,
 }
 
 impl Conditions {
-    /// Parses the conditional headers. An invalid date is ignored, as sections 13.1.3 and
+    /// Parses the conditional headers. An invalid date is ignored, as RFC 9110 sections 13.1.3 and
     /// 13.1.4 require.
     ///
     /// # Errors
@@ -52,8 +52,8 @@ impl Conditions {
         })
     }
 
-    /// Evaluates If-Match and If-None-Match for a GET or HEAD, in the order that section 13.2.2
-    /// requires. Returns `None` if both conditions are met.
+    /// Evaluates If-Match and If-None-Match for a GET or HEAD, in the order that RFC 9110 section
+    /// 13.2.2 requires. Returns `None` if both conditions are met.
     pub(crate) fn check_etags(&self, current: Option<Revision>) -> Option<UnmetCondition> {
         let must_match = Precondition {
             must_match: self.etags.must_match.clone(),
@@ -113,7 +113,7 @@ fn parse_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(value).ok()
 }
 
-/// How entity tags are compared (section 8.8.3.2).
+/// How entity tags are compared (RFC 9110 section 8.8.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
     /// A weak tag never matches.
@@ -132,8 +132,8 @@ fn parse_etags(
     if lines.peek().is_none() {
         return Ok(None);
     }
-    // If a request has several header lines with the same name, their values form one list (section
-    // 5.3).
+    // If a request has several header lines with the same name, their values form one list (RFC
+    // 9110 section 5.3).
     let mut list = Vec::new();
     for line in lines {
         if !list.is_empty() {
@@ -160,7 +160,7 @@ fn parse_list(list: &[u8], comparison: Comparison) -> Option<Revisions> {
     let mut rest = list.trim_ascii();
     let mut has_tag = false;
     while !rest.is_empty() {
-        // Empty list elements are ignored (section 5.6.1.2).
+        // Empty list elements are ignored (RFC 9110 section 5.6.1.2).
         if let Some(after_comma) = rest.strip_prefix(b",") {
             rest = after_comma.trim_ascii_start();
             continue;

@@ -8,8 +8,9 @@
 //! 1. *Untrusted* connections: no request was granted yet, or the last request was refused. Anybody
 //!    can open thousands of such connections. A request that needs no token, such as a health
 //!    check, does not make a connection trusted.
-//! 2. *New* connections: one request was granted.
-//! 3. *Established* connections: at least two requests were granted.
+//! 2. *New* connections: exactly one request was granted, and no later request was refused.
+//! 3. *Established* connections: at least two requests were granted, and no later request was
+//!    refused.
 //!
 //! Within a class, the connection that has waited longest for its client is shed first. A
 //! connection can wait for a request head, for more of a body, or for the client to read a
@@ -51,7 +52,7 @@ const NOT_WAITING: u64 = u64::MAX;
 /// This value of `waiting_since_ms` means that the connection was shed.
 const SHED: u64 = u64::MAX - 1;
 
-// The trust classes of connections. A lower class is shed first.
+// The trust classes of connections. Connections of a lower class are shed first.
 const UNTRUSTED: u8 = 0;
 const NEW: u8 = 1;
 const ESTABLISHED: u8 = 2;

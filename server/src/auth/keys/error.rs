@@ -52,7 +52,7 @@ pub(crate) enum KeyFault {
 /// Why the verification of a token failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VerifyError {
-    /// None of the known keys has signed the token. A newer key may have signed it.
+    /// None of the known keys has signed the token. A newer key may have signed the token.
     NoKey,
     /// A known key has signed the token, but the token does not name the issuer of that key.
     /// Another issuer may publish the same key.
