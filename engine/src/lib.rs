@@ -128,7 +128,7 @@
 //! | error | meaning | what to do |
 //! | --- | --- | --- |
 //! | [`Error::Rejected`] | the document is not a valid JSON object, or exceeds a limit | report the [`Violation`] |
-//! | [`Error::PreconditionFailed`] | another write came first | read the document again |
+//! | [`Error::PreconditionFailed`] | the precondition is false, usually because of another write | read the document again |
 //! | [`Error::Overloaded`] | the commit queue is full | try again later |
 //! | [`Error::StorageFull`] | the disk is full; deletes may still work | free disk space |
 //! | [`Error::Corrupt`], [`Error::Unreadable`] | stored data is damaged | restore a backup; [`verify()`] finds all damage |

@@ -22,7 +22,7 @@ pub(crate) struct EngineHandle {
     pub(super) compactor: Mutex<Option<JoinHandle<()>>>,
     /// A semaphore with one permit, so that a second call of `close` waits for the first one.
     pub(super) closing: Semaphore,
-    /// The lock of the data directory. The end of `close` releases the lock.
+    /// The lock of the data directory. The last step of `close` releases the lock.
     pub(super) lock: Mutex<Option<DirectoryLock>>,
 }
 

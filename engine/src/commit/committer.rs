@@ -57,8 +57,7 @@ pub(crate) struct Committer {
     /// True if the catalogue has too many pending changes. The committer then waits for the
     /// catalogue before the next batch.
     is_catalogue_full: bool,
-    /// The current batch. The field is empty between two batches, and exists to reuse the memory of
-    /// earlier batches.
+    /// An empty batch, whose memory is reused for the next batch.
     work: QueuedWork,
 }
 

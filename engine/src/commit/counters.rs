@@ -17,7 +17,7 @@ pub(crate) struct EngineCounters {
     log_syncs: Arc<SyncLatency>,
     segments_rewritten: AtomicU64,
     reads_from_memory: ShardedCounter,
-    /// Not sharded, because a read from the disk takes far longer than an addition.
+    /// This counter is not sharded, because a read from the disk takes far longer than an addition.
     reads_from_disk: CachePadded<AtomicU64>,
 }
 

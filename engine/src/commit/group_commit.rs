@@ -17,12 +17,12 @@ use crate::model::config::Durability;
 use crate::model::error::{Error, Result};
 use crate::platform::cache_padded::CachePadded;
 
-/// Number of times that the writer of a buffered write tries to become the leader without yielding
-/// to other threads. Trying again is better than sleeping, because a write without a sync is
+/// How often a thread with a buffered write tries to become the leader before the thread starts to
+/// yield to other threads. Trying again is better than sleeping, because a write without a sync is
 /// committed faster than a thread can sleep and wake up.
 const SPINS: u32 = 100;
-/// Number of times that the writer of a buffered write yields to other threads and tries again to
-/// become the leader. After the last attempt, the write is queued.
+/// How often a thread with a buffered write yields to other threads and tries again to become the
+/// leader. After the last attempt, the write is queued.
 const YIELDS: u32 = 200;
 
 /// The committer, and the state that decides which thread may use it.

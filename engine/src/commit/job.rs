@@ -27,7 +27,7 @@ pub(crate) struct CommitJob {
 }
 
 pub(crate) enum JobTask {
-    /// Append copies of those of the frames that are still current.
+    /// Append copies of the listed frames that are still current.
     Copy(Vec<FrameCopy>),
     /// Remove a segment from the log. The segment must contain no current frames except the
     /// tombstones in `deletes`.

@@ -115,8 +115,9 @@ impl Future for Commit {
     }
 }
 
-/// The means by which the committer resolves a [`Commit`]. If an `Acknowledgement` is dropped
-/// without an outcome, the `Commit` resolves to [`Error::Closed`], so that no writer waits forever.
+/// The committer resolves a [`Commit`] with its `Acknowledgement`. If the `Acknowledgement` is
+/// dropped without an outcome, the `Commit` resolves to [`Error::Closed`], so that no writer waits
+/// forever.
 #[derive(Debug)]
 pub(crate) struct Acknowledgement(Option<Arc<Promise>>);
 

@@ -27,7 +27,7 @@ pub(crate) enum KeyProgress {
     Complete(JsonKey),
 }
 
-/// Whether the next byte belongs to an escape sequence, and to which part of the sequence.
+/// States whether the next byte belongs to an escape sequence, and to which part of the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escape {
     /// The next byte does not belong to an escape sequence, or begins one.

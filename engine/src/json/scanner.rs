@@ -26,7 +26,7 @@ pub(crate) enum ScanEvent<'a> {
     ValueEnd,
 }
 
-/// The part of the object that the scanner expects next.
+/// The position of the scanner in the JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScannerState {
     /// Before the opening brace.

@@ -11,7 +11,7 @@ use crate::platform::fs::{Disk, Fs};
 /// The kinds of crashes that an acknowledged write survives.
 ///
 /// [`Config::durability`] is the default of an engine. [`crate::WriteOptions::durability`]
-/// overrides it for one write.
+/// overrides the default for one write.
 ///
 /// ```
 /// use prefd_engine::{Config, Durability, Engine, WriteOptions};
@@ -41,8 +41,8 @@ pub enum Durability {
     Buffered,
 }
 
-/// The settings of an engine. [`Config::new`] returns the defaults; change fields of the result to
-/// override them.
+/// The settings of an engine. [`Config::new`] returns the default settings. To change a setting,
+/// assign to the field.
 ///
 /// [`crate::Engine::open`] checks the settings and returns [`Error::InvalidConfig`] if a
 /// field is out of range.

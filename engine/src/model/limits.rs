@@ -80,7 +80,7 @@ pub struct Usage {
     /// Number of members of the top-level object.
     pub keys: u32,
     /// Length of the body that a read returns, in bytes. The returned body has no whitespace
-    /// between members, so it can be shorter than the body that was written.
+    /// outside keys and values, so it can be shorter than the body that was written.
     pub bytes: u64,
 }
 
