@@ -51,7 +51,9 @@ pub fn run(input: &[u8]) {
         let oracle = oracle.get_or_insert_with(TokenOracle::new);
         let token = match choices(input) {
             Some((signer, mut choices)) => oracle.generate(signer, &mut choices),
-            None => oracle.token_from_recipe(input).unwrap_or_else(|| input.to_vec()),
+            None => oracle
+                .token_from_recipe(input)
+                .unwrap_or_else(|| input.to_vec()),
         };
         let now = now() as f64;
         for verifier in &oracle.verifiers {
