@@ -313,7 +313,7 @@ fn key_set_without_usable_keys_withdraws_all_keys() {
             &issuer.token(&key, "bob", "xyz"),
             "a new token of the withdrawn key",
         );
-        server.wait_for_log("no key in the key set can verify a signature");
+        server.wait_for_log("the key set contains no key that can verify the signature of a token");
         issuer.publish(&[&key]);
         wait_for_status(&server, &token, 200);
     }
