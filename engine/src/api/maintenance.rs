@@ -11,8 +11,8 @@ use crate::model::names::{AsName, invalid_user};
 use crate::model::progress::Progress;
 
 impl Engine {
-    /// Returns the number of documents, and the disk space that current and stale data uses. Does
-    /// not access the disk.
+    /// Returns the number of documents, and the sizes of current and stale frames in the log. The
+    /// sizes of blob files are not included. Does not access the disk.
     pub fn usage_on_disk(&self) -> SpaceUsage {
         let core = self.core();
         let segments = core.accounting.lock();

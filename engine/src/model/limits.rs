@@ -130,7 +130,7 @@ pub enum Violation {
         /// Position of the first byte of the JSON value.
         at: Position,
     },
-    /// Two members have the same key after decoding escapes.
+    /// Two members have the same key after their escapes are decoded.
     #[error("the key {key:?} appears twice, the second time at {at}")]
     DuplicateKey {
         /// Position of the opening quote of the second key.

@@ -204,7 +204,7 @@ impl BlobStore {
     }
 
     /// Marks a blob as obsolete. The next [`Self::purge`] removes the file. Unlinking a large file
-    /// can last milliseconds, so a writer should not have to wait for the removal.
+    /// can take milliseconds, so a writer should not have to wait for the removal.
     fn remove(&self, id: BlobId) {
         self.obsolete().push(id);
         self.wakeup.notify();

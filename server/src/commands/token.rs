@@ -20,8 +20,8 @@ pub(super) struct TokenOptions {
         required_unless_present = "jwt_hs256_secret_file"
     )]
     data_dir: Option<PathBuf>,
-    /// Sign with the secret in this file, which must be the secret of the server. If set by a flag,
-    /// this option overrides --data-dir
+    /// Sign with the secret in this file, which must be the secret of the server. If
+    /// --data-dir is also set, this file is used, unless only --data-dir is given as a flag
     #[arg(
         long,
         value_name = "FILE",

@@ -37,7 +37,7 @@ pub(crate) enum ServeError {
          and the characters -._~"
     )]
     Version(String),
-    #[error("--log is not a valid log filter: {0}")]
+    #[error("the value of --log is not a valid log filter: {0}")]
     Log(#[from] tracing_subscriber::filter::ParseError),
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -69,9 +69,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ADDR", help_heading = ADMIN, env = "PREFD_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<MaybeAddress>,
 
-    /// File with the admin token, which every admin request except a health check must contain: one
-    /// line of at least 16 ASCII characters without spaces. Required if the admin listener is
-    /// reachable from other machines
+    /// File with the admin token: one line of at least 16 printable ASCII characters without
+    /// spaces. Every admin request except a health check must then contain the admin token.
+    /// Required if the admin listener is reachable from other machines
     #[arg(long, value_name = "FILE", help_heading = ADMIN, env = "PREFD_ADMIN_TOKEN_FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
 
@@ -289,8 +289,8 @@ pub(crate) struct Settings {
     pub(crate) api_version: Option<Vec<String>>,
 
     /// Maximum number of open connections, lowered if the limit on open files (ulimit -n) is too
-    /// small. When all are in use, prefd closes idle connections, and connections with a slow
-    /// client, to admit new clients [default: 1024]
+    /// small. When this number is reached, prefd closes idle connections, and connections with a
+    /// slow client, to admit new clients [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 
@@ -348,8 +348,8 @@ pub(crate) struct Settings {
     pub(crate) token_cache_entries: Option<usize>,
 
     /// Log level (error, warn, info, debug or trace), or a filter such as
-    /// warn,prefd::exchange=info. At level info, and with this filter, prefd logs a line for each
-    /// request [default: info]
+    /// warn,prefd::exchange=info. prefd logs a line for each request at the levels info, debug and
+    /// trace, and also with this example filter [default: info]
     #[arg(long, value_name = "FILTER", help_heading = LOGGING, env = "PREFD_LOG")]
     pub(crate) log: Option<String>,
 

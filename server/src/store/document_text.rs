@@ -12,7 +12,7 @@ use prefd_engine::{Chunks, Document, Error};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-/// Bytes that one task on a blocking thread reads. Small, so that a slow client uses little
+/// Number of bytes that one task on a blocking thread reads. Small, so that a slow client uses little
 /// memory, and large enough that the cost of starting the task does not matter.
 const READ_BYTES: usize = 256 * 1024;
 /// Bytes of one chunk. A task reads `READ_BYTES / CHUNK_BYTES` chunks.
