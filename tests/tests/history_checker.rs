@@ -176,6 +176,44 @@ fn write_without_a_response_may_take_effect_later_or_never() {
     );
 }
 
+/// Many puts lose their responses in a crash, and later operations reveal the tag of one of them
+/// without its value. The search once tried every subset of the lost puts, and filled the memory.
+#[test]
+fn tag_of_an_unknown_lost_put_is_explained_without_trying_all_subsets() {
+    let mut history = Vec::new();
+    for crash in 0..5 {
+        let begin = crash * 1_000;
+        for index in 0..20 {
+            let value = begin + index;
+            // Concurrent puts with known tags, and reads of their values.
+            history.push(put(
+                begin + index * 10,
+                begin + index * 10 + 25,
+                value,
+                value + 1,
+            ));
+            history.push(read(
+                begin + index * 10 + 26,
+                begin + index * 10 + 27,
+                value,
+                value + 1,
+            ));
+        }
+        for index in 0..8 {
+            let value = begin + 100 + index;
+            history.push(lost(begin + 300 + index, Action::Put(value, Always)));
+            history.push(lost(begin + 300 + index, Action::Delete(Always)));
+        }
+    }
+    // The last tag belongs to a lost put.
+    history.push(head(4_900, 4_901, 4_500));
+    history.push(head(4_902, 4_903, 4_500));
+    assert_accepted("the last tag belongs to a lost put", &history);
+    history.push(head(4_904, 4_905, 4_501));
+    history.push(head(4_906, 4_907, 4_500));
+    assert_refused("an older tag is seen after a newer one", &history);
+}
+
 #[test]
 fn histories_that_are_not_linearizable_are_refused() {
     assert_refused(

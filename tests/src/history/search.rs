@@ -2,17 +2,24 @@
 //! states that Lowe added (2017).
 //!
 //! The next operation in an order can be any operation that was called before the first remaining
-//! operation returned. Three rules keep the search almost linear without changing its result:
+//! operation returned. Four rules keep the search almost linear without changing its result:
 //!
 //! - An observation that fits the current state is taken at once, because it changes nothing.
 //! - Of all puts with known tags, only the one with the lowest tag is tried, because tags must
 //!   increase.
-//! - Of all unconditional deletes whose response was lost, only the oldest is tried, because they
-//!   all have the same effect.
+//! - An operation whose response was lost is only tried if the next operation reveals its effect.
+//!   If an unconditional write comes next, the history without the lost operation has the same
+//!   outcomes.
+//! - Of all puts whose response was lost and that have the same condition, only the oldest is tried,
+//!   because no read returned their values, so they have the same effect. Deletes likewise.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Action, Condition, Operation, Outcome, Register, Tag};
+
+/// Maximum number of visited states, so that a search that is not almost linear fails instead of
+/// filling the memory. A history of `linearizability.rs` has up to a few thousand operations.
+const MAX_STATES: usize = 500_000;
 
 /// A history, prepared for the search.
 struct Search {
@@ -32,6 +39,8 @@ struct Point {
     /// Sorted indexes of the taken optional operations.
     used: Vec<usize>,
     register: Register,
+    /// True if the last write was optional, and no operation has revealed its effect yet.
+    unconfirmed: bool,
 }
 
 impl Point {
@@ -113,6 +122,7 @@ impl Search {
             ahead: Vec::new(),
             used: Vec::new(),
             register: Register::default(),
+            unconfirmed: false,
         }];
         let mut visited = HashSet::new();
         while let Some(mut point) = open.pop() {
@@ -120,6 +130,12 @@ impl Search {
             if point.first == self.definite.len() {
                 return true;
             }
+            assert!(
+                visited.len() < MAX_STATES,
+                "the search visited {MAX_STATES} states without a result: {:?} {:?}",
+                self.definite,
+                self.optional
+            );
             if visited.insert(point.clone()) {
                 self.push_next(&point, &mut open);
             }
@@ -153,6 +169,7 @@ impl Search {
                     && point.register.after(operation) == Some(point.register)
                 {
                     point.take(index);
+                    point.unconfirmed = false;
                 }
             }
             if before == (point.first, point.ahead.len()) {
@@ -164,26 +181,32 @@ impl Search {
     /// Pushes all successor states. The last one pushed is tried first.
     fn push_next(&self, point: &Point, open: &mut Vec<Point>) {
         let (next, first_return) = self.next(point);
-        let mut deleted = false;
+        // Every operation reveals the effect of the write before it, except an unconditional write.
+        let may_follow = |operation: &Operation| {
+            let reveals = operation.outcome.is_observation()
+                || operation.action.condition() != Condition::Always;
+            reveals || !point.unconfirmed
+        };
+        let mut tried = Vec::new();
         for (index, operation) in self.optional.iter().enumerate() {
             if operation.called > first_return {
                 break;
             }
-            if point.used.binary_search(&index).is_ok() {
+            let kind = (
+                matches!(operation.action, Action::Put(..)),
+                operation.action.condition(),
+            );
+            let is_used = point.used.binary_search(&index).is_ok();
+            if is_used || tried.contains(&kind) || !may_follow(operation) {
                 continue;
             }
-            if operation.action == Action::Delete(Condition::Always) {
-                // A delete of an empty register has no effect.
-                if deleted || point.register.current.is_none() {
-                    continue;
-                }
-                deleted = true;
-            }
+            tried.push(kind);
             if let Some(register) = point.register.after(operation) {
                 let mut following = point.clone();
                 let place = following.used.partition_point(|used| *used < index);
                 following.used.insert(place, index);
                 following.register = register;
+                following.unconfirmed = true;
                 open.push(following);
             }
         }
@@ -196,9 +219,14 @@ impl Search {
             if put_tag(&index) != lowest && put_tag(&index).is_some() {
                 continue;
             }
-            if let Some(register) = point.register.after(&self.definite[index]) {
+            let operation = &self.definite[index];
+            if !may_follow(operation) {
+                continue;
+            }
+            if let Some(register) = point.register.after(operation) {
                 let mut following = point.clone();
                 following.register = register;
+                following.unconfirmed = false;
                 following.take(index);
                 open.push(following);
             }

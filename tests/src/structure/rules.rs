@@ -12,8 +12,8 @@ pub struct CrateRules<'a> {
     /// The source folder, as errors show it: `engine/src`.
     pub folder: &'a str,
     /// The layers, lowest first, with one row for each rank. A layer is a file or a folder at the
-    /// top of the source folder. A layer may import itself and the layers in lower rows. If there
-    /// are no rows, only circular imports and type names are checked.
+    /// top of the source folder. A layer may import itself and the layers in lower rows. If the
+    /// table is empty, only circular imports and type names are checked.
     pub layers: &'a [&'a [&'a str]],
 }
 
