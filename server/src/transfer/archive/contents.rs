@@ -11,6 +11,10 @@ pub(super) const CONTENTS: &str = "backup.json";
 /// Version of the backup format.
 pub(super) const FORMAT: u32 = 1;
 
+/// Mode of the files of a store, in a backup and after a restore. Only the owner may read the
+/// documents.
+pub(super) const FILE_MODE: u32 = 0o600;
+
 /// The contents of a backup, stored in the backup as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BackupContents {

@@ -20,7 +20,7 @@ pub(crate) enum ArchiveError {
     #[error("cannot read the store: {0}")]
     Store(#[from] Error),
     #[error("the backup is incomplete: {CONTENTS}, the last file of a backup, is missing")]
-    CutShort,
+    Incomplete,
     #[error("the backup is damaged: {path}: {what}")]
     Damaged { path: String, what: &'static str },
     #[error("the backup is damaged: {CONTENTS}: {0}")]

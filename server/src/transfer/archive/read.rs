@@ -11,7 +11,7 @@ use tar::{Archive, EntryType};
 use crate::io_error::io_error;
 use crate::store::{create_private_dir, is_store_file};
 use crate::transfer::archive::checksum::ChecksumReader;
-use crate::transfer::archive::contents::{BackupContents, CONTENTS, FORMAT};
+use crate::transfer::archive::contents::{BackupContents, CONTENTS, FILE_MODE, FORMAT};
 use crate::transfer::archive::error::{ArchiveError, damaged};
 
 /// Maximum length of `backup.json`. The entry of a file has about 90 bytes, so this is enough for
@@ -19,8 +19,6 @@ use crate::transfer::archive::error::{ArchiveError, damaged};
 const MAX_CONTENTS_BYTES: u64 = 256 * 1024 * 1024;
 /// Size of the buffer for unpacking.
 const COPY_BYTES: usize = 256 * 1024;
-/// Mode of unpacked files. Only the owner may read the documents.
-const MODE: u32 = 0o600;
 
 /// Reads a backup completely, and checks it.
 ///
@@ -70,7 +68,7 @@ pub(crate) fn unpack(from: &mut dyn Read, folder: &Path) -> Result<BackupContent
 /// Creates a file that only its owner may read. Fails if the file exists.
 fn create_file(path: &Path) -> io::Result<File> {
     let mut file = File::options();
-    file.write(true).create_new(true).mode(MODE).open(path)
+    file.write(true).create_new(true).mode(FILE_MODE).open(path)
 }
 
 /// Receives the path of a file, and a reader of its bytes.
@@ -107,7 +105,7 @@ fn for_each_file(
             return Err(damaged(path, "the file appears twice"));
         }
     }
-    Err(ArchiveError::CutShort)
+    Err(ArchiveError::Incomplete)
 }
 
 /// Compares the lengths and checksums of the files that were found with those in `backup.json`.

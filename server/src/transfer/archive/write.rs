@@ -8,12 +8,9 @@ use tar::{Builder, EntryType, Header};
 use crate::store::{Progress, Revision, Snapshot};
 use crate::transfer::archive::checksum::ChecksumReader;
 use crate::transfer::archive::contents::{
-    BackupContents, BackupFile, CONTENTS, FORMAT, UnreadablePlace,
+    BackupContents, BackupFile, CONTENTS, FILE_MODE, FORMAT, UnreadablePlace,
 };
 use crate::transfer::archive::error::ArchiveError;
-
-/// Mode of the files in the archive. Only the owner may read the documents.
-const MODE: u32 = 0o600;
 
 /// Writes a snapshot as a backup, and returns the contents of the backup. Data that the disk fails
 /// to return is missing from the backup, and listed in [`BackupContents::unreadable`].
@@ -90,7 +87,7 @@ pub(super) fn append(
     let mut header = Header::new_ustar();
     header.set_entry_type(EntryType::Regular);
     header.set_size(bytes);
-    header.set_mode(MODE);
+    header.set_mode(FILE_MODE);
     header.set_mtime(modified);
     header.set_path(path).map_err(ArchiveError::Send)?;
     header.set_cksum();
