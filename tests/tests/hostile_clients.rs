@@ -136,6 +136,7 @@ fn slow_readers_do_not_delay_other_clients() {
 
 #[test]
 fn unread_response_does_not_fill_the_send_buffer() {
+    let _turn = alone();
     let (server, _dir) = fresh(&[]);
     let token = token::of("mallory", "xyz");
     let document = format!("{{\"large\":\"{}\"}}", "x".repeat(8 * MIB as usize));
