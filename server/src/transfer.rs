@@ -1,4 +1,4 @@
-//! Backups of a store, and export and import of documents as lines of JSON.
+//! Backups of a store, and export and import of documents as JSON Lines.
 //!
 //! This layer reads and writes streams. It must not know whether a server is running, which
 //! client sent a request, or how files are named.

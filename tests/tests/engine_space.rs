@@ -1,4 +1,4 @@
-//! The disk space that small documents use.
+//! The size of `log/` for many small documents.
 
 use std::fs;
 use std::path::Path;

@@ -60,7 +60,7 @@ fn sighup_reloads_the_log_filter() {
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     std::fs::write(&config, "log = \"info\"\nmax-keys = 3").unwrap();
     server.hang_up();
-    server.wait_for_log("some changed settings need a restart");
+    server.wait_for_log("some changed settings take effect only after a restart");
     assert!(!server.has_logged("status=200"));
     assert_eq!(status(&server, &token::of("alice", "xyz")), 200);
     server.wait_for_log("status=200");

@@ -361,8 +361,9 @@ impl Committer {
         self.or_poison(written)
     }
 
-    /// Converts the outcome of a change of the log. After [`LogFailure::Poisoned`], the content of
-    /// the disk is unknown, so all later writes fail until the store is opened again.
+    /// Converts the error of a change to the log into an engine error. After
+    /// [`LogFailure::Poisoned`], the content of the disk is unknown, so this function also makes all
+    /// later writes fail until the store is opened again.
     fn or_poison<T>(&self, outcome: Result<T, LogFailure>) -> Result<T> {
         outcome.map_err(|failure| {
             if let LogFailure::Poisoned(error) = &failure {

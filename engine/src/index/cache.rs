@@ -103,7 +103,7 @@ impl DocumentCache {
         }
     }
 
-    /// Returns the memory of the cached documents, in bytes.
+    /// Returns the memory that the cached documents use, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.bytes()

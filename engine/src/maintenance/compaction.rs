@@ -83,8 +83,8 @@ pub(crate) fn skip_segment(core: &Core, segment: SegmentId, error: &Error) {
     }
 }
 
-/// Returns the segment to rewrite next. On a full disk, this is the segment that needs the least
-/// space for its copies. Returns `None` if no segment needs to be rewritten, or if the engine is
+/// Returns the segment to rewrite next. On a full disk, this is the segment with the fewest
+/// bytes to copy. Returns `None` if no segment needs to be rewritten, or if the engine is
 /// closing.
 fn next_victim(core: &Core) -> Option<CompactionVictim> {
     if core.compaction_wakeup.is_closed() {

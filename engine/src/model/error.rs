@@ -77,7 +77,7 @@ pub enum Error {
     ///
     /// The writes that waited for the failed sync also return this error. Whether these writes are
     /// stored is unknown until the store is opened again.
-    #[error("writing has stopped until the store is reopened: cannot {op} {}", path.display())]
+    #[error("writing has stopped until the store is reopened, because this failed: {op} {}", path.display())]
     Poisoned {
         /// The operation that failed, such as "sync".
         op: &'static str,

@@ -88,7 +88,7 @@ impl AdminStore {
         Ok(response)
     }
 
-    /// Streams the documents of one user, or of all users, as lines of JSON.
+    /// Streams the documents of one user, or of all users, as JSON Lines.
     pub(super) fn export(&self, user: Option<String>) -> Response<Body> {
         let (writer, chunks) = BodyWriter::new();
         self.store.spawn_blocking(move |store| {

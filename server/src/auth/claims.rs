@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn linked_identity_claim_must_be_present_and_not_empty() {
+    fn linked_identity_claim_must_not_be_absent_null_false_or_empty() {
         let rules = TokenRules {
             linked_identity_claim: Some("linked".to_owned()),
             ..TokenRules::default()

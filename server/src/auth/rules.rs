@@ -10,8 +10,8 @@ pub(crate) struct TokenRules {
     /// The value that `typ` must have in the header of a JWT. `None` if `typ` is not checked.
     pub(crate) typ: Option<String>,
     pub(crate) names: ClaimNames,
-    /// The claim that shows that the user has a linked identity. It must be present and not empty.
-    /// `None` if no linked identity is required.
+    /// The claim that shows that the user has a linked identity. Requests are refused if this claim
+    /// is missing, null, false or empty. `None` if no linked identity is required.
     pub(crate) linked_identity_claim: Option<String>,
 }
 

@@ -86,13 +86,13 @@ enum Command {
     ///
     /// Checks every byte of the backup before the data directory can be used.
     Restore(RestoreOptions),
-    /// Export documents as lines of JSON
+    /// Export documents as JSON Lines
     ///
     /// Exports the documents of all users, or of one user. By default, the documents are read from
     /// a running server. With --data-dir, they are read from a data directory that no server has
     /// open.
     Export(ExportOptions),
-    /// Import documents from lines of JSON
+    /// Import documents from JSON Lines
     ///
     /// By default, the documents are imported into a running server. With --data-dir, they are
     /// imported into a data directory that no server has open, which is created if it does not

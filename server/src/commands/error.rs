@@ -104,7 +104,7 @@ pub(super) enum CommandError {
          with another name, set --from to that file", .0.display()
     )]
     NoBackup(PathBuf),
-    #[error("the backup is intact, but its contents could not be verified: {0}{cause}", cause = cause(.0))]
+    #[error("the backup was unpacked without errors, but the store in the backup could not be verified: {0}{cause}", cause = cause(.0))]
     RestoreUnverified(Error),
     #[error(
         "the backup is intact, but documents in it cannot be read, because the store was damaged \

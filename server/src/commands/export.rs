@@ -1,4 +1,4 @@
-//! `prefd export`: writes documents as lines of JSON. The documents come from a running server, or
+//! `prefd export`: writes documents as JSON Lines. The documents come from a running server, or
 //! from a data directory that no server has open.
 
 use std::io::{self, BufWriter, Write};

@@ -1,4 +1,4 @@
-//! `prefd import`: stores documents from lines of JSON, in a running server or in a data
+//! `prefd import`: stores documents from JSON Lines, in a running server or in a data
 //! directory that no server has open.
 
 use std::fs::File;

@@ -58,8 +58,8 @@ impl Cors {
     /// `headers` in addition to the headers that the API uses.
     ///
     /// # Errors
-    /// [`CorsError`] with the first origin that is not valid, or otherwise the first header name
-    /// that is not valid.
+    /// [`CorsError`] for the first invalid origin or, if all origins are valid, for the first
+    /// invalid header name.
     pub(crate) fn new(origins: &[String], headers: &[String]) -> Result<Self, CorsError> {
         let is_invalid = |origin: &&String| *origin != ANY && !is_origin(origin);
         if let Some(origin) = origins.iter().find(is_invalid) {

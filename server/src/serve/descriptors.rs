@@ -21,7 +21,7 @@ const CONNECTION_DESCRIPTORS: u64 = 3;
 /// quotient is the share of the segments, and connections get the rest.
 const SEGMENTS_DIVISOR: u64 = 4;
 
-/// The division of the file descriptors.
+/// How the available file descriptors are divided between connections and log segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FdBudget {
     /// Maximum number of simultaneous connections.

@@ -303,7 +303,7 @@ impl Server {
             ..settings
         };
         if with_current_log != self.settings {
-            tracing::warn!("some changed settings need a restart");
+            tracing::warn!("some changed settings take effect only after a restart");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Exports documents as lines of JSON.
+//! Exports documents as JSON Lines.
 
 use std::fmt;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Imports documents from lines of JSON.
+//! Imports documents from JSON Lines.
 
 use std::collections::VecDeque;
 use std::io::BufRead;

@@ -186,8 +186,8 @@ impl ActiveSegment {
             .truncate(start.summary_entries, start.details_bytes);
     }
 
-    /// Returns the manifest entry and the summary that would seal the segment after the last ended
-    /// batch.
+    /// Returns the manifest entry and the summary that the segment would get if it were sealed
+    /// directly after the last completed batch.
     pub(super) fn image(&self) -> (SealedSegment, SummaryBuilder) {
         let mut summary = self.summary.clone();
         let mut last_revision = self.last_revision;

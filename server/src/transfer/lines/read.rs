@@ -1,4 +1,4 @@
-//! Reads documents from lines of JSON.
+//! Reads documents from JSON Lines.
 //!
 //! A document is passed to the engine in chunks, so an import needs no more memory for a long line
 //! than a PUT of the same document over HTTP.

@@ -1,4 +1,4 @@
-//! Writes documents as lines of JSON.
+//! Writes documents as JSON Lines.
 
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
