@@ -72,16 +72,29 @@ struct ProviderMetadata {
 }
 
 /// What the fetches so far have found.
-#[derive(Clone, Default)]
 struct ProviderState {
     /// `None` before the first successful fetch.
     keys: Option<Arc<KeySet>>,
     introspection_url: Option<Arc<str>>,
     /// Number of completed fetches, including failed ones.
     fetches: u64,
+    /// `true` also before the first fetch, which [`Provider::run`] starts by itself. A token that
+    /// arrives before that waits for the first fetch, and triggers no other.
     is_fetching: bool,
     /// Whether the last completed fetch succeeded.
     is_up_to_date: bool,
+}
+
+impl Default for ProviderState {
+    fn default() -> Self {
+        Self {
+            keys: None,
+            introspection_url: None,
+            fetches: 0,
+            is_fetching: true,
+            is_up_to_date: false,
+        }
+    }
 }
 
 /// The result of one successful fetch.
@@ -142,43 +155,47 @@ impl Provider {
         let mut failures: u32 = 0;
         loop {
             self.state.send_modify(|state| state.is_fetching = true);
-            let fetched = self.fetch().await;
-            let is_up_to_date = fetched.is_ok();
-            let pause = match fetched {
+            let pause = match self.fetch().await {
                 Ok(fetched) => {
                     failures = 0;
-                    self.install(fetched);
+                    self.finish_fetch(Some(fetched));
                     self.refresh_interval
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot fetch the keys of an identity provider");
                     let pause = FIRST_RETRY_PAUSE.saturating_mul(1 << failures.min(6));
                     failures = failures.saturating_add(1);
+                    self.finish_fetch(None);
                     pause.min(MAX_RETRY_PAUSE)
                 }
             };
-            self.state.send_modify(|state| {
-                state.is_fetching = false;
-                state.is_up_to_date = is_up_to_date;
-                state.fetches += 1;
-            });
             let _ = tokio::time::timeout(pause, self.wake.notified()).await;
         }
     }
 
-    /// Replaces the keys. If this withdraws a key, cached verifications become invalid.
-    fn install(&self, fetched: FetchedKeys) {
+    /// Records the end of a fetch. `fetched` is `None` if the fetch failed, which changes no keys.
+    /// If the fetch withdraws a key, cached verifications become invalid.
+    fn finish_fetch(&self, fetched: Option<FetchedKeys>) {
         let before = self.state.borrow().keys.clone().unwrap_or_default();
-        let after = Arc::new(fetched.keys);
+        let is_up_to_date = fetched.is_some();
+        let mut withdraws = false;
+        // One modification: a token that arrives between the new keys and the end of the fetch
+        // would wait for this fetch instead of triggering the next one.
+        self.state.send_modify(|state| {
+            if let Some(fetched) = fetched {
+                withdraws = !before.is_subset_of(&fetched.keys);
+                state.keys = Some(Arc::new(fetched.keys));
+                state.introspection_url = fetched.introspection_url;
+            }
+            state.is_fetching = false;
+            state.is_up_to_date = is_up_to_date;
+            state.fetches += 1;
+        });
+        let after = self.state.borrow().keys.clone().unwrap_or_default();
         if !after.is_subset_of(&before) {
             let keys = after.len();
             tracing::info!(provider = %self.name(), keys, "identity provider has new keys");
         }
-        let withdraws = !before.is_subset_of(&after);
-        self.state.send_modify(|state| {
-            state.keys = Some(after);
-            state.introspection_url = fetched.introspection_url;
-        });
         // The generation is incremented only after the keys are replaced, and a verification reads
         // the generation before it reads the keys. A verification with the old keys therefore
         // always has an old generation.
@@ -365,4 +382,29 @@ fn rfc8414_url(issuer: &str) -> String {
         .map_or(issuer.len(), |at| host_at + at);
     let (host, path) = issuer.split_at(path_at);
     format!("{host}/.well-known/oauth-authorization-server{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server accepts requests before it has started to fetch keys. If the token of such a
+    /// request counted as the trigger of the first fetch, a key that the provider publishes in the
+    /// next minute would be unknown until that minute is over.
+    #[test]
+    fn token_before_the_first_fetch_leaves_the_next_token_its_fetch() {
+        let url = endpoint("http://127.0.0.1:1/keys").unwrap();
+        let provider = Provider::new(
+            ProviderUrl::KeySet(url),
+            None,
+            HttpClient::new().unwrap(),
+            Duration::from_hours(1),
+            Arc::default(),
+        );
+        assert_eq!(provider.request_fetch(), Some(0), "before the first fetch");
+        provider.finish_fetch(None);
+        assert_eq!(provider.request_fetch(), Some(1), "after the first fetch");
+        provider.finish_fetch(None);
+        assert_eq!(provider.request_fetch(), None, "within the same minute");
+    }
 }
