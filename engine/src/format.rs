@@ -4,8 +4,9 @@
 //! The layer owns encoding and decoding of file headers, frames, summary files and the manifest, in
 //! each version of the format. docs/format.md describes these layouts.
 //!
-//! **Architecture Invariant:** this layer handles bytes and does no I/O. Decoding never trusts a
-//! length or an offset. Invalid input causes an error, never a panic or a large allocation.
+//! **Architecture Invariant:** this layer handles bytes and does no I/O. A decoded length or offset
+//! is checked before it is used. Invalid input causes an error, never a panic or a large
+//! allocation.
 
 pub(crate) mod checksums;
 pub(crate) mod codec;

@@ -3,8 +3,8 @@
 //! The layer owns the log (segments, summaries, the manifest), the blob files, the reserve, the
 //! directory lock, and the pins that keep files for snapshots.
 //!
-//! **Architecture Invariant:** this layer knows which bytes are on the disk and which are synced.
-//! The layer does not know which frame of a namespace is current.
+//! **Architecture Invariant:** this layer tracks which bytes are on the disk and which are synced.
+//! The index layer, not this layer, determines which frame of a namespace is current.
 
 pub(crate) mod blobs;
 pub(crate) mod commit_leader;

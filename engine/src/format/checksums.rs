@@ -15,7 +15,8 @@ pub(crate) struct ChunkChecksums {
 }
 
 impl ChunkChecksums {
-    /// Starts the checksums of an extent that begins with `bytes`. More bytes can be added.
+    /// Begins to compute the checksums of an extent whose first bytes are `bytes`. [`Self::update`]
+    /// adds more bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut checksums = Self::default();
         checksums.update(bytes);

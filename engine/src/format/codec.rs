@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 /// The id of this codec: bincode 1.3 with fixed-width, little-endian integers.
 pub(crate) const CODEC: u8 = 1;
 
-/// Maximum length of an encoded structure in bytes. The limit ensures that a damaged length does
-/// not cause a large allocation. A structure of this length can be the metadata of more than 100
-/// GiB of extents, or a manifest with more than 400,000 segments.
+/// Maximum length of an encoded structure in bytes. Because of the limit, a damaged length field
+/// cannot cause a large allocation. 16 MiB is enough for the metadata of more than 100 GiB of
+/// extents, or for a manifest with more than 400,000 segments.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The error of a structure that could not be encoded or decoded.
+/// The error that is returned if a structure cannot be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct CodecError(#[from] bincode::Error);

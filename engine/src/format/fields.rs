@@ -2,7 +2,8 @@
 //! varints (unsigned LEB128) and short texts.
 //!
 //! Each read is bounds-checked, because the bytes come from the disk and may be damaged. Each
-//! number has exactly one valid encoding, so re-encoding a decoded file yields the same bytes.
+//! number has exactly one valid encoding, so decoding and re-encoding a number yields the same
+//! bytes.
 
 /// Reads fields from the front of a slice. A read returns `None` if the slice is too short or
 /// if the field is not valid.
@@ -42,9 +43,10 @@ impl<'a> FieldReader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// Reads a varint. Each byte contains seven bits of the number, beginning with the lowest bits.
-    /// The high bit of a byte is set if another byte follows. Returns `None` if the encoding is
-    /// longer than necessary, or if the number needs more than 64 bits.
+    /// Reads a varint. Each byte of a varint contains seven bits of the number, starting with the
+    /// lowest seven bits. The high bit of a byte is set if another byte of the varint follows.
+    /// Returns `None` if the encoding is longer than necessary, or if the number needs more than 64
+    /// bits.
     pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {
@@ -148,7 +150,8 @@ mod tests {
         for wrong in [
             &[0x80, 0][..],
             &[0xff, 0x80, 0],
-            // Nine bytes contain 63 of the 64 bits, so the tenth byte must not exceed 1.
+            // The first nine bytes of a varint contain 63 of the 64 bits, so the tenth byte must
+            // not exceed 1.
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],
             &eleven_bytes,

@@ -21,11 +21,12 @@ pub(crate) const SEGMENT: FileKind = FileKind {
     magic: *b"PREFDSEG",
     written: FormatVersion::V2,
 };
-/// Length of the file header in bytes. The first frame of a segment begins at this offset.
+/// Length of the file header in bytes. The first frame of a segment directly follows the file
+/// header.
 pub(crate) const HEADER_BYTES: u64 = 28;
 const HEADER_CRC_AT: usize = 24;
 
-/// A version of the file format. The engine can read all of these versions.
+/// A version of the file format that the engine can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FormatVersion {
     V1,
@@ -90,7 +91,7 @@ pub(crate) fn encode_header_of(
     bytes
 }
 
-/// Checks that `bytes` begins with a valid header of the given kind of file, with the given ids.
+/// Checks that `bytes` begins with a valid header for the given kind of file, file id and store id.
 /// Returns the version of the file. A version above `kind.written` is not supported.
 ///
 /// # Errors

@@ -4,12 +4,12 @@
 //! A frame is valid only if all its checksums match. A put is therefore atomic, because a partially
 //! written frame is not valid.
 //!
-//! A frame consists of a frame header, metadata and an inline body. In version 2, the put of a
-//! small document has an inline body and no metadata, the put of a document in a blob has metadata
-//! and no inline body, and a delete has neither.
+//! A frame consists of a frame header, optional metadata and an optional inline body. In version 2,
+//! the put of a small document has an inline body and no metadata, the put of a document in a blob
+//! has metadata and no inline body, and a delete has neither.
 //!
-//! New frames have the layout [`v2`]. The older layout [`v1`] is only read. The version in the file
-//! header of a segment determines the layout of its frames.
+//! New frames have the layout [`v2`]. The engine can read the older layout [`v1`], but no longer
+//! writes it. The version in the file header of a segment determines the layout of its frames.
 //!
 //! The first five bytes of every valid frame include a control character, 01 in version 1 and 1E in
 //! version 2, that never occurs in JSON text. A document therefore cannot contain bytes that form a
@@ -41,7 +41,7 @@ pub(crate) struct DecodedHeader {
 #[derive(Debug)]
 enum HeaderBody {
     /// A version 1 header contains the namespace hash. The names and the members are in the
-    /// metadata.
+    /// metadata of a version 1 frame.
     V1 {
         hash: NamespaceHash,
     },
@@ -61,7 +61,8 @@ pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
 pub(crate) const HEADER_PROBE_BYTES: usize = v1::HEADER_BYTES;
 
 /// Returns the length of the frame header at the start of `bytes`. The length may be wrong, because
-/// the checksum is not verified. Returns `None` if `bytes` does not begin with a frame header.
+/// the checksum is not verified. In version 1, the length is constant. In version 2, returns `None`
+/// if `bytes` does not begin with the magic, or if the length field is truncated or invalid.
 pub(crate) fn header_bytes(version: FormatVersion, bytes: &[u8]) -> Option<usize> {
     match version {
         FormatVersion::V1 => Some(v1::HEADER_BYTES),
@@ -120,9 +121,9 @@ impl DecodedHeader {
 /// the next valid frame header or to the end of the segment. `key` is the secret key with which
 /// namespace hashes are computed.
 ///
-/// A guessed length is not sufficient. If two adjacent damaged frames were treated as one frame,
-/// the namespace of the second frame would be lost, and reads of that namespace would return an
-/// older revision.
+/// The length must not be guessed. If two adjacent damaged frames were treated as one frame, the
+/// namespace of the second frame would be lost, and reads of that namespace would return an older
+/// revision.
 pub(crate) fn salvage(
     version: FormatVersion,
     bytes: &[u8],

@@ -12,16 +12,16 @@ pub(crate) struct FrameLocation {
     pub(crate) offset: Offset,
     /// Length of the frame in bytes.
     pub(crate) bytes: u32,
-    /// The kind of the frame. The kind is never [`EntryKind::Lost`], because the namespace of a
-    /// lost frame is unknown.
+    /// The kind of the frame. A location in the table never has the kind [`EntryKind::Lost`],
+    /// because the namespace of a lost frame is unknown.
     pub(crate) kind: EntryKind,
 }
 
 impl FrameLocation {
-    /// Number of bits that a slot of the table has for the length of a frame.
+    /// Number of bits that store the length of a frame in a slot of the table.
     pub(crate) const LENGTH_BITS: u32 = 29;
-    /// The highest length that a location can store, in bytes. All frames are much shorter. If a
-    /// damaged range is longer, this maximum is stored as its length.
+    /// Maximum length that a location can store, in bytes. All valid frames are much shorter. For a
+    /// longer range of damaged bytes, this maximum is stored instead of the length.
     pub(crate) const MAX_BYTES: u32 = (1 << Self::LENGTH_BITS) - 1;
 
     /// Returns the location of the frame that the summary of `segment` describes with `entry`.

@@ -1,5 +1,5 @@
 //! The manifest: the list of all log segments, and data that must survive the removal of all
-//! segments. The list is used to detect that a segment is missing.
+//! segments. The list of segments makes it possible to detect that a segment is missing.
 //!
 //! ```text
 //!  0  8B   magic "PREFDMAN"
@@ -30,8 +30,8 @@ const VERSION: FormatVersion = FormatVersion::V1;
 /// Length of the header in bytes. The body follows the header.
 pub(crate) const HEADER_BYTES: usize = 24;
 const HEADER_CRC_AT: usize = 20;
-/// The highest reserved revision that is accepted, 2⁶³ − 1. At a million revisions per second, a
-/// store reaches the maximum after 292,000 years.
+/// The highest reserved revision that is accepted in a manifest, 2⁶³ − 1. At a million revisions
+/// per second, a store reaches the maximum after 292,000 years.
 const MAX_REVISION: u64 = u64::MAX / 2;
 
 /// The body of the manifest.
@@ -41,10 +41,11 @@ pub(crate) struct Manifest {
     /// the store is created, and never changes.
     pub(crate) hash_key: [u8; 16],
     pub(crate) store: StoreId,
-    /// The id of the next segment. No id is used twice.
+    /// The id of the next segment. The id of a segment that the manifest has listed is never
+    /// reused.
     pub(crate) next_segment: SegmentId,
-    /// The first revision that is used after a crash. Lower revisions may already have been used,
-    /// even if no stored frame has them.
+    /// The first revision that is used after the store is opened again. Any lower revision may
+    /// already have been used, even if no stored frame has this revision.
     pub(crate) reserved_revision: u64,
     /// The segments, ordered by id.
     pub(crate) segments: Vec<SegmentRecord>,
@@ -54,7 +55,8 @@ pub(crate) struct Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRecord {
     pub(crate) id: SegmentId,
-    /// The final length and revision of a sealed segment. `None` for the active segment.
+    /// The final length and the highest revision of a sealed segment. `None` for the active
+    /// segment.
     pub(crate) sealed: Option<SealedSegment>,
 }
 
@@ -69,7 +71,7 @@ pub(crate) struct SealedSegment {
 }
 
 impl Manifest {
-    /// The manifest of a new store without segments.
+    /// Returns the manifest of a new store, which has no segments.
     pub(crate) fn new(hash_key: [u8; 16], store: StoreId) -> Self {
         Self {
             hash_key,

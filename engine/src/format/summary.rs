@@ -5,11 +5,11 @@
 //! entries, blob references and details. A blob reference has 12 bytes: the index of an entry
 //! (u32) and the id of a blob (u64).
 //!
-//! New summary files have the layout [`v2`]. The older layout [`v1`] is only read. The version of a
-//! summary file is independent of the version of its segment.
+//! New summary files have the layout [`v2`]. The engine can read the older layout [`v1`], but no
+//! longer writes it. The version of a summary file is independent of the version of its segment.
 //!
 //! Opening a store reads the entries and the blob references. The details, which contain the names,
-//! are only read to rebuild the catalogue, to erase a user, and for statistics and verification.
+//! are read only to rebuild the catalogue, to erase a user, and for statistics and verification.
 
 pub(crate) mod builder;
 pub(crate) mod entry;
@@ -28,7 +28,7 @@ use crate::format::summary::entry::{
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 
-/// Encodes the summary file of a segment, in the version of new files.
+/// Encodes the summary file of a segment in version 2, the version of new files.
 pub(crate) fn encode(
     builder: &SummaryBuilder,
     id: SegmentId,

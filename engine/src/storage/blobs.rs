@@ -7,7 +7,7 @@
 //! 28      the body of the document, as a response sends it; the body contains the extents
 //! ```
 //!
-//! A blob is written once and never changed. The blob is on stable storage before the frame that
+//! A blob is written once and never changed. A blob is on stable storage before the frame that
 //! refers to it is queued. A blob's file is removed when neither a current frame nor a snapshot
 //! needs the blob. A reader that has a removed file open can still read the complete file.
 
@@ -45,8 +45,8 @@ const MIN_MAPPED_BYTES: usize = 33 * 1024 * 1024;
 /// the page cache.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Minimum size in bytes of a value that is synced while it is validated. Below this size, starting
-/// a thread for the sync costs too much compared with the validation.
+/// Minimum size in bytes of a value that is synced while it is validated. For a smaller value,
+/// starting a thread for the sync would cost too much compared with the validation.
 const MIN_CONCURRENT_SYNC_BYTES: usize = 1024 * 1024;
 
 /// The blob files of a store.
@@ -58,20 +58,20 @@ pub(crate) struct BlobStore {
     /// The blobs to which the newest frame of each namespace refers. Most namespaces have no blobs
     /// and are not listed.
     references: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
-    /// Number of namespaces in `references`. While the number is 0, the commit leader need not lock
-    /// the map. Only the [`CommitLeader`] changes `references`, so the number cannot change while
-    /// the commit leader uses it.
+    /// Number of namespaces in `references`. While the number is 0, the commit leader does not need
+    /// to lock the map. Only the [`CommitLeader`] changes `references`, so the number cannot change
+    /// while the commit leader uses it.
     document_count: AtomicUsize,
     /// Number of blob syncs since the store was opened.
     syncs: AtomicU64,
-    /// Blobs whose files can be removed.
+    /// Obsolete blobs. Their files can be removed once no snapshot has pinned them.
     obsolete: Mutex<Vec<BlobId>>,
-    /// Wakes the thread that removes files, when a blob becomes obsolete.
+    /// When a blob becomes obsolete, this signal wakes the thread that removes files.
     wakeup: Arc<Wakeup>,
 }
 
 impl BlobStore {
-    /// Creates the blob directory if it does not exist, and lists its files.
+    /// Creates the blob directory if it does not exist, and lists the blob files in the directory.
     ///
     /// `references` lists the blobs of each namespace that has blobs. If `may_purge` is set, all
     /// blob files that are not in `references` become obsolete. Do not set `may_purge` if frames
@@ -134,7 +134,7 @@ impl BlobStore {
         Ok(file)
     }
 
-    /// Creates a blob file and writes its header.
+    /// Creates a blob file, and adds the file header to the write buffer.
     pub(crate) fn create(self: &Arc<Self>) -> Result<BlobWriter> {
         let id = BlobId::new(self.next_id.fetch_add(1, Ordering::Relaxed));
         let path = self.path(id);
@@ -158,9 +158,9 @@ impl BlobStore {
         Ok(writer)
     }
 
-    /// Records that the newest frame of a namespace refers to `blobs`, which is usually empty.
-    /// Blobs to which only the previous frame of the namespace referred become obsolete. Call this
-    /// function only after the newest frame is on stable storage.
+    /// Records that the newest frame of a namespace refers to `blobs`. For most frames, `blobs` is
+    /// empty. If the previous frame of the namespace referred to other blobs, these blobs become
+    /// obsolete. Call this function only after the newest frame is on stable storage.
     pub(crate) fn set_references(
         &self,
         leader: &CommitLeader,
@@ -186,8 +186,7 @@ impl BlobStore {
         }
     }
 
-    /// Returns true if [`Self::set_references`] with the same arguments would change the
-    /// references.
+    /// Returns true if [`Self::set_references`] with the same arguments may change the references.
     pub(crate) fn would_change(
         &self,
         _leader: &CommitLeader,
@@ -203,7 +202,7 @@ impl BlobStore {
         }
     }
 
-    /// Marks a blob as obsolete. The next [`Self::purge`] removes the file. Unlinking a large file
+    /// Marks a blob as obsolete. A later [`Self::purge`] removes the file. Unlinking a large file
     /// can take milliseconds, so a writer should not have to wait for the removal.
     fn remove(&self, id: BlobId) {
         self.obsolete().push(id);
@@ -259,8 +258,8 @@ impl BlobStore {
             .map_err(|error| Error::io("sync", &self.dir, error))
     }
 
-    /// Returns the blobs that current frames refer to, sorted by id. The references in `later` take
-    /// precedence over the recorded references.
+    /// Returns the blobs that current frames refer to, sorted by id. For a namespace that is listed
+    /// in `later`, the references in `later` take precedence over the recorded references.
     pub(crate) fn referenced_ids_with(
         &self,
         later: &[(NamespaceHash, Vec<BlobId>)],
@@ -302,7 +301,7 @@ impl BlobStore {
     }
 }
 
-/// Parses the blob id in a file name. Returns `None` if the file is not a blob.
+/// Parses the blob id in a file name. Returns `None` if the name is not the name of a blob file.
 fn parse_id(path: &Path) -> Option<BlobId> {
     let name = path.file_name()?.to_str()?.strip_suffix(".blob")?;
     (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok().map(BlobId::new))?
@@ -326,7 +325,7 @@ pub(crate) struct UncommittedBlob {
 }
 
 impl UncommittedBlob {
-    /// Keeps the blob when this value is dropped. Call this function before a frame that refers to
+    /// Keeps the blob after this value is dropped. Call this function before a frame that refers to
     /// the blob is written.
     pub(crate) fn keep(&mut self) {
         self.is_kept = true;
@@ -428,7 +427,8 @@ impl BlobWriter {
         })
     }
 
-    /// Syncs the blob and its directory. When this function returns, the blob is on stable storage.
+    /// Syncs the blob and its directory. When this function returns without an error, the blob is
+    /// on stable storage.
     pub(crate) fn finish(mut self) -> Result<UncommittedBlob> {
         self.flush()?;
         self.uncommitted

@@ -5,14 +5,14 @@
 /// reference to a `CommitLeader`.
 ///
 /// An open engine has exactly one `CommitLeader`, which is owned by the committer. The committer is
-/// locked by one thread at a time.
+/// protected by a mutex, so only one thread at a time can use it.
 pub(crate) struct CommitLeader {
     _private: (),
 }
 
 impl CommitLeader {
-    /// Creates the proof. Only two callers are allowed: the committer of an engine that is being
-    /// opened, and tests.
+    /// Creates the proof. Call this function only when the committer of an engine is created, or in
+    /// a test.
     pub(crate) fn new() -> Self {
         Self { _private: () }
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crate::model::error::{Error, Result};
 use crate::platform::fs::{File, Fs};
 
-/// Writes `bytes` to a new file with a temporary name, and syncs the file. Readers ignore files
-/// with temporary names. If the file `temporary` already exists, it is removed first.
+/// Writes `bytes` to a new file with a temporary name, and syncs the file. When the engine reads a
+/// store, it ignores files with temporary names. If the file `temporary` already exists, it is
+/// removed first.
 pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<()> {
     match fs.remove(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -25,9 +26,9 @@ pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<
         .map_err(|error| Error::io("sync", temporary, error))
 }
 
-/// Renames a staged file to its final name and syncs the directory. When this function returns, the
-/// file is on stable storage under its final name. After an error, `path` may refer to the old file
-/// or to the new file.
+/// Renames a staged file to its final name and syncs the directory. When this function returns
+/// without an error, the file is on stable storage under its final name. After an error, `path` may
+/// refer to the old file or to the new file.
 pub(crate) fn install_file(fs: &dyn Fs, dir: &Path, temporary: &Path, path: &Path) -> Result<()> {
     fs.rename(temporary, path)
         .map_err(|error| Error::io("rename", path, error))?;

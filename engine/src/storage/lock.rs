@@ -65,8 +65,8 @@ impl DirectoryLock {
             .map_err(|error| Error::io("open", &path, error))?;
         match file.try_lock() {
             Ok(()) => {
-                // A failure to write the name is ignored, because the name is only used in error
-                // messages of other processes.
+                // A failure to write the program name is ignored, because the name is only used in
+                // the error messages of other processes.
                 let _ = name_holder(&mut file);
                 Ok(Self(file))
             }

@@ -2,9 +2,9 @@
 //! the log. Frames are appended to the active segment in batches. When a segment is full, the log
 //! writes a summary of the segment and seals the segment.
 //!
-//! The only owner of a [`Log`] is the committer. The log does not know documents, but knows which
-//! bytes are on the disk, which of these bytes are synced, and which bytes a failed write may have
-//! left.
+//! The only owner of a [`Log`] is the committer. The log tracks which bytes are on the disk, which
+//! of these bytes are synced, and which bytes a failed write may have left. The contents of
+//! documents are opaque to the log.
 //!
 //! Invariants:
 //! - A segment is synced before a frame is appended to the next segment.
@@ -36,15 +36,15 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::summary_file::write_summary;
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Maximum number of frames in a segment. The maximum limits the memory of a summary, to about 7
-/// MiB if user and client names have 15 bytes each. For each new segment, the manifest reserves
-/// this number of revisions. A crashed process therefore cannot have used any revision beyond the
-/// reserved revisions.
+/// Maximum number of frames in a segment. The maximum limits the memory of a segment's summary.
+/// With user and client names of 15 bytes each, the summary uses at most about 7 MiB. For each new
+/// segment, the manifest reserves this number of revisions. A crashed process therefore cannot have
+/// used any revision beyond the reserved revisions.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
 /// Number of revisions that a copy of the store skips, so that later writes to the copy and to the
 /// original have different revisions. At a million writes per second, the original needs 12 days to
-/// use that many revisions. If each copy is copied again, eight million successive copies are
-/// possible before the revisions run out.
+/// use 2⁴⁰ revisions. If each copy is copied again, eight million successive copies are possible
+/// before the revisions run out.
 const COPY_REVISION_GAP: u64 = 1 << 40;
 /// Maximum number of frames in a batch.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
@@ -106,12 +106,12 @@ impl Log {
     }
 
     /// Begins a batch. If the active segment is full, first seals it and creates a new segment.
-    /// Does the same if an earlier, failed attempt to seal the active segment may have written its
-    /// summary.
+    /// Also seals and replaces the active segment if an earlier, failed attempt to seal it may have
+    /// written its summary.
     ///
     /// # Errors
     /// - [`LogFailure::Refused`]: the active segment could not be sealed, or no new segment could
-    ///   be created. The log is unchanged.
+    ///   be created. The frames of the log are unchanged.
     /// - [`LogFailure::Poisoned`]: the state of the disk is unknown.
     pub(crate) fn begin_batch(&mut self) -> Result<(), LogFailure> {
         let fits = self.active.as_ref().is_some_and(|active| {
@@ -225,8 +225,8 @@ impl Log {
             return LogFailure::Refused(error);
         };
         let outcome = active.roll_back_to(active.batch_start());
-        // The truncation must be synced. Otherwise, a crash could undo the truncation, and frames
-        // of a refused batch would become visible.
+        // The truncation must be synced. Without the sync, a crash could undo the truncation, and
+        // frames of a refused batch would become visible.
         let outcome = outcome.and_then(|revisions| {
             active.force_sync()?;
             self.next_revision -= revisions;
@@ -255,8 +255,8 @@ impl Log {
             unsealed = Some((active.id, summary));
         }
         // The original store will use its reserved revisions, and will reserve more revisions
-        // later. Without the gap, the original and the copy could return the same entity tag for
-        // different documents.
+        // later. Without a gap in the revisions, the original and the copy could return the same
+        // entity tag for different documents.
         let reserved = manifest.reserved_revision.max(self.next_revision);
         manifest.reserved_revision = reserved.saturating_add(COPY_REVISION_GAP);
         LogImage { manifest, unsealed }
@@ -265,8 +265,9 @@ impl Log {
     /// Seals the active segment, if any, and creates a new one.
     fn rotate(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
-        // The id is not used again, even if a later step fails. Otherwise, a later segment could
-        // collide with a file of this segment that could not be removed.
+        // The segment id is not used again while the store is open, even if a later step fails. If
+        // the id were reused, the next segment could collide with a file of this segment that could
+        // not be removed.
         let id = manifest
             .take_segment_id(&self.dir)
             .map_err(LogFailure::Refused)?;
@@ -315,8 +316,8 @@ impl Log {
         self.replace_manifest(manifest)
     }
 
-    /// Seals the active segment, or removes it if it is empty. The next open then needs to read
-    /// only summaries, not frames.
+    /// Seals the active segment, or removes it if it is empty. After a successful close, the next
+    /// open needs to read only summaries, not frames.
     pub(crate) fn close(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
         manifest.reserved_revision = self.next_revision;

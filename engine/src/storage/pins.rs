@@ -1,12 +1,12 @@
 //! Pins protect the files that live snapshots need. When a segment or blob is removed from the
 //! store, its files stay on the disk until they are no longer pinned.
 //!
-//! This module knows the ids of segments and blobs, but not the contents of their files.
+//! This module handles only the ids of segments and blobs, and does not access their files.
 //!
-//! The commit leader creates a pin at the snapshot point, between two commits. Only a commit can
-//! make a file of the snapshot obsolete, so no purge can remove such a file before it is pinned.
-//! Pins exist only in memory. If the process crashes, the next open removes the files that only a
-//! pin has kept, because neither the manifest nor a current frame refers to these files.
+//! The commit leader creates a pin at the snapshot point, between two commits. Only the commit
+//! leader can make a file of the snapshot obsolete, so no purge can remove such a file before it is
+//! pinned. Pins exist only in memory. If the process crashes, the next open removes the files that
+//! only a pin has kept, because neither the manifest nor a current frame refers to these files.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use crate::platform::wakeup::Wakeup;
 #[derive(Default)]
 pub(crate) struct PinRegistry {
     state: Mutex<PinState>,
-    /// Wakes the thread that removes files, when a pin is dropped.
+    /// When a pin is dropped, this signal wakes the thread that removes files.
     wakeup: Arc<Wakeup>,
 }
 
@@ -82,8 +82,8 @@ impl PinRegistry {
         self.any_pin(|files| files.blobs.binary_search(&id).is_ok())
     }
 
-    /// Makes all pins ineffective, because another engine may open the directory after this engine
-    /// is closed.
+    /// Makes all pins ineffective when the engine is closed, because another engine may then open
+    /// the directory.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
     }

@@ -1,5 +1,5 @@
-//! The reserve: a file whose only purpose is to occupy disk space. On a full disk, the file is
-//! removed if a delete or a compaction needs the disk space.
+//! The reserve: a file whose only purpose is to occupy disk space. On a full disk, the file can be
+//! removed to provide disk space for deletes, compaction or recovery.
 //!
 //! Deletes and compactions free space, so they must remain possible on a full disk. Before the next
 //! put is committed, the reserve is filled again. If the disk is still full, the put is rejected.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::platform::fs::Fs;
 
-/// Size in bytes of each write that fills the reserve.
+/// Maximum size in bytes of each write that fills the reserve.
 const WRITE_CHUNK_BYTES: usize = 256 * 1024;
 
 /// The reserve of an open store. A size of 0 means that the store has no reserve.
@@ -45,8 +45,8 @@ impl Reserve {
         self.fs.open(&self.path).and_then(|file| file.len()).ok()
     }
 
-    /// Fills the reserve durably. Does nothing if the reserve is already filled. On an error, the
-    /// partial file is removed.
+    /// Fills the reserve durably. Does nothing if the reserve is already filled. If an error
+    /// occurs, the partial file is removed.
     pub(crate) fn fill(&mut self) -> io::Result<()> {
         if self.is_filled || self.bytes == 0 {
             return Ok(());

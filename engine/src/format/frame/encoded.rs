@@ -9,20 +9,22 @@ use crate::format::frame::v2;
 use crate::model::ids::BlobId;
 use crate::model::names::NamespaceHash;
 
-/// An encoded frame without the revision, time and watermark, which are only known at the commit.
+/// An encoded frame without the revision, time and watermark, which become known only at the
+/// commit.
 ///
-/// The writer's thread encodes the frame, to reduce the work of the commit leader.
+/// The thread that submits a write encodes the frame, so that the commit leader has less work.
 #[derive(Debug)]
 pub(crate) struct EncodedFrame {
     pub(crate) kind: FrameKind,
     pub(crate) hash: NamespaceHash,
-    /// The blobs that contain the values. Empty if the document is inline.
+    /// The blobs that contain the values of the document. The list is empty for an inline document
+    /// and for a delete.
     pub(crate) blobs: Vec<BlobId>,
-    /// The part of the frame header from the user to the end of the header.
+    /// The part of the frame header from the user name to the end of the header.
     tail: Vec<u8>,
-    /// The metadata. Empty if the document is inline.
+    /// The metadata, which is empty for an inline document and for a delete.
     meta: Vec<u8>,
-    /// The inline body. Empty if the document is in a blob.
+    /// The inline body, which is empty for a document in a blob and for a delete.
     pub(crate) inline: Bytes,
 }
 
@@ -48,8 +50,8 @@ impl EncodedFrame {
         match kind {
             FrameKind::Delete => {}
             FrameKind::Put if frame.blobs.is_empty() => {
-                // The frame does not store the length of the inline body. A reader computes the
-                // length of the body from the lengths of the members.
+                // A version 2 frame does not store the length of the inline body. A reader computes
+                // the length of the body from the lengths of the members.
                 let bytes = body_bytes(members.iter().map(Member::bytes));
                 if bytes != inline.len() as u64 || u32::try_from(bytes).is_err() {
                     return None;
@@ -69,8 +71,8 @@ impl EncodedFrame {
         EntryKind::new(self.kind, !self.blobs.is_empty())
     }
 
-    /// Appends the frame without its inline body to `to`. Returns the length of the complete frame
-    /// in bytes, including the inline body.
+    /// Appends the header and the metadata of the frame to `to`, but not the inline body. Returns
+    /// the length of the complete frame in bytes, including the inline body.
     pub(crate) fn encode(&self, commit: CommitInfo, to: &mut Vec<u8>) -> u64 {
         let has_blobs = !self.blobs.is_empty();
         let header_bytes = v2::encode_header((self.kind, has_blobs), commit, &self.tail, to);

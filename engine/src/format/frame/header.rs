@@ -11,7 +11,7 @@ pub(crate) enum FrameKind {
     Delete,
 }
 
-/// The numeric fields of a frame header.
+/// The fields of a frame header, without the fields that describe the namespace and the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
@@ -21,8 +21,8 @@ pub(crate) struct FrameHeader {
     /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
     /// Length of the part of the segment that was known to be synced when this frame was written.
-    /// An invalid frame below the watermark is damage. An invalid frame above the watermark may be
-    /// a torn write of a batch that was not synced.
+    /// Invalid bytes before the watermark are damage, because they were synced. Invalid bytes after
+    /// the watermark may be a torn write of a batch that was not synced.
     pub(crate) watermark: u64,
     pub(crate) header_bytes: u32,
     pub(crate) meta_bytes: u32,
@@ -93,9 +93,11 @@ pub(crate) enum EntryKind {
     PutWithBlobs,
     /// A delete.
     Delete,
-    /// A damaged frame of a known namespace. All older frames of the namespace are stale.
+    /// A damaged frame of a known namespace. The damaged frame supersedes all older frames of the
+    /// namespace.
     Damaged,
-    /// Damaged bytes of an unknown namespace. An older frame of any namespace may be stale.
+    /// Damaged bytes that may have contained frames of any namespace. Any older frame may therefore
+    /// be stale.
     Lost,
 }
 

@@ -20,8 +20,8 @@ pub(crate) struct FrameMeta {
 pub(super) enum MemberLayout {
     /// The keys, and the locations of the values.
     Located(Vec<Member>),
-    /// The lengths of the keys and values. The texts are in the inline body, at offsets that are
-    /// computed from the lengths.
+    /// The lengths of the keys and values. The JSON texts of the keys and values are in the inline
+    /// body, at offsets that are computed from the lengths.
     Sized(Vec<MemberSizes>),
 }
 
@@ -50,15 +50,15 @@ pub(crate) enum ValueLocation {
     Extent(Extent),
 }
 
-/// The bytes of one value inside a blob.
+/// The range of a blob that contains one value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {
     pub(crate) blob: BlobId,
     /// Offset from the start of the blob file.
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
-    /// The CRC-32 of each chunk. A chunk has [`EXTENT_CHUNK_BYTES`] bytes, except that the last
-    /// chunk may be shorter.
+    /// The CRC-32 of each chunk of the extent. Each chunk has [`EXTENT_CHUNK_BYTES`] bytes, except
+    /// that the last chunk may be shorter.
     pub(crate) crcs: Vec<u32>,
 }
 
@@ -69,13 +69,13 @@ pub(crate) const EXTENT_CHUNK_BYTES: usize = 64 * 1024;
 /// Computes the length of a body in bytes. `members` yields, for each member, the length of the key
 /// plus the length of the value.
 ///
-/// A body also contains the opening brace and, for each member, a colon and a comma. After the last
-/// member, the closing brace replaces the comma.
+/// In addition to the keys and values, a body contains the opening brace and, for each member, a
+/// colon and a comma. After the last member, the closing brace replaces the comma.
 pub(super) fn body_bytes(members: impl Iterator<Item = u64>) -> u64 {
     let (count, texts) = members.fold((0_u64, 0_u64), |(count, sum), bytes| {
         (count + 1, sum.saturating_add(bytes))
     });
-    // An empty body has a closing brace, but no member that accounts for it.
+    // If the document is empty, no comma is counted, so the closing brace is counted here.
     texts.saturating_add(1 + count.saturating_mul(2).max(1))
 }
 
@@ -145,8 +145,8 @@ impl FrameMeta {
         }
     }
 
-    /// Returns the size of the document in the form that a read returns. For a delete, returns a
-    /// size of 0.
+    /// Returns the number of keys of the document, and the length of the body that a read returns.
+    /// For a delete, both numbers are 0.
     pub(crate) fn usage(&self, kind: FrameKind) -> Usage {
         if kind == FrameKind::Delete {
             return Usage::default();
@@ -166,9 +166,9 @@ impl FrameMeta {
         }
     }
 
-    /// Returns true if the locations of the values are valid: either all values are in blobs, or
-    /// all values are in the inline body, at the offsets that result from the lengths of the keys
-    /// and values.
+    /// Returns true if the locations of the values are valid. Either all values must be in blobs,
+    /// or all values must be in the inline body, at the offsets that are computed from the lengths
+    /// of the keys and values.
     ///
     /// If the frame stores only the lengths of the members, the function also checks the quotes,
     /// colons, commas and braces of the inline body.
@@ -225,7 +225,7 @@ fn inline_end(members: &[Member]) -> Option<u64> {
             ValueLocation::Inline { .. } | ValueLocation::Extent(_) => None,
         }
     })?;
-    // The loop counted one byte after each member: a comma, or the closing brace after the last
+    // The fold has counted one byte after each member: a comma, or the closing brace after the last
     // member. The closing brace of an empty body is added here.
     Some(end + u64::from(members.is_empty()))
 }
@@ -295,8 +295,8 @@ impl<'a> BodyCursor<'a> {
         })
     }
 
-    /// Returns true if only the closing brace remains. For an empty document, returns true if the
-    /// complete body is `{}`.
+    /// Returns true if all of the body except the closing brace has been read. For an empty
+    /// document, returns true if the complete body is `{}`.
     fn is_at_end(&self) -> bool {
         let end: &[u8] = if self.is_begun { b"}" } else { b"{}" };
         self.bytes.get(self.at..) == Some(end)

@@ -44,8 +44,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), Heade
         let what = "the frame header's checksum does not match";
         return Err(HeaderError::Invalid(what));
     }
-    // The checksum matches, so an unexpected value is not damage: another version of the engine
-    // wrote the frame.
+    // The checksum of the header matches, so an unexpected value is not damage. Another version of
+    // the engine must have written the frame.
     let mut fields = FieldReader::new(bytes);
     if fields.array() != Some(MAGIC) {
         return Err(HeaderError::Invalid("the frame magic is missing"));
@@ -59,7 +59,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), Heade
     }
 }
 
-/// Decodes the fields after the version.
+/// Decodes the header fields that follow the version.
 fn header(fields: &mut FieldReader<'_>) -> Option<(FrameHeader, NamespaceHash)> {
     if fields.u8()? != codec::CODEC {
         return None;
@@ -117,10 +117,11 @@ pub(super) fn decode_meta(bytes: &[u8]) -> Result<FrameMeta, &'static str> {
 /// Determines the namespace and the length of a frame whose header is damaged; see
 /// [`super::salvage`].
 ///
-/// The namespace is in the metadata. The metadata must match the length and the checksum in the
-/// damaged header. The end of the inline body is certain if the body's checksum matches. The end is
-/// also certain if, according to the length in the header, the body ends exactly at the next valid
-/// frame header or at the end of the segment.
+/// In version 1, the namespace is stored in the metadata. The frame can be salvaged only if the
+/// metadata matches the length and the checksum in the damaged header. The end of the inline body
+/// is certain if the body's checksum matches. The end of the inline body is also certain if,
+/// according to the length in the header, the body ends exactly at the next valid frame header or
+/// at the end of the segment.
 pub(super) fn salvage(
     bytes: &[u8],
     to_next: usize,
@@ -205,7 +206,7 @@ mod tests {
     use super::*;
     use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 
-    /// Regression test for a bug that fuzzing of segment replay has found. A read trusted the
+    /// Regression test for a bug that was found by fuzzing segment replay. A read trusted the
     /// length of an extent and allocated that much memory, even if the extent had too few checksums
     /// for the length.
     #[test]

@@ -45,25 +45,25 @@ const LENGTH_AT: usize = 8;
 /// Maximum length of the header fields before the names, in bytes: the fixed fields, three varints
 /// (length, revision, time), and the distance to the watermark.
 pub(super) const MAX_LEAD_BYTES: usize = LENGTH_AT + 3 * MAX_VARINT_BYTES + 4;
-/// Maximum length of the header fields from the user to the end of the header, in bytes. The value
-/// equals the maximum length of the metadata.
+/// Maximum length of the header fields from the user name to the end of the header, in bytes. This
+/// maximum equals the maximum length of the metadata.
 #[allow(clippy::cast_possible_truncation, reason = "the value is 16 MiB")]
 pub(super) const MAX_TAIL_BYTES: usize = codec::MAX_ENCODED_BYTES as usize;
-/// Maximum number of bytes of a damaged header that are searched for a wrong bit. A header is
-/// longer only if the document has hundreds of members.
+/// Maximum number of bytes of a damaged header that are searched for a wrong bit. Only documents
+/// with many members have a longer header.
 const MAX_REPAIR_BYTES: usize = 1024;
 
 /// The fields of a header that describe the namespace and the members.
 #[derive(Debug)]
 pub(super) struct HeaderBodyV2 {
     names: Names,
-    /// The lengths of the members of an inline body. `None` for a delete. Also `None` for a
-    /// document in a blob, because its members are in the metadata.
+    /// The lengths of the keys and values in the inline body. `None` for a delete, and for a
+    /// document in a blob, whose members are in the metadata.
     sizes: Option<Vec<MemberSizes>>,
 }
 
-/// Encodes the names. The capacity of the returned vector is usually sufficient for the lengths of
-/// `members` members.
+/// Encodes the user name and the client name. The returned vector usually has enough spare capacity
+/// to append the lengths of `members` members.
 pub(super) fn encode_names(user: &str, client: &str, members: usize) -> Vec<u8> {
     // Most key lengths are encoded in one byte, and most value lengths in one or two bytes.
     let mut tail = Vec::with_capacity(user.len() + client.len() + 16 + 3 * members);
@@ -89,7 +89,7 @@ pub(super) fn push_extents(tail: &mut Vec<u8>, section: &[u8]) {
 }
 
 /// Appends a frame header to `to` and returns the length of the header. `tail` contains the header
-/// fields from the user to the end of the header.
+/// fields from the user name to the end of the header.
 pub(super) fn encode_header(
     (kind, has_blobs): (FrameKind, bool),
     commit: CommitInfo,
@@ -158,8 +158,8 @@ pub(super) fn decode(
         let what = "the frame header's checksum does not match";
         return Err(HeaderError::Invalid(what));
     }
-    // The checksum matches, so an unexpected value is not damage: another version of the engine
-    // wrote the frame.
+    // The checksum of the header matches, so an unexpected value is not damage. Another version of
+    // the engine must have written the frame.
     let mut fields = FieldReader::new(header);
     match fields.take(MAGIC.len()).and_then(|_| fields.u8()) {
         Some(VERSION) => decode_fields(fields, len, offset).ok_or(HeaderError::Unknown),
@@ -170,7 +170,7 @@ pub(super) fn decode(
     }
 }
 
-/// Decodes the fields that follow the version. `len` is the length of the header.
+/// Decodes the header fields that follow the version. `len` is the length of the header.
 fn decode_fields(
     mut fields: FieldReader<'_>,
     len: usize,

@@ -30,8 +30,8 @@ const BLOB_REFERENCE_BYTES: usize = 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SummaryEntry {
     pub(crate) hash: NamespaceHash,
-    /// The revision of the frame. For damaged bytes, the highest revision that a destroyed frame
-    /// can have had.
+    /// The revision of the frame. For damaged bytes, the highest revision that a frame in these
+    /// bytes can have had.
     pub(crate) revision: u64,
     pub(crate) offset: Offset,
     /// Length of the frame or of the damaged range in bytes.
@@ -41,12 +41,12 @@ pub(crate) struct SummaryEntry {
     pub(crate) keys: u32,
 }
 
-/// The detail of a frame. Details are read only for the catalogue, statistics, erasure and
-/// verification.
+/// The detail of a frame: its names, the length of the body, and the time of the write. Details are
+/// read only to rebuild the catalogue, to erase a user, and for statistics and verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SummaryDetail {
     pub(crate) user: String,
-    /// The client name is shared, because many documents have the same client.
+    /// An `Arc`, so that documents of the same client can share one copy of the name.
     pub(crate) client: Arc<str>,
     /// Length of the document's body in bytes.
     pub(crate) body_bytes: u64,
@@ -59,7 +59,8 @@ pub(crate) struct SummaryDetail {
 pub(crate) struct Summary {
     pub(crate) segment_bytes: u64,
     pub(crate) entries: Vec<SummaryEntry>,
-    /// The blob references: pairs of an index into `entries` and the id of a blob.
+    /// The blob references. Each reference is a pair: an index into `entries`, and the id of a
+    /// blob.
     pub(crate) blobs: Vec<(u32, BlobId)>,
 }
 
@@ -83,11 +84,12 @@ pub(crate) struct SummaryCounts {
     pub(crate) details_crc: u32,
 }
 
-/// The checksums of the entries and the blob references, which are read when a store is opened.
+/// The checksums of the entries and the blob references, the parts of a summary file that are read
+/// when a store is opened.
 pub(crate) enum OpeningCrc {
     /// The checksum of the entries, and the checksum of the blob references (version 1).
     Separate(u32, u32),
-    /// One checksum of the entries and the blob references (version 2).
+    /// One checksum that covers both the entries and the blob references (version 2).
     Together(u32),
 }
 
@@ -133,7 +135,7 @@ pub(super) fn assemble(mut header: Vec<u8>, counts: &[u8], sections: &[&[u8]]) -
     header
 }
 
-/// Converts a count or a length to its width on disk, 32 bits. A segment is sealed long before a
+/// Converts a count or a length to 32 bits, its width on disk. A segment is sealed long before a
 /// count or a length of its summary exceeds 32 bits.
 pub(super) fn to_u32(len: usize) -> u32 {
     debug_assert!(u32::try_from(len).is_ok(), "{len} exceeds 32 bits");

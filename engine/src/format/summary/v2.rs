@@ -48,8 +48,8 @@ use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 const KIND_BITS: u32 = 3;
-/// The highest value of the five bits that store the number of keys. With this value, a varint
-/// follows, which contains the number of keys minus 31.
+/// The highest value of the five bits that store the number of keys. If the five bits have this
+/// value, a varint with the number of keys minus 31 follows.
 const MANY_KEYS: u32 = 31;
 /// Minimum length of an entry in bytes. The shortest entry describes a lost frame and consists of
 /// one byte each for the kind, the revision and the length.
@@ -136,7 +136,7 @@ fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes `count` entries. Returns `None` unless `bytes` consists of exactly `count` valid
+/// Decodes `count` entries. Returns `None` if `bytes` does not consist of exactly `count` valid
 /// entries.
 pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
     if count > bytes.len() / MIN_ENTRY_BYTES {
@@ -210,7 +210,7 @@ fn encode_details(v1_details: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes `count` details. Returns `None` unless `bytes` consists of exactly `count` valid
+/// Decodes `count` details. Returns `None` if `bytes` does not consist of exactly `count` valid
 /// details.
 pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<SummaryDetail>> {
     if count > bytes.len() / MIN_DETAIL_BYTES {
@@ -226,8 +226,8 @@ pub(super) fn details(bytes: &[u8], count: usize) -> Option<Vec<SummaryDetail>> 
         let index = usize::try_from(fields.varint()?).ok()?;
         if index == clients.len() {
             let client = fields.short_text()?;
-            // Each client name may be stored only once. Later details must refer to the name by its
-            // index.
+            // Each client name may be stored only once. Later details of the same client must refer
+            // to the name by its index.
             if !listed.insert(client) {
                 return None;
             }

@@ -1,8 +1,8 @@
 //! The active segment, to which frames are appended in batches. The frames of a batch are buffered.
 //! If a write fails, the entire batch can be rolled back.
 //!
-//! This module knows the file of the segment, and how many of its bytes are synced. The log decides
-//! when to begin a batch, when to sync, and when to stop writing.
+//! This module writes the file of the segment, and records how many bytes of the file are synced.
+//! The parent module `log` decides when to begin a batch, when to sync, and when to stop writing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::storage::log::write_behind::WriteBehind;
 /// directly.
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Maximum number of zero bytes that are written after the last frame. Later frames overwrite the
-/// zeros.
+/// Maximum number of zero bytes that are written after the last frame to preallocate space. Later
+/// frames overwrite the zeros.
 ///
-/// If only existing bytes were overwritten, a sync only waits for the data. If the file has grown
-/// or has new blocks, the sync also waits for the file system's journal, which makes the sync about
+/// If frames have only overwritten existing bytes, a sync waits only for the data. If the file has
+/// grown or has new blocks, the sync also waits for the file system's journal, and takes about
 /// twice as long. Preallocation also makes unsynced writes faster, because the pages are already in
-/// the page cache. A larger value would delay the sync that writes the zeros.
+/// the page cache. With a larger maximum, the sync that writes the zeros would take longer.
 const PREALLOCATED_BYTES: usize = 512 * 1024;
 static ZEROS: [u8; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING] =
     [0; PREALLOCATED_BYTES + MAX_ALIGNMENT_PADDING];
@@ -48,11 +48,11 @@ pub(crate) struct ActiveSegment {
     bytes: u64,
     /// Number of bytes at the start of the file that are on stable storage.
     synced_bytes: u64,
-    /// The end of the preallocated zeros.
+    /// Offset of the end of the preallocated zeros.
     preallocated_end: u64,
     pub(crate) summary: SummaryBuilder,
-    /// True if the segment's summary may be on the disk. No frame may be appended to such a
-    /// segment, even if the next segment could not be created.
+    /// True if the segment's summary may be on the disk. No frame may be appended to a segment
+    /// whose summary may be on the disk, even if the next segment could not be created.
     pub(super) is_sealing: bool,
     last_revision: u64,
     batch: AppendBatch,
@@ -107,8 +107,9 @@ impl ActiveSegment {
             fs.sync_dir(dir)
                 .map_err(|error| Error::io("sync", dir, error))
         };
-        // If an attempt fails, its file is removed. On a full disk, every write tries to create a
-        // segment, so the files of failed attempts would otherwise accumulate.
+        // If the header cannot be written and synced, the file is removed. On a full disk, each
+        // write may try to create a segment, so the files of failed attempts would otherwise
+        // accumulate.
         begin().inspect_err(|_| drop(fs.remove(&path)))?;
         Ok(Self {
             id,
@@ -159,12 +160,12 @@ impl ActiveSegment {
         self.buffer = AlignedBuffer::from_thread_cache(WRITE_BUFFER_BYTES);
     }
 
-    /// The savepoint that rolls back the entire batch.
+    /// Returns the savepoint at the start of the batch.
     pub(super) fn batch_start(&self) -> Savepoint {
         self.batch.start
     }
 
-    /// Adds the batch to the segment and returns the batch.
+    /// Makes the frames of the batch part of the segment, and returns the batch.
     pub(super) fn end_batch(&mut self) -> AppendBatch {
         self.bytes += self.batch.bytes;
         std::mem::take(&mut self.buffer).into_thread_cache();
@@ -174,7 +175,7 @@ impl ActiveSegment {
     /// Removes the batch that has just ended from the segment, because the sync of the batch has
     /// failed. It is unknown which bytes of the batch are on the disk, so the log stops writing.
     pub(super) fn discard_ended_batch(&mut self, batch: &AppendBatch) {
-        // An empty batch only requests a sync of earlier frames. These frames stay in the segment,
+        // A batch without frames only syncs earlier frames. The earlier frames stay in the segment,
         // because their writes were already acknowledged.
         if batch.bytes == 0 {
             return;
@@ -191,8 +192,9 @@ impl ActiveSegment {
     pub(super) fn image(&self) -> (SealedSegment, SummaryBuilder) {
         let mut summary = self.summary.clone();
         let mut last_revision = self.last_revision;
-        // If a batch is unfinished at this point, its rollback has failed. The frames of the batch
-        // are not part of the store, and writing has stopped.
+        // This function is called between batches, so a batch is unfinished only if its rollback
+        // has failed. The frames of an unfinished batch are not part of the store, and writing has
+        // stopped.
         if self.batch.bytes > 0 {
             let start = self.batch.start;
             summary.truncate(start.summary_entries, start.details_bytes);
@@ -265,7 +267,7 @@ impl ActiveSegment {
         Ok(entry)
     }
 
-    /// Returns the current end of the batch.
+    /// Returns a savepoint at the current end of the batch.
     pub(super) fn savepoint(&self) -> Savepoint {
         Savepoint {
             bytes: self.batch.bytes,
@@ -277,7 +279,7 @@ impl ActiveSegment {
     }
 
     /// Removes everything that was appended to the batch after `savepoint`, and truncates the file
-    /// accordingly. Returns the number of revisions that become unused.
+    /// accordingly. Returns the number of revisions that can be used again.
     pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) -> Result<u64, LogFailure> {
         let revisions = self.batch.revisions - savepoint.revisions;
         self.buffer.restart_at(self.bytes + savepoint.bytes);
@@ -299,7 +301,8 @@ impl ActiveSegment {
         self.write_buffered_before(0)
     }
 
-    /// Writes the buffer to the file. The last `later` bytes of the batch are not in the buffer.
+    /// Writes the buffer to the file. `later` is the number of bytes at the end of the batch that
+    /// are not in the buffer, because they are written separately.
     fn write_buffered_before(&mut self, later: u64) -> Result<()> {
         let end = self.bytes + self.batch.bytes - later;
         if !self.buffer.bytes().is_empty() {

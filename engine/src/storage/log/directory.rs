@@ -1,7 +1,7 @@
 //! The directory of a log: lists the segments, and reads the contents of a segment from its summary
 //! or from its frames.
 //!
-//! This module knows files and their contents, but does not know which frames are current.
+//! This module reads the files of the log, but does not determine which frames are current.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +56,8 @@ impl LogDirectory {
         )
     }
 
-    /// Lists the files of all segments (frames and summaries), each with the id of its segment.
+    /// Lists the segment files, the summary files and the temporary summary files, each with the id
+    /// of its segment.
     pub(crate) fn files(&self) -> Result<Vec<(SegmentId, PathBuf)>> {
         let listing = self
             .fs
@@ -83,8 +84,9 @@ impl LogDirectory {
     }
 
     /// Removes the files of a segment, unless a guard of [`Self::hold_files`] exists. Returns true
-    /// if the files no longer exist. The manifest must no longer list the segment. The next open
-    /// then removes files that this function could not remove.
+    /// if the files no longer exist. Call this function only if the manifest no longer lists the
+    /// segment. Files that this function does not remove are then removed when the store is opened
+    /// again.
     pub(crate) fn remove(&self, id: SegmentId) -> Result<bool> {
         let Some(_removal) = self.removal_gate.try_remove() else {
             return Ok(false);
@@ -129,7 +131,8 @@ impl LogDirectory {
     /// frames of the segment.
     ///
     /// # Errors
-    /// If both the summary and the frames are damaged, returns the error of reading the frames.
+    /// If the summary is damaged and the frames cannot be read, returns the error of reading the
+    /// frames.
     pub(crate) fn sealed_summary(&self, id: SegmentId, sealed: SealedSegment) -> Result<Summary> {
         match self.summary(id, sealed.bytes) {
             Err(error) if error.is_damage() => {
@@ -181,11 +184,11 @@ impl LogDirectory {
         write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
     }
 
-    /// Reads the summary entries of a segment with the names of their namespaces. If the summary
-    /// cannot be read or does not exist yet, the entries are rebuilt from the frames.
+    /// Reads the summary entries of a segment, each with its detail. If the summary cannot be read
+    /// or does not exist yet, the entries are rebuilt from the frames.
     ///
     /// # Errors
-    /// If the summary cannot be read, returns the errors of [`Self::scan`].
+    /// Returns the errors of [`Self::scan`] if the summary cannot be read and the scan also fails.
     pub(crate) fn details(&self, id: SegmentId) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
         let read = self
             .open_summary(id)

@@ -16,7 +16,7 @@ pub(crate) enum LogFailure {
 }
 
 impl LogFailure {
-    /// Creates the failure of an operation after which the state of the disk is unknown.
+    /// Creates [`Self::Poisoned`] for a failed operation that leaves the disk in an unknown state.
     pub(super) fn poisoned(op: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Poisoned(Error::Poisoned {
             op,
@@ -25,7 +25,7 @@ impl LogFailure {
         })
     }
 
-    /// Converts the error of an operation after which the state of the disk is unknown.
+    /// Converts the error of a failed operation that leaves the disk in an unknown state.
     pub(super) fn poison(error: Error) -> Self {
         Self::Poisoned(match error {
             Error::Io { op, path, source } => Error::Poisoned { op, path, source },

@@ -19,8 +19,8 @@ use crate::model::names::Names;
 use crate::platform::fs::{File, Fs};
 use crate::storage::io::{open_stored, read_at};
 
-/// Length in bytes of the first read that loads the metadata of a frame. For nearly all frames,
-/// this length is sufficient for the header and the metadata.
+/// Length in bytes of the first read if only the header and the metadata of a frame are needed. For
+/// nearly all frames, the first read contains the complete header and metadata.
 const METADATA_READ_BYTES: u32 = 4096;
 
 /// Reads frames, and keeps a limited number of recently read segment files open.
@@ -142,7 +142,7 @@ impl FrameReader {
         let corrupt = |what: &str| Error::corrupt(&path(), offset, what);
         let OpenSegment { file, version } = self.segment(entry.segment)?;
         let mut buffer = read_at(&*file, path, offset, bytes as usize)?;
-        // No read extends beyond `entry.bytes`, the expected length of the frame.
+        // No read is longer than `entry.bytes`, the expected length of the frame.
         let read_to = |buffer: &mut Vec<u8>, end: usize| {
             if buffer.len() < end && end <= entry.bytes as usize {
                 *buffer = read_at(&*file, path, offset, end)?;
@@ -176,7 +176,7 @@ impl FrameReader {
         })
     }
 
-    /// Returns the open file of a segment. Opens the file and checks its header if necessary.
+    /// Returns the open file of a segment. If the file is not open, opens it and checks its header.
     fn segment(&self, id: SegmentId) -> Result<OpenSegment> {
         self.open.get_or_insert_with(&id, || {
             let path = self.path(id);

@@ -2,8 +2,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Allows any number of concurrent readers, or any number of concurrent removals, but never both.
-/// The mutex is not held while files are read or removed.
+/// Allows any number of concurrent readers, or any number of concurrent removals, but never both at
+/// the same time. The mutex is not held while files are read or removed.
 #[derive(Default)]
 pub(super) struct RemovalGate {
     state: Mutex<GateState>,
@@ -16,10 +16,10 @@ struct GateState {
     removals: usize,
 }
 
-/// The guard of a reader. No file is removed while a `FilesGuard` exists.
+/// The guard that a reader holds. No file is removed while a `FilesGuard` exists.
 pub(crate) struct FilesGuard<'a>(&'a RemovalGate);
 
-/// The guard of a removal. No reader starts while a `RemovalGuard` exists.
+/// The guard that is held while files are removed. No reader starts while a `RemovalGuard` exists.
 pub(super) struct RemovalGuard<'a>(&'a RemovalGate);
 
 impl RemovalGate {

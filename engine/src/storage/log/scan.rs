@@ -30,7 +30,8 @@ const WINDOW_BYTES: u64 = 1024 * 1024;
 pub(crate) struct SegmentScan {
     /// The frames and invalid ranges of the segment, sorted by offset and without gaps.
     pub(crate) items: Vec<ScanItem>,
-    /// The highest watermark in the frames. All bytes before the watermark were synced.
+    /// The highest watermark in the frames. The bytes of the segment before this offset were
+    /// synced.
     pub(crate) watermark: u64,
     /// The highest revision in the frames.
     pub(crate) last_revision: u64,
@@ -170,8 +171,8 @@ pub(crate) fn scan(
             bytes: Vec::new(),
         };
         match scan_window(window, of, end) {
-            // If the file has become shorter during the scan, the committer has removed the
-            // preallocated bytes to seal the segment. The scan is then repeated.
+            // If the file has become shorter during the scan, the committer has truncated it,
+            // usually to seal the segment. In this case, the scan is repeated.
             Err(error) if error.is_damage() && stat()? < len => {}
             scanned => return scanned,
         }
@@ -206,7 +207,8 @@ fn scan_window(
         at += u64::from(item.bytes);
         scan.items.push(item);
     }
-    // If the file is shorter than the sealed segment was, the end of the segment is lost.
+    // If the file is shorter than the recorded length of the sealed segment, the end of the segment
+    // is lost.
     if let Some(end) = end.filter(|end| *end > at) {
         let lost = ScanFound::Invalid(None);
         scan.items.push(ScanItem::new(&path, at, end - at, lost)?);
@@ -261,8 +263,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         .and_then(|section| head.meta(section).ok());
     let found = match (meta, inline) {
         // When a frame was written, only bytes before the frame could have been synced. A watermark
-        // beyond the frame is invalid. With such a watermark, recovery would seal the segment at a
-        // length that the segment never had.
+        // above the offset of the frame is therefore invalid. With an invalid watermark, recovery
+        // could seal the segment at a wrong length.
         (Some((header, meta)), Some(inline))
             if crc32fast::hash(inline) == header.inline_crc
                 && header.watermark <= at
@@ -275,15 +277,16 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
     ScanItem::new(&path, at, frame_bytes, found)
 }
 
-/// Returns the offset of the next frame header that is valid or has an unknown version. Returns the
-/// end of the segment if no such header follows.
+/// Returns the offset of the first intact frame header at or after `at`, or the end of the segment
+/// if no intact header follows. A header with an unknown version or an unknown value is also
+/// intact. A header is skipped if its frame would extend beyond the end of the segment.
 fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
     let magic = frame::magic(window.version);
     while at + magic.len() as u64 <= window.end {
         let end = window.end;
         let bytes = window.at(at, magic.len() as u64)?;
         let Some(found) = memmem::find(bytes, magic) else {
-            // The window may end in the middle of a magic.
+            // The window may end in the middle of a magic, so its last bytes are searched again.
             let skip = bytes.len().saturating_sub(magic.len() - 1).max(1);
             at += skip as u64;
             continue;
@@ -299,9 +302,9 @@ fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
 }
 
 impl SegmentScan {
-    /// Returns the offset of the first invalid item at or after the watermark. Recovery discards
-    /// all bytes from this offset on. Returns `u64::MAX` if all items after the watermark are
-    /// valid.
+    /// Returns the offset of the first invalid item at or after the watermark. In the active
+    /// segment, recovery discards all bytes from this offset on. Returns `u64::MAX` if all items
+    /// after the watermark are valid.
     pub(crate) fn valid_end(&self) -> u64 {
         let is_torn = |item: &&ScanItem| {
             !item.is_before(self.watermark) && matches!(item.found, ScanFound::Invalid(_))
@@ -315,7 +318,8 @@ impl SegmentScan {
     /// Returns one revision for each item: the revision of a valid frame, or the highest revision
     /// that a damaged frame can have had. The frames of one namespace are in the order of their
     /// revisions, so a damaged frame has a lower revision than the next frame of its namespace.
-    /// Frames of different namespaces are in no particular order, because compaction copies frames.
+    /// Frames of different namespaces are not ordered by revision, because compaction copies
+    /// frames.
     fn bounds(&self) -> Vec<u64> {
         let mut next = HashMap::new();
         let backwards = self.items.iter().rev().map(|item| match &item.found {
@@ -333,7 +337,8 @@ impl SegmentScan {
         bounds
     }
 
-    /// Builds the summary of the items before `end`. Invalid items become damage entries.
+    /// Builds the summary of the items before `end`. An invalid item becomes an entry of the kind
+    /// [`EntryKind::Damaged`] or [`EntryKind::Lost`].
     pub(crate) fn summary(&self, end: u64) -> SummaryBuilder {
         let mut summary = SummaryBuilder::default();
         let bounds = self.bounds();

@@ -1,4 +1,4 @@
-//! Summary files: reads them section by section, and writes them durably.
+//! Reads summary files section by section, and writes summary files durably.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

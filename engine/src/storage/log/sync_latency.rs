@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::metrics::LOG_SYNC_BOUNDS_US;
 use crate::platform::counters::{Histogram, SingleWriterHistogram};
 
-/// A histogram of sync durations in microseconds. Only the commit leader adds to it.
+/// A histogram of sync durations in microseconds. Only the commit leader adds durations.
 pub(crate) struct SyncLatency(SingleWriterHistogram<{ LOG_SYNC_BOUNDS_US.len() }>);
 
 impl Default for SyncLatency {
@@ -21,7 +21,7 @@ impl SyncLatency {
             .add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Returns the histogram of all syncs since the store was opened.
+    /// Returns the histogram of the sync durations that were recorded since the store was opened.
     pub(crate) fn histogram(&self) -> Histogram {
         self.0.histogram()
     }

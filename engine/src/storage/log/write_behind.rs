@@ -1,9 +1,9 @@
-//! Write-behind: while the log is written without syncs, another thread occasionally syncs the
-//! active segment, so that the sync at the end of a segment has fewer bytes to write.
+//! Write-behind: if frames are written without a sync, another thread occasionally syncs the active
+//! segment. The sync at the end of the segment then has fewer bytes to write.
 //!
 //! Durability does not depend on write-behind, and its failures are ignored. If a write-back fails,
 //! the kernel reports the failure once to every open file description of the file (fsync(2)). The
-//! committer's next sync therefore also fails, and no frame is acknowledged as durable.
+//! committer's next sync therefore also fails, so no lost frame is acknowledged as durable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const MIN_UNSYNCED_BYTES: u64 = 8 * 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct WriteBehind {
-    /// Length of the file when the last write-behind sync was started.
+    /// Length of the segment when the last write-behind sync was started.
     requested_bytes: u64,
     thread: Option<JoinHandle<()>>,
 }
@@ -24,7 +24,8 @@ pub(super) struct WriteBehind {
 impl WriteBehind {
     /// Starts a sync in another thread. Does nothing if fewer than [`MIN_UNSYNCED_BYTES`] bytes
     /// were written since the last sync was started, or if a write-behind thread is still running.
-    /// `bytes` is the length of the file, and `synced_bytes` is the length of its synced part.
+    /// `bytes` is the length of the segment, and `synced_bytes` is the length of the synced part of
+    /// the segment.
     pub(super) fn start_if_due(
         &mut self,
         fs: &Arc<dyn Fs>,
@@ -49,7 +50,7 @@ impl WriteBehind {
     }
 }
 
-/// Waits for the thread, so that the thread does not keep the file open.
+/// Waits for the write-behind thread, so that the thread does not keep the file open.
 impl Drop for WriteBehind {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {

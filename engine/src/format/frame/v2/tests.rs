@@ -175,8 +175,8 @@ fn put_with_extents_and_delete_round_trip() {
     assert_eq!(decoded.header.frame_bytes(), frame.len() as u64);
 }
 
-/// A frame does not store the length of the inline body. If the lengths of the members were wrong,
-/// a reader could not find the end of the body.
+/// A version 2 frame does not store the length of the inline body. If the lengths of the members
+/// were wrong, a reader could not find the end of the body.
 #[test]
 fn frame_whose_members_do_not_add_up_to_its_body_is_rejected() {
     let (members, inline) = some_body(2, 5);
@@ -223,8 +223,9 @@ fn header_with_any_single_bit_flipped_is_invalid_and_salvaged() {
             );
             let end = frame.len();
             assert_eq!(salvage(&changed, end, &KEY), Some((hash, end)));
-            // The damaged frame is followed by a second damaged frame. The first frame can then be
-            // salvaged only if its body confirms its length. A delete has no body.
+            // A second damaged frame is appended. The first frame can now be salvaged only if its
+            // body or metadata confirms its length. A delete has neither a body nor metadata, so it
+            // cannot be salvaged.
             changed.extend_from_slice(&frame);
             changed[end + 12] ^= 1;
             let found = salvage(&changed, 2 * end, &KEY);
@@ -233,7 +234,7 @@ fn header_with_any_single_bit_flipped_is_invalid_and_salvaged() {
             // If a valid frame begins inside the damaged frame, the length in the damaged header is
             // wrong.
             assert_eq!(salvage(&changed, end - 1, &KEY), None);
-            // A damaged header cannot be confirmed by a body or metadata with a wrong checksum.
+            // A body or metadata with a wrong checksum cannot confirm the repair of a header.
             if frame.len() > header_bytes {
                 changed[end - 1] ^= 4;
                 assert_eq!(salvage(&changed, end, &KEY), None);
@@ -266,8 +267,8 @@ fn frame_truncated_inside_its_header_is_invalid_at_any_length() {
     }
 }
 
-/// Builds a header with a correct length and checksum. `fields` contains the bytes after the
-/// length.
+/// Builds a header with a correct length and checksum. `fields` contains the bytes that follow the
+/// length field.
 fn forged(version: u8, kind: u8, fields: &[u8]) -> Vec<u8> {
     let mut header = vec![MAGIC[0], MAGIC[1], version, kind, 0, 0, 0, 0];
     push_varint(&mut header, fields.len() as u64);
@@ -322,8 +323,8 @@ fn intact_header_with_unknown_version_or_field_is_not_damage() {
     }
 }
 
-/// Recovery seals a segment at the highest watermark. A wrapped watermark must be detected.
-/// Otherwise, recovery could seal the segment at a wrong length.
+/// Recovery seals the active segment at the highest watermark of its frames. If a watermark that
+/// wraps around were not detected, recovery could seal the segment at a wrong length.
 #[test]
 fn watermark_before_the_start_of_the_segment_wraps_above_the_frame() {
     let frame = forged(VERSION, KIND_DELETE, b"\x01\x02\x1d\0\0\0\x01u\x01c");

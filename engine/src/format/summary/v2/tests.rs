@@ -48,7 +48,7 @@ fn entries_round_trip_at_the_limits_of_each_field() {
     assert_eq!(entries(&bytes, written.len() - 1), None);
     assert_eq!(entries(&bytes, written.len() + 1), None);
     assert_eq!(entries(&bytes[..bytes.len() - 1], written.len()), None);
-    // The last entry reaches the highest offset, so no other entry can follow.
+    // The last entry ends beyond the highest possible offset, so no other entry can follow.
     let mut beyond = written;
     beyond.push(entry(EntryKind::Delete, 9, 0, 1, 0));
     assert_eq!(entries(&encode_entries(&beyond), beyond.len()), None);
@@ -148,7 +148,8 @@ fn details_that_are_never_written_are_rejected() {
     }
 }
 
-/// Memory for the forged counts cannot be allocated, so an attempt would abort the test process.
+/// The forged counts require more memory than can be allocated, so an attempted allocation would
+/// fail the test.
 #[test]
 fn forged_count_does_not_cause_an_allocation() {
     assert_eq!(entries(&[0; 30], usize::MAX / 64), None);

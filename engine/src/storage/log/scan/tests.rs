@@ -5,8 +5,8 @@ use crate::platform::fs::Disk;
 use crate::storage::log::scan::*;
 use crate::{Config, Engine, WriteOptions};
 
-/// A file whose first reported length is too high, as if the file was truncated after the first
-/// call of `len`.
+/// A file whose first reported length is too high, as if the file had been truncated after the
+/// first call of `len`.
 struct TruncatingFile {
     file: Arc<dyn File>,
     is_asked: AtomicBool,
