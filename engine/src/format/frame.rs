@@ -1,8 +1,8 @@
 //! Frames: the records of a segment. A frame records either the put of a complete document or a
 //! delete.
 //!
-//! A frame is valid only if all its checksums match. A put is therefore atomic, because a partially
-//! written frame is not valid.
+//! A frame is valid only if all its checksums match. A put is atomic, because a partially written
+//! frame is not valid.
 //!
 //! A frame consists of a frame header, optional metadata and an optional inline body. In version 2,
 //! the put of a small document has an inline body and no metadata, the put of a document in a blob
@@ -61,8 +61,9 @@ pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
 pub(crate) const HEADER_PROBE_BYTES: usize = v1::HEADER_BYTES;
 
 /// Returns the length of the frame header at the start of `bytes`. The length may be wrong, because
-/// the checksum is not verified. In version 1, the length is constant. In version 2, returns `None`
-/// if `bytes` does not begin with the magic, or if the length field is truncated or invalid.
+/// the checksum is not verified. In version 1, the length of the header is constant. In version 2,
+/// returns `None` if `bytes` does not begin with the magic, or if the length field is truncated or
+/// invalid.
 pub(crate) fn header_bytes(version: FormatVersion, bytes: &[u8]) -> Option<usize> {
     match version {
         FormatVersion::V1 => Some(v1::HEADER_BYTES),

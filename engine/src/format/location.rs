@@ -20,8 +20,9 @@ pub(crate) struct FrameLocation {
 impl FrameLocation {
     /// Number of bits that store the length of a frame in a slot of the table.
     pub(crate) const LENGTH_BITS: u32 = 29;
-    /// Maximum length that a location can store, in bytes. All valid frames are much shorter. For a
-    /// longer range of damaged bytes, this maximum is stored instead of the length.
+    /// Maximum length that a location can store, in bytes. All valid frames are much shorter than
+    /// this maximum. For a longer range of damaged bytes, this maximum is stored instead of the
+    /// length.
     pub(crate) const MAX_BYTES: u32 = (1 << Self::LENGTH_BITS) - 1;
 
     /// Returns the location of the frame that the summary of `segment` describes with `entry`.

@@ -55,8 +55,8 @@ pub(crate) struct BlobStore {
     dir: PathBuf,
     store: StoreId,
     next_id: AtomicU64,
-    /// The blobs to which the newest frame of each namespace refers. Most namespaces have no blobs
-    /// and are not listed.
+    /// The blobs to which the newest frame of each namespace refers. A namespace without blobs is
+    /// not listed.
     references: Mutex<HashMap<NamespaceHash, Vec<BlobId>>>,
     /// Number of namespaces in `references`. While the number is 0, the commit leader does not need
     /// to lock the map. Only the [`CommitLeader`] changes `references`, so the number cannot change
@@ -64,7 +64,7 @@ pub(crate) struct BlobStore {
     document_count: AtomicUsize,
     /// Number of blob syncs since the store was opened.
     syncs: AtomicU64,
-    /// Obsolete blobs. Their files can be removed once no snapshot has pinned them.
+    /// Obsolete blobs, whose files can be removed if no snapshot has pinned the blobs.
     obsolete: Mutex<Vec<BlobId>>,
     /// When a blob becomes obsolete, this signal wakes the thread that removes files.
     wakeup: Arc<Wakeup>,
@@ -301,7 +301,7 @@ impl BlobStore {
     }
 }
 
-/// Parses the blob id in a file name. Returns `None` if the name is not the name of a blob file.
+/// Parses the blob id in a file name. Returns `None` if the file name is not that of a blob.
 fn parse_id(path: &Path) -> Option<BlobId> {
     let name = path.file_name()?.to_str()?.strip_suffix(".blob")?;
     (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok().map(BlobId::new))?

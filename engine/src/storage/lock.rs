@@ -34,9 +34,9 @@ use crate::platform::fs::{Disk, Fs};
 pub struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
-    /// Unlocks explicitly. Closing the descriptor would not be sufficient. If another thread has
-    /// just forked a child process, the child has a copy of the descriptor, and thus keeps the lock
-    /// until the child executes its program.
+    /// Unlocks the file explicitly, because closing the file descriptor is not always sufficient.
+    /// If another thread has just forked a child process, the child has a copy of the descriptor,
+    /// and keeps the file locked until it executes its program.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }

@@ -42,9 +42,9 @@ use crate::storage::log::sync_latency::SyncLatency;
 /// used any revision beyond the reserved revisions.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
 /// Number of revisions that a copy of the store skips, so that later writes to the copy and to the
-/// original have different revisions. At a million writes per second, the original needs 12 days to
-/// use 2⁴⁰ revisions. If each copy is copied again, eight million successive copies are possible
-/// before the revisions run out.
+/// original have different revisions. At a million writes per second, the original store needs 12
+/// days to use 2⁴⁰ revisions. If each copy is copied again, eight million successive copies are
+/// possible before the revisions run out.
 const COPY_REVISION_GAP: u64 = 1 << 40;
 /// Maximum number of frames in a batch.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
@@ -161,8 +161,8 @@ impl Log {
         }
     }
 
-    /// Appends a copy of a frame to the batch. The copy keeps the original's revision. After an
-    /// error, the caller must roll back to a savepoint.
+    /// Appends a copy of a frame to the batch. The copied frame keeps the revision of the original
+    /// frame. After an error, the caller must roll back to a savepoint.
     pub(crate) fn append_copy(
         &mut self,
         frame: &FrameWrite<'_>,
@@ -369,8 +369,8 @@ impl Log {
     fn replace_manifest(&mut self, manifest: Manifest) -> Result<(), LogFailure> {
         manifest_file::stage(&manifest, &*self.fs, &self.dir).map_err(LogFailure::Refused)?;
         // If the rename or the sync of the directory fails, it is unknown whether the old or the
-        // new manifest is on the disk. Writing must stop, because the log could otherwise append to
-        // a segment that the new manifest lists as sealed.
+        // new manifest is on the disk. After such a failure, writing must stop, because the log
+        // could otherwise append to a segment that the new manifest lists as sealed.
         manifest_file::install(&*self.fs, &self.dir).map_err(LogFailure::poison)?;
         self.manifest = manifest;
         Ok(())

@@ -146,7 +146,7 @@ impl FrameMeta {
     }
 
     /// Returns the number of keys of the document, and the length of the body that a read returns.
-    /// For a delete, both numbers are 0.
+    /// For a delete, the number of keys and the length are 0.
     pub(crate) fn usage(&self, kind: FrameKind) -> Usage {
         if kind == FrameKind::Delete {
             return Usage::default();

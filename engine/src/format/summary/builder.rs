@@ -8,11 +8,12 @@ use crate::model::ids::BlobId;
 #[derive(Debug, Default, Clone)]
 pub(crate) struct SummaryBuilder {
     entries: Vec<SummaryEntry>,
-    /// The blob references. Each reference is a pair: the index of an entry, and the id of a blob.
+    /// The blob references. Each blob reference is a pair: the index of an entry, and the id of a
+    /// blob.
     blobs: Vec<(u32, BlobId)>,
-    /// The encoded details, in the layout of version 1. Encoded details need little memory. In the
-    /// layout of version 1, details do not depend on each other, so the last details can be removed
-    /// by truncation.
+    /// The encoded details, in the layout of version 1. Encoded details need less memory than
+    /// decoded details. In the layout of version 1, details do not depend on each other, so the
+    /// last details can be removed by truncation.
     pub(super) details: Vec<u8>,
 }
 
@@ -46,7 +47,8 @@ impl SummaryBuilder {
         &self.entries
     }
 
-    /// The blob references. Each reference is a pair: the index of an entry, and the id of a blob.
+    /// The blob references. Each blob reference is a pair: the index of an entry, and the id of a
+    /// blob.
     pub(crate) fn blobs(&self) -> &[(u32, BlobId)] {
         &self.blobs
     }

@@ -46,7 +46,7 @@ pub(crate) struct SummaryEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SummaryDetail {
     pub(crate) user: String,
-    /// An `Arc`, so that documents of the same client can share one copy of the name.
+    /// The name is an `Arc`, so that details with the same client can share one copy of the name.
     pub(crate) client: Arc<str>,
     /// Length of the document's body in bytes.
     pub(crate) body_bytes: u64,
@@ -59,7 +59,7 @@ pub(crate) struct SummaryDetail {
 pub(crate) struct Summary {
     pub(crate) segment_bytes: u64,
     pub(crate) entries: Vec<SummaryEntry>,
-    /// The blob references. Each reference is a pair: an index into `entries`, and the id of a
+    /// The blob references. Each blob reference is a pair: an index into `entries`, and the id of a
     /// blob.
     pub(crate) blobs: Vec<(u32, BlobId)>,
 }

@@ -85,8 +85,7 @@ impl LogDirectory {
 
     /// Removes the files of a segment, unless a guard of [`Self::hold_files`] exists. Returns true
     /// if the files no longer exist. Call this function only if the manifest no longer lists the
-    /// segment. Files that this function does not remove are then removed when the store is opened
-    /// again.
+    /// segment. Files that remain are removed later, at the latest when the store is opened again.
     pub(crate) fn remove(&self, id: SegmentId) -> Result<bool> {
         let Some(_removal) = self.removal_gate.try_remove() else {
             return Ok(false);

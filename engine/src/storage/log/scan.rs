@@ -172,7 +172,8 @@ pub(crate) fn scan(
         };
         match scan_window(window, of, end) {
             // If the file has become shorter during the scan, the committer has truncated it,
-            // usually to seal the segment. In this case, the scan is repeated.
+            // usually to seal the segment. A scan is repeated if the file was truncated during the
+            // scan.
             Err(error) if error.is_damage() && stat()? < len => {}
             scanned => return scanned,
         }
@@ -263,8 +264,8 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
         .and_then(|section| head.meta(section).ok());
     let found = match (meta, inline) {
         // When a frame was written, only bytes before the frame could have been synced. A watermark
-        // above the offset of the frame is therefore invalid. With an invalid watermark, recovery
-        // could seal the segment at a wrong length.
+        // above the offset of the frame is therefore invalid. If recovery used an invalid
+        // watermark, it could seal the segment at a wrong length.
         (Some((header, meta)), Some(inline))
             if crc32fast::hash(inline) == header.inline_crc
                 && header.watermark <= at

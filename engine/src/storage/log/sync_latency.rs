@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::model::metrics::LOG_SYNC_BOUNDS_US;
 use crate::platform::counters::{Histogram, SingleWriterHistogram};
 
-/// A histogram of sync durations in microseconds. Only the commit leader adds durations.
+/// A histogram of sync durations in microseconds. Only the commit leader adds durations to the
+/// histogram.
 pub(crate) struct SyncLatency(SingleWriterHistogram<{ LOG_SYNC_BOUNDS_US.len() }>);
 
 impl Default for SyncLatency {

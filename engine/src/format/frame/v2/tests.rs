@@ -225,7 +225,7 @@ fn header_with_any_single_bit_flipped_is_invalid_and_salvaged() {
             assert_eq!(salvage(&changed, end, &KEY), Some((hash, end)));
             // A second damaged frame is appended. The first frame can now be salvaged only if its
             // body or metadata confirms its length. A delete has neither a body nor metadata, so it
-            // cannot be salvaged.
+            // cannot be salvaged if a second damaged frame follows.
             changed.extend_from_slice(&frame);
             changed[end + 12] ^= 1;
             let found = salvage(&changed, 2 * end, &KEY);
