@@ -19,8 +19,7 @@ use crate::storage::log::summary_file::SummaryReader;
 /// generates the hash key and the store id randomly.)
 ///
 /// # Errors
-/// No error occurs in practice, because the length fields of a manifest can represent an empty
-/// manifest.
+/// In practice, encoding an empty manifest does not fail.
 pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }

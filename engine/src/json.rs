@@ -1,6 +1,7 @@
 //! The JSON layer: validates a document while it arrives, and splits it into members.
 //!
-//! The layer enforces the limits, and defines the order in which violations are reported.
+//! The JSON layer enforces the limits on documents, and determines which violation of a document is
+//! reported first.
 //!
 //! **Architecture Invariant:** this layer knows only bytes and limits, and does not know where a
 //! document is stored. The memory of the scanner does not grow with the size of the values.

@@ -52,21 +52,21 @@
 //!   inside values are returned as they were sent. Only whitespace outside keys and values is
 //!   removed.
 //! - **Damage is an error.** All data has checksums. Damaged data is reported with its file and
-//!   offset, and is never returned. If the current document is damaged, reads fail, and do not
-//!   return an older revision.
+//!   offset, and is never returned. If the current document of a namespace is damaged, reads of the
+//!   namespace fail instead of returning an older revision.
 //! - **Exact limits.** The [`Limits`] on keys and values are enforced to the byte, in bounded
 //!   memory.
 //!
 //! # Synchronous and async use
 //!
-//! The API is synchronous, and the engine needs no async runtime. The documentation of each
-//! function says whether it blocks. An async program can use the engine without blocking its worker
+//! The API is synchronous, and the engine needs no async runtime. If a function can block on the
+//! disk, its documentation says so. An async program can use the engine without blocking its worker
 //! threads:
 //!
 //! - Reads: [`Engine::peek`] returns cached documents without disk access. If `peek` returns
 //!   [`Peek::OnDisk`], read the document on a thread that may block.
 //! - Writes: [`Commit`] is a [`Future`] that works on any executor. [`Writer::stays_in_memory`]
-//!   returns true if the next chunk can be validated without disk access.
+//!   returns true if the next chunk of a document can be validated without disk access.
 //!
 //! ```
 //! use prefd_engine::{Engine, Result, Revision, WriteOptions};
@@ -105,12 +105,14 @@
 //! The data directory must be on a file system on which `fdatasync` of a file and `fsync` of a
 //! directory make data survive a power cut, `rename` replaces a file atomically, and files can be
 //! locked. Local Linux file systems such as ext4 meet these requirements. Only one engine at a time
-//! can open a data directory; a second one gets [`Error::Locked`].
+//! can have a data directory open. Opening the directory a second time fails with
+//! [`Error::Locked`].
 //!
 //! # Memory
 //!
 //! The engine keeps a table of all documents in memory. The table uses less than 60 bytes for each
-//! document. In addition, the engine uses memory as limited by these fields of [`Config`]:
+//! document and for each tombstone (the record of a delete). In addition, the engine uses memory as
+//! limited by these fields of [`Config`]:
 //!
 //! | setting | default | memory for |
 //! | --- | --- | --- |

@@ -3,9 +3,9 @@
 //! The maintenance layer owns compaction, the removal of obsolete files, the erasure of users, and
 //! snapshots.
 //!
-//! **Architecture Invariant:** the maintenance layer never appends to the log. It gives jobs to the
-//! committer, truncates files to the length that the manifest records, and removes only files that
-//! no longer belong to the store.
+//! **Architecture Invariant:** the maintenance layer never appends to the log. The layer submits
+//! jobs to the committer, truncates files to the length that the manifest records, and removes only
+//! files that do not belong to the store.
 
 pub(crate) mod compaction;
 pub(crate) mod erasure;

@@ -1,6 +1,7 @@
 //! The offline layer: inspects a data directory that no engine has open.
 //!
-//! The layer owns the functions `stats` and `verify`, and the scan with which both functions start.
+//! The layer owns the functions `stats` and `verify`, and the scan of the log that both functions
+//! use.
 //!
 //! **Architecture Invariant:** this layer reports defects, but does not repair them, and never
 //! changes files in `log/` or `blobs/`.

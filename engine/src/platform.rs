@@ -1,7 +1,7 @@
 //! The platform layer: interfaces to the operating system and the processor.
 //!
-//! The layer contains the interface to the file system, aligned buffers, cache-line padding,
-//! counters, a semaphore, and a signal that wakes a background thread.
+//! The platform layer contains the interface to the file system, aligned buffers, cache-line
+//! padding, counters, a semaphore, and a signal that wakes a background thread.
 //!
 //! **Architecture Invariant:** this layer imports nothing from the other layers of the engine. The
 //! layer knows files, bytes and threads, but not documents, segments or the engine's error type.

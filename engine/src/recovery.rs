@@ -1,8 +1,9 @@
 //! Recovery opens the log of a store, and builds the table from the log.
 //!
 //! Recovery reads the manifest, the summaries of the sealed segments, and the frames of the active
-//! segment. The terms are explained in docs/format.md. The engine serves reads only after recovery
-//! is complete. When recovery is complete, every frame in the table is synced.
+//! segment. docs/format.md explains manifests, segments, summaries and frames. The engine serves
+//! reads only after recovery is complete. When recovery is complete, every frame to which the table
+//! refers is on stable storage.
 
 use std::collections::HashMap;
 use std::io;
@@ -74,7 +75,7 @@ pub(crate) fn recover(
         }
     }
     let previous_active = directory.scan_active(&manifest)?;
-    // Up to this point, the files of an existing store have only been read, so that a store in an
+    // Before this line, recovery only reads the files of an existing store, so that a store in an
     // unsupported format is rejected without being changed.
     directory.remove_files(&unlisted)?;
     directory.rebuild_summaries(&missing_summaries);
@@ -112,8 +113,8 @@ pub(crate) fn recover(
 /// Writes the manifest of a new store.
 ///
 /// # Errors
-/// [`Error::Corrupt`] if the directory contains segments or summaries. A store with segments has a
-/// manifest, so the manifest must have been lost.
+/// [`Error::Corrupt`] if the directory contains segments or summaries. The manifest is written
+/// before the first segment, so if a segment exists without a manifest, the manifest was lost.
 fn create_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
     let found = fs
         .list(dir)
@@ -140,7 +141,7 @@ fn create_manifest(fs: &dyn Fs, dir: &Path) -> Result<Manifest> {
 }
 
 impl LogDirectory {
-    /// Returns the number of entries in all readable summaries. The number is used as an estimate
+    /// Returns the number of entries in all readable summaries. The result is used as an estimate
     /// of the number of table entries.
     fn count_entries(&self, manifest: &Manifest) -> usize {
         let sealed = manifest.segments.iter().filter(|r| r.sealed.is_some());
@@ -151,9 +152,9 @@ impl LogDirectory {
             .sum()
     }
 
-    /// Returns the files of segments that the manifest does not list. A crash leaves unlisted files
-    /// if it happens after a segment is created and before the manifest lists it, or before the
-    /// files of a retired segment are removed.
+    /// Returns the files of segments that the manifest does not list. A crash can leave unlisted
+    /// files in two cases: a new segment was created, but not yet added to the manifest; or a
+    /// retired segment was removed from the manifest, but its files were not yet removed.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if an unlisted segment file is newer than the manifest.
@@ -189,9 +190,9 @@ impl LogDirectory {
             return Ok(None);
         };
         let scan = self.scan(record.id, None)?;
-        // Without this check, recovery would copy the frames to a new segment. If recovery then
-        // crashed before the manifest listed the new segment, the next open would reject the new
-        // segment as newer than the manifest.
+        // If the active segment is newer than the manifest, recovery must stop before it copies the
+        // frames of the segment to a new segment. After a crash between the copy and the update of
+        // the manifest, the next open would reject the new segment as newer than the manifest.
         if scan.last_revision >= manifest.reserved_revision {
             return Err(self.outdated_manifest(&file_header::segment_path(&self.dir, record.id)));
         }
@@ -207,12 +208,12 @@ impl LogDirectory {
         Ok(())
     }
 
-    /// Rebuilds the summaries of these segments. Errors are ignored, because the store works
+    /// Rebuilds the summaries of the given segments. Errors are ignored, because the store works
     /// without the summaries, and the next open tries to rebuild them again.
     fn rebuild_summaries(&self, segments: &[(SegmentId, SealedSegment)]) {
         for (id, sealed) in segments {
-            // Each segment is scanned again, although `load_sealed` has already scanned it, so that
-            // only one summary at a time is in memory.
+            // `load_sealed` has already scanned each segment. The segment is scanned again here, so
+            // that only one summary at a time is in memory.
             let _ = self
                 .summary_from_frames(*id, sealed.bytes, sealed.last_revision)
                 .and_then(|summary| self.write_summary(*id, &summary, sealed.bytes));
@@ -250,8 +251,8 @@ impl LogDirectory {
     }
 
     /// Loads a sealed segment from its summary, or from its frames if the summary is damaged. If
-    /// the summary and the segment file are both damaged, the documents of the segment become
-    /// unreadable. Returns true if the summary is intact.
+    /// both the summary and the segment file are damaged, no document of the segment can be read.
+    /// Returns true if the summary is intact.
     fn load_sealed(
         &self,
         documents: &mut RecoveryLoader,
@@ -280,9 +281,10 @@ impl LogDirectory {
     }
 
     /// Seals the segment that was active when the previous process ended. The sealed segment ends
-    /// at its watermark, which is the offset up to which the segment is known to be synced. The
-    /// valid frames after the watermark are copied to a new active segment and synced, because it
-    /// is unknown whether they are on stable storage.
+    /// at its watermark, which is the offset up to which the segment is known to be synced. It is
+    /// unknown whether the frames after the watermark are on stable storage. Therefore, the valid
+    /// frames after the watermark, up to the first invalid frame, are copied to a new active
+    /// segment and synced.
     fn replace_active(
         &self,
         manifest: &mut Manifest,
@@ -349,7 +351,8 @@ impl LogDirectory {
     }
 }
 
-/// Copies the valid frames after `watermark` to the new active segment, and syncs the new segment.
+/// Copies the frames after `watermark`, up to the first invalid frame, to the new active segment,
+/// and syncs the new segment.
 fn copy_tail(
     reader: &FrameReader,
     active: &mut ActiveSegment,

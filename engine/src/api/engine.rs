@@ -70,21 +70,22 @@ impl Engine {
     /// do not exist.
     ///
     /// Blocks until the location of every document is known. If the store was closed with
-    /// [`Engine::close`], `open` reads only the summaries of the log segments, not the documents.
-    /// After a crash, `open` also reads the segment that was active at the time of the crash. The
-    /// catalogue is opened in the background.
+    /// [`Engine::close`], `open` reads the manifest and the summaries of the log segments, but no
+    /// documents. After a crash, `open` also reads the segment that was active at the time of the
+    /// crash. The catalogue is opened in the background.
     ///
-    /// Memory: a table uses less than 60 bytes for each document, in addition to the memory that
-    /// the fields of [`Config`] limit.
+    /// Memory: a table uses less than 60 bytes for each document and for each tombstone (the record
+    /// of a delete). The fields of [`Config`] limit the other uses of memory.
     ///
     /// # Errors
     /// - [`Error::InvalidConfig`]: a setting is out of range.
     /// - [`Error::Locked`]: another engine, in this process or another one, has the directory
     ///   open.
     /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest, or the header of the active
-    ///   segment, is damaged. Other damage does not prevent opening; see [`Self::damage`].
+    ///   segment, is damaged. A store with damage in other files can be opened; see
+    ///   [`Self::damage`].
     /// - [`Error::UnsupportedFormat`]: the store has a format version that this version of the
-    ///   engine cannot read. The store is not changed.
+    ///   engine cannot read. In this case, `open` does not change the store.
     /// - [`Error::StorageFull`]: the disk has too little space for recovery.
     /// - [`Error::Io`].
     pub fn open(config: Config) -> Result<Self> {
@@ -186,7 +187,7 @@ impl Engine {
 
     /// Looks up the document of a user and a client without accessing the disk. Has the same effect
     /// as [`Namespace::peek`], but does not allocate a handle unless the document is on disk. Never
-    /// blocks on the disk, so this function can be called on an async worker thread.
+    /// blocks on the disk, so `peek` can be called on an async worker thread.
     ///
     /// # Errors
     /// [`Error::InvalidName`]; the errors of [`Namespace::peek`].
@@ -268,10 +269,10 @@ impl Engine {
         self.core().catalogue.list_all(after, limit)
     }
 
-    /// Lists namespaces like [`Self::list_all`], but does not fail if damage makes the list
-    /// incomplete. If `user` is given, lists only the namespaces of that user. Use this function to
-    /// rescue the documents of a damaged store. [`Self::damage`] returns the locations of the
-    /// damage. Blocks like [`Self::list`].
+    /// Lists the namespaces of all users like [`Self::list_all`], but does not fail if the list is
+    /// incomplete because of damage. If `user` is given, lists only the namespaces of that user.
+    /// Use `list_known` to rescue the documents of a damaged store. [`Self::damage`] returns the
+    /// locations of the damage. Blocks like [`Self::list`].
     ///
     /// # Errors
     /// [`Error::InvalidName`]; [`Error::CatalogueUnavailable`]; [`Error::Closed`].
@@ -305,20 +306,22 @@ impl Engine {
         self.core().catalogue.usage(user)
     }
 
-    /// Returns a number that identifies a user without showing the name, for example in logs.
+    /// Returns a pseudonym for a user: a number that identifies the user, for example in logs, but
+    /// does not reveal the name.
     ///
-    /// The pseudonym of a user is the same for the lifetime of the store, and in copies of the
-    /// store. The pseudonym is a hash of the name with a secret key, which is stored in the store.
-    /// Without the key, nobody can check whether a pseudonym belongs to a given name. Never blocks.
+    /// The pseudonym of a user never changes, and is the same in copies of the store. The pseudonym
+    /// is a hash of the name with a secret key, which is stored in the store. Without the key, it
+    /// is impossible to check whether a pseudonym belongs to a given name. Never blocks.
     pub fn pseudonym(&self, user: &str) -> u64 {
-        // The hash differs from the hashes of namespaces, because client names are not empty.
+        // The hash of a user with an empty client name is not the hash of any namespace, because
+        // the client name of a namespace is never empty.
         self.core().directory.hash(user, "").halves().0
     }
 
-    /// Returns the damage that was found when the store was opened: the first damage of each
-    /// segment in which a damaged frame may be current. In a damaged store, [`Self::list`],
-    /// [`Self::list_all`] and [`Self::usage`] may fail, and the result of [`Self::list_known`] may
-    /// be incomplete. Never blocks.
+    /// Returns the damage that was found when the store was opened. The list contains the first
+    /// damage of each log segment in which a damaged frame may be the current frame of a namespace.
+    /// In a damaged store, [`Self::list`], [`Self::list_all`] and [`Self::usage`] may fail, and the
+    /// result of [`Self::list_known`] may be incomplete. Never blocks.
     pub fn damage(&self) -> &[Damage] {
         &self.core().damage
     }
@@ -332,8 +335,8 @@ impl Engine {
     /// Checks that writes are possible. Never blocks.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after a failed sync of the log. To make writes possible again, close the
-    /// store and open it again.
+    /// [`Error::Poisoned`] if an earlier failure, such as a failed sync of the log, has stopped all
+    /// writes. To make writes possible again, close the store and open it again.
     pub fn writable(&self) -> Result<()> {
         self.core().poison().map_or(Ok(()), Err)
     }
@@ -341,13 +344,13 @@ impl Engine {
     /// Closes the store: commits all queued writes, seals the log so that the next open is
     /// fast, removes obsolete files, and unlocks the directory.
     ///
-    /// Later reads and writes fail with [`Error::Closed`]. Blocks until the store is closed. If
-    /// `close` is called a second time, the second call waits for the first one, and then does
-    /// nothing.
+    /// Reads and writes after `close` fail with [`Error::Closed`]. Blocks until the store is
+    /// closed. If `close` is called a second time, the second call waits for the first one, and
+    /// then does nothing.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::StorageFull`] or [`Error::Io`] if the log could not be sealed.
-    /// The next open recovers all acknowledged writes.
+    /// After such an error, the next open recovers the store as after a crash.
     pub fn close(&self) -> Result<()> {
         self.0.close()
     }
@@ -365,8 +368,8 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Recovers the store. If the disk is too full for recovery, releases the reserve and tries
-/// again.
+/// Recovers the store. If the disk is too full for recovery, removes the reserve file to free disk
+/// space, and tries again.
 fn recover_with_reserve(config: &Config, log: &Path) -> Result<RecoveredStore> {
     let recover = || recover(&config.fs, log, config.segment_bytes, config.open_segments);
     match recover() {
@@ -405,7 +408,7 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Syncs the data directory and its parent, so that the directory entries of `log/`, `blobs/` and
-/// the data directory survive a power cut. Without these entries, the synced files in the
+/// the data directory survive a power cut. If these entries were lost, the synced files in the
 /// directories could not be found.
 fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -424,9 +427,9 @@ fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
 /// Returns the source from which the catalogue is built: a function that visits every current
 /// document.
 ///
-/// Compaction may move a document during the visit. The visit recognizes a moved document at the
-/// old and at the new location by its revision. The visit finds every document, because no segment
-/// file is removed until the visit ends.
+/// Compaction may move a document during the visit. A moved document keeps its revision, so the
+/// visit recognizes the document as current at the old and at the new location. The visit finds
+/// every document, because no segment file is removed until the visit ends.
 fn document_source(
     directory: LogDirectory,
     table: Arc<Table>,
@@ -437,7 +440,8 @@ fn document_source(
             entry.revision > after && table.is_current(entry.hash, entry.revision)
         };
         let visited = loader::visit(&directory, is_current, visit);
-        // Compaction removes the obsolete files that it could not remove during the visit.
+        // Wakes the compaction thread, which could not remove obsolete segment files during the
+        // visit.
         compaction_wakeup.notify();
         visited
     })

@@ -27,8 +27,8 @@ pub(crate) struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Commits all queued writes, and closes the store. A second call blocks until the first one
-    /// has returned, and then does nothing.
+    /// Commits all queued writes, and closes the store. A second call blocks until the first call
+    /// has closed the store, and then does nothing.
     pub(super) fn close(&self) -> Result<()> {
         self.core.queue.close();
         self.core.compaction_wakeup.close();
@@ -38,7 +38,8 @@ impl EngineHandle {
         let outcome = match thread.map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(error),
-            // A panic of the committer is a bug. The next open recovers all acknowledged writes.
+            // The committer thread panicked, which is a bug. The next open recovers all
+            // acknowledged writes.
             Some(Err(_)) => Err(Error::Closed),
         };
         let compactor = lock(&self.compactor).take();

@@ -34,13 +34,13 @@ impl Engine {
     /// Takes a snapshot: a consistent copy of the store for a backup. Reads and writes continue
     /// while the snapshot is copied. See [`Snapshot`] for an example.
     ///
-    /// Blocks until the current batch is committed and each file of the snapshot has been opened
-    /// once. Writes are delayed by a few milliseconds at most, while the summary of one segment is
-    /// copied in memory.
+    /// Blocks until the current batch of writes is committed, and each file of the snapshot that is
+    /// on disk has been opened once. Writes wait while the summary of one segment is copied in
+    /// memory, which usually takes at most a few milliseconds.
     ///
     /// Taking a snapshot writes nothing to disk, so it is possible on a full disk. A snapshot can
-    /// also be taken after writing has stopped with [`crate::Error::Poisoned`]. The snapshot does
-    /// not include writes with an unknown outcome. Damaged segments are included unchanged, so the
+    /// also be taken after [`crate::Error::Poisoned`] has stopped all writes. Such a snapshot does
+    /// not include writes whose outcome is unknown. Damaged segments are included unchanged, so the
     /// copy has the same damage as the store.
     ///
     /// # Errors
@@ -52,9 +52,9 @@ impl Engine {
         Snapshot::take(self.core())
     }
 
-    /// Returns counters since the engine was opened, and the current state of the engine. Does not
-    /// access the disk. The function locks a few mutexes for a short time and iterates over the
-    /// segments. The function is cheap enough to be called every second.
+    /// Returns the current state of the engine, and counters that start at 0 when the engine is
+    /// opened. Does not access the disk. The function locks a few mutexes for a short time and
+    /// iterates over the segments. The function is cheap enough to be called every second.
     ///
     /// # Examples
     /// ```
@@ -89,8 +89,9 @@ impl Engine {
         }
     }
 
-    /// Reclaims disk space: rewrites every sealed segment of the log that has stale frames, and
-    /// removes obsolete files. The active segment is not rewritten.
+    /// Reclaims disk space: rewrites the sealed segments of the log that have stale frames, or
+    /// tombstones that may no longer be needed, and removes obsolete files. A segment in which a
+    /// damaged frame may be current is not rewritten. The active segment is not rewritten.
     ///
     /// Blocks until compaction is complete. Reads and writes continue. Calling this function is
     /// usually unnecessary: if [`crate::Config::background_compaction`] is true, a thread of the
@@ -98,8 +99,8 @@ impl Engine {
     ///
     /// # Errors
     /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`],
-    ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. The unreadable segment
-    ///   is left unchanged, and compaction continues with the other segments.
+    ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. Compaction leaves this
+    ///   segment unchanged, and continues with the other segments.
     /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs space, because
     ///   its current frames are copied before the segment is removed.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Io`], [`crate::Error::Closed`].
@@ -107,8 +108,8 @@ impl Engine {
         self.compact_with(&mut |_| {})
     }
 
-    /// Reclaims disk space like [`Self::compact`], and calls `progress` before each segment, on
-    /// the calling thread.
+    /// Reclaims disk space like [`Self::compact`], and calls `progress` on the calling thread
+    /// before each segment is rewritten.
     ///
     /// # Errors
     /// The errors of [`Self::compact`].
@@ -116,22 +117,24 @@ impl Engine {
         compaction::compact(self.core(), progress)
     }
 
-    /// Deletes all documents of a user, and removes all their bytes from the data directory.
+    /// Deletes all documents of a user, and removes all bytes of these documents from the data
+    /// directory.
     ///
     /// Documents that were deleted or replaced earlier are also removed. The names of the user and
-    /// of the user's clients are removed, too. A user without current documents can also be erased,
+    /// of the user's clients are also removed. A user without current documents can also be erased,
     /// to remove the data of earlier documents. The engine cannot remove data that the file system
     /// or the disk retains after files are removed.
     ///
-    /// The result reports data that could not be removed: files that a [`Snapshot`] needs,
-    /// damaged segments, and deletes that hide frames in damaged segments. Check
-    /// [`Erased::is_complete`].
+    /// If some data could not be removed, the result reports it: files that a [`Snapshot`] needs,
+    /// damaged segments, and tombstones (the records of deletes) that hide frames in damaged
+    /// segments. Check [`Erased::is_complete`].
     ///
-    /// First, the documents are deleted durably. Next, all segments with frames of the user are
-    /// rewritten without these frames. Finally, the catalogue is rebuilt, and listings wait until
-    /// the rebuild is complete. After an error or a crash, deleted documents stay deleted, and
-    /// another call of `erase` completes the erasure. A document that is written for the user
-    /// during the call is either erased or kept, but never partially erased.
+    /// An erasure has three steps. First, the user's documents are deleted durably. Next, all
+    /// segments with frames of the user are rewritten without these frames. Finally, the catalogue
+    /// is removed and rebuilt in the background. Listings wait until the catalogue is rebuilt. If
+    /// an erasure ends with an error or a crash, deleted documents stay deleted, and another call
+    /// of `erase` completes the erasure. A document that is written for the user during the call is
+    /// either erased or kept, but never partially erased.
     ///
     /// Blocks until the erasure is complete. Reads and writes continue, and compaction waits.
     /// `progress` is called on the calling thread before each segment is rewritten. An erasure

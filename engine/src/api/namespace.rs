@@ -19,7 +19,8 @@ use crate::model::stat::Stat;
 /// creates a handle. Creating and cloning a handle is cheap.
 ///
 /// Reads and writes are linearizable: a read returns the newest acknowledged write, or a newer
-/// write that has not been acknowledged yet. A handle keeps the engine open.
+/// write that has not been acknowledged yet. While a `Namespace` exists, the engine stays open,
+/// unless [`crate::Engine::close`] is called.
 ///
 /// # Examples
 /// ```
@@ -100,7 +101,7 @@ impl Namespace {
     /// is stored.
     ///
     /// Blocks on the disk unless the document is in the cache. If `stat` must access the disk, it
-    /// reads only the metadata of the document, not the body.
+    /// does not read the complete document, but only its metadata.
     ///
     /// # Errors
     /// The errors of [`Self::get`].
@@ -156,13 +157,14 @@ impl Namespace {
     ///
     /// `submit` blocks only in two cases:
     ///
-    /// - The queue is full, and the options contain [`QueueFull::Wait`].
-    /// - The change is a [body](Change::Body) longer than [`crate::Config::inline_bytes`]. Such a
-    ///   body is written to a blob file before the change is queued.
+    /// - The commit queue is full, and [`WriteOptions::queue_full`] is [`QueueFull::Wait`].
+    /// - The change is a [body](Change::Body) longer than [`crate::Config::inline_bytes`]. A body
+    ///   of this length is written to a blob file before the change is queued.
     ///
     /// # Errors
     /// The returned commit resolves to the errors of [`Self::write`], or to
-    /// [`crate::Error::Overloaded`] if the queue is full.
+    /// [`crate::Error::Overloaded`] if the queue is full and [`WriteOptions::queue_full`] is
+    /// [`QueueFull::Refuse`].
     pub fn submit<'a>(&self, change: impl Into<Change<'a>>, options: WriteOptions) -> Commit {
         let queue = &self.handle.core.queue;
         let queue_full = options.queue_full;

@@ -46,11 +46,11 @@ pub enum Peek {
 /// A document whose location on disk is known, but which has not been read yet. [`Peek::OnDisk`]
 /// contains a `Located`; see [`Peek`] for an example.
 ///
-/// A `Located` keeps the engine open, but does not prevent the document from being replaced or
-/// deleted. If the document is replaced or deleted before it is read, the read returns either the
-/// old document or the new state.
+/// While a `Located` exists, the engine stays open, unless [`crate::Engine::close`] is called. The
+/// document can still be replaced or deleted. If this happens before the document is read, the read
+/// returns either the old document or the current one.
 ///
-/// A `Located` uses no file descriptor.
+/// A `Located` does not hold a file descriptor.
 #[derive(Clone)]
 pub struct Located {
     handle: Arc<EngineHandle>,
@@ -127,8 +127,8 @@ impl NamespaceReader<'_> {
         self.location_of(core.table.newest(self.hash))
     }
 
-    /// Returns the location of the current document, and the document if it is in the cache. If the
-    /// document is in the cache, marks it as recently used, and counts a read from memory.
+    /// Returns the location of the current document, and the document if it is in the cache. A
+    /// cached document is also marked as recently used, and counted as a read from memory.
     fn newest_cached(&self) -> Result<Option<(FrameLocation, Option<Document>)>> {
         let core = &self.handle.core;
         core.check_open()?;
@@ -194,11 +194,12 @@ impl NamespaceReader<'_> {
     }
 
     /// Reads the current document. Calls `from_memory` if the document is in the cache, otherwise
-    /// `from_disk` with the location of the document. If `located` is given, first calls
-    /// `from_disk` with this location.
+    /// `from_disk` with the location of the document. If `located` is given, `from_disk` is first
+    /// called with `located`, without a lookup.
     ///
-    /// If `from_disk` fails, and the location is no longer current, tries again: the document was
-    /// replaced, deleted or moved in the meantime, so its old file may have been removed.
+    /// If `from_disk` fails, and the location is no longer current, the read is repeated. In this
+    /// case, the document was replaced, deleted or moved after the lookup, so the file may have
+    /// been removed.
     fn read<T>(
         &self,
         mut located: Option<FrameLocation>,

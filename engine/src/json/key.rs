@@ -1,7 +1,7 @@
 //! Incremental decoding of one key.
 //!
-//! The bytes of a key are decoded as they arrive. The limit on the decoded length is therefore
-//! exact, and bounds the memory of a key.
+//! The bytes of a key are decoded as they arrive. Therefore, the limit on the length of the decoded
+//! key is exact, and bounds the memory that a key can use.
 //!
 //! Keys must be decoded to detect duplicates: `"a"` and `"\u0061"` are the same key. A lone
 //! surrogate in a key is an error, because UTF-8 cannot represent it. In a value, a lone surrogate
@@ -30,7 +30,7 @@ pub(crate) enum KeyProgress {
 /// States whether the next byte belongs to an escape sequence, and to which part of the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escape {
-    /// The next byte does not belong to an escape sequence, or begins one.
+    /// The next byte is not inside an escape sequence, but may begin one.
     None,
     /// The next byte follows a backslash.
     Begun,
@@ -82,8 +82,8 @@ impl KeyReader {
         }
     }
 
-    /// Reports the first invalid UTF-8 in the part of the key that has arrived. An incomplete
-    /// character at the end is not an error.
+    /// Checks that the part of the key that has arrived is valid UTF-8. An incomplete character at
+    /// the end of this part is not an error.
     pub(crate) fn check_utf8(&self, start: Position) -> Result<(), Violation> {
         match std::str::from_utf8(&self.text) {
             Err(error) if error.error_len().is_some() => Err(invalid(
@@ -96,7 +96,8 @@ impl KeyReader {
     }
 
     /// Returns the violation for a byte that is not allowed after `text`. If `text` contains
-    /// invalid UTF-8 or ends with an incomplete character, returns this earlier violation.
+    /// invalid UTF-8 or ends with an incomplete character, returns the violation for the invalid
+    /// UTF-8 instead.
     fn invalid_byte(&self, what: &str, start: Position) -> Violation {
         match std::str::from_utf8(&self.text) {
             Ok(_) => invalid(what, self.text.len(), start),
@@ -223,7 +224,7 @@ fn invalid(what: &str, index: usize, start: Position) -> Violation {
         at: Position {
             offset: start.offset + index as u64,
             line: start.line,
-            // A key cannot contain a newline, so its bytes are all on one line.
+            // An unescaped newline is not allowed in a key, so the complete key is on one line.
             column: start.column + index as u64,
         },
         what: what.to_owned(),

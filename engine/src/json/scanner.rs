@@ -43,8 +43,7 @@ enum ScannerState {
     ValueStart,
     /// Inside a value.
     Value(ValueShape),
-    /// After a value whose bytes have all been returned. The next event is
-    /// [`ScanEvent::ValueEnd`].
+    /// After the last byte of a value has been returned. The next event is [`ScanEvent::ValueEnd`].
     ValueDone,
     /// After [`ScanEvent::ValueEnd`]. Expects a comma or the closing brace.
     AfterValue,
@@ -122,7 +121,7 @@ pub(crate) struct JsonScanner {
     value_start: Position,
     /// Number of bytes of the current value that have been returned.
     value_bytes: u64,
-    /// A violation that directly follows the value bytes of the last event. The next call of
+    /// A violation directly after the value bytes that the last event returned. The next call of
     /// [`JsonScanner::next`] returns the violation.
     pending: Option<Violation>,
 }
@@ -152,8 +151,8 @@ impl JsonScanner {
         }
     }
 
-    /// Returns the next event and removes the consumed bytes from the front of `chunk`.
-    /// Returns `None` when `chunk` is empty.
+    /// Returns the next event and removes the consumed bytes from the front of `chunk`. Returns
+    /// `None` when `chunk` is empty and no event or violation is pending.
     ///
     /// If `next` returns a violation while [`JsonScanner::is_in_value`] is true, the current value
     /// may contain an earlier violation. The caller must then check the bytes of the value with
@@ -197,17 +196,17 @@ impl JsonScanner {
         matches!(self.state, ScannerState::Value(_))
     }
 
-    /// Returns the position of the first byte of the last value.
+    /// Returns the position of the first byte of the value that began last.
     pub(crate) fn value_start(&self) -> Position {
         self.value_start
     }
 
-    /// Returns the decoded key of the last member.
+    /// Returns the decoded key that was scanned last.
     pub(crate) fn last_key(&self) -> &str {
         self.keys.last().map_or("", String::as_str)
     }
 
-    /// Returns the number of keys that have been scanned.
+    /// Returns the number of keys that have been scanned so far.
     pub(crate) fn keys(&self) -> usize {
         self.keys.len()
     }
@@ -243,7 +242,8 @@ impl JsonScanner {
         }
     }
 
-    /// Consumes at least one byte of `bytes`, or changes the state. `bytes` must not be empty.
+    /// Scans the start of `bytes`, which must not be empty. Each call makes progress: it consumes
+    /// at least one byte, changes the state, sets `pending`, or returns a violation.
     fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<ScanEvent<'a>>, Violation> {
         match self.state {
             ScannerState::Value(shape) => return Ok(self.value(shape, bytes)),
@@ -432,7 +432,7 @@ struct ValueScan<'a> {
     piece: &'a [u8],
     /// The state of the scanner after `piece`.
     state: ScannerState,
-    /// True if the byte after `piece` would exceed [`Limits::max_depth`].
+    /// True if the byte after `piece` is an opening bracket that exceeds [`Limits::max_depth`].
     is_too_deep: bool,
 }
 
@@ -449,7 +449,7 @@ fn scan_scalar(bytes: &[u8]) -> ValueScan<'_> {
     }
 }
 
-/// Returns the first `max_bytes` bytes, or all bytes if `bytes` is shorter.
+/// Returns the first `max_bytes` bytes of `bytes`, or all of `bytes` if it is shorter.
 fn up_to(bytes: &[u8], max_bytes: u64) -> &[u8] {
     usize::try_from(max_bytes)
         .ok()

@@ -10,7 +10,8 @@ use serde_json::error::Category;
 use crate::json::scanner::{JsonScanner, ScanEvent, position_after};
 use crate::model::limits::{Limits, Position, Usage, Violation};
 
-/// Checks that `text` is one complete JSON value. `start` is the position of its first byte.
+/// Checks that `text` is one complete JSON value. `start` is the position of the first byte of
+/// `text` in the body.
 pub(crate) fn check_value(text: &[u8], start: Position) -> Result<(), Violation> {
     match std::str::from_utf8(text) {
         Ok(valid) => parse(valid).map_err(|error| violation(&error, valid, start)),
@@ -21,11 +22,11 @@ pub(crate) fn check_value(text: &[u8], start: Position) -> Result<(), Violation>
     }
 }
 
-/// Checks that `text` is the beginning of a JSON value. `start` is the position of its first
-/// byte.
+/// Checks that `text` is the beginning of a JSON value. `start` is the position of the first byte
+/// of `text` in the body.
 ///
-/// The check is needed after the scanner has found a violation inside a value, because the bytes of
-/// the value before this violation may contain an earlier one.
+/// If the scanner finds a violation inside a value, the bytes of the value before this violation
+/// must be checked, because they may contain an earlier violation.
 pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation> {
     let error = match std::str::from_utf8(text) {
         Ok(valid) => return check_prefix_text(valid, start),
@@ -36,13 +37,13 @@ pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation
     if error.error_len().is_some() {
         return Err(invalid_utf8(text, &error, start));
     }
-    // The text ends with an incomplete character, which cannot be ASCII. The character is replaced
-    // with U+FFFD for the check, because the grammar allows all non-ASCII characters in the same
-    // places.
+    // The text ends with an incomplete UTF-8 character, which cannot be ASCII. For the check, this
+    // character is replaced with U+FFFD. The result is the same, because the JSON grammar does not
+    // distinguish between non-ASCII characters.
     check_prefix_text(&format!("{valid}\u{fffd}"), start)
 }
 
-/// Returns the bytes before the first invalid UTF-8.
+/// Returns the bytes of `text` before the first invalid UTF-8.
 fn valid_part<'a>(text: &'a [u8], error: &std::str::Utf8Error) -> &'a [u8] {
     text.get(..error.valid_up_to()).unwrap_or_default()
 }
@@ -63,7 +64,7 @@ fn check_prefix_text(text: &str, start: Position) -> Result<(), Violation> {
 
 /// Returns true if `text` is the beginning of a JSON value.
 fn is_value_prefix(text: &str) -> bool {
-    // serde_json checks the digits of an escape only if all four are present.
+    // serde_json checks the digits of a `\uXXXX` escape only if all four digits are present.
     if ends_in_invalid_escape(text) {
         return false;
     }
@@ -75,11 +76,13 @@ fn is_value_prefix(text: &str) -> bool {
 /// Returns true if the text ends with an incomplete `\uXXXX` that contains a byte other than
 /// a hexadecimal digit.
 fn ends_in_invalid_escape(text: &str) -> bool {
-    /// Length of the longest incomplete escape, `\uXXX`. serde_json checks complete escapes.
+    /// Length in bytes of the longest incomplete escape, `\uXXX`. A complete escape is not examined
+    /// here, because serde_json checks it.
     const UNREAD_BYTES: usize = 5;
     let text = text.as_bytes();
     let mut unread = text.len().saturating_sub(UNREAD_BYTES)..text.len();
-    // The first match is the incomplete escape. A later match would be inside its digits.
+    // If the text ends with an incomplete escape, the first `\u` in the range is the start of this
+    // escape. A later `\u` would be among the digits of the escape.
     let digits = unread.find_map(|at| {
         let (before, escape) = text.split_at_checked(at)?;
         let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\');
@@ -101,7 +104,8 @@ fn invalid_utf8(text: &[u8], error: &std::str::Utf8Error, start: Position) -> Vi
     }
 }
 
-/// Converts an error of serde_json. `start` is the position of the first byte of `text`.
+/// Converts an error of serde_json to a violation. `start` is the position of the first byte of
+/// `text`.
 fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violation {
     // serde_json does not check the digits of an incomplete escape, and only reports that the text
     // ends.
@@ -150,7 +154,7 @@ fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
 /// Validates a document exactly as a write does, but without a store.
 ///
 /// Returns the size that the document would have in a store. Does not access the disk. Allocates
-/// memory for the keys, and for a copy of an invalid value.
+/// memory for the keys. If a value is invalid, also allocates memory for a copy of the value.
 ///
 /// # Errors
 /// The first [`Violation`] in the order of the bytes. A [`crate::Writer`] reports the same
@@ -166,7 +170,8 @@ fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
 pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
     let mut scanner = JsonScanner::new(limits.clone());
     let mut rest = body;
-    // Offset of the current value in the body. The value ends at the position of the scanner.
+    // Offset of the current value in the body. The value extends from this offset to the position
+    // of the scanner.
     let mut value_at = 0;
     let mut bytes = 1;
     let text = |value_at: usize, rest: &[u8]| body.get(value_at..body.len() - rest.len());

@@ -1,15 +1,15 @@
 //! Compaction reclaims the disk space of stale frames and obsolete blobs.
 //!
 //! To rewrite a segment, compaction reads the current frames of the segment. The committer is the
-//! only writer of the log. It appends copies of the frames after the queued writes of a batch, so
-//! that one sync is sufficient for the copies and the writes. After all copies are synced, the
-//! committer removes the segment from the manifest. A copied frame has the same revision as the
-//! original frame. At every moment, the log contains each current frame at least once, so a crash
-//! during compaction loses no document.
+//! only writer of the log. The committer appends copies of the frames after the queued writes of a
+//! batch, so that one sync is sufficient for the copies and the writes. After all copies are
+//! synced, the committer removes the segment from the manifest. A copied frame has the same
+//! revision as the original frame. At every moment, the log contains each current frame at least
+//! once, so a crash during compaction loses no document.
 //!
-//! In the background, compaction copies in small steps, and pauses after each step for as long as
-//! the step took. While the log exceeds its size limit (`SegmentUsages::is_overgrown`), compaction
-//! copies in large steps without pauses.
+//! In the background, compaction copies frames in small steps. Between two steps, compaction pauses
+//! for as long as the commit of the previous step took. While the log exceeds its size limit
+//! (`SegmentUsages::is_overgrown`), compaction copies frames in large steps without pauses.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -30,17 +30,18 @@ use crate::model::names::NamespaceHash;
 use crate::model::progress::Progress;
 use crate::storage::log::reader::Frame;
 
-/// Maximum number of bytes that one background step copies. A larger frame is copied in a separate
-/// step. Background steps are small, so that they hardly delay the writes in the same batch.
+/// Maximum number of bytes that background compaction copies in one step. A frame that is larger
+/// than this maximum is copied in a separate step. The steps are small, so that the copies hardly
+/// delay the writes in the same batch.
 const BACKGROUND_STEP_BYTES: u64 = 16 * 1024;
-/// Maximum number of bytes that one step at full speed copies. A larger frame is copied in a
-/// separate step.
+/// Maximum number of bytes that compaction at full speed copies in one step. A frame that is larger
+/// than this maximum is copied in a separate step.
 const FULL_SPEED_STEP_BYTES: u64 = 256 * 1024;
 
-/// Runs in the compaction thread. Rewrites segments and removes obsolete files until the engine is
-/// closed.
+/// The main function of the compaction thread. Rewrites segments and removes obsolete files until
+/// the engine is closed.
 pub(crate) fn run(core: &Core) {
-    // A previous process may have left obsolete blobs.
+    // A previous process may have ended before it removed all obsolete blobs.
     let _ = purge(core);
     loop {
         while let Some(victim) = next_victim(core) {
@@ -54,8 +55,8 @@ pub(crate) fn run(core: &Core) {
             match outcome {
                 Ok(()) => {}
                 Err(error) if is_segment_error(&error) => skip_segment(core, victim.id, &error),
-                // After any other error, compaction waits for the next wakeup, and then tries
-                // again.
+                // If the error is not limited to one segment, compaction waits for the next wakeup,
+                // and then tries again.
                 Err(_) => break,
             }
         }
@@ -77,15 +78,15 @@ pub(crate) fn is_segment_error(error: &Error) -> bool {
 pub(crate) fn skip_segment(core: &Core, segment: SegmentId, error: &Error) {
     let mut segments = core.accounting.lock();
     match error {
-        // A later read of the segment may succeed, so no frame is counted as damaged.
+        // A read has failed, but a later read of the segment may succeed, so no frame is counted as
+        // damaged.
         Error::Unreadable { .. } => segments.defer(segment),
         _ => segments.mark_damaged(segment),
     }
 }
 
-/// Returns the segment to rewrite next. On a full disk, this is the segment with the fewest
-/// bytes to copy. Returns `None` if no segment needs to be rewritten, or if the engine is
-/// closing.
+/// Returns the segment to rewrite next. On a full disk, returns the segment with the fewest bytes
+/// to copy. Returns `None` if no segment needs to be rewritten, or if the engine is closing.
 fn next_victim(core: &Core) -> Option<CompactionVictim> {
     if core.compaction_wakeup.is_closed() {
         return None;
@@ -101,8 +102,8 @@ fn next_victim(core: &Core) -> Option<CompactionVictim> {
 /// The speed at which compaction copies frames.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CompactionPace {
-    /// Small steps with pauses, so that compaction is active for at most half of the time. While
-    /// the log exceeds its size limit, compaction uses [`Self::FullSpeed`] instead.
+    /// Small steps with pauses, so that writes are hardly delayed. While the log exceeds its size
+    /// limit, compaction uses [`Self::FullSpeed`] instead.
     Background,
     /// Large steps without pauses.
     FullSpeed,
@@ -126,8 +127,8 @@ impl CompactionPace {
     }
 }
 
-/// Rewrites, at full speed, every undamaged sealed segment that has reclaimable bytes, and removes
-/// obsolete files.
+/// Rewrites the sealed segments that have reclaimable bytes, and removes obsolete files. Segments
+/// with damaged frames that may be current are not rewritten. Compaction runs at full speed.
 ///
 /// # Errors
 /// The errors of [`crate::Engine::compact`].
@@ -178,8 +179,8 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
 /// Copies the current frames of a segment to the end of the log, and retires the segment. The files
 /// of the segment become obsolete, and are later removed by [`purge`].
 ///
-/// Tombstones that hide no older frame are not copied. Unless `victim.is_forced` is true, a segment
-/// with tombstones is left unchanged if rewriting it would reclaim too little space.
+/// Tombstones that hide no older frame are not copied. If `victim.is_forced` is false, a segment
+/// with tombstones is rewritten only if the rewrite reclaims enough space ([`is_worthwhile`]).
 ///
 /// # Errors
 /// - A [segment error](is_segment_error): the segment cannot be read.
@@ -201,8 +202,9 @@ pub(crate) fn rewrite(
         core.accounting.lock().mark_tombstones_needed(segment);
         return Ok(());
     }
-    // On a full disk, the copies are written to space that the reserve has freed. The copies may
-    // use three quarters of this space, and the rest is a margin.
+    // On a full disk, the reserve file can be removed to free disk space for the copies. This is
+    // allowed only if the copies need at most three quarters of the reserve. The last quarter of
+    // the reserve is a margin.
     let may_use_reserve = usage.current_bytes() <= core.reserve_bytes / 4 * 3;
     let mut step = Vec::new();
     let mut step_bytes = 0;
@@ -269,8 +271,8 @@ fn read_copy(core: &Core, hash: NamespaceHash, from: FrameLocation) -> Result<Fr
     })
 }
 
-/// Returns true if rewriting the segment reclaims more than a quarter of its bytes. `deletes` are
-/// the tombstones that need not be copied.
+/// Returns true if rewriting a segment reclaims more than a quarter of the bytes of the segment.
+/// `deletes` are the tombstones that need not be copied.
 fn is_worthwhile(usage: &SegmentUsage, deletes: &HashMap<NamespaceHash, FrameLocation>) -> bool {
     let droppable: u64 = deletes.values().map(|entry| u64::from(entry.bytes)).sum();
     let reclaimable = usage.reclaimable_bytes();
@@ -294,9 +296,10 @@ fn droppable_deletes(
         .map(|entry| (entry.hash, FrameLocation::at(segment, entry)))
         .filter(|(hash, entry)| core.table.entry(*hash) == Some(*entry))
         .collect();
-    // A lost frame may belong to any namespace, and makes every namespace without a newer frame
-    // unreadable. Dropping a tombstone could make its namespace unreadable, because the tombstone
-    // may be the only frame that is newer than the lost frame. Therefore, all tombstones are kept.
+    // A lost frame (damaged bytes of an unknown namespace) makes every namespace without a newer
+    // frame unreadable. Dropping a tombstone could make its namespace unreadable, because the
+    // tombstone may be the only frame of the namespace that is newer than the lost frame.
+    // Therefore, no tombstone is dropped if the store has a lost frame.
     if core.table.loss().is_some() {
         deletes.clear();
     }
@@ -315,7 +318,8 @@ fn droppable_deletes(
                     deletes.remove(&entry.hash);
                 }
             }
-            // A damaged segment may contain a frame of any namespace, so all tombstones are kept.
+            // An older segment that cannot be read may contain a frame of any namespace, so no
+            // tombstone can be dropped.
             Err(error) if error.is_damage() => deletes.clear(),
             Err(error) => return Err(error),
         }

@@ -1,13 +1,13 @@
-//! Erasure deletes a user's documents, and then removes every file that contains bytes of the
-//! documents or the user's name. Before such a file is removed, the data of other users in the file
-//! is copied.
+//! Erasure deletes a user's documents, and then removes the files that contain bytes of the
+//! documents or the user's name. Before a file is removed, the data of other users in the file is
+//! copied to the end of the log.
 //!
 //! Erasure finds the user's segments by the names in the summaries of all segments. This search
 //! does not need the catalogue, and also finds frames of documents that were deleted or replaced
-//! long ago. The oldest segment is rewritten first. Therefore, a tombstone is reached only after
-//! all older frames of its namespace are gone, and can be dropped. Compaction waits until the
-//! erasure is complete, so that it does not move a frame to a segment that has already been
-//! searched.
+//! long ago. Segments are rewritten oldest first. A tombstone is therefore reached only after all
+//! older frames of its namespace are gone, so the tombstone can be dropped. Compaction waits until
+//! the erasure is complete. If both ran at the same time, compaction could move a frame of the user
+//! to a new segment that the erasure does not search.
 //!
 //! The catalogue's directory is removed and rebuilt, because sled keeps removed entries in its
 //! files.
@@ -41,8 +41,8 @@ const MAX_QUEUED_DELETES: usize = 256;
 
 /// The result of [`crate::Engine::erase`].
 ///
-/// An erasure can succeed and still leave data of the user behind. Call [`Self::is_complete`] to
-/// check whether all data was removed.
+/// An erasure can succeed although some data of the user could not be removed. Call
+/// [`Self::is_complete`] to check whether all data was removed.
 ///
 /// # Examples
 /// ```
@@ -65,22 +65,21 @@ pub struct Erased {
     /// Number of segments that were rewritten and removed from the log.
     pub segments: u64,
     /// Number of segments and blobs that are no longer part of the store, but whose files are kept
-    /// for a [`crate::Snapshot`]. These files may contain data of the user. They are removed after
-    /// the last snapshot that needs them is dropped.
+    /// for a [`crate::Snapshot`]. These files may contain data of the user. Each kept file is
+    /// removed after the last snapshot that needs it is dropped.
     pub held_by_snapshots: u64,
     /// The damage of segments that could not be rewritten, because a frame that may be current is
-    /// damaged or cannot be read. These segments may contain data of the user.
+    /// damaged, or because a read failed. These segments may contain data of the user.
     pub unreadable: Vec<Damage>,
-    /// Number of tombstones (frames that record a delete) that had to be kept. A tombstone is kept
-    /// if an unreadable segment may contain older frames of the same namespace. A tombstone
-    /// contains the names of the user and the client, but no other data of the user.
+    /// Number of tombstones (frames that record a delete) that had to be kept. A tombstone must be
+    /// kept if a segment that cannot be read may contain older frames of the same namespace. A
+    /// tombstone contains the names of the user and the client, but no other data of the user.
     pub deletes_kept: u64,
 }
 
 impl Erased {
-    /// Returns true if the erasure left no data of the user behind. This is the case if
-    /// [`Self::held_by_snapshots`] and [`Self::deletes_kept`] are 0, and [`Self::unreadable`] is
-    /// empty.
+    /// Returns true if all data of the user was removed: [`Self::held_by_snapshots`] and
+    /// [`Self::deletes_kept`] are 0, and [`Self::unreadable`] is empty.
     pub fn is_complete(&self) -> bool {
         self.held_by_snapshots == 0 && self.unreadable.is_empty() && self.deletes_kept == 0
     }
@@ -93,7 +92,7 @@ struct UserFrames {
     searched: BTreeSet<SegmentId>,
     /// Segments that contain a frame of the user, or a damaged frame that may belong to the user.
     segments: BTreeSet<SegmentId>,
-    /// The damage of segments that cannot be read at all.
+    /// The damage of segments of which neither the summary nor the frames can be read.
     damage: BTreeMap<SegmentId, Damage>,
     clients: BTreeSet<Arc<str>>,
     /// The user's namespaces.
@@ -128,8 +127,8 @@ pub(crate) fn erase(
 }
 
 impl UserFrames {
-    /// Searches every segment that has not been searched yet. First, seals the active segment, so
-    /// that it can also be searched and rewritten.
+    /// Seals the active segment, and then searches every segment that has not been searched yet.
+    /// The active segment is sealed because only sealed segments can be rewritten.
     fn search(&mut self, core: &Core, _turn: &CompactionTurn<'_>, user: &str) -> Result<()> {
         core.queue.run_task(JobTask::Seal, true)?;
         let sealed: Vec<SegmentId> = {
@@ -149,7 +148,8 @@ impl UserFrames {
                 }
                 Err(error) => return Err(error),
             };
-            // Every sealed segment contains frames, so a segment without details could not be read.
+            // Every sealed segment contains frames. If `details` is empty, the segment could not be
+            // read.
             if details.is_empty() {
                 self.segments.insert(id);
             }
@@ -195,8 +195,8 @@ fn delete_documents(core: &Core, user: &Name, found: &UserFrames) -> Result<u64>
     Ok(stored.len() as u64)
 }
 
-/// Rewrites the segments that contain frames of the user, starting with the oldest segment.
-/// Segments with damaged frames are left unchanged, and their damage is added to
+/// Rewrites the segments that contain frames of the user, starting with the oldest segment. A
+/// segment in which a damaged frame may be current is left unchanged, and its damage is added to
 /// [`Erased::unreadable`].
 fn rewrite_segments(
     core: &Core,

@@ -13,10 +13,10 @@ use crate::platform::fs::Fs;
 use crate::storage::io::{open_stored, remove_if_present, stored_len};
 
 /// Removes the files of obsolete segments and blobs, except files that snapshots need. If a file
-/// cannot be removed, the next call tries to remove it again.
+/// cannot be removed, the next call of `purge` tries to remove it again.
 ///
 /// # Errors
-/// The first error that occurred. After an error, the function continues with other files.
+/// The first error that occurred. After an error, `purge` continues with other files.
 pub(crate) fn purge(core: &Core) -> Result<()> {
     let _turn = core.acquire_purge_turn();
     let mut outcome = core.write_context.blobs.purge(&core.pins);
@@ -50,13 +50,13 @@ pub(crate) fn purge_all(core: &Core) -> Result<u64> {
         if let Some(pinned) = count_if_all_pinned(core, &segments, &blobs) {
             return Ok(pinned);
         }
-        // While the catalogue is being built, it prevents the removal of all segment files.
+        // No segment file can be removed while the catalogue is being built from the segment files.
         core.directory.wait_until_released();
     }
 }
 
-/// Returns how many of these segments and blobs still have files. Returns `None` if one of them is
-/// not pinned by a snapshot, and can therefore still be removed.
+/// Returns how many of the given segments and blobs still have files. Returns `None` if one of
+/// these files is not pinned by a snapshot, because this file can still be removed.
 fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) -> Option<u64> {
     let _turn = core.acquire_purge_turn();
     let mut segments_left = core.obsolete_segments().clone();
@@ -71,7 +71,7 @@ fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) ->
 }
 
 /// Durably removes data that does not belong to the store from the directory of the log. A crash
-/// can leave such data in two forms: files that belong to no segment of the store, and bytes after
+/// can leave two forms of such data: files that belong to no segment of the store, and bytes after
 /// the last frame of a sealed segment. Files that a snapshot has pinned are kept.
 ///
 /// # Errors
@@ -79,10 +79,10 @@ fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) ->
 /// - [`Error::Io`], [`Error::Closed`].
 pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     core.poison().map_or(Ok(()), Err)?;
-    // The files must be listed before the snapshot point is requested. If the committer was
-    // creating a segment when the files were listed, this segment is either in the manifest or
-    // abandoned at the snapshot point. A segment that the committer creates after the files were
-    // listed is not in the list, so it is not removed.
+    // The files are listed before the committer returns the manifest (in the snapshot point). If
+    // the committer was creating a segment when the files were listed, it has finished by then:
+    // either the manifest lists the segment, or the creation has failed. A segment that the
+    // committer creates later is not in `files`, so it is not removed.
     let files = core.directory.files()?;
     let point = core.queue.snapshot_point()?;
     let manifest = &point.image.manifest;
@@ -103,8 +103,8 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
             }) if path == file_header::segment_path(dir, id) => truncate(fs, &path, sealed.bytes)?,
             Some(_) if path == entry::summary_path(dir, id) => {}
             None if is_kept(id) => {}
-            // The file may be missing, because another thread may have removed it after the files
-            // were listed.
+            // The file may no longer exist, because another thread may have removed it after the
+            // files were listed.
             _ => remove_if_present(fs, &path)?,
         }
     }
@@ -112,8 +112,8 @@ pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Res
         .map_err(|error| Error::io("sync", dir, error))
 }
 
-/// Durably truncates a file to `bytes` bytes. A file that is not longer than `bytes`, is missing or
-/// is damaged is left unchanged.
+/// Durably truncates a file to `bytes` bytes. Does nothing if the file has at most `bytes` bytes,
+/// is missing, or is damaged.
 fn truncate(fs: &dyn Fs, path: &Path, bytes: u64) -> Result<()> {
     match open_stored(fs, path).and_then(|file| stored_len(&*file, path)) {
         Ok(len) if len > bytes => {}

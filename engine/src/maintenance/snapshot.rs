@@ -1,11 +1,12 @@
 //! A snapshot is a consistent view of the files of an open store at one point in time.
 //!
-//! Creating a snapshot writes nothing to disk, so it works on a full disk and after an error has
-//! stopped writing. Between two batches, the committer records the list of segments, the length of
-//! the active segment, and the blobs that current frames refer to. After this point, the recorded
-//! bytes of these files no longer change: only the active segment grows, and it grows beyond its
-//! recorded length. The summary of the active segment, and a manifest that lists this segment as
-//! sealed, are built in memory. Pins (`storage/pins.rs`) prevent the removal of the files.
+//! Creating a snapshot writes nothing to disk, so a snapshot can be created on a full disk, and
+//! after an error has stopped all writes. Between two batches, the committer records the list of
+//! segments, the length of the active segment, and the blobs that current frames refer to. The
+//! recorded parts of these files never change afterwards: only the active segment grows, and new
+//! frames are appended after its recorded length. The summary of the active segment, and a manifest
+//! that lists this segment as sealed, are built in memory. Pins (`storage/pins.rs`) prevent the
+//! removal of the snapshot's files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,8 +35,8 @@ use crate::storage::pins::Pin;
 /// [`crate::Engine::snapshot`]. The copy contains every write that was acknowledged before the
 /// call, and no write that started after the call returned.
 ///
-/// The files may be written in any order. The manifest is the last file of [`Self::files`]. If the
-/// files are written in this order, an interrupted copy has no manifest, and is not opened by
+/// The files may be written in any order. [`Self::files`] returns the manifest as the last file. If
+/// the manifest is written last, an interrupted copy has no manifest, so it cannot be opened by
 /// mistake. The snapshot does not include the catalogue, which is built when the copy is opened for
 /// the first time.
 ///
@@ -45,10 +46,11 @@ use crate::storage::pins::Pin;
 ///
 /// # Lifetime
 /// While a snapshot exists, its files stay on disk, even if their data is compacted, replaced or
-/// erased. After the snapshot is dropped, the compaction thread removes the files that are
-/// obsolete. If [`crate::Config::background_compaction`] is off, the next call of
-/// [`crate::Engine::compact`] or [`crate::Engine::close`] removes these files. Closing the engine
-/// invalidates the snapshot: later reads of its files fail with [`Error::Closed`].
+/// erased. After the snapshot is dropped, the compaction thread removes those of its files that are
+/// obsolete. If [`crate::Config::background_compaction`] is false, the next call of
+/// [`crate::Engine::compact`], [`crate::Engine::erase`] or [`crate::Engine::close`] removes these
+/// files. Closing the engine invalidates the snapshot: later reads of its files fail with
+/// [`Error::Closed`].
 ///
 /// # Memory
 /// A snapshot uses about 200 bytes for each file, and the memory of one segment's summary (up to 7
@@ -82,7 +84,8 @@ pub struct Snapshot {
     revision: Option<Revision>,
     documents: u64,
     damaged_frames: u64,
-    /// The damage of files that are not in `files`, because the disk reported them as damaged.
+    /// The damage of files that were omitted from `files`, because the disk reported them as
+    /// damaged.
     damage: Vec<Damage>,
     files: Vec<SnapshotFile>,
 }
@@ -160,15 +163,15 @@ impl Snapshot {
         }
         let path = Manifest::path(log);
         snapshot.add_from_memory("log", &path, manifest.encode(&path)?);
-        // The pin is checked, because files may have been removed if the engine was closed after
-        // the snapshot point.
+        // If the engine was closed during this call, files of the snapshot may have been removed.
+        // In this case, the check of the pin returns an error.
         snapshot.pin.check()?;
         Ok(snapshot)
     }
 
-    /// Adds the first `max_bytes` bytes of a file, or the complete file if it is shorter. A missing
-    /// file is omitted from the snapshot. If the disk reports the file as damaged, its damage is
-    /// added to `damage`, and the file is omitted.
+    /// Adds the first `max_bytes` bytes of a file, or the complete file if it is shorter. If the
+    /// file is missing, nothing is added. If the disk reports the file as damaged, the damage is
+    /// added to `self.damage`, and the file is omitted from the snapshot.
     fn add(&mut self, folder: &str, path: PathBuf, max_bytes: u64) -> Result<()> {
         let file = open_stored(&*self.fs, &path);
         let len = match file.and_then(|file| stored_len(&*file, &path)) {
@@ -207,14 +210,15 @@ impl Snapshot {
         self.documents
     }
 
-    /// Returns the number of damaged frames in the snapshot that may be current, as in
-    /// [`crate::SpaceUsage::damaged_frames`]. A copy has the same damage.
+    /// Returns the number of damaged frames in the snapshot that may be current
+    /// ([`crate::SpaceUsage::damaged_frames`]). A copy of the store contains the same damaged
+    /// frames.
     pub fn damaged_frames(&self) -> u64 {
         self.damaged_frames
     }
 
-    /// Returns the damage of files that are missing in the snapshot, because the disk reported them
-    /// as damaged.
+    /// Returns the damage of files that were omitted from the snapshot, because the disk reported
+    /// them as damaged.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
@@ -245,8 +249,8 @@ impl Snapshot {
                     path: path.clone(),
                 },
                 Err(error) => {
-                    // If the engine was closed after the first check, `Closed` is returned instead
-                    // of the I/O error.
+                    // The file may be missing because the engine was closed after the first check.
+                    // `Closed` is then returned instead of the I/O error.
                     self.pin.check()?;
                     return Err(Error::io("open", path, error));
                 }
@@ -275,14 +279,13 @@ impl fmt::Debug for Snapshot {
 /// A reader of one file of a [`Snapshot`]. While a reader exists, all files of its snapshot stay on
 /// disk, even after the snapshot is dropped.
 ///
-/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. Reading blocks on the disk,
-/// unless the file is in memory. After the engine is closed, reads fail with an [`io::Error`] that
-/// contains [`Error::Closed`].
+/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. A read blocks on the disk,
+/// except for the files that a snapshot builds in memory. After the engine is closed, reads fail
+/// with an [`io::Error`] that contains [`Error::Closed`].
 ///
-/// Blocks of 4 KiB that cannot be read are replaced by zeros, so that the rest of the file can be
-/// saved. The zeros are not mistaken for data, because all data has checksums. Therefore, the copy
-/// is damaged in the same places as the original. [`Self::damage`] reports the first replaced
-/// block.
+/// A block of 4 KiB that cannot be read is replaced by zeros, so that the rest of the file can be
+/// copied. The zeros are not mistaken for data, because all data has checksums. The copy is thus
+/// damaged in the same places as the original. [`Self::damage`] reports the first replaced block.
 pub struct SnapshotReader {
     pin: Arc<Pin>,
     source: SnapshotSource,
@@ -296,8 +299,8 @@ enum SnapshotSource {
     Memory(Bytes),
 }
 
-/// Length of the blocks in which a failed read is repeated, in bytes. Disks and file systems
-/// usually fail in units of this size.
+/// After a failed read, the bytes are read again in blocks of this length, in bytes. Disks and file
+/// systems usually fail in units of this size.
 const SALVAGE_BLOCK_BYTES: usize = 4096;
 
 impl SnapshotReader {
@@ -307,7 +310,8 @@ impl SnapshotReader {
         self.damage.as_ref()
     }
 
-    /// Fills `buffer` block by block. A block that cannot be read is filled with zeros.
+    /// Fills `buffer` from the file, block by block. A block that cannot be read is filled with
+    /// zeros.
     fn salvage(&mut self, file: &dyn File, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
         let mut offset = self.offset;
         let mut rest = buffer;

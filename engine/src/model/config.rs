@@ -10,8 +10,8 @@ use crate::platform::fs::{Disk, Fs};
 
 /// The kinds of crashes that an acknowledged write survives.
 ///
-/// [`Config::durability`] is the default of an engine. [`crate::WriteOptions::durability`]
-/// overrides the default for one write.
+/// [`Config::durability`] is the default for all writes of an engine.
+/// [`crate::WriteOptions::durability`] overrides this default for one write.
 ///
 /// ```
 /// use prefd_engine::{Config, Durability, Engine, WriteOptions};
@@ -35,14 +35,15 @@ pub enum Durability {
     #[default]
     Sync,
     /// The write survives a crash of the process, but may be lost in a crash of the machine. The
-    /// write is acknowledged after the operating system has accepted the bytes. `Buffered` is
-    /// intended for imports and benchmarks. The next [`Durability::Sync`] write or
-    /// [`crate::Engine::close`] makes all earlier writes durable.
+    /// write is acknowledged as soon as the operating system has accepted the bytes, without a
+    /// sync. `Buffered` is intended for imports and benchmarks. The next successful
+    /// [`Durability::Sync`] write or call of [`crate::Engine::close`] makes all earlier writes
+    /// durable.
     Buffered,
 }
 
 /// The settings of an engine. [`Config::new`] returns the default settings. To change a setting,
-/// assign to the field.
+/// assign a value to its field.
 ///
 /// [`crate::Engine::open`] checks the settings and returns [`Error::InvalidConfig`] if a
 /// field is out of range.
@@ -76,39 +77,41 @@ pub struct Config {
     /// The length in bytes at which a segment of the log is sealed. Default: 64 MiB.
     /// Minimum: 64 KiB. Maximum: 2 GiB.
     pub segment_bytes: u64,
-    /// Memory in bytes for the cache of recently read documents. Default: 32 MiB.
+    /// Memory budget in bytes for the cache of recently read documents. Default: 32 MiB.
     pub cache_bytes: u64,
-    /// Memory in bytes for writes that wait in the commit queue. If the queue is full,
-    /// [`crate::Namespace::write`] waits. [`crate::Namespace::submit`] fails with
-    /// [`Error::Overloaded`] unless [`crate::WriteOptions::queue_full`] is
-    /// [`crate::QueueFull::Wait`]. Default: 64 MiB.
+    /// Memory budget in bytes for the writes that wait in the commit queue. If the queue is full,
+    /// [`crate::Namespace::write`] waits, and [`crate::WriteOptions::queue_full`] determines
+    /// whether [`crate::Namespace::submit`] waits or fails with [`Error::Overloaded`]. Default: 64
+    /// MiB.
     pub queue_bytes: u64,
     /// Enables the catalogue, a database that lists documents by user. Without the catalogue,
-    /// listings and [`crate::Engine::usage`] fail, but opening and writing are cheaper. If the
-    /// store is later opened with the catalogue enabled, the catalogue is rebuilt. Default: true.
+    /// listings and [`crate::Engine::usage`] fail, but opening and writing are cheaper. If
+    /// documents were written without the catalogue, the next open with the catalogue enabled
+    /// rebuilds the catalogue. Default: true.
     pub catalogue: bool,
-    /// Memory in bytes for changes that are not yet in the catalogue. Default: 16 MiB.
+    /// Memory budget in bytes for changes that are not yet in the catalogue. Default: 16 MiB.
     ///
-    /// If this memory is full, pending puts are discarded. The catalogue reads the discarded puts
-    /// from the log later, when the write rate falls or a listing waits. Listings wait until the
-    /// catalogue is complete. Commits wait for the catalogue only in two cases: the memory is full
-    /// while a listing waits, or pending deletes alone fill the memory.
+    /// If the pending changes exceed this budget, pending puts are discarded. The catalogue reads
+    /// the discarded puts from the log later, when the write rate falls or a listing waits.
+    /// Listings wait until the catalogue is complete. Commits wait for the catalogue only in two
+    /// cases: the pending changes exceed the budget while a listing waits, or the pending deletes
+    /// alone exceed the budget.
     pub catalogue_pending_bytes: u64,
-    /// The cache size in bytes that is passed to sled. sled uses more memory than this budget.
-    /// Default: 8 MiB.
+    /// The cache size in bytes that is passed to sled, the catalogue's database. sled uses more
+    /// memory than this. Default: 8 MiB.
     pub catalogue_cache_bytes: u64,
     /// The maximum number of values that are read back from blob files for validation at the same
     /// time. Each validation needs a buffer of up to [`Limits::max_value_bytes`]. An invalid value
     /// may need a second buffer of this size. Default: 2. Minimum: 1.
     pub value_checks: usize,
     /// Enables the background thread that reclaims disk space. The thread rewrites segments with
-    /// many stale frames, and removes obsolete files. Without the thread, only
-    /// [`crate::Engine::compact`] rewrites segments to reclaim space. Obsolete files are then
-    /// removed by [`crate::Engine::compact`], [`crate::Engine::erase`] and
-    /// [`crate::Engine::close`]. Default: true.
+    /// many stale frames, and removes obsolete files. If background compaction is disabled, only
+    /// [`crate::Engine::compact`] rewrites segments to reclaim space, and obsolete files are
+    /// removed only by [`crate::Engine::compact`], [`crate::Engine::erase`],
+    /// [`crate::Engine::close`] and the next open. Default: true.
     pub background_compaction: bool,
     /// Disk space in bytes that is reserved for deletes and compaction. If only the reserved space
-    /// is left, puts fail with [`Error::StorageFull`]. Default: 8 MiB.
+    /// is left on the disk, puts fail with [`Error::StorageFull`]. Default: 8 MiB.
     pub reserve_bytes: u64,
     /// The maximum number of log segments that are kept open for reading. Default: 32.
     /// Minimum: 1.
@@ -126,15 +129,17 @@ impl Config {
     /// The smallest allowed [`Self::segment_bytes`].
     pub const MIN_SEGMENT_BYTES: u64 = 64 * KIB;
     /// The largest allowed [`Self::segment_bytes`]. Offsets in a segment have 32 bits. The maximum
-    /// is well below 4 GiB, because the last frame of a segment may extend past `segment_bytes`.
+    /// of `segment_bytes` is well below 4 GiB, because the last frame of a segment may extend past
+    /// `segment_bytes`.
     pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * MIB;
     /// The maximum number of file descriptors that an open engine uses for its own files: the lock
-    /// file, the active segment, the next segment and the files of the catalogue. The number
-    /// includes one file and one directory that the committer, compaction and the catalogue thread
-    /// each open for a short time.
+    /// file, the active segment, the next segment and the files of the catalogue. The number also
+    /// includes one file and one directory for each of the three threads that open files for a
+    /// short time: the committer, the compaction thread and the catalogue thread.
     ///
-    /// In addition, an engine uses up to [`Self::open_segments`] descriptors, and two descriptors
-    /// for each call that reads or writes a document in a blob file.
+    /// In addition, an engine uses up to [`Self::open_segments`] descriptors for reading the log,
+    /// two descriptors for each call that reads or writes a document in a blob file, and one
+    /// descriptor for each [`crate::SnapshotReader`] of a file on disk.
     pub const DESCRIPTORS: u64 = 16;
 
     /// The default settings for a data directory.
@@ -158,7 +163,7 @@ impl Config {
         }
     }
 
-    /// Checks that the fields are in their ranges.
+    /// Checks that the value of each field is in its range.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`].

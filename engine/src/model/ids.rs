@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The id of a log segment. Each new segment has a higher id, and no id is reused.
+/// The id of a log segment. A new segment has a higher id than every segment that the manifest has
+/// ever listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct SegmentId(u32);
 
@@ -20,13 +21,13 @@ impl SegmentId {
         self.0
     }
 
-    /// The next higher id. Returns `None` if this is the highest possible id.
+    /// Returns the next higher id, or `None` if `self` is the highest possible id.
     pub(crate) fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)
     }
 }
 
-/// Formats the id like the name of the segment file: as eight hexadecimal digits.
+/// Formats the id as eight hexadecimal digits, as in the name of the segment file.
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
@@ -47,7 +48,7 @@ impl BlobId {
     }
 }
 
-/// Formats the id like the name of the blob file: as sixteen hexadecimal digits.
+/// Formats the id as sixteen hexadecimal digits, as in the name of the blob file.
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -39,21 +39,22 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of the PACE Cloud preferences API: "not … more than 10 key-value pairs", a
-    /// key "not … longer than 128 bytes", a value "not longer than 10 megabytes". The engine
-    /// interprets 10 megabytes as 10 MiB.
+    /// The limits of the PACE Cloud preferences API: "not … more than 10 key-value pairs", a key
+    /// "not … longer than 128 bytes", a value "not longer than 10 megabytes". The engine interprets
+    /// 10 megabytes as 10 MiB.
     pub const DEFAULT: Self = Self::new(10, 128, 10 * MIB);
 
-    /// The default of [`Self::max_depth`]. `serde_json` parses 128 levels by default, so common
-    /// parsers can read every stored document.
+    /// The default of [`Self::max_depth`]. The default limit of `serde_json` is similar: 127
+    /// levels, including the top-level object.
     pub const DEFAULT_DEPTH: u32 = 128;
 
     /// Creates limits with the given maxima, a computed [`Self::max_body_bytes`], and the default
     /// [`Self::max_depth`].
     ///
-    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. This is
-    /// enough for a body in which every value has the maximum length and every byte of every key is
-    /// escaped as `\u00XX` (six bytes), plus punctuation and 1 MiB of whitespace.
+    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. This limit
+    /// is large enough for every body that is within the other limits and has at most about 1 MiB
+    /// of whitespace outside keys and values. Of the 8 bytes for each byte of a key, six are for an
+    /// escape (`\u00XX`), and two are for quotes and punctuation.
     pub const fn new(max_keys: u32, max_key_bytes: u32, max_value_bytes: u64) -> Self {
         let member_bytes = max_value_bytes.saturating_add(8 * max_key_bytes as u64);
         Self {
@@ -79,8 +80,9 @@ impl Default for Limits {
 pub struct Usage {
     /// Number of members of the top-level object.
     pub keys: u32,
-    /// Length of the body that a read returns, in bytes. The returned body has no whitespace
-    /// outside keys and values, so it can be shorter than the body that was written.
+    /// Length of the body that a read returns, in bytes. A read returns the body without whitespace
+    /// outside keys and values, so the length can be less than the length of the body that was
+    /// written.
     pub bytes: u64,
 }
 
@@ -103,8 +105,8 @@ impl fmt::Display for Position {
 
 /// The first violation in a document, in the order of the bytes.
 ///
-/// In each variant with a field `actual`, the field is a lower bound, because validation stops at
-/// the first violation.
+/// If a variant has a field `actual`, the value of this field is a lower bound, because validation
+/// stops at the first violation.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};

@@ -2,11 +2,11 @@
 
 use crate::platform::counters::Histogram;
 
-/// Upper bounds of the buckets of [`Metrics::batch_writes`]. The last bucket has no upper
-/// bound, and is not listed.
+/// Upper bounds of the buckets of [`Metrics::batch_writes`]. The last bucket has no upper bound,
+/// and thus no element in this array.
 pub const BATCH_WRITES_BOUNDS: [u64; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048];
 /// Upper bounds of the buckets of [`Metrics::log_sync_us`], in microseconds. The last bucket has no
-/// upper bound, and is not listed.
+/// upper bound, and thus no element in this array.
 pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000,
@@ -32,11 +32,11 @@ pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
 #[non_exhaustive]
 pub struct Metrics {
     /// Histogram of the number of puts and deletes in each committed batch. All writes of a batch
-    /// share one sync. A batch is not synced if all of its writes are buffered. Writes that changed
-    /// nothing, such as a delete of an absent document, are not counted.
+    /// share one sync. A batch in which all writes have [`crate::Durability::Buffered`] is not
+    /// synced. Writes without an effect, such as a delete of an absent document, are not counted.
     pub batch_writes: Histogram,
-    /// Histogram of the durations of log syncs, in microseconds. Syncs by background threads, which
-    /// no write waits for, are not counted.
+    /// Histogram of the durations of log syncs, in microseconds. Syncs by background threads are
+    /// not counted.
     pub log_sync_us: Histogram,
     /// Total size of the frames that were appended to the log for puts and deletes, in bytes. The
     /// frames that compaction and erasure copy are not counted.
@@ -65,13 +65,13 @@ pub struct Metrics {
     pub queued_writes: u64,
     /// Memory used by writes in the commit queue, in bytes.
     pub queued_bytes: u64,
-    /// True if writes are possible. Writes are impossible after a sync of the log has failed
-    /// ([`crate::Error::Poisoned`]).
+    /// True if writes are possible. Writes are impossible after [`crate::Error::Poisoned`], for
+    /// example because a sync of the log has failed.
     pub is_writable: bool,
 }
 
 impl Metrics {
-    /// Number of batches that were committed.
+    /// Number of committed batches in which at least one write had an effect.
     pub fn commits(&self) -> u64 {
         self.batch_writes.count()
     }
@@ -98,8 +98,8 @@ pub struct SpaceUsage {
     pub dead_bytes: u64,
     /// Number of log segments.
     pub segments: u64,
-    /// Number of frames that cannot be read, but may be current. Compaction does not rewrite
-    /// segments with such frames.
+    /// Number of frames that cannot be read, but may be current. Compaction does not rewrite a
+    /// segment in which such a frame exists.
     pub damaged_frames: u64,
     /// Number of blob files that contain current documents.
     pub blobs: u64,

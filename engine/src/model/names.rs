@@ -32,7 +32,7 @@ use crate::model::error::Error;
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// Maximum length of a name in bytes. On disk, the length is stored in one byte.
+    /// Maximum length of a name in bytes. In files, the length of a name is stored in one byte.
     pub const MAX_BYTES: usize = 255;
 
     /// Validates a name.
@@ -242,7 +242,8 @@ impl NamespaceHash {
         Self(low as u64, (low >> 64) as u64)
     }
 
-    /// The low and the high 64 bits of the hash. [`std::hash::Hash`] uses the low bits.
+    /// Returns the low and the high 64 bits of the hash. The implementation of [`std::hash::Hash`]
+    /// uses the low 64 bits.
     pub(crate) fn halves(self) -> (u64, u64) {
         (self.0, self.1)
     }
@@ -254,8 +255,8 @@ impl std::hash::Hash for NamespaceHash {
     }
 }
 
-/// A hasher that returns its input unchanged. Namespace hashes are already uniformly distributed,
-/// so a map needs no second hash.
+/// A hasher that returns its input unchanged. The keys of the map are namespace hashes, which are
+/// already uniformly distributed, so they need not be hashed again.
 #[derive(Default)]
 pub(crate) struct IdentityHasher(u64);
 

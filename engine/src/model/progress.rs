@@ -1,7 +1,7 @@
 //! The progress of a long-running operation.
 
 /// The progress of a long-running operation, such as
-/// [`Engine::compact_with`](crate::Engine::compact_with), in bytes.
+/// [`Engine::compact_with`](crate::Engine::compact_with). Progress is measured in bytes.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, Progress};

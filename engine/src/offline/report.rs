@@ -11,7 +11,7 @@ pub enum Impact {
     /// No document is affected, because no current document needs the damaged data.
     Nothing,
     /// No document is affected, because the damaged data is derived from documents. The engine
-    /// rebuilds the data, or reads the documents instead.
+    /// rebuilds the derived data, or reads the documents instead.
     Derived,
 }
 
@@ -38,8 +38,8 @@ pub enum CatalogueCheck {
     /// The catalogue has an entry for every document, and no other entries.
     Agrees,
     /// The catalogue was not checked, because the store or the catalogue was not closed cleanly, or
-    /// because documents are damaged. The next open rebuilds a catalogue that was not closed
-    /// cleanly.
+    /// because documents are damaged. If the catalogue was not closed cleanly, the next open
+    /// rebuilds it.
     Unclean,
     /// The catalogue does not agree with the documents, or cannot be read. A [`Problem`] describes
     /// the defect.
@@ -58,16 +58,16 @@ pub struct Verification {
     pub documents: u64,
     /// Number of bytes that were checked.
     pub bytes: u64,
-    /// Number of bytes at the end of the active segment that the next open will discard. The torn
-    /// bytes begin at the first invalid frame in the unsynced part of the segment. Torn bytes are
-    /// not a problem, because no write in the torn bytes was acknowledged with
-    /// [`crate::Durability::Sync`].
+    /// Number of bytes at the end of the active segment that the next open will discard. These torn
+    /// bytes begin at the first invalid frame after the part of the segment that is known to be
+    /// synced. Torn bytes are not reported as a problem, because they contain no acknowledged write
+    /// with [`crate::Durability::Sync`].
     pub torn_bytes: u64,
-    /// Number of files in `blobs/` that no document uses. The files are removed after the next
-    /// open, unless damaged frames make it impossible to know which documents exist.
+    /// Number of files in `blobs/` that no document uses. These files are removed after the next
+    /// open. They are kept if damaged frames make it impossible to know which documents exist.
     pub unnamed_blobs: u64,
     /// The result of comparing the catalogue with the documents.
     pub catalogue: CatalogueCheck,
-    /// All defects. Empty if the store is intact.
+    /// All defects that were found. The list is empty if the store is intact.
     pub problems: Vec<Problem>,
 }

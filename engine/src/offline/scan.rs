@@ -23,7 +23,8 @@ pub(crate) struct OfflineScan {
     pub(crate) directory: LogDirectory,
     pub(crate) manifest: Manifest,
     pub(crate) documents: RecoveryLoader,
-    /// The lock of the directory, which keeps the store closed while the scan is used.
+    /// The lock of the data directory, which prevents an engine from opening the store while the
+    /// scan is used.
     _lock: DirectoryLock,
 }
 
@@ -33,8 +34,8 @@ impl OfflineScan {
     /// # Errors
     /// Returns the same errors as [`crate::stats()`].
     pub(crate) fn run(config: &Config) -> Result<Self> {
-        // `require_store` is called first, because acquiring the lock would create a missing
-        // directory.
+        // `require_store` is called before the lock is acquired, because acquiring the lock creates
+        // the directory if it does not exist.
         require_store(config)?;
         let lock = DirectoryLock::acquire(&config.data_dir)?;
         let manifest = read_manifest(config)?;

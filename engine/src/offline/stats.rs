@@ -23,7 +23,8 @@ pub struct Stats {
     /// Total length of all documents in bytes. The length of a document is the length of the JSON
     /// text that a read returns.
     pub document_bytes: u64,
-    /// Number of tombstones: frames of deletes that are kept because they may hide older frames.
+    /// Number of tombstones. A tombstone is the log frame of a delete, and is kept because it may
+    /// hide older frames.
     pub tombstones: u64,
     /// Number of segments of the log.
     pub segments: u64,
@@ -46,20 +47,21 @@ pub struct Stats {
     /// store is open.
     pub table_bytes: u64,
     /// For each segment in which a damaged frame may be current, the first damage that was found.
-    /// Also the damage of files whose length cannot be read.
+    /// The list also contains the damage of files whose length cannot be read.
     pub damage: Vec<Damage>,
 }
 
-/// Maximum memory of the table for each document and each tombstone, in bytes.
+/// Maximum number of bytes that the table uses for each document and for each tombstone.
 const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 
 /// Counts the documents and files of a closed store.
 ///
 /// Reads the summaries of the segments. Reads the frames of a segment only if the segment has no
-/// valid summary, for example because the previous process crashed. Changes no data. Locks the
-/// directory, so no engine may have the store open. Blocks on disk I/O.
+/// valid summary, for example because the previous process crashed. Changes no data. Locks the data
+/// directory, and therefore fails if an engine has the store open. Blocks on disk I/O.
 ///
-/// Memory: the table (up to 60 bytes for each document), and about 50 bytes for each user.
+/// Memory: the table (up to 60 bytes for each document and each tombstone), and about 50 bytes for
+/// each user.
 ///
 /// # Errors
 /// - [`crate::Error::NotAStore`]: the directory has no store.
@@ -115,9 +117,9 @@ pub fn stats(config: &Config) -> Result<Stats> {
     Ok(stats)
 }
 
-/// Returns the number of files in a directory, and the sum of their lengths. A missing or damaged
-/// file whose length cannot be read counts as empty, and its damage is added to `damage`. Any other
-/// error is returned.
+/// Returns the number of files in a directory, and the sum of their lengths. If the length of a
+/// file cannot be read because the file is missing or damaged, the file counts as empty, and the
+/// damage is added to `damage`.
 fn count_files(config: &Config, dir: &Path, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
     let files = list_files(config, dir)?;
     let mut bytes = 0;

@@ -17,16 +17,16 @@ use crate::offline::verify::verifier::Verifier;
 /// Reads and checks all data of a closed store. Defects are reported in [`Verification::problems`],
 /// not as an error.
 ///
-/// Does not change files of the log or of the blobs. Opens the catalogue, which may change files of
-/// the catalogue. Locks the directory, so no engine may have the store open. Blocks until all data
-/// has been read. Calls `progress` on the calling thread after each frame and after each chunk of a
-/// blob.
+/// Does not change files in `log/` or `blobs/`. Opens the catalogue, which may change files in
+/// `catalogue/`. Locks the data directory, and therefore fails if an engine has the store open.
+/// Blocks until all data has been read. Calls `progress` on the calling thread after each frame and
+/// after each chunk of a blob.
 ///
-/// Memory: the table (up to 60 bytes for each document), and the frame headers and metadata of
-/// one segment.
+/// Memory: the table (up to 60 bytes for each document and each tombstone), and the frame headers
+/// and metadata of one segment.
 ///
 /// # Errors
-/// Any of the following errors means that verification was not possible. [`crate::Engine::open`]
+/// Each of the following errors means that the store could not be verified. [`crate::Engine::open`]
 /// may succeed nevertheless, for example because opening a store does not read the frames of sealed
 /// segments.
 ///

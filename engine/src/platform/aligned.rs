@@ -1,20 +1,20 @@
-//! Buffers for file I/O whose memory address has the same cache-line alignment as the file
-//! offset.
+//! Buffers for file I/O that are aligned like the file: the memory address and the file offset of
+//! each byte are equal modulo 64, the length of a cache line.
 //!
 //! On some processors, copying between a buffer and the page cache takes three times as long if the
-//! alignments differ.
+//! buffer and the page are aligned differently.
 
 use std::cell::Cell;
 
 const CACHE_LINE_BYTES: u64 = 64;
-/// The largest padding that [`alignment_padding`] returns. Buffers are allocated with this many
-/// extra bytes.
+/// The largest padding that [`alignment_padding`] returns. Each buffer is allocated with this
+/// number of additional bytes.
 pub(crate) const MAX_ALIGNMENT_PADDING: usize = 63;
 /// Maximum capacity of a buffer that a thread caches for the next batch.
 const MAX_CACHED_BYTES: usize = 512 * 1024;
 
-/// Returns the number of bytes to skip at the start of `memory`, so that the next byte has the same
-/// position in its cache line as the byte at `offset` in the file.
+/// Returns the number of bytes to skip at the start of `memory`, so that the address of the next
+/// byte and `offset` are equal modulo the length of a cache line.
 pub(crate) fn alignment_padding(memory: &[u8], offset: u64) -> usize {
     let distance = offset.wrapping_sub(memory.as_ptr().addr() as u64);
     usize::try_from(distance % CACHE_LINE_BYTES).unwrap_or_default()
@@ -54,7 +54,8 @@ impl AlignedBuffer {
 
     /// Clears the buffer and caches it for the calling thread.
     pub(crate) fn into_thread_cache(mut self) {
-        // A buffer that has grown because of an unusually large frame is freed.
+        // A buffer that has grown beyond the maximum, because of an unusually large frame, is
+        // freed.
         if self.memory.capacity() > MAX_CACHED_BYTES {
             return;
         }
@@ -63,8 +64,7 @@ impl AlignedBuffer {
         THREAD_BUFFER.set(Some(self));
     }
 
-    /// Clears the buffer, and aligns it so that the next appended byte belongs at `offset` in the
-    /// file.
+    /// Clears the buffer, and aligns it for content that will be written at `offset` in the file.
     pub(crate) fn restart_at(&mut self, offset: u64) {
         self.memory.clear();
         self.start = alignment_padding(&self.memory, offset);

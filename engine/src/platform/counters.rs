@@ -3,8 +3,8 @@
 //! - [`SingleWriterCounter`]: only one thread at a time adds to the counter. An addition needs no
 //!   atomic read-modify-write operation.
 //! - [`ShardedCounter`]: many threads add to the counter at the same time, each to a separate
-//!   shard. If the threads shared one number, its cache line would move between processors with
-//!   every addition.
+//!   shard. If all threads added to the same atomic counter, its cache line would move between
+//!   processors with every addition.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ use crate::platform::cache_padded::CachePadded;
 #[non_exhaustive]
 pub struct Histogram {
     /// Upper bounds of the buckets, inclusive and in ascending order. The last bucket has no upper
-    /// bound, and is not listed.
+    /// bound, and thus no element in `bounds`.
     pub bounds: &'static [u64],
     /// Number of values in each bucket. The numbers are not cumulative. `counts` has one element
     /// more than `bounds`.
@@ -97,8 +97,8 @@ impl<const BOUNDS: usize> SingleWriterHistogram<BOUNDS> {
     }
 }
 
-/// Number of threads that have a separate shard in each [`ShardedCounter`]. A shard uses 128 bytes.
-/// All other threads share one atomic counter.
+/// Maximum number of threads that have a separate shard in each [`ShardedCounter`]. A shard uses
+/// 128 bytes. In each counter, all threads without a shard share one atomic counter.
 const OWN_SHARDS: usize = 64;
 
 /// Value of `SHARD` for a thread that has not requested a shard yet.
@@ -167,8 +167,8 @@ impl ShardedCounter {
     #[cold]
     fn add_one_slow(&self) {
         if SHARD.get() == UNASSIGNED {
-            // If the thread is ending, its lease may already be dropped. The thread then uses the
-            // shared counter.
+            // If the thread is ending, its lease may already be dropped. In this case, the thread
+            // uses the shared counter.
             let leased = LEASE.try_with(|lease| lease.0);
             let shard = leased.ok().filter(|shard| *shard < OWN_SHARDS);
             SHARD.set(shard.unwrap_or(SHARED));

@@ -26,13 +26,14 @@ pub trait File: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
-    /// After an error, any part of `bytes` may have been written.
+    /// After an error, some or all of `bytes` may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Writes the content and the length of the file to stable storage (`fdatasync`).
     ///
     /// # Errors
-    /// After an error, it is unknown which of the earlier writes are on stable storage.
+    /// After an error, it is unknown which of the writes since the last successful sync are on
+    /// stable storage.
     fn sync(&self) -> io::Result<()>;
 
     /// Truncates the file to `len` bytes, or extends it with zeros.
@@ -58,9 +59,9 @@ pub trait File: Send + Sync {
 
 /// A file system.
 ///
-/// The engine needs three guarantees. After [`File::sync`], the content and the length of
-/// the file survive a power cut. After [`Fs::sync_dir`], the names in the directory survive
-/// a power cut. [`Fs::rename`] is atomic. All methods block until the operation is complete.
+/// An implementation must give three guarantees. After [`File::sync`], the content and the length
+/// of the file survive a power cut. After [`Fs::sync_dir`], the names in the directory survive a
+/// power cut. [`Fs::rename`] is atomic. All methods block until the operation is complete.
 ///
 /// An implementation must return the errors that the operating system would return, because the
 /// engine checks the [`io::ErrorKind`] and the raw OS error.
@@ -89,7 +90,7 @@ pub trait Fs: Send + Sync {
     /// [`io::ErrorKind::NotFound`] if `from` does not exist.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file from its directory. Handles that are already open remain usable.
+    /// Removes a file from its directory. Handles of the file that are already open remain usable.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the file does not exist.

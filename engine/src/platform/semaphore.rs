@@ -1,7 +1,7 @@
 //! A counting semaphore.
 //!
-//! A semaphore limits the number of threads that do the same kind of work at the same time. A
-//! semaphore guards no data, and a thread may hold a permit during file operations.
+//! A semaphore limits the number of threads that do the same kind of work at the same time. Unlike
+//! a mutex, a semaphore protects no data. A thread may hold a permit during file operations.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 

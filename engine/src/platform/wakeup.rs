@@ -33,8 +33,8 @@ impl Wakeup {
         self.changed.notify_all();
     }
 
-    /// Blocks until [`Self::notify`] or [`Self::close`] is called. Returns false after
-    /// [`Self::close`].
+    /// Blocks until [`Self::notify`] or [`Self::close`] is called. If [`Self::notify`] was called
+    /// after the last `wait`, returns immediately. Returns false after [`Self::close`].
     pub(crate) fn wait(&self) -> bool {
         let mut state = self
             .changed

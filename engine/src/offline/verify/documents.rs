@@ -40,8 +40,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Reads all bytes of a document. Sets `namespace` as soon as the names are known, so that the
-    /// report of a later error can contain the names.
+    /// Reads all bytes of a document. Sets `namespace` as soon as the names are known. If a later
+    /// step fails, the caller can then report the names with the error.
     fn read_document(
         &mut self,
         reader: &FrameReader,

@@ -13,7 +13,7 @@ use crate::offline::report::Impact;
 use crate::offline::verify::verifier::Verifier;
 use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
 
-/// One entry of a summary, with its detail.
+/// One entry of a summary, with the detail record of the same frame.
 type SummaryRow = (SummaryEntry, SummaryDetail);
 
 impl Verifier<'_> {
@@ -68,8 +68,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// Verifies a segment that cannot be scanned, by reading each current frame at its location in
-    /// the summary. `error` is the error of the scan.
+    /// Verifies a segment that cannot be scanned, by reading the frame of each current document at
+    /// the location that the summary states. `error` is the error that the scan returned.
     fn verify_by_summary(
         &mut self,
         id: SegmentId,
@@ -134,8 +134,8 @@ impl Verifier<'_> {
                 Ok(())
             }
             ScanFound::Invalid(_) => {
-                // A damaged delete is harmless, because its summary entry contains all data of the
-                // delete.
+                // A damaged frame of a delete is harmless, because the summary entry of the frame
+                // contains all data of the delete.
                 let is_harmless = row.is_some_and(|(entry, _)| match entry.kind {
                     EntryKind::Delete => true,
                     EntryKind::Lost => false,
@@ -156,7 +156,7 @@ impl Verifier<'_> {
     fn record_current(&mut self, entry: FrameLocation) {
         match entry.kind {
             EntryKind::Put => self.report.documents += 1,
-            // Blobs are verified after all segments.
+            // Documents in blobs are verified after all segments.
             EntryKind::PutWithBlobs => self.blob_documents.push(entry),
             EntryKind::Delete | EntryKind::Damaged | EntryKind::Lost => {}
         }
