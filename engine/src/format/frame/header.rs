@@ -96,8 +96,8 @@ pub(crate) enum EntryKind {
     /// A damaged frame of a known namespace. The damaged frame supersedes all older frames of the
     /// namespace.
     Damaged,
-    /// Damaged bytes that may have contained frames of any namespace. Because of lost bytes, any
-    /// older frame may be stale.
+    /// Damaged bytes that may have contained frames of any namespace. Any frame that is older than
+    /// lost bytes may be stale.
     Lost,
 }
 

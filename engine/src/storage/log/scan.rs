@@ -172,8 +172,7 @@ pub(crate) fn scan(
         };
         match scan_window(window, of, end) {
             // If the file has become shorter during the scan, the committer has truncated it,
-            // usually to seal the segment. A scan is repeated if the file was truncated during the
-            // scan.
+            // usually to seal the segment. A scan that fails after such a truncation is repeated.
             Err(error) if error.is_damage() && stat()? < len => {}
             scanned => return scanned,
         }
