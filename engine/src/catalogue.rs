@@ -1,14 +1,15 @@
-//! The catalogue is a sorted list of the namespaces of all users, with the sizes of their
-//! documents.
+//! The catalogue is a sorted list of all namespaces that contain a document, with the revision,
+//! modification time and size of each document.
 //!
 //! The catalogue is derived from the log, and is stored in a tree of the sled database. A committed
 //! change is pending until the catalogue's thread has written it to the tree. Pending changes
 //! override the tree, so a listing includes every acknowledged write.
 //!
 //! Documents can be read and written even if sled fails. The catalogue is deleted and rebuilt from
-//! the log if sled returns an error or panics, or if the files of sled have changed since the last
-//! clean close. Listings wait until the catalogue is rebuilt, or fail if rebuilding fails
-//! repeatedly.
+//! the log if sled returns an error or panics. Opening a store also rebuilds the catalogue if the
+//! store was not closed cleanly, or if sled's files have changed since the last clean close. A
+//! listing during which sled fails returns an error. Later listings wait until the catalogue is
+//! rebuilt, or fail if rebuilding fails repeatedly.
 
 pub(crate) mod audit;
 pub(crate) mod marker;
@@ -93,8 +94,8 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Creates a catalogue that is switched off. Its listings fail, and it does not record changes.
-    /// The directory `dir` of the catalogue may still exist from an earlier run.
+    /// Creates a catalogue that is switched off, so that listings fail and changes are not
+    /// recorded. The directory `dir` of the catalogue may still exist from an earlier run.
     pub(crate) fn disabled(dir: &Path) -> Self {
         let phase = CataloguePhase::Failed("listing is switched off".to_owned());
         Self {
@@ -103,9 +104,9 @@ impl Catalogue {
         }
     }
 
-    /// Opens the catalogue in the background. The existing catalogue is used if the last clean
-    /// close recorded the same `identity`, and the catalogue's files have not changed since then.
-    /// Otherwise, the catalogue is rebuilt from `source`.
+    /// Opens the catalogue in the background. Uses the existing catalogue if the last clean close
+    /// recorded the same `identity` and the catalogue's files have not changed since then, and
+    /// otherwise rebuilds the catalogue from `source`.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread cannot be started.
@@ -144,8 +145,8 @@ impl Catalogue {
     }
 
     /// Records changes that are about to be acknowledged, with their revisions. Never blocks on
-    /// sled. Returns true if the pending changes exceed their budget. In this case, the caller
-    /// should call [`Self::wait_for_room`].
+    /// sled. Returns true if the pending changes exceed their budget, so that the caller should
+    /// call [`Self::wait_for_room`].
     pub(crate) fn record<'a>(
         &self,
         changes: impl Iterator<Item = (&'a Names, u64, CatalogueChange)>,
@@ -159,8 +160,8 @@ impl Catalogue {
         for (names, revision, change) in changes {
             state.pending.record(names, revision, change);
         }
-        // While a listing waits, no puts are shed, because shed puts could prevent the catalogue
-        // from ever becoming complete. Writers wait instead.
+        // Shedding does not start while a listing is waiting, because repeated shedding could
+        // prevent the catalogue from ever becoming complete. Writers wait instead.
         if state.pending.is_over_budget() && state.listings == 0 {
             state.pending.shed_puts();
             if matches!(state.phase, CataloguePhase::Ready) {
@@ -185,9 +186,9 @@ impl Catalogue {
         self.core.lock().pending.bytes()
     }
 
-    /// Blocks until the pending changes are within their budget. Deletes can exceed the budget,
-    /// because they are never shed. Puts can exceed the budget only while a listing waits, because
-    /// puts are not shed in this case.
+    /// Blocks until the pending changes are within their budget, or the catalogue fails or is
+    /// closed. Deletes can exceed the budget, because they are never shed. Puts can exceed the
+    /// budget only while a listing is waiting, because shedding does not start during that time.
     pub(crate) fn wait_for_room(&self) {
         let state = self.core.lock();
         drop(self.core.wait_while(state, |state| {
@@ -198,7 +199,8 @@ impl Catalogue {
     }
 
     /// Returns up to `limit` namespaces of `user`, sorted by the bytes of the client name, starting
-    /// after the client `after`. Blocks while the catalogue is rebuilt.
+    /// after the client `after`. Blocks while the catalogue is incomplete, for example during a
+    /// rebuild.
     pub(crate) fn list(
         &self,
         user: &str,
@@ -217,7 +219,7 @@ impl Catalogue {
 
     /// Returns up to `limit` namespaces of all users, sorted by the bytes of the user name and then
     /// of the client name, starting after the namespace `after`. Blocks while the catalogue is
-    /// rebuilt.
+    /// incomplete, for example during a rebuild.
     pub(crate) fn list_all(
         &self,
         after: Option<(&str, &str)>,
@@ -239,7 +241,7 @@ impl Catalogue {
     }
 
     /// Returns the number of namespaces of `user`, and the total size of their documents. Blocks
-    /// while the catalogue is rebuilt.
+    /// while the catalogue is incomplete, for example during a rebuild.
     pub(crate) fn usage(&self, user: &str) -> Result<UserUsage> {
         let mut sum = UserUsage::default();
         self.scan_user(user, None, |CatalogueEntry { stat, .. }| {
@@ -277,9 +279,9 @@ impl Catalogue {
         first: Bound<CatalogueKey>,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
     ) -> Result<()> {
-        // The pending changes must be read before the tree. Otherwise, a change would be missed if
-        // it were written to the tree, and then dropped from the pending changes, between the two
-        // reads.
+        // The pending changes must be read before the tree. If the tree were read first, the scan
+        // would miss a change that is written to the tree and dropped from the pending changes
+        // between the two reads.
         let pending = self.pending(prefix, &first)?;
         let tree = self
             .core
@@ -329,7 +331,7 @@ impl Catalogue {
     }
 
     /// Returns the pending changes whose keys begin with `prefix`, starting at `first`. Blocks
-    /// until the tree and the pending changes together are complete.
+    /// until the catalogue is complete.
     fn pending(
         &self,
         prefix: &[u8],
@@ -351,9 +353,9 @@ impl Catalogue {
     }
 
     /// Deletes the catalogue's directory, because sled keeps deleted entries in its files. Blocks
-    /// until the directory is deleted. Afterwards, the catalogue is rebuilt in the background, and
-    /// listings wait until it is rebuilt. A catalogue that is switched off or has failed is not
-    /// rebuilt before the engine is opened again.
+    /// until the directory is deleted. After the deletion, the catalogue is rebuilt in the
+    /// background, and listings wait for the rebuild. A catalogue that is switched off or has
+    /// failed is not rebuilt until the engine is opened again.
     ///
     /// # Errors
     /// - [`Error::Io`]: the directory cannot be deleted.
@@ -385,9 +387,9 @@ impl Catalogue {
         worker::remove_dir(dir).map_err(|error| Error::io("remove", dir, error))
     }
 
-    /// Ends the thread. If the catalogue is complete, the pending changes are first written to
-    /// sled. If `clean` is also given, a marker with this identity is written, so that the next
-    /// open can use the catalogue.
+    /// Ends the thread. If the catalogue is complete, its pending changes are written to sled
+    /// before the thread ends. If the catalogue is complete and `clean` is given, a marker with
+    /// this identity is also written, so that the next open can use the catalogue.
     pub(crate) fn close(&self, clean: Option<CatalogueIdentity>) {
         self.core
             .lock()

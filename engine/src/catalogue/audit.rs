@@ -13,21 +13,22 @@ use crate::model::error::Result;
 pub(crate) enum AuditOutcome {
     /// The catalogue lists exactly the stored documents.
     Agrees,
-    /// The catalogue was not closed cleanly, or its files have changed since then. The next open
-    /// rebuilds the catalogue.
+    /// The catalogue was not closed cleanly, or its files have changed since the last clean close.
+    /// The next open rebuilds the catalogue.
     Unclean,
-    /// The catalogue differs from the stored documents, although the marker says that the next open
-    /// can use it. The text describes the first difference.
+    /// The marker is valid, but the catalogue differs from the stored documents or cannot be read.
+    /// The text describes the first difference or the error.
     Differs(String),
 }
 
-/// A function that calls its argument for each stored document.
+/// A function that calls a [`DocumentVisitor`] for each stored document.
 pub(crate) type VisitDocuments<'a> =
     dyn Fn(&mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + 'a;
 
-/// Looks up every document in the catalogue. The marker is removed first, because opening the tree
-/// may change the files of sled. If the catalogue agrees with the documents, the marker is written
-/// again. If the marker cannot be written, the next open rebuilds the catalogue.
+/// Compares the catalogue in `dir` with the stored documents. The marker is removed before the tree
+/// is opened, because opening the tree may change sled's files. If the catalogue agrees with the
+/// documents, the marker is written again. If the marker cannot be written, the next open rebuilds
+/// the catalogue.
 pub(crate) fn audit(
     dir: &Path,
     cache_bytes: u64,
@@ -100,8 +101,9 @@ mod tests {
         }
     }
 
-    /// Audits a catalogue that contains `entries`: clients of user `u`, each with a revision. The
-    /// stored documents are client `a` at revision 1 and client `b` at revision 2.
+    /// Creates a catalogue with an entry for each pair of client and revision in `entries`, all for
+    /// user `u`, and audits it. The stored documents are client `a` at revision 1 and client `b` at
+    /// revision 2.
     fn audited(entries: &[(&str, u64)]) -> AuditOutcome {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open(&dir.path().join("sled"), 1024 * 1024).unwrap();

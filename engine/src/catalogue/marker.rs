@@ -4,8 +4,8 @@
 //! On Linux, sled calls sync_file_range(2) instead of fsync(2) when it writes its log, so a power
 //! cut can tear a record of that log. When sled opens its log again, it silently ignores everything
 //! after a torn record. Therefore, this module syncs the files of the catalogue, and trusts them at
-//! the next open only if they have the recorded checksum. Otherwise, the catalogue is rebuilt,
-//! because its listings could be wrong.
+//! the next open only if they have the recorded checksum. If the checksum differs, the catalogue is
+//! rebuilt, because its listings could be wrong.
 //!
 //! ```text
 //!  0  8B  magic "PREFDCAT"
@@ -34,7 +34,7 @@ pub(crate) struct CatalogueIdentity {
 }
 
 /// Returns true if the files in the catalogue's directory have not changed since a clean close that
-/// recorded this identity.
+/// recorded `identity`.
 pub(crate) fn is_trusted(dir: &Path, identity: CatalogueIdentity) -> bool {
     read(dir).is_some_and(|(found, checksum)| {
         found == identity && files_checksum(dir, false).is_ok_and(|now| now == checksum)
@@ -42,7 +42,7 @@ pub(crate) fn is_trusted(dir: &Path, identity: CatalogueIdentity) -> bool {
 }
 
 /// Durably removes the marker, because sled may change the catalogue's files afterwards. Returns
-/// true if the directory was trusted and the marker no longer exists.
+/// true if the catalogue's files could be trusted and the marker has been removed.
 pub(crate) fn verify_and_remove(dir: &Path, identity: CatalogueIdentity) -> bool {
     let is_trusted = is_trusted(dir, identity);
     let removed = match fs::remove_file(dir.join(FILE_NAME)) {

@@ -1,11 +1,12 @@
-//! Keeps acknowledged changes in memory until they are written to the tree. A budget limits the
-//! memory of these changes.
+//! Keeps committed changes in memory until the worker has written them to the catalogue's tree. A
+//! budget limits the memory that these pending changes use.
 //!
 //! Documents can be created faster than sled inserts entries, but writers should not wait for sled.
-//! Therefore, if the budget is exceeded, pending puts are dropped ("shed"), and later puts are not
-//! recorded. The catalogue then lags behind the log. The worker catches up by finding the shed puts
-//! in the log. Deletes are not shed, because compaction may remove a tombstone from the log before
-//! the worker finds it.
+//! Therefore, if the budget is exceeded while no listing is waiting, queued puts are dropped
+//! ("shed"), and later puts are not recorded until the worker starts to catch up. After puts are
+//! shed, the catalogue lags behind the log. The worker catches up by searching the log for the shed
+//! puts. Deletes are not shed, because compaction may remove a tombstone from the log before the
+//! worker finds it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,11 +16,11 @@ use std::time::{Duration, Instant};
 use crate::catalogue::row::{CatalogueChange, CatalogueKey, key};
 use crate::model::names::Names;
 
-/// Approximate memory of a pending change in addition to its key, in bytes.
+/// Approximate memory that a pending change uses in addition to its key, in bytes.
 const CHANGE_BYTES: u64 = 128;
 /// Time that must pass after the last shed put before the worker starts to catch up, unless a
-/// listing waits. If the worker started earlier, more puts would probably be shed, and the worker
-/// would have to start again.
+/// listing is waiting. If the worker started earlier, more puts would probably be shed during the
+/// catch-up, and the worker would have to start again.
 const SHED_COOLDOWN: Duration = Duration::from_millis(200);
 
 /// The pending changes of the catalogue.
@@ -28,12 +29,13 @@ pub(super) struct PendingChanges {
     /// Changes that the worker has not yet started to write to the tree.
     queued: BTreeMap<CatalogueKey, CatalogueChange>,
     queued_bytes: u64,
-    /// The revision of the first change that was queued since the queue was last empty. No queued
-    /// change has a lower revision.
+    /// The revision of the first change that was queued since the queue was last empty. Only
+    /// changes that [`Self::abort_apply`] returned to the queue can have a lower revision. After an
+    /// abort, the catalogue is rebuilt from the entire log, so that no change is missed.
     first_queued: u64,
     /// Changes that the worker is writing to the tree.
     applying: Arc<BTreeMap<CatalogueKey, CatalogueChange>>,
-    /// Describes the puts that are neither pending nor in the tree. `None` if no such puts exist.
+    /// Describes the puts that are neither pending nor in the tree. `None` if no puts are missing.
     lag: Option<CatalogueLag>,
 }
 
@@ -58,7 +60,7 @@ impl PendingChanges {
         }
     }
 
-    /// Records a change. The revisions of consecutive calls must be ascending.
+    /// Records a change. Each call must pass a higher revision than the previous call.
     pub(super) fn record(&mut self, names: &Names, revision: u64, change: CatalogueChange) {
         if self.queued.is_empty() {
             if change.is_some() && self.is_shedding() {
@@ -70,8 +72,8 @@ impl PendingChanges {
         let bytes = bytes(&key);
         if change.is_some() && self.is_shedding() {
             self.note_shed();
-            // The put is shed. An older queued change of the same key is dropped, because it would
-            // later override the put that the worker finds in the log.
+            // The put is shed. An older queued change of the same key is also dropped, because
+            // applying it later would override the shed put, which the worker finds in the log.
             if self.queued.remove(&key).is_some() {
                 self.queued_bytes -= bytes;
             }
@@ -126,7 +128,7 @@ impl PendingChanges {
         });
     }
 
-    /// Returns true if puts are missing, so that the worker must find them in the log.
+    /// Returns true if puts are missing and the worker must find them in the log.
     pub(super) fn is_lagging(&self) -> bool {
         self.lag.is_some()
     }
@@ -154,8 +156,8 @@ impl PendingChanges {
         self.lag.is_some_and(|lag| lag.last_shed.is_some())
     }
 
-    /// Ends the catch-up, after the missing puts were written to the tree. Returns true if the
-    /// catalogue is complete, and false if more puts were shed during the catch-up.
+    /// Ends a catch-up that has written all missing puts to the tree. Returns true if the catalogue
+    /// is complete, and false if more puts were shed during the catch-up.
     pub(super) fn finish_catch_up(&mut self) -> bool {
         if !self.is_shedding() {
             self.lag = None;
@@ -177,7 +179,7 @@ impl PendingChanges {
     }
 
     /// Puts the changes that were being written to the tree back into the queue. Call this function
-    /// if writing them has failed.
+    /// if writing the changes has failed.
     pub(super) fn abort_apply(&mut self) {
         let mut restored = Arc::unwrap_or_clone(std::mem::take(&mut self.applying));
         restored.append(&mut self.queued);

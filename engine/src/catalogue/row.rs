@@ -16,7 +16,7 @@ pub(super) type CatalogueChange = Option<CatalogueValue>;
 /// callback returns `Break`, no more documents are visited.
 pub(crate) type DocumentVisitor<'a> = dyn FnMut(&str, &str, CatalogueValue) -> ControlFlow<()> + 'a;
 
-/// The catalogue's data about one document.
+/// The value of a catalogue entry, which describes one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CatalogueValue {
     pub(crate) revision: u64,
@@ -44,7 +44,7 @@ impl CatalogueValue {
         bytes
     }
 
-    /// Decodes a value. Returns `None` if `bytes` does not have the length of a value.
+    /// Decodes a value. Returns `None` if `bytes` does not have the length of an encoded value.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = FieldReader::new(bytes);
         let value = Self {

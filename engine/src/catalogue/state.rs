@@ -10,8 +10,8 @@ use crate::catalogue::row::DocumentVisitor;
 use crate::catalogue::tree::Tree;
 use crate::model::error::Result;
 
-/// A function from which the catalogue is rebuilt. It visits every current document whose revision
-/// is higher than the first argument.
+/// A function that the worker calls to rebuild the catalogue or to find missing puts. The function
+/// visits every current document whose revision is higher than the first argument.
 pub(crate) type DocumentSource =
     Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
 
@@ -31,10 +31,10 @@ pub(super) struct CatalogueCore {
 pub(super) struct CatalogueState {
     pub(super) phase: CataloguePhase,
     pub(super) pending: PendingChanges,
-    /// Number of listings that wait until the catalogue is ready or has failed.
+    /// Number of listings that are waiting for the catalogue to become ready or to fail.
     pub(super) listings: usize,
-    /// The error message of a failed read of the tree. If this field is set, the worker rebuilds
-    /// the catalogue.
+    /// The error message of a failed read of the tree, after which the worker must rebuild the
+    /// catalogue.
     pub(super) read_failure: Option<String>,
     /// Number of requests to remove the catalogue's directory since the engine was opened.
     pub(super) removals_requested: u64,
@@ -45,9 +45,9 @@ pub(super) struct CatalogueState {
 
 /// The phase of the catalogue, which determines how listings behave.
 pub(super) enum CataloguePhase {
-    /// The tree is being opened, or documents are missing in the catalogue. Listings wait.
+    /// The tree is being opened, or documents are missing from the catalogue. Listings wait.
     Building,
-    /// The tree and the pending changes together are complete. Listings do not wait.
+    /// The tree and the pending changes together describe all documents. Listings do not wait.
     Ready,
     /// The catalogue is not available until the engine is opened again. Listings fail with this
     /// reason.
@@ -57,8 +57,8 @@ pub(super) enum CataloguePhase {
 /// A request to end the catalogue's thread.
 #[derive(Clone, Copy)]
 pub(super) struct CatalogueClose {
-    /// The state of the log to which the catalogue corresponds when it is closed. `None` if the
-    /// next open must rebuild the catalogue.
+    /// The state of the log that the clean-close marker will record. `None` if the next open must
+    /// rebuild the catalogue.
     pub(super) clean: Option<CatalogueIdentity>,
 }
 

@@ -1,17 +1,17 @@
-//! Throttles the worker while it catches up and no listing waits. If a processor is idle, the
-//! worker runs at full speed. If the worker competes with other threads for a processor, it works
-//! for about a fifth of the time.
+//! Throttles the worker while it catches up and no listing is waiting. If a processor is idle, the
+//! worker runs at full speed. If the worker competes with other threads for a processor, it rests
+//! for up to four fifths of the time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// A rest lasts this many times as long as the work before the rest.
+/// A rest lasts this many times as long as the preceding work, up to [`MAX_REST`].
 const REST_FACTOR: u32 = 4;
 /// Maximum length of a rest. Without the maximum, the rest after one slow step could delay the
 /// catalogue for a long time.
 const MAX_REST: Duration = Duration::from_millis(50);
-/// The worker competes with other threads if it waits for a processor for longer than its working
+/// The worker rests only if the time for which it has waited for a processor exceeds the elapsed
 /// time divided by this number.
 const TOLERATED_WAIT_DIVISOR: u32 = 8;
 
@@ -53,7 +53,7 @@ impl Throttle {
 }
 
 /// Computes the length of the rest after work that lasted `took`. The duration `waited` is the part
-/// of `took` for which the thread waited for a processor.
+/// of `took` during which the thread waited for a processor.
 fn rest_after(took: Duration, waited: Duration) -> Duration {
     if waited > took / TOLERATED_WAIT_DIVISOR {
         (took * REST_FACTOR).min(MAX_REST)

@@ -1,7 +1,7 @@
 //! The tree is the sorted map that stores the catalogue. Only this module uses sled.
 //!
-//! sled 0.34.7 can return errors, and can panic if its directory is damaged. This module converts
-//! errors and panics to a [`TreeError`]. After a `TreeError`, the catalogue must be rebuilt.
+//! If its directory is damaged, sled 0.34.7 can return errors or panic. This module converts errors
+//! and panics to a [`TreeError`]. After a `TreeError`, the catalogue must be rebuilt.
 
 use std::fs::{File, TryLockError};
 use std::ops::Bound;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::catalogue::row::{CatalogueKey, CatalogueValue};
 
-/// Maximum time to wait for sled's file lock. sled's background threads keep the lock for a short
-/// time after the last handle is dropped, and a locked tree cannot be opened.
+/// Maximum time to wait for sled's file lock. After the last handle is dropped, sled's background
+/// threads keep the lock for a short time, and a locked tree cannot be opened.
 const MAX_LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// An open tree. Clones refer to the same tree.
@@ -84,8 +84,8 @@ impl Tree {
         })
     }
 
-    /// Writes all changes to the files of sled. After a power cut, the changes may be lost
-    /// nevertheless, because sled does not sync its log with fsync(2).
+    /// Writes all changes to sled's files. A power cut can still lose the changes, because sled
+    /// does not sync its log with fsync(2).
     pub(crate) fn flush(&self) -> Result<(), TreeError> {
         catch_panics(|| {
             self.0.flush()?;
@@ -118,8 +118,8 @@ impl Tree {
     }
 }
 
-/// Waits up to [`MAX_LOCK_WAIT`] until no other handle has the tree in this directory open. Errors
-/// are ignored here, because sled reports them when the tree is opened.
+/// Blocks for up to [`MAX_LOCK_WAIT`] while another handle has the tree in this directory open.
+/// Errors are ignored here, because sled reports them when the tree is opened.
 pub(super) fn wait_for_lock_release(path: &Path) {
     let Ok(file) = File::open(path.join("db")) else {
         return;

@@ -16,15 +16,15 @@ use crate::catalogue::state::{
 use crate::catalogue::throttle::Throttle;
 use crate::catalogue::tree::{self, Tree, TreeError};
 
-/// While the worker catches up, it rests and checks the memory of the pending changes after this
-/// number of documents.
+/// Number of documents that the worker processes during a catch-up before it checks whether to rest
+/// and whether the pending changes use too much memory.
 const PENDING_CHECK_INTERVAL: u64 = 1024;
 /// Maximum time for which changes are collected before they are written to sled, so that repeated
 /// changes of a document are written only once. If the pending changes exceed their budget within
-/// this time, puts are shed, because documents arrive faster than sled can insert entries.
+/// this time and no listing is waiting, puts are shed.
 const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
-/// Maximum number of failures without a completed rebuild between them. After this number, the
-/// catalogue is unavailable until the engine is opened again.
+/// Number of failures after which the catalogue is unavailable until the engine is opened again.
+/// Failures before the catalogue was last complete do not count.
 const MAX_FAILURES: u32 = 3;
 
 /// The state of the catalogue's thread.
@@ -51,7 +51,7 @@ enum WorkerEnd {
 }
 
 impl CatalogueState {
-    /// Returns true if the worker must act now instead of waiting for more changes.
+    /// Returns true if the worker must stop waiting for more changes.
     fn is_urgent(&self) -> bool {
         self.pending.is_lagging()
             || self.pending.is_over_budget()
@@ -126,7 +126,7 @@ impl CatalogueWorker {
         }
     }
 
-    /// Ends the wait of listings if no puts are missing in the catalogue.
+    /// Lets waiting listings continue if no puts are missing from the catalogue.
     fn mark_ready_if_complete(&self) {
         let mut state = self.core.lock();
         if !state.pending.is_lagging() {
@@ -158,7 +158,7 @@ impl CatalogueWorker {
             if state.has_pending_removal() {
                 return Ok(WorkerStep::End(WorkerEnd::Rebuild));
             }
-            // The budget is exceeded by deletes, which are never shed, or by puts that were
+            // The budget can be exceeded by deletes, which are never shed, and by puts that were
             // recorded while a listing was waiting.
             if state.pending.is_over_budget() {
                 return Ok(WorkerStep::Apply);
@@ -208,9 +208,9 @@ impl CatalogueWorker {
     }
 
     /// Writes the missing puts from the log to the tree. If the pending changes use more than half
-    /// of their budget, they are applied before catching up continues. The function stops early if
-    /// puts are shed again, or if the catalogue is closed or must be removed. After an early stop,
-    /// puts are still missing in the catalogue.
+    /// of their budget, they are written to the tree before catching up continues. The function
+    /// stops early if puts are shed again, if the catalogue is being closed, or if its directory
+    /// must be removed. After an early stop, puts are still missing from the catalogue.
     fn catch_up(&self, tree: &Tree) -> Result<(), TreeError> {
         let mut seen = 0_u64;
         let mut failure = None;

@@ -1,6 +1,6 @@
 //! Writes one batch to the log: first the frames of the queued writes, and then the frames that
-//! compaction copies. For a write that changes nothing, for example because its precondition is
-//! false, no frame is written. One sync makes all frames of the batch durable.
+//! compaction copies. A write that changes nothing, for example because its precondition is false,
+//! does not get a frame. If the log must be synced, one sync covers all frames of the batch.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,12 +27,14 @@ pub(super) struct WrittenBatch {
     pub(super) modified_ms: u64,
     /// One decision for each write of the batch, in the order of the writes.
     pub(super) decisions: Vec<WriteDecision>,
-    /// The new revision of each namespace that the batch changes, or `None` for a delete. The map
-    /// is needed because the table is updated only after the batch is complete.
+    /// The new revision of each namespace that the batch changes, or `None` for a delete. Decisions
+    /// on later writes of the batch use this map, because the table is updated only after the batch
+    /// is written.
     newest: NamespaceMap<Option<Revision>>,
     /// The frames that were copied for compaction, each with the segment that contains the copy.
     pub(super) copied: Vec<(SegmentId, SummaryEntry)>,
-    /// The error of writing the copies, if any. After such an error, the batch contains no copies.
+    /// The error that occurred while the copies were written, if any. After such an error, the
+    /// batch contains no copies.
     pub(super) copy_error: Option<Error>,
 }
 
@@ -50,14 +52,16 @@ pub(super) struct BatchWriter<'a> {
     pub(super) log: &'a mut Log,
     pub(super) table: &'a Table,
     pub(super) directory: &'a LogDirectory,
-    /// True if the segment may be extended with zeros, as space for later frames. False on a full
-    /// disk, so that the remaining space is available for deletes and compaction.
+    /// True if the active segment may be extended with zeros to preallocate space for later frames.
+    /// False if the disk is full, so that the remaining space stays available for deletes and
+    /// compaction.
     pub(super) may_preallocate: bool,
 }
 
 impl BatchWriter<'_> {
     /// Appends a frame for each write that needs one, and then appends the copies. Syncs the log if
-    /// the batch contains copies or a write with [`Durability::Sync`].
+    /// the batch contains copies or a write with [`Durability::Sync`], unless the batch has no
+    /// frames and the log is already synced.
     ///
     /// # Errors
     /// After [`LogFailure::Refused`], the log contains no frame of the batch. After
@@ -201,9 +205,9 @@ impl BatchWriter<'_> {
 
     /// Returns the current revision of a namespace, according to the table.
     ///
-    /// If the newest frame of the namespace cannot be read, the current revision is unknown. In
-    /// this case, a write without a precondition replaces the unreadable frame, and a write with a
-    /// precondition fails.
+    /// If the newest frame of the namespace cannot be read, the current revision is unknown. A
+    /// write without a precondition replaces the unreadable frame, but a write with a precondition
+    /// fails.
     fn current(&self, hash: NamespaceHash, write: &WriteRequest) -> Result<Option<Revision>> {
         match self.table.newest(hash) {
             NewestFrame::Absent => Ok(None),

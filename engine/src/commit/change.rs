@@ -22,7 +22,8 @@ pub enum Change<'a> {
     /// Replaces the document with a document that [`crate::Writer`] or [`crate::Engine::prepare`]
     /// has validated.
     Document(Prepared),
-    /// Deletes the document. Succeeds even if no document is stored.
+    /// Deletes the document. A delete without a precondition succeeds even if no document is
+    /// stored.
     Delete,
 }
 
@@ -64,13 +65,14 @@ pub enum QueueFull {
 /// Options of one write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    /// The condition on the current revision. The write fails if the condition is false.
+    /// The condition that the current revision must meet. The write fails if the condition is
+    /// false.
     pub precondition: Precondition,
     /// The durability that the write must have before the write is acknowledged. `None` means
     /// [`crate::Config::durability`].
     pub durability: Option<Durability>,
-    /// The behavior of [`crate::Namespace::submit`] if the commit queue is full.
-    /// [`crate::Namespace::write`] ignores this option and always waits.
+    /// The behavior of [`crate::Namespace::submit`] if the commit queue is full. This option does
+    /// not affect [`crate::Namespace::write`], which always waits for space.
     pub queue_full: QueueFull,
 }
 
@@ -98,15 +100,16 @@ impl WriteTarget<'_> {
     /// Creates a put of a validated document, or a delete if `document` is `None`.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] if the metadata of the document exceeds the maximum length. This is
-    /// possible only if the configured limits allow very many or very long keys or values.
+    /// [`Error::InvalidConfig`] if the metadata of the document exceeds the maximum length. The
+    /// metadata can be that long only if the configured limits allow very many keys, very long keys
+    /// or very long values.
     pub(crate) fn request(
         &self,
         document: Option<Prepared>,
         options: WriteOptions,
     ) -> Result<WriteRequest> {
-        // The commit leader will read the table entry. The entry is loaded into the processor's
-        // cache now, because all other writers would wait while the leader waits for memory.
+        // The table entry is loaded into the processor's cache before the commit leader reads it,
+        // because all other writers would wait while the leader waits for memory.
         self.table.prefetch(self.hash);
         let (kind, members, inline, usage, blob) = match document {
             None => (

@@ -1,5 +1,5 @@
-//! The committer: writes all queued writes to the log as one batch, updates the table, and
-//! acknowledges the writes.
+//! The committer writes queued writes to the log in batches, updates the table, and acknowledges
+//! the writes.
 //!
 //! The committer does not wait for more writes before it commits a batch, so a single writer waits
 //! for only one sync. Writes that arrive during a sync share the next sync.
@@ -36,13 +36,12 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::{Log, MAX_BATCH_FRAMES};
 use crate::storage::reserve::Reserve;
 
-/// Maximum total size of the queued writes in one batch, in bytes. The maximum bounds the time that
-/// a writer waits for the writes of others, in addition to the sync. A larger frame is committed in
-/// a batch without other queued writes.
+/// Maximum total size of the queued writes in one batch, in bytes. This limit bounds how long a
+/// writer waits for the data of other writers to be written, in addition to the sync. A frame that
+/// is larger than the limit is committed in a batch without other queued writes.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
-/// Maximum number of queued writes in one batch. The maximum leaves room in the batch for the
-/// frames that compaction copies, and for one write that was not queued, the write of the thread
-/// that commits the batch.
+/// Maximum number of queued writes in one batch. This limit leaves room in the batch for the frames
+/// that compaction copies, and for the unqueued write of the thread that commits the batch.
 const MAX_QUEUED_WRITES: usize = MAX_BATCH_FRAMES - MAX_COPIED_FRAMES - 1;
 
 /// Writes batches to the log, makes the writes visible, and acknowledges the writes.
@@ -51,11 +50,12 @@ pub(crate) struct Committer {
     core: Arc<Core>,
     log: Log,
     reserve: Reserve,
-    /// The namespaces whose references to blobs have changed, each with the blobs of its newest
-    /// frame. The blobs of an older frame may be removed only after the newest frame is synced.
+    /// The namespaces whose blob references may have changed since the last sync, each with the
+    /// blobs of its newest frame. The blobs of an older frame may be removed only after the newest
+    /// frame is synced.
     unsynced_blobs: Vec<(NamespaceHash, Vec<BlobId>)>,
-    /// True if the catalogue has too many pending changes. The committer then waits for the
-    /// catalogue before the next batch.
+    /// True if the catalogue's pending changes exceed their budget, so that the committer must wait
+    /// for the catalogue before the next batch.
     is_catalogue_full: bool,
     /// An empty batch, whose memory is reused for the next batch.
     work: QueuedWork,
@@ -140,7 +140,7 @@ impl Committer {
         }
     }
 
-    /// Commits one batch, and executes the job.
+    /// Commits one batch, and then executes the job, if any.
     fn commit(&mut self, queued: impl Iterator<Item = QueuedWrite>, job: Option<CommitJob>) {
         let (mut writes, mut acknowledgements): (Vec<_>, Vec<_>) = queued
             .map(|queued| (queued.write, queued.acknowledgement))
@@ -225,7 +225,8 @@ impl Committer {
         self.core.compaction_wakeup.notify();
     }
 
-    /// Commits deletes on a full disk. Releases the reserve if the deletes do not fit.
+    /// Commits deletes on a full disk. Releases the reserve if the disk has too little free space
+    /// for the deletes.
     fn commit_deletes(
         &mut self,
         mut writes: Vec<WriteRequest>,
@@ -276,8 +277,8 @@ impl Committer {
                     let revision = Revision::new(entry.revision);
                     let outcome = (write.frame.kind == FrameKind::Put).then_some(revision);
                     let blobs = &self.core.write_context.blobs;
-                    // If `unsynced_blobs` is not empty, the frame is always added, because the
-                    // frame may replace a frame that an element of `unsynced_blobs` describes.
+                    // While `unsynced_blobs` is not empty, every frame is added to it, because the
+                    // frame may replace a frame that is already listed there.
                     if !self.unsynced_blobs.is_empty()
                         || blobs.would_change(&self.leader, entry.hash, &write.frame.blobs)
                     {
@@ -361,9 +362,9 @@ impl Committer {
         self.or_poison(written)
     }
 
-    /// Converts the error of a change to the log into an engine error. After
-    /// [`LogFailure::Poisoned`], the content of the disk is unknown, so this function also makes all
-    /// later writes fail until the store is opened again.
+    /// Converts a log failure into an engine error. After [`LogFailure::Poisoned`], the content of
+    /// the disk is unknown, so this function also makes all later writes fail until the store is
+    /// opened again.
     fn or_poison<T>(&self, outcome: Result<T, LogFailure>) -> Result<T> {
         outcome.map_err(|failure| {
             if let LogFailure::Poisoned(error) = &failure {
@@ -436,9 +437,8 @@ impl Committer {
         }
     }
 
-    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue stores the
-    /// revision at which the log ends, so that the next open can use the catalogue without
-    /// rebuilding it.
+    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue records the
+    /// log's next revision, so that the next open need not rebuild the catalogue.
     ///
     /// # Errors
     /// The error that stopped writing earlier, or the error of sealing the log.

@@ -10,15 +10,16 @@
 //! 3. the segment accounting, or the map from namespaces to their blobs
 //! 4. a bucket of the table
 //! 5. the queues of the document cache, the pins, the lists of obsolete files, the state of the
-//!    catalogue, or a wakeup. A thread that holds one of these locks acquires no other lock.
+//!    catalogue, or a wakeup. A thread that holds a lock from this last group acquires no other
+//!    lock.
 //!
 //! Two semaphores are acquired before any lock, in this order: [`CompactionTurn`], then
-//! [`PurgeTurn`]. These turns do not count as locks here: a turn guards no data, and only prevents
-//! two threads from doing the same work at the same time.
+//! [`PurgeTurn`]. A turn does not count as a lock, because it guards no data, and only prevents two
+//! threads from doing the same work at the same time.
 //!
-//! No lock is held while files are removed, with one exception: the commit leader holds the lock of
-//! the committer while it removes the reserve, or a segment file that could not be initialized or
-//! was not used.
+//! None of the listed locks is held while files are removed, with one exception: the commit leader
+//! holds the lock of the committer while it removes the reserve, or a segment file that could not
+//! be initialized or was not used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -90,10 +91,11 @@ impl Default for CoreState {
     }
 }
 
-/// The right to compact the log or to erase a user. Only one thread at a time has this right.
+/// The right to compact the log or to erase a user. Only one thread at a time holds a
+/// `CompactionTurn`.
 pub(crate) struct CompactionTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
 
-/// The right to remove obsolete files. Only one thread at a time has this right.
+/// The right to remove obsolete files. Only one thread at a time holds a `PurgeTurn`.
 pub(crate) struct PurgeTurn<'a>(#[expect(dead_code, reason = "held")] SemaphorePermit<'a>);
 
 impl Core {
@@ -114,8 +116,8 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes later reads fail with [`Error::Closed`], and invalidates all snapshots. Called when
-    /// the engine is closed.
+    /// Makes later reads fail with [`Error::Closed`], and invalidates all snapshots. The engine
+    /// calls this function when it is closed.
     pub(crate) fn close(&self) {
         self.pins.close();
         self.state.is_closed.store(true, Ordering::Release);
@@ -132,13 +134,13 @@ impl Core {
         Ok(())
     }
 
-    /// Returns the error that stopped writing, or `None` while writes are possible.
+    /// Returns the error that stopped writing, or `None` if no error has stopped writing.
     pub(crate) fn poison(&self) -> Option<Error> {
         self.state.poison.get().cloned()
     }
 
-    /// Makes all later writes fail with `error`. If this function is called again, the first error
-    /// is kept, because the later error is a consequence of the first one.
+    /// Makes all later writes fail with `error`. Later calls have no effect, because later errors
+    /// are consequences of the first error.
     pub(crate) fn set_poison(&self, error: Error) {
         self.state.poison.get_or_init(|| error);
     }

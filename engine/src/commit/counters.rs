@@ -11,7 +11,7 @@ use crate::platform::counters::{
 use crate::storage::commit_leader::CommitLeader;
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Counters since the engine was opened. [`crate::Metrics`] documents each counter.
+/// Counters since the engine was opened, which are documented in [`crate::Metrics`].
 pub(crate) struct EngineCounters {
     commits: CachePadded<CommitCounters>,
     log_syncs: Arc<SyncLatency>,
@@ -21,7 +21,7 @@ pub(crate) struct EngineCounters {
     reads_from_disk: CachePadded<AtomicU64>,
 }
 
-/// The counters that only the commit leader adds to.
+/// The counters that only the commit leader updates.
 struct CommitCounters {
     bytes: SingleWriterCounter,
     batch_writes: SingleWriterHistogram<{ BATCH_WRITES_BOUNDS.len() }>,
@@ -29,7 +29,8 @@ struct CommitCounters {
     copied_bytes: SingleWriterCounter,
 }
 
-/// The values of the counters. The values are read one after another.
+/// The values of the counters. The values are read one after another, so they are not an atomic
+/// snapshot.
 pub(crate) struct Counts {
     pub(crate) batch_writes: Histogram,
     pub(crate) log_sync_us: Histogram,

@@ -2,8 +2,8 @@
 //!
 //! The committer thread commits writes that are queued. A thread that calls
 //! [`Namespace::write`](crate::Namespace::write) can become the leader, and then commits its write
-//! and all queued writes. This saves two thread switches, which take longer than all other steps of
-//! a single write except the sync.
+//! and all queued writes. Committing on the calling thread saves two thread switches, which take
+//! longer than all other steps of a single write except the sync.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -17,12 +17,12 @@ use crate::model::config::Durability;
 use crate::model::error::{Error, Result};
 use crate::platform::cache_padded::CachePadded;
 
-/// How often a thread with a buffered write tries to become the leader before the thread starts to
-/// yield to other threads. Trying again is better than sleeping, because a write without a sync is
-/// committed faster than a thread can sleep and wake up.
+/// Number of times that a thread with a buffered write tries to become the leader before it starts
+/// to yield to other threads. The thread spins instead of sleeping, because a write without a sync
+/// is committed faster than a thread can sleep and wake up.
 const SPINS: u32 = 100;
-/// How often a thread with a buffered write yields to other threads and tries again to become the
-/// leader. After the last attempt, the write is queued.
+/// Number of times that a thread with a buffered write yields to other threads between attempts to
+/// become the leader. After the last attempt, the write is queued.
 const YIELDS: u32 = 200;
 
 /// The committer, and the state that decides which thread may use it.
@@ -88,8 +88,8 @@ impl GroupCommit {
         let _abort = AbortOnPanic(&self.core);
         let queue = &self.core.queue;
         let is_idle = queue.is_idle();
-        // After the queue is closed, the committer thread seals the log, so this write must not be
-        // appended.
+        // After the queue is closed, the committer thread seals the log, so the write must be
+        // rejected.
         if !is_idle && queue.is_closed() {
             return Err(Error::Closed);
         }

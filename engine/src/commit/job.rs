@@ -18,8 +18,9 @@ pub(crate) const MAX_COPIED_FRAMES: usize = 1024;
 /// A task for the committer, with the channel for its outcome.
 pub(crate) struct CommitJob {
     pub(crate) task: JobTask,
-    /// True if the task may use the space of the reserve. This is allowed for the rewrite of a
-    /// segment whose copies fit into the reserve, and for the seals during an erasure.
+    /// True if the task may use the space of the reserve. The reserve may be used to rewrite a
+    /// segment whose copies fit into three quarters of the reserve, and to seal segments during an
+    /// erasure.
     pub(crate) may_use_reserve: bool,
     /// The channel for the outcome. If the committer panics, the channel is dropped without an
     /// outcome.

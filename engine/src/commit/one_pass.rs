@@ -1,9 +1,9 @@
-//! The fast path: validates a small document that is completely in memory in one pass.
+//! The fast path validates a small document in one pass if its body is completely in memory.
 //!
 //! The streaming writer (`writer.rs`) reads each byte of a value twice: first to find the end of
-//! the value, and then to validate the value. On the fast path, `serde_json` does both in one pass.
-//! If the fast path does not accept a document, the streaming writer decides whether the document
-//! is valid, and reports the first violation.
+//! the value, and then to validate the value. On the fast path, `serde_json` finds the end of a
+//! value and validates the value in one pass. If the fast path does not accept a document, the
+//! streaming writer decides whether the document is valid, and reports the first violation.
 //!
 //! Invariant: the streaming writer accepts every document that the fast path accepts, and
 //! stores the same bytes.
@@ -24,7 +24,7 @@ pub(crate) struct OnePassDocument {
     pub(crate) usage: Usage,
 }
 
-/// The members of an object, as pairs of the JSON text of the key and the JSON text of the value.
+/// The members of an object, each as the JSON texts of its key and its value.
 struct RawMembers<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
@@ -52,15 +52,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
     }
 }
 
-/// Initial capacity of the list of members. The value is the default limit on keys.
+/// Initial capacity of the list of members, which is the default limit on the number of keys.
 const TYPICAL_KEYS: usize = 10;
 /// Maximum number of keys on the fast path. Each key is compared with all earlier keys, so the cost
 /// grows with the square of the number of keys.
 const MAX_KEYS: usize = 64;
 
 /// Returns the document in `body` if the document is valid and its stored form has at most
-/// `max_bytes` bytes. May return `None` even for a valid document; the streaming writer must then
-/// validate the document.
+/// `max_bytes` bytes. If the function returns `None`, the document may still be valid, and the
+/// streaming writer must validate it.
 pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OnePassDocument> {
     if body.len() as u64 > limits.max_body_bytes {
         return None;
@@ -112,8 +112,8 @@ fn is_plain_key(text: &str, limits: &Limits) -> bool {
     text.len() <= limits.max_key_bytes as usize + 2 && !text.contains('\\')
 }
 
-/// Returns true if the value is certainly within the limits on length and depth. The length and
-/// the number of opening brackets are upper bounds of the depth.
+/// Returns false if the value may exceed the limit on its length or its depth. The length of the
+/// value and its number of opening brackets are upper bounds of its depth.
 fn is_plain_value(text: &str, limits: &Limits) -> bool {
     text.len() as u64 <= limits.max_value_bytes
         && (text.len() <= limits.max_depth as usize

@@ -1,5 +1,5 @@
-//! A promise of the outcome of a write. The commit leader resolves the promise, and the writer
-//! waits for the outcome.
+//! A promise that resolves to the outcome of a write. The commit leader resolves the promise, and
+//! the writer waits for the outcome.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use crate::model::revision::Revision;
 
 /// A future that resolves to the outcome of a submitted write.
 ///
-/// A `Commit` works on any executor, and needs no particular runtime. In synchronous code, call
-/// [`Commit::wait`] to wait for the outcome. Dropping a `Commit` does not cancel the write.
+/// A `Commit` works on any async executor. In synchronous code, call [`Commit::wait`] to wait for
+/// the outcome. Dropping a `Commit` does not cancel the write.
 ///
 /// # Errors
 /// The outcome can be one of these errors:
@@ -21,8 +21,8 @@ use crate::model::revision::Revision;
 /// - [`Error::StorageFull`], [`Error::Io`]: nothing was written.
 /// - [`Error::Corrupt`]: the write has a precondition that cannot be checked, because the newest
 ///   stored frame of the namespace is damaged. Nothing was written.
-/// - [`Error::Poisoned`]: a sync of the log failed. Whether the write is stored is unknown
-///   until the store is opened again.
+/// - [`Error::Poisoned`]: a sync of the log failed. Whether the write is stored is unknown until
+///   the store is opened again.
 /// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued. If the committer panics,
 ///   which is a bug in the engine, queued writes also fail with `Closed`, and it is unknown whether
 ///   they are stored.

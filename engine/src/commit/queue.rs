@@ -54,10 +54,10 @@ pub(crate) struct CommitQueue {
     state: Mutex<CommitQueueState>,
     /// True if the queue is closed or not empty. A blocking writer that is the commit leader reads
     /// this flag instead of locking `state`. The flag is changed only while `state` is locked. The
-    /// flag is written only if its value changes, because each write invalidates the cache line of
-    /// the readers.
+    /// flag is written only if its value changes, because each write to the flag invalidates the
+    /// cache line that other threads read.
     is_busy: CachePadded<AtomicBool>,
-    /// Notified after an addition to the queue, and when the queue is closed.
+    /// Notified when the queue is no longer empty, and when the queue is closed.
     filled: Condvar,
     /// Notified when a batch was taken from a full queue, and when the queue is closed.
     drained: Condvar,
@@ -103,13 +103,14 @@ impl CommitQueue {
     /// Returns true if the queue is open and empty. Never blocks.
     ///
     /// Only the commit leader may call this function. The result takes all earlier submissions of
-    /// the calling thread into account. If the committer has been closed, the function returns
-    /// false.
+    /// the calling thread into account. The function returns false after the committer has been
+    /// closed.
     pub(crate) fn is_idle(&self) -> bool {
         !self.is_busy.0.load(Ordering::Relaxed)
     }
 
-    /// Updates `is_busy`. Must be called after each change of `state`, before the lock is released.
+    /// Updates `is_busy`. Call this function after each change to `state`, before the lock is
+    /// released.
     fn update_busy(&self, state: &CommitQueueState) {
         let is_busy = state.is_closed || state.has_work();
         if self.is_busy.0.load(Ordering::Relaxed) != is_busy {
@@ -160,8 +161,8 @@ impl CommitQueue {
         }
     }
 
-    /// Gives the committer a task, which is executed with the next batch. Blocks until the task is
-    /// done.
+    /// Queues a task for the committer, which executes the task with the next batch. Blocks until
+    /// the task is done.
     ///
     /// Only one task may be queued at a time, so the caller must hold the
     /// [`CompactionTurn`](crate::commit::core::CompactionTurn).

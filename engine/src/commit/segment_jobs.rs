@@ -12,11 +12,12 @@ use crate::storage::log::Log;
 use crate::storage::log::failure::LogFailure;
 
 /// Removes a segment from the log. The segment must contain no current frames except the tombstones
-/// in `deletes`. These tombstones are removed from the table.
+/// in `deletes`, which are removed from the table.
 ///
 /// # Errors
-/// [`LogFailure::Refused`] if the segment has other current frames or damaged frames, or cannot be
-/// removed. [`LogFailure::Poisoned`] if the content of the disk is unknown.
+/// [`LogFailure::Refused`] if the segment has other current frames or damaged frames, has already
+/// been removed, or cannot be removed. [`LogFailure::Poisoned`] if the content of the disk is
+/// unknown.
 pub(super) fn retire(
     core: &Core,
     log: &mut Log,
@@ -39,7 +40,8 @@ pub(super) fn retire(
     Ok(())
 }
 
-/// Returns true if a segment has current or damaged frames other than the tombstones in `deletes`.
+/// Returns true if a segment has current or damaged frames other than the tombstones in `deletes`,
+/// or has already been removed from the log.
 fn has_other_frames(
     table: &Table,
     accounting: &SegmentAccounting,
@@ -51,7 +53,6 @@ fn has_other_frames(
         .filter(|(hash, entry)| table.entry(*hash) == Some(*entry))
         .count();
     let Some(usage) = accounting.lock().get(segment) else {
-        // The segment has already been retired.
         return true;
     };
     let current = usage.documents as usize + usage.tombstones as usize;

@@ -45,8 +45,8 @@ pub(crate) struct WriteContext {
 /// wait.
 ///
 /// # Durability
-/// The document becomes visible and durable only when the [`Prepared`] document is committed. If
-/// the process crashes before the commit, the unused blob file is removed after the next open.
+/// The document is neither visible nor durable until the [`Prepared`] document is committed. If the
+/// process crashes before the commit, the unused blob file is removed after the next open.
 ///
 /// # Examples
 /// ```
@@ -69,7 +69,7 @@ pub struct Writer {
     scanner: JsonScanner,
     body: BodyBuffer,
     members: Vec<PendingMember>,
-    /// The error of an earlier call. All later calls return the same error.
+    /// The error of an earlier call, which all later calls return.
     failed: Option<Error>,
 }
 
@@ -86,7 +86,7 @@ enum BodyBuffer {
 /// A member whose value is complete, or is being received.
 struct PendingMember {
     key: String,
-    /// Offset of the value in the body if the body is in memory, otherwise in the blob file.
+    /// Offset of the value: in the body if the body is in memory, and in the blob file otherwise.
     value_offset: u64,
     /// Length of the received part of the value, in bytes.
     value_bytes: u64,
@@ -127,9 +127,9 @@ impl Writer {
         self.scanner.is_at_start()
     }
 
-    /// Returns true if a call of [`write`](Self::write) with `more` bytes, followed by a call of
-    /// [`finish`](Self::finish), does not access the disk. In this case, both functions can be
-    /// called on an async worker thread. Never blocks.
+    /// Returns true if neither a [`write`](Self::write) of `more` bytes nor a subsequent
+    /// [`finish`](Self::finish) accesses the disk, so that both can be called on an async worker
+    /// thread. Never blocks.
     pub fn stays_in_memory(&self, more: usize) -> bool {
         match &self.body {
             // The stored body is never longer than the received body.
@@ -141,8 +141,8 @@ impl Writer {
     /// Adds the next bytes of the document, and validates them.
     ///
     /// May block on the disk if [`Self::stays_in_memory`] returns false for the length of the
-    /// chunk. In this case, the call may also wait for other writers that are validating large
-    /// values.
+    /// chunk. A call that may block on the disk may also wait for other writers that are validating
+    /// large values.
     ///
     /// # Errors
     /// - [`Error::Rejected`]: contains the first violation in the order of the bytes.
@@ -201,7 +201,7 @@ impl Writer {
         }
     }
 
-    /// Checks that the document is complete, and returns the document ready to be committed.
+    /// Checks that the document is complete, and returns it as a [`Prepared`] document.
     ///
     /// If [`Self::stays_in_memory`] returns false for 0 bytes, `finish` blocks, because it syncs
     /// the document's blob file and the `blobs` directory.
@@ -248,8 +248,8 @@ impl Writer {
         }
     }
 
-    /// Appends bytes to the body. Moves the body to a blob file when the body becomes longer than
-    /// `inline_bytes`.
+    /// Appends bytes to the body. Moves the body to a blob file if the complete body would be
+    /// longer than `inline_bytes`.
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         if let BodyBuffer::Memory(body) = &mut self.body {
             // The comparison is strict, because the closing brace needs one more byte.
@@ -284,8 +284,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns the offset of the next byte in the body if the body is in memory, otherwise in the
-    /// blob file.
+    /// Returns the offset at which the next byte will be appended: in the body if the body is in
+    /// memory, and in the blob file otherwise.
     fn offset(&self) -> u64 {
         match &self.body {
             BodyBuffer::Memory(body) => body.len() as u64,
@@ -400,7 +400,7 @@ impl PendingMember {
 /// [`Writer::finish`] and [`crate::Engine::prepare`] return a `Prepared`, which can be committed to
 /// any namespace of the same engine. Dropping a `Prepared` discards the document.
 ///
-/// Memory: a document of up to [`crate::Config::inline_bytes`] is in memory. The body of a larger
+/// A document of up to [`crate::Config::inline_bytes`] bytes is in memory. The body of a larger
 /// document is in a blob file that is already synced, and only the keys and checksums of the
 /// document are in memory.
 ///

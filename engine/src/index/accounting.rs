@@ -11,7 +11,8 @@ use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::ids::SegmentId;
 
-/// Maximum number of short sealed segments. If the log has more, compaction merges short segments.
+/// Maximum number of short sealed segments. If the log has more short sealed segments, compaction
+/// merges them.
 const MAX_SHORT_SEGMENTS: usize = 8;
 
 /// The current and stale frames of one segment.
@@ -29,14 +30,14 @@ pub(crate) struct SegmentUsage {
     pub(crate) tombstones: u32,
     /// Number of bytes of the current tombstones.
     pub(crate) tombstone_bytes: u64,
-    /// Number of damaged frames that may be current. A segment with such a frame must not be
-    /// rewritten.
+    /// Number of damaged frames that may be current. A segment with a damaged frame that may be
+    /// current must not be rewritten.
     pub(crate) damaged: u32,
     /// True if compaction has found that tombstones of the segment still hide older frames.
     pub(crate) needs_tombstones: bool,
-    /// True if a read of a frame of the segment has failed. Background compaction skips the segment
-    /// until the next open. An explicit compaction or an erasure tries to rewrite the segment
-    /// again.
+    /// True if a read of a frame of the segment has failed. Background compaction skips a deferred
+    /// segment until the store is opened again. An explicit compaction or an erasure tries again to
+    /// rewrite a deferred segment.
     is_deferred: bool,
 }
 
@@ -133,8 +134,8 @@ impl SegmentAccounting {
 }
 
 impl SegmentUsages {
-    /// Adds a segment that was read from the log. Its current frames are counted later, by
-    /// [`Self::add_current`].
+    /// Adds a segment that was read from the log. The current frames of the segment are counted
+    /// later, by [`Self::add_current`].
     pub(crate) fn add_segment(&mut self, id: SegmentId, entries: &[SummaryEntry]) {
         let usage = self.segments.entry(id).or_default();
         for entry in entries {
@@ -172,7 +173,8 @@ impl SegmentUsages {
         usage.count(entry);
     }
 
-    /// Counts a frame as stale, because a newer frame of its namespace was appended.
+    /// Counts a frame as stale, because a newer frame of its namespace or a copy of the frame was
+    /// appended.
     pub(crate) fn superseded(&mut self, entry: &FrameLocation) {
         self.newly_stale_bytes += u64::from(entry.bytes);
         if let Some(usage) = self.segments.get_mut(&entry.segment) {
@@ -292,11 +294,13 @@ impl SegmentUsages {
 
     /// Returns the segment to rewrite next, if any.
     ///
-    /// A segment without current frames is returned first, because its removal copies nothing.
-    /// Otherwise, if the reclaimable bytes exceed half of the bytes of the current documents plus a
-    /// quarter of a segment, the segment with the largest reclaimable share is returned. The
-    /// purpose of these two rules is to keep the log below its size limit ([`Self::is_overgrown`]).
-    /// Otherwise, if the log has too many short segments, the oldest short segment is returned.
+    /// A segment without current frames is returned first, because its removal copies nothing. If
+    /// every segment has current frames, and the reclaimable bytes exceed half of the bytes of the
+    /// current documents plus a quarter of a segment, the segment with the largest share of
+    /// reclaimable bytes is returned. Rewriting segments with many reclaimable bytes keeps the log
+    /// below its size limit ([`Self::is_overgrown`]). If no other rule selects a segment, and the
+    /// log has more than [`MAX_SHORT_SEGMENTS`] short sealed segments, the oldest short segment is
+    /// returned.
     pub(crate) fn victim(&self, segment_bytes: u64) -> Option<CompactionVictim> {
         let give_back = |(id, _)| CompactionVictim {
             id,

@@ -15,12 +15,13 @@ use crate::index::document::Document;
 use crate::index::table::Table;
 use crate::model::names::NamespaceHash;
 
-/// The small queue should use at most the cache budget divided by this number. If the small queue
-/// is larger, documents are evicted from the small queue first, and otherwise from the main queue.
+/// The target size of the small queue is the cache budget divided by this number. Documents are
+/// evicted from the small queue if it exceeds its target size or the main queue is empty, and from
+/// the main queue otherwise.
 const SMALL_QUEUE_DIVISOR: u64 = 10;
-/// Number of documents for which one insertion considers read marks. After this number, the
-/// insertion evicts documents even if they are marked as read, so that an insertion is fast even if
-/// all documents are read frequently.
+/// Maximum number of documents whose read marks one insertion considers. After this number, the
+/// insertion evicts documents even if they are marked as read. This keeps insertions fast if all
+/// documents are read frequently.
 const MAX_EXAMINED: usize = 64;
 
 /// The queues of the document cache. The cached documents are also in the [`Table`].
@@ -67,7 +68,7 @@ impl EvictionQueues {
     }
 
     /// Removes documents from the queues until the remaining documents use at most `max_bytes`.
-    /// Returns the removed documents. The caller must detach them from the table.
+    /// Returns the removed documents. The caller must detach the returned documents from the table.
     fn evict(&mut self, max_bytes: u64) -> Vec<(NamespaceHash, Document)> {
         let mut evicted = Vec::new();
         let mut examined = 0;
@@ -109,7 +110,7 @@ impl DocumentCache {
         queues.bytes()
     }
 
-    /// Removes the documents of these namespaces from the cache. The function iterates over all
+    /// Removes the documents of the given namespaces from the cache. The function iterates over all
     /// cached documents.
     pub(crate) fn remove_namespaces(&self, table: &Table, hashes: &HashSet<NamespaceHash>) {
         let mut evicted = Vec::new();
@@ -193,8 +194,8 @@ mod tests {
             self.table.advance(hash(n), entry);
         }
 
-        /// Reads a document, and returns true if the document was cached. Otherwise, adds the
-        /// document to the cache, if the budget allows.
+        /// Reads a document, and returns true if the document was cached. A document that was not
+        /// cached is added to the cache, if the budget allows.
         fn get(&self, n: u64, revision: u64) -> bool {
             if let (_, Some(found)) = self.table.newest_cached(hash(n)) {
                 assert_eq!(found.stat().revision.get(), revision);
@@ -242,8 +243,8 @@ mod tests {
                 store.get(n, n + 1);
             }
         }
-        // Each of these documents is read once. Between these reads, the frequently read documents
-        // are read just often enough to stay in the cache.
+        // The documents from 100 to 999 are read once. During this scan, the frequently read
+        // documents are read just often enough to stay in the cache.
         for n in 100..1000 {
             assert!(!store.get(n, n + 1));
             if n % 5 == 0 {

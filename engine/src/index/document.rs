@@ -46,10 +46,10 @@ use crate::storage::log::reader::Frame;
 #[derive(Clone)]
 pub struct Document(ThinArc<DocumentHead, u8>);
 
-/// All data of a document except the body. The body follows in the same allocation, so that reading
-/// a document that is not in the processor's caches waits for memory only once.
+/// All data of a document except the body. The body follows in the same allocation, which avoids a
+/// second cache miss when a document is read.
 struct DocumentHead {
-    /// True if the document was read after the document cache last examined it for eviction.
+    /// True if the document has been read since the document cache last examined it for eviction.
     is_marked_read: AtomicBool,
     stat: Stat,
     members: Vec<Member>,
@@ -136,8 +136,8 @@ impl Document {
         &self.head().stat
     }
 
-    /// Returns the entire body if it is in memory. This is the case if the document had at most
-    /// [`crate::Config::inline_bytes`] bytes when it was written. Returns `None` for a larger
+    /// Returns the entire body if it is in memory. The body is in memory if the document had at
+    /// most [`crate::Config::inline_bytes`] bytes when it was written. Returns `None` for a larger
     /// document. Never blocks.
     pub fn in_memory(&self) -> Option<&[u8]> {
         self.head().blobs.is_empty().then(|| &self.0.slice)
@@ -286,8 +286,8 @@ enum ChunkSource {
     },
 }
 
-/// An iterator over the bytes of a document or of one of its values. [`Document::chunks`],
-/// [`Document::chunks_within`] and [`Document::value`] create a `Chunks`.
+/// An iterator over the bytes of a document or of one of its values. A `Chunks` is returned by
+/// [`Document::chunks`], [`Document::chunks_within`] and [`Document::value`].
 ///
 /// Each item is a piece of up to 64 KiB. For a large document, advancing the iterator blocks on the
 /// disk, and the blob files stay open until the iterator is dropped. An item is an error if the

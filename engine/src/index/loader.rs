@@ -78,8 +78,8 @@ impl RecoveryLoader {
             }));
     }
 
-    /// Adds a sealed segment of which no frame can be read. `error` is the error of the read.
-    /// [`Error::is_damage`] must be true for `error`.
+    /// Adds a sealed segment of which no frame can be read. `error` is the error of the read, for
+    /// which [`Error::is_damage`] must be true.
     pub(crate) fn load_unreadable(
         &mut self,
         segment: SegmentId,
@@ -134,9 +134,8 @@ impl RecoveryLoader {
     }
 }
 
-/// Visits every document for whose summary entry `is_current` returns true. Segments that are
-/// damaged or cannot be read are skipped. The iteration ends early if `visit` returns
-/// [`ControlFlow::Break`].
+/// Visits every document whose summary entry satisfies `is_current`. Segments that are damaged or
+/// cannot be read are skipped. The iteration ends early if `visit` returns [`ControlFlow::Break`].
 pub(crate) fn visit(
     directory: &LogDirectory,
     is_current: impl Fn(SegmentId, &SummaryEntry) -> bool,

@@ -1,7 +1,7 @@
 //! The table maps each namespace to the location of its newest frame, which is the current frame of
 //! the namespace. The table is in memory, and is rebuilt each time the store is opened. Each entry
-//! also contains the document if it is cached (`cache.rs`), so that a read finds both with one
-//! lookup.
+//! also contains the document if it is cached (`cache.rs`), so that a read finds the location and
+//! the document with one lookup.
 //!
 //! The table contains the hashes of namespaces, but not their names. An entry has 40 bytes, and the
 //! arrays of entries are usually 78 to 88 % full. The table therefore needs 45 to 52 bytes of
@@ -22,7 +22,7 @@ use crate::model::names::NamespaceHash;
 /// A frame that cannot be read and whose namespace is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LostFrame {
-    /// The highest revision that the lost frame can have had.
+    /// The highest revision that the lost frame can have.
     pub(crate) revision: u64,
     pub(crate) segment: SegmentId,
     pub(crate) offset: Offset,
@@ -39,9 +39,9 @@ pub(crate) enum NewestFrame {
     Unreadable { segment: SegmentId, offset: Offset },
 }
 
-/// Number of entries whose slots are prefetched together, which is about the number of cache misses
-/// that a processor can wait for at the same time. The number is small enough that the prefetched
-/// slots are still in the processor's cache when they are changed.
+/// Number of entries whose slots are prefetched together. The number is large enough that the
+/// processor handles many cache misses at the same time, and small enough that the prefetched slots
+/// are still in the processor's cache when they are changed.
 const PREFETCH_BATCH: usize = 32;
 
 /// Maps the hash of each namespace to its newest frame.
@@ -147,7 +147,7 @@ impl Table {
         self.buckets.shrink_to_fit();
     }
 
-    /// Adds the entries of a segment by calling [`Self::advance`] for each. Lost frames are
+    /// Adds the entries of a segment by calling [`Self::advance`] for each entry. Lost frames are
     /// skipped, because their namespaces are unknown.
     pub(crate) fn load(&mut self, segment: SegmentId, entries: &[SummaryEntry]) {
         for entries in entries.chunks(PREFETCH_BATCH) {

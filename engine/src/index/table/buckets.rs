@@ -1,7 +1,7 @@
 //! The hash map of the table maps the hash of a namespace to a slot. The map consists of buckets,
 //! and each bucket has a lock. As entries are added, buckets are split one at a time (linear
-//! hashing, Litwin 1980). Therefore, the memory per entry is about the same for maps of any size,
-//! and no writer waits until the entire map is rehashed.
+//! hashing, Litwin 1980). Therefore, the memory per entry hardly depends on the size of the map,
+//! unless the map is very small, and no writer ever waits for the entire map to be rehashed.
 //!
 //! Removing entries never reduces the number of buckets.
 
@@ -11,8 +11,9 @@ use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWri
 use crate::index::table::slots::{Slot, Slots};
 use crate::model::names::NamespaceHash;
 
-/// Maximum average number of entries per bucket. With 384 entries, the memory for the lock and the
-/// header of a bucket is insignificant, and a split lasts only about ten microseconds.
+/// Average number of entries per bucket above which buckets are split. With 384 entries, the memory
+/// for the lock and the header of a bucket is insignificant, and a split lasts only about ten
+/// microseconds.
 const AVERAGE_ENTRIES: usize = 384;
 /// Number of buckets that are allocated together as a chunk. An empty map has one chunk. With 64 or
 /// more buckets, threads rarely wait for the lock of the same bucket.
@@ -20,8 +21,8 @@ const CHUNK_BUCKETS: usize = 64;
 /// Number of levels. The chunks of buckets are stored in levels, which have 1, 1, 2, 4, 8, …
 /// chunks.
 const LEVELS: usize = 33;
-/// Maximum number of splits per insertion. One split is usually sufficient. The second split
-/// catches up with splits that were skipped during an iteration.
+/// Maximum number of splits per insertion. One split is usually sufficient. A second split catches
+/// up with splits that were skipped, for example during an iteration.
 const MAX_SPLITS: usize = 2;
 
 /// The buckets of the table.
@@ -84,9 +85,9 @@ fn bucket_of(bits: u64, buckets: usize) -> usize {
 
 /// The change that the closure of [`Buckets::update`] requests.
 pub(super) enum SlotChange {
-    /// Do not insert or remove an entry. An existing entry may have been changed in place.
+    /// Do not insert or remove an entry. The closure may have changed an existing entry in place.
     Keep,
-    /// Insert this entry. The namespace must not have an entry.
+    /// Insert this entry. The namespace must not have an entry yet.
     Insert(Slot),
     /// Remove the entry.
     Remove,
@@ -112,7 +113,7 @@ impl Buckets {
         Some(bucket.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns a bucket. Allocates its chunk if necessary.
+    /// Returns a bucket, and allocates the chunk of the bucket if necessary.
     fn bucket(&self, index: usize) -> &Bucket {
         let chunk = index / CHUNK_BUCKETS;
         let (level, first) = level_of(chunk);
@@ -166,13 +167,13 @@ impl Buckets {
         std::hint::black_box(sum);
     }
 
-    /// Calls `view` with the entry of a namespace, under the read lock of its bucket.
+    /// Calls `view` with the entry of a namespace, while the bucket is locked for reading.
     pub(super) fn read<R>(&self, hash: NamespaceHash, view: impl FnOnce(Option<&Slot>) -> R) -> R {
         view(self.locked(hash, Bucket::read).get(hash))
     }
 
-    /// Calls `change` with the entry of a namespace, under the write lock of its bucket, and
-    /// applies the returned [`SlotChange`].
+    /// Calls `change` with the entry of a namespace, and applies the returned [`SlotChange`], while
+    /// the bucket is locked for writing.
     pub(super) fn update<R>(
         &self,
         hash: NamespaceHash,
@@ -216,7 +217,7 @@ impl Buckets {
     /// entries are visited.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&Slot)) {
         // A split during the iteration could move visited entries to a bucket that has not been
-        // visited yet. These entries would be visited twice.
+        // visited yet, so that these entries would be visited twice.
         let _split_guard = self
             .split_lock
             .lock()

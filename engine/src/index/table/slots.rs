@@ -26,7 +26,7 @@ const MIN_SLOTS: usize = 8;
 /// An array grows by its length divided by this number.
 const GROWTH_DIVISOR: usize = 8;
 /// Minimum length of an array that grows by [`GROWTH_DIVISOR`]. Shorter arrays double their length,
-/// because they waste little memory.
+/// because their unused slots waste little memory.
 const MIN_LARGE_SLOTS: usize = 64;
 /// Distance between the two prefetched slots. Two slots of 40 bytes are longer than a cache line of
 /// 64 bytes, so the second prefetched slot is in another cache line.
@@ -52,7 +52,8 @@ impl SlotKey {
     }
 }
 
-/// An entry of the table, with its document if it is cached. A slot has 40 bytes.
+/// An entry of the table, with the document of the namespace if the document is cached. A slot has
+/// 40 bytes.
 #[derive(Default)]
 pub(super) struct Slot {
     /// The high part of the [`SlotKey`]. The two parts of the key are stored as separate fields,
@@ -62,7 +63,7 @@ pub(super) struct Slot {
     segment: u32,
     offset: u32,
     /// The kind of the frame in the high bits, and the length of the frame in the low bits. No kind
-    /// has the value 0, so the value 0 of this field means that the slot is free.
+    /// has the value 0, so a slot is free if `kind_and_bytes` is 0.
     kind_and_bytes: u32,
     revision: u64,
     pub(super) document: Option<Document>,
@@ -150,7 +151,7 @@ impl Slots {
         home
     }
 
-    /// Returns the index after `index`, which is 0 at the end of the array.
+    /// Returns the index after `index`, or 0 if `index` is the last index of the array.
     fn after(&self, index: usize) -> usize {
         if index + 1 == self.slots.len() {
             0
@@ -219,7 +220,7 @@ impl Slots {
             .fold(0, u32::wrapping_add)
     }
 
-    /// Inserts an entry. The namespace must not have an entry. Grows the array if necessary.
+    /// Inserts an entry. The namespace must not have an entry yet. Grows the array if necessary.
     pub(super) fn insert(&mut self, slot: Slot) {
         if (self.len + 1) * 100 > self.slots.len() * MAX_LOAD_PERCENT {
             self.grow();
@@ -227,8 +228,8 @@ impl Slots {
         self.shift_insert(slot);
     }
 
-    /// Inserts an entry without growing the array. All entries from the index of the new entry to
-    /// the next free slot are moved to the next slot.
+    /// Inserts an entry without growing the array. All entries between the index of the new entry
+    /// and the next free slot are shifted by one slot.
     fn shift_insert(&mut self, slot: Slot) {
         let (Ok(index) | Err(index)) = self.search(slot.key());
         // A free slot exists, because `insert` grows the array if necessary.
@@ -272,8 +273,8 @@ impl Slots {
         self.fill(slots, before.into_slots());
     }
 
-    /// Creates an array of `slots` slots that contains the entries `with`. The array of `self` must
-    /// be empty, and `with` must be sorted by key.
+    /// Creates an array of `slots` slots that contains the entries in `with`. The array of `self`
+    /// must be empty, and `with` must be sorted by key.
     fn fill(&mut self, slots: usize, with: impl Iterator<Item = Slot>) {
         self.slots = (0..slots).map(|_| Slot::default()).collect();
         let mut next = 0;
@@ -303,7 +304,7 @@ impl Slots {
         self.fill(slots_for(entries), std::iter::empty());
     }
 
-    /// Replaces the array with a shorter array if many of its slots are unused.
+    /// Replaces the array with a shorter array if this removes more than an eighth of the slots.
     pub(super) fn shrink_to_fit(&mut self) {
         let needed = slots_for(self.len);
         if self.slots.len().saturating_sub(needed) > self.slots.len() / GROWTH_DIVISOR {

@@ -142,8 +142,8 @@ fn iteration_visits_no_entry_twice_if_a_split_is_due() {
     for n in 0..full {
         set(&buckets, n, n);
     }
-    // Inserting `next` makes a split of the first bucket due. The entry is inserted after the first
-    // bucket was visited.
+    // The insertion of `next` requires a split of the first bucket. The test inserts `next` during
+    // the iteration, after the first bucket was visited.
     let mut next = (full..full * 2).find(is_first);
     let mut seen = HashSet::new();
     buckets.for_each(|slot| {
@@ -156,7 +156,7 @@ fn iteration_visits_no_entry_twice_if_a_split_is_due() {
         }
     });
     assert_eq!(buckets.count.load(Ordering::Relaxed), CHUNK_BUCKETS);
-    // The next insertion makes up for the split that was skipped during the iteration.
+    // The next insertion performs the split that was skipped during the iteration.
     set(&buckets, full * 2, 1);
     assert_eq!(buckets.count.load(Ordering::Relaxed), CHUNK_BUCKETS + 1);
 }
