@@ -16,8 +16,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An error of the engine.
 ///
 /// A write that fails has changed nothing, with one exception: if a write fails with
-/// [`Error::Poisoned`], it is unknown whether the write is stored. Open the store again and read
-/// the document to find out.
+/// [`Error::Poisoned`], it is unknown whether the write is stored. To find out, open the store
+/// again and read the document.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
@@ -43,7 +43,7 @@ pub enum Error {
     #[error(transparent)]
     Rejected(#[from] Violation),
 
-    /// A user or client name is not valid. A name has 1 to 255 bytes of UTF-8 and no control
+    /// A user or client name is not valid. A valid name has 1 to 255 bytes of UTF-8 and no control
     /// characters.
     #[error("the {which} name {reason}")]
     InvalidName {
@@ -60,24 +60,24 @@ pub enum Error {
         current: Option<Revision>,
     },
 
-    /// The commit queue is full. The write was not queued. A later attempt can succeed.
+    /// The commit queue is full. The write was not queued. The same write can succeed later.
     #[error("the commit queue is full; try again later")]
     Overloaded,
 
     /// The disk is full, or a quota or a limit on file sizes is reached. A write that fails with
     /// this error has changed nothing. Reads still work.
-    #[error("no space is left for {}", path.display())]
+    #[error("no space is left to write {}", path.display())]
     StorageFull {
         /// The file that could not grow.
         path: PathBuf,
     },
 
-    /// A sync of the log failed, so the content of the disk is unknown. All later writes are
-    /// refused until the store is opened again. Reads still work.
+    /// A change to the log failed in a way that leaves the content of the disk unknown. Usually, a
+    /// sync failed. All later writes are refused until the store is opened again. Reads still work.
     ///
-    /// The writes that waited for the failed sync also return this error. Whether these writes are
-    /// stored is unknown until the store is opened again.
-    #[error("writing has stopped until the store is reopened, because this failed: {op} {}", path.display())]
+    /// The writes of the batch that failed also return this error. Whether these writes are stored
+    /// is unknown until the store is opened again.
+    #[error("writing has stopped until the store is reopened: cannot {op} {}", path.display())]
     Poisoned {
         /// The operation that failed, such as "sync".
         op: &'static str,
@@ -99,7 +99,7 @@ pub enum Error {
     },
 
     /// A read of stored bytes failed.
-    #[error("a read failed on {} at byte {offset}", path.display())]
+    #[error("a read failed at byte {offset} of {}", path.display())]
     Unreadable {
         /// The file that could not be read.
         path: PathBuf,
@@ -147,10 +147,10 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A setting is out of range, or does not work together with the other settings.
+    /// A setting is out of range, or cannot be combined with another setting.
     #[error("{setting} {reason}")]
     InvalidConfig {
-        /// The field or fields of [`crate::Config`].
+        /// The name of the invalid field of [`crate::Config`], or the names of several fields.
         setting: &'static str,
         /// The violated rule, such as "must be at most 16777216".
         reason: String,
@@ -178,7 +178,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Creates the error of a failed file operation. `op` is a verb that completes the message
+    /// Creates the error for a failed file operation. `op` is a verb that completes the message
     /// "cannot … PATH".
     ///
     /// If a file cannot grow, the error is [`Error::StorageFull`], because callers handle a full
@@ -205,15 +205,15 @@ impl Error {
         matches!(self, Self::Corrupt { .. } | Self::Unreadable { .. })
     }
 
-    /// Creates the error of a violated invariant. `what` states the invariant. In builds with debug
-    /// assertions, this function panics, so that tests detect the bug.
+    /// Creates the error for a violated invariant. `what` states the invariant. In builds with
+    /// debug assertions, this function panics, so that tests detect the bug.
     #[track_caller]
     pub(crate) fn internal(what: &'static str) -> Self {
         debug_assert!(false, "{what}");
         Self::Internal { what }
     }
 
-    /// Creates the error of a failed read of stored bytes. `offset` is in bytes from the start of
+    /// Creates the error for a failed read of stored bytes. `offset` is in bytes from the start of
     /// the file.
     pub(crate) fn unreadable(path: &Path, offset: u64, source: io::Error) -> Self {
         Self::Unreadable {
@@ -223,7 +223,7 @@ impl Error {
         }
     }
 
-    /// Creates the error of damaged stored bytes. `offset` is in bytes from the start of the file.
+    /// Creates the error for damaged stored bytes. `offset` is in bytes from the start of the file.
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt {
             path: path.to_owned(),

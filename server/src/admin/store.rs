@@ -19,27 +19,28 @@ use crate::transfer::{self, ImportError, LineFault, READ_BYTES, archive};
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
-/// The header of a backup with the total size of its files in bytes, for a progress display.
+/// A header of the response to a backup request. The value is the total size of the files in the
+/// backup, in bytes, so that the client can show the progress.
 pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
-/// The trailer of an incomplete export. Its value lists the documents that cannot be read,
-/// percent-encoded.
+/// A trailer that is sent only if an export is incomplete. The value is a percent-encoded
+/// description of the missing data, which names unreadable documents and damaged places of the log.
 pub(crate) const UNSAVED: HeaderName = HeaderName::from_static("prefd-unsaved");
-/// The characters that are percent-encoded in the value of the trailer.
+/// The characters that are percent-encoded in the value of the `prefd-unsaved` trailer.
 const TRAILER_ESCAPES: &AsciiSet = &CONTROLS.add(b'%');
-/// Maximum time that a backup waits for a running backup to end.
+/// Maximum time that a backup waits for an earlier backup to end.
 const BACKUP_WAIT: Duration = Duration::from_secs(30);
-/// Maximum number of received chunks of an import that wait to be parsed.
+/// Maximum number of received chunks of an import that are queued for parsing.
 const MAX_QUEUED_CHUNKS: usize = 4;
-/// Maximum time between two chunks of an import.
+/// Maximum time to wait for the next chunk of an import.
 const IMPORT_CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
-/// The query of an import that does not replace existing documents.
+/// The query string of an import request that must not replace existing documents.
 const KEEP_EXISTING: &str = "keep-existing";
 
-/// The operations of the admin listener on the store.
+/// The store operations of the admin listener.
 pub(crate) struct AdminStore {
     store: Store,
-    /// Permits one backup at a time. While a snapshot exists, the space of replaced documents
-    /// cannot be reclaimed.
+    /// Permits one backup at a time. While a snapshot exists, its files stay on the disk, even if
+    /// compaction has made them obsolete.
     backup_permit: Arc<Semaphore>,
 }
 
@@ -53,8 +54,8 @@ impl AdminStore {
 
     /// Streams a backup: a tar archive of a snapshot of the store.
     pub(super) async fn backup(&self) -> ApiResult {
-        // Waits for the permit, because a backup whose client has disconnected ends only shortly
-        // after the disconnect.
+        // Waits for the permit, because a backup can still hold the permit for a short time after
+        // its client has disconnected.
         let permit = Arc::clone(&self.backup_permit).acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(BACKUP_WAIT, permit).await else {
             let detail = "Another backup is running. Try again after that backup has ended.";
@@ -72,7 +73,7 @@ impl AdminStore {
             let outcome = writer.write(|out| {
                 let contents = archive::write(&snapshot, out, &mut |_| {})?;
                 for place in &contents.unreadable {
-                    tracing::error!(%place, "backup lacks data that the disk failed to return");
+                    tracing::error!(%place, "backup lacks data that could not be read from the disk");
                 }
                 Ok::<_, archive::ArchiveError>(())
             });
@@ -116,7 +117,7 @@ impl AdminStore {
         response
     }
 
-    /// Stores the documents from the lines of the request body.
+    /// Imports the documents in the request body, one from each line.
     pub(super) async fn import(&self, query: Option<&str>, body: &mut Incoming) -> ApiResult {
         let keep_existing = match query {
             None => false,
@@ -134,7 +135,7 @@ impl AdminStore {
         let is_incomplete = loop {
             let frame = tokio::select! {
                 frame = tokio::time::timeout(IMPORT_CHUNK_TIMEOUT, body.frame()) => frame,
-                // The import has ended early, because a line was rejected.
+                // The import has closed the channel, for example because a line was rejected.
                 () = sender.closed() => break false,
             };
             let chunk = match frame {
@@ -143,7 +144,8 @@ impl AdminStore {
                     Ok(chunk) => Ok(chunk),
                     Err(_) => continue,
                 },
-                // Report an error to the import, so that a truncated line is not used.
+                // Pass an error to the import, so that it does not treat the truncated body as
+                // complete.
                 Ok(Some(Err(_))) | Err(_) => Err(ErrorKind::UnexpectedEof.into()),
             };
             let is_failed = chunk.is_err();
@@ -168,8 +170,7 @@ impl AdminStore {
                     "The import stopped at {error}. All documents before this line are imported."
                 );
                 Err(match error {
-                    // The store failed, or it rejected the document with an error that determines
-                    // the HTTP status.
+                    // An error of the store, except an invalid name, determines the HTTP status.
                     ImportError {
                         source: LineFault::Rejected(error),
                         ..

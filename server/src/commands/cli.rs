@@ -74,7 +74,7 @@ enum Command {
     /// Reclaim disk space from replaced and deleted documents
     ///
     /// Rewrites every log segment that contains replaced or deleted documents. The server must be
-    /// stopped. A running server does this by itself for segments with much dead data.
+    /// stopped. A running server rewrites segments with much dead data automatically.
     Compact(MaintenanceOptions),
     /// Back up all documents to one file
     ///
@@ -124,10 +124,11 @@ enum Command {
 }
 
 impl Command {
-    /// Runs the command. `matches` are the arguments that the command was parsed from.
+    /// Runs the command. `matches` contains the parsed arguments of the process.
     fn run(self, matches: &ArgMatches) -> Result<(), CommandError> {
         let is_flag = |id| is_flag(innermost(matches), id);
-        // PREFD_ADMIN may be set for other commands, so it does not conflict with --data-dir.
+        // The environment variable PREFD_ADMIN may be set for other commands, so only the flag
+        // --admin conflicts with --data-dir.
         if is_flag("data_dir") && is_flag("admin") {
             return Err(CommandError::DataDirAndAdmin);
         }
@@ -165,13 +166,13 @@ impl Command {
     }
 }
 
-/// Returns true if the option is set by a flag, and not only by the environment.
+/// Returns true if the option is set as a flag on the command line.
 fn is_flag(matches: &ArgMatches, id: &str) -> bool {
     matches.try_contains_id(id).is_ok_and(|is_set| is_set)
         && matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
-/// Returns the arguments of the subcommand.
+/// Returns the parsed arguments of the innermost subcommand.
 fn innermost(matches: &ArgMatches) -> &ArgMatches {
     match matches.subcommand() {
         Some((_, matches)) => innermost(matches),
@@ -216,8 +217,9 @@ fn print_error(message: &str) {
     eprintln!("prefd: {message}");
 }
 
-/// Returns the environment variable that contains the invalid value, or `None` if a flag contains
-/// it. The error of clap names only the flag, even if the variable is set and the flag is not.
+/// Returns the environment variable that contains the invalid value, or `None` if the error has
+/// another cause. The error message of clap names only the flag, even if the value comes from the
+/// environment variable.
 fn variable_of_error(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;
@@ -290,7 +292,7 @@ mod tests {
                     variables += 1;
                 }
             }
-            // Each setting can also be set by an environment variable.
+            // Every setting can also be set with an environment variable.
             let is_serve = subcommand.get_name() == "serve";
             let flags = subcommand.get_arguments().filter_map(|a| a.get_long());
             assert!(

@@ -22,8 +22,8 @@ const FAILED: u8 = 1;
 /// Exit code if the command line or the settings are invalid.
 pub(super) const USAGE: u8 = 2;
 
-/// The error of a failed command. Its text is printed to standard error, after the name of the
-/// program.
+/// The error of a failed command. The text of the error is printed to standard error, after the
+/// name of the program.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum CommandError {
@@ -34,8 +34,8 @@ pub(super) enum CommandError {
     DataDirAndAdmin,
     #[error(transparent)]
     Serve(Box<ServeError>),
-    /// The configuration file of `prefd import`. `serve` and `config` report settings errors
-    /// as [`Self::Serve`].
+    /// The configuration file of `prefd import` is invalid or cannot be read. `prefd serve` and
+    /// `prefd config` report errors in settings as [`Self::Serve`].
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error("cannot print the settings: {0}")]
@@ -95,7 +95,7 @@ pub(super) enum CommandError {
     )]
     Damaged(String),
     #[error(
-        "the backup was written, but it lacks data that the disk failed to return: {0}. \
+        "the backup was written, but it lacks data that could not be read from the disk: {0}. \
          prefd restore may refuse this backup without --accept-damage"
     )]
     BackupIncomplete(String),

@@ -21,15 +21,16 @@ const STANDARD_INPUT: &str = "-";
 /// Options of `prefd restore`.
 #[derive(Debug, Args)]
 pub(super) struct RestoreOptions {
-    /// Backup file to restore. If PATH is a directory, the backup in it with the latest time in its
-    /// file name is restored. Use - for standard input
+    /// Backup file to restore. If PATH is a directory, prefd restores the backup in PATH whose file
+    /// name contains the latest time. Use - for standard input
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
     /// Data directory to create. The directory must be empty, or must not exist
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Restore the backup even if the store was damaged when the backup was taken. Documents that
-    /// were damaged are lost. A backup file that was damaged later is always refused
+    /// were damaged are lost. A backup file that was damaged after it
+    /// was written is always refused
     #[arg(long)]
     accept_damage: bool,
     /// Print the result as JSON
@@ -37,9 +38,9 @@ pub(super) struct RestoreOptions {
     json: bool,
 }
 
-/// Restores a backup. If unpacking or verifying fails, the data directory contains no documents. If
-/// `restoring/` remains in the data directory, the server and all commands except `prefd restore`
-/// refuse to open it.
+/// Restores a backup. If unpacking or verification fails, the unpacked files are removed. If
+/// `restoring/` remains in the data directory, for example after a crash, `prefd serve`, `backup`,
+/// `export`, `import`, `erase` and `compact` refuse to open the data directory.
 pub(super) fn run(options: &RestoreOptions) -> Result<(), CommandError> {
     let directory = RestoreDirectory::lock(&options.data_dir)?;
     let backup = find(&options.from)?;
@@ -68,7 +69,7 @@ fn find(from: &Path) -> Result<Option<PathBuf>, CommandError> {
     Ok(Some(from.to_owned()))
 }
 
-/// Opens the backup. Returns it with its length, or 0 if the length is unknown.
+/// Opens the backup. Returns the backup and its length in bytes. The length is 0 if it is unknown.
 fn open(backup: Option<&Path>) -> Result<(Box<dyn Read>, u64), CommandError> {
     let Some(path) = backup else {
         return Ok((Box::new(io::stdin().lock()), 0));
@@ -85,8 +86,8 @@ fn newest(directory: &Path) -> Result<PathBuf, CommandError> {
         let path = entry.map_err(io_error("list", directory))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let time = name.and_then(|name| name.strip_prefix("prefd-")?.strip_suffix(".tar"));
-        // Files without a time in their names are ignored. Such a file is restored only if --from
-        // names the file itself.
+        // Files without a time in their names are ignored. A backup without a time in its name is
+        // restored only if --from is the path of this backup.
         if let Some(time) = time.and_then(|time| time.parse().ok()) {
             newest = newest.max(Some((time, path)));
         }
@@ -95,7 +96,7 @@ fn newest(directory: &Path) -> Result<PathBuf, CommandError> {
     newest.ok_or_else(|| CommandError::NoBackup(directory.to_owned()))
 }
 
-/// Unpacks the backup into `folder`, and verifies every byte as `prefd verify` does.
+/// Unpacks the backup into `folder`, and checks the unpacked store as `prefd verify` does.
 fn unpack(
     from: impl Read,
     total_bytes: u64,

@@ -20,8 +20,8 @@ pub(super) struct TokenOptions {
         required_unless_present = "jwt_hs256_secret_file"
     )]
     data_dir: Option<PathBuf>,
-    /// Sign with the secret in this file, which must be the secret of the server. If
-    /// --data-dir is also set, this file is used, unless only --data-dir is given as a flag
+    /// Sign with the secret in this file, which must be the secret of the server. If both
+    /// options are set in the same way, this file is used. A flag overrides the environment
     #[arg(
         long,
         value_name = "FILE",
@@ -67,7 +67,7 @@ pub(super) fn run(options: &TokenOptions) -> Result<(), CommandError> {
             let path = dev::key_path(data_dir);
             std::fs::read(&path).map_err(|source| CommandError::DevKey { path, source })?
         }
-        // clap requires one of the two options.
+        // This cannot happen, because clap requires one of the two options.
         (None, None) => return Ok(()),
     };
     let claims = NewClaims {

@@ -2,7 +2,7 @@
 //! environment into [`Settings`], and the TOML parser reads the configuration file into the same
 //! type.
 //!
-//! The doc comment of a field is its help text. The text in `[default: …]` is only shown to users.
+//! The doc comment of a field is its help text. A default in `[default: …]` is only text for users.
 //! The code that uses a setting contains the actual default.
 
 use std::path::PathBuf;
@@ -53,8 +53,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", help_heading = LISTENING, env = "PREFD_WORKERS")]
     pub(crate) workers: Option<usize>,
 
-    /// File with the PEM certificate chain of the server, leaf first. Enables TLS. Requires
-    /// --tls-key-file
+    /// File with the PEM certificate chain of the server, leaf first. With --tls-key-file, enables
+    /// TLS
     #[arg(long, value_name = "FILE", help_heading = TLS, env = "PREFD_TLS_CERT_FILE")]
     pub(crate) tls_cert_file: Option<PathBuf>,
 
@@ -62,16 +62,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", help_heading = TLS, env = "PREFD_TLS_KEY_FILE")]
     pub(crate) tls_key_file: Option<PathBuf>,
 
-    /// Address of the admin listener, which serves health checks, metrics, backups, exports,
-    /// imports and erasures: IP:PORT, unix:PATH or off. If this is not set and prefd cannot listen
-    /// on the default address, prefd runs without an admin listener, or exits if --admin-token-file
-    /// is set [default: 127.0.0.1:8081]
+    /// Address of the admin listener: IP:PORT, unix:PATH or off. The admin listener serves health
+    /// checks, metrics, backups, exports, imports and erasures. If the default address is in use,
+    /// prefd starts without an admin listener, or exits if --admin-token-file is set
+    /// [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", help_heading = ADMIN, env = "PREFD_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<MaybeAddress>,
 
     /// File with the admin token: one line of at least 16 printable ASCII characters without
-    /// spaces. Every admin request except a health check must then contain the admin token.
-    /// Required if the admin listener is reachable from other machines
+    /// spaces. Required if the admin listener is reachable from other machines. If the token is
+    /// set, every admin request except a health check must contain it
     #[arg(long, value_name = "FILE", help_heading = ADMIN, env = "PREFD_ADMIN_TOKEN_FILE")]
     pub(crate) admin_token_file: Option<PathBuf>,
 
@@ -131,9 +131,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", help_heading = TOKENS, env = "PREFD_JWKS_FILE")]
     pub(crate) jwks_file: Option<PathBuf>,
 
-    /// Value that the `iss` claim must have, in tokens verified with --jwt-hs256-secret-file,
-    /// --jwt-public-key-file, --jwks-file or --jwks-url, and in responses from --introspection-url
-    /// that contain `iss`
+    /// Required `iss` claim of tokens that are verified with --jwks-url, a key file or a secret
+    /// file. A response from --introspection-url may lack `iss`, but must not contain another
+    /// issuer
     #[arg(long, value_name = "URL", help_heading = TOKENS, env = "PREFD_JWT_ISSUER")]
     pub(crate) jwt_issuer: Option<String>,
 
@@ -141,8 +141,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "AUD", help_heading = TOKENS, env = "PREFD_JWT_AUDIENCE")]
     pub(crate) jwt_audience: Option<String>,
 
-    /// Refuse to start without --jwt-audience [default: true if --oidc-issuer, --jwks-url or
-    /// --introspection-url is set and --dev is not, otherwise false]
+    /// Refuse to start if --jwt-audience is not set [default: false with --dev and for servers
+    /// that use only local key files, otherwise true]
     #[arg(
         long,
         num_args = 0..=1,
@@ -159,8 +159,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TYP", help_heading = TOKENS, env = "PREFD_JWT_TYP")]
     pub(crate) jwt_typ: Option<String>,
 
-    /// Name of the claim that contains the user id [default: sub in JWTs; in introspection
-    /// responses `user_id`, or sub if `user_id` is missing]
+    /// Name of the claim that contains the user id [default: sub in a JWT; in an introspection
+    /// response, `user_id` or, if that is missing, sub]
     #[arg(long, value_name = "CLAIM", help_heading = TOKENS, env = "PREFD_JWT_USER_CLAIM")]
     pub(crate) jwt_user_claim: Option<String>,
 
@@ -226,9 +226,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwks_refresh: Option<HumanDuration>,
 
-    /// Introspection endpoint (RFC 7662) for tokens that are not JWTs. Requires
-    /// --introspection-credentials-file [default: the endpoint in the metadata of the issuer, if
-    /// --introspection-credentials-file and exactly one --oidc-issuer are set]
+    /// URL of the introspection endpoint (RFC 7662), which verifies tokens that are not JWTs. Set
+    /// the credentials with --introspection-credentials-file [default: the endpoint in the metadata
+    /// of the issuer, if the credentials and exactly one --oidc-issuer are set]
     #[arg(
         long,
         value_name = "URL",
@@ -288,9 +288,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) api_version: Option<Vec<String>>,
 
-    /// Maximum number of open connections, lowered if the limit on open files (ulimit -n) is too
-    /// small. When this number is reached, prefd closes idle connections, and connections with a
-    /// slow client, to admit new clients [default: 1024]
+    /// Maximum number of open connections. At this number, prefd closes idle connections and those
+    /// of slow clients, to admit new clients. A small limit on open files (ulimit -n) lowers this
+    /// number [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 
@@ -347,9 +347,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", help_heading = MEMORY, env = "PREFD_TOKEN_CACHE_ENTRIES")]
     pub(crate) token_cache_entries: Option<usize>,
 
-    /// Log level (error, warn, info, debug or trace), or a filter such as
-    /// warn,prefd::exchange=info. prefd logs a line for each request at the levels info, debug and
-    /// trace, and also with this example filter [default: info]
+    /// Log level: error, warn, info, debug or trace. At info, debug and trace, each request is
+    /// logged. A filter is also accepted: warn,prefd::exchange=info logs each request, and
+    /// otherwise only warnings and errors [default: info]
     #[arg(long, value_name = "FILTER", help_heading = LOGGING, env = "PREFD_LOG")]
     pub(crate) log: Option<String>,
 

@@ -1,5 +1,5 @@
 //! The parts of the man pages that are not generated from the options: the meaning of the exit
-//! status, examples, and environment variables that are not options.
+//! status, examples, and environment variables that do not set an option.
 
 /// The additions to one man page.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(in crate::commands) struct Details {
     pub(in crate::commands) examples: &'static [(&'static str, &'static str)],
 }
 
-/// An environment variable that is not an option.
+/// An environment variable that does not set an option.
 #[derive(Debug)]
 pub(super) struct Variable {
     pub(super) name: &'static str,
@@ -110,7 +110,7 @@ pub(in crate::commands) const DETAILS: &[Details] = &[
     Details {
         page: "prefd-backup",
         success: "The backup is complete.",
-        failure: "The backup failed, or the backup lacks data that the disk failed to return. The error \
+        failure: "The backup failed, or lacks data that could not be read from the disk. The error \
                   message says which of the two happened.",
         examples: &[
             (
