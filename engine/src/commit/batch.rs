@@ -33,8 +33,8 @@ pub(super) struct WrittenBatch {
     newest: NamespaceMap<Option<Revision>>,
     /// The frames that were copied for compaction, each with the segment that contains the copy.
     pub(super) copied: Vec<(SegmentId, SummaryEntry)>,
-    /// The error that occurred while the copies were written, if any. After such an error, the
-    /// batch contains no copies.
+    /// The error that occurred while the copies were written, if any. If writing the copies fails,
+    /// the batch contains no copies.
     pub(super) copy_error: Option<Error>,
 }
 

@@ -58,7 +58,7 @@ pub enum QueueFull {
     /// resolves to [`Error::Overloaded`].
     #[default]
     Refuse,
-    /// `submit` blocks until the queue has space. This behavior is intended for bulk loads.
+    /// `submit` blocks until the queue has space. `Wait` is intended for bulk loads.
     Wait,
 }
 

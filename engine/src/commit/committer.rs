@@ -36,12 +36,13 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::{Log, MAX_BATCH_FRAMES};
 use crate::storage::reserve::Reserve;
 
-/// Maximum total size of the queued writes in one batch, in bytes. This limit bounds how long a
-/// writer waits for the data of other writers to be written, in addition to the sync. A frame that
-/// is larger than the limit is committed in a batch without other queued writes.
+/// Maximum total size of the queued writes in one batch, in bytes. The size limit of a batch bounds
+/// how long a writer waits for the data of other writers to be written, in addition to the sync. A
+/// frame that is larger than the limit is committed in a batch without other queued writes.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
-/// Maximum number of queued writes in one batch. This limit leaves room in the batch for the frames
-/// that compaction copies, and for the unqueued write of the thread that commits the batch.
+/// Maximum number of queued writes in one batch. The limit on queued writes leaves room in the
+/// batch for the frames that compaction copies, and for the unqueued write of the thread that
+/// commits the batch.
 const MAX_QUEUED_WRITES: usize = MAX_BATCH_FRAMES - MAX_COPIED_FRAMES - 1;
 
 /// Writes batches to the log, makes the writes visible, and acknowledges the writes.

@@ -17,7 +17,8 @@ pub(crate) struct EngineCounters {
     log_syncs: Arc<SyncLatency>,
     segments_rewritten: AtomicU64,
     reads_from_memory: ShardedCounter,
-    /// This counter is not sharded, because a read from the disk takes far longer than an addition.
+    /// The number of reads from the disk needs no sharded counter, because a read from the disk
+    /// takes far longer than an addition.
     reads_from_disk: CachePadded<AtomicU64>,
 }
 

@@ -32,8 +32,8 @@ pub(crate) struct GroupCommit {
     /// True if a thread is the leader. Waiting threads poll this flag instead of the mutex, because
     /// attempts to lock the mutex would slow down the leader.
     has_leader: CachePadded<AtomicBool>,
-    /// True if the last batch had more than one write. After such a batch, writes with
-    /// [`Durability::Sync`] are queued, so that concurrent writers share a sync.
+    /// True if the last batch had more than one write. After a batch with several writes, writes
+    /// with [`Durability::Sync`] are queued, so that concurrent writers share a sync.
     is_batching: AtomicBool,
 }
 

@@ -1,5 +1,6 @@
 //! The document cache keeps documents in memory, up to a budget in bytes. The cached documents are
-//! stored in the table, where reads find them. This module decides the order of eviction.
+//! stored in the table, where reads find them. This module decides the order in which documents are
+//! evicted.
 //!
 //! The algorithm is similar to S3-FIFO (Yang et al., SOSP 2023). A new document enters the small
 //! queue. When a document reaches the front of the small queue, it moves to the main queue if it
@@ -20,8 +21,8 @@ use crate::model::names::NamespaceHash;
 /// the main queue otherwise.
 const SMALL_QUEUE_DIVISOR: u64 = 10;
 /// Maximum number of documents whose read marks one insertion considers. After this number, the
-/// insertion evicts documents even if they are marked as read. This keeps insertions fast if all
-/// documents are read frequently.
+/// insertion evicts documents even if they are marked as read. The maximum keeps insertions fast if
+/// all documents are read frequently.
 const MAX_EXAMINED: usize = 64;
 
 /// The queues of the document cache. The cached documents are also in the [`Table`].

@@ -32,8 +32,7 @@ pub(super) struct Buckets {
     count: AtomicUsize,
     /// Number of entries in all buckets.
     entries: AtomicUsize,
-    /// This lock is held during splits and iterations, so that no bucket is split during an
-    /// iteration.
+    /// Held during splits and iterations, so that no bucket is split during an iteration.
     split_lock: Mutex<()>,
 }
 
@@ -198,8 +197,8 @@ impl Buckets {
         result
     }
 
-    /// Locks the bucket of a namespace. If a split moves the namespace to another bucket before the
-    /// lock is acquired, the other bucket is locked instead.
+    /// Locks the bucket of a namespace. If a split moves the namespace to a new bucket before the
+    /// lock is acquired, the new bucket is locked instead.
     fn locked<'a, G>(&'a self, hash: NamespaceHash, lock: impl Fn(&'a Bucket) -> G) -> G {
         let (_, bits) = hash.halves();
         let mut index = bucket_of(bits, self.count.load(Ordering::Acquire));
@@ -246,8 +245,8 @@ impl Buckets {
     }
 
     /// Splits the next bucket: creates bucket `new`, and moves about half of the entries of the old
-    /// bucket to the new bucket. Both buckets are locked until the new number of buckets is
-    /// visible.
+    /// bucket to the new bucket. The old and the new bucket are locked until the new number of
+    /// buckets is visible.
     fn split(&self, new: usize) {
         let old = new - (1 << new.ilog2());
         let mut from = self.bucket(old).write();
