@@ -42,9 +42,9 @@
 //!   new one, never a mixture.
 //! - **Durable.** With [`Durability::Sync`], the default, an acknowledged write survives a crash of
 //!   the machine, because the log is synced with `fdatasync` before the acknowledgement. A large
-//!   document is stored in a separate file. This file and its directory are synced before the log.
-//!   With [`Durability::Buffered`], an acknowledged write survives a crash of the process, but may
-//!   be lost in a crash of the machine.
+//!   document is stored in a separate file, which is synced together with its directory before the
+//!   log is synced. With [`Durability::Buffered`], an acknowledged write survives a crash of the
+//!   process, but may be lost in a crash of the machine.
 //! - **Linearizable.** A read returns the newest acknowledged write, or a newer write that has not
 //!   been acknowledged yet. A [`Precondition`] is checked atomically with the write. If two writers
 //!   require the same revision, at most one of them succeeds.
@@ -134,7 +134,7 @@
 //! | [`Error::Overloaded`] | the commit queue is full | try again later |
 //! | [`Error::StorageFull`] | the disk is full; deletes may still work | free disk space |
 //! | [`Error::Corrupt`], [`Error::Unreadable`] | stored data is damaged | restore a backup; [`verify()`] finds all damage |
-//! | [`Error::Poisoned`] | a sync of the log failed; reads still work | check the disk, and open the store again |
+//! | [`Error::Poisoned`] | a change to the log failed, usually a sync; reads still work | check the disk, and open the store again |
 
 #![cfg_attr(
     test,

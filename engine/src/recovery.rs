@@ -220,9 +220,9 @@ impl LogDirectory {
         }
     }
 
-    /// Returns true if an unlisted segment was listed in a newer manifest. In this case, the
-    /// present manifest is outdated, for example because it was restored from an older copy.
-    /// Opening the store with the outdated manifest would discard documents.
+    /// Returns true if an unlisted segment was listed in a manifest that is newer than `manifest`.
+    /// In this case, `manifest` is outdated, for example because it was restored from an older
+    /// copy. Opening a store with an outdated manifest would discard documents.
     ///
     /// A segment that was never listed in a manifest has no frames, or only frames that recovery
     /// copied from the end of the active segment.

@@ -175,8 +175,8 @@ impl Engine {
         Ok(Namespace::new(Arc::clone(&self.0), names))
     }
 
-    /// Returns the document of a user and a client, or `None` if no document is stored. Has the
-    /// same effect as [`Namespace::get`], but does not allocate a handle. Blocks on the disk unless
+    /// Returns the document of a user and a client, or `None` if no document is stored. Returns the
+    /// same result as [`Namespace::get`], but does not allocate a handle. Blocks on the disk unless
     /// the document is in the cache.
     ///
     /// # Errors
@@ -185,8 +185,8 @@ impl Engine {
         self.reader(&user, &client)?.get()
     }
 
-    /// Looks up the document of a user and a client without accessing the disk. Has the same effect
-    /// as [`Namespace::peek`], but does not allocate a handle unless the document is on disk. Never
+    /// Looks up the document of a user and a client without accessing the disk. Returns the same
+    /// result as [`Namespace::peek`], but allocates a handle only if the document is on disk. Never
     /// blocks on the disk, so `peek` can be called on an async worker thread.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! A namespace: the one document of a user and a client.
+//! A namespace, which contains at most one document of a user and a client.
 
 use std::fmt;
 use std::sync::Arc;

@@ -65,7 +65,8 @@ pub struct Config {
     /// The data directory. The directory contains `log/`, `blobs/`, `catalogue/` and `lock`, and is
     /// created if it does not exist.
     pub data_dir: PathBuf,
-    /// The limits for new documents. Stored documents that exceed the limits stay readable.
+    /// The limits for new documents. Documents that are already stored stay readable even if they
+    /// exceed the limits.
     pub limits: Limits,
     /// The durability of writes that do not set [`crate::WriteOptions::durability`].
     /// Default: [`Durability::Sync`].
@@ -101,8 +102,8 @@ pub struct Config {
     /// memory than this. Default: 8 MiB.
     pub catalogue_cache_bytes: u64,
     /// The maximum number of values that are read back from blob files for validation at the same
-    /// time. Each validation needs a buffer of up to [`Limits::max_value_bytes`]. An invalid value
-    /// may need a second buffer of this size. Default: 2. Minimum: 1.
+    /// time. Each validation needs a buffer of up to [`Limits::max_value_bytes`]. The validation of
+    /// an invalid value may need a second buffer of the same size. Default: 2. Minimum: 1.
     pub value_checks: usize,
     /// Enables the background thread that reclaims disk space. The thread rewrites segments with
     /// many stale frames, and removes obsolete files. If background compaction is disabled, only

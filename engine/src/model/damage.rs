@@ -41,7 +41,7 @@ impl Damage {
     }
 
     /// Converts an error to the damage that the error reports. Returns `None` if
-    /// [`Error::is_damage`] is false.
+    /// [`Error::is_damage`] returns false for the error.
     pub fn from_error(error: &Error) -> Option<Self> {
         match error {
             Error::Corrupt { path, offset, what } => Some(Self::new(path, *offset, what)),

@@ -72,8 +72,8 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A change to the log failed in a way that leaves the content of the disk unknown. Usually, a
-    /// sync failed. All later writes are refused until the store is opened again. Reads still work.
+    /// A change to the log, usually a sync, failed in a way that leaves the content of the disk
+    /// unknown. All later writes are refused until the store is opened again. Reads still work.
     ///
     /// The writes of the batch that failed also return this error. Whether these writes are stored
     /// is unknown until the store is opened again.

@@ -93,8 +93,8 @@ pub struct SpaceUsage {
     pub tombstones: u64,
     /// Total size of the log frames of current documents, in bytes. Blob files are not included.
     pub live_bytes: u64,
-    /// Total size of all other log frames, in bytes, such as tombstones and the frames of replaced
-    /// documents.
+    /// Total size of the log frames that do not belong to current documents, in bytes. Examples are
+    /// tombstones and the frames of replaced documents.
     pub dead_bytes: u64,
     /// Number of log segments.
     pub segments: u64,
