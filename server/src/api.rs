@@ -2,11 +2,11 @@
 //! operations.
 //!
 //! This layer decides in which order the parts of a request are checked, and performs the operation
-//! in the store. It must not know on which addresses the server listens, how the server is started,
-//! or what the admin listener offers.
+//! in the store. This layer must not know on which addresses the server listens, how the server is
+//! started, or what the admin listener offers.
 //!
-//! **Architecture Invariant:** this layer imports only the layers below it. `telemetry` is the
-//! highest of these. No code in this layer blocks.
+//! **Architecture Invariant:** this layer imports only the layers below it. The layer directly
+//! below `api` is `telemetry`. No code in this layer blocks.
 
 mod handler;
 mod openapi;

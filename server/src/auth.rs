@@ -1,6 +1,6 @@
 //! Authentication: turns an `Authorization` header into a user, a client and scopes.
 //!
-//! prefd is a resource server (RFC 6750, RFC 7519, RFC 8725, RFC 9068). It verifies JWTs with keys
+//! prefd is a resource server (RFC 6750, RFC 7519, RFC 8725, RFC 9068). JWTs are verified with keys
 //! from files and with keys that the configured identity providers publish. Each key is used with
 //! exactly one algorithm. A token cannot choose where a key comes from, or which algorithm a key is
 //! used with. If token introspection (RFC 7662) is configured, prefd asks the identity provider
@@ -10,7 +10,7 @@
 //! exist.
 //!
 //! **Architecture Invariant:** this layer imports only `http`, `store`, `settings` and `counters`.
-//! From `store` it imports only the type of names. In particular, it imports neither `net` nor
+//! From `store`, this layer imports only the type `Name`. This layer imports neither `net` nor
 //! `transfer`.
 
 mod authenticator;

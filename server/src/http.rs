@@ -1,8 +1,8 @@
 //! HTTP semantics: bodies, errors, entity tags, conditional requests, CORS and routes. Each file of
 //! this layer checks or builds one part of a request or response.
 //!
-//! This layer knows only what the store reports about a document. It must not know who sends a
-//! request, which sockets exist, or which operation a request performs.
+//! From `store`, this layer uses data types such as `Revision`, but not `Store`. This layer must
+//! not know who sends a request, which sockets exist, or which operation a request performs.
 //!
 //! **Architecture Invariant:** this layer imports only `store`, `settings` and `counters`.
 

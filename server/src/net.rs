@@ -5,8 +5,8 @@
 //! connection. This layer must not know what a request is for, who sent it, or that tokens and
 //! documents exist.
 //!
-//! **Architecture Invariant:** this layer imports only `http`, `settings` and `counters`. In
-//! particular, it does not import `auth` or `transfer`.
+//! **Architecture Invariant:** this layer imports only `http`, `settings` and `counters`. This
+//! layer does not import `auth` or `transfer`.
 
 mod connection;
 mod connection_limit;

@@ -1,4 +1,4 @@
-//! Handles the requests of the API. It checks each request in the documented order, performs the
+//! Handles the requests of the API: checks each request in the documented order, performs the
 //! operation on the document, and builds the response.
 //!
 //! No code in this file blocks, because the store accesses the disk on blocking threads.
@@ -33,7 +33,7 @@ pub(crate) struct Handler {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
     pub(crate) requests: Arc<RequestMetrics>,
-    /// The clients whose documents can be accessed. `None` allows all clients.
+    /// The ids of the clients whose documents are accessible. `None` allows all clients.
     pub(crate) known_clients: Option<HashSet<String>>,
     /// The CORS policy. `None` if CORS is off.
     pub(crate) cors: Option<Cors>,
@@ -41,7 +41,7 @@ pub(crate) struct Handler {
     pub(crate) openapi: OpenApi,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Arc<Budget>,
-    /// Maximum time for which a client may send nothing during an upload.
+    /// An upload fails if its client sends nothing for this time.
     pub(crate) body_timeout: Duration,
 }
 
@@ -74,8 +74,8 @@ impl Operation {
 }
 
 impl Service for Handler {
-    /// The last token of each connection is kept, because most connections send the same token with
-    /// every request.
+    /// The last verified token of each connection is cached, because most connections send the same
+    /// token with every request.
     type Connection = LastToken;
 
     /// Each request allocates memory for the returned future, so the future must be small.
@@ -86,8 +86,8 @@ impl Service for Handler {
         on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
         let context = RequestContext::new();
-        // This call is outside the async block, so that the future does not contain `request` in
-        // addition to its parts.
+        // `into_parts` is called outside the async block, so that the future contains only the
+        // parts of the request, and not the request itself as well.
         let (parts, mut body) = request.into_parts();
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
@@ -113,7 +113,8 @@ impl Service for Handler {
     }
 }
 
-/// The names that metrics and the log use for a path that does not match the route of documents.
+/// Returns the names under which metrics and the log record a request whose path is not the path of
+/// a document.
 fn other_route(path: &str) -> (RouteKind, &'static str) {
     match Probe::of(path) {
         Some(probe) => (RouteKind::Page, probe.path()),
@@ -123,7 +124,7 @@ fn other_route(path: &str) -> (RouteKind, &'static str) {
 }
 
 impl Handler {
-    /// Checks the request in the documented order, and performs its operation.
+    /// Checks the request in the documented order, and performs the requested operation.
     async fn operate(
         &self,
         parts: &Parts,
@@ -192,7 +193,7 @@ impl Handler {
         }
     }
 
-    /// Serves the OpenAPI document and the health checks. These resources require no token.
+    /// Serves the OpenAPI document and the health checks, which require no token.
     fn serve_page(&self, parts: &Parts) -> ApiResult {
         let path = parts.uri.path();
         let probe = Probe::of(path);
@@ -214,7 +215,7 @@ impl Handler {
         media_type::check(&parts.headers)?;
         self.check_length(body)?;
         let conditions = Conditions::from_headers(&parts.headers)?;
-        // The permit is kept until the document is committed.
+        // The upload keeps its memory permit until the document is committed.
         let ReceivedDocument {
             document,
             permit: _permit,
@@ -290,9 +291,9 @@ impl Handler {
         }
     }
 
-    /// Returns the precondition that the store checks when it commits a write. This function itself
-    /// evaluates If-Unmodified-Since. In that case, the precondition also requires that the
-    /// document does not change between this evaluation and the commit.
+    /// Returns the precondition that the store checks when it commits a write. If the request has
+    /// If-Unmodified-Since, this function evaluates that header itself. The returned precondition
+    /// then also requires that the document does not change between this evaluation and the commit.
     async fn precondition(
         &self,
         namespace: Namespace<'_>,
@@ -312,9 +313,9 @@ impl Handler {
     }
 }
 
-/// Checks that the request has exactly one Host header (RFC 9112 section 3.2). If a request with
-/// two Host headers were accepted, prefd and an intermediary could use different ones. HTTP/1.0
-/// requests may omit the header.
+/// Rejects a request with several Host headers, and an HTTP/1.1 request without a Host header (RFC
+/// 9112 section 3.2). If a request has two Host headers, the servers that forward it could use
+/// different ones.
 fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
     let hosts = parts.headers.get_all(HOST).iter().count();
     if hosts == 1 || (hosts == 0 && parts.version < Version::HTTP_11) {
@@ -327,9 +328,9 @@ fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
     .at_header("Host"))
 }
 
-/// Rejects every transfer coding except `chunked`. hyper accepts any list of codings that ends in
-/// `chunked`, but does not decode the other codings of the list. An intermediary could interpret
-/// such a body differently (RFC 9112 section 6.1).
+/// Rejects every transfer coding except `chunked`. Without this check, hyper would accept any list
+/// of codings that ends in `chunked`, but would not decode the other codings of the list. An
+/// intermediary could decode a body with several codings differently (RFC 9112 section 6.1).
 fn check_transfer_coding(parts: &Parts) -> Result<(), Box<ApiError>> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -348,13 +349,14 @@ fn check_transfer_coding(parts: &Parts) -> Result<(), Box<ApiError>> {
 mod tests {
     use super::*;
 
-    /// The size of the value that a function returns, without a call of the function.
+    /// Returns the size of a function's return type. The function is not called.
     fn size_of_returned<A, B, C, R>(_: impl FnOnce(A, B, C) -> R) -> usize {
         size_of::<R>()
     }
 
-    /// Each request allocates memory for its future. The thread cache of glibc contains only blocks
-    /// of at most 1,032 bytes. Allocating and freeing a larger block takes about ten times as long.
+    /// Each request allocates memory for its future. The thread cache of glibc's `malloc` contains
+    /// only blocks of at most 1,032 bytes. Allocating and freeing a larger block takes about ten
+    /// times as long as a block from the cache.
     #[test]
     fn future_of_a_request_fits_the_allocators_thread_cache() {
         const MOST_BYTES: usize = 1032;

@@ -11,13 +11,12 @@ use crate::http::{ApiError, Budget, Code};
 use crate::net::BUFFER_BYTES;
 use crate::store::{Prepared, Store};
 
-/// Number of bytes that an upload may send before it acquires memory from the budget. Because of
-/// this, clients that send almost nothing cannot use up the budget, and most documents acquire no
-/// memory from it.
+/// Number of bytes that an upload may send before it acquires memory from the budget. Without this
+/// threshold, clients that send almost nothing could use up the budget. Most documents are smaller
+/// than the threshold, so their uploads acquire no memory from the budget.
 const UNBUDGETED_BYTES: usize = 16 * 1024;
-/// Number of bytes that an upload must send to count as making progress. An upload that has sent
-/// less than this since its last progress can be ended after one second, but only if it has
-/// acquired memory and another request waits for memory.
+/// Number of bytes that an upload must send to count as making progress. If another request waits
+/// for memory, an upload that has acquired memory can be ended after one second without progress.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// Maximum memory of one upload in bytes, in addition to the memory of the store's writer.
 pub(crate) const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
@@ -37,9 +36,10 @@ pub(super) struct ReceivedDocument {
 /// the first time.
 ///
 /// # Errors
-/// If the received part of the document is invalid, the error says why. Otherwise, if the body is
-/// incomplete, the error is [`Code::RequestTimeout`] or [`Code::InvalidRequest`]. If the budget has
-/// no memory left, the error is [`Code::Overloaded`].
+/// If the received part of the document is invalid, the error says why. If the received part is
+/// valid but the body is incomplete, the error is [`Code::RequestTimeout`] or
+/// [`Code::InvalidRequest`]. If the budget does not have enough free memory in time, the error is
+/// [`Code::Overloaded`].
 pub(super) async fn receive(
     store: &Store,
     body: &mut Incoming,
@@ -56,8 +56,8 @@ pub(super) async fn receive(
         let next = tokio::select! {
             biased;
             next = timeout(idle_timeout, body.frame()) => next.map_err(|_| Stall::IdleTimeout),
-            // An upload without a permit is not ended, because this would free no memory in the
-            // budget.
+            // An upload without a permit is not ended, because ending it would free no memory in
+            // the budget.
             () = budget.reclaim_requested(last_progress), if permit.is_some() => {
                 Err(Stall::MemoryReclaimed)
             }
@@ -95,7 +95,7 @@ pub(super) async fn receive(
 
 /// Why an upload was ended before its body was complete.
 enum Stall {
-    /// The client sent nothing for as long as the idle timeout.
+    /// The client sent nothing for the duration of the idle timeout.
     IdleTimeout,
     /// Another request needed the memory of this upload.
     MemoryReclaimed,

@@ -1,9 +1,9 @@
-//! Finds out whether the token of a request is valid, and returns its claims.
+//! Verifies the token of a request, and returns the token's claims.
 //!
 //! The cheapest source is tried first: the last token of the connection, then the token cache, then
-//! the known keys. Only if all of these fail does the request wait for newer keys from a provider.
-//! If the token needs introspection, the request waits for the provider unless a cached response
-//! exists.
+//! the known keys. A request waits for newer keys from a provider only if the known keys cannot
+//! verify its token. If the token requires introspection, the request waits for the provider unless
+//! a cached response exists.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -34,8 +34,8 @@ pub(crate) struct KeySources {
     /// The keys from files.
     pub(crate) local: KeySet,
     pub(crate) providers: Vec<Arc<Provider>>,
-    /// Incremented when a key is withdrawn. A cached verification is used only if its generation is
-    /// the current one.
+    /// The key generation, which is incremented when a key is withdrawn. A cached verification is
+    /// used only if its key generation is the current one.
     pub(crate) generation: Arc<AtomicU64>,
     pub(crate) introspection: Option<Introspection>,
 }
@@ -49,8 +49,8 @@ pub(crate) struct Authenticator {
     introspection: Option<Introspection>,
     rules: TokenRules,
     cache: TokenCache<VerifiedToken>,
-    /// False if the operator has turned the token cache off. In that case, connections do not cache
-    /// their last token either.
+    /// False if the operator has turned the token cache off. If the token cache is off, connections
+    /// do not cache their last token either.
     is_caching: bool,
     challenges: Challenges,
     counters: TokenCounters,
@@ -63,9 +63,10 @@ pub(crate) struct Authenticator {
 /// Counts how tokens were checked.
 #[derive(Default)]
 pub(crate) struct TokenCounters {
-    /// Number of tokens whose result was found in a cache.
+    /// Number of times that the result for a token was found in a cache.
     pub(crate) cached: Counter,
-    /// Number of tokens that were verified or introspected, valid or not.
+    /// Number of times that no cached result was found for a token, whether the token was valid or
+    /// not.
     pub(crate) verified: Counter,
 }
 
@@ -93,8 +94,8 @@ impl Authenticator {
         })
     }
 
-    /// Returns the claims of the request's token if the token is valid at `now`. `last` is the last
-    /// token that the same connection sent.
+    /// Returns the claims of the request's token if the token is valid at `now`. `last` caches the
+    /// last verified token of the same connection.
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -108,7 +109,8 @@ impl Authenticator {
             cached
         } else {
             self.counters.verified.add_one();
-            // This future is boxed, so that it does not enlarge the future of every request.
+            // The future of `verify_or_introspect` is boxed, so that it does not enlarge the future
+            // of every request.
             Box::pin(self.verify_or_introspect(token, last, now)).await
         };
         let claims = claims.map_err(|denial| self.challenges.denied(denial))?;
@@ -123,7 +125,7 @@ impl Authenticator {
         self.challenges.insufficient(scope)
     }
 
-    /// Returns the cached result for a token, if there is one.
+    /// Returns the result for a token if the result is cached.
     fn cached(
         &self,
         token: &[u8],
@@ -137,8 +139,8 @@ impl Authenticator {
         self.introspection_for(token)?.cached(token, now)
     }
 
-    /// The client for introspecting this token. `None` if introspection is off, or if the token is
-    /// a JWT and keys are configured.
+    /// Returns the introspection client if the token must be introspected. Returns `None` if
+    /// introspection is off, or if the token is a JWT and keys are configured.
     fn introspection_for(&self, token: &[u8]) -> Option<&Introspection> {
         let is_for_keys = || self.has_keys() && Token::is_jwt(token);
         self.introspection.as_ref().filter(|_| !is_for_keys())
@@ -163,8 +165,8 @@ impl Authenticator {
         }
     }
 
-    /// Verifies a token with keys or by introspection, and caches the result. May wait for a
-    /// provider.
+    /// Verifies a token with keys or by introspection, and caches the claims of a valid token. This
+    /// function may wait for a provider.
     async fn verify_or_introspect(
         &self,
         text: &[u8],
@@ -243,8 +245,8 @@ impl Authenticator {
         outcome
     }
 
-    /// Fetches the current keys of each provider that may have signed the token, and verifies the
-    /// token again.
+    /// Refreshes the keys of each provider that may have signed the token with an unknown key, and
+    /// verifies the token again.
     async fn verify_with_newer_keys(&self, token: &Token<'_>) -> Result<VerifiedToken, Denial> {
         let claimed_issuer = token.claimed_issuer();
         let mut is_up_to_date = true;
@@ -265,7 +267,8 @@ impl Authenticator {
             })
     }
 
-    /// Returns a permit to wait for a provider. The request must keep the permit while it waits.
+    /// Returns a permit that allows a request to wait for a provider. The request must keep the
+    /// permit while it waits.
     fn acquire_wait_permit(&self) -> Result<SemaphorePermit<'_>, Denial> {
         self.waiting.try_acquire().map_err(|_| Denial::Unavailable)
     }
@@ -280,7 +283,8 @@ impl Authenticator {
         !self.providers.is_empty() || !self.local_keys().is_empty()
     }
 
-    /// Replaces all keys from files. If this withdraws a key, cached verifications become invalid.
+    /// Replaces all keys from files. If the replacement withdraws a key, cached verifications
+    /// become invalid.
     pub(crate) fn replace_local_keys(&self, keys: KeySet) {
         let keys = Arc::new(keys);
         let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);

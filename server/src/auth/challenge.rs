@@ -58,8 +58,8 @@ impl Challenges {
             Denial::Invalid(reason) => ApiError::new(Code::InvalidToken, reason)
                 .at_header("Authorization")
                 .challenge(self.invalid_token.clone()),
-            // The status must not be 401, because a client would then discard a token that may be
-            // valid.
+            // If a token could not be checked, the status must not be 401, because the client could
+            // then discard a valid token.
             Denial::Unavailable => ApiError::new(
                 Code::Overloaded,
                 "The token cannot be verified now, because the issuer of the token does not respond. Try again later.",
@@ -80,7 +80,7 @@ impl Challenges {
         );
         // A scope consists of visible ASCII characters other than the quote and the backslash (RFC
         // 6749 section 3.3). If the client id contains any other character, no scope can contain
-        // the client id, so the header names no scope.
+        // the client id, so the `WWW-Authenticate` header names no scope.
         let is_valid_scope = scope
             .bytes()
             .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));

@@ -9,15 +9,17 @@ use crate::store::Name;
 
 pub(super) const UNTRUSTED_ISSUER: &str = "The token's issuer is not trusted.";
 
-/// Those claims of a verified token that prefd uses.
+/// The claims that prefd uses from a verified token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Claims {
     pub(crate) user: Name,
     pub(crate) client: Name,
     scopes: Vec<String>,
-    /// Always true if the settings require no linked identity.
+    /// Whether the user has a linked identity. Always true if the settings require no linked
+    /// identity.
     pub(crate) has_linked_identity: bool,
-    /// The expiry time in seconds since 1970. Infinite if an introspection response has no `exp`.
+    /// The expiry time in seconds since 1970. The value is infinite if the claims come from an
+    /// introspection response without `exp`.
     expires: f64,
     /// Seconds since 1970.
     not_before: Option<f64>,
@@ -39,8 +41,8 @@ impl Claims {
     /// members except the times, which [`Self::check_time`] checks.
     ///
     /// `iss` and `exp` are optional in the response. `iss` is not needed, because the response
-    /// comes from the issuer itself. Without `exp`, the token is valid for as long as the issuer
-    /// reports it as active.
+    /// comes from the issuer itself. If the response has no `exp`, the token is valid for as long
+    /// as the issuer reports the token as active.
     pub(crate) fn from_introspection(
         response: &Map<String, Value>,
         issuer: Option<&str>,
@@ -70,7 +72,7 @@ impl Claims {
     }
 
     /// Reads the members that both JWTs and introspection responses have. If no user claim is
-    /// configured, the first present claim of `default_user_claims` names the user.
+    /// configured, the first of `default_user_claims` that is present names the user.
     fn from_members(
         token: &Map<String, Value>,
         default_user_claims: &[&str],
@@ -164,7 +166,7 @@ fn valid_name(claim: Option<&Value>) -> Option<Name> {
 }
 
 /// Reads a claim that is a `NumericDate` (RFC 7519 section 2): a JSON number, with or without
-/// decimals. If the claim has any other value, the error is `wrong`.
+/// decimals. If the claim is present but is not a finite number, the error is `wrong`.
 fn seconds(
     token: &Map<String, Value>,
     claim: &str,
@@ -207,7 +209,7 @@ fn scopes(claim: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// Whether a linked-identity claim is present and not empty.
+/// Whether a linked-identity claim is present, and is not null, false or empty.
 fn is_linked(claim: Option<&Value>) -> bool {
     match claim {
         None | Some(Value::Null | Value::Bool(false)) => false,

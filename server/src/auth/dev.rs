@@ -1,4 +1,5 @@
-//! `serve --dev`: creates a signing key in the data directory, and prints example requests.
+//! Implements `serve --dev`, which creates a signing key in the data directory, and prints example
+//! requests.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::Address;
 
-/// Number of random bytes in the key: the length of an HS256 hash.
+/// Number of random bytes from which the key is made. An HS256 hash has the same length.
 const KEY_BYTES: usize = 32;
 /// The user and the client in the claims of the printed token.
 pub(crate) const USER: &str = "dev-user";
@@ -36,8 +37,8 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
                 .flatten(),
         );
     }
-    // A crash can leave the temporary file behind. That file is not reused, because its mode may
-    // allow other users to read it.
+    // A crash can leave the temporary file behind. A leftover temporary file is not reused, because
+    // its mode may allow other users to read it.
     let temporary = path.with_extension("new");
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -54,11 +55,11 @@ pub(crate) fn ensure_key(data_dir: &Path) -> io::Result<()> {
     File::open(data_dir)?.sync_all()
 }
 
-/// Two curl commands for trying out the server: a PUT of an example document, which is taken from
-/// the documentation of the PACE Cloud preferences API, and a GET.
+/// Returns two curl commands for trying out the server: a PUT and a GET. The document in the PUT is
+/// taken from the documentation of the PACE Cloud preferences API.
 pub(crate) fn requests(address: &Address, scheme: &str, version: &str, token: &str) -> String {
     let (options, origin) = match address {
-        // `-k` is needed because the certificate may not be valid for this address.
+        // `-k` is needed because the server's certificate may not be valid for this address.
         Address::Tcp(address) if scheme == "https://" => {
             ("-k ".to_owned(), format!("{scheme}{address}"))
         }

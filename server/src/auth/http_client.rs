@@ -1,5 +1,5 @@
-//! The HTTP client for requests to identity providers. It uses TLS, and limits the length of a
-//! response.
+//! The HTTP client for requests to identity providers. The client uses TLS for `https` URLs, and
+//! limits the length of a response.
 //!
 //! The client does not follow redirects, because only the operator decides where keys come from.
 
@@ -80,7 +80,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Whether a URL's host is a loopback address or `localhost`. The host is not resolved.
+/// Whether a URL's host is a loopback address or `localhost`. The host name is not resolved.
 pub(crate) fn is_loopback_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     match address.parse::<IpAddr>() {
@@ -205,7 +205,8 @@ pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        // This is not an error, because a provider on this machine can be reached without TLS.
+        // Missing certificate authorities are not an error, because a provider on this machine can
+        // be reached without TLS.
         tracing::warn!(
             errors = ?found.errors,
             "no trusted certificate authorities found, so outgoing TLS connections will fail: set \

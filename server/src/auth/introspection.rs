@@ -1,10 +1,9 @@
-//! Token introspection (RFC 7662): prefd asks the provider about tokens that only the provider can
-//! read.
+//! With token introspection (RFC 7662), prefd asks the provider whether a token is active. JWTs are
+//! introspected only if no keys are configured.
 //!
 //! Responses about active and inactive tokens are cached for a short time. If the provider cannot
-//! be reached, a cached response about an active token is used for longer. At most one
-//! introspection request for a token, and at most [`MAX_REQUESTS`] introspection requests in total,
-//! are sent at the same time.
+//! be reached, a cached response about an active token is used for longer. At any time, at most one
+//! introspection request is in progress for each token, and at most [`MAX_REQUESTS`] in total.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
@@ -30,13 +29,13 @@ use crate::counters::Counter;
 pub(super) const MAX_REQUESTS: usize = 64;
 /// Timeout of one introspection request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum time that a client's request waits for the lock of its token and for the introspection
-/// response together. It is longer than `REQUEST_TIMEOUT`, so that a timeout of an introspection
-/// request is noticed and recorded. Requests that wait for the same lock then send no introspection
-/// request of their own.
+/// Maximum total time that a client's request waits for the lock of its token and for the
+/// introspection response. `WAIT_TIMEOUT` is longer than `REQUEST_TIMEOUT`, so that the timeout of
+/// an introspection request is recorded. After a recorded timeout, requests that wait for the same
+/// lock send no introspection request of their own.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed connection or a timeout, prefd sends the provider no introspection request for
-/// this time. Otherwise each request of a client would wait for another timeout.
+/// this time. Without this pause, each client request would wait for another timeout.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// The characters that must be escaped in a form (`application/x-www-form-urlencoded`).
 const FORM_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
@@ -108,8 +107,8 @@ fn form_encode(text: &str) -> String {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CachePolicy {
     pub(crate) ttl: Duration,
-    /// How long a response about an active token is used while the provider cannot be reached. Like
-    /// `ttl`, this time starts with the introspection request.
+    /// How long a response about an active token is used while the provider cannot be reached.
+    /// `ttl` and `max_stale` both start with the introspection request.
     pub(crate) max_stale: Duration,
 }
 
@@ -138,7 +137,7 @@ struct ActiveToken {
     asked_at: Instant,
 }
 
-/// Asks a provider about tokens.
+/// Asks a provider whether tokens are active.
 pub(crate) struct Introspection {
     endpoint: IntrospectionEndpoint,
     /// The value that `iss` must have in a response that contains `iss`.
@@ -152,7 +151,7 @@ pub(crate) struct Introspection {
     /// For each token that is inactive or was rejected, the time at which the provider was asked.
     inactive: TokenCache<Instant>,
     /// A request holds one of these locks while it asks the provider. All requests with the same
-    /// token use the same lock, so only one of them asks at a time.
+    /// token use the same lock, so only one of them asks the provider at a time.
     request_locks: [Mutex<()>; MAX_REQUESTS],
     /// When a connection to the provider last failed or timed out.
     failed_at: Lock<Option<Instant>>,
@@ -161,7 +160,7 @@ pub(crate) struct Introspection {
 }
 
 impl Introspection {
-    /// Each of the two caches has room for `entries` tokens.
+    /// Each of the two caches is created for `entries` tokens.
     pub(crate) fn new(
         endpoint: IntrospectionEndpoint,
         issuer: Option<Arc<str>>,
@@ -186,7 +185,7 @@ impl Introspection {
     }
 
     /// Returns the claims of a token if the token is active and valid at `now`, in seconds since
-    /// 1970. Asks the provider unless its response is cached.
+    /// 1970. The provider is asked only if no response for the token is cached.
     pub(crate) async fn claims(
         &self,
         token: &[u8],
@@ -226,8 +225,8 @@ impl Introspection {
         (asked_at.elapsed() < ttl).then_some(Err(INACTIVE))
     }
 
-    /// The cached claims of a token, if they are younger than `max_stale`. They are used when the
-    /// provider cannot be asked.
+    /// The cached claims of a token, if they are younger than `max_stale`. A request uses these
+    /// claims if prefd cannot get a response from the provider.
     fn stale(&self, token: &[u8], now: f64) -> Result<Arc<Claims>, Denial> {
         match self.active.get(token) {
             Some(active) if active.asked_at.elapsed() < self.cache_policy.max_stale => {
@@ -292,7 +291,7 @@ impl Introspection {
         &self.failed_requests
     }
 
-    /// Uses these credentials for all further requests.
+    /// Uses these credentials for all further introspection requests.
     pub(crate) fn replace_credentials(&self, credentials: Credentials) {
         *self.credentials() = credentials;
     }
@@ -352,7 +351,7 @@ fn valid_at(claims: &Arc<Claims>, now: f64) -> Result<Arc<Claims>, Denial> {
 }
 
 /// The token as text, if it has the syntax of a bearer token (`b64token` in RFC 6750 section 2.1).
-/// Any other token is rejected without asking the provider.
+/// A token with any other syntax is rejected without asking the provider.
 fn well_formed(token: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(token).ok()?;
     let body = text.trim_end_matches('=');
@@ -367,7 +366,7 @@ mod tests {
     #[test]
     fn credentials_are_form_encoded_before_base64() {
         let header = |line: &str| Credentials::parse(line).map(|Credentials(value)| value);
-        // This is the example in RFC 6749 section 2.3.1.
+        // The credentials and the header are the example in RFC 6749 section 2.3.1.
         assert_eq!(
             header("s6BhdRkqt3:gX1fBat3bV").unwrap(),
             "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"

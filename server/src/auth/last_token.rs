@@ -1,5 +1,6 @@
-//! Caches the token that a connection sent last. Most connections send the same token with every
-//! request, and comparing two tokens is much cheaper than hashing a token for the token cache.
+//! Caches a connection's last token that was verified with a key. Most connections send the same
+//! token with every request, and comparing two tokens is much cheaper than hashing a token for the
+//! token cache.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,15 +16,15 @@ pub(crate) struct LastToken(Mutex<CachedToken>);
 #[derive(Default)]
 struct CachedToken {
     token: Vec<u8>,
-    /// `None` until the connection has sent a valid token.
+    /// `None` until a token of the connection was verified with a key.
     verified: Option<VerifiedToken>,
 }
 
 impl LastToken {
     /// The claims of `token`, if it is the cached token.
     ///
-    /// The comparison takes constant time. Users behind a proxy can share a connection. With a
-    /// faster comparison, one user could measure how many leading bytes of a guess match another
+    /// The tokens are compared in constant time. Users behind a proxy can share a connection. With
+    /// a faster comparison, one user could measure how many leading bytes of a guess match another
     /// user's token.
     pub(super) fn get(&self, token: &[u8]) -> Option<VerifiedToken> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

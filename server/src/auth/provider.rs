@@ -1,7 +1,7 @@
 //! The keys that an identity provider publishes at a URL.
 //!
 //! The keys are fetched in the background, and again at a regular interval. If the provider cannot
-//! be reached, the known keys stay valid. A token that no known key has signed triggers an early
+//! be reached, the known keys stay valid. A token that no known key has signed can trigger an early
 //! fetch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ const TOKEN_FETCH_INTERVAL: Duration = Duration::from_mins(1);
 /// `MAX_RETRY_PAUSE`.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 const MAX_RETRY_PAUSE: Duration = Duration::from_mins(1);
-/// How long a request waits for newer keys of one provider.
+/// Maximum time that a request waits for newer keys of one provider.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The configured URL of a provider.
@@ -71,15 +71,16 @@ struct ProviderMetadata {
     introspection_endpoint: Option<String>,
 }
 
-/// What the fetches so far have found.
+/// The results of the fetches so far.
 struct ProviderState {
     /// `None` before the first successful fetch.
     keys: Option<Arc<KeySet>>,
     introspection_url: Option<Arc<str>>,
     /// Number of completed fetches, including failed ones.
     fetches: u64,
-    /// `true` also before the first fetch, which [`Provider::run`] starts by itself. A token that
-    /// arrives before that waits for the first fetch, and triggers no other.
+    /// Whether a fetch is running or was requested. Initially true, because [`Provider::run`]
+    /// begins with a fetch. A token that arrives before the first fetch waits for that fetch, and
+    /// triggers no other fetch.
     is_fetching: bool,
     /// Whether the last completed fetch succeeded.
     is_up_to_date: bool,
@@ -100,12 +101,12 @@ impl Default for ProviderState {
 /// The result of one successful fetch.
 struct FetchedKeys {
     keys: KeySet,
-    /// The URL of the introspection endpoint in the metadata. It is not validated here, because
-    /// most setups do not use it, and an invalid URL must not prevent the use of the keys.
+    /// The URL of the introspection endpoint in the metadata. The URL is not validated here,
+    /// because an invalid introspection URL must not prevent the use of the keys.
     introspection_url: Option<Arc<str>>,
 }
 
-/// An identity provider. [`Self::run`] fetches its keys.
+/// An identity provider, whose keys [`Self::run`] fetches.
 pub(crate) struct Provider {
     url: ProviderUrl,
     /// The value that the `iss` claim of the provider's tokens must have. `None` if `iss` is not
@@ -119,8 +120,8 @@ pub(crate) struct Provider {
     token_fetch: Mutex<Option<Instant>>,
     /// Wakes [`Self::run`] so that it fetches before the end of its pause.
     wake: Notify,
-    /// Incremented when a key is withdrawn. Cached verifications of an older generation are not
-    /// used.
+    /// The key generation, which is incremented when a key is withdrawn. Cached verifications of an
+    /// older key generation are not used.
     generation: Arc<AtomicU64>,
 }
 
@@ -173,14 +174,15 @@ impl Provider {
         }
     }
 
-    /// Records the end of a fetch. `fetched` is `None` if the fetch failed, which changes no keys.
-    /// If the fetch withdraws a key, cached verifications become invalid.
+    /// Records the end of a fetch. `fetched` is `None` if the fetch failed. A failed fetch changes
+    /// no keys. If the fetch withdraws a key, cached verifications become invalid.
     fn finish_fetch(&self, fetched: Option<FetchedKeys>) {
         let before = self.state.borrow().keys.clone().unwrap_or_default();
         let is_up_to_date = fetched.is_some();
         let mut withdraws = false;
-        // One modification: a token that arrives between the new keys and the end of the fetch
-        // would wait for this fetch instead of triggering the next one.
+        // The keys and `is_fetching` are changed in one step. If they were changed separately, a
+        // token that arrives between the two changes would wait for this fetch instead of
+        // triggering the next one.
         self.state.send_modify(|state| {
             if let Some(fetched) = fetched {
                 withdraws = !before.is_subset_of(&fetched.keys);
@@ -252,7 +254,8 @@ impl Provider {
                 from: from.to_string(),
                 source,
             })?;
-        // Without this check, one issuer could impersonate another (RFC 8414 section 3.3).
+        // If the issuer in the metadata were not checked, one issuer could impersonate another (RFC
+        // 8414 section 3.3).
         if metadata.issuer != issuer {
             return Err(FetchError::IssuerMismatch {
                 from: from.to_string(),
@@ -326,23 +329,24 @@ impl Provider {
         issuer_matches && !has_key
     }
 
-    /// Triggers a fetch and waits until it ends. Concurrent callers share one fetch. A new fetch is
-    /// not started if a token triggered the previous one less than a minute ago.
+    /// Triggers a fetch, and waits until the fetch ends or [`REFRESH_TIMEOUT`] has passed.
+    /// Concurrent callers share one fetch. No fetch is triggered if a token triggered a fetch less
+    /// than [`TOKEN_FETCH_INTERVAL`] ago.
     ///
-    /// Returns whether the known keys are up to date.
+    /// Returns true if the last fetch succeeded and no fetch is running.
     pub(crate) async fn refresh(&self) -> bool {
         let mut state = self.state.subscribe();
         if let Some(fetches) = self.request_fetch() {
             let done = state.wait_for(|state| state.fetches > fetches);
-            // The state, which is read below, shows whether the fetch succeeded, failed or is still
-            // running.
+            // A timeout is not handled here, because the state shows whether the fetch succeeded,
+            // failed or is still running.
             let _ = tokio::time::timeout(REFRESH_TIMEOUT, done).await;
         }
         let state = state.borrow();
         state.is_up_to_date && !state.is_fetching
     }
 
-    /// Wakes [`Self::run`] unless it is fetching already. Returns the number of fetches that have
+    /// Wakes [`Self::run`] if no fetch is running. Returns the number of fetches that have
     /// completed so far, or `None` if it is too early for another fetch.
     fn request_fetch(&self) -> Option<u64> {
         let mut last = self
@@ -388,9 +392,10 @@ fn rfc8414_url(issuer: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A server accepts requests before it has started to fetch keys. If the token of such a
-    /// request counted as the trigger of the first fetch, a key that the provider publishes in the
-    /// next minute would be unknown until that minute is over.
+    /// A server accepts requests before it has started to fetch keys. If the token of an early
+    /// request counted as the trigger of the first fetch, tokens could not trigger another fetch in
+    /// the next minute. A key that the provider publishes in that minute would stay unknown until
+    /// the minute is over.
     #[test]
     fn token_before_the_first_fetch_leaves_the_next_token_its_fetch() {
         let url = endpoint("http://127.0.0.1:1/keys").unwrap();

@@ -3,7 +3,7 @@
 /// Tolerated clock difference in seconds when `exp` and `nbf` are checked.
 pub(super) const LEEWAY_SECONDS: f64 = 30.0;
 
-/// What a token must contain, in addition to a valid signature and a trusted issuer.
+/// The requirements for a token, in addition to a valid signature and a trusted issuer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TokenRules {
     pub(crate) audience: Option<String>,
@@ -33,15 +33,17 @@ impl Default for ClaimNames {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Self {
             user: None,
-            // RFC 9068 section 2.2; OpenID Connect Core section 2.
+            // RFC 9068 section 2.2 defines `client_id`, and OpenID Connect Core section 2 defines
+            // `azp`.
             client: names(&["client_id", "azp"]),
-            // RFC 8693 section 4.2. Several providers send "scp" instead.
+            // RFC 8693 section 4.2 defines `scope`. Several providers send `scp` instead of
+            // `scope`.
             scope: names(&["scope", "scp"]),
         }
     }
 }
 
-/// Why a token gives no access.
+/// Why the token of a request is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denial {
     /// The token is invalid for this reason.

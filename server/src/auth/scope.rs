@@ -1,4 +1,4 @@
-//! Decides which of its user's namespaces a token may read and write.
+//! Decides which namespaces of a user a request may read and write with the user's token.
 //!
 //! In the PACE Cloud preferences API, each client has its own namespace. A client can access the
 //! namespace of another client only if its token has a scope that names the other client. Scopes

@@ -19,8 +19,8 @@ use crate::settings::{Settings, duration_or};
 
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
-/// The requests of at most 1/`WAITING_DIVISOR` of all connections may wait for a provider. The
-/// other connections stay free for tokens that prefd can verify without a provider.
+/// At most `max_connections / WAITING_DIVISOR` requests may wait for a provider at the same time.
+/// The other connections stay free for tokens that prefd can verify without a provider.
 const WAITING_DIVISOR: usize = 2;
 const DEFAULT_JWKS_REFRESH: Duration = Duration::from_mins(5);
 const DEFAULT_INTROSPECTION_TTL: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ impl IdentityError {
         move |source| Self::Keys { setting, source }
     }
 
-    /// Whether the cause is a wrong setting, and not the contents of a file or the system.
+    /// Whether the cause is a wrong setting, rather than a file or the operating system.
     pub(crate) fn is_usage(&self) -> bool {
         !matches!(
             self,
@@ -84,7 +84,7 @@ impl IdentityError {
     }
 }
 
-/// Checks the settings without reading files, and logs a warning for each insecure one.
+/// Checks the settings without reading files, and logs a warning for each insecure setting.
 pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
     let is_dev = settings.is_dev();
     let is_remote = issuers(settings).next().is_some()
@@ -208,7 +208,8 @@ pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, IdentityError> {
 }
 
 /// Reads the credentials file again, and replaces the introspection credentials and the keys from
-/// files. If the credentials file cannot be used, neither is replaced. Blocks.
+/// files. If the credentials file cannot be used, neither the credentials nor the keys are
+/// replaced. Blocks.
 pub(crate) fn reload(
     settings: &Settings,
     authenticator: &Authenticator,
@@ -285,7 +286,7 @@ fn key_sources(
             (IntrospectionEndpoint::Configured(url), issuer, file)
         }
         IntrospectionConfig::Issuer(file) => {
-            // The provider of `--oidc-issuer` is the first in the list.
+            // The provider of `--oidc-issuer` is the first provider in the list.
             let provider = sources.providers.first().map(Arc::clone);
             let provider = provider.ok_or(IdentityError::NoIntrospectionEndpoint)?;
             let issuer = issuers(settings).next().map(Arc::from);

@@ -18,7 +18,7 @@ pub(crate) enum SignError {
     TooLong,
 }
 
-/// The claims of a token that is to be signed, without its times.
+/// The claims of a token that is to be signed, except `iat` and `exp`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct NewClaims<'a> {
     pub(crate) sub: &'a str,

@@ -1,9 +1,9 @@
-//! A cache of verified tokens and introspection responses. With the cache, not every request
-//! requires checking a signature or asking the provider.
+//! A cache of verified tokens and introspection responses. A request whose token has a usable cache
+//! entry requires neither a signature check nor an introspection request.
 //!
-//! The size of the cache is limited. The tokens themselves are not stored: each entry is found by a
-//! hash of its token, and the hash key is random. The cache does not know when a token expires, so
-//! callers must check the times of the claims that they get.
+//! The size of the cache is limited. The tokens themselves are not stored: entries are looked up by
+//! a hash of the token, and the hash key is random. The cache does not check whether a token has
+//! expired, so callers must check the times of the claims that they get.
 
 use std::hash::Hasher;
 
@@ -11,7 +11,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// Typical size of an entry's claims in bytes. The sizes of all entries together are limited to the
+/// Typical size of an entry's claims in bytes. The total size of all entries is limited to the
 /// configured number of entries times this size.
 const TYPICAL_CLAIMS_BYTES: u64 = 512;
 

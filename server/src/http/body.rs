@@ -1,5 +1,5 @@
-//! Response bodies. A body in memory is sent as a whole. A longer body is streamed, and is read
-//! only as fast as the client receives it.
+//! Response bodies. A body in memory is sent as a whole. A streamed body is produced only as fast
+//! as its receiver reads it.
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +17,8 @@ pub(crate) struct Body(BodyKind);
 enum BodyKind {
     /// The complete body is in memory.
     Full(Bytes),
-    /// A writing thread sends the frames of the body. If that thread fails, it sends an error.
+    /// The frames of the body are sent by the thread that writes the body. If the writing thread
+    /// fails, it sends an error.
     Channel(mpsc::Receiver<io::Result<Frame<Bytes>>>),
     Document(Box<DocumentStream>),
 }

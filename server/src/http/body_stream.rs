@@ -1,5 +1,5 @@
-//! Adapters between blocking I/O and async bodies. [`BodyWriter`] sends the bytes that a blocking
-//! thread writes as a body. With [`BodyReader`], a blocking thread can read a body.
+//! Adapters between blocking I/O and async bodies. With [`BodyWriter`], a blocking thread can write
+//! a body. With [`BodyReader`], a blocking thread can read a body.
 
 use std::io::{self, Read, Write};
 
@@ -8,21 +8,21 @@ use hyper::HeaderMap;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-/// Number of written bytes that are collected and then sent as one chunk.
+/// When the buffer contains at least this number of bytes, they are sent as one chunk.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Maximum number of chunks that wait for the client. When that many chunks wait, writing blocks.
+/// Maximum number of chunks that are queued for the receiver of the body. While the queue is full,
+/// writing blocks.
 const QUEUED_CHUNKS: usize = 4;
 
-/// Writes a body. Writing blocks if the client does not read fast enough, so use this type only on
-/// blocking threads.
+/// Writes a body. Writing blocks if the receiver of the body does not read fast enough, so use this
+/// type only on blocking threads.
 pub(crate) struct BodyWriter {
     buffer: BytesMut,
     frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
 }
 
 impl BodyWriter {
-    /// Creates a writer. The receiver, which receives the frames of the body, is for
-    /// `Body::channel`.
+    /// Creates a writer. Pass the returned receiver to `Body::channel`.
     pub(crate) fn new() -> (Self, mpsc::Receiver<io::Result<Frame<Bytes>>>) {
         let (frames, receiver) = mpsc::channel(QUEUED_CHUNKS);
         let writer = Self {
@@ -33,7 +33,7 @@ impl BodyWriter {
     }
 
     /// Runs `write`, and then ends the body. If `write` fails, the body ends with an error, so that
-    /// the client can detect that the body is incomplete.
+    /// the receiver can detect that the body is incomplete.
     pub(crate) fn write<E: From<io::Error>>(
         self,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
@@ -42,7 +42,7 @@ impl BodyWriter {
     }
 
     /// Runs `write`, and then ends the body with the trailers that `write` returns. If `write`
-    /// fails, the body ends with an error, so that the client can detect that the body is
+    /// fails, the body ends with an error, so that the receiver can detect that the body is
     /// incomplete.
     pub(crate) fn write_with_trailers<E: From<io::Error>>(
         mut self,
@@ -61,7 +61,8 @@ impl BodyWriter {
         outcome
     }
 
-    /// Sends a frame. Fails if the body was dropped, which means that the client has disconnected.
+    /// Sends a frame. Fails if the body was dropped, for example because the client has
+    /// disconnected.
     fn send(&self, frame: io::Result<Frame<Bytes>>) -> io::Result<()> {
         let sent = self.frames.blocking_send(frame);
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())

@@ -1,7 +1,7 @@
 //! Limits the total memory of all uploads.
 //!
-//! When an upload has received more than a small amount, it acquires all the memory that it may
-//! need in one step, and keeps that memory until it ends. If a request waits for memory, uploads
+//! After an upload has received a small amount of data, it acquires in one step all the memory that
+//! it may need. The upload keeps this memory until it ends. If a request waits for memory, uploads
 //! that have stalled are asked to end, one at a time. Clients that send almost nothing therefore
 //! cannot block other uploads.
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::http::error::{ApiError, Code};
 
 /// Number of bytes for each semaphore permit. The budget is counted in KiB instead of bytes,
-/// because a call can acquire at most `u32::MAX` permits.
+/// because one call can acquire at most `u32::MAX` permits.
 const UNIT_BYTES: u64 = 1024;
 /// How long an upload may stall before it can be asked to end.
 const STALL_GRACE: Duration = Duration::from_secs(1);
@@ -25,10 +25,10 @@ const RECLAIM_INTERVAL: Duration = Duration::from_millis(5);
 /// The memory budget for request bodies that are being received.
 pub(crate) struct Budget {
     units: Arc<Semaphore>,
-    /// Size of the budget in units.
+    /// Size of the budget in units of `UNIT_BYTES`.
     capacity: u32,
-    /// Maximum memory of one upload in bytes. Larger documents are written to a file while they are
-    /// received.
+    /// Maximum memory of one upload in bytes. An upload of a larger document needs no more memory,
+    /// because the document is written to a file while it is received.
     max_upload_bytes: u64,
     /// Maximum time for which a request waits for memory.
     wait: Duration,
@@ -117,7 +117,7 @@ impl Budget {
         u64::from(self.capacity) * UNIT_BYTES
     }
 
-    /// Repeatedly asks one stalled upload to end. Never returns.
+    /// Asks one stalled upload after another to end. Never returns.
     async fn request_reclaim(&self) {
         loop {
             self.reclaim.notify_one();
@@ -125,9 +125,8 @@ impl Budget {
         }
     }
 
-    /// An upload calls this function, which returns when the upload must end because it has stalled
-    /// and another request waits for memory. `last_progress` is the time at which the upload last
-    /// made progress.
+    /// Waits until the calling upload must end because it has stalled and another request waits for
+    /// memory. `last_progress` is the time at which the upload last made progress.
     pub(crate) async fn reclaim_requested(&self, last_progress: Instant) {
         sleep_until(last_progress + STALL_GRACE).await;
         loop {

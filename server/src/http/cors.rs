@@ -1,4 +1,4 @@
-//! CORS (section "CORS protocol" of the Fetch standard). It controls which web pages of other
+//! CORS (section "CORS protocol" of the Fetch standard). CORS controls which web pages of other
 //! origins may send requests, and which response headers these pages can read. CORS is off unless
 //! an origin is configured.
 //!
@@ -25,7 +25,8 @@ const API_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match,
 /// Response headers that a browser hides from a page of another origin unless they are listed.
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("ETag, Request-Id, Retry-After, WWW-Authenticate");
-/// How long a browser may cache the result of a preflight, in seconds. Chromium uses at most 7200.
+/// How long a browser may cache the result of a preflight, in seconds. Chromium limits this time to
+/// 7200 seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 /// The request headers that the response to a preflight depends on.

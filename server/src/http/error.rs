@@ -24,7 +24,7 @@ use crate::http::request_id::RequestId;
 use crate::store::{Position, Revision};
 pub(crate) use code::Code;
 
-/// The media type of every error response.
+/// The media type of JSON:API error responses.
 pub(crate) const JSON_API: &str = "application/vnd.api+json";
 const JSON_API_VALUE: HeaderValue = HeaderValue::from_static(JSON_API);
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -40,7 +40,7 @@ enum ErrorSource {
     Pointer(String),
 }
 
-/// An error response without the request id. [`ApiError::response`] adds the request id.
+/// An error response without the request id, which [`ApiError::response`] adds.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     code: Code,
@@ -112,8 +112,8 @@ impl ApiError {
         self
     }
 
-    /// Sets `meta` to the exceeded limit and to the size that was sent. `actual` is this size or a
-    /// lower bound of it.
+    /// Sets `meta` to the exceeded limit and to the size that was sent. `actual` is the size that
+    /// was sent, or a lower bound of that size.
     pub(crate) fn limit(mut self: Box<Self>, limit: u64, actual: u64) -> Box<Self> {
         self.meta = Some(json!({ "limit": limit, "actual": actual }));
         self
@@ -138,7 +138,8 @@ impl ApiError {
         self
     }
 
-    /// Adds the ETag of the stored document. `revision` is `None` if no document is stored.
+    /// Adds the ETag of the stored document. If `revision` is `None`, no document is stored, and no
+    /// ETag is added.
     pub(crate) fn current(mut self: Box<Self>, revision: Option<Revision>) -> Box<Self> {
         if let Some(etag) = revision.and_then(etag) {
             self.headers.insert(ETAG, etag);
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
     use crate::store::{Error, Violation};
 
-    /// Returns the error object in the response, and the response.
+    /// Returns the response to an error, and the error object in that response.
     fn respond(error: Box<ApiError>) -> (Value, Response<Body>) {
         let id = RequestId::new(SystemTime::now());
         let response = error.response(&id, false);

@@ -28,8 +28,8 @@ impl Conditions {
     /// 13.1.4 require.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] if a list of entity tags is malformed. If such a list were ignored,
-    /// the request would be carried out without its condition.
+    /// [`Code::InvalidRequest`] if a list of entity tags is malformed. If a malformed list were
+    /// ignored, the request would be performed without its condition.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Box<ApiError>> {
         let must_match = parse_etags(headers, &IF_MATCH, "If-Match", Comparison::Strong)?;
         let must_not_match =
@@ -87,8 +87,8 @@ pub(crate) enum UnmetCondition {
     NotModified,
 }
 
-/// Whether the document was not modified after `since`. The result is true if `since` is `None`. It
-/// is also true if `modified` is `None`, which means that no document is stored.
+/// Whether the document was not modified after `since`. The result is true if `since` is `None`.
+/// The result is also true if no document is stored, which means that `modified` is `None`.
 pub(crate) fn is_unmodified(since: Option<SystemTime>, modified: Option<SystemTime>) -> bool {
     match (since, modified) {
         (Some(since), Some(modified)) => truncate_to_seconds(modified) <= since,
@@ -150,8 +150,8 @@ fn parse_etags(
     })
 }
 
-/// Parses the value of If-Match or If-None-Match. Returns `None` if the value is malformed. The
-/// result does not contain tags that prefd never sends, because no revision matches them.
+/// Parses the value of If-Match or If-None-Match. Returns `None` if the value is malformed. Tags
+/// that prefd never sends are omitted from the result, because no revision matches them.
 fn parse_list(list: &[u8], comparison: Comparison) -> Option<Revisions> {
     if list.trim_ascii() == b"*" {
         return Some(Revisions::Any);

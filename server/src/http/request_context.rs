@@ -14,15 +14,14 @@ use crate::http::body::Body;
 use crate::http::error::{ApiError, REQUEST_ID};
 use crate::http::request_id::RequestId;
 
-/// The log target of the log line that is written for each request. It must not change, because
-/// users filter by it: the help of `--log` uses it in an example.
+/// The log target of the log line that is written for each request. The log target must not change,
+/// because users filter the log by it. For example, the help of `--log` contains this target.
 const LOG_TARGET: &str = "prefd::exchange";
 
 /// The result of an operation.
 pub(crate) type ApiResult = Result<Response<Body>, Box<ApiError>>;
 
-/// The value that stands for a request without a known user. It is used instead of a user's
-/// pseudonym.
+/// This value is used instead of a user's pseudonym if the user of a request is not known.
 pub(crate) const NO_USER: u64 = 0;
 
 /// The id and the start time of a request.
@@ -50,7 +49,8 @@ impl RequestContext {
 
     /// Logs the request, and returns the response and the time since the head was received. `user`
     /// is a pseudonym or [`NO_USER`]. `is_body_read` is true if the request body was read to its
-    /// end. If it is false and the request failed, the response has `Connection: close`.
+    /// end. If `is_body_read` is false and the request failed, the response has the header
+    /// `Connection: close`.
     pub(crate) fn finish(
         &self,
         result: ApiResult,
@@ -98,7 +98,7 @@ impl std::fmt::Display for Hex {
 }
 
 /// The method, or `other` if the method is too long to log. The length is limited because a client
-/// can send a method of any length.
+/// can send a very long method.
 fn loggable(method: &Method) -> &str {
     const MAX_LOGGED_BYTES: usize = 16;
     match method.as_str() {

@@ -2,8 +2,8 @@
 //! `a` to `v`.
 //!
 //! An xid encodes 12 bytes in base32hex: seconds since 1970 (4 bytes), a random number that is
-//! generated once per process (5 bytes) and a counter (3 bytes). <https://github.com/rs/xid>
-//! specifies this layout. If xids are sorted as text, they are in the order of their times.
+//! generated once per process (5 bytes) and a counter (3 bytes). This layout is specified at
+//! <https://github.com/rs/xid>. If xids are sorted as text, they are in the order of their times.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -21,15 +21,15 @@ pub(crate) struct RequestId([u8; CHARACTERS]);
 struct IdGenerator {
     /// 40 random bits, which distinguish this process from other processes.
     process: u64,
-    /// The counter starts at a random value. Only its lower 24 bits are used.
+    /// The counter starts at a random value. Only the lower 24 bits of the counter are used.
     counter: AtomicU32,
 }
 
 fn generator() -> &'static IdGenerator {
     static GENERATOR: OnceLock<IdGenerator> = OnceLock::new();
     GENERATOR.get_or_init(|| {
-        // If the system provides no random bytes, the request ids of two processes can be equal.
-        // The server can run nevertheless.
+        // If the system provides no random bytes, the server still runs, but the request ids of two
+        // processes can be equal.
         let random = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         IdGenerator {
             process: random >> 24,
@@ -49,8 +49,8 @@ impl RequestId {
         let number = (u128::from(seconds & 0xffff_ffff) << 64)
             | (u128::from(generator.process) << 24)
             | u128::from(count);
-        // Each character encodes 5 bits. The 96 bits fill 19 characters and 1 bit of the last
-        // character.
+        // Each character encodes 5 bits. The 96 bits of a request id fill 19 characters and 1 bit
+        // of the last character.
         let bits = number << 4;
         let mut characters = [b'0'; CHARACTERS];
         for (index, character) in characters.iter_mut().rev().enumerate() {

@@ -15,17 +15,18 @@ use crate::http::header::{JSON, header_value};
 use crate::store::{Error, Revision, Stat};
 
 /// Shared caches must not store a user's document. A private cache may store the document, but must
-/// revalidate it before each use. The ETag makes this revalidation cheap.
+/// revalidate it before each use. The ETag makes revalidation cheap.
 const PRIVATE_NO_CACHE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const VARY_AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
 /// Maximum number of headers in a 200 without CORS headers: [`ok`] sets up to six, and Request-Id
-/// is added later. Space for all of them is reserved at once, so that the header map does not grow
-/// while they are inserted.
+/// is added later. Space for this number of headers is reserved at once, so that the header map
+/// does not grow while headers are inserted.
 const OK_HEADERS: usize = 7;
 /// The response body for a namespace without a document.
 pub(crate) const EMPTY_DOCUMENT: &[u8] = b"{}";
 
-/// The error for an unmet precondition (412). It contains the current ETag if a document is stored.
+/// The error for an unmet precondition (412). If `current` is not `None`, the error has an ETag
+/// header with that revision.
 pub(crate) fn precondition_failed(current: Option<Revision>) -> Box<ApiError> {
     Error::PreconditionFailed { current }.into()
 }
@@ -40,7 +41,8 @@ pub(crate) fn no_content() -> Response<Body> {
 pub(crate) fn not_modified(current: Option<Revision>) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    // RFC 9110 section 15.4.5 requires a 304 to have these headers, because a 200 has them.
+    // If a 200 would have Cache-Control, ETag and Vary, the 304 must have these headers too (RFC
+    // 9110 section 15.4.5).
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, PRIVATE_NO_CACHE);
     headers.insert(VARY, VARY_AUTHORIZATION);

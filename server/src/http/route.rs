@@ -24,8 +24,8 @@ pub(crate) struct Route<'a> {
 pub(crate) struct InvalidClientId(pub(crate) &'static str);
 
 impl<'a> Route<'a> {
-    /// The name of the route in metrics and in the log. Metrics and log lines never contain a
-    /// clientId.
+    /// The name of the route in metrics and in the log. This name is used instead of the path, so
+    /// that metrics and log lines contain no clientId.
     pub(crate) const TEMPLATE: &'static str = "/user/{version}/preferences/{clientId}";
 
     /// Parses a path. Returns `None` if the path does not match the route, or if its version is not

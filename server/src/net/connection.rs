@@ -26,16 +26,16 @@ use crate::http::Body;
 use crate::net::connection_limit::ConnectionState;
 use crate::net::minimum_rate::MinimumRateStream;
 
-/// Maximum time that the server waits, before it closes a connection, for the client to stop
-/// sending and to read the response.
+/// Maximum duration of a lingering close. During this time, the client can finish sending and can
+/// read the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of each of hyper's two buffers for a connection. The read buffer contains a request
-/// head or a part of a request body. The write buffer contains response bytes that the client has
-/// not read. The size of the read buffer also limits the length of a request head. It is sufficient
-/// for the longest request target that hyper accepts, which has 65,534 bytes. A longer request
-/// target gets 414.
+/// head or a part of a request body. The write buffer contains response bytes that have not been
+/// sent. The size of the read buffer also limits the length of a request head. A buffer of this
+/// size is sufficient for the longest request target that hyper accepts, which has 65,534 bytes. A
+/// request with a longer target gets the status 414.
 pub(crate) const BUFFER_BYTES: usize = 80 * 1024;
-/// Size of the buffer for bytes that are read and discarded.
+/// Size of the buffer for bytes that are received and discarded during a lingering close.
 const DISCARD_BYTES: usize = 64 * 1024;
 
 /// A stream whose writes fail if they make no progress for `write_timeout`. This type is needed
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for WriteTimeoutStream<S> {
     }
 }
 
-/// The connection of a request, as its service sees it.
+/// The parts of a connection that are visible to the service.
 pub(crate) struct ConnectionContext<'a, C> {
     /// State that the service keeps for as long as the connection is open.
     pub(crate) service_state: C,
@@ -156,7 +156,7 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// Responds to a request. If the request fails, the result is an error response.
     ///
     /// The service must call [`ConnectionState::record_granted`] if it grants the request. Before
-    /// it returns the response, it must call `on_response` with the response.
+    /// the service returns the response, it must call `on_response` with the response.
     fn respond(
         &self,
         request: Request<Incoming>,
@@ -191,8 +191,8 @@ impl<H: Service> ConnectionServer<H> {
             service_state: H::Connection::default(),
             state,
         };
-        // Boxing makes the future `Unpin`. Without it, `into_parts` could not be called on hyper's
-        // connection after the connection was polled.
+        // The future of the service is boxed to make it `Unpin`. If the future were not `Unpin`,
+        // `into_parts` could not be called on hyper's connection after the connection was polled.
         let service = service_fn(|request| {
             Box::pin(self.service.respond(request, &context, |response| {
                 // A 412 does not count as a refusal, because it is the result of a condition.
@@ -200,7 +200,8 @@ impl<H: Service> ConnectionServer<H> {
                 if status.is_client_error() && status != StatusCode::PRECONDITION_FAILED {
                     state.record_refused();
                 }
-                // The response has `Connection: close` if the request body was not read to its end.
+                // An error response has `Connection: close` if the request body was not read to its
+                // end.
                 if response.headers().contains_key(CONNECTION) {
                     has_unread_upload.store(true, Ordering::Relaxed);
                 }
@@ -230,10 +231,10 @@ impl<H: Service> ConnectionServer<H> {
             .await
         };
         // The process does not exit before all clones of `stopping` are dropped. If the process
-        // exited now, a client whose upload was not read to its end could lose its response. The
-        // connection of such a client therefore keeps its clone during the lingering close. All
-        // other connections drop their clones here, so that a client that does not close its side
-        // of the connection cannot delay the exit.
+        // exited now, a client whose upload was not read to its end could lose its response. A
+        // connection with an unread upload therefore keeps its clone during the lingering close.
+        // All other connections drop their clones here, so that a client that does not close its
+        // side of the connection cannot delay the exit.
         let _delays_exit = has_unread_upload
             .load(Ordering::Relaxed)
             .then_some(stopping);
@@ -245,8 +246,8 @@ impl<H: Service> ConnectionServer<H> {
             }
         };
         if needs_linger {
-            // This is a separate statement, so that hyper's read buffer is freed before the
-            // lingering close.
+            // The call of `into_parts` is a separate statement, so that hyper's read buffer is
+            // freed before the lingering close.
             let stream = connection.into_parts().io;
             stream.linger().await;
         }

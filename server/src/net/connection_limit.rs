@@ -1,25 +1,26 @@
-//! The connection limit. It decides how many connections may be open at the same time. If the limit
-//! is reached and a new client connects, it also decides which connections are shed, which means
-//! that the server closes them.
+//! Limits how many connections may be open at the same time. If the limit is reached and a new
+//! client connects, the connection limit decides which connections are shed, which means that the
+//! server closes them.
 //!
 //! Only connections that wait for their client can be shed. A connection is never shed while the
 //! server works on its request. Connections are shed in this order:
 //!
-//! 1. *Untrusted* connections: no request was granted yet, or the last request was refused. Anybody
-//!    can open thousands of such connections. A request that needs no token, such as a health
-//!    check, does not make a connection trusted.
-//! 2. *New* connections: exactly one request was granted, and no later request was refused.
-//! 3. *Established* connections: at least two requests were granted, and no later request was
-//!    refused.
+//! 1. *Untrusted* connections: no request was granted yet, or no request was granted after the last
+//!    refused request.
+//! 2. *New* connections: exactly one request was granted after the last refused request, if any.
+//! 3. *Established* connections: at least two requests were granted after the last refused request,
+//!    if any.
+//!
 //!
 //! Within a class, the connection that has waited longest for its client is shed first. A
 //! connection can wait for a request head, for more of a body, or for the client to read a
-//! response; all of these count in the same way. While a client sends or reads only single bytes,
-//! its connection counts as waiting all the time (see `minimum_rate`).
+//! response. All of these waiting times count in the same way. If a client sends or reads only
+//! single bytes, the waiting time of its connection does not restart (see `minimum_rate`).
 //!
 //! A request needs no lock: it writes only two atomics, which belong to its own connection. The
-//! lock is acquired when a connection opens. The connections are ranked only while the limit is
-//! reached. nginx closes its reusable connections in a similar way (`ngx_drain_connections`).
+//! lock on the list of connections is acquired when a connection opens, and when connections are
+//! shed. The connections are ranked only while the limit is reached. In a similar way, nginx closes
+//! its reusable connections (`ngx_drain_connections`).
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +59,8 @@ const NEW: u8 = 1;
 const ESTABLISHED: u8 = 2;
 
 /// The facts that decide whether a connection may be shed. The task that serves the connection
-/// writes them, and the connection limit reads them while all slots are in use.
+/// updates this state. While all slots are in use, the connection limit reads the state, and marks
+/// the connections that it sheds.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     /// The time from which milliseconds are counted.
@@ -101,8 +103,8 @@ impl ConnectionState {
         );
     }
 
-    /// Records that the client has sent or read something. Until the next
-    /// [`Self::mark_waiting`] the connection cannot be shed.
+    /// Records that the client has sent or read something. The connection cannot be shed until the
+    /// next call of [`Self::mark_waiting`].
     pub(super) fn mark_active(&self) -> Result<(), ConnectionShed> {
         let before = self.waiting_since_ms.swap(NOT_WAITING, Ordering::Relaxed);
         if before == SHED {
@@ -126,8 +128,8 @@ impl ConnectionState {
         self.class.store(UNTRUSTED, Ordering::Relaxed);
     }
 
-    /// Marks the connection as shed, unless it was active after `since_ms` was read. Returns
-    /// whether this call has marked it.
+    /// Marks the connection as shed if it is still waiting and its wait began at `since_ms`.
+    /// Returns whether this call has marked the connection.
     fn try_shed(&self, since_ms: u64) -> bool {
         self.waiting_since_ms
             .compare_exchange(since_ms, SHED, Ordering::Relaxed, Ordering::Relaxed)
@@ -167,7 +169,7 @@ impl ShedRank {
     }
 }
 
-/// One of the `max_connections` slots. A connection may be open while it holds a slot. Dropping
+/// One of the `max_connections` slots. Each connection that is being served holds a slot. Dropping
 /// this value frees the slot.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
@@ -192,8 +194,9 @@ pub(crate) struct ConnectionLimit {
 
 #[derive(Debug, Default)]
 struct OpenConnections {
-    /// This list also contains connections that have ended. They are removed when connections are
-    /// shed, and when the list has twice as many entries as there are slots.
+    /// This list also contains connections that have ended. Ended connections are removed before
+    /// connections are shed, and before a connection is added to a list that has at least twice as
+    /// many entries as there are slots.
     connections: Vec<OpenConnection>,
     last_warning: Option<Instant>,
 }

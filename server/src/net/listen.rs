@@ -23,18 +23,18 @@ use crate::net::connection::{ConnectionServer, Service};
 use crate::net::connection_limit::ConnectionLimit;
 use crate::settings::Address;
 
-/// Pause after a failed accept. An accept usually fails because the process has no free file
-/// descriptor. A descriptor becomes free when a connection ends. Retrying without a pause would
-/// keep a core busy until then.
+/// Pause after a failed accept. The usual cause of a failed accept is that the process has no free
+/// file descriptor. A descriptor becomes free when a connection ends. Retrying without a pause
+/// would keep a core busy until a descriptor becomes free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum number of connections that the kernel queues until they are accepted. If the queue is
-/// full, the kernel drops new connection attempts, and a client retries only after a second or
-/// more. The queue is therefore longer than the common 128. By default, Linux allows up to 4096
-/// (`net.core.somaxconn`).
+/// Maximum number of TCP connections that the kernel queues until they are accepted. If the queue
+/// is full, the kernel drops new connection attempts, and a client retries only after a second or
+/// more. The queue is therefore longer than the common length of 128. By default, Linux allows up
+/// to 4096 (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
-/// Size of the kernel's send buffer for each connection. By default, Linux increases the buffer up
-/// to 4 MiB, so clients that do not read their responses could occupy gigabytes of memory. With 256
-/// KiB, 20 Mbit/s are possible at a round-trip time of 100 ms.
+/// Size of the kernel's send buffer for each TCP connection. By default, Linux increases the buffer
+/// up to 4 MiB, so clients that do not read their responses could occupy gigabytes of memory. A
+/// send buffer of 256 KiB allows 20 Mbit/s at a round-trip time of 100 ms.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// File mode of the Unix socket. Every user who can access the socket's directory may connect, just
 /// as everybody may connect to a TCP port. The token of a request decides what the request may do.
@@ -62,7 +62,7 @@ pub(crate) struct Listener {
     /// system has chosen.
     address: Address,
     /// Removes the path of a Unix socket when the listener is dropped. `None` for a TCP socket, and
-    /// for an inherited socket, because its path belongs to the service manager.
+    /// for an inherited socket. The path of an inherited socket belongs to the service manager.
     _file: Option<SocketFile>,
 }
 
@@ -131,8 +131,8 @@ impl Listener {
         })
     }
 
-    /// Binds a new socket. If the path of a Unix socket already exists but no process listens on
-    /// it, the old socket is replaced.
+    /// Binds a new socket. If the path is already a Unix socket on which no process listens, the
+    /// old socket is replaced.
     pub(crate) fn bind(address: &Address) -> Result<Self, ListenError> {
         let bound = match address {
             Address::Tcp(address) => bind_tcp(*address),
@@ -221,8 +221,8 @@ pub(crate) struct Acceptor<H> {
 
 impl<H: Service> Acceptor<H> {
     /// Accepts connections for as long as this future is polled. Dropping the future does not close
-    /// open connections. They are served until they end. If `stopping` changes, each of them ends
-    /// after its current request.
+    /// open connections: they are served until they end. If `stopping` changes, each open
+    /// connection ends after its current request.
     pub(crate) async fn accept_loop(&self, listener: &Listener, stopping: &watch::Receiver<()>) {
         loop {
             match listener.accept().await {

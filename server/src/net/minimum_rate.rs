@@ -6,12 +6,15 @@
 //! - The direction changes: the server starts to respond after the client has sent its request, or
 //!   the client sends its next request after it has read the response.
 //! - [`PROGRESS_BYTES`] bytes have been transferred in one direction.
+//! - The server begins to close the connection (see [`MinimumRateStream::into_draining`]).
 //!
 //! Together with the grace periods of `connection_limit`, this rule enforces a minimum rate. A
-//! connection with a lower rate can be shed when the connection limit is reached.
+//! connection that is slower than the minimum rate can be shed when the connection limit is
+//! reached.
 //!
-//! A pending read or write counts as waiting for the client. hyper must therefore not read ahead.
-//! If it read more than the current request needs, a busy connection would count as waiting.
+//! A pending read or write counts as waiting for the client. Therefore, hyper must not read ahead.
+//! If hyper read more than the current request, a connection whose request is being processed would
+//! count as waiting.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -38,8 +41,8 @@ pub(super) struct MinimumRateStream<'a, S> {
     stream: S,
     state: &'a ConnectionState,
     direction: Direction,
-    /// When the connection began to wait for the first time after the last progress. `None` if it
-    /// has not waited since then.
+    /// The time at which the connection first waited after its last progress. `None` if the
+    /// connection has not waited since its last progress.
     waiting_since_ms: Option<u64>,
     /// Number of bytes that have been transferred since the last progress.
     moved_bytes: usize,
@@ -59,8 +62,8 @@ impl<'a, S> MinimumRateStream<'a, S> {
         }
     }
 
-    /// Returns the inner stream. From then on, the connection counts as waiting, because the server
-    /// only waits until the client closes the connection.
+    /// Returns the inner stream. After this call, the connection counts as waiting, because the
+    /// server only waits until the client closes the connection.
     pub(super) fn into_draining(mut self) -> S {
         self.restart_clock();
         self.wait();
@@ -134,8 +137,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MinimumRateStream<'_, S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
-        // hyper sometimes flushes although it has written nothing. Such a flush must not count as a
-        // change of direction.
+        // hyper sometimes flushes although it has written nothing. A flush without written data
+        // must not count as a change of direction.
         if outcome.is_ready() && self.direction == Direction::Receiving {
             return outcome;
         }

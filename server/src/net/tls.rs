@@ -140,7 +140,7 @@ impl ResolvesServerCert for CurrentCertificate {
     }
 }
 
-/// [`ResolvesServerCert`] requires this trait. The output does not contain the key.
+/// [`ResolvesServerCert`] requires this trait. The debug output does not contain the key.
 impl fmt::Debug for CurrentCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CurrentCertificate")

@@ -24,7 +24,8 @@ pub(super) fn is_read_error(code: Code) -> bool {
         Code::InvalidJson
         | Code::InvalidDocument
         | Code::DuplicateKey
-        // This error is returned only for methods that the OpenAPI document does not contain.
+        // `MethodNotAllowed` is returned only for methods that the OpenAPI document does not
+        // contain.
         | Code::MethodNotAllowed
         | Code::RequestTimeout
         | Code::MaxKeysExceeded
@@ -57,9 +58,9 @@ pub(super) fn is_health_error(code: Code) -> bool {
     code == Code::InvalidRequest
 }
 
-/// The error responses of an operation, by status. If the operation can return every error code of
-/// a status, the response for that status is a reference to a component. If `is_head` is true, the
-/// responses have no body.
+/// The error responses of an operation, by status. If an operation other than HEAD can return every
+/// error code of a status, the response for that status is a reference to a component. If `is_head`
+/// is true, the responses have no body.
 pub(super) fn responses(can_return: fn(Code) -> bool, is_head: bool) -> Map<String, Value> {
     object(statuses().into_iter().filter_map(|status| {
         let all = codes(status);
@@ -79,8 +80,8 @@ pub(super) fn responses(can_return: fn(Code) -> bool, is_head: bool) -> Map<Stri
     }))
 }
 
-/// One component for each status. The component is a response that can have every error code of
-/// that status.
+/// Generates one response component for each error status. The component describes a response that
+/// can have any error code of its status.
 pub(super) fn components() -> Map<String, Value> {
     object(statuses().into_iter().map(|status| {
         let response = response(status, &codes(status), false);
@@ -156,7 +157,7 @@ fn codes(status: StatusCode) -> Vec<Code> {
     Code::ALL.iter().copied().filter(has_status).collect()
 }
 
-/// The name of the component for a status. It is the reason phrase of the status without spaces.
+/// Returns the name of the component for a status: the reason phrase of the status without spaces.
 fn component_name(status: StatusCode) -> String {
     let reason = status.canonical_reason().unwrap_or(status.as_str());
     reason.replace(' ', "")

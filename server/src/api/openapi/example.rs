@@ -7,11 +7,12 @@ use crate::auth::NO_LINKED_IDENTITY;
 use crate::http::{ApiError, Code};
 use crate::store::{Error, Limits, Position, Violation};
 
-/// The request id in the example responses. It is taken from the documentation of the PACE Cloud
+/// The request id in the example responses, which is taken from the documentation of the PACE Cloud
 /// preferences API.
 const ID: &str = "cbgmhslmp1o9or9kh1p0";
 
-/// Describes when the error occurs. The text follows the error code and a colon.
+/// Describes when the error occurs. In the OpenAPI document, the error code and a colon precede
+/// this text.
 pub(super) fn when(code: Code) -> &'static str {
     match code {
         Code::InvalidJson => "the body is not valid JSON (RFC 8259), or is nested too deeply.",
@@ -81,8 +82,8 @@ const AT: Position = Position {
     column: 14,
 };
 
-/// An error with this code. Where possible, the example is made by the code that also makes the
-/// error in a real response.
+/// Creates an example error with this code. If possible, the example is created by the same
+/// function that creates the error of a real response.
 fn error(code: Code, limits: &Limits) -> Box<ApiError> {
     let rejected = |violation: Violation| Error::Rejected(violation).into();
     let key = || "some".to_owned();

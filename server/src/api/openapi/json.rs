@@ -7,7 +7,7 @@ pub(super) fn reference(kind: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{kind}/{name}") })
 }
 
-/// Creates an object with these members.
+/// Creates a JSON object with these members.
 pub(super) fn object(members: impl IntoIterator<Item = (String, Value)>) -> Map<String, Value> {
     members.into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a key, and why a token's signature is not accepted.
+//! The errors of keys and key files, and the reasons why the verification of a token fails.
 
 use std::path::PathBuf;
 
@@ -57,6 +57,6 @@ pub(crate) enum VerifyError {
     /// A known key has signed the token, but the token does not name the issuer of that key.
     /// Another issuer may publish the same key.
     IssuerMismatch,
-    /// The token is invalid for this reason. Newer keys would not change this.
+    /// The token is invalid for this reason. Newer keys would not make the token valid.
     Rejected(&'static str),
 }

@@ -19,12 +19,12 @@ struct JwksDocument {
 /// The keys of a key set that verify signatures.
 pub(super) struct SignatureKeys {
     pub(super) keys: Vec<NewKey>,
-    /// One fault for each signature key that must not be used.
+    /// One fault for each key that must not be used, such as a private key.
     pub(super) faults: Vec<KeyFault>,
 }
 
-/// Reads the keys of a set that verify signatures. Keys for other uses and keys of an unknown type
-/// are ignored (RFC 7517 section 5).
+/// Reads the keys of a set that verify signatures. Public keys for other uses and public keys of an
+/// unknown type are ignored (RFC 7517 section 5).
 pub(super) fn signature_keys(text: &[u8]) -> Result<SignatureKeys, KeyFault> {
     let set: JwksDocument = serde_json::from_slice(text)?;
     let mut found = SignatureKeys {
@@ -41,10 +41,10 @@ pub(super) fn signature_keys(text: &[u8]) -> Result<SignatureKeys, KeyFault> {
     Ok(found)
 }
 
-/// Reads one key of a key set. Returns `None` if the key is not for verifying signatures.
+/// Reads one key of a key set. Returns `None` if the key cannot be used to verify signatures.
 fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
     // In every asymmetric key type, the member `d` is the private part of the key (RFC 7518
-    // sections 6.2.2 and 6.3.2, RFC 8037 section 2). `Jwk` drops this member, so its presence is
+    // sections 6.2.2 and 6.3.2, RFC 8037 section 2). `Jwk` drops the member `d`, so its presence is
     // checked here.
     if member.get("d").is_some() {
         return Err(KeyFault::PrivateKey);
@@ -70,9 +70,9 @@ fn signature_key(member: &Value) -> Result<Option<NewKey>, KeyFault> {
     }))
 }
 
-/// The algorithm of a key. This is the key's `alg`, or the default algorithm of the key's type if
-/// the key has no `alg`. `None` if `alg` does not fit the type, or if the key is not for verifying
-/// signatures.
+/// Returns the algorithm of a key: the key's `alg`, or the default algorithm of the key's type if
+/// the key has no `alg`. Returns `None` if `alg` does not fit the type, or if the key is not for
+/// verifying signatures.
 fn signature_algorithm(jwk: &Jwk) -> Option<Algorithm> {
     let common = &jwk.common;
     let is_for_signatures = common
@@ -231,7 +231,7 @@ mod tests {
         };
         let (one, two) = (set(&[key("a")]), set(&[key("b"), key("a")]));
         assert!(one.is_subset_of(&two) && !two.is_subset_of(&one));
-        // This is a different key with the same id.
+        // `other` contains a different key with the same id.
         let other = set(&[with(&key("a"), "e", json!("Aw"))]);
         assert!(!one.is_subset_of(&other));
     }

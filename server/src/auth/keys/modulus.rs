@@ -1,8 +1,8 @@
 //! Checks the length of an RSA key.
 //!
-//! The signature library rejects short keys only when it verifies a signature. prefd
-//! checks the length when it reads the key, so that the operator learns of a short key
-//! before the first request.
+//! The signature library rejects short keys only when it verifies a signature. The length is
+//! therefore checked when the key is read, so that the operator is told about a short key before
+//! the first request.
 
 use crate::auth::keys::error::{KeyFault, MIN_RSA_BITS};
 
@@ -28,8 +28,8 @@ fn der_content(der: &[u8], tag: u8) -> Option<&[u8]> {
     if found != tag {
         return None;
     }
-    // In the short form, this byte is the length. In the long form, the low seven bits of this byte
-    // are the number of length bytes that follow (X.690 section 8.1.3).
+    // In the short form, `first` is the length. In the long form, the low seven bits of `first` are
+    // the number of length bytes that follow (X.690 section 8.1.3).
     let (length, rest) = if first < 0x80 {
         (usize::from(first), rest)
     } else {
@@ -62,7 +62,7 @@ pub(super) fn base64url_bits(number: &str) -> usize {
         Some(b'Q'..=b'Z' | b'a'..=b'f') => 1,
         Some(_) => 0,
     };
-    // The last digit can contain padding bits, which do not belong to any byte.
+    // The last base64url digit can contain padding bits, which do not belong to any byte.
     (digits.len() * 6 / 8 * 8).saturating_sub(6 * zeros + first)
 }
 

@@ -9,16 +9,14 @@ use crate::auth::keys::modulus;
 const P256_POINT_BYTES: usize = 65;
 const P384_POINT_BYTES: usize = 97;
 
-/// Reads a file that contains exactly one public key. The key's type decides the
-/// algorithm.
+/// Reads a file that contains exactly one public key. The type of the key determines the algorithm.
 pub(super) fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), KeyFault> {
     if occurrences(pem, b"PRIVATE KEY") > 0 {
         return Err(KeyFault::PrivateKey);
     }
     let unsupported = || KeyFault::UnsupportedKey;
-    // If a file with several keys were accepted, only the first key would be used. If a certificate
-    // were accepted, its validity period would be ignored. Operators would not expect this, so such
-    // files are refused.
+    // A file with several keys is refused, because only the first key would be used. A certificate
+    // is refused, because its validity period would be ignored.
     let is_one_key =
         occurrences(pem, b"-----BEGIN ") == 1 && occurrences(pem, b"PUBLIC KEY-----") == 2;
     if !is_one_key {

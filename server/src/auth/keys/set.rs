@@ -16,8 +16,8 @@ use crate::auth::keys::pem;
 use crate::auth::keys::token::Token;
 use crate::auth::rules::LEEWAY_SECONDS;
 
-/// Keys that verify tokens. Either all of them belong to one issuer, or their issuer is not
-/// checked.
+/// Keys that verify tokens. Either all keys of a set belong to one issuer, or the issuer of tokens
+/// is not checked.
 #[derive(Default)]
 pub(crate) struct KeySet {
     /// The value that the `iss` claim of a token must have if one of these keys has signed the
@@ -45,7 +45,8 @@ impl SignedClaims {
 }
 
 impl KeySet {
-    /// Creates an empty set. If `issuer` is given, the `iss` claim of a token must be this issuer.
+    /// Creates an empty set. If `issuer` is given, tokens that these keys verify must have this
+    /// issuer in their `iss` claim.
     pub(crate) fn for_issuer(issuer: Option<Arc<str>>) -> Self {
         Self {
             issuer,
@@ -77,8 +78,8 @@ impl KeySet {
 
     fn push(&mut self, key: NewKey) {
         let mut validation = Validation::new(key.algorithm);
-        // The file `claims.rs` checks all claims exactly as documented. In addition, the library
-        // checks `exp` and `nbf`.
+        // The file `claims.rs` checks `aud`, `exp` and `nbf` exactly as documented. In addition,
+        // the signature library checks `exp` and `nbf`, with a leeway that is one second longer.
         validation.validate_aud = false;
         validation.validate_nbf = true;
         #[allow(
@@ -148,7 +149,7 @@ impl KeySet {
     }
 
     /// Reads a provider's JSON Web Key Set. Returns the signature keys, and the faults of the keys
-    /// that must not be used. One faulty key therefore does not disable the other keys.
+    /// that must not be used. A faulty key does not prevent the use of the other keys in the set.
     ///
     /// A set without usable keys is not an error, because it means that the provider has withdrawn
     /// its keys.
@@ -174,8 +175,8 @@ impl KeySet {
         Ok((set, faults))
     }
 
-    /// Checks a token's signature, `exp` and `nbf`. Tries the keys that the token's header allows
-    /// one after the other, until one of them verifies the signature.
+    /// Checks a token's signature, `exp` and `nbf`. Tries the keys that match the token's header
+    /// one after the other, until one of them verifies the token.
     pub(crate) fn verify(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
         let mut outcome = Err(VerifyError::NoKey);
         for key in self.keys.iter().filter(|key| token.matches_key(key)) {

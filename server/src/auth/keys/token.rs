@@ -1,5 +1,4 @@
-//! Unverified JWTs. The header of a token is parsed once, to select the keys that may verify the
-//! token.
+//! Unverified JWTs. The header of a token selects the keys that may verify the token.
 
 use jsonwebtoken::{Algorithm, Header, dangerous, decode_header};
 use serde::Deserialize;
@@ -8,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::auth::keys::error::MALFORMED;
 use crate::auth::keys::key::Key;
 
-/// A token in the format of a JWT. Nothing in it is verified.
+/// A token in the format of a JWT. No part of the token has been verified.
 pub(crate) struct Token<'a> {
     pub(super) text: &'a [u8],
     header: Header,
@@ -17,8 +16,8 @@ pub(crate) struct Token<'a> {
 impl<'a> Token<'a> {
     pub(crate) fn parse(text: &'a [u8]) -> Result<Self, &'static str> {
         let header = decode_header(text).map_err(|_| MALFORMED)?;
-        // The `crit` header lists extensions that the recipient must support. prefd supports none,
-        // so it must reject the token (RFC 7515 section 4.1.11).
+        // The `crit` header lists extensions that the recipient must support. Since prefd supports
+        // no extensions, it must reject the token (RFC 7515 section 4.1.11).
         if header.crit.is_some() || has_crit(text) {
             return Err("The token's crit header names an extension that is not supported.");
         }
@@ -31,7 +30,7 @@ impl<'a> Token<'a> {
         text.split(|byte| *byte == b'.').count() == 3 && decode_header(text).is_ok()
     }
 
-    /// The id of the key that has signed the token, according to its header.
+    /// The id of the key that has signed the token, according to the token's header.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.header.kid.as_deref()
     }
@@ -69,8 +68,8 @@ impl<'a> Token<'a> {
         key.algorithm == self.header.alg && id_matches
     }
 
-    /// The issuer that the unverified token names. Use it only to choose the providers whose keys
-    /// are fetched.
+    /// The issuer that the unverified token names. Use this issuer only to choose the providers
+    /// whose keys are fetched.
     pub(crate) fn claimed_issuer(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Claimed {
@@ -82,8 +81,8 @@ impl<'a> Token<'a> {
 }
 
 /// Whether a token's header has a `crit` member. `decode_header` does not distinguish a null member
-/// from an absent member. The header is therefore decoded with the function that decodes claims,
-/// which have the same encoding as the header: JSON in base64url.
+/// from an absent member. The header is therefore decoded as claims, which have the same encoding
+/// as a header: JSON in base64url.
 fn has_crit(token: &[u8]) -> bool {
     let header = token.split(|byte| *byte == b'.').next().unwrap_or_default();
     let members: Result<Map<String, Value>, _> =
