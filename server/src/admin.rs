@@ -1,9 +1,10 @@
 //! The service of the admin listener: metrics, health checks, backup, export, import, and the
 //! erasure of a user.
 //!
-//! Without an admin token, the listener is reachable only from this machine, and the service
-//! rejects requests from web pages, because any web page can make a browser send requests to this
-//! machine. With an admin token, every request except a health check must contain it.
+//! If no admin token is configured, the admin listener is reachable only from this machine. Without
+//! an admin token, the service also rejects requests from web pages, because any web page can make
+//! a browser send requests to this machine. If an admin token is configured, every request except a
+//! health check must contain the token.
 //!
 //! This layer must not know how a server is started, or how documents are served to clients.
 //!

@@ -3,8 +3,8 @@
 //! A command starts a server, sends requests to a running server, or works on a data
 //! directory that no server has open. No other part of the crate may use this folder.
 //!
-//! **Architecture Invariant:** this is the highest layer. It may import every other layer.
-//! Only the binary imports it.
+//! **Architecture Invariant:** this is the highest layer. It may import every other layer. Only the
+//! binary imports this layer.
 
 mod admin_client;
 mod admin_endpoint;

@@ -23,11 +23,11 @@ impl Counter {
 #[derive(Default)]
 pub(crate) struct Gauge(AtomicU64);
 
-/// Counts as one in a [`Gauge`] until it is dropped.
+/// A guard that counts as one in a [`Gauge`] until the guard is dropped.
 pub(crate) struct GaugeGuard<'a>(&'a Gauge);
 
 impl Gauge {
-    /// Adds one. Dropping the guard subtracts it again.
+    /// Adds one to the gauge. Dropping the guard subtracts one.
     pub(crate) fn enter(&self) -> GaugeGuard<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
         GaugeGuard(self)

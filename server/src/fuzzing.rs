@@ -1,5 +1,5 @@
-//! Access to server internals for fuzzing: a connection over any stream, the verification of a
-//! token at any time, and a line of an import. Requires the feature `fuzzing`. Not part of the
+//! Access to server internals for fuzzing: serves a connection over any stream, verifies a token as
+//! of any time, and reads a line of an import. Requires the feature `fuzzing`. Not part of the
 //! public API.
 
 use std::io::BufReader;
@@ -44,15 +44,15 @@ impl KeyFiles<'_> {
 /// The API of a server without a listener. The caller supplies the connections.
 pub struct InMemoryServer {
     connections: ConnectionServer<Handler>,
-    /// Kept only because all connections shut down when this is dropped.
+    /// This sender is kept only because dropping it shuts down all connections.
     _stop: watch::Sender<()>,
     stopping: watch::Receiver<()>,
 }
 
 impl InMemoryServer {
-    /// A server with the default settings and these keys. `engine` enforces the document
-    /// limits. A request whose Content-Length is larger than `max_body_bytes` is rejected before
-    /// its body is read.
+    /// Creates a server with the default settings and the given keys. `engine` enforces the
+    /// document limits. A request whose Content-Length is larger than `max_body_bytes` is rejected
+    /// before its body is read.
     ///
     /// # Errors
     /// The error as text if a key file cannot be read or is not valid.
@@ -86,8 +86,9 @@ impl InMemoryServer {
 pub struct Verifier(Authenticator);
 
 impl Verifier {
-    /// A verifier with the default settings and these keys. A token must have the issuer and
-    /// the audience, if they are given.
+    /// Creates a verifier with the default settings and the given keys. If an issuer is given,
+    /// every token must have this issuer. If an audience is given, every token must contain this
+    /// audience.
     ///
     /// # Errors
     /// The error as text if a key file cannot be read or is not valid.
@@ -99,7 +100,7 @@ impl Verifier {
         let settings = Settings {
             jwt_issuer: issuer.map(str::to_owned),
             jwt_audience: audience.map(str::to_owned),
-            // With a cache, a token would be verified only the first time.
+            // With a token cache, a token would be verified only the first time.
             token_cache_entries: Some(0),
             ..keys.settings()
         };
@@ -109,7 +110,7 @@ impl Verifier {
         ))
     }
 
-    /// Verifies a token at the time `now` (seconds since 1970), and returns its user and client.
+    /// Verifies a token as of the time `now` (seconds since 1970), and returns its user and client.
     ///
     /// # Errors
     /// The reason why the token is not accepted.

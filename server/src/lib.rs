@@ -17,11 +17,12 @@
 //! | `store` | access to the stored documents |
 //! | `settings`, `counters`, `io_error` | the settings of `prefd serve`; counters for metrics; errors of file operations |
 //!
-//! A request first reaches `net`, which accepts and serves the connection. `api` then checks
-//! the request with `http` and `auth`, and runs it against `store`.
+//! A request first reaches `net`, which accepts and serves the connection. The layer `api` checks
+//! the request with `http` and `auth`, and runs the request on the `store`.
 //!
-//! The storage engine is the crate `prefd-engine`. The server never opens a data file itself. Async
-//! workers never block, because every disk access runs on a blocking thread.
+//! The storage engine is the crate `prefd-engine`. A running server accesses the files of the log
+//! and the blobs only through the engine. Every disk access of a request runs on a blocking thread
+//! or on a thread of the engine, so async workers never wait for the disk.
 
 #![cfg_attr(
     test,

@@ -1,8 +1,7 @@
 //! Starts a server from its settings, and shuts the server down.
 //!
-//! This layer creates the parts of a server and connects them. No other layer knows all of
-//! the parts. This layer must not know the command line: the `commands` layer passes the
-//! settings.
+//! This layer creates the parts of a server and connects them. This layer must not know the command
+//! line. The `commands` layer passes the settings.
 //!
 //! **Architecture Invariant:** this layer imports only the layers below it, so it imports
 //! nothing from `commands`.

@@ -1,12 +1,13 @@
 //! The store of all documents. The current implementation is the embedded engine.
 //!
-//! A [`Store`] serves requests. It returns a document in memory at once, and reads other documents
-//! on blocking threads. A [`BlockingStore`] is for threads that may block and read or write many
-//! documents, such as an export. [`offline`] and [`restore`] work on data directories that no
-//! server has open.
+//! A [`Store`] serves requests. A `Store` returns documents that are in memory without blocking,
+//! and reads all other documents on blocking threads. A [`BlockingStore`] is for threads that may
+//! block and read or write many documents, such as an export. [`offline`] and [`restore`] work on
+//! data directories that no server has open.
 //!
-//! The store decides which calls access the disk. It must not know HTTP, tokens or the network. It
-//! re-exports plain data types of the engine, such as limits and violations, for the other layers.
+//! The store decides which calls run on blocking threads. The store must not know HTTP, tokens or
+//! the network. It re-exports plain data types of the engine, such as limits and violations, for
+//! the other layers.
 //!
 //! **Architecture Invariant:** the store imports only `settings` and `io_error`. No other part of
 //! the server imports the crate of the engine.
@@ -33,7 +34,7 @@ pub(crate) use embedded::Store;
 pub(crate) use limits::limits;
 pub(crate) use namespace::Namespace;
 
-// Plain data types of the engine. Wrapping them would add nothing.
+// Plain data types of the engine, which need no wrappers.
 #[cfg(feature = "fuzzing")]
 pub(crate) use prefd_engine::Engine;
 pub(crate) use prefd_engine::{

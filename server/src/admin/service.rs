@@ -147,8 +147,8 @@ impl Admin {
     }
 }
 
-/// Returns the path for the log. The name of a user is replaced, because the log must not
-/// contain user names.
+/// Returns the name of the path for the log. A user name in the path is replaced by `{user}`,
+/// because the log must not contain user names.
 fn route_name(parts: &Parts) -> &'static str {
     let path = parts.uri.path();
     if path.starts_with("/users/") {
@@ -160,9 +160,9 @@ fn route_name(parts: &Parts) -> &'static str {
         .unwrap_or("none")
 }
 
-/// Rejects a request that a web page may have sent. A browser adds an Origin or Sec-Fetch-Site
-/// header to such a request. The check of the Host header protects against DNS rebinding, in
-/// which the owner of a page points the host name of the page to this machine.
+/// Rejects a request that a web page may have sent. Browsers add an Origin or Sec-Fetch-Site header
+/// to requests from web pages. The check of the Host header protects against DNS rebinding, an
+/// attack in which the host name of a web page resolves to this machine.
 fn reject_web_page(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
     let forbidden =
         |header, detail| Err(ApiError::new(Code::InsufficientScope, detail).at_header(header));

@@ -117,7 +117,7 @@ impl AdminStore {
         response
     }
 
-    /// Imports the documents in the request body, one from each line.
+    /// Imports the documents in the request body, which contains one document per line.
     pub(super) async fn import(&self, query: Option<&str>, body: &mut Incoming) -> ApiResult {
         let keep_existing = match query {
             None => false,

@@ -6,10 +6,10 @@ use hyper::header::HeaderValue;
 
 use crate::io_error::{IoError, io_error};
 
-/// Minimum length of a token, which makes the token hard to guess.
+/// Minimum length of an admin token in bytes, so that the token is hard to guess.
 const MIN_TOKEN_BYTES: usize = 16;
 
-/// The file of the admin token cannot be used.
+/// The admin token file cannot be read, or does not contain a valid token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum AdminTokenError {
@@ -42,7 +42,7 @@ impl AdminToken {
         Ok(Self(token.to_vec()))
     }
 
-    /// Returns the `Authorization` header of a request with this token.
+    /// Returns the value of the `Authorization` header with this token.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let value = [b"Bearer ", self.0.as_slice()].concat();
         let mut value = HeaderValue::from_bytes(&value).ok()?;

@@ -28,10 +28,10 @@ use crate::io_error::io_error;
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8081";
 /// Maximum size of an error response.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
-/// Timeout for the head of a response with a long body. The server sends the head of a backup only
-/// after an earlier backup has ended, and after the snapshot was taken.
+/// Timeout for the response head of a download. Before the server sends the head of a backup
+/// response, it waits for an earlier backup to end, and takes a snapshot.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// Timeout for the next bytes of a body.
+/// Timeout for the next bytes of a response body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// The running server that a command sends requests to.
@@ -52,16 +52,16 @@ pub(super) struct AdminOptions {
     admin_token_file: Option<PathBuf>,
 }
 
-/// A response whose body is read piece by piece.
+/// A response whose body is read in chunks.
 pub(super) struct Download {
     pub(super) headers: HeaderMap,
     body: Incoming,
-    /// Complete after [`Self::next`] has returned `None`.
+    /// The trailers are complete after [`Self::next`] has returned `None`.
     pub(super) trailers: HeaderMap,
 }
 
 impl Download {
-    /// Returns the next bytes of the body, or `None` at its end.
+    /// Returns the next bytes of the body, or `None` at the end of the body.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, CommandError> {
         loop {
             let frame = timeout(BODY_TIMEOUT, self.body.frame()).await;
@@ -94,7 +94,7 @@ impl AdminOptions {
         })
     }
 
-    /// Sends a request. Returns the response if its status is 2xx, and otherwise
+    /// Sends a request. Returns the response if its status is 2xx. Any other status is returned as
     /// [`CommandError::Refused`]. This function has no timeout.
     pub(super) async fn send(
         &self,
@@ -168,7 +168,8 @@ pub(super) fn block_on<T>(
         .build()
         .map_err(io_error("start", "the async runtime"))?;
     let outcome = runtime.block_on(work);
-    // A blocking thread may still wait for standard input. This thread ends with the process.
+    // Do not wait for blocking threads: a thread that is still reading standard input ends only
+    // when the process exits.
     runtime.shutdown_background();
     outcome
 }

@@ -1,4 +1,4 @@
-//! The address of the admin listener of a running server, as `--admin` names it.
+//! The address of the admin listener of a running server, as set with `--admin`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ const HTTPS_PORT: u16 = 443;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AdminEndpoint {
     Tcp {
-        /// A name or an IP address. An IPv6 address has no brackets here.
+        /// A host name or an IP address. An IPv6 address is stored without brackets.
         host: String,
         port: u16,
         is_tls: bool,
@@ -22,7 +22,7 @@ pub(super) enum AdminEndpoint {
     Unix(PathBuf),
 }
 
-/// The text is not the address of an admin listener.
+/// The text is not a valid address of an admin listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected http://HOST:PORT, https://HOST:PORT or unix:PATH")]
 pub(crate) struct InvalidAdminEndpoint;

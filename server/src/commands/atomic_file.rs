@@ -1,4 +1,4 @@
-//! A file that appears under its name only when it is complete.
+//! A file that appears under its final name only after it is complete.
 
 use std::fs::File;
 use std::io;
@@ -9,8 +9,8 @@ use tempfile::NamedTempFile;
 use crate::commands::error::CommandError;
 use crate::io_error::io_error;
 
-/// A file that is written under a temporary name in the same directory. If it is dropped
-/// before [`Self::commit`], the temporary file is removed.
+/// A file that is written under a temporary name in the directory of its final path. Dropping an
+/// `AtomicFile` without calling [`Self::commit`] removes the temporary file.
 pub(super) struct AtomicFile {
     path: PathBuf,
     directory: PathBuf,
@@ -18,8 +18,8 @@ pub(super) struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Creates the temporary file, which only its owner may read. Its name begins with
-    /// `prefix`.
+    /// Creates the temporary file, which only its owner may read. The name of the temporary file
+    /// begins with `prefix`.
     ///
     /// # Errors
     /// [`CommandError::AlreadyExists`] if `path` exists, [`CommandError::Io`] if the temporary
@@ -47,7 +47,7 @@ impl AtomicFile {
         self.file.as_file_mut()
     }
 
-    /// Syncs what was written, and opens the file for reading from its start.
+    /// Syncs the temporary file, and opens the file for reading from the start.
     pub(super) fn reopen(&self) -> Result<File, CommandError> {
         let reopened = self.file.as_file().sync_all();
         let reopened = reopened.and_then(|()| File::open(self.file.path()));
@@ -57,7 +57,7 @@ impl AtomicFile {
     /// Syncs the file, renames it to its final name, and syncs the directory.
     ///
     /// # Errors
-    /// [`CommandError::AlreadyExists`] if another process has created a file with this name,
+    /// [`CommandError::AlreadyExists`] if a file with the final name already exists,
     /// [`CommandError::Io`] if a sync or the rename fails.
     pub(super) fn commit(self) -> Result<(), CommandError> {
         let Self {

@@ -1,5 +1,5 @@
-//! `prefd backup`: writes a snapshot of the store to a file or to standard output. The store
-//! belongs to a running server, or to a data directory that no server has open.
+//! `prefd backup`: writes a snapshot of the store to a file or to standard output. The backup is
+//! taken from a running server, or from a data directory that no server has open.
 
 use std::fs;
 use std::io::{self, BufReader, Read, Write};
@@ -61,7 +61,8 @@ pub(super) fn run(options: &BackupOptions) -> Result<(), CommandError> {
     require_complete(&contents)
 }
 
-/// Returns an error if the backup lacks data that the disk failed to return. The backup is kept.
+/// Returns an error if the backup lacks data that could not be read from the disk. The backup is
+/// kept.
 fn require_complete(contents: &BackupContents) -> Result<(), CommandError> {
     if contents.unreadable.is_empty() {
         return Ok(());
@@ -69,8 +70,8 @@ fn require_complete(contents: &BackupContents) -> Result<(), CommandError> {
     Err(CommandError::BackupIncomplete(joined(&contents.unreadable)))
 }
 
-/// Writes a backup to a stream that cannot be read back. A second thread checks a copy of the
-/// bytes.
+/// Writes a backup to a stream that cannot be read back. While the backup is written, a second
+/// thread checks a copy of the bytes.
 fn write_and_check(
     store: &StoreLocation,
     out: &mut dyn Write,
@@ -83,7 +84,7 @@ fn write_and_check(
                 chunk: Bytes::new(),
             };
             let contents = archive::check(&mut reader);
-            // Reads the end of the archive, which follows the last member.
+            // After the last file, the end marker of the archive remains to be read.
             let _ = io::copy(&mut reader, &mut io::sink());
             contents
         });
@@ -107,7 +108,8 @@ impl Write for Tee<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         let written_bytes = bytes.get(..written).unwrap_or_default();
-        // If the checking thread has stopped, the result of that thread says why.
+        // Sending fails only if the checking thread has panicked. The panic is handled when the
+        // thread is joined.
         let _ = self.sender.send(Bytes::copy_from_slice(written_bytes));
         Ok(written)
     }
@@ -150,8 +152,8 @@ fn backup_file(to: &Path) -> Result<PathBuf, CommandError> {
     Ok(to.to_owned())
 }
 
-/// Returns a file name such as `prefd-1795645000.tar`. The number is seconds since 1970, so
-/// that names sort by time.
+/// Returns a file name such as `prefd-1795645000.tar`. The number is the time in seconds since
+/// 1970, so the names sort by time.
 fn file_name() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     format!("prefd-{}.tar", now.map_or(0, |since| since.as_secs()))
@@ -200,7 +202,7 @@ fn write_offline(data_dir: &Path, out: &mut dyn Write) -> Result<(), CommandErro
 
 async fn write_online(admin: &AdminOptions, out: &mut dyn Write) -> Result<(), CommandError> {
     let mut download = admin.download("/backup").await?;
-    // The total counts the files in the archive, without the headers of the archive itself.
+    // The total is the size of the store files in the archive, without the tar headers.
     let total_bytes = download.headers.get(TOTAL_BYTES);
     let total_bytes = total_bytes.and_then(|total| total.to_str().ok()?.parse().ok());
     let mut out = ProgressStream::new(out, LABEL, total_bytes.unwrap_or(0));

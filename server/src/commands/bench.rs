@@ -54,10 +54,10 @@ pub(super) struct BenchOptions {
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// Maximum size of a document. This is also the default limit for one value, so the store
-/// accepts every value of a document.
+/// Maximum size of a benchmark document, in bytes. The default limit for the length of one value is
+/// the same, so the store accepts every benchmark document.
 const MAX_SIZE: usize = 10 * MIB;
-/// Document size in the rows that do not depend on `--sizes`.
+/// Document size in bytes, in the rows that do not depend on `--sizes`.
 const USUAL_BYTES: usize = KIB;
 const MAX_SECONDS: f64 = 3600.0;
 
@@ -206,7 +206,8 @@ fn table(rows: &[BenchRow]) -> String {
     let mut text = String::new();
     for line in &lines {
         for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            // The name of the row is aligned left, and the numbers are aligned right.
+            // The first column, which names the row, is left-aligned. All other columns are
+            // right-aligned.
             let cell = match column {
                 0 => format!("{cell:width$}"),
                 _ => format!("  {cell:>width$}"),

@@ -14,7 +14,7 @@ use crate::serve;
 use crate::serve::log;
 use crate::settings::{LogFormat, Settings, SettingsSources};
 
-/// Maximum width of a comment in the example, without `# `.
+/// Maximum length in bytes of a comment line in the example file, not counting `# `.
 const COMMENT_WIDTH: usize = 90;
 
 #[derive(Debug, Subcommand)]
@@ -43,8 +43,8 @@ pub(super) struct ConfigOptions {
     settings: Box<Settings>,
 }
 
-/// Runs a subcommand of `prefd config`. `matches` are the arguments of this subcommand, and
-/// `serve` is the definition of `prefd serve`, which has the help texts of all settings.
+/// Runs a subcommand of `prefd config`. `matches` contains the parsed arguments of this subcommand,
+/// and `serve` is the definition of `prefd serve`, which has the help texts of all settings.
 pub(super) fn run(
     command: ConfigCommand,
     matches: &ArgMatches,
@@ -63,7 +63,7 @@ fn check(options: ConfigOptions) -> Result<(), CommandError> {
         file: options.config,
     };
     let settings = sources.settings().map_err(CommandError::serve)?;
-    // The check logs the same warnings as a start.
+    // The check logs warnings about the settings, as `prefd serve` does at start.
     let _log = log::start(Some("warn"), LogFormat::Text);
     serve::check_settings(&settings).map_err(CommandError::serve)?;
     console::print("the server could start with these settings\n")
@@ -95,8 +95,8 @@ fn show(options: ConfigOptions, matches: &ArgMatches, serve: &Command) -> Result
             _ => "default".to_owned(),
         };
         let _ = match value {
-            // Settings are numbers, booleans, strings and lists of strings. Their JSON text is
-            // also valid TOML.
+            // Settings are numbers, booleans, strings and lists of strings. The JSON text of these
+            // types is also valid TOML.
             Some(value) => writeln!(text, "{} = {value} # {source}", setting.name),
             None => writeln!(text, "# {} = {} # {source}", setting.name, setting.default),
         };
@@ -111,7 +111,7 @@ fn object(settings: &Settings) -> Result<Map<String, Value>, serde_json::Error> 
     }
 }
 
-/// A setting, as the definition of its flag describes it.
+/// A setting, as described by the definition of its flag.
 struct Setting<'a> {
     id: &'a str,
     name: &'a str,
@@ -119,7 +119,7 @@ struct Setting<'a> {
     heading: &'a str,
     /// The help text without the default.
     help: String,
-    /// The default as text, or `none`.
+    /// The default as text, or `none` if the setting has no default.
     default: String,
 }
 
@@ -147,7 +147,7 @@ fn settings_of(serve: &Command) -> impl Iterator<Item = Setting<'_>> {
     })
 }
 
-/// Returns a configuration file with all settings as comments.
+/// Returns a configuration file that contains all settings, commented out.
 fn example(serve: &Command) -> String {
     let mut text = String::from(
         "# All settings of prefd serve, as a file for --config. Each setting is also a flag and an\n\
@@ -170,14 +170,14 @@ fn example(serve: &Command) -> String {
     text
 }
 
-/// Returns a placeholder for the value of a setting, of the right type.
+/// Returns a placeholder of the right type for the value of a setting.
 fn value_of(serve: &Command, id: &str) -> String {
     let arg = serve.get_arguments().find(|arg| arg.get_id() == id);
     let name = arg
         .and_then(Arg::get_value_names)
         .and_then(|names| names.first());
     let name = name.map_or("", |name| name.as_str());
-    // Repeatable flags are lists in the file.
+    // In the configuration file, the value of a repeatable flag is a list.
     let is_list = arg.is_some_and(|arg| arg.get_value_delimiter().is_some());
     match name {
         "N" | "BYTES" => "1000".to_owned(),

@@ -11,11 +11,12 @@ use crate::store::Progress;
 /// If the total is unknown, the progress is printed again after this many bytes.
 const UNKNOWN_TOTAL_STEP_BYTES: u64 = 1024 * 1024;
 
-/// The progress of a command, as one line on standard error that is overwritten. Prints
-/// nothing if standard error is not a terminal. The line is erased on drop.
+/// Shows the progress of a command in one line on standard error. Each update overwrites the line.
+/// Prints nothing if standard error is not a terminal. The line is erased on drop.
 pub(super) struct ProgressBar {
     label: &'static str,
-    /// The percentage that was printed last, or the number of steps if the total is unknown.
+    /// The percentage that was printed last. If the total is unknown, the last printed progress in
+    /// units of [`UNKNOWN_TOTAL_STEP_BYTES`].
     printed_step: Option<u64>,
     is_terminal: bool,
 }
@@ -44,8 +45,8 @@ impl ProgressBar {
         }
         self.printed_step = Some(step);
         let label = self.label;
-        // An error is ignored: the command must not fail because its progress cannot be
-        // printed.
+        // Errors of this write are ignored, because a command must not fail if its progress cannot
+        // be printed.
         let _ = if total_bytes == 0 {
             write!(io::stderr(), "\r{label} {} ", bytes(done_bytes))
         } else {
@@ -123,7 +124,7 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
     Ok(printed.map_err(io_error("write to", "standard output"))?)
 }
 
-/// Formats rows of a name and a value, with the values aligned.
+/// Formats rows that consist of a name and a value. The values are aligned in a column.
 pub(super) fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = rows
@@ -132,7 +133,8 @@ pub(super) fn table(rows: &[(&str, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// Formats a number of bytes with a unit, such as `1.5 MiB`. The first decimal is truncated.
+/// Formats a number of bytes with a unit, such as `1.5 MiB`. The number is rounded down to one
+/// decimal.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;

@@ -29,7 +29,7 @@ pub(super) struct EraseOptions {
     store: StoreLocation,
 }
 
-/// Erases a user. The error names the files that still contain data of the user.
+/// Erases a user. If some data could not be erased, the error contains the result as JSON.
 pub(super) fn run(options: &EraseOptions) -> Result<(), CommandError> {
     let erased = match &options.store.data_dir {
         Some(data_dir) => erase_offline(data_dir, &options.user)?,
@@ -64,7 +64,7 @@ async fn erase_online(admin: &AdminOptions, user: &str) -> Result<Value, Command
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// Returns the path of a user on the admin listener.
+/// Returns the URL path of a user on the admin listener.
 pub(super) fn user_path(user: &str) -> String {
     format!("/users/{}", utf8_percent_encode(user, NON_ALPHANUMERIC))
 }

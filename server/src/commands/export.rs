@@ -33,7 +33,8 @@ pub(super) struct ExportOptions {
     store: StoreLocation,
 }
 
-/// Exports all documents that can be read. The error names the documents that cannot be read.
+/// Exports all documents that can be read. If documents cannot be read, the error contains their
+/// number and the names of the first ones.
 pub(super) fn run(options: &ExportOptions) -> Result<(), CommandError> {
     let unreadable = if options.to.as_os_str() == STANDARD_OUTPUT {
         write(options, &mut io::stdout().lock())?
@@ -46,8 +47,8 @@ pub(super) fn run(options: &ExportOptions) -> Result<(), CommandError> {
     unreadable.map_or(Ok(()), |names| Err(CommandError::ExportIncomplete(names)))
 }
 
-/// Writes all documents that can be read. Returns the names of the documents that cannot be
-/// read, if there are any.
+/// Writes all documents that can be read. Returns a description of the missing documents, or `None`
+/// if the export is complete.
 fn write(options: &ExportOptions, out: &mut dyn Write) -> Result<Option<String>, CommandError> {
     let mut out = BufWriter::new(ProgressStream::new(out, "exporting", 0));
     let user = options.user.as_deref();

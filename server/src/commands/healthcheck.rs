@@ -1,4 +1,4 @@
-//! `prefd healthcheck`: asks a running server whether it is ready, or alive.
+//! `prefd healthcheck`: checks that a running server is ready or, with `--live`, that it responds.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::commands::error::CommandError;
 use crate::http::Body;
 use crate::telemetry::Probe;
 
-/// Timeout for the complete check. A server that needs longer is not healthy.
+/// Timeout for the complete check. The check fails if the server does not respond within this time.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options of `prefd healthcheck`.
@@ -24,7 +24,7 @@ pub(super) struct HealthcheckOptions {
     live: bool,
 }
 
-/// Returns an error if the server is not ready, or does not respond in time.
+/// Returns an error if the server does not respond in time or, without `--live`, is not ready.
 pub(super) fn run(options: &HealthcheckOptions) -> Result<(), CommandError> {
     let probe = if options.live {
         Probe::Live

@@ -63,7 +63,7 @@ pub(super) fn run(options: &ImportOptions) -> Result<(), CommandError> {
     ]))
 }
 
-/// Opens the input. Returns it with its length, or 0 if the length is unknown.
+/// Opens the input. Returns the input and its length in bytes. The length is 0 if it is unknown.
 fn open(path: &Path) -> Result<(Box<dyn Read + Send>, u64), CommandError> {
     if path.as_os_str() == STANDARD_INPUT {
         return Ok((Box::new(io::stdin()), 0));
@@ -110,8 +110,8 @@ fn import_online(
             .await?;
         let body = response.into_body().collect().await?.to_bytes();
         let counts: Value = serde_json::from_slice(&body).unwrap_or_default();
-        // If reading the input failed, the request ended early. The read error is the cause, so it
-        // is reported instead of the response.
+        // If reading the input failed, report the read error even if the server has accepted the
+        // request.
         if let Ok(Err(error)) = reading.await {
             return Err(io_error("read", &options.from)(error).into());
         }

@@ -27,7 +27,7 @@ pub(super) struct MaintenanceOptions {
     json: bool,
 }
 
-/// Checks every byte of the data directory, and prints each problem.
+/// Checks the data directory for damage, and prints each problem.
 pub(super) fn verify(options: &MaintenanceOptions) -> Result<(), CommandError> {
     let mut bar = ProgressBar::new("verifying");
     let verified = offline::verify(&options.data_dir, &mut |progress| bar.show(progress))?;
@@ -166,7 +166,7 @@ fn damage_json(damage: &Damage) -> Value {
     json!({ "path": damage.path, "offset": damage.offset, "what": damage.what })
 }
 
-/// Rewrites every segment that contains dead data, and prints the sizes before and after.
+/// Reclaims disk space from replaced and deleted documents, and prints the sizes before and after.
 pub(super) fn compact(options: &MaintenanceOptions) -> Result<(), CommandError> {
     let mut bar = ProgressBar::new("compacting");
     let compacted = offline::compact(&options.data_dir, &mut |progress| bar.show(progress));

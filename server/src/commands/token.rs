@@ -67,7 +67,7 @@ pub(super) fn run(options: &TokenOptions) -> Result<(), CommandError> {
             let path = dev::key_path(data_dir);
             std::fs::read(&path).map_err(|source| CommandError::DevKey { path, source })?
         }
-        // This cannot happen, because clap requires one of the two options.
+        // clap ensures that at least one of the two options is set.
         (None, None) => return Ok(()),
     };
     let claims = NewClaims {

@@ -9,16 +9,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::store::Store;
 
 /// File descriptors of the process, not counting connections and the store: three standard streams,
-/// the listener, a connection that waits for a slot, the polling and the signals of the async
-/// runtime, and a key file during a reload. The remaining descriptors are for files that the
-/// process has inherited.
+/// the listener, a connection that waits for a slot, the epoll and signal descriptors of the async
+/// runtime, and a key file during a reload. The total includes a reserve for files that the process
+/// has inherited.
 const PROCESS_DESCRIPTORS: u64 = 16;
-/// File descriptors for each connection: the socket, the blob of a large document that the
-/// connection reads or writes, and a descriptor that is open only briefly, for a directory that is
-/// being synced or a segment that is being read.
+/// File descriptors for each connection: one for the socket, one for the blob of a large document
+/// that the connection reads or writes, and one that is open only briefly, to sync a directory or
+/// to read a segment.
 const CONNECTION_DESCRIPTORS: u64 = 3;
-/// The file descriptors that remain for segments and connections are divided by this number. The
-/// quotient is the share of the segments, and connections get the rest.
+/// Of the file descriptors that remain for segments and connections, segments get at most one in
+/// `SEGMENTS_DIVISOR`. Connections get the other descriptors.
 const SEGMENTS_DIVISOR: u64 = 4;
 
 /// How the available file descriptors are divided between connections and log segments.
@@ -51,10 +51,10 @@ impl FdLimitError {
 }
 
 impl FdBudget {
-    /// Divides the file descriptors of the process for up to `wanted` connections. Raises the limit
-    /// on open files if necessary and permitted. Logs a warning if the limit allows fewer than
-    /// `wanted` connections. `reserved` is the number of file descriptors for other uses, such as
-    /// the connections of the admin listener.
+    /// Divides the file descriptors of the process between log segments and up to `wanted`
+    /// connections. Raises the limit on open files if necessary and permitted. Logs a warning if
+    /// the limit allows fewer than `wanted` connections. `reserved` is the number of file
+    /// descriptors for other uses, such as the connections of the admin listener.
     ///
     /// # Errors
     /// [`FdLimitError`] if the limit is too low for one connection.
@@ -72,7 +72,7 @@ impl FdBudget {
         Ok(budget)
     }
 
-    /// Divides `limit` file descriptors for up to `wanted` connections.
+    /// Divides `limit` file descriptors between log segments and up to `wanted` connections.
     fn of_limit(limit: u64, wanted: usize) -> Result<Self, FdLimitError> {
         let fixed = PROCESS_DESCRIPTORS + Store::DESCRIPTORS;
         let divisible = limit.saturating_sub(fixed);
@@ -91,8 +91,9 @@ impl FdBudget {
     }
 }
 
-/// Raises the limit on open files to what `connections` require, or as far as the hard limit
-/// permits. Returns the limit in effect. A sufficient limit is not changed.
+/// Raises the limit on open files to the number that `connections` connections need, or to the hard
+/// limit if the hard limit is lower. Returns the limit that is then in effect. A sufficient limit
+/// is not changed.
 fn raise_limit(connections: usize, reserved: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let sufficient = sufficient_limit(connections).saturating_add(reserved);
@@ -111,8 +112,8 @@ fn raise_limit(connections: usize, reserved: u64) -> u64 {
     setrlimit(Resource::Nofile, raise).map_or(current, |()| raised)
 }
 
-/// Returns the smallest limit that allows this number of connections and the default number of
-/// open segments.
+/// Returns the smallest limit on open files that allows this number of connections and the default
+/// number of open segments.
 fn sufficient_limit(connections: usize) -> u64 {
     let segments = Store::default_open_segments() as u64;
     let connections = (connections as u64).saturating_mul(CONNECTION_DESCRIPTORS);

@@ -66,7 +66,7 @@ pub(crate) enum ServeError {
 }
 
 impl ServeError {
-    /// Returns true if the command line or the settings are invalid.
+    /// Returns true if the error is caused by an invalid command line or invalid settings.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Settings(_)

@@ -22,7 +22,7 @@ const DEFAULT_FILTER: &str = "info";
 /// are dropped.
 const MAX_QUEUED_LINES: usize = 16 * 1024;
 
-/// The running log. When this is dropped, the queued lines are written.
+/// The running log. Dropping a `Log` writes the queued lines.
 pub(crate) struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
     _guards: [WorkerGuard; 2],
@@ -31,7 +31,7 @@ pub(crate) struct Log {
 /// Starts to log the events that match `filter`.
 pub(crate) fn start(filter: Option<&str>, format: LogFormat) -> Result<Log, ParseError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
-    // The thread flushes the buffer whenever its queue is empty.
+    // The writer thread flushes the buffer whenever its queue is empty.
     let (info, info_guard) = spawn_writer("prefd-log", io::BufWriter::new(io::stderr()));
     let (warnings, warnings_guard) = spawn_writer("prefd-alarm", io::stderr());
     let writer = warnings.with_max_level(Level::WARN).or_else(info);
@@ -74,7 +74,7 @@ impl Log {
     /// [`ParseError`] if the text is not a valid filter. The current filter stays in use.
     pub(crate) fn set_filter(&self, filter: Option<&str>) -> Result<(), ParseError> {
         let filter = parse(filter)?;
-        // Fails only if an earlier call of `start` in this process set the global log.
+        // The reload fails only if an earlier call of `start` in this process set the global log.
         let _ = self.filter.reload(filter);
         Ok(())
     }

@@ -37,7 +37,7 @@ pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, Se
     }
 }
 
-/// Checks the settings, as far as this is possible without reading a file.
+/// Checks some of the settings. Reads no files.
 pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     let address = listen_address(settings);
     if settings.is_dev() && !address.is_local() {
@@ -154,9 +154,8 @@ pub(super) fn admin_address(settings: &Settings) -> Option<(Address, bool)> {
     match &settings.admin_listen {
         Some(MaybeAddress::Off) => None,
         Some(MaybeAddress::At(address)) => Some((address.clone(), true)),
-        // If an admin token is configured, clients send it to the default address. If prefd started
-        // without the admin listener, clients would send the token to another program that listens
-        // on this address.
+        // With an admin token, prefd does not start if it cannot listen on the default address,
+        // because clients would send the token to the program that listens there.
         None => Some((
             Address::Tcp(DEFAULT_ADMIN_LISTEN),
             settings.admin_token_file.is_some(),

@@ -29,9 +29,9 @@ const DEFAULT_DATA_DIR: &str = "prefd-data";
 /// Maximum number of simultaneous connections of the admin listener.
 const ADMIN_CONNECTIONS: usize = 16;
 
-/// A server with an open store that is ready to listen.
+/// A server that has opened its store, and is ready to listen.
 struct Server {
-    /// Sources of the settings, which are read again on SIGHUP.
+    /// The sources of the settings. On SIGHUP, the configuration file is read again.
     sources: SettingsSources,
     settings: Settings,
     data_dir: PathBuf,
@@ -91,15 +91,15 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         log,
     };
     let outcome = runtime.block_on(server.serve());
-    // A blocking thread cannot be aborted. A write that still runs after this time continues until
-    // it ends.
+    // A blocking thread cannot be aborted. A write that is still running after one second continues
+    // on its blocking thread.
     runtime.shutdown_timeout(Duration::from_secs(1));
     store.close().map_err(ServeError::Close)?;
     outcome
 }
 
-/// Checks the settings, and reads every file that they name. [`run`] makes the same checks, some of
-/// them only after the store is open.
+/// Checks the settings, and reads every file that they name. [`run`] makes the same checks, but
+/// makes some of them only after the store is open.
 ///
 /// # Errors
 /// [`ServeError`] if a setting or a file is invalid.
@@ -116,8 +116,8 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
 }
 
 /// Returns the number of file descriptors to reserve for the admin listener and for identity
-/// providers. Each connection of the admin listener needs one for its socket, and one for a file
-/// that is read.
+/// providers. Each connection of the admin listener needs two file descriptors: one for its socket,
+/// and one for a file that is read.
 fn reserved_descriptors(settings: &Settings) -> u64 {
     let admin = admin_address(settings).map_or(0, |_| 2 * ADMIN_CONNECTIONS as u64);
     admin + setup::descriptors(settings)
@@ -146,8 +146,8 @@ impl Signals {
 }
 
 impl Server {
-    /// Listens and accepts connections until a signal asks the server to stop. Then waits for
-    /// in-flight requests, for at most the drain timeout.
+    /// Listens and accepts connections until a signal asks the server to stop. After the signal,
+    /// waits up to the drain timeout for in-flight requests.
     async fn serve(&self) -> Result<(), ServeError> {
         let mut signals = Signals::new().map_err(io_error("install", "signal handlers"))?;
         let listener = match Listener::inherited()? {
@@ -260,8 +260,9 @@ impl Server {
         Ok(Some((listener, acceptor)))
     }
 
-    /// Reloads the certificate, the keys with the introspection credentials, and the log filter. If
-    /// one of these three cannot be reloaded, its previous version stays in use.
+    /// Reloads the certificate, the keys together with the introspection credentials, and the log
+    /// filter. If the certificate, the keys or the log filter cannot be reloaded, the previous
+    /// version stays in use.
     fn reload(&self) {
         systemd::reloading();
         let report = |what: &str, outcome: Result<(), ServeError>| match outcome {
@@ -293,8 +294,8 @@ impl Server {
         )?)
     }
 
-    /// Applies a changed log filter. Logs a warning if a setting has changed that is read only
-    /// at start.
+    /// Applies a changed log filter. Logs a warning if a changed setting takes effect only after a
+    /// restart.
     fn reload_log(&self) -> Result<(), ServeError> {
         let settings = self.sources.settings()?;
         self.log.set_filter(settings.log.as_deref())?;

@@ -1,5 +1,5 @@
-//! Notifications to the service manager, by the protocol of `sd_notify(3)`. If no service
-//! manager started the process, the functions do nothing.
+//! Notifications to the service manager, by the protocol of `sd_notify(3)`. If the environment
+//! variable NOTIFY_SOCKET is not set, no notification is sent.
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-/// The text is not an address.
+/// The text is not a valid address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected IP:PORT or unix:PATH, such as 127.0.0.1:8080, [::]:8080 or \
@@ -70,7 +70,7 @@ impl From<Address> for String {
     }
 }
 
-/// An address to listen on, or `off` for none.
+/// An address to listen on, or `off` to turn the listener off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) enum MaybeAddress {

@@ -15,7 +15,7 @@ pub(crate) fn duration_or(setting: Option<HumanDuration>, default: Duration) -> 
     setting.map_or(default, |duration| duration.0)
 }
 
-/// The text is not a duration.
+/// The text is not a valid duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a whole number greater than 0 and a unit, such as 500ms, 30s, 15m, 1h or 7d")]
 pub(crate) struct InvalidDuration;

@@ -2,7 +2,7 @@
 //! defaults. A flag overrides the environment, the environment overrides the file, and the
 //! file overrides the defaults.
 //!
-//! The sources are merged as JSON objects, so that the list of fields exists only once.
+//! The sources are merged as JSON objects, so that the code needs no second list of the fields.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,8 @@ pub(crate) enum SettingsError {
 }
 
 impl Settings {
-    /// Returns these settings. The settings that are not set here are read from the file at `path`.
+    /// Returns the settings in `self`. Settings that are not set in `self` are read from the file
+    /// at `path`.
     fn over_file(self, path: Option<&Path>) -> Result<Self, SettingsError> {
         let Some(path) = path else {
             return Ok(self);
@@ -60,7 +61,7 @@ impl Settings {
         Ok(self.over(&file)?)
     }
 
-    /// Returns these settings. The settings that are not set here have their values from `below`.
+    /// Returns the settings in `self`. Settings that are not set in `self` are copied from `below`.
     fn over(self, below: &Self) -> Result<Self, serde_json::Error> {
         let mut merged = serde_json::to_value(below)?;
         let above = serde_json::to_value(self)?;

@@ -1,5 +1,5 @@
-//! The store for threads that read or write many documents: exports, imports and benchmarks.
-//! Every call here may block.
+//! The store for threads that read or write many documents: exports, imports and benchmarks. Every
+//! function in this file may block.
 
 use prefd_engine::{
     Commit, Damage, Document, Durability, Engine, Erased, Error, Precondition, Prepared, Progress,
@@ -8,7 +8,7 @@ use prefd_engine::{
 
 use crate::store::namespace::Namespace;
 
-/// Number of namespaces that one call to the catalogue lists.
+/// Maximum number of namespaces that are listed with one call to the engine.
 const PAGE_ENTRIES: usize = 256;
 
 /// An open store, for threads that may block.
@@ -55,9 +55,9 @@ impl BlockingStore {
         }
     }
 
-    /// Returns a document after all its bytes were read and verified. A document that is not in
-    /// memory is therefore read twice, so that damage is found before the caller uses a part of the
-    /// document.
+    /// Returns a document. If the document is not in memory, all its bytes are read and verified
+    /// first. The caller must read these bytes again, but damage is found before the caller uses
+    /// any part of the document.
     fn get_verified(&self, namespace: Namespace<'_, str>) -> Result<Option<Document>, Error> {
         let document = self.get(namespace)?;
         if let Some(document) = document.as_ref().filter(|d| d.in_memory().is_none()) {
@@ -68,14 +68,14 @@ impl BlockingStore {
         Ok(document)
     }
 
-    /// The damage that was found when the store was opened. If the list is not empty, documents may
-    /// be missing from [`Self::each_document`].
+    /// The damage that was found when the store was opened. If any damage was found,
+    /// [`Self::each_document`] may miss documents.
     pub(crate) fn damage(&self) -> &[Damage] {
         self.0.damage()
     }
 
-    /// Lists namespaces in the order of their names, beginning after `last`. If `user` is given,
-    /// lists only the namespaces of this user.
+    /// Lists up to [`PAGE_ENTRIES`] namespaces in the order of their names, starting after `last`.
+    /// If `user` is given, lists only the namespaces of this user.
     fn page(
         &self,
         user: Option<&str>,
@@ -92,7 +92,7 @@ impl BlockingStore {
         self.0.writer()
     }
 
-    /// Validates a document that is in one piece in memory.
+    /// Validates a document whose complete text is in memory.
     pub(crate) fn prepare(&self, text: &[u8]) -> Result<Prepared, Error> {
         self.0.prepare(text)
     }
@@ -114,8 +114,8 @@ impl BlockingStore {
         Ok(namespace.submit(document, options))
     }
 
-    /// Replaces a document, and waits for the commit. With [`Durability::Sync`], this also waits
-    /// until the document is on stable storage.
+    /// Stores a document, replacing an existing one, and waits for the commit. With
+    /// [`Durability::Sync`], `put` also waits until the document is on stable storage.
     pub(crate) fn put(
         &self,
         namespace: Namespace<'_, str>,
@@ -149,8 +149,8 @@ impl BlockingStore {
         self.0.snapshot()
     }
 
-    /// Closes the store. All documents are then on stable storage, including those written with
-    /// [`Durability::Buffered`].
+    /// Closes the store. After a successful close, all documents are on stable storage, including
+    /// documents that were written with [`Durability::Buffered`].
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.0.close()
     }

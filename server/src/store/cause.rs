@@ -2,9 +2,8 @@
 
 use prefd_engine::Error;
 
-/// Returns a colon and the text of the source of `error`, which is an error of the operating
-/// system. Returns an empty text if `error` has no source. Append the result to the text of
-/// `error`.
+/// Returns a colon and the text of the source of `error`, such as an error of the operating system.
+/// Returns an empty text if `error` has no source. Append the result to the text of `error`.
 pub(crate) fn cause(error: &Error) -> String {
     std::error::Error::source(error).map_or(String::new(), |source| format!(": {source}"))
 }

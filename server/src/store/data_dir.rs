@@ -9,10 +9,10 @@ use prefd_engine::Error;
 
 use crate::store::cause::cause;
 
-/// The directory that a restore writes to. While this directory exists, only `prefd restore` opens
-/// the data directory.
+/// Name of the subdirectory that a restore writes to. While this subdirectory exists, `prefd
+/// serve`, `backup`, `export`, `import`, `erase` and `compact` refuse to open the data directory.
 pub(super) const UNFINISHED: &str = "restoring";
-/// Mode of new directories. Only the owner can read the documents.
+/// Mode of new directories. Only the owner can access the files in a directory with this mode.
 const DIR_MODE: u32 = 0o700;
 
 /// The data directory contains the files of an unfinished restore. The field is the path of the
@@ -31,8 +31,8 @@ pub(crate) enum OpenError {
     Store(#[from] Error),
 }
 
-/// Rejects a directory in which a restore was interrupted. If it were opened, it would become an
-/// empty store.
+/// Rejects a directory in which a restore was interrupted. Opening a directory after an interrupted
+/// restore could create an empty store.
 pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore> {
     let unfinished = data_dir.join(UNFINISHED);
     if unfinished.exists() {
@@ -41,7 +41,7 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore
     Ok(())
 }
 
-/// Creates a directory and its missing parents. Only the owner can access them.
+/// Creates a directory and its missing parents. Only the owner can access the new directories.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(DIR_MODE).create(path)

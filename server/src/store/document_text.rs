@@ -12,18 +12,19 @@ use prefd_engine::{Chunks, Document, Error};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-/// Number of bytes that one task on a blocking thread reads. Small, so that a slow client uses little
-/// memory, and large enough that the cost of starting the task does not matter.
+/// Maximum number of bytes that one task on a blocking thread reads. This number is small enough
+/// that a slow client uses little memory, and large enough that the cost of starting the task does
+/// not matter.
 const READ_BYTES: usize = 256 * 1024;
-/// Bytes of one chunk. A task reads `READ_BYTES / CHUNK_BYTES` chunks.
+/// Maximum size of one chunk in bytes. With a [`ReadAhead`] permit, a task reads up to `READ_BYTES
+/// / CHUNK_BYTES` chunks. Without a permit, a task reads one chunk.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Maximum number of documents that are read with [`READ_BYTES`] per task at the same time.
-/// Further documents are read one chunk per task, so that many clients that do not receive
-/// their responses use little memory.
+/// Maximum number of documents that are read with [`READ_BYTES`] per task at the same time. Further
+/// documents are read one chunk per task, so that many slow clients use little memory.
 const READ_AHEAD_DOCUMENTS: usize = 128;
 
-/// The permits to read with [`READ_BYTES`] per task. Cloning is cheap, and clones share the
-/// permits.
+/// Permits for streams that read up to [`READ_BYTES`] with each task. Cloning is cheap, and clones
+/// share the permits.
 #[derive(Clone)]
 pub(crate) struct ReadAhead(Arc<Semaphore>);
 
@@ -57,12 +58,12 @@ impl DocumentText {
 
 /// The text of a document that is read from the disk while the response is sent.
 pub(crate) struct DocumentStream {
-    /// Bytes that [`Self::poll_next`] has not returned yet.
+    /// Number of bytes that [`Self::poll_next`] has not returned yet.
     remaining: u64,
-    /// Chunks that were read and not returned yet.
+    /// Chunks that were read, but not returned yet.
     chunks: VecDeque<Bytes>,
     state: ReadState,
-    /// Held if the stream may read [`READ_BYTES`] per task.
+    /// If this is `None`, each task reads only one chunk.
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -78,8 +79,8 @@ struct Block {
     source: Chunks,
 }
 
-/// Reads up to `count` chunks. After an error the text cannot be completed, so the chunks
-/// before the error are dropped.
+/// Reads up to `count` chunks. After an error, the text cannot be completed, so the chunks that
+/// were read before the error are dropped.
 fn read_block(mut source: Chunks, count: usize) -> Result<Block, Error> {
     let mut read = VecDeque::with_capacity(count);
     for chunk in source.by_ref().take(count) {
@@ -89,7 +90,7 @@ fn read_block(mut source: Chunks, count: usize) -> Result<Block, Error> {
 }
 
 impl DocumentStream {
-    /// Bytes that [`Self::poll_next`] has not returned yet.
+    /// Number of bytes that [`Self::poll_next`] has not returned yet.
     pub(crate) fn remaining(&self) -> u64 {
         self.remaining
     }
@@ -118,8 +119,9 @@ impl DocumentStream {
                     };
                     let block = outcome.map_err(io::Error::other)?;
                     let block = block.map_err(|error| {
-                        // The status was already sent. The error makes the server close the
-                        // connection, so the client notices that the body is incomplete.
+                        // The status of the response was already sent. The error makes the server
+                        // close the connection, so the client can detect that the body is
+                        // incomplete.
                         tracing::error!(%error, "reading a document failed during the response");
                         io::Error::other(error)
                     })?;

@@ -9,8 +9,8 @@ use prefd_engine::{Config, Engine, Error, Prepared};
 
 use crate::store::blocking::blocking;
 
-/// Bytes of a large document that are collected before a blocking thread writes them. Large
-/// enough that the cost of starting the task does not matter.
+/// Number of bytes of a large document that are collected before a blocking thread writes them.
+/// This number is large enough that the cost of starting a task does not matter.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Chunks shorter than this are copied into one buffer. Without the copy, a client that sends short
 /// chunks could use much memory, because each chunk keeps alive the complete network buffer that
@@ -38,8 +38,9 @@ impl<'a> DocumentWriter<'a> {
         u64::from(Config::new("").inline_bytes) + BUFFER_BYTES as u64
     }
 
-    /// Adds the next chunk. If the document has several violations, the first one in the document
-    /// is reported, possibly by a later call than the one whose chunk contains it.
+    /// Adds the next chunk. A violation may be reported by a later call than the call whose chunk
+    /// contains the violation. If the document has several violations, the first violation in the
+    /// document is reported.
     pub(crate) async fn write(mut self, chunk: Bytes) -> Result<Self, Error> {
         if self.stays_in_memory(chunk.len()) {
             self.writer.write(&chunk)?;
@@ -56,7 +57,7 @@ impl<'a> DocumentWriter<'a> {
         })
     }
 
-    /// Validates the end of the document.
+    /// Completes the validation, and returns the document.
     pub(crate) async fn finish(self) -> Result<Prepared, Error> {
         if self.stays_in_memory(0) {
             return self.writer.finish();
@@ -64,8 +65,8 @@ impl<'a> DocumentWriter<'a> {
         self.on_disk(prefd_engine::Writer::finish).await
     }
 
-    /// Adds the last chunk, and validates the end of the document. A document of one chunk is
-    /// validated without a copy.
+    /// Adds the last chunk, and completes the validation. A small document that arrives as one
+    /// chunk is validated without a copy.
     pub(crate) async fn finish_with(mut self, chunk: Bytes) -> Result<Prepared, Error> {
         if self.stays_in_memory(chunk.len()) {
             if self.writer.is_empty() {
@@ -78,7 +79,7 @@ impl<'a> DocumentWriter<'a> {
         self.on_disk(prefd_engine::Writer::finish).await
     }
 
-    /// Drops an incomplete document. Returns the first violation in the bytes so far.
+    /// Drops an incomplete document. Returns an error if the buffered bytes contain a violation.
     pub(crate) async fn abandon(self) -> Result<(), Error> {
         if self.stays_in_memory(0) {
             return Ok(());
@@ -87,8 +88,8 @@ impl<'a> DocumentWriter<'a> {
         self.on_disk(|_| Ok(())).await
     }
 
-    /// Writes the buffer on a blocking thread, and calls `then` there. The future is boxed, so that
-    /// it does not enlarge the futures of requests that need no disk access.
+    /// Writes the buffer on a blocking thread, and then calls `then` on the same thread. The future
+    /// is boxed, so that it does not enlarge the futures of requests that need no disk access.
     fn on_disk<T, F>(self, then: F) -> Pin<Box<impl Future<Output = Result<T, Error>> + use<T, F>>>
     where
         T: Send + 'static,
@@ -110,7 +111,7 @@ impl<'a> DocumentWriter<'a> {
 #[derive(Default)]
 struct ChunkBuffer {
     chunks: Vec<Bytes>,
-    /// Copies of short chunks that come after `chunks`.
+    /// Copies of the short chunks that follow `chunks` in the document.
     short: Vec<u8>,
     bytes: usize,
 }

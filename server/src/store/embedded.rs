@@ -1,4 +1,4 @@
-//! The store for requests. It uses the embedded engine.
+//! The store for requests. This store uses the embedded engine.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::store::limits::limits;
 use crate::store::lookup::Lookup;
 use crate::store::namespace::Namespace;
 
-/// A handle of an open store. Cloning it is cheap.
+/// A handle to an open store. Cloning it is cheap.
 #[derive(Clone)]
 pub(crate) struct Store {
     engine: Engine,
@@ -62,9 +62,10 @@ impl Store {
         Config::new("").open_segments
     }
 
-    /// Looks a document up in memory. Never blocks.
+    /// Looks up a document in memory. Never blocks.
     pub(crate) fn get(&self, namespace: Namespace<'_>) -> Result<Lookup<'_>, Error> {
-        // `Engine::peek` allocates nothing, unlike a handle of the namespace.
+        // Unlike a lookup with a `Namespace` handle, `Engine::peek` allocates a handle only for a
+        // document that is not in memory.
         Ok(match self.engine.peek(namespace.user, namespace.client)? {
             Peek::Absent => Lookup::Absent,
             Peek::Resident(document) => Lookup::Resident(document, &self.read_ahead),
@@ -77,8 +78,8 @@ impl Store {
         DocumentWriter::new(&self.engine)
     }
 
-    /// Changes a document if `precondition` is true, and returns the new revision, or `None`
-    /// after a delete. When this returns, the change is on stable storage.
+    /// Changes a document if `precondition` is met, and returns the new revision, or `None` after a
+    /// delete. When `apply` returns successfully, the change is on stable storage.
     pub(crate) async fn apply(
         &self,
         namespace: Namespace<'_>,

@@ -1,11 +1,11 @@
-//! The names of a namespace.
+//! The names that identify a namespace.
 
 use prefd_engine::Name;
 
 /// The user and the client of a namespace, which contains at most one document.
 ///
-/// In a request, the names are already validated. Offline commands use `Namespace<'_, str>`, whose
-/// names the engine validates.
+/// In a request for a document, the names are already validated. Exports, imports and the benchmark
+/// use `Namespace<'_, str>`, whose names are validated by the engine.
 #[derive(Debug)]
 pub(crate) struct Namespace<'a, N: ?Sized = Name> {
     pub(crate) user: &'a N,

@@ -1,4 +1,4 @@
-//! Operations on a data directory that no server has open. Every call here may block.
+//! Operations on a data directory that no server has open. Every function in this file may block.
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ pub(crate) struct CompactionReport {
     pub(crate) outcome: Result<(), Error>,
 }
 
-/// Opens an existing store. Fails for any other directory, and does not change it.
+/// Opens an existing store. If the directory does not contain a store, fails without changing the
+/// directory.
 pub(crate) fn open(data_dir: &Path) -> Result<BlockingStore, OpenError> {
     refuse_unfinished(data_dir)?;
     require_store(&Config::new(data_dir))?;
@@ -36,8 +37,8 @@ pub(crate) fn open_for_import(data_dir: &Path, limits: Limits) -> Result<Blockin
     Ok(BlockingStore::new(Engine::open(config)?))
 }
 
-/// Opens a store with the configuration of a server, and creates it if it does not exist.
-/// `caches` enables the document cache.
+/// Opens a store with the configuration of a server, and creates it if it does not exist. If
+/// `caches` is false, the document cache is turned off.
 pub(crate) fn open_for_bench(data_dir: &Path, caches: bool) -> Result<BlockingStore, Error> {
     let mut config = Config::new(data_dir);
     if !caches {
@@ -53,7 +54,7 @@ fn config_without_background_work(data_dir: &Path) -> Config {
     config
 }
 
-/// Verifies every byte of a store. Changes nothing.
+/// Checks all data of a store. Does not change the files of the log or of the blobs.
 pub(crate) fn verify(
     data_dir: &Path,
     progress: &mut dyn FnMut(Progress),

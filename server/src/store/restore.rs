@@ -1,6 +1,6 @@
-//! The target directory of a restore. A restore locks the directory, writes the files of the
-//! backup to a subdirectory, and moves them into place after they were verified. Every call
-//! here may block.
+//! The target directory of a restore. A restore locks the directory, writes the files of the backup
+//! to a subdirectory, and moves them into place after they were verified. Every function in this
+//! file may block.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use crate::store::data_dir::{
 
 /// Name of the lock file of a store.
 const LOCK: &str = "lock";
-/// The directories of a backup. `log` is the last to be moved into place, because a directory
-/// without a log is not a store.
+/// The directories in a backup. `log` is moved into place last, because a directory without a log
+/// is not a store.
 const DIRS: [&str; 2] = ["blobs", "log"];
 
 /// Why a directory cannot be the target of a restore.
@@ -34,8 +34,8 @@ pub(crate) enum RestoreDirectoryError {
 pub(crate) struct RestoreDirectory<'a> {
     data_dir: &'a Path,
     unfinished: PathBuf,
-    /// Held during the complete restore, so that no other restore and no server opens the
-    /// directory.
+    /// The lock is held during the complete restore, so that neither another restore nor a server
+    /// opens the directory.
     _lock: DirectoryLock,
 }
 
@@ -47,8 +47,8 @@ impl<'a> RestoreDirectory<'a> {
     /// [`RestoreDirectoryError::NotEmpty`] if the directory contains other files.
     pub(crate) fn lock(data_dir: &'a Path) -> Result<Self, RestoreDirectoryError> {
         create_private_dir(data_dir).map_err(io_error("create", data_dir))?;
-        // Checked before the lock file is created, so that a directory with other files is not
-        // changed.
+        // The directory is checked before the lock file is created, so that a directory with other
+        // files is not changed.
         check_empty(data_dir)?;
         let lock = DirectoryLock::acquire(data_dir).map_err(RestoreDirectoryError::Locked)?;
         for leftover in check_empty(data_dir)?.iter().filter(|dir| dir.exists()) {
@@ -62,15 +62,15 @@ impl<'a> RestoreDirectory<'a> {
         })
     }
 
-    /// Creates and returns the subdirectory for the files of the backup. Until
-    /// [`Self::finish`], no command opens the data directory.
+    /// Creates and returns the subdirectory for the files of the backup. Until [`Self::finish`] has
+    /// removed this subdirectory, no server opens the data directory.
     pub(crate) fn begin(&self) -> Result<&Path, RestoreDirectoryError> {
         create_private_dir(&self.unfinished).map_err(io_error("create", &self.unfinished))?;
         Ok(&self.unfinished)
     }
 
-    /// Removes the files of a backup that failed verification. If the removal fails, the
-    /// subdirectory remains, and no command opens the data directory.
+    /// Removes the unpacked files of a backup that cannot be restored. If the removal fails, the
+    /// subdirectory remains, so no server opens the data directory.
     pub(crate) fn abandon(self) {
         let _ = fs::remove_dir_all(&self.unfinished);
     }
@@ -82,7 +82,7 @@ impl<'a> RestoreDirectory<'a> {
 }
 
 /// Checks that the directory contains nothing except the lock file and the leftovers of an
-/// unfinished restore. Returns the paths that such leftovers can have.
+/// unfinished restore. Returns the paths at which such leftovers can exist.
 fn check_empty(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreDirectoryError> {
     let leftovers = leftovers(data_dir);
     for found in fs::read_dir(data_dir).map_err(io_error("list", data_dir))? {
@@ -98,9 +98,9 @@ fn check_empty(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreDirectoryError> {
     Ok(leftovers)
 }
 
-/// The paths that the leftovers of an unfinished restore can have. The subdirectory that marks the
-/// restore as unfinished is the last in the list and is removed last, so that the other leftovers
-/// are never opened as a store.
+/// Returns the paths at which leftovers of an unfinished restore can exist. The subdirectory that
+/// marks the restore as unfinished is the last in the list and is removed last, so that the other
+/// leftovers are never opened as a store.
 fn leftovers(data_dir: &Path) -> Vec<PathBuf> {
     match refuse_unfinished(data_dir) {
         Ok(()) => Vec::new(),
@@ -111,8 +111,8 @@ fn leftovers(data_dir: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Moves the verified files into place. The subdirectory is removed last, and until then no
-/// command opens the data directory.
+/// Moves the verified files into place. The subdirectory of the restore is removed last, because no
+/// server opens the data directory while the subdirectory exists.
 fn move_into_place(unfinished: &Path, data_dir: &Path) -> Result<(), RestoreDirectoryError> {
     for dir in DIRS {
         let from = unfinished.join(dir);

@@ -38,7 +38,7 @@ impl Collector for Exposition {
     }
 }
 
-/// Writes metrics in the order of the calls.
+/// Encodes metrics in the order in which the methods are called.
 struct MetricEncoder<'a>(DescriptorEncoder<'a>);
 
 impl MetricEncoder<'_> {
@@ -51,7 +51,7 @@ impl MetricEncoder<'_> {
         self.one(name, help, &ConstGauge::new(value), MetricType::Gauge)
     }
 
-    /// A gauge whose value is not an integer.
+    /// Encodes a gauge whose value may be a fraction.
     fn float_gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.one(name, help, &ConstGauge::new(value), MetricType::Gauge)
     }
@@ -83,7 +83,7 @@ impl MetricEncoder<'_> {
             )
     }
 
-    /// One metric without labels.
+    /// Encodes one metric without labels.
     fn one(
         &mut self,
         name: &str,
@@ -95,7 +95,7 @@ impl MetricEncoder<'_> {
         metric.encode(encoder)
     }
 
-    /// One metric with a value for each set of labels.
+    /// Encodes one metric with a value for each set of labels.
     fn family<L: EncodeLabelSet>(
         &mut self,
         name: &str,

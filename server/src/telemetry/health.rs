@@ -18,7 +18,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// A health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Succeeds as long as the process responds. If it fails, restart the process.
+    /// Succeeds whenever the process responds. If this check fails, restart the process.
     Live,
     /// Succeeds if the server is ready for requests.
     Ready,
@@ -32,7 +32,7 @@ impl Probe {
         }
     }
 
-    /// The health check with this path.
+    /// Returns the health check with this path, or `None` if no health check has this path.
     pub(crate) fn of(path: &str) -> Option<Self> {
         [Self::Live, Self::Ready]
             .into_iter()
@@ -61,7 +61,7 @@ impl Health {
         self.is_stopping.store(true, Ordering::Release);
     }
 
-    /// The reasons why the server is not ready; empty if it is ready.
+    /// Returns the reasons why the server is not ready. The list is empty if the server is ready.
     pub(crate) fn not_ready_reasons(&self) -> Vec<&'static str> {
         let mut reasons = Vec::new();
         if self.is_stopping.load(Ordering::Acquire) {
@@ -76,7 +76,7 @@ impl Health {
         reasons
     }
 
-    /// The response to a health check: 200, or 503 with the reasons as JSON.
+    /// Returns the response to a health check: 200, or 503 with the reasons as JSON.
     pub(crate) fn response(&self, probe: Probe) -> Response<Body> {
         let reasons = match probe {
             Probe::Live => Vec::new(),

@@ -1,5 +1,5 @@
-//! The metrics in the Prometheus text format (version 0.0.4). Counting an event is cheap;
-//! totals are computed only when the metrics are requested.
+//! The metrics in the Prometheus text format (version 0.0.4). Counting an event is cheap. Totals
+//! are computed only when the metrics are requested.
 
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
@@ -20,7 +20,7 @@ impl Metrics {
         Self(registry)
     }
 
-    /// The current values in the Prometheus text format.
+    /// Returns all metrics with their current values in the Prometheus text format.
     ///
     /// # Errors
     /// [`std::fmt::Error`] if the encoder fails.

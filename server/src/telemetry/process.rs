@@ -4,19 +4,19 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Clock ticks per second. Times in `/proc/self/stat` are in clock ticks. The value is that of
-/// `sysconf(_SC_CLK_TCK)`, which is 100 on Linux.
+/// Clock ticks per second. Times in `/proc/self/stat` are in clock ticks. The number of ticks per
+/// second is `sysconf(_SC_CLK_TCK)`, which is 100 on x86-64 and AArch64 Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Resource usage of the process. A value is `None` if the system does not provide it.
 #[derive(Debug, Default)]
 pub(super) struct ProcessStats {
-    /// Processor time in user and kernel mode.
+    /// Processor time in user and kernel mode, in seconds.
     pub(super) cpu_seconds: Option<f64>,
     pub(super) resident_bytes: Option<u64>,
     pub(super) open_files: Option<u64>,
     pub(super) max_files: Option<u64>,
-    /// When the process started, in seconds since 1970.
+    /// Start time of the process, in seconds since 1970.
     pub(super) start_seconds: Option<f64>,
 }
 
@@ -45,9 +45,9 @@ impl ProcessStats {
     }
 }
 
-/// The field of `/proc/self/stat` with this number in proc_pid_stat(5). Only fields after the
-/// name of the process (field 2) are supported. The name can contain spaces and parentheses,
-/// so fields are counted from its end.
+/// Returns the field of `/proc/self/stat` with this number in proc_pid_stat(5). Only fields after
+/// the name of the process (field 2) are supported. The name of the process can contain spaces and
+/// parentheses, so fields are counted from the end of the name.
 fn field(stat: &str, number: usize) -> Option<f64> {
     let (_, after_name) = stat.rsplit_once(") ")?;
     // The first field after the name is field 3.
@@ -58,14 +58,14 @@ fn field(stat: &str, number: usize) -> Option<f64> {
         .ok()
 }
 
-/// A value in KiB from `/proc/self/status`.
+/// Returns the value of a line in `/proc/self/status`, in KiB.
 fn kib(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// When the process started, in seconds since 1970. The kernel reports this as the time from
-/// system boot to the start of the process.
+/// Start time of the process, in seconds since 1970. The kernel reports the start time of the
+/// process relative to the boot of the system.
 fn start(stat: &str, uptime: &str) -> Option<f64> {
     let up: f64 = uptime.split(' ').next()?.parse().ok()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;

@@ -1,7 +1,6 @@
 //! Counts requests by route, method and status, and records how long they take.
 //!
-//! The counters are sharded: each thread counts in its own shard, so that threads do not
-//! contend for the same cache lines on every request.
+//! The counters are sharded, so that threads rarely contend for the same cache lines.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,15 +8,15 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
-/// Number of shards. If there are more threads, several threads share a shard.
+/// Number of shards. If there are more threads than shards, several threads share a shard.
 const SHARDS: usize = 8;
 const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "other"];
-/// Every status that the server sends. The last entry, 0, stands for all other statuses.
+/// The statuses that are counted separately. The last entry, 0, stands for all other statuses.
 const STATUSES: [u16; 16] = [
     200, 204, 304, 400, 401, 403, 404, 405, 408, 412, 413, 415, 501, 503, 507, 0,
 ];
-/// Upper bounds of the histogram buckets, in microseconds. They range from a read from memory,
-/// which takes about 10 µs, to a write, which waits for a sync of the disk.
+/// Upper bounds of the histogram buckets, in microseconds. The bounds cover reads from memory,
+/// which take about 10 µs, and writes, which wait for a sync of the disk.
 const BOUNDS_MICROS: [u64; 14] = [
     25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000,
     10_000_000,
@@ -30,7 +29,7 @@ pub(crate) enum RouteKind {
     Preferences,
     /// The OpenAPI document or a health check.
     Page,
-    /// No resource has the path.
+    /// The path does not belong to any resource.
     None,
 }
 
@@ -44,8 +43,8 @@ const KINDS: [(RouteKind, &str); 3] = [
 /// One counter for each route, method and status.
 type RequestCounts = [[[AtomicU64; STATUSES.len()]; METHODS.len()]; KINDS.len()];
 
-/// The counters of one thread. Aligned to 128 bytes, so that two shards never share a cache
-/// line, or a pair of cache lines that the processor prefetches together.
+/// The counters of the threads that use this shard. Aligned to 128 bytes, so that two shards never
+/// share a cache line, or a pair of cache lines that the processor prefetches together.
 #[repr(align(128))]
 struct Shard {
     requests: RequestCounts,
@@ -55,7 +54,7 @@ struct Shard {
 
 /// The durations of requests with one method.
 struct DurationCounts {
-    /// The last bucket counts durations above every bound.
+    /// The last bucket counts durations above the largest bound.
     buckets: [AtomicU64; BOUNDS_MICROS.len() + 1],
     sum_micros: AtomicU64,
 }
@@ -76,8 +75,8 @@ impl Default for Shard {
 /// The durations of requests with one method, summed over all shards.
 pub(super) struct DurationHistogram {
     pub(super) method: &'static str,
-    /// The upper bound of each bucket in seconds, and the number of requests in the bucket. The
-    /// numbers are not cumulative.
+    /// The upper bound of each bucket in seconds, and the number of requests in the bucket. Unlike
+    /// in the Prometheus text format, the numbers of requests are not cumulative.
     pub(super) buckets: Vec<(f64, u64)>,
     pub(super) count: u64,
     pub(super) sum_seconds: f64,
@@ -93,7 +92,7 @@ impl Default for RequestMetrics {
 }
 
 impl RequestMetrics {
-    /// Counts one request. `duration` is the time from its head to the head of the response.
+    /// Counts one request. `duration` is the time from the request head to the response head.
     pub(crate) fn count(
         &self,
         kind: RouteKind,
@@ -123,9 +122,9 @@ impl RequestMetrics {
         }
     }
 
-    /// Route, method, status and number of requests. Combinations without requests are left
-    /// out, except for the statuses that alerts watch: Prometheus does not see an increase if a
-    /// time series begins with a value above 0.
+    /// Returns the route, the method, the status and the number of requests of each combination.
+    /// Combinations without requests are left out, unless an alert watches the status. Prometheus
+    /// does not detect the first increase of a time series that begins with a value above 0.
     pub(super) fn counts(&self) -> Vec<(&'static str, &'static str, String, u64)> {
         let mut rows = Vec::new();
         for (kind, (_, route)) in KINDS.iter().enumerate() {
@@ -149,7 +148,7 @@ impl RequestMetrics {
         rows
     }
 
-    /// One histogram for each method with at least one request.
+    /// Returns one histogram for each method with at least one request.
     pub(super) fn durations(&self) -> Vec<DurationHistogram> {
         let histogram = |(method, name): (usize, &&'static str)| {
             let durations = || {
@@ -178,8 +177,8 @@ impl RequestMetrics {
     }
 }
 
-/// Returns true if an alert of docs/operations.md watches this status. Such counters are reported
-/// even if they are 0.
+/// Returns true if an alert of docs/operations.md watches this status. Counters that an alert
+/// watches are reported even if they are 0.
 fn is_alerted(route: &str, method: &str, status: u16) -> bool {
     let is_write = matches!(method, "PUT" | "DELETE");
     let is_read = method == "GET";

@@ -16,7 +16,7 @@ pub(crate) struct MetricSources {
     pub(crate) connections: Arc<ConnectionCounters>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
-    /// Memory for request bodies that are being received.
+    /// The memory budget for request bodies that are being received.
     pub(crate) budget: Arc<Budget>,
     /// Maximum number of connections of the API listener.
     pub(crate) max_connections: usize,

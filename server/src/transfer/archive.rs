@@ -1,8 +1,8 @@
 //! A backup: the files of a snapshot as a tar archive.
 //!
-//! The last file of the archive is `backup.json`. It lists every other file with its length and
-//! its CRC-32. An archive without `backup.json` is incomplete. An archive that does not match
-//! `backup.json` is damaged.
+//! The last file of the archive is `backup.json`. `backup.json` lists every other file with its
+//! length and its CRC-32. An archive without `backup.json` is incomplete. An archive that does not
+//! match `backup.json` is damaged.
 //!
 //! An archive is untrusted input. A file is unpacked only if its path is a path of a store file.
 
@@ -51,8 +51,8 @@ mod tests {
         let contents = check(&mut good.as_slice()).unwrap();
         assert_eq!((contents.documents, contents.revision), (2, 2));
         assert_eq!(contents.files.len(), 4, "{contents:?}");
-        // The backup is truncated at many places before its last byte that is not zero. Only
-        // padding follows this byte.
+        // The test truncates the backup at many places before the last byte that is not zero. Only
+        // padding follows the last byte that is not zero.
         let end = good.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         for length in (0..end).step_by(509).chain([end - 1]) {
             assert!(
@@ -60,7 +60,7 @@ mod tests {
                 "a backup truncated to {length} bytes must be rejected"
             );
         }
-        // Some bits of the tar headers do not matter, such as the padding.
+        // Some bits of a tar header have no effect, such as the bits of the padding.
         let mut rejected = 0;
         for at in (0..end).step_by(97) {
             let mut bad = good.clone();

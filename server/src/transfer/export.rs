@@ -6,19 +6,19 @@ use std::io::Write;
 use crate::store::{BlockingStore, cause};
 use crate::transfer::lines::{ExportError, write_line};
 
-/// Maximum number of unreadable documents that an export names. Further unreadable documents
-/// are only counted.
+/// Maximum number of unreadable documents that the report of an export names. Further unreadable
+/// documents are only counted.
 const MAX_NAMED: usize = 10;
 
-/// The documents that are missing from an export, because the store is damaged or the disk
-/// fails to return them.
+/// The documents that are missing from an export, because the store is damaged or they cannot be
+/// read from the disk.
 #[derive(Debug, Default)]
 pub(crate) struct UnreadableDocuments {
     /// Number of documents that cannot be read.
     pub(crate) documents: u64,
-    /// The first of these documents, each with the reason.
+    /// The names of the first [`MAX_NAMED`] unreadable documents, each with the reason.
     named: Vec<String>,
-    /// Damaged places of the log, which may have contained further documents.
+    /// Damaged places of the log, which may contain further documents.
     segments: Vec<String>,
 }
 
@@ -47,8 +47,8 @@ impl fmt::Display for UnreadableDocuments {
     }
 }
 
-/// Writes each document, or each document of one user, as a line of JSON. Documents that cannot
-/// be read are skipped and returned.
+/// Writes each document, or each document of one user, as a line of JSON. Damaged or unreadable
+/// documents are skipped, and reported in the result.
 ///
 /// # Errors
 /// [`ExportError`] if the store cannot be listed or `out` cannot be written.

@@ -6,8 +6,8 @@ use std::io::BufRead;
 use crate::store::{BlockingStore, Commit, Error, Namespace, Precondition};
 use crate::transfer::lines::{LineFault, NdjsonReader};
 
-/// Recommended size of the read buffer. A document that is completely in the buffer is not
-/// copied before it is validated.
+/// Recommended size of the read buffer of an import, in bytes. A document that is a JSON object and
+/// completely in the buffer is validated without a copy.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
 /// Maximum number of writes that an import queues at the same time.
 const MAX_QUEUED_WRITES: usize = 256;
@@ -47,7 +47,7 @@ pub(crate) fn import_lines(
             wait_for_oldest(&mut queued, &mut counts)?;
         }
     };
-    // The error of an earlier line takes precedence.
+    // An error of an earlier line takes precedence over the error in `outcome`.
     while !queued.is_empty() {
         wait_for_oldest(&mut queued, &mut counts)?;
     }

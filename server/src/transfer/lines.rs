@@ -1,5 +1,5 @@
-//! Documents as newline-delimited JSON, one document per line. With these lines, documents can
-//! be moved to another store, or a user can be given a copy of the stored data.
+//! Documents as newline-delimited JSON, one document per line. An export in this format can be
+//! imported into another store, or given to a user as a copy of the stored data.
 //!
 //! A line is an object: `{"user":…,"client":…,"modified_ms":…,"document":…}`.
 //!

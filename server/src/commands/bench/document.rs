@@ -1,12 +1,14 @@
-//! The documents of the benchmark: JSON text of an exact length, like the data of an app.
+//! The documents of the benchmark: JSON text of an exact length, similar to the preferences of an
+//! app.
 
 use std::fmt::Write;
 
-/// Minimum length of a document: enough for `{"fill":""}` and a few letters.
+/// Minimum length of a document in bytes, which is enough for `{"fill":""}` and five letters.
 pub(super) const MIN_BYTES: usize = 16;
 
-/// Returns a document of exactly `bytes` bytes: a list of small objects, and a string that
-/// fills the rest. The random parts depend only on `seed`.
+/// Returns a document of exactly `bytes` bytes. A document contains a list of small objects, if
+/// there is room for the list, and a string that fills the remaining bytes. The same `bytes` and
+/// `seed` always result in the same document.
 pub(super) fn generate(bytes: usize, seed: u64) -> String {
     const BEGIN: &str = "{\"items\":[";
     const FILL: &str = "],\"fill\":\"";
@@ -40,8 +42,8 @@ pub(super) fn generate(bytes: usize, seed: u64) -> String {
     text
 }
 
-/// A random number generator (Marsaglia, "Xorshift RNGs", 2003). Its quality is sufficient for
-/// text that does not compress well.
+/// A random number generator (Marsaglia, "Xorshift RNGs", 2003). The quality of the random numbers
+/// is sufficient to generate text that does not compress well.
 struct Xorshift(u64);
 
 impl Xorshift {

@@ -1,4 +1,4 @@
-//! One row of the benchmark: threads that repeat one action, and the latencies.
+//! Runs one workload of the benchmark: threads repeat an action, and the latencies are recorded.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use crate::store::{BlockingStore, Durability, Namespace};
 /// The action that a workload repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Append to a plain file, and sync the file each time.
+    /// Append to a plain file, and sync the file after each append.
     Append,
     DurablePut,
     BufferedPut,
@@ -39,17 +39,18 @@ pub(super) struct Measurement {
     latencies: Histogram<u64>,
 }
 
-/// Maximum number of documents of a workload.
+/// Maximum number of documents in a workload.
 const MAX_DOCUMENTS: usize = 1000;
-/// Maximum total size of the documents of a workload. Puts replace these documents again and again,
-/// and compaction reclaims the space of the old versions.
+/// Maximum total size of the documents in a workload, in bytes. Puts replace the documents of a
+/// workload repeatedly, and compaction reclaims the space of the old versions.
 const MAX_DOCUMENTS_BYTES: usize = 64 * 1024 * 1024;
-/// Maximum length of the plain file. A longer file is truncated to 0 bytes.
+/// Length limit of the plain file, in bytes. When the plain file exceeds this length, it is
+/// truncated to 0 bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
-/// Maximum latency that is recorded: ten minutes. Longer latencies are recorded as this value.
+/// Maximum latency that is recorded: ten minutes. Longer latencies are recorded as ten minutes.
 const MAX_LATENCY_NANOS: u64 = 600_000_000_000;
-/// One in this many reads is timed. A read takes about as long as reading the clock, so timing
-/// every read would distort the result.
+/// One of every `GETS_PER_TIMING` reads is timed. Reading the clock takes a significant part of the
+/// time of a read from memory, so timing every read would distort the result.
 const GETS_PER_TIMING: u64 = 16;
 
 impl Workload {
@@ -100,7 +101,8 @@ fn record(latencies: &mut Histogram<u64>, took: Duration) {
     latencies.saturating_record(nanos);
 }
 
-/// Appends to a plain file and syncs it, repeatedly. Measures the disk without the store.
+/// Repeatedly appends to a plain file and syncs the file. The result shows the speed of the disk
+/// without the store.
 pub(super) fn append(
     path: &Path,
     workload: &Workload,
@@ -164,7 +166,7 @@ pub(super) fn run(
     Ok(sum)
 }
 
-/// Stores the documents that do not exist yet, and reads each stored document once.
+/// Stores the documents of the workload that do not exist yet, and reads each new document once.
 fn fill(store: &BlockingStore, workload: &Workload) -> Result<(), CommandError> {
     let body = document::generate(workload.bytes, 1);
     for client in 0..workload.documents() {
@@ -194,7 +196,7 @@ fn worker(
     barrier.wait();
     let mut latencies = latencies?;
     let (begun, mut operations) = (Instant::now(), 0_u64);
-    // Each thread starts with a different document.
+    // The threads start at documents that are spread evenly over the workload.
     let first = thread * documents / workload.threads;
     for client in clients.iter().cycle().skip(first) {
         let is_timed = workload.action != Action::Get || operations.is_multiple_of(GETS_PER_TIMING);

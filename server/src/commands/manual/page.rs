@@ -1,5 +1,5 @@
-//! The man page of one command. `clap_mangen` renders the sections that follow from the
-//! options, and this file adds ENVIRONMENT, EXIT STATUS, EXAMPLES and SEE ALSO.
+//! The man page of one command. `clap_mangen` renders the standard sections, such as SYNOPSIS and
+//! OPTIONS. This file adds ENVIRONMENT, EXIT STATUS, EXAMPLES and SEE ALSO.
 
 use clap::Command;
 use clap_mangen::Man;
@@ -9,7 +9,7 @@ use crate::commands::error::CommandError;
 use crate::commands::manual::details::{DETAILS, Details, VARIABLES};
 use crate::io_error::io_error;
 
-/// Section of the manual: user commands.
+/// Section of the manual for user commands.
 const SECTION: &str = "1";
 
 /// Returns the file name of a command's page, such as `prefd-config-check.1`.
@@ -53,7 +53,8 @@ fn page_name(command: &Command) -> &str {
     name.unwrap_or_else(|| command.get_name())
 }
 
-/// Makes each group of options a subsection of OPTIONS. `clap_mangen` makes it a section.
+/// Makes each group of options a subsection of OPTIONS. `clap_mangen` renders each group as a
+/// section of its own.
 fn with_subsections(options: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(options);
     let lines = text.lines().map(|line| match line.strip_prefix(".SH ") {

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use crc32fast::Hasher;
 
-/// A reader that passes on the bytes of another reader, and computes their number and CRC-32.
+/// A reader that passes on the bytes of another reader, counts them, and computes their CRC-32.
 pub(super) struct ChecksumReader<R> {
     reader: R,
     bytes: u64,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::Damage;
 
-/// Name of the file with the contents, which is the last file of a backup.
+/// Name of the last file of a backup, which contains the table of contents.
 pub(super) const CONTENTS: &str = "backup.json";
 /// Version of the backup format.
 pub(super) const FORMAT: u32 = 1;
@@ -23,23 +23,23 @@ pub(crate) struct BackupContents {
     pub(crate) prefd: String,
     /// Time of the backup in milliseconds since 1970.
     pub(crate) created_ms: u64,
-    /// Newest revision in the backup. 0 if the store has no revision.
+    /// Newest revision in the backup, or 0 if the store has no revision.
     pub(crate) revision: u64,
     pub(crate) documents: u64,
-    /// Number of frames that were known to be damaged.
+    /// Number of frames that were known to be damaged when the backup was taken.
     #[serde(default)]
     pub(crate) damaged_frames: u64,
-    /// Places whose data the disk failed to return. The backup contains zeros in place of the data,
-    /// or the complete file is missing.
+    /// Places whose data could not be read from the disk. In the backup, unreadable data is
+    /// replaced by zeros, or the complete file is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) unreadable: Vec<UnreadablePlace>,
     pub(super) files: Vec<BackupFile>,
 }
 
-/// The first place in a file whose data the disk failed to return.
+/// The first place in a file that could not be read from the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UnreadablePlace {
-    /// Path on the machine that created the backup.
+    /// Path of the file on the machine that created the backup.
     path: String,
     offset: u64,
     reason: String,

@@ -6,7 +6,7 @@ use crate::io_error::IoError;
 use crate::store::Error;
 use crate::transfer::archive::contents::{CONTENTS, FORMAT};
 
-/// A backup cannot be written, or cannot be read, or is not valid.
+/// A backup cannot be written, cannot be read, or is not valid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ArchiveError {

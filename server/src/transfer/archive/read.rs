@@ -14,10 +14,10 @@ use crate::transfer::archive::checksum::ChecksumReader;
 use crate::transfer::archive::contents::{BackupContents, CONTENTS, FILE_MODE, FORMAT};
 use crate::transfer::archive::error::{ArchiveError, damaged};
 
-/// Maximum length of `backup.json`. The entry of a file has about 90 bytes, so this is enough for
-/// nearly 3 million files.
+/// Maximum length of `backup.json` in bytes. The entry of one file has about 90 bytes, so this
+/// length is enough for nearly 3 million files.
 const MAX_CONTENTS_BYTES: u64 = 256 * 1024 * 1024;
-/// Size of the buffer for unpacking.
+/// Size of the buffer for unpacking, in bytes.
 const COPY_BYTES: usize = 256 * 1024;
 
 /// Reads a backup completely, and checks it.
@@ -34,8 +34,8 @@ pub(crate) fn check(from: &mut dyn Read) -> Result<BackupContents, ArchiveError>
 /// Unpacks a backup into an empty folder, checks the backup, and syncs the files.
 ///
 /// # Errors
-/// [`ArchiveError`] if the backup cannot be read, is incomplete or is damaged, or if a file
-/// cannot be written. The folder may then contain files, which must not be used.
+/// [`ArchiveError`] if the backup cannot be read, is incomplete or is damaged, or if a file cannot
+/// be written. After an error, the folder may contain files, which must not be used.
 pub(crate) fn unpack(from: &mut dyn Read, folder: &Path) -> Result<BackupContents, ArchiveError> {
     let mut folders = vec![folder.to_owned()];
     let contents = for_each_file(from, &mut |path, reader| {
@@ -71,11 +71,12 @@ fn create_file(path: &Path) -> io::Result<File> {
     file.write(true).create_new(true).mode(FILE_MODE).open(path)
 }
 
-/// Receives the path of a file, and a reader of its bytes.
+/// A function that receives the path of a file in the backup, and a reader of the bytes of this
+/// file.
 type FileVisitor<'a> = dyn FnMut(&str, &mut dyn Read) -> Result<(), ArchiveError> + 'a;
 
-/// Passes each file of the backup to `visit`, which must read the file completely. Then compares
-/// the files with `backup.json`, the last file of the backup.
+/// Passes each file of the backup to `visit`, which must read the file completely. After the last
+/// file, compares the lengths and checksums of all files with `backup.json`.
 fn for_each_file(
     from: &mut dyn Read,
     visit: &mut FileVisitor<'_>,
@@ -94,7 +95,8 @@ fn for_each_file(
             limited.read_to_end(&mut text).map_err(ArchiveError::Read)?;
             return compare(serde_json::from_slice(&text)?, found);
         }
-        // The path is not trusted: it must not lead out of the folder.
+        // The path comes from the backup, so it is not trusted and must not lead out of the target
+        // folder.
         if !is_store_file(&path) {
             return Err(damaged(path, "the file does not belong to a store"));
         }

@@ -12,8 +12,9 @@ use crate::transfer::archive::contents::{
 };
 use crate::transfer::archive::error::ArchiveError;
 
-/// Writes a snapshot as a backup, and returns the contents of the backup. Data that the disk fails
-/// to return is missing from the backup, and listed in [`BackupContents::unreadable`].
+/// Writes a snapshot as a backup, and returns the contents of the backup. Data that cannot be read
+/// from the disk is missing from the backup, and its location is listed in
+/// [`BackupContents::unreadable`].
 ///
 /// # Errors
 /// [`ArchiveError::Store`] if a file of the snapshot cannot be opened, [`ArchiveError::Send`] if
@@ -76,7 +77,8 @@ pub(crate) fn write(
     Ok(contents)
 }
 
-/// Appends a file of `bytes` bytes to the archive. `modified` is in seconds since 1970.
+/// Appends a file of `bytes` bytes to the archive. `modified` is the modification time in seconds
+/// since 1970.
 pub(super) fn append(
     archive: &mut Builder<&mut dyn Write>,
     path: &str,

@@ -1,10 +1,10 @@
 //! Reads documents from JSON Lines.
 //!
-//! A document is passed to the engine in chunks, so an import needs no more memory for a long line
-//! than a PUT of the same document over HTTP.
+//! A document is passed to the engine in chunks, so the memory for an import is limited even if a
+//! line is very long.
 //!
-//! The reader itself only finds the end of each value. The engine validates documents, and
-//! `serde_json` validates all other names and values.
+//! The reader finds the end of each value, and decodes documents that are JSON strings. The engine
+//! validates documents, and `serde_json` validates member names and all other values.
 
 use std::io::{self, BufRead};
 
@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::store::{BlockingStore, Error, Prepared, cause};
 use crate::transfer::lines::value_scanner::ValueScanner;
 
-/// Maximum length of a name, or of a value other than the document.
+/// Maximum length in bytes of a member name, or of a value other than the document.
 const MAX_SHORT_BYTES: usize = 64 * 1024;
 /// Size of the buffer for unescaped text of a document.
 const UNESCAPE_BUFFER_BYTES: usize = 64 * 1024;
@@ -149,7 +149,7 @@ impl<'a> NdjsonReader<'a> {
         Ok(())
     }
 
-    /// Reads a value of at most [`MAX_SHORT_BYTES`].
+    /// Reads a value whose length is at most [`MAX_SHORT_BYTES`].
     fn short_value<T: DeserializeOwned>(&mut self) -> Result<T, LineFault> {
         let mut text = Vec::new();
         let mut scanner = ValueScanner::default();
@@ -237,7 +237,7 @@ impl<'a> NdjsonReader<'a> {
                     self.expect(b'u')?;
                     units.push(self.utf16_unit()?);
                 }
-                // Decoding fails if the units are not a valid surrogate pair.
+                // Decoding fails if a surrogate is not part of a valid surrogate pair.
                 let character = char::decode_utf16(units).next();
                 character.and_then(Result::ok).ok_or(INVALID_ESCAPE)?
             }

@@ -13,8 +13,8 @@ pub(super) struct ValueScanner {
 }
 
 impl ValueScanner {
-    /// Scans the next chunk, and returns its leading part that belongs to the value. Returns
-    /// `None` if the chunk is empty or a line break interrupts the value.
+    /// Scans the next chunk, and returns the leading part of the chunk that belongs to the value.
+    /// Returns `None` if the chunk is empty, or if a line break interrupts the value.
     pub(super) fn next<'a>(&mut self, buffer: &'a [u8]) -> Option<&'a [u8]> {
         if buffer.is_empty() {
             return None;
@@ -31,8 +31,8 @@ impl ValueScanner {
         Some(buffer)
     }
 
-    /// Scans the byte at `index`. Returns the length of the value in this chunk if the byte is
-    /// the last of the value, or the first after the value.
+    /// Scans the byte at `index`. If this byte is the last byte of the value, or the first byte
+    /// after the value, returns the number of bytes in the chunk that belong to the value.
     fn end(&mut self, byte: u8, index: usize) -> Option<usize> {
         let is_last = match byte {
             _ if std::mem::take(&mut self.is_escaped) => false,
