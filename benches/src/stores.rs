@@ -1,8 +1,8 @@
 //! The storage engines under test. Each is a [`Store`] that maps a user and a client to a
 //! document.
 //!
-//! Each engine is opened as its own documentation advises, and all have the same cache size.
-//! A durable put waits for the strongest sync that the engine offers. The module `syncs`
+//! Each engine is opened as its own documentation advises. All engines that have a cache of
+//! their own have the same cache size. A durable put waits for the strongest sync that the engine offers. The module `syncs`
 //! counts the system calls of that sync.
 
 mod bare;

@@ -1,5 +1,5 @@
-//! Verifies that a durable put is durable. strace counts the system calls that write data to
-//! stable storage. They are counted between two marks in the trace, and compared with the
+//! Counts the syncs of durable puts with strace: the system calls that write data to stable
+//! storage. They are counted between two marks in the trace, and compared with the
 //! number of acknowledged puts.
 
 use std::collections::{BTreeMap, HashSet};

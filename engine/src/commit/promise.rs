@@ -21,8 +21,8 @@ use crate::model::revision::Revision;
 /// - [`Error::StorageFull`], [`Error::Io`]: nothing was written.
 /// - [`Error::Corrupt`]: the write has a precondition that cannot be checked, because the newest
 ///   stored frame of the namespace is damaged. Nothing was written.
-/// - [`Error::Poisoned`]: a sync of the log failed. Whether the write is stored is unknown until
-///   the store is opened again.
+/// - [`Error::Poisoned`]: a change to the log failed, usually a sync. Whether the write is stored
+///   is unknown until the store is opened again.
 /// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued. If the committer panics,
 ///   which is a bug in the engine, queued writes also fail with `Closed`, and it is unknown whether
 ///   they are stored.
