@@ -33,7 +33,8 @@ pub(crate) struct Handler {
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) health: Arc<Health>,
     pub(crate) requests: Arc<RequestMetrics>,
-    /// The ids of the clients whose documents are accessible. `None` allows all clients.
+    /// The ids of the clients whose documents the server gives access to. `None` allows all
+    /// clients.
     pub(crate) known_clients: Option<HashSet<String>>,
     /// The CORS policy. `None` if CORS is off.
     pub(crate) cors: Option<Cors>,
@@ -292,8 +293,8 @@ impl Handler {
     }
 
     /// Returns the precondition that the store checks when it commits a write. If the request has
-    /// If-Unmodified-Since, this function evaluates that header itself. The returned precondition
-    /// then also requires that the document does not change between this evaluation and the commit.
+    /// If-Unmodified-Since, this function evaluates that header itself. In that case, the store
+    /// also checks that the document has not changed between this evaluation and the commit.
     async fn precondition(
         &self,
         namespace: Namespace<'_>,
@@ -314,8 +315,8 @@ impl Handler {
 }
 
 /// Rejects a request with several Host headers, and an HTTP/1.1 request without a Host header (RFC
-/// 9112 section 3.2). If a request has two Host headers, the servers that forward it could use
-/// different ones.
+/// 9112 section 3.2). A proxy and the server behind it could use different headers if a request had
+/// two Host headers.
 fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
     let hosts = parts.headers.get_all(HOST).iter().count();
     if hosts == 1 || (hosts == 0 && parts.version < Version::HTTP_11) {

@@ -16,7 +16,8 @@ use crate::store::{Prepared, Store};
 /// than the threshold, so their uploads acquire no memory from the budget.
 const UNBUDGETED_BYTES: usize = 16 * 1024;
 /// Number of bytes that an upload must send to count as making progress. If another request waits
-/// for memory, an upload that has acquired memory can be ended after one second without progress.
+/// for memory, an upload that has acquired memory can be ended after it has made no progress for
+/// one second.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// Maximum memory of one upload in bytes, in addition to the memory of the store's writer.
 pub(crate) const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;

@@ -63,10 +63,9 @@ pub(crate) struct Authenticator {
 /// Counts how tokens were checked.
 #[derive(Default)]
 pub(crate) struct TokenCounters {
-    /// Number of times that the result for a token was found in a cache.
+    /// Number of token checks whose result was found in a cache.
     pub(crate) cached: Counter,
-    /// Number of times that no cached result was found for a token, whether the token was valid or
-    /// not.
+    /// Number of token checks without a cached result. Rejected tokens are counted too.
     pub(crate) verified: Counter,
 }
 

@@ -165,8 +165,8 @@ fn valid_name(claim: Option<&Value>) -> Option<Name> {
     Name::new(claim?.as_str()?).ok()
 }
 
-/// Reads a claim that is a `NumericDate` (RFC 7519 section 2): a JSON number, with or without
-/// decimals. If the claim is present but is not a finite number, the error is `wrong`.
+/// Reads a claim that is a `NumericDate` (RFC 7519 section 2): a JSON number, with or without a
+/// fractional part. If the claim is present but is not a finite number, the error is `wrong`.
 fn seconds(
     token: &Map<String, Value>,
     claim: &str,

@@ -1,8 +1,8 @@
 //! The keys that verify tokens. Each key is used with exactly one algorithm.
 //!
 //! The algorithm is a property of the key, and a token cannot choose another algorithm (RFC 8725
-//! section 3.1). A token's `alg` and `kid` can select only known keys. The header parameters `jku`,
-//! `x5u` and `jwk` are ignored.
+//! section 3.1). A token's `alg` and `kid` only select which of the known keys are tried. The
+//! header parameters `jku`, `x5u` and `jwk` are ignored.
 
 mod error;
 mod jwks;

@@ -1,8 +1,7 @@
 //! The keys that an identity provider publishes at a URL.
 //!
-//! The keys are fetched in the background, and again at a regular interval. If the provider cannot
-//! be reached, the known keys stay valid. A token that no known key has signed can trigger an early
-//! fetch.
+//! The keys are fetched in the background at regular intervals. If the provider cannot be reached,
+//! the known keys stay valid. A token that no known key has signed can trigger an early fetch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,9 +77,9 @@ struct ProviderState {
     introspection_url: Option<Arc<str>>,
     /// Number of completed fetches, including failed ones.
     fetches: u64,
-    /// Whether a fetch is running or was requested. Initially true, because [`Provider::run`]
-    /// begins with a fetch. A token that arrives before the first fetch waits for that fetch, and
-    /// triggers no other fetch.
+    /// Whether a fetch is running or was requested. The value is initially true, because
+    /// [`Provider::run`] begins with a fetch. A token that arrives before the first fetch waits for
+    /// that fetch, and triggers no other fetch.
     is_fetching: bool,
     /// Whether the last completed fetch succeeded.
     is_up_to_date: bool,
@@ -392,7 +391,7 @@ fn rfc8414_url(issuer: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A server accepts requests before it has started to fetch keys. If the token of an early
+    /// A server can receive a request before it has started to fetch keys. If the token of an early
     /// request counted as the trigger of the first fetch, tokens could not trigger another fetch in
     /// the next minute. A key that the provider publishes in that minute would stay unknown until
     /// the minute is over.

@@ -18,7 +18,7 @@ enum BodyKind {
     /// The complete body is in memory.
     Full(Bytes),
     /// The frames of the body are sent by the thread that writes the body. If the writing thread
-    /// fails, it sends an error.
+    /// fails, it sends an error instead of further frames.
     Channel(mpsc::Receiver<io::Result<Frame<Bytes>>>),
     Document(Box<DocumentStream>),
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::http::error::{ApiError, Code};
 
 /// Number of bytes for each semaphore permit. The budget is counted in KiB instead of bytes,
-/// because one call can acquire at most `u32::MAX` permits.
+/// because one call can acquire at most `u32::MAX` semaphore permits.
 const UNIT_BYTES: u64 = 1024;
 /// How long an upload may stall before it can be asked to end.
 const STALL_GRACE: Duration = Duration::from_secs(1);

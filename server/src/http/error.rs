@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::store::{Error, Violation};
 
-    /// Returns the response to an error, and the error object in that response.
+    /// Returns the error object in the response for an error, and that response.
     fn respond(error: Box<ApiError>) -> (Value, Response<Body>) {
         let id = RequestId::new(SystemTime::now());
         let response = error.response(&id, false);

@@ -98,7 +98,7 @@ impl std::fmt::Display for Hex {
 }
 
 /// The method, or `other` if the method is too long to log. The length is limited because a client
-/// can send a very long method.
+/// can send a very long method name.
 fn loggable(method: &Method) -> &str {
     const MAX_LOGGED_BYTES: usize = 16;
     match method.as_str() {

@@ -11,6 +11,8 @@
 //! 3. *Established* connections: at least two requests were granted after the last refused request,
 //!    if any.
 //!
+//! Anybody can open thousands of untrusted connections. A request that needs no token, such as a
+//! health check, does not make a connection trusted.
 //!
 //! Within a class, the connection that has waited longest for its client is shed first. A
 //! connection can wait for a request head, for more of a body, or for the client to read a
@@ -18,9 +20,9 @@
 //! single bytes, the waiting time of its connection does not restart (see `minimum_rate`).
 //!
 //! A request needs no lock: it writes only two atomics, which belong to its own connection. The
-//! lock on the list of connections is acquired when a connection opens, and when connections are
-//! shed. The connections are ranked only while the limit is reached. In a similar way, nginx closes
-//! its reusable connections (`ngx_drain_connections`).
+//! lock on the list of connections is acquired only when a connection opens, and when connections
+//! are shed. The connections are ranked only while the limit is reached. In a similar way, nginx
+//! closes its reusable connections (`ngx_drain_connections`).
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

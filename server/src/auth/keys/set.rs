@@ -16,7 +16,7 @@ use crate::auth::keys::pem;
 use crate::auth::keys::token::Token;
 use crate::auth::rules::LEEWAY_SECONDS;
 
-/// Keys that verify tokens. Either all keys of a set belong to one issuer, or the issuer of tokens
+/// Keys that verify tokens. Either all keys of a set belong to one issuer, or the issuer of a token
 /// is not checked.
 #[derive(Default)]
 pub(crate) struct KeySet {
@@ -131,8 +131,8 @@ impl KeySet {
         Ok(())
     }
 
-    /// Adds the signature keys of a JSON Web Key Set in a file. The call fails if the set contains
-    /// a key that must not be used, because the operator can correct the file. Blocks.
+    /// Adds the signature keys of a JSON Web Key Set in a file. If the set contains a key that must
+    /// not be used, the call fails, so that the operator can correct the file. Blocks.
     pub(crate) fn add_jwks_file(&mut self, path: &Path) -> Result<(), KeyError> {
         let text = read(path)?;
         let found = jwks::signature_keys(&text).map_err(unusable(path))?;
