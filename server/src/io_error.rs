@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", target.display())]
 pub(crate) struct IoError {
-    /// The failed action, as a verb such as `open`.
+    /// The failed action, such as `open` or `write to`.
     action: &'static str,
     target: PathBuf,
     source: io::Error,

@@ -28,7 +28,7 @@ pub(crate) struct Log {
     _guards: [WorkerGuard; 2],
 }
 
-/// Starts to log the events that match `filter`.
+/// Starts logging the events that match `filter`.
 pub(crate) fn start(filter: Option<&str>, format: LogFormat) -> Result<Log, ParseError> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     // The writer thread flushes the buffer whenever its queue is empty.
@@ -71,7 +71,8 @@ impl Log {
     /// Replaces the filter.
     ///
     /// # Errors
-    /// [`ParseError`] if the text is not a valid filter. The current filter stays in use.
+    /// [`ParseError`] if the text is not a valid filter. After an error, the current filter stays
+    /// in use.
     pub(crate) fn set_filter(&self, filter: Option<&str>) -> Result<(), ParseError> {
         let filter = parse(filter)?;
         // The reload fails only if an earlier call of `start` in this process set the global log.

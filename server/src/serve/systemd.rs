@@ -1,5 +1,5 @@
-//! Notifications to the service manager, by the protocol of `sd_notify(3)`. If the environment
-//! variable NOTIFY_SOCKET is not set, no notification is sent.
+//! Sends notifications to the service manager with the protocol of `sd_notify(3)`. If the
+//! environment variable NOTIFY_SOCKET is not set, no notification is sent.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ pub(crate) fn stopping() {
 }
 
 /// Sends watchdog notifications three times per watchdog interval. Returns immediately if the
-/// service manager has no watchdog for the process. The notifications prove that the async
-/// runtime still runs tasks.
+/// service manager has not enabled a watchdog for the process. The notifications prove that the
+/// async runtime still runs tasks.
 pub(super) async fn run_watchdog() {
     let Some(timeout) = sd_notify::watchdog_enabled() else {
         return;

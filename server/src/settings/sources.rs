@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::serve::Settings;
 
-/// The sources of the settings of one server. The flags and environment variables are fixed
-/// when the process starts. The file can be read again while the server runs.
+/// The sources of the settings of one server. The flags and environment variables are fixed when
+/// the process starts. The configuration file can be read again while the server runs.
 #[derive(Debug, Clone)]
 pub(crate) struct SettingsSources {
     /// Settings from flags and environment variables. clap merges these two sources.

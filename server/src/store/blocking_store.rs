@@ -130,7 +130,7 @@ impl BlockingStore {
         namespace.write(text, options).map(drop)
     }
 
-    /// Erases all documents of a user, including their old versions on disk.
+    /// Erases all documents of a user, including old versions of the documents on the disk.
     pub(crate) fn erase(
         &self,
         user: &str,

@@ -94,14 +94,14 @@ impl Store {
         namespace.submit(change, options).await
     }
 
-    /// Erases all documents of a user, including their old versions on disk.
+    /// Erases all documents of a user, including old versions of the documents on the disk.
     pub(crate) async fn erase(&self, user: String) -> Result<Erased, Error> {
         let engine = self.engine.clone();
         blocking(move || engine.erase(&user, &mut |_| {})).await
     }
 
-    /// Takes a snapshot: the contents of the store at one moment. Reading from the snapshot
-    /// blocks.
+    /// Takes a snapshot: the contents of the store at one moment. A read from the snapshot may
+    /// block.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
         let engine = self.engine.clone();
         blocking(move || engine.snapshot()).await
@@ -126,12 +126,13 @@ impl Store {
         self.engine.pseudonym(user)
     }
 
-    /// Returns the counters and the state of the store. Holds a few locks, each for a short time.
+    /// Returns the counters and the state of the store. The call holds a few locks, each for a
+    /// short time.
     pub(crate) fn metrics(&self) -> Metrics {
         self.engine.metrics()
     }
 
-    /// Number of damaged or unreadable frames in the log.
+    /// Number of damaged or unreadable frames in the log that may be current.
     pub(crate) fn damaged_frames(&self) -> u64 {
         self.engine.usage_on_disk().damaged_frames
     }

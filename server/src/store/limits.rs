@@ -1,4 +1,4 @@
-//! The limits of documents, as the settings of the server configure them.
+//! The document limits that are configured in the settings of the server.
 
 use prefd_engine::Limits;
 

@@ -73,7 +73,8 @@ pub(crate) fn compact(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CompactionReport, OpenError> {
     refuse_unfinished(data_dir)?;
-    // `stats` fails if the directory is not a store. `Engine::open` would create a store.
+    // `stats` fails if the directory does not contain a store, but `Engine::open` would create a
+    // store.
     let before = stats(data_dir)?;
     let store = BlockingStore::new(Engine::open(config_without_background_work(data_dir))?);
     let outcome = store.compact(progress);

@@ -1,5 +1,5 @@
 //! The target directory of a restore. A restore locks the directory, writes the files of the backup
-//! to a subdirectory, and moves them into place after they were verified. Every function in this
+//! to a subdirectory, and moves these files into place after verification. Every function in this
 //! file may block.
 
 use std::fs::{self, File};

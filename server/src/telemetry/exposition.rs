@@ -1,9 +1,9 @@
-//! All metrics: the name, the help text and the value of each.
+//! Defines the name, the help text and the value of every metric.
 //!
 //! Names and units follow the conventions of Prometheus
 //! (<https://prometheus.io/docs/practices/naming/>): base units, and the suffix `_total` for
-//! counters. The encoder adds this suffix and the unit of a histogram. docs/operations.md
-//! lists the metrics.
+//! counters. The encoder adds the suffix `_total` to the name of a counter, and the unit to the
+//! name of a histogram. docs/operations.md lists the metrics.
 
 use std::fmt;
 

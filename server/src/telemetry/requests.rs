@@ -43,8 +43,9 @@ const KINDS: [(RouteKind, &str); 3] = [
 /// One counter for each route, method and status.
 type RequestCounts = [[[AtomicU64; STATUSES.len()]; METHODS.len()]; KINDS.len()];
 
-/// The counters of the threads that use this shard. Aligned to 128 bytes, so that two shards never
-/// share a cache line, or a pair of cache lines that the processor prefetches together.
+/// The counters of the threads that use this shard. A shard is aligned to 128 bytes, so that two
+/// shards never share a cache line, or a pair of cache lines that the processor prefetches
+/// together.
 #[repr(align(128))]
 struct Shard {
     requests: RequestCounts,

@@ -10,7 +10,7 @@ pub(in crate::commands) struct Details {
     pub(super) success: &'static str,
     /// Meaning of exit status 1.
     pub(super) failure: &'static str,
-    /// The purpose of each example, and its shell command.
+    /// The purpose and the shell command of each example.
     pub(in crate::commands) examples: &'static [(&'static str, &'static str)],
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct BackupContents {
     /// Newest revision in the backup, or 0 if the store has no revision.
     pub(crate) revision: u64,
     pub(crate) documents: u64,
-    /// Number of frames that were known to be damaged when the backup was taken.
+    /// Number of damaged frames that may be current, as known when the backup was taken.
     #[serde(default)]
     pub(crate) damaged_frames: u64,
     /// Places whose data could not be read from the disk. In the backup, unreadable data is
