@@ -153,8 +153,7 @@ pub(crate) struct Introspection {
     /// A request holds one of these locks while it asks the provider. All requests with the same
     /// token use the same lock, so only one of them asks the provider at a time.
     request_locks: [Mutex<()>; MAX_REQUESTS],
-    /// The time at which an introspection request last timed out, or could not be sent over a
-    /// connection.
+    /// The time at which an introspection request last timed out or failed on its connection.
     failed_at: Lock<Option<Instant>>,
     requests: Counter,
     failed_requests: Counter,
