@@ -298,9 +298,9 @@ impl Catalogue {
                 .next()
                 .transpose()
                 .map_err(|failure| self.fail(failure))?;
-            // Pending changes with a smaller key than the next entry of the tree belong to
-            // namespaces that are not in the tree. A pending change with the same key overrides the
-            // entry.
+            // A pending change whose key is less than the key of the next entry in the tree belongs
+            // to a namespace that is not in the tree. A pending change with the same key overrides
+            // the entry in the tree.
             while let Some((key, change)) =
                 pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| key < at))
             {

@@ -6,8 +6,8 @@
 //!
 //! **Architecture Invariant:** with [`Durability::Sync`](crate::Durability::Sync), a write
 //! becomes visible and is acknowledged only after the log is synced. At most one thread at
-//! a time is the commit leader. Only the commit leader writes to the log and changes which frames
-//! are current in the table.
+//! a time is the commit leader. While a store is open, only the commit leader appends frames to
+//! the log, and only the commit leader changes which frames are current in the table.
 
 pub(crate) mod batch;
 pub(crate) mod change;

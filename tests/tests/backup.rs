@@ -472,7 +472,7 @@ fn failed_backup_names_the_cause_and_leaves_no_file() {
     issuer.respond("/backup", CannedResponse::status(503));
     fail(
         &["--admin", &url],
-        "the server refused the request with 503 Service Unavailable: \
+        "the server responded with 503 Service Unavailable: \
          the response has no error detail",
         &[],
     );
@@ -492,7 +492,7 @@ fn failed_backup_names_the_cause_and_leaves_no_file() {
         .with(&["--admin-token-file", path_str(&token)])
         .start();
     let url = admin_url(&server);
-    let error = "the server refused the request with 401 Unauthorized: \
+    let error = "the server responded with 401 Unauthorized: \
          The request has no Authorization header with the admin token.";
     fail(&["--admin", &url], error, &["data", "token"]);
     let ended = prefd(

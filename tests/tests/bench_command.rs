@@ -158,6 +158,6 @@ fn bench_on_a_disk_that_is_too_small_fails_and_cleans_up() {
     let ended = bench(&mount.path, &["--sizes", "10MiB", "--writers", "1"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.err.contains("prefd-bench-"), "{ended:?}");
-    assert!(ended.err.contains("no space is left"), "{ended:?}");
+    assert!(ended.err.contains("no space left to write"), "{ended:?}");
     assert_eq!(entries(), before);
 }

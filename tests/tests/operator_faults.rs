@@ -114,7 +114,7 @@ fn commands_on_a_full_disk_leave_no_incomplete_files() {
     assert_eq!(small, "{}");
     let closed = folder.path().join("closed");
     let ended = run_on_full_disk(&[&import[..], &["--data-dir", text(&closed)]].concat());
-    expect_failure(&ended, "no space is left");
+    expect_failure(&ended, "no space left to write");
 }
 
 #[test]

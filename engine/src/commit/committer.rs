@@ -1,8 +1,8 @@
 //! The committer writes queued writes to the log in batches, updates the table, and acknowledges
 //! the writes.
 //!
-//! The committer does not wait for more writes before it commits a batch, so a single writer waits
-//! for only one sync. Writes that arrive during a sync share the next sync.
+//! The committer does not delay a batch to collect more writes, so a single writer waits only for
+//! its own sync. Writes that arrive during a sync share the next sync.
 //!
 //! In a batch, the frames of the writes precede the frames that compaction copies. If the copies
 //! cannot be written, the writes are still committed.

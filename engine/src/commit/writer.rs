@@ -145,7 +145,7 @@ impl Writer {
     /// large values.
     ///
     /// # Errors
-    /// - [`Error::Rejected`]: contains the first violation in the order of the bytes.
+    /// - [`Error::Rejected`]: contains the first violation, by byte offset.
     /// - [`Error::StorageFull`], [`Error::Io`]: the blob file cannot be written or read back.
     ///
     /// After an error, every later call returns the same error.

@@ -235,7 +235,7 @@ impl SegmentUsages {
         self.newly_stale_bytes = 0;
     }
 
-    /// Returns the sums of the counts of all segments.
+    /// Returns the usage of all segments together.
     pub(crate) fn sum(&self) -> SegmentUsage {
         let mut sum = SegmentUsage::default();
         for usage in self.segments.values() {

@@ -157,7 +157,7 @@ fn first_invalid_offset(error: &serde_json::Error, text: &str) -> usize {
 /// memory for the keys. If a value is invalid, also allocates memory for a copy of the value.
 ///
 /// # Errors
-/// The first [`Violation`] in the order of the bytes. A [`crate::Writer`] reports the same
+/// The first [`Violation`] by byte offset. A [`crate::Writer`] reports the same
 /// violation, no matter how the body is divided into chunks.
 ///
 /// ```

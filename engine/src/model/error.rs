@@ -53,8 +53,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The precondition of the write is false for the current revision.
-    #[error("the precondition is false for the current revision")]
+    /// The precondition of the write is not met by the current revision, or by its absence.
+    #[error("the precondition of the write is not met")]
     PreconditionFailed {
         /// The current revision. `None` if no document is stored.
         current: Option<Revision>,
@@ -66,7 +66,7 @@ pub enum Error {
 
     /// The disk is full, or a quota or a limit on file sizes is reached. A write that fails with
     /// this error has changed nothing. Reads still work.
-    #[error("no space is left to write {}", path.display())]
+    #[error("no space left to write {}", path.display())]
     StorageFull {
         /// The file that could not grow.
         path: PathBuf,

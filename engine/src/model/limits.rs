@@ -103,7 +103,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// The first violation in a document, in the order of the bytes.
+/// The violation that occurs first in a document, by byte offset.
 ///
 /// If a variant has a field `actual`, the value of this field is a lower bound, because validation
 /// stops at the first violation.

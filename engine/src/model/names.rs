@@ -215,7 +215,7 @@ fn has_control_character(name: &str) -> bool {
     name.chars().any(char::is_control)
 }
 
-/// The 128-bit hash of a namespace's names (SipHash-2-4). The key of the hash is stored in the
+/// The 128-bit hash of a namespace's names (SipHash-2-4). The hash key is stored in the
 /// manifest. The key is secret, so that an attacker cannot choose names whose hashes collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NamespaceHash(u64, u64);

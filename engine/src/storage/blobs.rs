@@ -46,7 +46,7 @@ const MIN_MAPPED_BYTES: usize = 33 * 1024 * 1024;
 const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Minimum size in bytes of a value that is synced while it is validated. For a smaller value,
-/// starting a thread for the sync would cost too much compared with the validation.
+/// starting a thread would take longer than the validation, so nothing would be gained.
 const MIN_CONCURRENT_SYNC_BYTES: usize = 1024 * 1024;
 
 /// The blob files of a store.

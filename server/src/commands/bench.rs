@@ -26,7 +26,7 @@ pub(super) struct BenchOptions {
     /// directory yourself
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Approximate measuring time for each row of the result, in seconds
+    /// Approximate time to measure each row of the result, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     seconds: Duration,
     /// Numbers of threads that write at the same time. The result has one row for each number
@@ -37,8 +37,8 @@ pub(super) struct BenchOptions {
         default_value = "1,16,64"
     )]
     writers: Vec<NonZeroUsize>,
-    /// Document sizes to measure: bytes, or a number with KiB or MiB, up to 10MiB. The result has
-    /// two rows for each size: put and get
+    /// Document sizes to measure, in bytes or with the suffix KiB or MiB, up to 10MiB. The result
+    /// has two rows for each size: put and get
     #[arg(
         long,
         value_name = "SIZE",

@@ -64,7 +64,7 @@ enum Command {
     /// Check a data directory for damage
     ///
     /// Reads every frame of the log, every byte of every document, and the catalogue. Prints each
-    /// problem, and exits with 1 if there is one. Repairs nothing. The server must be stopped.
+    /// problem, and exits with 1 if problems were found. Repairs nothing. The server must be stopped.
     Verify(MaintenanceOptions),
     /// Print statistics of a data directory
     ///
@@ -73,8 +73,8 @@ enum Command {
     Stats(MaintenanceOptions),
     /// Reclaim disk space from replaced and deleted documents
     ///
-    /// Rewrites every log segment that contains replaced or deleted documents. The server must be
-    /// stopped. A running server rewrites segments with much dead data automatically.
+    /// Rewrites the log segments that contain replaced or deleted documents. The server must be
+    /// stopped. A running server automatically rewrites segments that contain a lot of dead data.
     Compact(MaintenanceOptions),
     /// Back up all documents to one file
     ///

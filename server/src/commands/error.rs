@@ -62,7 +62,7 @@ pub(super) enum CommandError {
         "the connection to the server failed before the response was complete: {0}. The server log may contain the cause"
     )]
     Http(#[from] hyper::Error),
-    #[error("the server refused the request with {status}: {detail}")]
+    #[error("the server responded with {status}: {detail}")]
     Refused { status: StatusCode, detail: String },
     #[error("the server sent nothing for {} seconds", .0.as_secs())]
     Timeout(Duration),
@@ -127,9 +127,9 @@ pub(super) enum CommandError {
     #[error(transparent)]
     Sign(#[from] SignError),
 
-    #[error("cannot create a histogram of latencies: {0}")]
+    #[error("cannot create a latency histogram: {0}")]
     HistogramCreation(#[from] hdrhistogram::CreationError),
-    #[error("cannot merge the histograms of latencies: {0}")]
+    #[error("cannot merge the latency histograms: {0}")]
     HistogramAddition(#[from] hdrhistogram::AdditionError),
     #[error("a thread of the benchmark panicked")]
     ThreadPanicked,

@@ -14,7 +14,7 @@ use crate::store::{CatalogueCheck, Damage, Impact, Problem, Stats, offline};
 /// Options of `prefd verify`, `stats` and `compact`.
 #[derive(Debug, Args)]
 pub(super) struct MaintenanceOptions {
-    /// Data directory. No server may have this directory open
+    /// Data directory. The directory must not be open in any server
     #[arg(
         long,
         value_name = "DIR",

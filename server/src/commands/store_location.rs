@@ -11,7 +11,8 @@ use crate::store::{BlockingStore, Error, OpenError, offline};
 /// The store of a running server, or of a data directory.
 #[derive(Debug, Args)]
 pub(super) struct StoreLocation {
-    /// Use this data directory instead of a running server. No server may have this directory open
+    /// Use this data directory instead of a running server. The directory must not be open in any
+    /// server
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::store::{Error, Violation};
 
-    /// Returns the error object in the response for an error, and that response.
+    /// Builds the response for `error`. Returns the error object in the body, and the response.
     fn respond(error: Box<ApiError>) -> (Value, Response<Body>) {
         let id = RequestId::new(SystemTime::now());
         let response = error.response(&id, false);

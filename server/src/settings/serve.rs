@@ -111,12 +111,12 @@ pub(crate) struct Settings {
     )]
     pub(crate) dev: Option<bool>,
 
-    /// File with the secret of at least 32 bytes that verifies HS256 tokens. A line break at the
-    /// end of the file is not part of the secret
+    /// File with the secret to verify HS256 tokens with: at least 32 bytes. A line break at the end
+    /// of the file is not part of the secret
     #[arg(long, value_name = "FILE", help_heading = TOKENS, env = "PREFD_JWT_HS256_SECRET_FILE")]
     pub(crate) jwt_hs256_secret_file: Option<PathBuf>,
 
-    /// File with a PEM public key that verifies tokens: RSA (RS256), P-256 (ES256), P-384 (ES384)
+    /// File with a PEM public key to verify tokens with: RSA (RS256), P-256 (ES256), P-384 (ES384)
     /// or Ed25519 (EdDSA) (repeatable)
     #[arg(
         long,
@@ -127,7 +127,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwt_public_key_file: Option<Vec<PathBuf>>,
 
-    /// File with a JSON Web Key Set (RFC 7517) that verifies tokens
+    /// File with a JSON Web Key Set (RFC 7517) to verify tokens with
     #[arg(long, value_name = "FILE", help_heading = TOKENS, env = "PREFD_JWKS_FILE")]
     pub(crate) jwks_file: Option<PathBuf>,
 
@@ -288,9 +288,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) api_version: Option<Vec<String>>,
 
-    /// Maximum number of open connections. At this number, prefd closes idle connections and those
-    /// of slow clients, to admit new clients. A small limit on open files (ulimit -n) lowers this
-    /// number [default: 1024]
+    /// Maximum number of open connections. To make room for new clients, prefd closes idle
+    /// connections and connections with slow clients. A low limit on open files (ulimit -n) reduces
+    /// this maximum [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 
@@ -328,8 +328,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Option<HumanDuration>,
 
-    /// Maximum time that a request waits for memory from --body-budget-bytes before it gets 503
-    /// [default: 10s]
+    /// Maximum time that a request waits, if the memory of --body-budget-bytes is in use, before
+    /// it gets 503 [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_BUDGET_WAIT")]
     pub(crate) body_budget_wait: Option<HumanDuration>,
 
@@ -342,8 +342,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BYTES", help_heading = MEMORY, env = "PREFD_DOCUMENT_CACHE_BYTES")]
     pub(crate) document_cache_bytes: Option<u64>,
 
-    /// Maximum number of verified tokens in the cache. With 0, nothing is cached, and the token of
-    /// every request is verified [default: 10000]
+    /// Approximate number of verified tokens that the cache can hold. With 0, nothing is cached,
+    /// and the token of every request is verified [default: 10000]
     #[arg(long, value_name = "N", help_heading = MEMORY, env = "PREFD_TOKEN_CACHE_ENTRIES")]
     pub(crate) token_cache_entries: Option<usize>,
 

@@ -1,7 +1,7 @@
 //! The parts of the man pages that are not generated from the options: the meaning of the exit
 //! status, examples, and environment variables that do not set an option.
 
-/// The additions to one man page.
+/// The parts of one man page that are not generated from the options.
 #[derive(Debug)]
 pub(in crate::commands) struct Details {
     /// Name of the page, such as `prefd-backup`.
