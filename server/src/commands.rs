@@ -1,10 +1,10 @@
 //! The command line: the commands, what they print, and their exit codes.
 //!
-//! A command starts a server, sends requests to a running server, or works on a data
-//! directory that no server has open. No other part of the crate may use this folder.
+//! Most commands start a server, send requests to a running server, or work on a data directory
+//! that no server has open. No other part of the crate may use this folder.
 //!
-//! **Architecture Invariant:** this is the highest layer. It may import every other layer. Only the
-//! binary imports this layer.
+//! **Architecture Invariant:** this is the highest layer. This layer may import every other layer.
+//! Only the binary imports this layer.
 
 mod admin_client;
 mod admin_endpoint;

@@ -1,7 +1,7 @@
 //! Counters and gauges that any thread may update without a lock.
 //!
-//! **Architecture Invariant:** this is one of the lowest layers. It imports nothing from the rest
-//! of the crate.
+//! **Architecture Invariant:** this is one of the lowest layers. This layer imports nothing from
+//! the rest of the crate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

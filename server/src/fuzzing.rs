@@ -100,7 +100,7 @@ impl Verifier {
         let settings = Settings {
             jwt_issuer: issuer.map(str::to_owned),
             jwt_audience: audience.map(str::to_owned),
-            // With a token cache, a token would be verified only the first time.
+            // The token cache is off, so that each call verifies the token again.
             token_cache_entries: Some(0),
             ..keys.settings()
         };

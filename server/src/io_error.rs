@@ -1,7 +1,7 @@
 //! The error of a failed operation on a file or another resource of the operating system.
 //!
-//! **Architecture Invariant:** this is one of the lowest layers. It imports nothing from the
-//! rest of the crate.
+//! **Architecture Invariant:** this is one of the lowest layers. This layer imports nothing from
+//! the rest of the crate.
 
 use std::io;
 use std::path::{Path, PathBuf};

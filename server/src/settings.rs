@@ -3,8 +3,8 @@
 //! The code in this folder must not open sockets, stores, or files other than the configuration
 //! file.
 //!
-//! **Architecture Invariant:** this is one of the lowest layers. It imports nothing from the rest
-//! of the crate, and every other layer may import it.
+//! **Architecture Invariant:** this is one of the lowest layers. This layer imports nothing from
+//! the rest of the crate, and every other layer may import it.
 
 mod address;
 mod human_duration;

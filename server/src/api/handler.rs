@@ -42,7 +42,7 @@ pub(crate) struct Handler {
     pub(crate) openapi: OpenApi,
     pub(crate) max_body_bytes: u64,
     pub(crate) budget: Arc<Budget>,
-    /// An upload fails if its client sends nothing for this time.
+    /// An upload fails if its client sends no data for this long.
     pub(crate) body_timeout: Duration,
 }
 
@@ -75,8 +75,8 @@ impl Operation {
 }
 
 impl Service for Handler {
-    /// The last verified token of each connection is cached, because most connections send the same
-    /// token with every request.
+    /// Caches the connection's last token that was verified with a key, because most connections
+    /// send the same token with every request.
     type Connection = LastToken;
 
     /// Each request allocates memory for the returned future, so the future must be small.
@@ -293,8 +293,8 @@ impl Handler {
     }
 
     /// Returns the precondition that the store checks when it commits a write. If the request has
-    /// If-Unmodified-Since, this function evaluates that header itself. In that case, the store
-    /// also checks that the document has not changed between this evaluation and the commit.
+    /// If-Unmodified-Since but not If-Match, this function evaluates If-Unmodified-Since itself,
+    /// and the returned precondition fails if the document changes before the commit.
     async fn precondition(
         &self,
         namespace: Namespace<'_>,
@@ -315,8 +315,8 @@ impl Handler {
 }
 
 /// Rejects a request with several Host headers, and an HTTP/1.1 request without a Host header (RFC
-/// 9112 section 3.2). A proxy and the server behind it could use different headers if a request had
-/// two Host headers.
+/// 9112 section 3.2). If a request had two Host headers, a proxy could use one of them and the
+/// server the other.
 fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
     let hosts = parts.headers.get_all(HOST).iter().count();
     if hosts == 1 || (hosts == 0 && parts.version < Version::HTTP_11) {
@@ -356,8 +356,8 @@ mod tests {
     }
 
     /// Each request allocates memory for its future. The thread cache of glibc's `malloc` contains
-    /// only blocks of at most 1,032 bytes. Allocating and freeing a larger block takes about ten
-    /// times as long as a block from the cache.
+    /// only blocks of at most 1,032 bytes. Larger blocks take about ten times as long to allocate
+    /// and free as blocks from the cache.
     #[test]
     fn future_of_a_request_fits_the_allocators_thread_cache() {
         const MOST_BYTES: usize = 1032;

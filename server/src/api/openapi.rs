@@ -1,9 +1,9 @@
 //! Generates the OpenAPI document of the server, and serves it at `/openapi.json`.
 //!
 //! The document is generated once, when the server starts, from a template, the settings and the
-//! table of error codes. Facts that the settings or the table define are therefore not repeated in
-//! the template. The file `docs/openapi.json` is the OpenAPI document of a server with the default
-//! settings.
+//! table of error codes. Facts that the settings or the table of error codes define are therefore
+//! not repeated in the template. The file `docs/openapi.json` is the OpenAPI document of a server
+//! with the default settings.
 
 mod error_responses;
 mod example;
@@ -28,7 +28,7 @@ use crate::telemetry::Probe;
 /// The path of the OpenAPI document.
 pub(crate) const PATH: &str = "/openapi.json";
 /// The OpenAPI document can change when the server restarts with other settings. Caches must
-/// therefore revalidate it before each use. The ETag makes revalidation cheap.
+/// therefore revalidate the document before each use. The ETag makes revalidation cheap.
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// The template is JSON with placeholders such as `{{name}}` (see [`fill_placeholders`]).
 const TEMPLATE: &str = include_str!("openapi/template.json");

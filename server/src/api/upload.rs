@@ -11,13 +11,13 @@ use crate::http::{ApiError, Budget, Code};
 use crate::net::BUFFER_BYTES;
 use crate::store::{Prepared, Store};
 
-/// Number of bytes that an upload may send before it acquires memory from the budget. Without this
-/// threshold, clients that send almost nothing could use up the budget. Most documents are smaller
-/// than the threshold, so their uploads acquire no memory from the budget.
+/// Number of bytes that a client can upload before the upload acquires memory from the budget.
+/// Without this threshold, clients that send almost nothing could use up the budget. Most documents
+/// are smaller than the threshold, so their uploads acquire no memory from the budget.
 const UNBUDGETED_BYTES: usize = 16 * 1024;
-/// Number of bytes that an upload must send to count as making progress. If another request waits
-/// for memory, an upload that has acquired memory can be ended after it has made no progress for
-/// one second.
+/// Number of bytes that a client must send for its upload to count as making progress. If another
+/// request waits for memory, an upload that has acquired memory can be ended after it has made no
+/// progress for one second.
 const PROGRESS_BYTES: usize = 16 * 1024;
 /// Maximum memory of one upload in bytes, in addition to the memory of the store's writer.
 pub(crate) const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
@@ -57,8 +57,8 @@ pub(super) async fn receive(
         let next = tokio::select! {
             biased;
             next = timeout(idle_timeout, body.frame()) => next.map_err(|_| Stall::IdleTimeout),
-            // An upload without a permit is not ended, because ending it would free no memory in
-            // the budget.
+            // A lack of memory does not end an upload that has no permit, because ending this
+            // upload would free no memory in the budget.
             () = budget.reclaim_requested(last_progress), if permit.is_some() => {
                 Err(Stall::MemoryReclaimed)
             }

@@ -55,8 +55,8 @@ pub(crate) struct Authenticator {
     challenges: Challenges,
     counters: TokenCounters,
     /// Limits the number of requests that wait for a provider at the same time. Without this limit,
-    /// anybody could occupy all connections by sending tokens with unknown keys, because each such
-    /// request waits for a provider.
+    /// anybody could occupy all connections by sending tokens that name unknown keys, because each
+    /// of these requests waits for a provider.
     waiting: Semaphore,
 }
 
@@ -94,7 +94,7 @@ impl Authenticator {
     }
 
     /// Returns the claims of the request's token if the token is valid at `now`. `last` caches the
-    /// last verified token of the same connection.
+    /// connection's last token that was verified with a key.
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,

@@ -52,7 +52,7 @@ impl Challenges {
         })
     }
 
-    /// The error response for a token that gives no access.
+    /// The error response for a token that is invalid or could not be checked.
     pub(super) fn denied(&self, denial: Denial) -> Box<ApiError> {
         match denial {
             Denial::Invalid(reason) => ApiError::new(Code::InvalidToken, reason)
@@ -79,8 +79,8 @@ impl Challenges {
             format!("The token was issued to another client and does not have the scope {scope}."),
         );
         // A scope consists of visible ASCII characters other than the quote and the backslash (RFC
-        // 6749 section 3.3). If the client id contains any other character, no scope can contain
-        // the client id, so the `WWW-Authenticate` header names no scope.
+        // 6749 section 3.3). If the client id contains a character that is not allowed in a scope,
+        // the `WWW-Authenticate` header names no scope.
         let is_valid_scope = scope
             .bytes()
             .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));

@@ -26,8 +26,8 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// Reads the claims of a JWT whose signature and issuer were verified. Checks all claims except
-    /// the times, which [`Self::check_time`] checks.
+    /// Reads the claims of a JWT whose signature and issuer were verified. Checks the audience, the
+    /// user and the client. [`Self::check_time`] checks the times.
     pub(crate) fn from_jwt(
         token: &Map<String, Value>,
         rules: &TokenRules,
@@ -37,10 +37,11 @@ impl Claims {
         Self::from_members(token, &["sub"], expires, rules)
     }
 
-    /// Reads the introspection response for an active token (RFC 7662 section 2.2). Checks all
-    /// members except the times, which [`Self::check_time`] checks.
+    /// Reads the introspection response for an active token (RFC 7662 section 2.2). Checks the
+    /// issuer, the token type, the audience, the user and the client. [`Self::check_time`] checks
+    /// the times.
     ///
-    /// `iss` and `exp` are optional in the response. `iss` is not needed, because the response
+    /// `iss` and `exp` are optional in the response. `iss` is not required, because the response
     /// comes from the issuer itself. If the response has no `exp`, the token is valid for as long
     /// as the issuer reports the token as active.
     pub(crate) fn from_introspection(

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::Address;
 
-/// Number of random bytes from which the key is made. An HS256 hash has the same length.
+/// Number of random bytes from which the key is made: the length of an HS256 hash.
 const KEY_BYTES: usize = 32;
 /// The user and the client in the claims of the printed token.
 pub(crate) const USER: &str = "dev-user";

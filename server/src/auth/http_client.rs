@@ -155,8 +155,8 @@ impl HttpClient {
         self.send(request, GET_TIMEOUT).await
     }
 
-    /// Sends a form with POST and returns the body of a 200 response. `total_timeout` lasts from
-    /// opening the connection to the end of the response body.
+    /// Sends a form with POST and returns the body of a 200 response. `total_timeout` covers the
+    /// time from opening the connection to the end of the response body.
     pub(crate) async fn post(
         &self,
         url: &Endpoint,

@@ -31,11 +31,11 @@ pub(super) const MAX_REQUESTS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum total time that a client's request waits for the lock of its token and for the
 /// introspection response. `WAIT_TIMEOUT` is longer than `REQUEST_TIMEOUT`, so that the timeout of
-/// an introspection request is recorded. After a recorded timeout, requests that wait for the same
-/// lock send no introspection request of their own.
+/// an introspection request is recorded. For `RETRY_PAUSE` after a recorded timeout, prefd sends no
+/// introspection requests.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed connection or a timeout, prefd sends the provider no introspection request for
-/// this time. Without this pause, each client request would wait for another timeout.
+/// this long. Without this pause, each client request would wait for another timeout.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// The characters that must be escaped in a form (`application/x-www-form-urlencoded`).
 const FORM_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
@@ -108,7 +108,7 @@ fn form_encode(text: &str) -> String {
 pub(crate) struct CachePolicy {
     pub(crate) ttl: Duration,
     /// How long a response about an active token is used while the provider cannot be reached.
-    /// `ttl` and `max_stale` both start with the introspection request.
+    /// `ttl` and `max_stale` are both measured from the start of the introspection request.
     pub(crate) max_stale: Duration,
 }
 
@@ -153,14 +153,15 @@ pub(crate) struct Introspection {
     /// A request holds one of these locks while it asks the provider. All requests with the same
     /// token use the same lock, so only one of them asks the provider at a time.
     request_locks: [Mutex<()>; MAX_REQUESTS],
-    /// The time at which an introspection request last timed out or failed on its connection.
+    /// The time at which an introspection request last failed with a timeout or a connection error.
     failed_at: Lock<Option<Instant>>,
     requests: Counter,
     failed_requests: Counter,
 }
 
 impl Introspection {
-    /// Each of the two caches is created for `entries` tokens.
+    /// Creates a cache for active tokens and a cache for inactive tokens, each for about `entries`
+    /// tokens.
     pub(crate) fn new(
         endpoint: IntrospectionEndpoint,
         issuer: Option<Arc<str>>,

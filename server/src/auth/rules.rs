@@ -21,10 +21,11 @@ pub(crate) struct ClaimNames {
     /// The claim that contains the user id. `None` for the default claim, which differs between
     /// JWTs and introspection responses.
     pub(crate) user: Option<String>,
-    /// The claims that can contain the client id. The first of these claims that a token has is
-    /// used.
+    /// The claims that can contain the client id. If a token has several of these claims, the first
+    /// one in this list is used.
     pub(crate) client: Vec<String>,
-    /// The claims that can contain the scopes. The first of these claims that a token has is used.
+    /// The claims that can contain the scopes. If a token has several of these claims, the first
+    /// one in this list is used.
     pub(crate) scope: Vec<String>,
 }
 

@@ -106,8 +106,9 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
     if !has_local && !is_remote && !is_dev && !has_introspection {
         return Err(IdentityError::NoKeys);
     }
-    // A provider issues tokens for many services, so an audience is required by default. A local
-    // key is usually used only for prefd.
+    // By default, an audience is required if a provider is configured and `--dev` is not set,
+    // because a provider issues tokens for many services. A local key is usually used only for
+    // prefd.
     let requires_audience = settings.require_audience.unwrap_or(is_remote && !is_dev);
     if settings.jwt_audience.is_none() {
         if requires_audience {

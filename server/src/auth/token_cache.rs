@@ -1,9 +1,9 @@
 //! A cache of verified tokens and introspection responses. A request whose token has a usable cache
 //! entry requires neither a signature check nor an introspection request.
 //!
-//! The size of the cache is limited. The tokens themselves are not stored: entries are looked up by
-//! a hash of the token, and the hash key is random. The cache does not check whether a token has
-//! expired, so callers must check the times of the claims that they get.
+//! The size of the cache in bytes is limited. The tokens themselves are not stored: entries are
+//! looked up by a hash of the token, and the hash key is random. The cache does not check whether a
+//! token has expired, so callers must check the times of the claims that they get.
 
 use std::hash::Hasher;
 

@@ -202,7 +202,8 @@ fn write_offline(data_dir: &Path, out: &mut dyn Write) -> Result<(), CommandErro
 
 async fn write_online(admin: &AdminOptions, out: &mut dyn Write) -> Result<(), CommandError> {
     let mut download = admin.download("/backup").await?;
-    // The total is the size of the store files in the archive, without the tar headers.
+    // The total of the progress display is the size of the store files in the archive, without the
+    // tar headers.
     let total_bytes = download.headers.get(TOTAL_BYTES);
     let total_bytes = total_bytes.and_then(|total| total.to_str().ok()?.parse().ok());
     let mut out = ProgressStream::new(out, LABEL, total_bytes.unwrap_or(0));

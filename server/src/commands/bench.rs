@@ -55,7 +55,7 @@ pub(super) struct BenchOptions {
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 /// Maximum size of a benchmark document, in bytes. The default limit for the length of one value is
-/// the same, so the store accepts every benchmark document.
+/// also 10 MiB, so the store accepts every benchmark document.
 const MAX_SIZE: usize = 10 * MIB;
 /// Document size in bytes, in the rows that do not depend on `--sizes`.
 const USUAL_BYTES: usize = KIB;
@@ -219,7 +219,7 @@ fn table(rows: &[BenchRow]) -> String {
     text
 }
 
-/// Formats a duration in microseconds with a unit.
+/// Formats a number of microseconds as a duration in microseconds or milliseconds.
 fn duration(micros: f64) -> String {
     if micros < 1000.0 {
         format!("{micros:.1} us")

@@ -24,8 +24,8 @@ pub(super) fn open_data_dir(data_dir: &Path) -> Result<BlockingStore, CommandErr
     offline::open(data_dir).map_err(open_error)
 }
 
-/// Converts an error. If another process has the data directory open, the new error also explains
-/// how to use the running server.
+/// Converts an error from opening a data directory. If another process has the data directory open,
+/// the returned error also explains how to use the running server.
 pub(super) fn open_error(error: OpenError) -> CommandError {
     match error {
         OpenError::Store(error @ Error::Locked { .. }) => CommandError::InUse(error),

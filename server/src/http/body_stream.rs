@@ -8,7 +8,8 @@ use hyper::HeaderMap;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-/// When the buffer contains at least this number of bytes, they are sent as one chunk.
+/// When the buffer contains at least this number of bytes, the buffered bytes are sent as one
+/// chunk.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Maximum number of chunks that are queued for the receiver of the body. While the queue is full,
 /// writing blocks.

@@ -3,7 +3,7 @@
 //! After an upload has received a small amount of data, it acquires in one step all the memory that
 //! it may need. The upload keeps this memory until it ends. If a request waits for memory, uploads
 //! that have stalled are asked to end, one at a time. Clients that send almost nothing therefore
-//! cannot block other uploads.
+//! cannot block other uploads for long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -22,7 +22,8 @@ const ANY: &str = "*";
 /// Request headers that a page of an allowed origin may always set.
 const API_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, \
                        If-Modified-Since, If-Unmodified-Since";
-/// Response headers that a browser hides from a page of another origin unless they are listed.
+/// Response headers that a page of an allowed origin can read, in addition to the headers that
+/// browsers always expose.
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("ETag, Request-Id, Retry-After, WWW-Authenticate");
 /// How long a browser may cache the result of a preflight, in seconds. Chromium limits this time to

@@ -48,7 +48,7 @@ pub(crate) struct ApiError {
     source: Option<ErrorSource>,
     meta: Option<Value>,
     headers: HeaderMap,
-    /// The cause of a server error. It is logged, and never sent to the client.
+    /// The cause of a server error. The cause is logged, and never sent to the client.
     cause: Option<String>,
 }
 
@@ -209,7 +209,8 @@ mod tests {
     use super::*;
     use crate::store::{Error, Violation};
 
-    /// Builds the response for `error`. Returns the error object in the body, and the response.
+    /// Builds the response for `error`. Returns the error object from the response body as the
+    /// first value, and the response as the second.
     fn respond(error: Box<ApiError>) -> (Value, Response<Body>) {
         let id = RequestId::new(SystemTime::now());
         let response = error.response(&id, false);

@@ -11,7 +11,7 @@ pub(crate) fn etag(revision: Revision) -> Option<HeaderValue> {
 }
 
 /// The revision in an entity tag. `opaque` is the tag without its quotes. Returns `None` if prefd
-/// never sends such a tag.
+/// never sends this tag.
 pub(super) fn revision(opaque: &[u8]) -> Option<Revision> {
     let text = std::str::from_utf8(opaque).ok()?;
     let number: u64 = text.parse().ok()?;

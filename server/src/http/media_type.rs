@@ -4,7 +4,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::http::error::{ApiError, Code};
 
-/// Checks Content-Type and Content-Encoding. Both headers are optional.
+/// Checks Content-Type and Content-Encoding. A request may omit either header.
 ///
 /// # Errors
 /// [`Code::UnsupportedMediaType`] if the Content-Type is not a JSON type, or if the

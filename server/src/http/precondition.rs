@@ -116,9 +116,10 @@ fn parse_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
 /// How entity tags are compared (RFC 9110 section 8.8.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
-    /// A weak tag never matches.
+    /// In a strong comparison, a weak tag never matches.
     Strong,
-    /// Two tags match if their opaque parts are equal, even if one of them is weak.
+    /// In a weak comparison, two tags match if their opaque parts are equal, even if one of the
+    /// tags is weak.
     Weak,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! An xid encodes 12 bytes in base32hex: seconds since 1970 (4 bytes), a random number that is
 //! generated once per process (5 bytes) and a counter (3 bytes). This layout is specified at
-//! <https://github.com/rs/xid>. If xids are sorted as text, they are in the order of their times.
+//! <https://github.com/rs/xid>. Sorting xids as text also sorts them by time.
 
 use std::fmt;
 use std::sync::OnceLock;

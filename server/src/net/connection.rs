@@ -224,8 +224,8 @@ impl<H: Service> ConnectionServer<H> {
                     is_stopping = true;
                     Pin::new(&mut connection).graceful_shutdown();
                 }
-                // `poll_without_shutdown` cannot be used here, because with it hyper would not wait
-                // until the buffered part of a response is written.
+                // `poll_without_shutdown` cannot be used here, because it can return before the
+                // buffered part of a response is written.
                 Pin::new(&mut connection).poll(context)
             })
             .await

@@ -19,9 +19,9 @@
 //! response. All of these waiting times count in the same way. If a client sends or reads only
 //! single bytes, the waiting time of its connection does not restart (see `minimum_rate`).
 //!
-//! A request needs no lock: it writes only two atomics, which belong to its own connection. The
-//! lock on the list of connections is acquired only when a connection opens, and when connections
-//! are shed. The connections are ranked only while the limit is reached. In a similar way, nginx
+//! To update the state of its connection, a request needs no lock: it writes only two atomics. The
+//! lock on the list of connections is acquired only when a connection opens, and for each round of
+//! shedding. The connections are ranked only while the limit is reached. In a similar way, nginx
 //! closes its reusable connections (`ngx_drain_connections`).
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};

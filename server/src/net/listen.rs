@@ -29,12 +29,12 @@ use crate::settings::Address;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum number of TCP connections that the kernel queues until they are accepted. If the queue
 /// is full, the kernel drops new connection attempts, and a client retries only after a second or
-/// more. The queue is therefore longer than the common length of 128. By default, Linux allows up
-/// to 4096 (`net.core.somaxconn`).
+/// more. The queue is therefore longer than the common length of 128. By default, Linux limits the
+/// queue to 4096 connections (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
-/// Size of the kernel's send buffer for each TCP connection. By default, Linux increases the buffer
-/// up to 4 MiB, so clients that do not read their responses could occupy gigabytes of memory. A
-/// send buffer of 256 KiB allows 20 Mbit/s at a round-trip time of 100 ms.
+/// Requested size of the kernel's send buffer for each TCP connection. By default, Linux increases
+/// the buffer up to 4 MiB, so clients that do not read their responses could occupy gigabytes of
+/// memory. A send buffer of 256 KiB allows 20 Mbit/s at a round-trip time of 100 ms.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// File mode of the Unix socket. Every user who can access the socket's directory may connect, just
 /// as everybody may connect to a TCP port. The token of a request decides what the request may do.

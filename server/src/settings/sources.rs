@@ -44,8 +44,7 @@ pub(crate) enum SettingsError {
 }
 
 impl Settings {
-    /// Returns the settings in `self`. Settings that are not set in `self` are read from the file
-    /// at `path`.
+    /// Returns the settings in `self`, completed with settings from the file at `path`.
     fn over_file(self, path: Option<&Path>) -> Result<Self, SettingsError> {
         let Some(path) = path else {
             return Ok(self);
@@ -61,7 +60,7 @@ impl Settings {
         Ok(self.over(&file)?)
     }
 
-    /// Returns the settings in `self`. Settings that are not set in `self` are copied from `below`.
+    /// Returns the settings in `self`, completed with settings from `below`.
     fn over(self, below: &Self) -> Result<Self, serde_json::Error> {
         let mut merged = serde_json::to_value(below)?;
         let above = serde_json::to_value(self)?;

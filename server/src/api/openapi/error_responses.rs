@@ -52,8 +52,8 @@ pub(super) fn is_openapi_error(code: Code) -> bool {
     matches!(code, Code::InvalidRequest | Code::PreconditionFailed)
 }
 
-/// Whether a GET or HEAD of a health check can return this error. A 503 of `/readyz` does not
-/// count, because it is not a JSON:API error.
+/// Whether a GET or HEAD of a health check can return this error. A 503 response from `/readyz` is
+/// not included, because it is not a JSON:API error.
 pub(super) fn is_health_error(code: Code) -> bool {
     code == Code::InvalidRequest
 }

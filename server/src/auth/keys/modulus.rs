@@ -28,8 +28,8 @@ fn der_content(der: &[u8], tag: u8) -> Option<&[u8]> {
     if found != tag {
         return None;
     }
-    // In the short form, `first` is the length. In the long form, the low seven bits of `first` are
-    // the number of length bytes that follow (X.690 section 8.1.3).
+    // In the short form of a DER length, `first` is the length itself. In the long form, the low
+    // seven bits of `first` are the number of length bytes that follow (X.690 section 8.1.3).
     let (length, rest) = if first < 0x80 {
         (usize::from(first), rest)
     } else {

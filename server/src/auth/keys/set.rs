@@ -79,7 +79,8 @@ impl KeySet {
     fn push(&mut self, key: NewKey) {
         let mut validation = Validation::new(key.algorithm);
         // The file `claims.rs` checks `aud`, `exp` and `nbf` exactly as documented. In addition,
-        // the signature library checks `exp` and `nbf`, with a leeway that is one second longer.
+        // the signature library checks `exp` and `nbf`, with a leeway that is one second longer
+        // than `LEEWAY_SECONDS`.
         validation.validate_aud = false;
         validation.validate_nbf = true;
         #[allow(
