@@ -8,8 +8,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use crate::auth::claims::VerifiedToken;
 
-/// A connection's last verified token and its claims. Callers must check whether the claims have
-/// expired.
+/// A connection's last token that was verified with a key, and the claims of this token. Callers
+/// must check whether the claims have expired.
 #[derive(Default)]
 pub(crate) struct LastToken(Mutex<CachedToken>);
 

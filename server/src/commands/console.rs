@@ -8,7 +8,7 @@ use crate::commands::error::CommandError;
 use crate::io_error::io_error;
 use crate::store::Progress;
 
-/// If the total is unknown, the progress is printed again after this many bytes.
+/// If the total is unknown, the progress is printed again each time this many more bytes are done.
 const UNKNOWN_TOTAL_STEP_BYTES: u64 = 1024 * 1024;
 
 /// Shows the progress of a command in one line on standard error. Each update overwrites the line.

@@ -112,8 +112,8 @@ impl ApiError {
         self
     }
 
-    /// Sets `meta` to the exceeded limit and to the size that was sent. `actual` is the size that
-    /// was sent, or a lower bound of that size.
+    /// Sets `meta` to the exceeded limit and to `actual`, which is the size that was sent or a
+    /// lower bound of that size.
     pub(crate) fn limit(mut self: Box<Self>, limit: u64, actual: u64) -> Box<Self> {
         self.meta = Some(json!({ "limit": limit, "actual": actual }));
         self

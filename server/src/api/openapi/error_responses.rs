@@ -144,7 +144,7 @@ fn headers(status: StatusCode) -> Map<String, Value> {
     )
 }
 
-/// The statuses in the table of error codes, in the order of the table.
+/// Each status in the table of error codes, in the order of the table and without duplicates.
 fn statuses() -> Vec<StatusCode> {
     let mut statuses: Vec<StatusCode> = Code::ALL.iter().map(|code| code.row().0).collect();
     statuses.dedup();

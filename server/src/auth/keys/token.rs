@@ -51,7 +51,7 @@ impl<'a> Token<'a> {
     }
 
     /// Whether the token's algorithm is asymmetric. The keys of providers can verify only tokens
-    /// with an asymmetric algorithm, because symmetric keys of providers are ignored.
+    /// with an asymmetric algorithm, because prefd never uses a symmetric key from a provider.
     pub(crate) fn has_asymmetric_algorithm(&self) -> bool {
         !matches!(
             self.header.alg,
