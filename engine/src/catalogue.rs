@@ -7,9 +7,9 @@
 //!
 //! Documents can be read and written even if sled fails. The catalogue is deleted and rebuilt from
 //! the log if sled returns an error or panics. Opening a store also rebuilds the catalogue if the
-//! store was not closed cleanly, or if sled's files have changed since the last clean close. A
-//! listing during which sled fails returns an error. Later listings wait until the catalogue is
-//! rebuilt, or fail if rebuilding fails repeatedly.
+//! store was not closed cleanly, or if sled's files have changed since the last clean close. If
+//! sled fails while a listing reads the catalogue, that listing returns an error. Later listings
+//! wait until the catalogue is rebuilt, or fail if rebuilding fails repeatedly.
 
 pub(crate) mod audit;
 pub(crate) mod marker;
@@ -145,8 +145,8 @@ impl Catalogue {
     }
 
     /// Records changes that are about to be acknowledged, with their revisions. Never blocks on
-    /// sled. Returns true if the pending changes exceed their budget, so that the caller should
-    /// call [`Self::wait_for_room`].
+    /// sled. Returns true if the pending changes exceed their budget. In that case, the caller
+    /// should call [`Self::wait_for_room`].
     pub(crate) fn record<'a>(
         &self,
         changes: impl Iterator<Item = (&'a Names, u64, CatalogueChange)>,
@@ -331,7 +331,7 @@ impl Catalogue {
     }
 
     /// Returns the pending changes whose keys begin with `prefix`, starting at `first`. Blocks
-    /// until the catalogue is complete.
+    /// until the catalogue is complete, fails or is closed.
     fn pending(
         &self,
         prefix: &[u8],

@@ -5,7 +5,7 @@
 //! accounting from the log.
 //!
 //! **Architecture Invariant:** all data in the index layer can be rebuilt from the log and the
-//! blobs. Only the commit layer and recovery change which frame of a namespace is current.
+//! blobs. The current frame of a namespace is changed only by the commit layer and by recovery.
 
 pub(crate) mod accounting;
 pub(crate) mod cache;

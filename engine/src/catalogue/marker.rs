@@ -11,8 +11,8 @@
 //!  0  8B  magic "PREFDCAT"
 //!  8  u64 store id
 //! 16  u64 next revision of the log
-//! 24  u32 CRC-32 over the path, the length (u64) and the bytes of each file,
-//!         in the order of the paths
+//! 24  u32 CRC-32 over the path, the length (u64) and the bytes of each file;
+//!         the files are sorted by path
 //! 28  u32 CRC-32 of bytes 0 to 27
 //! ```
 
@@ -52,7 +52,7 @@ pub(crate) fn verify_and_remove(dir: &Path, identity: CatalogueIdentity) -> bool
     is_trusted && removed
 }
 
-/// Syncs all files in the directory, and writes the marker of a clean close.
+/// Syncs the catalogue's files, and writes the marker of a clean close.
 pub(crate) fn write(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
     let checksum = files_checksum(dir, true)?;
     let mut bytes = Vec::new();
@@ -87,7 +87,7 @@ fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
     Some((identity, fields.u32()?))
 }
 
-/// Returns the total size of all files in the directory, in bytes.
+/// Returns the total size of all files in `dir` and its subdirectories, in bytes.
 pub(crate) fn bytes_on_disk(dir: &Path) -> u64 {
     let mut files = Vec::new();
     // If an error occurs, only the files that were found before the error are counted.

@@ -29,9 +29,10 @@ pub(super) struct PendingChanges {
     /// Changes that the worker has not yet started to write to the tree.
     queued: BTreeMap<CatalogueKey, CatalogueChange>,
     queued_bytes: u64,
-    /// The revision of the first change that was queued since the queue was last empty. Only
-    /// changes that [`Self::abort_apply`] returned to the queue can have a lower revision. After an
-    /// abort, the catalogue is rebuilt from the entire log, so that no change is missed.
+    /// The revision of the first change that was queued since the queue was last empty. No queued
+    /// change has a revision below `first_queued`, except changes that [`Self::abort_apply`]
+    /// returned to the queue. After an abort, the catalogue is rebuilt from the entire log, so that
+    /// no change is missed.
     first_queued: u64,
     /// Changes that the worker is writing to the tree.
     applying: Arc<BTreeMap<CatalogueKey, CatalogueChange>>,
@@ -151,7 +152,7 @@ impl PendingChanges {
         })
     }
 
-    /// Returns true if a put was shed after the last call of [`Self::begin_catch_up`].
+    /// Returns true if a put was shed after the last call to [`Self::begin_catch_up`].
     pub(super) fn is_shedding(&self) -> bool {
         self.lag.is_some_and(|lag| lag.last_shed.is_some())
     }

@@ -71,7 +71,7 @@ pub(super) fn lossy_text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// Returns the key of the namespace of a user and a client.
+/// Returns the catalogue key for a user name and a client name.
 pub(super) fn key(user: &str, client: &str) -> CatalogueKey {
     let mut key = Vec::with_capacity(user.len() + 1 + client.len());
     key.extend_from_slice(user.as_bytes());

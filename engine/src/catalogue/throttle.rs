@@ -11,8 +11,8 @@ const REST_FACTOR: u32 = 4;
 /// Maximum length of a rest. Without the maximum, the rest after one slow step could delay the
 /// catalogue for a long time.
 const MAX_REST: Duration = Duration::from_millis(50);
-/// The worker rests only if the time for which it has waited for a processor exceeds the elapsed
-/// time divided by this number.
+/// The worker rests only if the share of the elapsed time that it spent waiting for a processor
+/// exceeds 1 divided by this number.
 const TOLERATED_WAIT_DIVISOR: u32 = 8;
 
 /// Measures the work of a thread since the thread last rested.

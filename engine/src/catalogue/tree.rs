@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::catalogue::row::{CatalogueKey, CatalogueValue};
 
-/// Maximum time to wait for sled's file lock. After the last handle is dropped, sled's background
-/// threads keep the lock for a short time, and a locked tree cannot be opened.
+/// Maximum time to wait until sled's file lock is released. After the last handle is dropped,
+/// sled's background threads keep the lock for a short time, and a locked tree cannot be opened.
 const MAX_LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// An open tree. Clones refer to the same tree.
@@ -147,7 +147,7 @@ mod tests {
         lock_file.try_lock().unwrap();
         std::thread::scope(|scope| {
             let opened = scope.spawn(|| Tree::open(dir.path(), 1 << 20).map(drop));
-            // If `open` did not wait for the lock, it would fail within this time.
+            // If `open` did not wait for the lock, it would fail during this sleep.
             std::thread::sleep(Duration::from_millis(50));
             drop(lock_file);
             opened.join().unwrap().unwrap();

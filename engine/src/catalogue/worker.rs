@@ -20,7 +20,7 @@ use crate::catalogue::tree::{self, Tree, TreeError};
 /// and whether the pending changes use too much memory.
 const PENDING_CHECK_INTERVAL: u64 = 1024;
 /// Maximum time for which changes are collected before they are written to sled, so that repeated
-/// changes of a document are written only once. If the pending changes exceed their budget within
+/// changes to a document are written only once. If the pending changes exceed their budget within
 /// this time and no listing is waiting, puts are shed.
 const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
 /// Number of failures after which the catalogue is unavailable until the engine is opened again.
@@ -246,7 +246,7 @@ impl CatalogueWorker {
     }
 
     /// Pauses the worker for up to `timeout`, so that other threads can use the processor. A change
-    /// of the state, such as a new listing or a close, ends the rest.
+    /// of the state, such as a new listing or a close, ends the pause.
     fn rest(&self, timeout: Duration) {
         let state = self.core.lock();
         if !timeout.is_zero() && state.listings == 0 && state.closing.is_none() {
@@ -255,7 +255,8 @@ impl CatalogueWorker {
     }
 
     /// Returns true if the pending changes use more than half of their budget. If the pending
-    /// changes exceed their budget, puts are shed, or the committer has to wait.
+    /// changes exceeded their budget, either puts would be shed or the committer would have to
+    /// wait.
     fn is_under_pressure(&self) -> bool {
         self.core.lock().pending.is_under_pressure()
     }
@@ -287,8 +288,8 @@ impl CatalogueWorker {
     }
 }
 
-/// Waits until no handle has the tree open, and then durably removes the catalogue's directory
-/// `dir`.
+/// Durably removes the catalogue's directory `dir`. If a handle still has the tree open, first
+/// waits for a limited time until the handle is dropped.
 pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
     tree::wait_for_lock_release(&sled_dir(dir));
     match std::fs::remove_dir_all(dir) {

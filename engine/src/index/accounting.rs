@@ -11,8 +11,9 @@ use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::ids::SegmentId;
 
-/// Maximum number of short sealed segments. If the log has more short sealed segments, compaction
-/// merges them.
+/// Maximum number of short sealed segments. A segment is short if it has less than a quarter of the
+/// configured segment size. If the log has more than this number of short sealed segments,
+/// compaction merges them.
 const MAX_SHORT_SEGMENTS: usize = 8;
 
 /// The current and stale frames of one segment.
@@ -35,9 +36,9 @@ pub(crate) struct SegmentUsage {
     pub(crate) damaged: u32,
     /// True if compaction has found that tombstones of the segment still hide older frames.
     pub(crate) needs_tombstones: bool,
-    /// True if a read of a frame of the segment has failed. Background compaction skips a deferred
-    /// segment until the store is opened again. An explicit compaction or an erasure tries again to
-    /// rewrite a deferred segment.
+    /// True if the disk did not return a frame of the segment when compaction or an erasure read
+    /// the frame. Background compaction skips a deferred segment until the store is opened again.
+    /// An explicit compaction or an erasure tries again to rewrite a deferred segment.
     is_deferred: bool,
 }
 
@@ -123,7 +124,7 @@ pub(crate) struct SegmentUsages {
     segments: BTreeMap<SegmentId, SegmentUsage>,
     /// The id of the active segment.
     active: Option<SegmentId>,
-    /// Number of bytes that became stale since the last call of [`Self::reset_newly_stale`].
+    /// Number of bytes that became stale since the last call to [`Self::reset_newly_stale`].
     newly_stale_bytes: u64,
 }
 
@@ -152,7 +153,7 @@ impl SegmentUsages {
         self.active = active;
     }
 
-    /// Adds a segment of which no frame can be read. `bytes` is the length of the segment.
+    /// Adds a segment in which no frame can be read. `bytes` is the length of the segment.
     pub(crate) fn add_unreadable_segment(&mut self, id: SegmentId, bytes: u64) {
         let usage = self.segments.entry(id).or_default();
         usage.bytes += bytes;
@@ -223,7 +224,7 @@ impl SegmentUsages {
         self.active
     }
 
-    /// Returns the number of bytes that became stale since the last call of
+    /// Returns the number of bytes that became stale since the last call to
     /// [`Self::reset_newly_stale`].
     pub(crate) fn newly_stale_bytes(&self) -> u64 {
         self.newly_stale_bytes
@@ -255,12 +256,12 @@ impl SegmentUsages {
         self.segments.len()
     }
 
-    /// Returns all segments, in the order of their ids.
+    /// Returns all segments, sorted by id.
     pub(crate) fn all(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.segments.iter().map(|(id, usage)| (*id, *usage))
     }
 
-    /// Returns the sealed segments, in the order of their ids.
+    /// Returns the sealed segments, sorted by id.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = (SegmentId, SegmentUsage)> + '_ {
         self.all().filter(|(id, _)| Some(*id) != self.active)
     }
@@ -272,8 +273,8 @@ impl SegmentUsages {
             .filter(|(_, usage)| usage.damaged == 0 && !usage.is_deferred)
     }
 
-    /// Returns true if the log exceeds its size limit, which is twice the bytes of the current
-    /// documents plus the length of one segment.
+    /// Returns true if the log exceeds its size limit, which is the length of one segment plus
+    /// twice the total size of the current documents.
     pub(crate) fn is_overgrown(&self, segment_bytes: u64) -> bool {
         let sum = self.sum();
         sum.bytes > 2 * (sum.document_bytes + segment_bytes / 2)
@@ -295,8 +296,8 @@ impl SegmentUsages {
     /// Returns the segment to rewrite next, if any.
     ///
     /// A segment without current frames is returned first, because its removal copies nothing. If
-    /// every segment has current frames, and the reclaimable bytes exceed half of the bytes of the
-    /// current documents plus a quarter of a segment, the segment with the largest share of
+    /// every segment has current frames, and the reclaimable bytes exceed a quarter of a segment
+    /// plus half of the total size of the current documents, the segment with the largest share of
     /// reclaimable bytes is returned. Rewriting segments with many reclaimable bytes keeps the log
     /// below its size limit ([`Self::is_overgrown`]). If no other rule selects a segment, and the
     /// log has more than [`MAX_SHORT_SEGMENTS`] short sealed segments, the oldest short segment is

@@ -3,11 +3,12 @@
 //! evicted.
 //!
 //! The algorithm is similar to S3-FIFO (Yang et al., SOSP 2023). A new document enters the small
-//! queue. When a document reaches the front of the small queue, it moves to the main queue if it
-//! was read again, and is evicted otherwise. When a document reaches the front of the main queue,
-//! it returns to the end if it was read since it was last added to the queue, and is evicted
-//! otherwise. Therefore, reading many documents once evicts few of the frequently read documents. A
-//! read only marks the document as read, and does not change the queues.
+//! queue. While the cache exceeds its budget, it examines the document at the front of one of the
+//! queues. A document from the small queue moves to the main queue if it was read again, and is
+//! evicted otherwise. A document from the main queue returns to the end of that queue if it was
+//! read since it was last examined, and is evicted otherwise. Therefore, reading many documents
+//! once evicts few of the frequently read documents. A read only marks the document as read, and
+//! does not change the queues.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,6 @@
-//! Reads return stored documents as values of the type [`Document`]. A small document is entirely
-//! in memory. A large document is read from its blobs as a stream of verified chunks.
+//! Reads return stored documents as values of the type [`Document`]. A `Document` holds the entire
+//! body of a small document in memory. A large document is read from its blobs as a stream of
+//! verified chunks.
 //!
 //! A `Document` keeps its blob files open, so later writes and deletes do not affect it.
 
@@ -27,7 +28,8 @@ use crate::storage::log::reader::Frame;
 ///
 /// Cloning is cheap: clones share memory and open files. A small document has its body in memory
 /// ([`Self::in_memory`]). A large document keeps its blob files (usually one) open until its last
-/// clone and its last [`Chunks`] are dropped. Documents stay readable after the engine is closed.
+/// clone and its last [`Chunks`] are dropped. A `Document` stays readable after the engine is
+/// closed.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, WriteOptions};
@@ -160,9 +162,9 @@ impl Document {
         self.chunks_within(DEFAULT_READ_BYTES)
     }
 
-    /// Returns an iterator like [`Self::chunks`], but with a read buffer of about `bytes` bytes.
-    /// The buffer has at least 64 KiB, because each checksum covers up to 64 KiB, which must be
-    /// read completely to be verified.
+    /// Returns an iterator like [`Self::chunks`], but with a read buffer of about `bytes` bytes. If
+    /// `bytes` is less than 64 KiB, reads of 64 KiB are used, because a checksum covers up to 64
+    /// KiB and can be verified only after all these bytes are read.
     pub fn chunks_within(&self, bytes: usize) -> Chunks {
         let mut sources = VecDeque::new();
         if let Some(body) = self.to_bytes() {
@@ -181,8 +183,8 @@ impl Document {
     }
 
     /// Returns an iterator over the JSON text of one value, in pieces of up to 64 KiB. `key` is the
-    /// decoded key. Returns `None` if the document does not have the key. Iterating reads only the
-    /// value, and blocks like [`Self::chunks`].
+    /// decoded key. Returns `None` if the document does not have the key. Iterating reads only this
+    /// value, and blocks on the disk unless the body is [in memory](Self::in_memory).
     pub fn value(&self, key: &str) -> Option<Chunks> {
         self.head()
             .members
@@ -194,7 +196,7 @@ impl Document {
             })
     }
 
-    /// Returns the decoded keys, in the order of the document. Never blocks.
+    /// Returns the decoded keys, in document order. Never blocks.
     pub fn keys(&self) -> impl Iterator<Item = String> + '_ {
         self.head()
             .members
@@ -410,5 +412,5 @@ impl Iterator for Chunks {
 /// checksums are verified.
 const DEFAULT_READ_BYTES: usize = 512 * 1024;
 
-/// Offset at which the body starts in the file of a blob.
+/// Offset of the body in a blob file.
 pub(crate) const BODY_AT: u64 = blobs::HEADER_BYTES;

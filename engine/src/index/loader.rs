@@ -78,8 +78,8 @@ impl RecoveryLoader {
             }));
     }
 
-    /// Adds a sealed segment of which no frame can be read. `error` is the error of the read, for
-    /// which [`Error::is_damage`] must be true.
+    /// Adds a sealed segment in which no frame can be read. `error` is the error that the read
+    /// returned, and [`Error::is_damage`] must be true for this error.
     pub(crate) fn load_unreadable(
         &mut self,
         segment: SegmentId,
@@ -146,8 +146,7 @@ pub(crate) fn visit(
     let _guard = directory.hold_files();
     for id in directory.segments()? {
         let details = match directory.details(id) {
-            // The damage is not reported here, because every read of a document in the segment
-            // reports it.
+            // The damage is not reported here, because reads of documents in the segment report it.
             Err(error) if error.is_damage() => continue,
             details => details?,
         };

@@ -54,8 +54,8 @@ impl AdminStore {
 
     /// Streams a backup: a tar archive of a snapshot of the store.
     pub(super) async fn backup(&self) -> ApiResult {
-        // Waits for the permit, because a backup can still hold the permit for a short time after
-        // its client has disconnected.
+        // The new backup waits for the permit, because an earlier backup can hold the permit for a
+        // short time after its client has disconnected.
         let permit = Arc::clone(&self.backup_permit).acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(BACKUP_WAIT, permit).await else {
             let detail = "Another backup is running. Try again after that backup has ended.";
@@ -144,8 +144,8 @@ impl AdminStore {
                     Ok(chunk) => Ok(chunk),
                     Err(_) => continue,
                 },
-                // Pass an error to the import, so that it does not treat the truncated body as
-                // complete.
+                // An error is passed to the import, so that the import does not treat the truncated
+                // body as complete.
                 Ok(Some(Err(_))) | Err(_) => Err(ErrorKind::UnexpectedEof.into()),
             };
             let is_failed = chunk.is_err();
@@ -170,7 +170,8 @@ impl AdminStore {
                     "The import stopped at {error}. All documents before this line are imported."
                 );
                 Err(match error {
-                    // An error of the store, except an invalid name, determines the HTTP status.
+                    // A store error determines the HTTP status. The exception is an invalid name,
+                    // which is an error in the request.
                     ImportError {
                         source: LineFault::Rejected(error),
                         ..

@@ -1,8 +1,8 @@
 //! Divides the file descriptors of the process between connections and the store.
 //!
 //! The limit on open files (`RLIMIT_NOFILE`) covers both sockets and files. Without a maximum
-//! number of connections, idle clients could use all file descriptors. The store could then
-//! not create a log segment or a blob, and a valid write would fail.
+//! number of connections, idle clients could use all file descriptors. Without a free file
+//! descriptor, the store could not create a log segment or a blob, so a valid write would fail.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

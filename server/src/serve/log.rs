@@ -75,7 +75,7 @@ impl Log {
     /// in use.
     pub(crate) fn set_filter(&self, filter: Option<&str>) -> Result<(), ParseError> {
         let filter = parse(filter)?;
-        // The reload fails only if an earlier call of `start` in this process set the global log.
+        // The reload fails only if an earlier call to `start` in this process set the global log.
         let _ = self.filter.reload(filter);
         Ok(())
     }

@@ -37,7 +37,8 @@ pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, Se
     }
 }
 
-/// Checks some of the settings. Reads no files.
+/// Checks the listen addresses, the API versions, `--workers` and `--max-connections`. Reads no
+/// files.
 pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     let address = listen_address(settings);
     if settings.is_dev() && !address.is_local() {
@@ -163,7 +164,7 @@ pub(super) fn admin_address(settings: &Settings) -> Option<(Address, bool)> {
     }
 }
 
-/// Returns the API versions that a path may contain.
+/// Returns the API versions that a request path may contain.
 pub(super) fn versions(settings: &Settings) -> Vec<String> {
     settings
         .api_version

@@ -31,7 +31,8 @@ const ADMIN_CONNECTIONS: usize = 16;
 
 /// A server that has opened its store, and is ready to listen.
 struct Server {
-    /// The sources of the settings. On SIGHUP, the configuration file is read again.
+    /// The sources of the settings. On SIGHUP, the configuration file is read again, but only a
+    /// changed log filter is applied.
     sources: SettingsSources,
     settings: Settings,
     data_dir: PathBuf,
@@ -91,8 +92,8 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         log,
     };
     let outcome = runtime.block_on(server.serve());
-    // A blocking thread cannot be aborted. A write that is still running after one second continues
-    // on its blocking thread.
+    // A blocking thread cannot be aborted. A write that is still running when the shutdown timeout
+    // of one second expires continues on its blocking thread.
     runtime.shutdown_timeout(Duration::from_secs(1));
     store.close().map_err(ServeError::Close)?;
     outcome

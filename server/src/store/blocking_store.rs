@@ -56,8 +56,8 @@ impl BlockingStore {
     }
 
     /// Returns a document. If the document is not in memory, all its bytes are read and verified
-    /// first. The caller must read these bytes again, but damage is found before the caller uses
-    /// any part of the document.
+    /// before the document is returned. The caller must read these bytes again, but damage is found
+    /// before the caller uses any part of the document.
     fn get_verified(&self, namespace: Namespace<'_, str>) -> Result<Option<Document>, Error> {
         let document = self.get(namespace)?;
         if let Some(document) = document.as_ref().filter(|d| d.in_memory().is_none()) {
@@ -74,8 +74,8 @@ impl BlockingStore {
         self.0.damage()
     }
 
-    /// Lists up to [`PAGE_ENTRIES`] namespaces in the order of their names, starting after `last`.
-    /// If `user` is given, lists only the namespaces of this user.
+    /// Lists up to [`PAGE_ENTRIES`] namespaces, sorted by user and then by client, starting after
+    /// `last`. If `user` is given, lists only the namespaces of this user.
     fn page(
         &self,
         user: Option<&str>,
@@ -130,7 +130,7 @@ impl BlockingStore {
         namespace.write(text, options).map(drop)
     }
 
-    /// Erases all documents of a user, including old versions of the documents on the disk.
+    /// Erases all documents of a user, including old versions that are still on the disk.
     pub(crate) fn erase(
         &self,
         user: &str,

@@ -21,7 +21,7 @@ const DIR_MODE: u32 = 0o700;
 #[error("{} was left by an unfinished restore: run prefd restore again", .0.display())]
 pub(crate) struct UnfinishedRestore(pub(super) PathBuf);
 
-/// Why a store was not opened.
+/// The reason why a store was not opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum OpenError {

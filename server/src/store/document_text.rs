@@ -19,8 +19,9 @@ const READ_BYTES: usize = 256 * 1024;
 /// Maximum size of one chunk in bytes. With a [`ReadAhead`] permit, a task reads up to `READ_BYTES
 /// / CHUNK_BYTES` chunks. Without a permit, a task reads one chunk.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Maximum number of documents that are read with [`READ_BYTES`] per task at the same time. Further
-/// documents are read one chunk per task, so that many slow clients use little memory.
+/// Maximum number of documents that are read at the same time with up to [`READ_BYTES`] per task.
+/// For further documents, each task reads only one chunk, so that many slow clients use little
+/// memory.
 const READ_AHEAD_DOCUMENTS: usize = 128;
 
 /// Permits for streams that read up to [`READ_BYTES`] with each task. Cloning is cheap, and clones
@@ -63,7 +64,7 @@ pub(crate) struct DocumentStream {
     /// Chunks that were read, but not returned yet.
     chunks: VecDeque<Bytes>,
     state: ReadState,
-    /// If this is `None`, each task reads only one chunk.
+    /// Without a permit, each task reads only one chunk.
     permit: Option<OwnedSemaphorePermit>,
 }
 

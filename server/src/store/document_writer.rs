@@ -12,9 +12,9 @@ use crate::store::blocking::blocking;
 /// Number of bytes of a large document that are collected before a blocking thread writes them.
 /// This number is large enough that the cost of starting a task does not matter.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Chunks shorter than this are copied into one buffer. Without the copy, a client that sends short
-/// chunks could use much memory, because each chunk keeps alive the complete network buffer that
-/// contains it.
+/// Consecutive chunks shorter than this are copied into one buffer. Without the copy, a client that
+/// sends short chunks could use much memory, because each chunk keeps alive the complete network
+/// buffer that contains it.
 const MIN_SHARED_BYTES: usize = 16 * 1024;
 
 /// Receives one document in chunks, and validates it.
@@ -33,14 +33,13 @@ impl<'a> DocumentWriter<'a> {
         }
     }
 
-    /// Maximum memory that a writer uses, in bytes.
+    /// Approximate maximum memory that a writer uses, in bytes.
     pub(crate) fn max_bytes() -> u64 {
         u64::from(Config::new("").inline_bytes) + BUFFER_BYTES as u64
     }
 
-    /// Adds the next chunk. A violation may be reported by a later call than the call whose chunk
-    /// contains the violation. If the document has several violations, the first violation in the
-    /// document is reported.
+    /// Adds the next chunk. A violation in this chunk may be reported only by a later call. If the
+    /// document has several violations, the first violation in the document is reported.
     pub(crate) async fn write(mut self, chunk: Bytes) -> Result<Self, Error> {
         if self.stays_in_memory(chunk.len()) {
             self.writer.write(&chunk)?;

@@ -26,8 +26,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Maximum number of open file descriptors, not counting segments and the blobs of documents
-    /// that are being sent or received.
+    /// Maximum number of file descriptors that the store uses, not counting segments, files of
+    /// snapshots, and blobs of documents that are being sent or received.
     pub(crate) const DESCRIPTORS: u64 = Config::DESCRIPTORS;
 
     /// Opens the store in `data_dir`, which is created if it does not exist. Blocks until the
@@ -94,7 +94,7 @@ impl Store {
         namespace.submit(change, options).await
     }
 
-    /// Erases all documents of a user, including old versions of the documents on the disk.
+    /// Erases all documents of a user, including old versions that are still on the disk.
     pub(crate) async fn erase(&self, user: String) -> Result<Erased, Error> {
         let engine = self.engine.clone();
         blocking(move || engine.erase(&user, &mut |_| {})).await

@@ -1,4 +1,4 @@
-//! The result of looking a document up in memory. If the document is not in memory, the result can
+//! The result of looking up a document in memory. If the document is not in memory, the result can
 //! read it from the disk.
 
 use prefd_engine::{Document, Error, Located, Revision, Stat};
@@ -6,7 +6,7 @@ use prefd_engine::{Document, Error, Located, Revision, Stat};
 use crate::store::blocking::blocking;
 use crate::store::document_text::{DocumentText, ReadAhead};
 
-/// The result of looking a document up in memory.
+/// The result of looking up a document in memory.
 ///
 /// The values and futures that are needed only for a read from the disk are boxed. Without the
 /// boxes, these values and futures would more than double the size of the future of every request.
@@ -29,8 +29,8 @@ impl Lookup<'_> {
         }
     }
 
-    /// Reads the revision, time and size of the document. If a write happens after the lookup, the
-    /// result can belong to a newer revision than [`Self::revision`] returns.
+    /// Reads the revision, modification time and size of the document. If a write happens after the
+    /// lookup, the result can belong to a newer revision than [`Self::revision`] returns.
     pub(crate) async fn stat(self) -> Result<Option<Stat>, Error> {
         match self {
             Self::Absent => Ok(None),
@@ -39,8 +39,8 @@ impl Lookup<'_> {
         }
     }
 
-    /// Reads the document and its revision, time and size. If a write happens after the lookup, the
-    /// result can belong to a newer revision than [`Self::revision`] returns.
+    /// Reads the document and its revision, modification time and size. If a write happens after
+    /// the lookup, the result can belong to a newer revision than [`Self::revision`] returns.
     pub(crate) async fn read(self) -> Result<Option<(Stat, DocumentText)>, Error> {
         let (document, read_ahead) = match self {
             Self::Absent => return Ok(None),

@@ -4,8 +4,8 @@ use prefd_engine::Name;
 
 /// The user and the client of a namespace, which contains at most one document.
 ///
-/// In a request for a document, the names are already validated. Exports, imports and the benchmark
-/// use `Namespace<'_, str>`, whose names are validated by the engine.
+/// Requests for documents use `Namespace<'_>`, whose names are already validated. Exports, imports
+/// and the benchmark use `Namespace<'_, str>`, whose names are validated by the engine.
 #[derive(Debug)]
 pub(crate) struct Namespace<'a, N: ?Sized = Name> {
     pub(crate) user: &'a N,

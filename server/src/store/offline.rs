@@ -37,8 +37,8 @@ pub(crate) fn open_for_import(data_dir: &Path, limits: Limits) -> Result<Blockin
     Ok(BlockingStore::new(Engine::open(config)?))
 }
 
-/// Opens a store with the configuration of a server, and creates it if it does not exist. If
-/// `caches` is false, the document cache is turned off.
+/// Opens a store with the default configuration of a server, and creates the store if it does not
+/// exist. If `caches` is false, the document cache is turned off.
 pub(crate) fn open_for_bench(data_dir: &Path, caches: bool) -> Result<BlockingStore, Error> {
     let mut config = Config::new(data_dir);
     if !caches {

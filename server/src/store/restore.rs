@@ -18,7 +18,7 @@ const LOCK: &str = "lock";
 /// is not a store.
 const DIRS: [&str; 2] = ["blobs", "log"];
 
-/// Why a directory cannot be the target of a restore.
+/// The reason why a directory cannot be the target of a restore.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum RestoreDirectoryError {
@@ -82,7 +82,7 @@ impl<'a> RestoreDirectory<'a> {
 }
 
 /// Checks that the directory contains nothing except the lock file and the leftovers of an
-/// unfinished restore. Returns the paths at which such leftovers can exist.
+/// unfinished restore. Returns the paths at which leftovers of an unfinished restore can exist.
 fn check_empty(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreDirectoryError> {
     let leftovers = leftovers(data_dir);
     for found in fs::read_dir(data_dir).map_err(io_error("list", data_dir))? {

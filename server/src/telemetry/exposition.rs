@@ -2,8 +2,8 @@
 //!
 //! Names and units follow the conventions of Prometheus
 //! (<https://prometheus.io/docs/practices/naming/>): base units, and the suffix `_total` for
-//! counters. The encoder adds the suffix `_total` to the name of a counter, and the unit to the
-//! name of a histogram. docs/operations.md lists the metrics.
+//! counters. The encoder adds the suffix `_total` to the name of a counter, and the unit, if any,
+//! to the name of a histogram. docs/operations.md lists the metrics.
 
 use std::fmt;
 

@@ -18,7 +18,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// A health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Succeeds whenever the process responds. If this check fails, restart the process.
+    /// Succeeds whenever the process responds. If the liveness check fails, restart the process.
     Live,
     /// Succeeds if the server is ready for requests.
     Ready,

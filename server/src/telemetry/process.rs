@@ -45,9 +45,9 @@ impl ProcessStats {
     }
 }
 
-/// Returns the field of `/proc/self/stat` with this number in proc_pid_stat(5). Only fields after
-/// the name of the process (field 2) are supported. The name of the process can contain spaces and
-/// parentheses, so fields are counted from the end of the name.
+/// Returns field `number` of `stat`, the text of `/proc/self/stat`. Fields are numbered as in
+/// proc_pid_stat(5). Only fields after the name of the process (field 2) are supported. The name of
+/// the process can contain spaces and parentheses, so fields are counted from the end of the name.
 fn field(stat: &str, number: usize) -> Option<f64> {
     let (_, after_name) = stat.rsplit_once(") ")?;
     // The first field after the name is field 3.

@@ -123,9 +123,10 @@ impl RequestMetrics {
         }
     }
 
-    /// Returns the route, the method, the status and the number of requests of each combination.
-    /// Combinations without requests are left out, unless an alert watches the status. Prometheus
-    /// does not detect the first increase of a time series that begins with a value above 0.
+    /// Returns the number of requests for each combination of route, method and status. A
+    /// combination without requests is included only if an alert in docs/operations.md watches this
+    /// combination, because Prometheus does not detect the first increase of a time series that
+    /// begins with a value above 0.
     pub(super) fn counts(&self) -> Vec<(&'static str, &'static str, String, u64)> {
         let mut rows = Vec::new();
         for (kind, (_, route)) in KINDS.iter().enumerate() {
@@ -178,8 +179,8 @@ impl RequestMetrics {
     }
 }
 
-/// Returns true if an alert of docs/operations.md watches this status. Counters that an alert
-/// watches are reported even if they are 0.
+/// Returns true if an alert in docs/operations.md watches this combination of route, method and
+/// status. Counters that an alert watches are reported even if they are 0.
 fn is_alerted(route: &str, method: &str, status: u16) -> bool {
     let is_write = matches!(method, "PUT" | "DELETE");
     let is_read = method == "GET";

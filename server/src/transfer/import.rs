@@ -24,8 +24,8 @@ pub(crate) struct ImportError {
 /// replaced. Returns the number of stored documents and the number of skipped documents.
 ///
 /// # Errors
-/// [`ImportError`] for the first line that cannot be imported. The documents of all lines before
-/// that line are stored.
+/// [`ImportError`] for the first line that cannot be imported. All lines before the failed line are
+/// imported.
 pub(crate) fn import_lines(
     store: &BlockingStore,
     keep_existing: bool,

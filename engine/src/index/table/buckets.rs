@@ -1,7 +1,7 @@
 //! The hash map of the table maps the hash of a namespace to a slot. The map consists of buckets,
 //! and each bucket has a lock. As entries are added, buckets are split one at a time (linear
-//! hashing, Litwin 1980). Therefore, the memory per entry hardly depends on the size of the map,
-//! unless the map is very small, and no writer ever waits for the entire map to be rehashed.
+//! hashing, Litwin 1980). Therefore, no writer waits for the entire map to be rehashed. The memory
+//! per entry hardly depends on the number of entries, except in a very small map.
 //!
 //! Removing entries never reduces the number of buckets.
 
@@ -38,12 +38,13 @@ pub(super) struct Buckets {
 
 type Level = Box<[OnceLock<Box<[Bucket]>>]>;
 
-/// One bucket. The lock and the header of the slots fill one cache line.
+/// One bucket, which occupies one cache line. The cache line contains the lock and the header of
+/// the slots.
 #[derive(Default)]
 #[repr(align(64))]
 struct Bucket(RwLock<Slots>);
 
-/// Poisoning of the lock is ignored, because a panic cannot interrupt a change of a bucket.
+/// Lock poisoning is ignored, because a panic cannot interrupt a change to a bucket.
 impl Bucket {
     fn read(&self) -> RwLockReadGuard<'_, Slots> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)

@@ -198,7 +198,7 @@ impl Slots {
         Some(&self.slots[index])
     }
 
-    /// Returns the entry of a namespace, for changes in place. The caller must not change the key
+    /// Returns a mutable reference to the entry of a namespace. The caller must not change the key
     /// of the entry.
     pub(super) fn get_mut(&mut self, hash: NamespaceHash) -> Option<&mut Slot> {
         let index = self.search(SlotKey::of(hash)).ok()?;
@@ -290,7 +290,7 @@ impl Slots {
         }
     }
 
-    /// Iterates over the entries in the order of their keys.
+    /// Iterates over the entries in key order.
     fn into_slots(mut self) -> impl Iterator<Item = Slot> {
         let is_wrapped = |index: &usize| self.displacement(*index) > *index;
         let taken = (0..self.slots.len()).take_while(|index| !self.slots[*index].is_free());
@@ -324,7 +324,7 @@ impl Slots {
         split
     }
 
-    /// Iterates over the entries in the order of their slots.
+    /// Iterates over the entries in slot order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| !slot.is_free())
     }

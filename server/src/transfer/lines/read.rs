@@ -220,7 +220,8 @@ impl<'a> NdjsonReader<'a> {
         Ok(writer.finish()?)
     }
 
-    /// Reads an escape sequence after its backslash, and returns its character.
+    /// Reads the rest of an escape sequence after the backslash, and returns the character that the
+    /// sequence encodes.
     fn escaped(&mut self) -> Result<char, LineFault> {
         Ok(match self.byte()? {
             byte @ (b'"' | b'\\' | b'/') => char::from(byte),
