@@ -1,8 +1,8 @@
 //! The commit layer: validates, commits and acknowledges writes.
 //!
 //! The streaming writer validates documents. The commit queue holds writes until they are
-//! committed. The committer is the only part of an open engine that writes to the log. The module
-//! [`core`] contains the state that all parts of an open engine share.
+//! committed. The committer is the only part of an open engine that appends frames to the log. The
+//! module [`core`] contains the state that all parts of an open engine share.
 //!
 //! **Architecture Invariant:** with [`Durability::Sync`](crate::Durability::Sync), a write
 //! becomes visible and is acknowledged only after the log is synced. At most one thread at

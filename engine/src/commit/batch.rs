@@ -60,8 +60,8 @@ pub(super) struct BatchWriter<'a> {
 
 impl BatchWriter<'_> {
     /// Appends a frame for each write that needs one, and then appends the copies. Syncs the log if
-    /// the batch contains copies or a write with [`Durability::Sync`], unless the batch has no
-    /// frames and the log is already synced.
+    /// `copies` is not empty, or if a write has [`Durability::Sync`]. The sync is skipped if the
+    /// batch has no frames and the log is already synced.
     ///
     /// # Errors
     /// After [`LogFailure::Refused`], the log contains no frame of the batch. After

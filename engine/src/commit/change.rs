@@ -101,15 +101,16 @@ impl WriteTarget<'_> {
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] if the metadata of the document exceeds the maximum length. The
-    /// metadata can be that long only if the configured limits allow very many keys, very long keys
-    /// or very long values.
+    /// metadata can exceed the maximum only if the configured limits allow very many keys, very
+    /// long keys or very long values.
     pub(crate) fn request(
         &self,
         document: Option<Prepared>,
         options: WriteOptions,
     ) -> Result<WriteRequest> {
-        // The table entry is loaded into the processor's cache before the commit leader reads it,
-        // because all other writers would wait while the leader waits for memory.
+        // The prefetch loads the table entry into the processor's cache before the commit leader
+        // reads the entry. Without the prefetch, all other writers would wait while the leader
+        // waits for memory.
         self.table.prefetch(self.hash);
         let (kind, members, inline, usage, blob) = match document {
             None => (

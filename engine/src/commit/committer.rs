@@ -1,8 +1,8 @@
 //! The committer writes queued writes to the log in batches, updates the table, and acknowledges
 //! the writes.
 //!
-//! The committer does not delay a batch to collect more writes, so a single writer waits only for
-//! its own sync. Writes that arrive during a sync share the next sync.
+//! The committer does not delay a batch to collect more writes. Writes that arrive during a sync
+//! share the next sync.
 //!
 //! In a batch, the frames of the writes precede the frames that compaction copies. If the copies
 //! cannot be written, the writes are still committed.
@@ -36,9 +36,9 @@ use crate::storage::log::failure::LogFailure;
 use crate::storage::log::{Log, MAX_BATCH_FRAMES};
 use crate::storage::reserve::Reserve;
 
-/// Maximum total size of the queued writes in one batch, in bytes. The size limit of a batch bounds
-/// how long a writer waits for the data of other writers to be written, in addition to the sync. A
-/// frame that is larger than the limit is committed in a batch without other queued writes.
+/// Maximum total size of the queued writes in one batch, in bytes. The limit bounds how long a
+/// writer waits while the data of other writers is written to the log. A frame that is larger than
+/// the limit is committed in a batch without other queued writes.
 const MAX_BATCH_BYTES: u64 = 8 * 1024 * 1024;
 /// Maximum number of queued writes in one batch. The limit on queued writes leaves room in the
 /// batch for the frames that compaction copies, and for the unqueued write of the thread that
@@ -51,9 +51,9 @@ pub(crate) struct Committer {
     core: Arc<Core>,
     log: Log,
     reserve: Reserve,
-    /// The namespaces whose blob references may have changed since the last sync, each with the
-    /// blobs of its newest frame. The blobs of an older frame may be removed only after the newest
-    /// frame is synced.
+    /// Changes of blob references that are not synced yet: the namespace and the blobs of each
+    /// frame, in the order of the frames. The blobs of a replaced frame may be removed only after
+    /// the frame that replaces it is synced.
     unsynced_blobs: Vec<(NamespaceHash, Vec<BlobId>)>,
     /// True if the catalogue's pending changes exceed their budget, so that the committer must wait
     /// for the catalogue before the next batch.
@@ -417,8 +417,8 @@ impl Committer {
     }
 
     /// Returns the state of the store between two batches, and pins the files of this state. No
-    /// file can become obsolete before it is pinned, because only the commit leader makes files
-    /// obsolete.
+    /// file of this state can become obsolete before it is pinned, because only the commit leader,
+    /// which is the calling thread, removes segments and referenced blobs from the store.
     fn snapshot_point(&self) -> SnapshotPoint {
         let image = self.log.image();
         let blobs = self

@@ -10,16 +10,15 @@
 //! 3. the segment accounting, or the map from namespaces to their blobs
 //! 4. a bucket of the table
 //! 5. the queues of the document cache, the pins, the lists of obsolete files, the state of the
-//!    catalogue, or a wakeup. A thread that holds a lock from this last group acquires no other
-//!    lock.
+//!    catalogue, or a wakeup. A thread that holds a lock of group 5 acquires no other lock.
 //!
 //! Two semaphores are acquired before any lock, in this order: [`CompactionTurn`], then
 //! [`PurgeTurn`]. A turn does not count as a lock, because it guards no data, and only prevents two
 //! threads from doing the same work at the same time.
 //!
-//! None of the listed locks is held while files are removed, with one exception: the commit leader
-//! holds the lock of the committer while it removes the reserve, or a segment file that could not
-//! be initialized or was not used.
+//! No listed lock is held while the files of obsolete segments and blobs are removed. The commit
+//! leader holds the lock of the committer while it removes other files: the reserve, temporary
+//! files, and segment files that could not be initialized or have no frames.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -139,8 +138,8 @@ impl Core {
         self.state.poison.get().cloned()
     }
 
-    /// Makes all later writes fail with `error`. Later calls have no effect, because later errors
-    /// are consequences of the first error.
+    /// Makes all later writes fail with `error`. Only the first call has an effect, because later
+    /// errors are consequences of the first error.
     pub(crate) fn set_poison(&self, error: Error) {
         self.state.poison.get_or_init(|| error);
     }

@@ -11,7 +11,8 @@ use crate::platform::counters::{
 use crate::storage::commit_leader::CommitLeader;
 use crate::storage::log::sync_latency::SyncLatency;
 
-/// Counters since the engine was opened, which are documented in [`crate::Metrics`].
+/// The counters of an open engine, which start at zero when the engine is opened.
+/// [`crate::Metrics`] documents each counter.
 pub(crate) struct EngineCounters {
     commits: CachePadded<CommitCounters>,
     log_syncs: Arc<SyncLatency>,

@@ -22,7 +22,7 @@ use crate::platform::cache_padded::CachePadded;
 /// is committed faster than a thread can sleep and wake up.
 const SPINS: u32 = 100;
 /// Number of times that a thread with a buffered write yields to other threads between attempts to
-/// become the leader. After the last attempt, the write is queued.
+/// become the leader. If all attempts fail, the write is queued.
 const YIELDS: u32 = 200;
 
 /// The committer, and the state that decides which thread may use it.

@@ -58,8 +58,8 @@ const TYPICAL_KEYS: usize = 10;
 /// grows with the square of the number of keys.
 const MAX_KEYS: usize = 64;
 
-/// Returns the document in `body` if the document is valid and its stored form has at most
-/// `max_bytes` bytes. If the function returns `None`, the document may still be valid, and the
+/// Returns the document in `body` if the fast path accepts the document and its stored form has at
+/// most `max_bytes` bytes. If the function returns `None`, the document may still be valid, and the
 /// streaming writer must validate it.
 pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OnePassDocument> {
     if body.len() as u64 > limits.max_body_bytes {
@@ -112,8 +112,8 @@ fn is_plain_key(text: &str, limits: &Limits) -> bool {
     text.len() <= limits.max_key_bytes as usize + 2 && !text.contains('\\')
 }
 
-/// Returns false if the value may exceed the limit on its length or its depth. The length of the
-/// value and its number of opening brackets are upper bounds of its depth.
+/// Returns false if the value may exceed the limit on its length or its depth. Both the length of
+/// the value and the number of its opening brackets are upper bounds on its depth.
 fn is_plain_value(text: &str, limits: &Limits) -> bool {
     text.len() as u64 <= limits.max_value_bytes
         && (text.len() <= limits.max_depth as usize

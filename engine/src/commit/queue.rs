@@ -186,8 +186,8 @@ impl CommitQueue {
         outcome.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Returns the state of the store after the next batch. Blocks until the next batch is
-    /// committed.
+    /// Returns the state of the store after the next batch, which may be empty. Blocks until the
+    /// committer has committed the batch.
     ///
     /// # Errors
     /// [`Error::Closed`].

@@ -7,9 +7,10 @@
 //! revision as the original frame. At every moment, the log contains each current frame at least
 //! once, so a crash during compaction loses no document.
 //!
-//! In the background, compaction copies frames in small steps. Between two steps, compaction pauses
-//! for as long as the commit of the previous step took. While the log exceeds its size limit
-//! (`SegmentUsages::is_overgrown`), compaction copies frames in large steps without pauses.
+//! In the background, compaction copies frames in small steps. Between two steps, background
+//! compaction pauses for as long as the commit of the earlier step took. While the log exceeds its
+//! size limit (`SegmentUsages::is_overgrown`), compaction copies frames in large steps without
+//! pauses.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -128,7 +129,7 @@ impl CompactionPace {
 }
 
 /// Rewrites the sealed segments that have reclaimable bytes, and removes obsolete files. Segments
-/// with damaged frames that may be current are not rewritten. Compaction runs at full speed.
+/// with damaged frames that may be current are not rewritten. Uses [`CompactionPace::FullSpeed`].
 ///
 /// # Errors
 /// The errors of [`crate::Engine::compact`].
@@ -179,8 +180,9 @@ pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result
 /// Copies the current frames of a segment to the end of the log, and retires the segment. The files
 /// of the segment become obsolete, and are later removed by [`purge`].
 ///
-/// Tombstones that hide no older frame are not copied. If `victim.is_forced` is false, a segment
-/// with tombstones is rewritten only if the rewrite reclaims enough space ([`is_worthwhile`]).
+/// Tombstones that can be dropped ([`droppable_deletes`]) are not copied. If `victim.is_forced` is
+/// false, a segment with tombstones is rewritten only if the rewrite reclaims enough space
+/// ([`is_worthwhile`]).
 ///
 /// # Errors
 /// - A [segment error](is_segment_error): the segment cannot be read.
@@ -202,9 +204,9 @@ pub(crate) fn rewrite(
         core.accounting.lock().mark_tombstones_needed(segment);
         return Ok(());
     }
-    // On a full disk, the reserve file can be removed to free disk space for the copies. This is
-    // allowed only if the copies need at most three quarters of the reserve. The last quarter of
-    // the reserve is a margin.
+    // On a full disk, the reserve file can be removed to free disk space for the copies. The
+    // reserve file may be removed only if the copies need at most three quarters of its space. The
+    // last quarter is a margin.
     let may_use_reserve = usage.current_bytes() <= core.reserve_bytes / 4 * 3;
     let mut step = Vec::new();
     let mut step_bytes = 0;

@@ -4,10 +4,10 @@
 //!
 //! Erasure finds the user's segments by the names in the summaries of all segments. This search
 //! does not need the catalogue, and also finds frames of documents that were deleted or replaced
-//! long ago. Segments are rewritten oldest first. A tombstone is therefore reached only after all
-//! older frames of its namespace are gone, so the tombstone can be dropped. Compaction waits until
-//! the erasure is complete. If both ran at the same time, compaction could move a frame of the user
-//! to a new segment that the erasure does not search.
+//! long ago. Segments are rewritten oldest first. In a store without damage, a tombstone is
+//! therefore reached only after all older frames of its namespace are gone, so the tombstone can be
+//! dropped. Compaction waits until the erasure is complete. If compaction ran during the erasure,
+//! it could move a frame of the user to a new segment that the erasure does not search.
 //!
 //! The catalogue's directory is removed and rebuilt, because sled keeps removed entries in its
 //! files.
@@ -72,8 +72,8 @@ pub struct Erased {
     /// damaged, or because a read failed. These segments may contain data of the user.
     pub unreadable: Vec<Damage>,
     /// Number of tombstones (frames that record a delete) that had to be kept. A tombstone must be
-    /// kept if a segment that cannot be read may contain older frames of the same namespace. A
-    /// tombstone contains the names of the user and the client, but no other data of the user.
+    /// kept if a damaged segment may contain older frames of the same namespace. A tombstone
+    /// contains the names of the user and the client, but no other data of the user.
     pub deletes_kept: u64,
 }
 
@@ -92,7 +92,7 @@ struct UserFrames {
     searched: BTreeSet<SegmentId>,
     /// Segments that contain a frame of the user, or a damaged frame that may belong to the user.
     segments: BTreeSet<SegmentId>,
-    /// The damage of segments of which neither the summary nor the frames can be read.
+    /// The damage of segments whose summary and frames are both unreadable.
     damage: BTreeMap<SegmentId, Damage>,
     clients: BTreeSet<Arc<str>>,
     /// The user's namespaces.

@@ -79,10 +79,10 @@ fn count_if_all_pinned(core: &Core, segments: &[SegmentId], blobs: &[BlobId]) ->
 /// - [`Error::Io`], [`Error::Closed`].
 pub(crate) fn remove_stray_bytes(core: &Core, _turn: &CompactionTurn<'_>) -> Result<()> {
     core.poison().map_or(Ok(()), Err)?;
-    // The files are listed before the committer returns the manifest (in the snapshot point). If
-    // the committer was creating a segment when the files were listed, it has finished by then:
-    // either the manifest lists the segment, or the creation has failed. A segment that the
-    // committer creates later is not in `files`, so it is not removed.
+    // The files are listed before the manifest is requested from the committer. If the committer
+    // was creating a segment when the files were listed, the creation ends before the committer
+    // returns the manifest. Either the manifest then lists the segment, or the creation has failed.
+    // A segment that the committer creates later is not in `files`, so its file is not removed.
     let files = core.directory.files()?;
     let point = core.queue.snapshot_point()?;
     let manifest = &point.image.manifest;

@@ -45,12 +45,12 @@ use crate::storage::pins::Pin;
 /// different documents.
 ///
 /// # Lifetime
-/// While a snapshot exists, its files stay on disk, even if their data is compacted, replaced or
-/// erased. After the snapshot is dropped, the compaction thread removes those of its files that are
-/// obsolete. If [`crate::Config::background_compaction`] is false, the next call of
-/// [`crate::Engine::compact`], [`crate::Engine::erase`] or [`crate::Engine::close`] removes these
-/// files. Closing the engine invalidates the snapshot: later reads of its files fail with
-/// [`Error::Closed`].
+/// While a snapshot exists and the engine is open, the snapshot's files stay on disk, even if their
+/// data is compacted, replaced or erased. After the snapshot is dropped, the compaction thread
+/// removes those of its files that are obsolete. If [`crate::Config::background_compaction`] is
+/// false, the next call of [`crate::Engine::compact`], [`crate::Engine::erase`] or
+/// [`crate::Engine::close`] removes these files. Closing the engine invalidates the snapshot: later
+/// reads of its files fail with [`Error::Closed`].
 ///
 /// # Memory
 /// A snapshot uses about 200 bytes for each file, and the memory of one segment's summary (up to 7
@@ -205,7 +205,7 @@ impl Snapshot {
         self.revision
     }
 
-    /// Returns the exact number of documents in the snapshot.
+    /// Returns the number of documents in the snapshot.
     pub fn documents(&self) -> u64 {
         self.documents
     }
@@ -250,7 +250,8 @@ impl Snapshot {
                 },
                 Err(error) => {
                     // The file may be missing because the engine was closed after the first check.
-                    // `Closed` is then returned instead of the I/O error.
+                    // In this case, the second check returns `Closed`, which explains the failure
+                    // better than the I/O error.
                     self.pin.check()?;
                     return Err(Error::io("open", path, error));
                 }
@@ -276,8 +277,8 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// A reader of one file of a [`Snapshot`]. While a reader exists, all files of its snapshot stay on
-/// disk, even after the snapshot is dropped.
+/// A reader of one file of a [`Snapshot`]. While a reader exists and the engine is open, all files
+/// of the snapshot stay on disk, even after the snapshot is dropped.
 ///
 /// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. A read blocks on the disk,
 /// except for the files that a snapshot builds in memory. After the engine is closed, reads fail
@@ -299,8 +300,8 @@ enum SnapshotSource {
     Memory(Bytes),
 }
 
-/// After a failed read, the bytes are read again in blocks of this length, in bytes. Disks and file
-/// systems usually fail in units of this size.
+/// Length of a block, in bytes. If a read fails, the same range is read again block by block. Disks
+/// and file systems usually fail in units of this size.
 const SALVAGE_BLOCK_BYTES: usize = 4096;
 
 impl SnapshotReader {

@@ -60,11 +60,12 @@ pub struct Verification {
     pub bytes: u64,
     /// Number of bytes at the end of the active segment that the next open will discard. These torn
     /// bytes begin at the first invalid frame after the part of the segment that is known to be
-    /// synced. Torn bytes are not reported as a problem, because they contain no acknowledged write
-    /// with [`crate::Durability::Sync`].
+    /// synced. Torn bytes are not reported as a problem, because their usual cause is a crash
+    /// before a sync.
     pub torn_bytes: u64,
-    /// Number of files in `blobs/` that no document uses. These files are removed after the next
-    /// open. They are kept if damaged frames make it impossible to know which documents exist.
+    /// Number of files in `blobs/` that no document uses. The engine removes these files after it
+    /// opens the store. If damaged frames make it impossible to know which documents exist, the
+    /// engine keeps the files.
     pub unnamed_blobs: u64,
     /// The result of comparing the catalogue with the documents.
     pub catalogue: CatalogueCheck,

@@ -31,7 +31,8 @@ pub struct Stats {
     /// Total length in bytes of the log frames of current documents.
     pub live_bytes: u64,
     /// Total length in bytes of all log frames that are not frames of current documents. Compaction
-    /// can reclaim most of these bytes.
+    /// can reclaim these bytes, except for tombstones that are still needed and for bytes in
+    /// segments with damaged frames.
     pub dead_bytes: u64,
     /// Number of frames that cannot be read and may be current.
     pub damaged_frames: u64,
@@ -43,8 +44,8 @@ pub struct Stats {
     pub blob_bytes: u64,
     /// Total length of the files in `catalogue/` in bytes.
     pub catalogue_bytes: u64,
-    /// Maximum number of bytes that the engine's table of documents and tombstones uses while the
-    /// store is open.
+    /// Upper bound on the memory that the engine's table needs for the current documents and
+    /// tombstones while the store is open, in bytes.
     pub table_bytes: u64,
     /// For each segment in which a damaged frame may be current, the first damage that was found.
     /// The list also contains the damage of files whose length cannot be read.

@@ -1,5 +1,5 @@
-//! Blobs: the body of each large document is stored in a separate file. The values of the document
-//! are extents of the blob file.
+//! Blobs: the body of each large document is stored in a separate file. Each value of the document
+//! is an extent of the blob file.
 //!
 //! ```text
 //!  0 28B  file header (see `format/file_header.rs`), magic "PREFDBLB"; the id field holds
@@ -228,8 +228,8 @@ impl BlobStore {
     /// of a file fails, the next purge tries again. If several removals fail, the first error is
     /// returned.
     pub(crate) fn purge(&self, pins: &PinRegistry) -> Result<()> {
-        // A new pin never includes a blob that is already obsolete, so every relevant pin already
-        // exists.
+        // A blob that is already obsolete cannot be pinned later, because a new pin includes only
+        // blobs that current frames refer to.
         let obsolete = std::mem::take(&mut *self.obsolete());
         let mut outcome = Ok(());
         for id in obsolete {

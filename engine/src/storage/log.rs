@@ -2,14 +2,14 @@
 //! the log. Frames are appended to the active segment in batches. When a segment is full, the log
 //! writes a summary of the segment and seals the segment.
 //!
-//! The only owner of a [`Log`] is the committer. The log tracks which bytes are on the disk, which
-//! of these bytes are synced, and which bytes a failed write may have left. The contents of
-//! documents are opaque to the log.
+//! The only owner of a [`Log`] is the committer. The log tracks how many bytes of the active
+//! segment are written, and how many of these bytes are synced. The contents of documents are
+//! opaque to the log.
 //!
 //! Invariants:
 //! - A segment is synced before a frame is appended to the next segment.
 //! - No frame is appended to a segment from an earlier run of the engine.
-//! - Nothing is written after a failed sync.
+//! - After a failed sync of frames, nothing more is written to the log.
 
 pub(crate) mod active;
 pub(crate) mod directory;
@@ -266,8 +266,8 @@ impl Log {
     fn rotate(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
         // The segment id is not used again while the store is open, even if a later step fails. If
-        // the id were reused, the next segment could collide with a file of this segment that could
-        // not be removed.
+        // a later step fails and the file of the new segment cannot be removed, a segment with the
+        // same id would collide with that file.
         let id = manifest
             .take_segment_id(&self.dir)
             .map_err(LogFailure::Refused)?;

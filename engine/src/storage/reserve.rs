@@ -1,8 +1,9 @@
 //! The reserve: a file whose only purpose is to occupy disk space. On a full disk, the file can be
 //! removed to provide disk space for deletes, compaction or recovery.
 //!
-//! Deletes and compactions free space, so they must remain possible on a full disk. Before the next
-//! put is committed, the reserve is filled again. If the disk is still full, the put is rejected.
+//! Deletes and compactions free space, so they must remain possible on a full disk. If the reserve
+//! was removed, it is filled again before the next put is committed. If the disk is still full, the
+//! put is rejected.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -68,8 +68,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// Verifies a segment that cannot be scanned, by reading the frame of each current document at
-    /// the location that the summary states. `error` is the error that the scan returned.
+    /// Verifies a segment that cannot be scanned. Reads the frame of each current document at the
+    /// location that the summary states. `error` is the error that the scan returned.
     fn verify_by_summary(
         &mut self,
         id: SegmentId,

@@ -172,8 +172,9 @@ impl ActiveSegment {
         std::mem::take(&mut self.batch)
     }
 
-    /// Removes the batch that has just ended from the segment, because the sync of the batch has
-    /// failed. It is unknown which bytes of the batch are on the disk, so the log stops writing.
+    /// Removes the batch that has just ended from the state in memory, because the sync of the
+    /// batch has failed. It is unknown which bytes of the batch are on the disk, so the log stops
+    /// writing.
     pub(super) fn discard_ended_batch(&mut self, batch: &AppendBatch) {
         // A batch without frames only syncs earlier frames. The earlier frames stay in the segment,
         // because their writes were already acknowledged.
@@ -334,8 +335,8 @@ impl ActiveSegment {
         let zeros = ZEROS.get(shift..shift + ahead.min(PREALLOCATED_BYTES));
         let zeros = zeros.unwrap_or_default();
         if self.file.write_all_at(zeros, self.bytes).is_err() {
-            // Preallocation is optional. On a full disk, the space is needed for other data, so the
-            // zeros are removed.
+            // Preallocation is optional. If writing the zeros fails, for example on a full disk,
+            // the zeros that were written are removed, because the space is needed for other data.
             let _ = self.file.set_len(self.bytes);
         }
         // `preallocated_end` is also set after an error, so that the next attempt is made only

@@ -171,8 +171,9 @@ pub(crate) fn scan(
             bytes: Vec::new(),
         };
         match scan_window(window, of, end) {
-            // If the file has become shorter during the scan, the committer has truncated it,
-            // usually to seal the segment. A scan that fails after such a truncation is repeated.
+            // If the file has become shorter during the scan, another thread has truncated it, for
+            // example the commit leader to seal the segment. A scan that fails after such a
+            // truncation is repeated.
             Err(error) if error.is_damage() && stat()? < len => {}
             scanned => return scanned,
         }
