@@ -46,7 +46,7 @@ enum Command {
     ///
     /// On SIGHUP, the server reloads certificates, keys and introspection credentials from their
     /// files, and the log filter from the configuration file. On SIGTERM or SIGINT, the server
-    /// waits up to --drain-timeout for in-flight requests, and then stops.
+    /// waits for in-flight requests, but at most for --drain-timeout, and then stops.
     Serve {
         /// TOML file with settings. Each setting has the name of its flag, without the leading
         /// dashes
@@ -63,8 +63,9 @@ enum Command {
     Token(TokenOptions),
     /// Check a data directory for damage
     ///
-    /// Reads every frame of the log, every byte of every document, and the catalogue. Prints each
-    /// problem, and exits with 1 if problems were found. Repairs nothing. The server must be stopped.
+    /// Reads every frame of the log and every byte of every document. Also checks the catalogue if
+    /// the store was closed cleanly and no document is damaged. Prints each problem, and exits with
+    /// 1 if problems were found. Repairs nothing. The server must be stopped.
     Verify(MaintenanceOptions),
     /// Print statistics of a data directory
     ///
@@ -101,9 +102,9 @@ enum Command {
     Import(ImportOptions),
     /// Erase all data of a user
     ///
-    /// Deletes all documents of the user, and rewrites or removes every file that contains a byte
-    /// of these documents or the name of the user. Existing backups are not changed. Exits with 1
-    /// if some data could not be erased.
+    /// Deletes all documents of the user, and rewrites or removes every file of the data directory
+    /// that contains a byte of these documents or the name of the user. Existing backups are not
+    /// changed. Exits with 1 if some data could not be erased.
     Erase(EraseOptions),
     /// Check, show or explain the settings of the server
     #[command(subcommand)]

@@ -32,8 +32,8 @@ pub(super) struct ImportOptions {
     /// Keep documents that already exist instead of replacing them
     #[arg(long)]
     keep_existing: bool,
-    /// Configuration file of the server. An import with --data-dir uses the limits in this file.
-    /// Without this option, the default limits apply
+    /// Configuration file with the limits for an import with --data-dir. Without the file, an
+    /// import with --data-dir uses the default limits. A running server uses its own limits
     #[arg(long, value_name = "FILE", env = "PREFD_CONFIG")]
     config: Option<PathBuf>,
     /// Print the result as JSON

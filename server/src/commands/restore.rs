@@ -28,9 +28,8 @@ pub(super) struct RestoreOptions {
     /// Data directory to create. The directory must be empty, or must not exist
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Restore the backup even if the store was damaged when the backup was taken. Documents that
-    /// were damaged are lost. A backup file that was damaged after it
-    /// was written is always refused
+    /// Restore the backup even if the store was damaged when the backup was taken. The damaged
+    /// documents are lost. A backup file that was damaged after it was written is always refused
     #[arg(long)]
     accept_damage: bool,
     /// Print the result as JSON

@@ -20,8 +20,9 @@ pub(super) struct TokenOptions {
         required_unless_present = "jwt_hs256_secret_file"
     )]
     data_dir: Option<PathBuf>,
-    /// Sign with the secret in this file, which must be the secret of the server. If both
-    /// options are set in the same way, this file is used. A flag overrides the environment
+    /// Sign with the secret in this file, which must be the secret of the server. If a data
+    /// directory is also set, the secret file is used, except if the data directory is set with a
+    /// flag and the secret file with an environment variable
     #[arg(
         long,
         value_name = "FILE",

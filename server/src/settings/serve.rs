@@ -63,9 +63,9 @@ pub(crate) struct Settings {
     pub(crate) tls_key_file: Option<PathBuf>,
 
     /// Address of the admin listener: IP:PORT, unix:PATH or off. The admin listener serves health
-    /// checks, metrics, backups, exports, imports and erasures. If the default address is in use,
-    /// prefd starts without an admin listener, or exits if --admin-token-file is set
-    /// [default: 127.0.0.1:8081]
+    /// checks, metrics, backups, exports, imports and erasures. If no address is set and the default
+    /// address is in use, prefd exits if --admin-token-file is set, and otherwise starts without an
+    /// admin listener [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", help_heading = ADMIN, env = "PREFD_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<MaybeAddress>,
 
@@ -86,7 +86,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) cors_origin: Option<Vec<String>>,
 
-    /// Allow web pages of other origins to set this request header, in addition to
+    /// Allow web pages of the origins in --cors-origin to set this request header, in addition to
     /// Authorization, Content-Type and the conditional headers (repeatable)
     #[arg(
         long,
@@ -155,7 +155,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) require_audience: Option<bool>,
 
-    /// Value that `typ` in the header of every JWT must have, such as at+jwt (RFC 9068)
+    /// Required `typ` in the header of a JWT, such as at+jwt (RFC 9068). Tokens that are verified by
+    /// introspection may have any `typ`
     #[arg(long, value_name = "TYP", help_heading = TOKENS, env = "PREFD_JWT_TYP")]
     pub(crate) jwt_typ: Option<String>,
 
@@ -196,8 +197,8 @@ pub(crate) struct Settings {
     pub(crate) realm: Option<String>,
 
     /// OAuth or OpenID Connect issuer whose tokens are accepted, exactly as in the `iss` claim of
-    /// these tokens. prefd finds the keys of the issuer through the metadata of the issuer, and
-    /// fetches them again after every --jwks-refresh (repeatable)
+    /// these tokens. prefd finds the issuer's keys through the issuer's metadata, and fetches the
+    /// keys at the interval --jwks-refresh (repeatable)
     #[arg(
         long,
         value_name = "URL",
@@ -226,9 +227,10 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwks_refresh: Option<HumanDuration>,
 
-    /// URL of the introspection endpoint (RFC 7662), which verifies tokens that are not JWTs. Set
-    /// the credentials with --introspection-credentials-file [default: the endpoint in the metadata
-    /// of the issuer, if the credentials and exactly one --oidc-issuer are set]
+    /// URL of the introspection endpoint (RFC 7662). Requires --introspection-credentials-file.
+    /// prefd introspects tokens that are not JWTs and, if no source of keys is set, also JWTs
+    /// [default: the endpoint in the metadata of the issuer, if exactly one --oidc-issuer and the
+    /// credentials are set]
     #[arg(
         long,
         value_name = "URL",
@@ -246,8 +248,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) introspection_credentials_file: Option<PathBuf>,
 
-    /// Time to cache an introspection response. While the identity provider can be reached, a
-    /// revoked token is accepted for at most this time [default: 30s]
+    /// Time to cache an introspection response. While introspection requests succeed, a revoked
+    /// token is accepted for at most this time [default: 30s]
     #[arg(
         long,
         value_name = "TIME",
@@ -256,8 +258,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) introspection_ttl: Option<HumanDuration>,
 
-    /// Maximum age of a cached introspection response that is used while the identity provider
-    /// cannot be reached. An expired token is refused even if its response is cached [default: 1h]
+    /// Maximum age of a cached introspection response that is used while introspection requests
+    /// fail. An expired token is refused even if its response is cached [default: 1h]
     #[arg(
         long,
         value_name = "TIME",
@@ -266,8 +268,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) introspection_max_stale: Option<HumanDuration>,
 
-    /// Id of a client whose documents are served. If this is set, requests for all other clients
-    /// get 404 (repeatable)
+    /// Id of a client whose documents are served. If at least one id is set, requests for the
+    /// documents of all other clients get 404 (repeatable)
     #[arg(
         long,
         value_name = "CLIENT",
@@ -288,9 +290,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) api_version: Option<Vec<String>>,
 
-    /// Maximum number of open connections. To make room for new clients, prefd closes idle
-    /// connections and connections with slow clients. A low limit on open files (ulimit -n) reduces
-    /// this maximum [default: 1024]
+    /// Maximum number of open connections to the API listener. At the maximum, prefd closes idle
+    /// connections and connections with slow clients, to make room for new clients. A low limit on
+    /// open files (ulimit -n) reduces the maximum [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 
@@ -328,8 +330,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Option<HumanDuration>,
 
-    /// Maximum time that a request waits, if the memory of --body-budget-bytes is in use, before
-    /// it gets 503 [default: 10s]
+    /// Maximum time that a request waits for memory from --body-budget-bytes. After this time, the
+    /// request gets 503 [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_BUDGET_WAIT")]
     pub(crate) body_budget_wait: Option<HumanDuration>,
 

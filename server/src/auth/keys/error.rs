@@ -45,7 +45,10 @@ pub(crate) enum KeyFault {
     SymmetricKey,
     #[error("the key set contains no key that can verify the signature of a token")]
     NoUsableKey,
-    #[error("the key set has more than {MAX_PROVIDER_KEYS} keys; the rest is ignored")]
+    #[error(
+        "the key set has more than {MAX_PROVIDER_KEYS} signature keys: only the first \
+         {MAX_PROVIDER_KEYS} are used"
+    )]
     TooManyKeys,
 }
 
