@@ -73,7 +73,7 @@ pub fn summary(fs: &dyn Fs, dir: &Path, id: u32, store: u64) -> Result<Vec<u8>> 
     SummaryReader::open(fs, dir, id, store)?.reencode(id, store)
 }
 
-/// Decodes and re-encodes the header of the file of segment `id` in the store with the id `store`.
+/// Decodes and re-encodes the file header of segment `id`. `store` is the id of the store.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or

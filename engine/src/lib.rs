@@ -73,7 +73,8 @@
 //!
 //! async fn save(engine: &Engine, body: &[u8]) -> Result<Option<Revision>> {
 //!     let namespace = engine.namespace("alice", "editor")?;
-//!     // `submit` blocks only if the body is longer than `Config::inline_bytes`.
+//!     // With the default options, `submit` blocks only if the body is longer than
+//!     // `Config::inline_bytes`.
 //!     namespace.submit(body, WriteOptions::default()).await
 //! }
 //! ```
@@ -111,8 +112,8 @@
 //! # Memory
 //!
 //! The engine keeps a table of all documents in memory. The table uses less than 60 bytes for each
-//! document and for each tombstone (the record of a delete). In addition, the engine uses memory as
-//! limited by these fields of [`Config`]:
+//! document and for each tombstone (the record of a delete). In addition, these fields of
+//! [`Config`] limit the engine's main uses of memory:
 //!
 //! | setting | default | memory for |
 //! | --- | --- | --- |
@@ -134,7 +135,7 @@
 //! | [`Error::Overloaded`] | the commit queue is full | try again later |
 //! | [`Error::StorageFull`] | the disk is full; deletes may still work | free disk space |
 //! | [`Error::Corrupt`], [`Error::Unreadable`] | stored data is damaged | restore a backup; [`verify()`] finds all damage |
-//! | [`Error::Poisoned`] | a change to the log failed, usually a sync; reads still work | check the disk, and open the store again |
+//! | [`Error::Poisoned`] | an operation on the log failed, usually a sync; reads still work | check the disk, and open the store again |
 
 #![cfg_attr(
     test,

@@ -4,7 +4,8 @@
 //! padding, counters, a semaphore, and a signal that wakes a background thread.
 //!
 //! **Architecture Invariant:** this layer imports nothing from the other layers of the engine. The
-//! layer knows files, bytes and threads, but not documents, segments or the engine's error type.
+//! layer handles files, bytes and threads, and does not use documents, segments or the engine's
+//! error type.
 
 pub(crate) mod aligned;
 pub(crate) mod cache_padded;

@@ -41,8 +41,8 @@ use crate::storage::reserve::{self, Reserve};
 /// `Engine` is a handle: cloning is cheap, and all clones use the same store. An `Engine` can be
 /// used from many threads at the same time.
 ///
-/// [`Engine::close`] closes the store. Each `Engine`, [`Namespace`] and
-/// [`Located`](crate::Located) is a handle. Dropping the last handle also closes the store, but
+/// [`Engine::close`] closes the store. Each `Engine`, [`Namespace`] and [`Located`](crate::Located)
+/// is a handle to the open store. Dropping the last of these handles also closes the store, but
 /// cannot report errors. If the process ends without closing the store, the next open recovers all
 /// acknowledged writes. After a crash of the machine, the next open recovers all acknowledged
 /// writes with [`Durability::Sync`](crate::Durability::Sync), but writes with
@@ -69,23 +69,24 @@ impl Engine {
     /// Opens the store in [`Config::data_dir`]. Creates the directory and an empty store if they
     /// do not exist.
     ///
-    /// Blocks until the location of every document is known. If the store was closed with
-    /// [`Engine::close`], `open` reads the manifest and the summaries of the log segments, but no
-    /// documents. After a crash, `open` also reads the segment that was active at the time of the
-    /// crash. The catalogue is opened in the background.
+    /// Blocks until the location of every document has been loaded into memory. If the store was
+    /// closed with [`Engine::close`], `open` reads the manifest and the summaries of the log
+    /// segments, but no documents. After a crash, `open` also reads the segment that was active at
+    /// the time of the crash. The catalogue is opened in the background.
     ///
-    /// Memory: a table uses less than 60 bytes for each document and for each tombstone (the record
-    /// of a delete). The fields of [`Config`] limit the other uses of memory.
+    /// Memory: the table of all documents uses less than 60 bytes for each document and for each
+    /// tombstone (the record of a delete). [`Config`] has fields that limit the memory for caches,
+    /// queues and the validation of large values.
     ///
     /// # Errors
     /// - [`Error::InvalidConfig`]: a setting is out of range.
     /// - [`Error::Locked`]: another engine, in this process or another one, has the directory
     ///   open.
-    /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest, or the header of the active
-    ///   segment, is damaged. A store with damage in other files can be opened; see
-    ///   [`Self::damage`].
+    /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest or the header of the active
+    ///   segment is damaged, or the manifest is missing or outdated. A store with damage in other
+    ///   files can be opened; see [`Self::damage`].
     /// - [`Error::UnsupportedFormat`]: the store has a format version that this version of the
-    ///   engine cannot read. In this case, `open` does not change the store.
+    ///   engine cannot read. `open` does not change a store in an unsupported format.
     /// - [`Error::StorageFull`]: the disk has too little space for recovery.
     /// - [`Error::Io`].
     pub fn open(config: Config) -> Result<Self> {
@@ -229,8 +230,8 @@ impl Engine {
     }
 
     /// Lists the namespaces of `user` that contain a document, in the byte order of their clients.
-    /// Returns up to `limit` entries, starting after the client `after`. The result includes every
-    /// acknowledged write.
+    /// Returns up to `limit` entries, starting after the client `after`. The result reflects every
+    /// write that was acknowledged before the call.
     ///
     /// Blocks on the disk. The call also waits while the catalogue is being rebuilt after a crash
     /// or an erasure, and while the catalogue catches up after a burst of writes
@@ -332,7 +333,8 @@ impl Engine {
         self.core().table.documents()
     }
 
-    /// Checks that writes are possible. Never blocks.
+    /// Checks that no failure has stopped all writes. Does not check whether the disk is full or
+    /// the store is closed. Never blocks.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if an earlier failure, such as a failed sync of the log, has stopped all

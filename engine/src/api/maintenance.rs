@@ -31,16 +31,17 @@ impl Engine {
         }
     }
 
-    /// Takes a snapshot: a consistent copy of the store for a backup. Reads and writes continue
-    /// while the snapshot is copied. See [`Snapshot`] for an example.
+    /// Takes a snapshot: a consistent view of the store that can be copied for a backup. Reads and
+    /// writes continue while the snapshot is copied. See [`Snapshot`] for an example.
     ///
-    /// Blocks until the current batch of writes is committed, and each file of the snapshot that is
-    /// on disk has been opened once. Writes wait while the summary of one segment is copied in
-    /// memory, which usually takes at most a few milliseconds.
+    /// Blocks until the writes that are being committed, and up to one more batch of queued writes,
+    /// are committed. Then opens each file of the snapshot that is on disk, to determine its
+    /// length. Writes wait while the summary of one segment is copied in memory, which usually
+    /// takes at most a few milliseconds.
     ///
     /// Taking a snapshot writes nothing to disk, so it is possible on a full disk. A snapshot can
-    /// also be taken after [`crate::Error::Poisoned`] has stopped all writes. Such a snapshot does
-    /// not include writes whose outcome is unknown. Damaged segments are included unchanged, so the
+    /// also be taken after a failure has stopped all writes ([`crate::Error::Poisoned`]). Writes
+    /// whose outcome is unknown are not included. Damaged segments are included unchanged, so the
     /// copy has the same damage as the store.
     ///
     /// # Errors
@@ -99,10 +100,10 @@ impl Engine {
     ///
     /// # Errors
     /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`],
-    ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. Compaction leaves this
-    ///   segment unchanged, and continues with the other segments.
-    /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs space, because
-    ///   its current frames are copied before the segment is removed.
+    ///   [`crate::Error::UnsupportedFormat`]: a segment could not be read. Compaction leaves an
+    ///   unreadable segment unchanged, and continues with the other segments.
+    /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs disk space,
+    ///   because its current frames are copied before the segment is removed.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn compact(&self) -> Result<()> {
         self.compact_with(&mut |_| {})
@@ -125,9 +126,9 @@ impl Engine {
     /// to remove the data of earlier documents. The engine cannot remove data that the file system
     /// or the disk retains after files are removed.
     ///
-    /// If some data could not be removed, the result reports it: files that a [`Snapshot`] needs,
-    /// damaged segments, and tombstones (the records of deletes) that hide frames in damaged
-    /// segments. Check [`Erased::is_complete`].
+    /// The result reports data that could not be removed. Files that a [`Snapshot`] needs, damaged
+    /// segments, and tombstones (the records of deletes) that hide frames in damaged segments
+    /// cannot be removed. Check [`Erased::is_complete`].
     ///
     /// An erasure has three steps. First, the user's documents are deleted durably. Next, all
     /// segments with frames of the user are rewritten without these frames. Finally, the catalogue
@@ -143,8 +144,8 @@ impl Engine {
     ///
     /// # Errors
     /// - [`crate::Error::InvalidName`]: `user` is not a valid name.
-    /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs space, because
-    ///   the data of other users is copied before the segment is removed.
+    /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs disk space,
+    ///   because the data of other users is copied before the segment is removed.
     /// - [`crate::Error::Io`]: a file operation failed, for example the removal of a file.
     /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
     pub fn erase(&self, user: impl AsName, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {

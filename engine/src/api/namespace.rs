@@ -158,8 +158,8 @@ impl Namespace {
     /// `submit` blocks only in two cases:
     ///
     /// - The commit queue is full, and [`WriteOptions::queue_full`] is [`QueueFull::Wait`].
-    /// - The change is a [body](Change::Body) longer than [`crate::Config::inline_bytes`]. A body
-    ///   of this length is written to a blob file before the change is queued.
+    /// - The change is a [body](Change::Body) longer than [`crate::Config::inline_bytes`]. A large
+    ///   document is written to a blob file before the change is queued.
     ///
     /// # Errors
     /// The returned commit resolves to the errors of [`Self::write`], or to

@@ -46,9 +46,10 @@ pub enum Peek {
 /// A document whose location on disk is known, but which has not been read yet. [`Peek::OnDisk`]
 /// contains a `Located`; see [`Peek`] for an example.
 ///
-/// While a `Located` exists, the engine stays open, unless [`crate::Engine::close`] is called. The
-/// document can still be replaced or deleted. If this happens before the document is read, the read
-/// returns either the old document or the current one.
+/// While a `Located` exists, the engine stays open, unless [`crate::Engine::close`] is called. A
+/// `Located` does not prevent other threads from replacing or deleting the document. If the
+/// document is replaced or deleted before it is read, the read returns either the old document or
+/// the result of a new lookup.
 ///
 /// A `Located` does not hold a file descriptor.
 #[derive(Clone)]
@@ -193,13 +194,12 @@ impl NamespaceReader<'_> {
         Ok(Stat::new(header.revision, header.modified_ms, usage))
     }
 
-    /// Reads the current document. Calls `from_memory` if the document is in the cache, otherwise
-    /// `from_disk` with the location of the document. If `located` is given, `from_disk` is first
-    /// called with `located`, without a lookup.
+    /// Reads the current document. Calls `from_memory` if the document is in the cache, and
+    /// otherwise calls `from_disk` with the location of the document. If `located` is given,
+    /// `from_disk` is first called with `located`, without a lookup.
     ///
-    /// If `from_disk` fails, and the location is no longer current, the read is repeated. In this
-    /// case, the document was replaced, deleted or moved after the lookup, so the file may have
-    /// been removed.
+    /// If `from_disk` fails, and the location is no longer current, the read is repeated with a new
+    /// lookup, because the file at the old location may have been removed.
     fn read<T>(
         &self,
         mut located: Option<FrameLocation>,

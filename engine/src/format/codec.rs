@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 /// The id of this codec: bincode 1.3 with fixed-width, little-endian integers.
 pub(crate) const CODEC: u8 = 1;
 
-/// Maximum length of an encoded structure in bytes. Because of the limit, a damaged length field
-/// cannot cause a large allocation. 16 MiB is enough for the metadata of more than 100 GiB of
+/// Maximum length of an encoded structure in bytes. The maximum prevents a damaged length field
+/// from causing a large allocation. 16 MiB is enough for the metadata of more than 100 GiB of
 /// extents, or for a manifest with more than 400,000 segments.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 16 * 1024 * 1024;
 

@@ -16,8 +16,8 @@
 //! valid frame.
 //!
 //! Newer frame versions must keep the magic, the version, the length and the checksum of the frame
-//! header at the current offsets. This engine can then distinguish a frame of a newer version from
-//! damage and from a torn write.
+//! header at the current offsets. These fixed offsets allow the current engine to distinguish a
+//! frame of a newer version from damage and from a torn write.
 
 pub(crate) mod encoded;
 pub(crate) mod header;
@@ -122,9 +122,9 @@ impl DecodedHeader {
 /// the next valid frame header or to the end of the segment. `key` is the secret key with which
 /// namespace hashes are computed.
 ///
-/// The length must not be guessed. If two adjacent damaged frames were treated as one frame, the
-/// namespace of the second frame would be lost, and reads of that namespace would return an older
-/// revision.
+/// The length of a damaged frame must not be guessed. If two adjacent damaged frames were treated
+/// as one frame, the namespace of the second frame would be lost, and reads of that namespace would
+/// return an older revision.
 pub(crate) fn salvage(
     version: FormatVersion,
     bytes: &[u8],

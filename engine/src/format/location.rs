@@ -21,8 +21,8 @@ impl FrameLocation {
     /// Number of bits that store the length of a frame in a slot of the table.
     pub(crate) const LENGTH_BITS: u32 = 29;
     /// Maximum length that a location can store, in bytes. All valid frames are much shorter than
-    /// this maximum. For a longer range of damaged bytes, this maximum is stored instead of the
-    /// length.
+    /// this maximum. If a range of damaged bytes is longer than the maximum, the maximum is stored
+    /// instead of the actual length.
     pub(crate) const MAX_BYTES: u32 = (1 << Self::LENGTH_BITS) - 1;
 
     /// Returns the location of the frame that the summary of `segment` describes with `entry`.

@@ -90,8 +90,8 @@ impl Manifest {
     /// Returns the id for a new segment, and increments [`Self::next_segment`].
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if all ids are used. No real store uses all ids, so the manifest must be
-    /// damaged.
+    /// [`Error::Corrupt`] if all ids are used. No real store uses all ids, so a manifest in which
+    /// all ids are used is damaged.
     pub(crate) fn take_segment_id(&mut self, dir: &Path) -> Result<SegmentId> {
         let id = self.next_segment;
         self.next_segment = id

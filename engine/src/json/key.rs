@@ -1,7 +1,8 @@
 //! Incremental decoding of one key.
 //!
-//! The bytes of a key are decoded as they arrive. Therefore, the limit on the length of the decoded
-//! key is exact, and bounds the memory that a key can use.
+//! The bytes of a key are decoded as they arrive, and a key that exceeds the length limit is
+//! rejected immediately. The limit applies to the decoded key, and also bounds the memory that a
+//! key can use.
 //!
 //! Keys must be decoded to detect duplicates: `"a"` and `"\u0061"` are the same key. A lone
 //! surrogate in a key is an error, because UTF-8 cannot represent it. In a value, a lone surrogate
@@ -64,7 +65,7 @@ impl KeyReader {
         }
     }
 
-    /// Starts a new key. The caller has consumed the opening quote.
+    /// Starts a new key. The caller must have consumed the opening quote.
     pub(crate) fn begin(&mut self) {
         self.text.clear();
         self.text.push(b'"');

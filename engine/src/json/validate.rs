@@ -81,8 +81,9 @@ fn ends_in_invalid_escape(text: &str) -> bool {
     const UNREAD_BYTES: usize = 5;
     let text = text.as_bytes();
     let mut unread = text.len().saturating_sub(UNREAD_BYTES)..text.len();
-    // If the text ends with an incomplete escape, the first `\u` in the range is the start of this
-    // escape. A later `\u` would be among the digits of the escape.
+    // If the text ends with an incomplete escape, the first `\u` in the last `UNREAD_BYTES` bytes
+    // is the start of the escape. A second `\u` in these bytes would be among the digits of the
+    // escape.
     let digits = unread.find_map(|at| {
         let (before, escape) = text.split_at_checked(at)?;
         let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\');

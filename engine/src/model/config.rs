@@ -71,9 +71,9 @@ pub struct Config {
     /// The durability of writes that do not set [`crate::WriteOptions::durability`].
     /// Default: [`Durability::Sync`].
     pub durability: Durability,
-    /// The maximum size in bytes of a document that is stored in the log. A larger document
-    /// is stored in a separate blob file, and is written and read in chunks. Default: 256 KiB.
-    /// Maximum: 16 MiB.
+    /// The maximum size in bytes of a document that is stored in the log. A document that exceeds
+    /// this size is stored in a separate blob file, and is written and read in chunks. Default: 256
+    /// KiB. Maximum: 16 MiB.
     pub inline_bytes: u32,
     /// The length in bytes at which a segment of the log is sealed. Default: 64 MiB.
     /// Minimum: 64 KiB. Maximum: 2 GiB.
@@ -92,11 +92,11 @@ pub struct Config {
     pub catalogue: bool,
     /// Memory budget in bytes for changes that are not yet in the catalogue. Default: 16 MiB.
     ///
-    /// If the pending changes exceed this budget, pending puts are discarded. The catalogue reads
-    /// the discarded puts from the log later, when the write rate falls or a listing waits.
-    /// Listings wait until the catalogue is complete. Commits wait for the catalogue only in two
-    /// cases: the pending changes exceed the budget while a listing waits, or the pending deletes
-    /// alone exceed the budget.
+    /// If the pending changes exceed this budget while no listing waits, the pending puts are
+    /// dropped from memory. The catalogue later reads the dropped puts from the log, when the write
+    /// rate falls or a listing waits. Listings wait until the catalogue is complete. Commits wait
+    /// for the catalogue only in two cases: the pending changes exceed the budget while a listing
+    /// waits, or the pending deletes alone exceed the budget.
     pub catalogue_pending_bytes: u64,
     /// The cache size in bytes that is passed to sled, the catalogue's database. sled uses more
     /// memory than this. Default: 8 MiB.
@@ -108,8 +108,8 @@ pub struct Config {
     /// Enables the background thread that reclaims disk space. The thread rewrites segments with
     /// many stale frames, and removes obsolete files. If background compaction is disabled, only
     /// [`crate::Engine::compact`] rewrites segments to reclaim space, and obsolete files are
-    /// removed only by [`crate::Engine::compact`], [`crate::Engine::erase`],
-    /// [`crate::Engine::close`] and the next open. Default: true.
+    /// removed only by [`crate::Engine::compact`], [`crate::Engine::erase`] and
+    /// [`crate::Engine::close`]. The next open also removes obsolete segment files. Default: true.
     pub background_compaction: bool,
     /// Disk space in bytes that is reserved for deletes and compaction. If only the reserved space
     /// is left on the disk, puts fail with [`Error::StorageFull`]. Default: 8 MiB.

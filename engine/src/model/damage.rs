@@ -25,7 +25,7 @@ use crate::model::error::Error;
 pub struct Damage {
     /// The damaged file.
     pub path: PathBuf,
-    /// Offset of the first damaged byte that was found, from the start of the file.
+    /// Offset of the damage, in bytes from the start of the file.
     pub offset: u64,
     /// A description of the damage, such as "a read failed: Input/output error (os error 5)".
     pub what: String,

@@ -16,8 +16,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An error of the engine.
 ///
 /// A write that fails has changed nothing, with one exception: if a write fails with
-/// [`Error::Poisoned`], it is unknown whether the write is stored. To find out, open the store
-/// again and read the document.
+/// [`Error::Poisoned`], it is unknown whether the write is stored. To find out whether such a write
+/// is stored, open the store again and read the document.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};
@@ -53,7 +53,7 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The precondition of the write is not met by the current revision, or by its absence.
+    /// The precondition of the write is false for the current state of the document.
     #[error("the precondition of the write is not met")]
     PreconditionFailed {
         /// The current revision. `None` if no document is stored.
@@ -72,7 +72,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A change to the log, usually a sync, failed in a way that leaves the content of the disk
+    /// An operation on the log, usually a sync, failed in a way that leaves the content of the disk
     /// unknown. All later writes are refused until the store is opened again. Reads still work.
     ///
     /// The writes of the batch that failed also return this error. Whether these writes are stored

@@ -56,7 +56,7 @@ impl fmt::Display for BlobId {
 }
 
 /// The offset of a frame, in bytes from the start of its segment file. An offset has 32 bits,
-/// because segments are shorter than 4 GiB ([`crate::Config::MAX_SEGMENT_BYTES`]).
+/// because [`crate::Config::MAX_SEGMENT_BYTES`] ensures that segments are shorter than 4 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Offset(u32);
 

@@ -8,8 +8,8 @@ const MIB: u64 = 1024 * KIB;
 /// The limits on the size of a document. All limits are inclusive: a document whose size is equal
 /// to a limit is accepted.
 ///
-/// [`Limits::new`] computes the body limit from the other limits. Every field of the result can be
-/// changed.
+/// [`Limits::new`] computes the body limit from the other limits. The caller can change every field
+/// of the returned `Limits`.
 ///
 /// ```
 /// use prefd_engine::{Limits, Violation, check};
@@ -44,17 +44,17 @@ impl Limits {
     /// 10 megabytes as 10 MiB.
     pub const DEFAULT: Self = Self::new(10, 128, 10 * MIB);
 
-    /// The default of [`Self::max_depth`]. The default limit of `serde_json` is similar: 127
-    /// levels, including the top-level object.
+    /// The default of [`Self::max_depth`], which is close to the default limit of `serde_json` (127
+    /// levels, including the top-level object).
     pub const DEFAULT_DEPTH: u32 = 128;
 
     /// Creates limits with the given maxima, a computed [`Self::max_body_bytes`], and the default
     /// [`Self::max_depth`].
     ///
-    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. This limit
-    /// is large enough for every body that is within the other limits and has at most about 1 MiB
-    /// of whitespace outside keys and values. Of the 8 bytes for each byte of a key, six are for an
-    /// escape (`\u00XX`), and two are for quotes and punctuation.
+    /// The body limit is `max_keys` × (`max_value_bytes` + 8 × `max_key_bytes`) + 1 MiB. The body
+    /// limit is large enough for every body that is within the other limits and has at most about 1
+    /// MiB of whitespace outside keys and values. The formula counts eight bytes for each byte of a
+    /// key: six for an escape (`\u00XX`), and two for quotes and punctuation.
     pub const fn new(max_keys: u32, max_key_bytes: u32, max_value_bytes: u64) -> Self {
         let member_bytes = max_value_bytes.saturating_add(8 * max_key_bytes as u64);
         Self {
@@ -121,7 +121,7 @@ pub enum Violation {
     /// [`Limits::max_depth`].
     #[error("{what} at {at}")]
     Json {
-        /// Position of the first invalid byte.
+        /// Position of the first invalid byte, or of the end of an incomplete body.
         at: Position,
         /// Description of the error, such as "expected a value".
         what: String,
@@ -135,7 +135,7 @@ pub enum Violation {
     /// Two members have the same key after their escapes are decoded.
     #[error("the key {key:?} appears twice, the second time at {at}")]
     DuplicateKey {
-        /// Position of the opening quote of the second key.
+        /// Position of the opening quote of the second occurrence of the key.
         at: Position,
         /// The decoded key.
         key: String,

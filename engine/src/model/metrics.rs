@@ -32,11 +32,12 @@ pub const LOG_SYNC_BOUNDS_US: [u64; 15] = [
 #[non_exhaustive]
 pub struct Metrics {
     /// Histogram of the number of puts and deletes in each committed batch. All writes of a batch
-    /// share one sync. A batch in which all writes have [`crate::Durability::Buffered`] is not
-    /// synced. Writes without an effect, such as a delete of an absent document, are not counted.
+    /// share one sync of the log. A batch in which all writes have [`crate::Durability::Buffered`]
+    /// is not synced. Writes without an effect, such as a delete of an absent document, are not
+    /// counted.
     pub batch_writes: Histogram,
-    /// Histogram of the durations of log syncs, in microseconds. Syncs by background threads are
-    /// not counted.
+    /// Histogram of the durations of log syncs, in microseconds. Early syncs of buffered writes,
+    /// which a separate thread performs, are not counted.
     pub log_sync_us: Histogram,
     /// Total size of the frames that were appended to the log for puts and deletes, in bytes. The
     /// frames that compaction and erasure copy are not counted.
@@ -53,7 +54,7 @@ pub struct Metrics {
     pub cache_bytes: u64,
     /// The number and size of documents, segments and other data on disk.
     pub space: SpaceUsage,
-    /// Number of segments that compaction and erasure rewrote and removed.
+    /// Number of segments that compaction and erasure rewrote and removed from the log.
     pub segments_rewritten: u64,
     /// Number of frames that were copied to rewrite segments.
     pub copied_frames: u64,
@@ -65,8 +66,8 @@ pub struct Metrics {
     pub queued_writes: u64,
     /// Memory used by writes in the commit queue, in bytes.
     pub queued_bytes: u64,
-    /// True if writes are possible. Writes are impossible after [`crate::Error::Poisoned`], for
-    /// example because a sync of the log has failed.
+    /// False after a failure has stopped all writes ([`crate::Error::Poisoned`]), for example a
+    /// failed sync of the log.
     pub is_writable: bool,
 }
 
@@ -99,7 +100,7 @@ pub struct SpaceUsage {
     /// Number of log segments.
     pub segments: u64,
     /// Number of frames that cannot be read, but may be current. Compaction does not rewrite a
-    /// segment in which such a frame exists.
+    /// segment in which a damaged frame may be current.
     pub damaged_frames: u64,
     /// Number of blob files that contain current documents.
     pub blobs: u64,

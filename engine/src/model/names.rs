@@ -255,8 +255,8 @@ impl std::hash::Hash for NamespaceHash {
     }
 }
 
-/// A hasher that returns its input unchanged. The keys of the map are namespace hashes, which are
-/// already uniformly distributed, so they need not be hashed again.
+/// A hasher that returns its input unchanged. The keys of a [`NamespaceMap`] are namespace hashes,
+/// which are already uniformly distributed, so they need not be hashed again.
 #[derive(Default)]
 pub(crate) struct IdentityHasher(u64);
 

@@ -4,9 +4,9 @@ use std::fmt;
 
 /// The revision of a document: the number of the write that stored the document.
 ///
-/// All writes to a store are numbered in one ascending sequence. A number is never used for two
-/// writes, even after a crash. Therefore, if two reads of a namespace return the same revision,
-/// they return the same document.
+/// All committed writes to a store are numbered in one ascending sequence. A number is never used
+/// for two committed writes, even after a crash. Therefore, if two reads of a namespace return the
+/// same revision, they return the same document.
 ///
 /// ```
 /// use prefd_engine::Revision;

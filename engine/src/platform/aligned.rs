@@ -7,10 +7,10 @@
 use std::cell::Cell;
 
 const CACHE_LINE_BYTES: u64 = 64;
-/// The largest padding that [`alignment_padding`] returns. Each buffer is allocated with this
-/// number of additional bytes.
+/// The largest padding that [`alignment_padding`] returns, in bytes. Each buffer is allocated with
+/// room for this padding.
 pub(crate) const MAX_ALIGNMENT_PADDING: usize = 63;
-/// Maximum capacity of a buffer that a thread caches for the next batch.
+/// Maximum capacity of a buffer that a thread caches for the next batch, in bytes.
 const MAX_CACHED_BYTES: usize = 512 * 1024;
 
 /// Returns the number of bytes to skip at the start of `memory`, so that the address of the next
@@ -26,8 +26,8 @@ thread_local! {
 
 /// A buffer that collects bytes for one write to a file.
 ///
-/// If the content outgrows the capacity, the buffer is reallocated. The content stays
-/// correct, but may no longer be aligned.
+/// If the content outgrows the capacity, the buffer is reallocated. The reallocated content may no
+/// longer be aligned.
 #[derive(Default)]
 pub(crate) struct AlignedBuffer {
     memory: Vec<u8>,
@@ -54,8 +54,8 @@ impl AlignedBuffer {
 
     /// Clears the buffer and caches it for the calling thread.
     pub(crate) fn into_thread_cache(mut self) {
-        // A buffer that has grown beyond the maximum, because of an unusually large frame, is
-        // freed.
+        // A buffer that has grown beyond the maximum capacity, because of an unusually large frame,
+        // is freed.
         if self.memory.capacity() > MAX_CACHED_BYTES {
             return;
         }

@@ -1,7 +1,7 @@
 //! Counters that are cheap to increment.
 //!
-//! - [`SingleWriterCounter`]: only one thread at a time adds to the counter. An addition needs no
-//!   atomic read-modify-write operation.
+//! - [`SingleWriterCounter`]: only one thread at a time adds to the counter, so an addition needs
+//!   no atomic read-modify-write operation.
 //! - [`ShardedCounter`]: many threads add to the counter at the same time, each to a separate
 //!   shard. If all threads added to the same atomic counter, its cache line would move between
 //!   processors with every addition.
@@ -167,7 +167,7 @@ impl ShardedCounter {
     #[cold]
     fn add_one_slow(&self) {
         if SHARD.get() == UNASSIGNED {
-            // If the thread is ending, its lease may already be dropped. In this case, the thread
+            // If the thread is ending, the lease of its shard may already be dropped, so the thread
             // uses the shared counter.
             let leased = LEASE.try_with(|lease| lease.0);
             let shard = leased.ok().filter(|shard| *shard < OWN_SHARDS);

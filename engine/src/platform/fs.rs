@@ -59,9 +59,10 @@ pub trait File: Send + Sync {
 
 /// A file system.
 ///
-/// An implementation must give three guarantees. After [`File::sync`], the content and the length
-/// of the file survive a power cut. After [`Fs::sync_dir`], the names in the directory survive a
-/// power cut. [`Fs::rename`] is atomic. All methods block until the operation is complete.
+/// An implementation must provide three guarantees. After [`File::sync`], the content and the
+/// length of the file survive a power cut. After [`Fs::sync_dir`], the names in the directory
+/// survive a power cut. [`Fs::rename`] is atomic. All methods block until the operation is
+/// complete.
 ///
 /// An implementation must return the errors that the operating system would return, because the
 /// engine checks the [`io::ErrorKind`] and the raw OS error.

@@ -34,7 +34,7 @@ impl Wakeup {
     }
 
     /// Blocks until [`Self::notify`] or [`Self::close`] is called. If [`Self::notify`] was called
-    /// after the last `wait`, returns immediately. Returns false after [`Self::close`].
+    /// since the last `wait`, returns immediately. Returns false after [`Self::close`].
     pub(crate) fn wait(&self) -> bool {
         let mut state = self
             .changed

@@ -44,8 +44,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), Heade
         let what = "the frame header's checksum does not match";
         return Err(HeaderError::Invalid(what));
     }
-    // The checksum of the header matches, so an unexpected value is not damage. Another version of
-    // the engine must have written the frame.
+    // The checksum of the header matches, so the header is not damaged. A header with an unexpected
+    // value was written by another version of the engine.
     let mut fields = FieldReader::new(bytes);
     if fields.array() != Some(MAGIC) {
         return Err(HeaderError::Invalid("the frame magic is missing"));

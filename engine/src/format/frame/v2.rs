@@ -1,5 +1,5 @@
 //! The frame layout of version 2, the version of new frames. The header is compact, because most
-//! documents are only a few times as long as the header.
+//! documents are so small that the header is a large part of the frame.
 //!
 //! ```text
 //!  0  2B      magic 1E FF
@@ -45,12 +45,12 @@ const LENGTH_AT: usize = 8;
 /// Maximum length of the header fields before the names, in bytes: the fixed fields, three varints
 /// (length, revision, time), and the distance to the watermark.
 pub(super) const MAX_LEAD_BYTES: usize = LENGTH_AT + 3 * MAX_VARINT_BYTES + 4;
-/// Maximum length of the header fields from the user name to the end of the header, in bytes. This
-/// maximum equals the maximum length of the metadata.
+/// Maximum length of the header fields from the user name to the end of the header, in bytes. The
+/// metadata has the same maximum length.
 #[allow(clippy::cast_possible_truncation, reason = "the value is 16 MiB")]
 pub(super) const MAX_TAIL_BYTES: usize = codec::MAX_ENCODED_BYTES as usize;
-/// Maximum number of bytes of a damaged header that are searched for a wrong bit. Only documents
-/// with many members have a longer header.
+/// Maximum number of bytes of a damaged header that are searched for a wrong bit. Only a document
+/// with many members has a longer header than `MAX_REPAIR_BYTES`.
 const MAX_REPAIR_BYTES: usize = 1024;
 
 /// The fields of a header that describe the namespace and the members.
@@ -158,8 +158,8 @@ pub(super) fn decode(
         let what = "the frame header's checksum does not match";
         return Err(HeaderError::Invalid(what));
     }
-    // The checksum of the header matches, so an unexpected value is not damage. Another version of
-    // the engine must have written the frame.
+    // The checksum of the header matches, so the header is not damaged. A header with an unexpected
+    // value was written by another version of the engine.
     let mut fields = FieldReader::new(header);
     match fields.take(MAGIC.len()).and_then(|_| fields.u8()) {
         Some(VERSION) => decode_fields(fields, len, offset).ok_or(HeaderError::Unknown),

@@ -31,7 +31,7 @@ const BLOB_REFERENCE_BYTES: usize = 12;
 pub(crate) struct SummaryEntry {
     pub(crate) hash: NamespaceHash,
     /// The revision of the frame. For damaged bytes, the highest revision that a frame in these
-    /// bytes can have had.
+    /// bytes could have.
     pub(crate) revision: u64,
     pub(crate) offset: Offset,
     /// Length of the frame or of the damaged range in bytes.

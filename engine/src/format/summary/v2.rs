@@ -120,7 +120,7 @@ fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
     let mut revision = 0;
     for entry in entries {
         let keys = if has_keys(entry.kind) { entry.keys } else { 0 };
-        // The number of keys is in the high five bits.
+        // The high five bits of the first byte contain the number of keys.
         let high = u8::try_from(keys.min(MANY_KEYS)).unwrap_or_default();
         bytes.push(entry.kind.to_byte() | high << KIND_BITS);
         if let Some(more) = keys.checked_sub(MANY_KEYS) {
