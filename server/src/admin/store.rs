@@ -184,7 +184,7 @@ impl AdminStore {
         }
     }
 
-    /// Erases all data of a user.
+    /// Erases all data of a user. The response reports data that could not be erased.
     pub(super) async fn erase(&self, user: String) -> ApiResult {
         let erased = self.store.erase(user).await?;
         let (complete, documents) = (erased.is_complete(), erased.documents);

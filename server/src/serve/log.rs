@@ -22,7 +22,8 @@ const DEFAULT_FILTER: &str = "info";
 /// are dropped.
 const MAX_QUEUED_LINES: usize = 16 * 1024;
 
-/// The running log. Dropping a `Log` writes the queued lines.
+/// The running log. Dropping a `Log` waits up to about a second for each writer thread to write its
+/// queued lines.
 pub(crate) struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
     _guards: [WorkerGuard; 2],

@@ -130,7 +130,8 @@ impl BlockingStore {
         namespace.write(text, options).map(drop)
     }
 
-    /// Erases all documents of a user, including old versions that are still on the disk.
+    /// Erases all documents of a user, including old versions that are still on the disk. The
+    /// returned [`Erased`] reports data that could not be erased.
     pub(crate) fn erase(
         &self,
         user: &str,

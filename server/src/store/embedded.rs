@@ -94,7 +94,8 @@ impl Store {
         namespace.submit(change, options).await
     }
 
-    /// Erases all documents of a user, including old versions that are still on the disk.
+    /// Erases all documents of a user, including old versions that are still on the disk. The
+    /// returned [`Erased`] reports data that could not be erased.
     pub(crate) async fn erase(&self, user: String) -> Result<Erased, Error> {
         let engine = self.engine.clone();
         blocking(move || engine.erase(&user, &mut |_| {})).await
@@ -116,7 +117,8 @@ impl Store {
         tokio::task::spawn_blocking(move || work(&store))
     }
 
-    /// Checks that the store accepts writes.
+    /// Checks that no failure, such as a failed sync of the log, has stopped all writes. Does not
+    /// check whether the disk is full.
     pub(crate) fn ready(&self) -> Result<(), Error> {
         self.engine.writable()
     }

@@ -47,7 +47,7 @@ pub(crate) fn import_lines(
             wait_for_oldest(&mut queued, &mut counts)?;
         }
     };
-    // An error of an earlier line takes precedence over the error in `outcome`.
+    // An error in an earlier line takes precedence over the error in `outcome`.
     while !queued.is_empty() {
         wait_for_oldest(&mut queued, &mut counts)?;
     }
