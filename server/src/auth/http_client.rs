@@ -99,7 +99,7 @@ impl fmt::Display for Endpoint {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum HttpClientError {
-    #[error("no response within {} s", .0.as_secs())]
+    #[error("no complete response within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("{}", with_causes(.0))]
     Connection(#[source] hyper_util::client::legacy::Error),
