@@ -410,8 +410,8 @@ fn spawn<T: Send + 'static>(
 }
 
 /// Syncs the data directory and its parent, so that the directory entries of `log/`, `blobs/` and
-/// the data directory survive a power cut. If these entries were lost, the synced files in the
-/// directories could not be found.
+/// the data directory survive a power cut. If the directory entries were lost, the synced files in
+/// the directories could not be found.
 fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     for dir in [Some(dir), parent.or(Some(Path::new(".")))]

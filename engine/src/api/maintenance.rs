@@ -11,8 +11,9 @@ use crate::model::names::{AsName, invalid_user};
 use crate::model::progress::Progress;
 
 impl Engine {
-    /// Returns the number of documents, and the sizes of current and stale frames in the log. The
-    /// sizes of blob files are not included. Does not access the disk.
+    /// Returns the number of documents, the total size of their frames in the log, and the total
+    /// size of all other frames in the log. The sizes of blob files are not included. Does not
+    /// access the disk.
     pub fn usage_on_disk(&self) -> SpaceUsage {
         let core = self.core();
         let segments = core.accounting.lock();

@@ -37,9 +37,9 @@ pub(crate) fn check_prefix(text: &[u8], start: Position) -> Result<(), Violation
     if error.error_len().is_some() {
         return Err(invalid_utf8(text, &error, start));
     }
-    // The text ends with an incomplete UTF-8 character, which cannot be ASCII. For the check, this
-    // character is replaced with U+FFFD. The result is the same, because the JSON grammar does not
-    // distinguish between non-ASCII characters.
+    // The text ends with an incomplete UTF-8 character, which cannot be ASCII. For the check, the
+    // incomplete character is replaced with U+FFFD. The replacement does not change the result,
+    // because the JSON grammar does not distinguish between non-ASCII characters.
     check_prefix_text(&format!("{valid}\u{fffd}"), start)
 }
 
@@ -115,8 +115,8 @@ fn violation(error: &serde_json::Error, text: &str, start: Position) -> Violatio
     } else {
         error.to_string()
     };
-    // serde_json's message ends with a position inside the value. This position is removed, because
-    // clients need the position inside the body.
+    // serde_json's message ends with a position inside the value. The position is removed from the
+    // message, because clients need the position inside the body.
     let what = message
         .rsplit_once(" at line ")
         .map_or(message.as_str(), |(what, _)| what);

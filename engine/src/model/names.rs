@@ -39,8 +39,8 @@ impl Name {
     ///
     /// # Errors
     /// [`InvalidName`] if `text` is empty, is longer than [`Self::MAX_BYTES`], or contains a
-    /// control character. Control characters are not allowed, because one of them, NUL, separates
-    /// the user from the client in the keys of the catalogue.
+    /// control character. Control characters are not allowed, because the control character NUL
+    /// separates the user from the client in the keys of the catalogue.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
         validate(text)?;
         Ok(Self(text.into()))

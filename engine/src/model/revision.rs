@@ -59,9 +59,9 @@ impl Revisions {
 /// A condition on the current revision of a document. A write whose precondition is false fails
 /// with [`crate::Error::PreconditionFailed`].
 ///
-/// The precondition is evaluated during the commit, after all earlier writes. If two writers
-/// require the same revision, at most one of them succeeds. The default precondition is always
-/// true.
+/// The precondition is evaluated during the commit, and takes all earlier writes into account. If
+/// two writers require the same revision, at most one of them succeeds. The default precondition is
+/// always true.
 ///
 /// ```
 /// use prefd_engine::{Config, Engine, Error, Precondition, WriteOptions};

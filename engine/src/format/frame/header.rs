@@ -97,7 +97,7 @@ pub(crate) enum EntryKind {
     /// namespace.
     Damaged,
     /// Damaged bytes that may have contained frames of any namespace. Any frame that is older than
-    /// lost bytes may be stale.
+    /// the lost frames may be stale.
     Lost,
 }
 

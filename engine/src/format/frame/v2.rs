@@ -57,8 +57,8 @@ const MAX_REPAIR_BYTES: usize = 1024;
 #[derive(Debug)]
 pub(super) struct HeaderBodyV2 {
     names: Names,
-    /// The lengths of the keys and values in the inline body. `None` for a delete, and for a
-    /// document in a blob, whose members are in the metadata.
+    /// The lengths of the keys and values in the inline body. `None` for a delete. Also `None` for
+    /// a document in a blob, because its members are in the metadata.
     sizes: Option<Vec<MemberSizes>>,
 }
 
