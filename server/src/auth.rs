@@ -4,7 +4,7 @@
 //! from files and with keys that the configured identity providers publish. Each key is used with
 //! exactly one algorithm. A token cannot choose where a key comes from, or which algorithm a key is
 //! used with. If token introspection (RFC 7662) is configured, prefd asks the identity provider
-//! about tokens that are not JWTs.
+//! about tokens that are not JWTs, and about JWTs if no source of keys is configured.
 //!
 //! This layer must not know what a request is for, how connections are served, or that documents
 //! exist.

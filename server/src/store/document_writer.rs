@@ -1,6 +1,6 @@
-//! The writer for the body of a PUT request. A small document stays in memory and is validated on
-//! the async worker, which takes microseconds. A large document is validated and written to a file
-//! on blocking threads.
+//! The writer for the body of a PUT request. A document that fits into `inline_bytes` stays in
+//! memory and is validated on the async worker. The rest of a larger document is validated and
+//! written to a file on blocking threads.
 
 use std::pin::Pin;
 
