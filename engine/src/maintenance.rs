@@ -5,7 +5,7 @@
 //!
 //! **Architecture Invariant:** the maintenance layer never appends to the log. The layer submits
 //! jobs to the committer, truncates files to the length that the manifest records, and removes only
-//! files that do not belong to the store.
+//! files that are no longer part of the store, or that a crash left behind.
 
 pub(crate) mod compaction;
 pub(crate) mod erasure;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use prefd_engine::{Durability, Engine, Error, WriteOptions};
 use prefd_tests::put_ext::PutExt;
+use prefd_tests::random::seeds;
 use prefd_tests::sim_disk::{DiskOperation, Unsynced};
 use prefd_tests::sim_store::{Store, body, put, read};
 
@@ -389,7 +390,7 @@ fn refused_batch_is_not_visible_after_a_crash() {
     for commit in together {
         assert!(matches!(commit.wait(), Err(Error::StorageFull { .. })));
     }
-    for seed in 0..20 {
+    for seed in seeds(20) {
         let after = store.crashed(Unsynced::Some { seed });
         let engine = after.open().unwrap();
         assert_eq!(

@@ -9,7 +9,8 @@
 //! longer writes it. The version of a summary file is independent of the version of its segment.
 //!
 //! Opening a store reads the entries and the blob references. The details, which contain the names,
-//! are read only to rebuild the catalogue, to erase a user, and for statistics and verification.
+//! are needed only to build or update the catalogue, to erase a user, to compute statistics and to
+//! verify a store.
 
 pub(crate) mod builder;
 pub(crate) mod entry;

@@ -199,8 +199,8 @@ impl SegmentUsages {
         }
     }
 
-    /// Makes background compaction skip a segment until the next open, because a read of the
-    /// segment has failed.
+    /// Makes background compaction skip a segment until the store is opened again. Called after a
+    /// read of the segment has failed.
     pub(crate) fn defer(&mut self, id: SegmentId) {
         if let Some(usage) = self.segments.get_mut(&id) {
             usage.is_deferred = true;

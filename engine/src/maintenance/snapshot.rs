@@ -280,8 +280,8 @@ impl fmt::Debug for Snapshot {
 /// A reader of one file of a [`Snapshot`]. While a reader exists and the engine is open, all files
 /// of the snapshot stay on disk, even after the snapshot is dropped.
 ///
-/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. A read blocks on the disk,
-/// except for the files that a snapshot builds in memory. After the engine is closed, reads fail
+/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. Reads may block on
+/// disk I/O, except reads of files that the snapshot builds in memory. After the engine is closed, reads fail
 /// with an [`io::Error`] that contains [`Error::Closed`].
 ///
 /// A block of 4 KiB that cannot be read is replaced by zeros, so that the rest of the file can be

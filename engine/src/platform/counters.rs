@@ -167,7 +167,7 @@ impl ShardedCounter {
     #[cold]
     fn add_one_slow(&self) {
         if SHARD.get() == UNASSIGNED {
-            // If the thread is ending, the lease of its shard may already be dropped, so the thread
+            // If the thread is ending, the lease on its shard may already have been dropped, so the thread
             // uses the shared counter.
             let leased = LEASE.try_with(|lease| lease.0);
             let shard = leased.ok().filter(|shard| *shard < OWN_SHARDS);

@@ -26,7 +26,7 @@ pub(super) struct BenchOptions {
     /// directory yourself
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Approximate time to measure each row of the result, in seconds
+    /// Approximate duration of the measurement for each row of the result, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     seconds: Duration,
     /// Numbers of threads that write at the same time. The result has one row for each number

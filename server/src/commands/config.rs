@@ -19,7 +19,7 @@ const COMMENT_WIDTH: usize = 90;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Check the settings, and the files that the settings name
+    /// Check the settings and the files that they refer to
     ///
     /// Checks the values, and reads every file that the settings name. Does not open the data
     /// directory, and does not connect to identity providers.

@@ -131,7 +131,7 @@ pub(super) enum CommandError {
     HistogramCreation(#[from] hdrhistogram::CreationError),
     #[error("cannot merge the latency histograms: {0}")]
     HistogramAddition(#[from] hdrhistogram::AdditionError),
-    #[error("a thread of the benchmark panicked")]
+    #[error("a benchmark thread panicked")]
     ThreadPanicked,
 }
 

@@ -269,7 +269,7 @@ impl Server {
         let report = |what: &str, outcome: Result<(), ServeError>| match outcome {
             Ok(()) => tracing::info!(what, "reload completed"),
             Err(error) => {
-                tracing::error!(what, %error, "reload failed: the previous certificate, keys or log filter stays in use");
+                tracing::error!(what, %error, "reload failed: the previous version stays in use");
             }
         };
         if let Some(certificate) = &self.certificate {

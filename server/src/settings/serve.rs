@@ -63,9 +63,9 @@ pub(crate) struct Settings {
     pub(crate) tls_key_file: Option<PathBuf>,
 
     /// Address of the admin listener: IP:PORT, unix:PATH or off. The admin listener serves health
-    /// checks, metrics, backups, exports, imports and erasures. If no address is set and the default
-    /// address is in use, prefd exits if --admin-token-file is set, and otherwise starts without an
-    /// admin listener [default: 127.0.0.1:8081]
+    /// checks, metrics, backups, exports, imports and erasures. If another program uses the default
+    /// address, prefd starts without an admin listener, or exits if --admin-token-file is set
+    /// [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDR", help_heading = ADMIN, env = "PREFD_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<MaybeAddress>,
 
@@ -86,7 +86,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) cors_origin: Option<Vec<String>>,
 
-    /// Allow web pages of the origins in --cors-origin to set this request header, in addition to
+    /// Allow web pages from the --cors-origin origins to send this request header, in addition to
     /// Authorization, Content-Type and the conditional headers (repeatable)
     #[arg(
         long,
@@ -131,9 +131,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", help_heading = TOKENS, env = "PREFD_JWKS_FILE")]
     pub(crate) jwks_file: Option<PathBuf>,
 
-    /// Required `iss` claim of tokens that are verified with --jwks-url, a key file or a secret
-    /// file. A response from --introspection-url may lack `iss`, but must not contain another
-    /// issuer
+    /// Value that the `iss` claim must have in tokens verified with --jwks-url, a key file or a
+    /// secret file. A response from --introspection-url may omit `iss`, but if `iss` is present, it
+    /// must have this value
     #[arg(long, value_name = "URL", help_heading = TOKENS, env = "PREFD_JWT_ISSUER")]
     pub(crate) jwt_issuer: Option<String>,
 
@@ -330,8 +330,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Option<HumanDuration>,
 
-    /// Maximum time that a request waits for memory from --body-budget-bytes. After this time, the
-    /// request gets 503 [default: 10s]
+    /// Maximum time that a request waits for free memory within --body-budget-bytes. After this
+    /// time, the request gets 503 [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_BUDGET_WAIT")]
     pub(crate) body_budget_wait: Option<HumanDuration>,
 

@@ -42,7 +42,8 @@ pub(crate) struct SummaryEntry {
 }
 
 /// The detail of a frame: its names, the length of the body, and the time of the write. Details are
-/// read only to rebuild the catalogue, to erase a user, and for statistics and verification.
+/// needed only to build or update the catalogue, to erase a user, to compute statistics and to
+/// verify a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SummaryDetail {
     pub(crate) user: String,
