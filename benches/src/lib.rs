@@ -1,5 +1,5 @@
-//! The benchmark: it compares prefd with other storage engines and other servers. All
-//! contenders store the same documents with the same durability and the same cache sizes.
+//! The benchmark: it compares prefd with other storage engines and other servers.
+//! `docs/performance.md` describes the durability and the cache size of each contender.
 //!
 //! - `contender` lists the engines and servers, `scenario` lists what is measured, and
 //!   `documents` generates the stored data.

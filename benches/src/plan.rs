@@ -30,8 +30,8 @@ pub(crate) struct PlannedRun {
 }
 
 impl ComparisonPlan {
-    /// All runs in order. Contenders take turns, and each round begins with a different one,
-    /// so if the machine is slow for a while, all contenders are affected.
+    /// All runs in order. Contenders take turns, and their order is rotated in each round, so a
+    /// slow period of the machine is less likely to affect the same contender in all rounds.
     pub(crate) fn runs(&self) -> Vec<PlannedRun> {
         let mut runs = Vec::new();
         for round in 0..self.rounds.max(1) {

@@ -1,9 +1,9 @@
 //! The storage engines under test. Each is a [`Store`] that maps a user and a client to a
 //! document.
 //!
-//! Each engine is opened as its own documentation advises. All engines that have a cache of
-//! their own have the same cache size. A durable put waits for the strongest sync that the engine offers. The module `syncs`
-//! counts the system calls of that sync.
+//! Each engine is opened as its own documentation advises, and with the cache size of the phase
+//! if it has a cache. A durable put waits for a sync of the engine. The module `syncs` counts the
+//! system calls of these syncs.
 
 mod bare;
 #[cfg(feature = "peers")]

@@ -183,8 +183,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Gets a document, and reads every cache line of it. Without that, an engine that returns
-    /// a pointer into its map of the file would not have read anything.
+    /// Gets a document, and reads one of every 64 bytes of it. Without that, an engine that
+    /// returns a pointer into its map of the file would not have read anything.
     fn get(&mut self, key: &Key, bytes: usize) -> Result<()> {
         let mut length = 0;
         let mut sum = 0_u64;
