@@ -1,5 +1,5 @@
-//! Every row of the error table that a request can cause, with all its headers and members, and
-//! the order in which the server checks a request.
+//! Error responses, with all their headers and members, and the order in which the server checks a
+//! request.
 
 mod common;
 
