@@ -1,5 +1,5 @@
 //! A hyper server that responds to every request with the same document. It shows the cost of
-//! HTTP alone, so its connections have the same settings as prefd's.
+//! HTTP alone, so its connections have settings similar to those of prefd.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -241,7 +241,7 @@ fn worker(
     })
 }
 
-/// Reads one byte of each cache line, so that the measured time includes the transfer from memory.
+/// Reads one of every 64 bytes, so that the measured time includes the transfer from memory.
 fn touch(bytes: &[u8]) {
     let sum: u64 = bytes.iter().step_by(64).map(|b| u64::from(*b)).sum();
     std::hint::black_box(sum);
