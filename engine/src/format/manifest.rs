@@ -55,8 +55,8 @@ pub(crate) struct Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentRecord {
     pub(crate) id: SegmentId,
-    /// The final length and the highest revision of a sealed segment. `None` for the active
-    /// segment.
+    /// The final length of a sealed segment, and the upper bound for its revisions. `None` for the
+    /// active segment.
     pub(crate) sealed: Option<SealedSegment>,
 }
 
@@ -66,7 +66,8 @@ pub(crate) struct SealedSegment {
     /// Length of the segment in bytes. Bytes beyond this length in the file are not part of the
     /// segment.
     pub(crate) bytes: u64,
-    /// The highest revision in the segment.
+    /// Upper bound for the revisions in the segment. If a crash ended the segment, the bound also
+    /// covers the frames that recovery has copied to the next segment.
     pub(crate) last_revision: u64,
 }
 
