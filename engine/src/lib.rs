@@ -111,8 +111,8 @@
 //!
 //! # Memory
 //!
-//! The engine keeps a table of all documents in memory. The table uses less than 60 bytes for each
-//! document and for each tombstone (the record of a delete). In addition, these fields of
+//! The engine keeps a table of all documents in memory. The table usually uses less than 60 bytes
+//! for each document and for each tombstone (the record of a delete). In addition, these fields of
 //! [`Config`] limit the engine's main uses of memory:
 //!
 //! | setting | default | memory for |

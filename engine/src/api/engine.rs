@@ -74,9 +74,9 @@ impl Engine {
     /// segments, but no documents. After a crash, `open` also reads the segment that was active at
     /// the time of the crash. The catalogue is opened in the background.
     ///
-    /// Memory: the table of all documents uses less than 60 bytes for each document and for each
-    /// tombstone (the record of a delete). [`Config`] has fields that limit the memory for caches,
-    /// queues and the validation of large values.
+    /// Memory: the table of all documents usually uses less than 60 bytes for each document and for
+    /// each tombstone (the record of a delete). [`Config`] has fields that limit the memory for
+    /// caches, queues and the validation of large values.
     ///
     /// # Errors
     /// - [`Error::InvalidConfig`]: a setting is out of range.

@@ -44,15 +44,15 @@ pub struct Stats {
     pub blob_bytes: u64,
     /// Total length of the files in `catalogue/` in bytes.
     pub catalogue_bytes: u64,
-    /// Upper bound on the memory that the engine's table needs for the current documents and
-    /// tombstones while the store is open, in bytes.
+    /// Estimated memory that the engine's table needs for the current documents and tombstones
+    /// while the store is open, in bytes. The table usually needs less.
     pub table_bytes: u64,
     /// For each segment in which a damaged frame may be current, the first damage that was found.
     /// The list also contains the damage of files whose length cannot be read.
     pub damage: Vec<Damage>,
 }
 
-/// Maximum number of bytes that the table uses for each document and for each tombstone.
+/// Number of bytes that the table usually needs at most for each document and each tombstone.
 const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 
 /// Counts the documents and files of a closed store.
@@ -61,8 +61,8 @@ const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 /// valid summary, for example because the previous process crashed. Changes no data. Locks the data
 /// directory, and therefore fails if an engine has the store open. Blocks on disk I/O.
 ///
-/// Memory: the table (up to 60 bytes for each document and each tombstone), and about 50 bytes for
-/// each user.
+/// Memory: the table (usually up to 60 bytes for each document and each tombstone), and about 50
+/// bytes for each user.
 ///
 /// # Errors
 /// - [`crate::Error::NotAStore`]: the directory has no store.

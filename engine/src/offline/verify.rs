@@ -22,8 +22,8 @@ use crate::offline::verify::verifier::Verifier;
 /// Blocks until all data has been read. Calls `progress` on the calling thread after each frame and
 /// after each chunk of a blob.
 ///
-/// Memory: the table (up to 60 bytes for each document and each tombstone), and the frame headers
-/// and metadata of one segment.
+/// Memory: the table (usually up to 60 bytes for each document and each tombstone), and the frame
+/// headers and metadata of one segment.
 ///
 /// # Errors
 /// Each of the following errors means that the store could not be verified. [`crate::Engine::open`]
