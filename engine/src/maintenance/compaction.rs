@@ -4,8 +4,8 @@
 //! only writer of the log. The committer appends copies of the frames after the queued writes of a
 //! batch, so that one sync is sufficient for the copies and the writes. After all copies are
 //! synced, the committer removes the segment from the manifest. A copied frame has the same
-//! revision as the original frame. At every moment, the log contains each current frame at least
-//! once, so a crash during compaction loses no document.
+//! revision as the original frame. At every moment, the log contains the frame of each current
+//! document at least once, so a crash during compaction loses no document.
 //!
 //! In the background, compaction copies frames in small steps. Between two steps, background
 //! compaction pauses for as long as the commit of the earlier step took. While the log exceeds its

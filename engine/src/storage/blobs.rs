@@ -7,8 +7,8 @@
 //! 28      the body of the document, as a response sends it; the body contains the extents
 //! ```
 //!
-//! A blob is written once and never changed. A blob is on stable storage before the frame that
-//! refers to it is queued. A blob's file is removed when neither a current frame nor a snapshot
+//! A blob is written once and never changed. A blob is on stable storage before a frame that
+//! refers to it is written. A blob's file is removed when neither a current frame nor a snapshot
 //! needs the blob. A reader that has a removed file open can still read the complete file.
 
 use std::collections::HashMap;
