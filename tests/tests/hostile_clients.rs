@@ -27,8 +27,8 @@ const SEND_BUFFER_BYTES: u64 = 2 * 256 * 1024;
 /// Maximum ratio of the well-behaved client's response times with and without the attack.
 const MAX_RATIO: u32 = 3;
 /// Response times up to this limit never fail the test. Response times of a fraction of a
-/// millisecond can triple because of the scheduler alone. The limit is far below every timeout of
-/// the server, so a response that waits for a timeout fails the test.
+/// millisecond can triple because of the scheduler alone. The limit is below every timeout of the
+/// server, so a response that waits for a timeout fails the test.
 const NOISE: Duration = Duration::from_millis(50);
 const ROUNDS: usize = 3;
 

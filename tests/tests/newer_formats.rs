@@ -1,6 +1,6 @@
 //! Data directories of future format versions. The engine refuses them with an error that names
 //! the file and the versions. The engine does not treat newer data as damage or as a torn tail,
-//! and changes no byte of the directory.
+//! and changes no byte of `log/` and `blobs/`.
 
 use std::fs;
 use std::ops::Range;

@@ -209,7 +209,7 @@ impl Exposition {
         )?;
         out.counter(
             "prefd_tokens_judged",
-            "Token verifications that needed a key or an introspection request",
+            "Token verifications that were not answered from a cache",
             counters.verified.get(),
         )?;
         out.family(
@@ -260,7 +260,11 @@ impl Exposition {
             "Dead bytes: all other frames in the log, such as replaced and deleted documents",
             space.dead_bytes,
         )?;
-        out.gauge("prefd_blobs", "Documents stored in blobs", space.blobs)?;
+        out.gauge(
+            "prefd_blobs",
+            "Blob files that contain current documents",
+            space.blobs,
+        )?;
         out.gauge(
             "prefd_damaged_frames",
             "Unreadable frames of the log that may contain current documents",
@@ -268,7 +272,7 @@ impl Exposition {
         )?;
         out.gauge(
             "prefd_writable",
-            "1 if writes are possible; 0 after a failed sync, until prefd is restarted",
+            "1 in normal operation; 0 if a failed sync or another failure has stopped all writes until a restart",
             metrics.is_writable.into(),
         )?;
         reads(out, &metrics)?;
@@ -336,12 +340,12 @@ fn writes(out: &mut MetricEncoder<'_>, metrics: &Metrics) -> fmt::Result {
 fn compaction(out: &mut MetricEncoder<'_>, metrics: &Metrics) -> fmt::Result {
     out.counter(
         "prefd_compacted_segments",
-        "Segments that compaction rewrote and removed",
+        "Segments that compaction or an erasure removed from the log",
         metrics.segments_rewritten,
     )?;
     out.counter(
         "prefd_compaction_copied_bytes",
-        "Bytes that compaction copied from rewritten segments",
+        "Bytes that compaction or an erasure copied from removed segments",
         metrics.copied_bytes,
     )
 }
