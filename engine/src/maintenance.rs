@@ -1,7 +1,5 @@
-//! The maintenance layer performs tasks while an open store serves reads and writes.
-//!
 //! The maintenance layer owns compaction, the removal of obsolete files, the erasure of users, and
-//! snapshots.
+//! snapshots. All of these run while the store serves reads and writes.
 //!
 //! **Architecture Invariant:** the maintenance layer never appends to the log. The layer submits
 //! jobs to the committer, truncates files to the length that the manifest records, and removes only

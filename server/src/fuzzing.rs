@@ -41,7 +41,7 @@ impl KeyFiles<'_> {
     }
 }
 
-/// The API of a server without a listener. The caller supplies the connections.
+/// An API server without a listener. The caller supplies the connections.
 pub struct InMemoryServer {
     connections: ConnectionServer<Handler>,
     /// This sender is kept only because dropping it shuts down all connections.

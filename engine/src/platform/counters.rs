@@ -139,7 +139,7 @@ impl Drop for ShardLease {
 
 /// A counter that many threads may add to at the same time.
 ///
-/// Each of up to [`OWN_SHARDS`] threads has a separate shard. An addition to a shard does not wait
+/// Up to [`OWN_SHARDS`] threads have a shard of their own. An addition to a shard does not wait
 /// for other processors, and needs no atomic read-modify-write operation. All other threads add to
 /// one shared atomic counter.
 pub(crate) struct ShardedCounter {

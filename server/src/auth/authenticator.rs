@@ -40,7 +40,7 @@ pub(crate) struct KeySources {
     pub(crate) introspection: Option<Introspection>,
 }
 
-/// Verifies the tokens of requests.
+/// Verifies the bearer token of each request.
 pub(crate) struct Authenticator {
     local: RwLock<Arc<KeySet>>,
     providers: Vec<Arc<Provider>>,

@@ -46,7 +46,7 @@ enum Command {
     ///
     /// On SIGHUP, the server reloads certificates, keys and introspection credentials from their
     /// files, and the log filter from the configuration file. On SIGTERM or SIGINT, the server
-    /// waits for in-flight requests, but at most for --drain-timeout, and then stops.
+    /// stops after all in-flight requests have finished, or after --drain-timeout.
     Serve {
         /// TOML file with settings. Each setting has the name of its flag, without the leading
         /// dashes

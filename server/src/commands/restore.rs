@@ -21,15 +21,15 @@ const STANDARD_INPUT: &str = "-";
 /// Options of `prefd restore`.
 #[derive(Debug, Args)]
 pub(super) struct RestoreOptions {
-    /// Backup file to restore. If PATH is a directory, prefd restores the backup in PATH whose file
-    /// name contains the latest time. Use - for standard input
+    /// Backup file to restore. If PATH is a directory, prefd restores the backup in PATH that has
+    /// the latest time in its file name. Use - for standard input
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
     /// Data directory to create. The directory must be empty, or must not exist
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Restore the backup even if the store was damaged when the backup was taken. The damaged
-    /// documents are lost. A backup file that was damaged after it was written is always refused
+    /// documents are lost. This option does not accept damage to the backup file itself
     #[arg(long)]
     accept_damage: bool,
     /// Print the result as JSON

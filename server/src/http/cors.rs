@@ -116,8 +116,8 @@ impl Cors {
 
     /// Adds the response headers that allow a page of an allowed origin to read the response.
     pub(crate) fn add_headers(&self, request: &HeaderMap, response: &mut HeaderMap) {
-        // Without `Vary: Origin`, a cache could return the response for one origin, or for no
-        // origin, to a page of another origin.
+        // Without `Vary: Origin`, a cache could send a response that was generated for another
+        // origin, or for a request without `Origin`.
         if self.origins.is_some() {
             response.append(VARY, VARY_ORIGIN);
         }

@@ -290,8 +290,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) api_version: Option<Vec<String>>,
 
-    /// Maximum number of open connections to the API listener. At the maximum, prefd closes idle
-    /// connections and connections with slow clients, to make room for new clients. A low limit on
+    /// Maximum number of open connections to the API listener. If a client connects when the maximum
+    /// is reached, prefd closes connections that are idle or whose clients are slow. A low limit on
     /// open files (ulimit -n) reduces the maximum [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
@@ -330,8 +330,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Option<HumanDuration>,
 
-    /// Maximum time that a request waits for free memory within --body-budget-bytes. After this
-    /// time, the request gets 503 [default: 10s]
+    /// Maximum time that a request waits for memory from the budget of --body-budget-bytes. After
+    /// this time, the request gets 503 [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_BUDGET_WAIT")]
     pub(crate) body_budget_wait: Option<HumanDuration>,
 

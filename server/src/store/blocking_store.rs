@@ -56,8 +56,8 @@ impl BlockingStore {
     }
 
     /// Returns a document. If the document is not in memory, all its bytes are read and verified
-    /// before the document is returned. The caller must read these bytes again, but damage is found
-    /// before the caller uses any part of the document.
+    /// before the document is returned, so that the caller uses no part of a damaged document. The
+    /// caller then reads the bytes a second time.
     fn get_verified(&self, namespace: Namespace<'_, str>) -> Result<Option<Document>, Error> {
         let document = self.get(namespace)?;
         if let Some(document) = document.as_ref().filter(|d| d.in_memory().is_none()) {

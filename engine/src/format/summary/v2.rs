@@ -48,7 +48,7 @@ use crate::model::ids::{Offset, SegmentId};
 use crate::model::names::NamespaceHash;
 
 const KIND_BITS: u32 = 3;
-/// The highest value of the five bits that store the number of keys. If the five bits have this
+/// The maximum value of the five-bit field that stores the number of keys. If the field has this
 /// value, a varint with the number of keys minus 31 follows.
 const MANY_KEYS: u32 = 31;
 /// Minimum length of an entry in bytes. The shortest entry describes a lost frame and consists of

@@ -128,7 +128,8 @@ impl FrameReader {
     }
 
     /// Reads and checks the header and metadata of the frame at `entry`. The first read loads
-    /// `bytes` bytes. If the header or the metadata is longer, more bytes are read.
+    /// `bytes` bytes. If these bytes do not contain the complete metadata, more
+    /// bytes are read.
     fn read_metadata(
         &self,
         entry: &FrameLocation,
