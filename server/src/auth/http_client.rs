@@ -40,7 +40,7 @@ pub(crate) struct Endpoint(Uri);
 /// Why a URL cannot be used for requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EndpointError {
-    #[error("expected a URL that begins with https://")]
+    #[error("expected an https:// URL with a host")]
     NotHttps,
     #[error(
         "expected https://, because http:// is allowed only for localhost and loopback addresses"

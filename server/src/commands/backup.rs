@@ -70,8 +70,8 @@ fn require_complete(contents: &BackupContents) -> Result<(), CommandError> {
     Err(CommandError::BackupIncomplete(joined(&contents.unreadable)))
 }
 
-/// Writes a backup to a pipe or another stream, which cannot be read again to check the backup.
-/// While the backup is written, a second thread checks a copy of the bytes.
+/// Writes a backup to a pipe or other stream. The output cannot be read back, so a second thread
+/// checks a copy of the bytes while the backup is written.
 fn write_and_check(
     store: &StoreLocation,
     out: &mut dyn Write,

@@ -138,7 +138,7 @@ impl ConnectionState {
             .is_ok()
     }
 
-    /// The connection's position in the order of shedding. `None` if the connection does not wait
+    /// The connection's position in the shedding order. `None` if the connection does not wait
     /// for its client, or was shed.
     fn shed_rank(&self) -> Option<ShedRank> {
         let since_ms = self.waiting_since_ms.load(Ordering::Relaxed);
@@ -152,7 +152,7 @@ fn elapsed_ms(epoch: Instant) -> u64 {
     u64::try_from(epoch.elapsed().as_millis()).unwrap_or(SHED - 1)
 }
 
-/// A connection's position in the order of shedding. The connection with the lowest rank is shed
+/// A connection's position in the shedding order. The connection with the lowest rank is shed
 /// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ShedRank {
@@ -249,7 +249,7 @@ impl ConnectionLimit {
         open.connections.push(OpenConnection { state, task });
     }
 
-    /// Sheds the connections that are first in the order of shedding, if any can be shed.
+    /// Sheds the connections that are first in the shedding order, if any can be shed.
     fn shed_longest_waiting(&self) {
         let mut open = self.lock();
         open.connections.retain(|c| !c.task.is_finished());

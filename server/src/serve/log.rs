@@ -41,7 +41,8 @@ pub(crate) fn start(filter: Option<&str>, format: LogFormat) -> Result<Log, Pars
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    // A process has one global log. If a log was already started, that log stays in use.
+    // A process has only one global `tracing` subscriber. A subscriber that was already set stays
+    // in use.
     let _ = tracing_subscriber::registry()
         .with(filter)
         .with(layer)

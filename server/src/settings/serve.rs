@@ -330,8 +330,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_DRAIN_TIMEOUT")]
     pub(crate) drain_timeout: Option<HumanDuration>,
 
-    /// Maximum time that a request waits for memory from the budget of --body-budget-bytes. After
-    /// this time, the request gets 503 [default: 10s]
+    /// Maximum time that a request waits for memory from the budget set by --body-budget-bytes.
+    /// After this time, the request gets 503 [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_BODY_BUDGET_WAIT")]
     pub(crate) body_budget_wait: Option<HumanDuration>,
 

@@ -41,10 +41,9 @@ pub(crate) struct SummaryEntry {
     pub(crate) keys: u32,
 }
 
-/// The detail of a frame: the user and client names, the length of the body, and the time of the
-/// write. Details are
-/// needed only to build or update the catalogue, to erase a user, to compute statistics and to
-/// verify a store.
+/// The details of a frame: the user and client names, the length of the body, and the time of the
+/// write. Details are needed only to build or update the catalogue, to erase a user, to compute
+/// statistics and to verify a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SummaryDetail {
     pub(crate) user: String,

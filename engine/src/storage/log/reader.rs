@@ -128,8 +128,7 @@ impl FrameReader {
     }
 
     /// Reads and checks the header and metadata of the frame at `entry`. The first read loads
-    /// `bytes` bytes. If these bytes do not contain the complete metadata, more
-    /// bytes are read.
+    /// `bytes` bytes. If these bytes do not contain the complete metadata, more bytes are read.
     fn read_metadata(
         &self,
         entry: &FrameLocation,
