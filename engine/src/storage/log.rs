@@ -266,8 +266,8 @@ impl Log {
     fn rotate(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
         // The segment id is not used again while the store is open, even if a later step fails. If
-        // a later step failed and the file of the new segment could not be removed, a later segment
-        // with the same id would collide with that file.
+        // the id were used again after a failure, and the file of the failed segment could not be
+        // removed, the next segment would collide with that file.
         let id = manifest
             .take_segment_id(&self.dir)
             .map_err(LogFailure::Refused)?;

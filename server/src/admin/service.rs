@@ -160,9 +160,10 @@ fn route_name(parts: &Parts) -> &'static str {
         .unwrap_or("none")
 }
 
-/// Rejects a request that a web page may have sent. Browsers add an Origin or Sec-Fetch-Site header
-/// to requests from web pages. The check of the Host header protects against DNS rebinding, an
-/// attack in which the host name of a web page resolves to this machine.
+/// Rejects a request that a web page may have sent. Current browsers add an Origin or
+/// Sec-Fetch-Site header to each request that a web page sends to a loopback address. The check of
+/// the Host header protects against DNS rebinding, an attack in which the host name of a web page
+/// resolves to this machine.
 fn reject_web_page(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
     let forbidden =
         |header, detail| Err(ApiError::new(Code::InsufficientScope, detail).at_header(header));
