@@ -2,8 +2,8 @@
 //! snapshots. All of these run while the store serves reads and writes.
 //!
 //! **Architecture Invariant:** the maintenance layer never appends to the log. The layer submits
-//! jobs to the committer, truncates files to the length that the manifest records, and removes only
-//! files that are no longer part of the store, or that a crash left behind.
+//! jobs to the committer, and truncates files to the length that the manifest records. The layer
+//! removes obsolete files and the leftovers of a crash, but no other files.
 
 pub(crate) mod compaction;
 pub(crate) mod erasure;

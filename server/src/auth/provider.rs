@@ -396,7 +396,7 @@ mod tests {
     /// the next minute. A key that the provider publishes in that minute would stay unknown until
     /// the minute is over.
     #[test]
-    fn token_before_the_first_fetch_leaves_the_next_token_its_fetch() {
+    fn token_before_the_first_fetch_does_not_delay_the_next_fetch() {
         let url = endpoint("http://127.0.0.1:1/keys").unwrap();
         let provider = Provider::new(
             ProviderUrl::KeySet(url),
