@@ -9,4 +9,5 @@ pub(crate) mod engine;
 pub(crate) mod handle;
 pub(crate) mod maintenance;
 pub(crate) mod namespace;
+mod open;
 pub(crate) mod read;

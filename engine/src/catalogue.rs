@@ -13,9 +13,12 @@
 
 pub(crate) mod audit;
 pub(crate) mod marker;
+mod memory;
 mod pending;
+mod private;
 pub(crate) mod row;
 pub(crate) mod state;
+mod temporary_copy;
 mod throttle;
 mod tree;
 mod worker;
@@ -28,11 +31,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::catalogue::marker::CatalogueIdentity;
+use crate::catalogue::memory::MemoryCatalogue;
 use crate::catalogue::row::{
     CatalogueChange, CatalogueKey, CatalogueValue, key, lossy_text, split_key,
 };
 use crate::catalogue::state::{
-    CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DocumentSource,
+    CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DirectoryCheck, DocumentSource,
 };
 use crate::catalogue::tree::TreeError;
 use crate::catalogue::worker::CatalogueWorker;
@@ -91,16 +95,32 @@ pub struct UserUsage {
 pub(crate) struct Catalogue {
     core: Arc<CatalogueCore>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The entries, if the store is open for reading only. Such a catalogue has no thread.
+    memory: Option<MemoryCatalogue>,
 }
 
 impl Catalogue {
     /// Creates a catalogue that is switched off, so that listings fail and changes are not
     /// recorded. The directory `dir` of the catalogue may still exist from an earlier run.
-    pub(crate) fn disabled(dir: &Path) -> Self {
+    pub(crate) fn disabled(dir: &Path, check_directory: DirectoryCheck) -> Self {
         let phase = CataloguePhase::Failed("listing is switched off".to_owned());
         Self {
-            core: Arc::new(CatalogueCore::new(dir, 0, 0, phase)),
+            core: Arc::new(CatalogueCore::new(dir, check_directory, 0, 0, phase)),
             thread: Mutex::default(),
+            memory: None,
+        }
+    }
+
+    /// Creates a catalogue for reading only, which neither reads nor changes the directory `dir`.
+    /// The first listing builds the catalogue from `source`.
+    pub(crate) fn in_memory(
+        dir: &Path,
+        check_directory: DirectoryCheck,
+        source: DocumentSource,
+    ) -> Self {
+        Self {
+            memory: Some(MemoryCatalogue::new(source)),
+            ..Self::disabled(dir, check_directory)
         }
     }
 
@@ -112,6 +132,7 @@ impl Catalogue {
     /// [`Error::Io`] if the thread cannot be started.
     pub(crate) fn open(
         dir: &Path,
+        check_directory: DirectoryCheck,
         cache_bytes: u64,
         max_pending_bytes: u64,
         identity: CatalogueIdentity,
@@ -119,6 +140,7 @@ impl Catalogue {
     ) -> Result<Self> {
         let core = CatalogueCore::new(
             dir,
+            check_directory,
             cache_bytes,
             max_pending_bytes,
             CataloguePhase::Building,
@@ -127,6 +149,7 @@ impl Catalogue {
         let worker = CatalogueWorker {
             core: Arc::clone(&core),
             source,
+            retry_interval: worker::RETRY_INTERVAL,
         };
         let thread = std::thread::Builder::new()
             .name("prefd-catalogue".to_owned())
@@ -141,6 +164,7 @@ impl Catalogue {
         Ok(Self {
             core,
             thread: Mutex::new(Some(thread)),
+            memory: None,
         })
     }
 
@@ -152,7 +176,7 @@ impl Catalogue {
         changes: impl Iterator<Item = (&'a Names, u64, CatalogueChange)>,
     ) -> bool {
         let mut state = self.core.lock();
-        if matches!(state.phase, CataloguePhase::Failed(_)) {
+        if state.phase.failure().is_some() {
             return false;
         }
         let was_empty = state.pending.is_empty();
@@ -193,7 +217,7 @@ impl Catalogue {
         let state = self.core.lock();
         drop(self.core.wait_while(state, |state| {
             state.pending.is_over_budget()
-                && !matches!(state.phase, CataloguePhase::Failed(_))
+                && state.phase.failure().is_none()
                 && state.closing.is_none()
         }));
     }
@@ -279,6 +303,9 @@ impl Catalogue {
         first: Bound<CatalogueKey>,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
     ) -> Result<()> {
+        if let Some(memory) = &self.memory {
+            return memory.scan(prefix, first, visit);
+        }
         // The pending changes must be read before the tree. If the tree were read first, the scan
         // would miss a change that is written to the tree and dropped from the pending changes
         // between the two reads.
@@ -347,32 +374,42 @@ impl Catalogue {
         match &state.phase {
             CataloguePhase::Ready => {}
             CataloguePhase::Building => return Err(Error::Closed),
-            CataloguePhase::Failed(reason) => return Err(unavailable(reason)),
+            CataloguePhase::Suspended(reason) | CataloguePhase::Failed(reason) => {
+                return Err(unavailable(reason));
+            }
         }
         Ok(state.pending.range(prefix, first))
     }
 
     /// Deletes the catalogue's directory, because sled keeps deleted entries in its files. Blocks
     /// until the directory is deleted. After the deletion, the catalogue is rebuilt in the
-    /// background, and listings wait for the rebuild. A catalogue that is switched off or has
-    /// failed is not rebuilt until the engine is opened again.
+    /// background, and listings wait for the rebuild. A catalogue that is switched off is not
+    /// rebuilt.
     ///
     /// # Errors
-    /// - [`Error::Io`]: the directory cannot be deleted.
+    /// - [`Error::Io`], [`Error::CatalogueUnavailable`]: the directory cannot be deleted.
+    /// - [`Error::Poisoned`]: the data directory is no longer at its path.
     /// - [`Error::Closed`]: the engine was closed.
     pub(crate) fn rebuild(&self) -> Result<()> {
         let mut state = self.core.lock();
         state.removals_requested += 1;
         let requested = state.removals_requested;
+        let suspensions = state.suspensions;
         self.core.changed.notify_all();
+        // A suspended worker tries again at once if a removal is requested.
         let is_open = |state: &CatalogueState| {
-            !matches!(state.phase, CataloguePhase::Failed(_)) && state.closing.is_none()
+            !matches!(state.phase, CataloguePhase::Failed(_))
+                && state.suspensions == suspensions
+                && state.closing.is_none()
         };
         let state = self.core.wait_while(state, |state| {
             state.removals_done < requested && is_open(state)
         });
         if state.removals_done >= requested {
             return Ok(());
+        }
+        if let CataloguePhase::Suspended(reason) = &state.phase {
+            return Err(unavailable(reason));
         }
         drop(state);
         // The catalogue has failed or is switched off, so the calling thread deletes the directory.
@@ -383,8 +420,9 @@ impl Catalogue {
             return Err(Error::Closed);
         }
         self.core.replace_tree(None);
+        (self.core.check_directory)()?;
         let dir = &self.core.dir;
-        worker::remove_dir(dir).map_err(|error| Error::io("remove", dir, error))
+        worker::clear_dir(dir).map_err(|error| Error::io("clear", dir, error))
     }
 
     /// Ends the thread. If the catalogue is complete, its pending changes are written to sled

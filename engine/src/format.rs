@@ -15,4 +15,5 @@ pub(crate) mod file_header;
 pub(crate) mod frame;
 pub(crate) mod location;
 pub(crate) mod manifest;
+pub(crate) mod revision_time;
 pub(crate) mod summary;

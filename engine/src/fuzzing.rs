@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use crate::format::file_header;
-use crate::format::frame::{v1, v2};
+use crate::format::frame::{compact, v1};
 use crate::format::manifest::Manifest;
 use crate::model::error::Result;
 use crate::model::ids::SegmentId;
@@ -24,15 +24,14 @@ pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }
 
-/// Decodes and re-encodes the header and the metadata of a version 2 frame at the start of `bytes`.
-/// If the frame refers to blobs, and its metadata is missing or invalid, the result contains no
-/// metadata.
+/// Decodes and re-encodes the header and the metadata of a version 2 or version 3 frame at the start of `bytes`.
+/// If the frame has metadata that is missing or invalid, the result contains no metadata.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or
 /// [`Error::UnsupportedFormat`](crate::Error::UnsupportedFormat) if the header is not valid.
 pub fn frame(bytes: &[u8]) -> Result<Vec<u8>> {
-    v2::reencode(bytes).map_err(|error| error.into_error(Path::new("segment"), 0))
+    compact::reencode(bytes).map_err(|error| error.into_error(Path::new("segment"), 0))
 }
 
 /// Decodes and re-encodes the header of a version 1 frame.

@@ -7,5 +7,6 @@
 //! where a document is stored. The memory of the scanner does not grow with the size of the values.
 
 pub(crate) mod key;
+pub(crate) mod key_set;
 pub(crate) mod scanner;
 pub(crate) mod validate;

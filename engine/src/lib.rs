@@ -79,8 +79,9 @@
 //! }
 //! ```
 //!
-//! An open engine has up to three threads of its own: one commits writes, one compacts the log, and
-//! one maintains the catalogue. Short-lived threads sync files while large documents or many
+//! An open engine has up to four threads of its own: one commits writes, one compacts the log, one
+//! maintains the catalogue, and one checks every second that the directories of the store are still
+//! at their paths. Short-lived threads sync files while large documents or many
 //! buffered writes are written. sled, the catalogue's database, can start more threads.
 //!
 //! # Features
@@ -93,6 +94,7 @@
 //! - Erasure of all data of a user ([`Engine::erase`]).
 //! - Compaction in the background.
 //! - Statistics and verification of a closed store ([`stats()`], [`verify()`]).
+//! - Opening a store without changing it, also on a read-only file system ([`Config::read_only`]).
 //!
 //! The crate has one Cargo feature, `fuzzing`. The feature exposes internals to the engine's own
 //! fuzzers, and is not part of the API.
@@ -107,7 +109,8 @@
 //! directory make data survive a power cut, `rename` replaces a file atomically, and files can be
 //! locked. Local Linux file systems such as ext4 meet these requirements. Only one engine at a time
 //! can have a data directory open. Opening the directory a second time fails with
-//! [`Error::Locked`].
+//! [`Error::Locked`]. If the directory is removed, renamed or replaced while it is open, writing
+//! stops ([`Error::Poisoned`]).
 //!
 //! # Memory
 //!
@@ -135,7 +138,8 @@
 //! | [`Error::Overloaded`] | the commit queue is full | try again later |
 //! | [`Error::StorageFull`] | the disk is full; deletes may still work | free disk space |
 //! | [`Error::Corrupt`], [`Error::Unreadable`] | stored data is damaged | restore a backup; [`verify()`] finds all damage |
-//! | [`Error::Poisoned`] | an operation on the log failed, usually a sync; reads still work | check the disk, and open the store again |
+//! | [`Error::ReadOnly`] | the store was opened with [`Config::read_only`] | open the store for writing |
+//! | [`Error::Poisoned`] | an operation on the log failed, usually a sync, or the data directory is no longer at its path; reads still work | check the disk, and open the store again |
 
 #![cfg_attr(
     test,
@@ -163,7 +167,7 @@ mod platform;
 mod recovery;
 mod storage;
 
-pub use crate::platform::fs;
+pub use crate::platform::{clock, fs};
 
 pub use crate::api::engine::Engine;
 pub use crate::api::namespace::Namespace;
@@ -177,7 +181,7 @@ pub use crate::json::validate::check;
 pub use crate::maintenance::erasure::Erased;
 pub use crate::maintenance::snapshot::{Snapshot, SnapshotFile, SnapshotReader};
 pub use crate::model::config::{Config, Durability};
-pub use crate::model::damage::Damage;
+pub use crate::model::damage::{Damage, DroppedTail};
 pub use crate::model::error::{Error, Result};
 pub use crate::model::limits::{Limits, Position, Usage, Violation};
 pub use crate::model::metrics::{BATCH_WRITES_BOUNDS, LOG_SYNC_BOUNDS_US, Metrics, SpaceUsage};

@@ -1,6 +1,6 @@
 //! The platform layer: interfaces to the operating system and the processor.
 //!
-//! The platform layer contains the interface to the file system, aligned buffers, cache-line
+//! The platform layer contains the interfaces to the file system and the clock, aligned buffers, cache-line
 //! padding, counters, a semaphore, and a signal that wakes a background thread.
 //!
 //! **Architecture Invariant:** this layer imports nothing from the other layers of the engine. The
@@ -9,6 +9,7 @@
 
 pub(crate) mod aligned;
 pub(crate) mod cache_padded;
+pub mod clock;
 pub(crate) mod counters;
 pub mod fs;
 pub(crate) mod semaphore;

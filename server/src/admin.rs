@@ -16,5 +16,5 @@ mod store;
 mod token;
 
 pub(crate) use service::Admin;
-pub(crate) use store::{AdminStore, TOTAL_BYTES, UNSAVED, erased_json};
+pub(crate) use store::{AdminStore, CHECKS_FAILED, FAILED, TOTAL_BYTES, UNSAVED, erased_json};
 pub(crate) use token::{AdminToken, AdminTokenError};

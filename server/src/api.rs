@@ -14,4 +14,4 @@ mod upload;
 
 pub(crate) use handler::Handler;
 pub(crate) use openapi::{OpenApi, OpenApiError};
-pub(crate) use upload::UPLOAD_BUFFERS_BYTES;
+pub(crate) use upload::UploadRules;

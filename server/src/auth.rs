@@ -9,27 +9,32 @@
 //! This layer must not know what a request is for, how connections are served, or that documents
 //! exist.
 //!
-//! **Architecture Invariant:** this layer imports only `http`, `store`, `settings` and `counters`.
-//! From `store`, this layer imports only the type `Name`. This layer imports neither `net` nor
-//! `transfer`.
+//! **Architecture Invariant:** this layer imports only `http`, `store`, `settings`, `counters` and
+//! `small_file`. From `store`, this layer imports only the type `Name`. This layer imports neither
+//! `net` nor `transfer`.
 
 mod authenticator;
 mod challenge;
 mod claims;
 pub(crate) mod dev;
+mod fetch_allowance;
 pub(crate) mod http_client;
 mod introspection;
+mod key_source;
 mod keys;
 mod last_token;
+mod members;
 mod provider;
+mod provider_urls;
 mod rules;
 mod scope;
 pub(crate) mod setup;
 mod sign;
 mod token_cache;
+mod trusted_keys;
 
 pub(crate) use authenticator::Authenticator;
-pub(crate) use challenge::{NO_LINKED_IDENTITY, bearer};
+pub(crate) use challenge::{NO_LINKED_IDENTITY, authorization, bearer};
 pub(crate) use keys::{KeySet, secret_of};
 pub(crate) use last_token::LastToken;
 pub(crate) use scope::Access;

@@ -17,6 +17,7 @@ mod console;
 mod erase;
 mod error;
 mod export;
+mod file_size_signal;
 mod healthcheck;
 mod import;
 mod maintenance;

@@ -5,7 +5,7 @@
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::api::Handler;
 use crate::auth::Authenticator;
 use crate::auth::setup::{IdentityError, authenticator, local_keys};
+use crate::http::Clock;
 use crate::net::{ConnectionServer, ConnectionState};
 use crate::serve::{ServeError, connection_server, handler};
 use crate::settings::Settings;
@@ -57,13 +58,29 @@ impl InMemoryServer {
     /// # Errors
     /// The error as text if a key file cannot be read or is not valid.
     pub fn new(engine: Engine, keys: &KeyFiles<'_>, max_body_bytes: u64) -> Result<Self, String> {
+        Self::with_clock(engine, keys, max_body_bytes, SystemTime::now)
+    }
+
+    /// Creates a server like [`Self::new`] that reads the current time from `now`. The clock of
+    /// `engine` determines the times of writes.
+    ///
+    /// # Errors
+    /// The error as text if a key file cannot be read or is not valid.
+    pub fn with_clock(
+        engine: Engine,
+        keys: &KeyFiles<'_>,
+        max_body_bytes: u64,
+        now: fn() -> SystemTime,
+    ) -> Result<Self, String> {
         let settings = Settings {
             max_body_bytes: Some(max_body_bytes),
             ..keys.settings()
         };
         let build = || {
             let keys = local_keys(&settings)?;
-            Ok(Arc::new(handler(&settings, Store::new(engine), keys)?))
+            let mut handler = handler(&settings, Store::new(engine), keys)?;
+            handler.clock = Clock::new(now);
+            Ok(Arc::new(handler))
         };
         let handler = build().map_err(|error: ServeError| error.to_string())?;
         let (stop, stopping) = watch::channel(());

@@ -16,6 +16,7 @@
 //! | `http` | bodies, errors, entity tags, conditional requests |
 //! | `store` | access to the stored documents |
 //! | `settings`, `counters`, `io_error` | the settings of `prefd serve`; counters for metrics; errors of file operations |
+//! | `small_file` | reading the files that settings name |
 //!
 //! A request first reaches `net`, which accepts and serves the connection. The layer `api` checks
 //! the request with `http` and `auth`, and runs the request on the `store`.
@@ -47,6 +48,7 @@ mod io_error;
 mod net;
 mod serve;
 mod settings;
+mod small_file;
 mod store;
 mod telemetry;
 mod transfer;

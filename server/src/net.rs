@@ -5,9 +5,10 @@
 //! connection. This layer must not know what a request is for, who sent it, or that tokens and
 //! documents exist.
 //!
-//! **Architecture Invariant:** this layer imports only `http`, `settings` and `counters`. This
-//! layer does not import `auth` or `transfer`.
+//! **Architecture Invariant:** this layer imports only `http`, `settings`, `counters` and
+//! `small_file`. This layer does not import `auth` or `transfer`.
 
+mod certificate_expiry;
 mod connection;
 mod connection_limit;
 mod listen;

@@ -11,6 +11,8 @@ mod error;
 pub(crate) mod log;
 mod parts;
 mod server;
+mod signals;
+mod store_watch;
 mod systemd;
 
 pub(crate) use error::ServeError;

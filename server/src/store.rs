@@ -23,15 +23,17 @@ mod limits;
 mod lookup;
 mod namespace;
 pub(crate) mod offline;
+pub(crate) mod owner;
 pub(crate) mod restore;
 
 pub(crate) use blocking_store::BlockingStore;
 pub(crate) use cause::cause;
-pub(crate) use data_dir::{OpenError, UnfinishedRestore, create_private_dir, is_store_file};
+pub(crate) use data_dir::{
+    OpenError, UnfinishedRestore, create_private_dir, is_store_file, writable_by_everyone,
+};
 pub(crate) use document_text::{DocumentStream, DocumentText};
-pub(crate) use document_writer::DocumentWriter;
 pub(crate) use embedded::Store;
-pub(crate) use limits::limits;
+pub(crate) use limits::{UnstorableLimits, limits};
 pub(crate) use namespace::Namespace;
 
 // Plain data types of the engine, which need no wrappers.

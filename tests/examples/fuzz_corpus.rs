@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use prefd_engine::Limits;
+use prefd_tests::golden::Golden;
 use prefd_tests::layout::frames;
 use prefd_tests::oracle::document::limits;
 use prefd_tests::oracle::replay::BaseStore;
@@ -20,6 +21,7 @@ fn main() {
     documents(&corpus, "small", &small);
     documents(&corpus, "medium", &medium);
     files(&corpus);
+    mixed_frame(&corpus);
     tokens(&corpus);
     requests(&corpus);
     for target in [
@@ -105,6 +107,21 @@ fn files(corpus: &Path) {
     }
 }
 
+/// Writes the last frame of the golden directory of format version 3. Its document has an extent and
+/// values of earlier writes, which the engine does not write yet.
+fn mixed_frame(corpus: &Path) {
+    let golden = Golden::of(3);
+    let segment = golden.files("log", "seg").pop();
+    let segment = segment.expect("the golden directory has segments");
+    let bytes = fs::read(segment).expect("the golden segment can be read");
+    let last = frames(&bytes).pop().expect("the segment has frames");
+    write(
+        &corpus.join("frame_decode"),
+        "mixed-frame",
+        &bytes[last.bytes],
+    );
+}
+
 /// Writes recipes for tokens: the signer, the header and the claims.
 fn tokens(corpus: &Path) {
     const CLAIMS: &str =
@@ -164,6 +181,10 @@ fn tokens(corpus: &Path) {
         (
             "client-null",
             r#"{"sub":"u","client_id":null,"azp":"c","exp":$NOW+60}"#,
+        ),
+        (
+            "client-empty-list",
+            r#"{"sub":"u","client_id":[],"azp":"c","exp":$NOW+60}"#,
         ),
         (
             "user-with-nul",

@@ -130,6 +130,11 @@ impl ExpectedError {
             Some("application/vnd.api+json"),
             "{context}"
         );
+        assert_eq!(
+            response.header("cache-control"),
+            Some("no-store"),
+            "{context}"
+        );
         let challenge = response.header("www-authenticate");
         assert_eq!(challenge, self.challenge.as_deref(), "{context}");
         let retry = response

@@ -1,6 +1,6 @@
 //! Reads the files of a store as docs/format.md describes them, without the engine's code.
 
-use crate::layout::{crc32, varint};
+use crate::layout::{crc32, decode_delta, varint};
 
 /// Reads the fields of a file in the order of the tables in docs/format.md.
 #[derive(Debug)]
@@ -46,13 +46,7 @@ impl<'a> FieldReader<'a> {
 
     /// Reads a number that is stored as a zigzag-encoded difference from `from`.
     pub fn delta(&mut self, from: u64) -> u64 {
-        let written = self.varint();
-        let half = written / 2;
-        if written.is_multiple_of(2) {
-            from.wrapping_add(half)
-        } else {
-            from.wrapping_sub(half + 1)
-        }
+        decode_delta(from, self.varint())
     }
 
     /// Reads a CRC-32, and checks it against the bytes between `from` and the CRC.
@@ -128,7 +122,7 @@ fn sip128(key: &[u8], message: &[u8]) -> Vec<u8> {
     hash
 }
 
-/// The contents of a manifest of version 1.
+/// The contents of a manifest.
 #[derive(Debug)]
 pub struct Manifest {
     /// Key of the namespace hash.
@@ -139,6 +133,8 @@ pub struct Manifest {
     pub next_segment: u64,
     /// Every revision below this one may have been used.
     pub reserved_revision: u64,
+    /// The highest time of the sealed segments. Version 1 does not contain it.
+    pub highest_modified_ms: Option<u64>,
     /// Id of each segment. For a sealed segment, also its length and highest revision.
     pub segments: Vec<(u64, Option<(u64, u64)>)>,
 }
@@ -147,10 +143,9 @@ pub struct Manifest {
 pub fn manifest(bytes: &[u8]) -> Manifest {
     let mut fields = FieldReader::new(bytes);
     assert_eq!(fields.take(8), b"PREFDMAN");
-    assert_eq!(
-        (fields.number(2), fields.number(1), fields.number(1)),
-        (1, 1, 0)
-    );
+    let version = fields.number(2);
+    assert!(matches!(version, 1 | 3), "version {version}");
+    assert_eq!((fields.number(1), fields.number(1)), (1, 0));
     let body_bytes = usize::try_from(fields.number(4)).unwrap();
     let body_crc = fields.number(4);
     fields.check_crc(0);
@@ -161,6 +156,7 @@ pub fn manifest(bytes: &[u8]) -> Manifest {
     let hash_key = fields.take(16).to_vec();
     let store = fields.number(8);
     let (next_segment, reserved_revision) = (fields.number(4), fields.number(8));
+    let highest_modified_ms = (version == 3).then(|| fields.number(8));
     let count = fields.number(8);
     let segments = (0..count).map(|_| {
         let (id, tag) = (fields.number(4), fields.number(1));
@@ -174,6 +170,7 @@ pub fn manifest(bytes: &[u8]) -> Manifest {
         store,
         next_segment,
         reserved_revision,
+        highest_modified_ms,
         segments,
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::sim_store::directory;
 
 /// Format versions that have a golden directory.
-pub const FORMATS: [u32; 2] = [1, 2];
+pub const FORMATS: [u32; 3] = [1, 2, 3];
 
 /// A copy of a golden directory, which a test may change.
 #[derive(Debug)]

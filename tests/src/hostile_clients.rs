@@ -18,14 +18,14 @@ const OPENING: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 50;
 
 /// What each hostile client sends and reads.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientScript {
     /// Bytes that are sent first.
-    pub opening: Vec<u8>,
-    /// Bytes that are sent at each turn. May be empty.
-    pub drip: Vec<u8>,
+    opening: Vec<u8>,
+    /// Returns the bytes that are sent at a turn. May be empty.
+    drip: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     /// Maximum number of response bytes that are read at each turn.
-    pub read_bytes: usize,
+    read_bytes: usize,
 }
 
 /// A running attack. All connections are closed when this is dropped.
@@ -109,7 +109,7 @@ impl ClientScript {
     pub fn silent(opening: &[u8]) -> Self {
         Self {
             opening: opening.to_vec(),
-            drip: Vec::new(),
+            drip: Arc::new(Vec::new),
             read_bytes: 1024,
         }
     }
@@ -117,9 +117,26 @@ impl ClientScript {
     /// Sends `drip` at each turn.
     #[must_use]
     pub fn dripping(self, drip: &[u8]) -> Self {
+        let drip = drip.to_vec();
         Self {
-            drip: drip.to_vec(),
+            drip: Arc::new(move || drip.clone()),
             ..self
+        }
+    }
+
+    /// Reads at most this number of response bytes at each turn.
+    #[must_use]
+    pub fn reading(self, read_bytes: usize) -> Self {
+        Self { read_bytes, ..self }
+    }
+
+    /// Clients that send a request at each turn. `request` is called for each of them, so that the
+    /// requests can differ. The clients read the responses.
+    pub fn requesting(request: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self {
+            opening: Vec::new(),
+            drip: Arc::new(request),
+            read_bytes: 64 * 1024,
         }
     }
 
@@ -136,7 +153,7 @@ impl ClientScript {
 
     /// Gives a client its turn. Returns false if its connection is closed.
     fn take_turn(&self, client: &mut TcpStream) -> bool {
-        let sent = client.write_all(&self.drip);
+        let sent = client.write_all(&(self.drip)());
         let mut buffer = vec![0; self.read_bytes];
         match sent.and_then(|()| client.read(&mut buffer)) {
             Ok(bytes) => bytes > 0 || self.read_bytes == 0,

@@ -226,6 +226,25 @@ impl Client {
         self.reader.read_exact(buffer)
     }
 
+    /// Reads all bytes until the server closes or resets the connection.
+    pub fn read_until_closed(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // The bytes that were read before an error remain in the buffer.
+        let _ = self.reader.read_to_end(&mut bytes);
+        bytes
+    }
+
+    /// Returns true if the server has closed or reset the connection. Does not wait.
+    pub fn is_closed(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        match peeked {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+
     /// Reads until the server closes the connection.
     pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::new();

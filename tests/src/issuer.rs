@@ -72,6 +72,8 @@ struct RequestLog {
     requests: Vec<ReceivedRequest>,
     /// True while responses are held back.
     is_held: bool,
+    /// How long the provider needs for each response.
+    delay: Duration,
 }
 
 impl CannedResponse {
@@ -206,6 +208,11 @@ impl Issuer {
         self.shared.changed.notify_all();
     }
 
+    /// Delays each response, like a slow provider.
+    pub fn delay_responses(&self, delay: Duration) {
+        self.shared.log.lock().unwrap().delay = delay;
+    }
+
     /// Closes each new connection at once, or accepts connections again. The port stays reserved,
     /// unlike the port of a provider that was stopped.
     pub fn refuse_connections(&self, refuses: bool) {
@@ -272,7 +279,10 @@ impl SharedState {
         let mut log = self.log.lock().unwrap();
         log.requests.push(request);
         self.changed.notify_all();
-        drop(self.changed.wait_while(log, |log| log.is_held).unwrap());
+        let log = self.changed.wait_while(log, |log| log.is_held).unwrap();
+        let delay = log.delay;
+        drop(log);
+        std::thread::sleep(delay);
         let stream = reader.get_mut();
         write!(
             stream,

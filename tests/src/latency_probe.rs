@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::http::{Client, Request, Response};
+use crate::machine::report;
 use crate::token;
 
 /// Small requests of each kind in a round.
@@ -15,7 +16,14 @@ const LARGE_BYTES: usize = 1024 * 1024;
 /// No request may last this long. The limit is shorter than every timeout of the server, and
 /// longer than the second after which Linux retries a connection to a full accept queue.
 const MAX_LATENCY: Duration = Duration::from_secs(3);
-const NAMESPACE: &str = "probe";
+/// Maximum ratio of the response times with and without an attack.
+const MAX_RATIO: u32 = 3;
+/// Response times up to this limit never fail a test. Response times of a fraction of a millisecond
+/// can triple because of the scheduler alone. The limit is below every timeout of the server, so a
+/// response that waits for a timeout fails the test.
+const NOISE: Duration = Duration::from_millis(50);
+/// The client id of the probe's token, and its namespace.
+pub const NAMESPACE: &str = "probe";
 
 /// The 99th percentiles of the response times in a round, one for each of [`KINDS`].
 pub type Latencies = [Duration; KINDS.len()];
@@ -38,12 +46,17 @@ pub struct LatencyProbe {
 }
 
 impl LatencyProbe {
-    /// Connects, and runs one round to warm up.
+    /// Connects with a token of [`token::SECRET`], and runs one round to warm up.
     pub fn new(address: SocketAddr) -> Self {
+        Self::with_token(address, &token::of("probe", NAMESPACE))
+    }
+
+    /// Connects with a token of the client [`NAMESPACE`], and runs one round to warm up.
+    pub fn with_token(address: SocketAddr, token: &str) -> Self {
         let mut probe = Self {
             address,
             connection: Some(Client::connect(address)),
-            token: token::of("probe", NAMESPACE),
+            token: token.to_owned(),
             large: format!("{{\"large\":\"{}\"}}", "x".repeat(LARGE_BYTES)),
             count: 0,
             reconnects: 0,
@@ -134,7 +147,7 @@ fn check(response: &Response, document: &str) {
 }
 
 /// The lowest value of each kind over several rounds, to exclude noise from other processes.
-pub fn best(rounds: &[Latencies]) -> Latencies {
+fn best(rounds: &[Latencies]) -> Latencies {
     std::array::from_fn(|kind| {
         rounds
             .iter()
@@ -142,6 +155,27 @@ pub fn best(rounds: &[Latencies]) -> Latencies {
             .min()
             .expect("at least one round")
     })
+}
+
+/// Checks that an attack does not slow down the well-behaved client.
+///
+/// # Panics
+/// Panics if a response time is over `MAX_RATIO` times the response time without the attack, and
+/// over `NOISE`.
+pub fn check_slowdown(attack: &str, quiet: &[Latencies], attacked: &[Latencies]) {
+    let (quiet, attacked) = (best(quiet), best(attacked));
+    for (kind, (quiet, attacked)) in KINDS.iter().zip(quiet.into_iter().zip(attacked)) {
+        let ratio = attacked.as_secs_f64() / quiet.as_secs_f64();
+        report(&format!(
+            "{attack}: p99 of {kind}: {attacked:.1?}, without the attack {quiet:.1?}, ratio {ratio:.1}"
+        ));
+        let bound = (quiet * MAX_RATIO).max(NOISE);
+        assert!(
+            attacked <= bound,
+            "{attack}: expected a p99 of {kind} of at most {bound:?}, got {attacked:?}; \
+             without the attack: {quiet:?}"
+        );
+    }
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

@@ -10,8 +10,11 @@ pub const FILE_HEADER_BYTES: usize = 28;
 pub const FRAME_1_HEAD_BYTES: usize = 68;
 /// Magic number of version 1 frames.
 pub const MAGIC_1: &[u8] = b"PFRM";
-/// Magic number of version 2 frames.
+/// Magic number of version 2 and version 3 frames.
 pub const MAGIC_2: &[u8] = &[0x1e, 0xff];
+
+/// Kind of a mark.
+pub const KIND_MARK: u8 = 4;
 
 /// CRC-32 lookup table, indexed by byte.
 const CRC_OF_BYTES: [u32; 256] = {
@@ -82,12 +85,33 @@ pub fn push_varint(to: &mut Vec<u8>, mut value: u64) {
     to.push(value as u8);
 }
 
-/// The fields of the head of a version 2 frame.
+/// The time that a revision contains, in milliseconds since 1970.
+fn time_of_revision_ms(revision: u64) -> u64 {
+    1_577_836_800_000 + revision / (1 << 21)
+}
+
+/// Encodes a difference as a zigzag number.
+fn encode_delta(from: u64, to: u64) -> u64 {
+    let delta = to.wrapping_sub(from).cast_signed();
+    ((delta << 1) ^ (delta >> 63)).cast_unsigned()
+}
+
+/// Adds a zigzag-encoded difference.
+pub fn decode_delta(from: u64, written: u64) -> u64 {
+    let half = written / 2;
+    if written.is_multiple_of(2) {
+        from.wrapping_add(half)
+    } else {
+        from.wrapping_sub(half + 1)
+    }
+}
+
+/// The fields of the head of a version 2 or version 3 frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameHead {
-    /// Format version: 2 unless a test changes it.
+    /// Format version: 2 or 3 unless a test changes it.
     pub version: u8,
-    /// Kind of the frame: 1 is a put, 2 a put with extents, 3 a delete.
+    /// Kind of the frame: 1 is a plain put, 2 a put with metadata, 3 a delete, 4 a mark.
     pub kind: u8,
     /// Revision of the write.
     pub revision: u64,
@@ -95,7 +119,7 @@ pub struct FrameHead {
     pub modified_ms: u64,
     /// Distance in bytes from the watermark to the frame.
     pub unsynced_bytes: u32,
-    /// User of the namespace.
+    /// User of the namespace. Empty in a mark, like the client.
     pub user: Vec<u8>,
     /// Client of the namespace.
     pub client: Vec<u8>,
@@ -114,15 +138,25 @@ impl FrameHead {
         let end = at.checked_add(usize::try_from(rest).ok()?)?;
         let frame = frame.get(..end)?;
         let (revision, at) = varint(frame, at)?;
-        let (modified_ms, at) = varint(frame, at)?;
+        let (time, at) = varint(frame, at)?;
+        let modified_ms = if frame[2] == 2 {
+            time
+        } else {
+            decode_delta(time_of_revision_ms(revision), time)
+        };
         frame.get(at..at + 4)?;
         let (unsynced_bytes, at) = (length(frame, at) as u32, at + 4);
         let text = |at: usize| {
             let end = at + 1 + usize::from(*frame.get(at)?);
             Some((frame.get(at + 1..end)?.to_vec(), end))
         };
-        let (user, at) = text(at)?;
-        let (client, at) = text(at)?;
+        let (user, at, client) = if frame[3] == KIND_MARK {
+            (Vec::new(), at, Vec::new())
+        } else {
+            let (user, at) = text(at)?;
+            let (client, at) = text(at)?;
+            (user, at, client)
+        };
         let head = Self {
             version: frame[2],
             kind: frame[3],
@@ -140,11 +174,18 @@ impl FrameHead {
     pub fn write(&self) -> Vec<u8> {
         let mut rest = Vec::new();
         push_varint(&mut rest, self.revision);
-        push_varint(&mut rest, self.modified_ms);
+        let time = if self.version == 2 {
+            self.modified_ms
+        } else {
+            encode_delta(time_of_revision_ms(self.revision), self.modified_ms)
+        };
+        push_varint(&mut rest, time);
         rest.extend_from_slice(&self.unsynced_bytes.to_le_bytes());
-        for name in [&self.user, &self.client] {
-            rest.push(name.len() as u8);
-            rest.extend_from_slice(name);
+        if self.kind != KIND_MARK {
+            for name in [&self.user, &self.client] {
+                rest.push(name.len() as u8);
+                rest.extend_from_slice(name);
+            }
         }
         rest.extend_from_slice(&self.after_names);
         let mut bytes = MAGIC_2.to_vec();
@@ -153,6 +194,22 @@ impl FrameHead {
         bytes.extend_from_slice(&rest);
         seal_head(&mut bytes);
         bytes
+    }
+
+    /// Encodes a put with metadata of version 3 that has the revision, time and names of this head.
+    pub fn with_metadata(&self, metadata: &[u8], inline: &[u8]) -> Vec<u8> {
+        let mut after_names = Vec::new();
+        for part in [metadata, inline] {
+            after_names.extend_from_slice(&crc32(part).to_le_bytes());
+            push_varint(&mut after_names, part.len() as u64);
+        }
+        let head = Self {
+            version: 3,
+            kind: 2,
+            after_names,
+            ..self.clone()
+        };
+        [&head.write(), metadata, inline].concat()
     }
 
     /// The lengths of the keys and values of a document that is stored in the frame.
@@ -167,6 +224,16 @@ impl FrameHead {
         Some(members)
     }
 
+    /// The lengths of the metadata and the inline body of a put with metadata.
+    pub fn lengths(&self) -> Option<(u64, u64)> {
+        if self.version == 2 {
+            // The length follows a codec byte and a checksum. Version 2 has no inline body here.
+            return Some((varint(&self.after_names, 5)?.0, 0));
+        }
+        let (metadata, at) = varint(&self.after_names, 4)?;
+        Some((metadata, varint(&self.after_names, at + 4)?.0))
+    }
+
     /// Number of bytes between the head and the end of the frame. `None` if the head does not
     /// contain valid lengths.
     pub fn body_bytes(&self) -> Option<usize> {
@@ -178,14 +245,17 @@ impl FrameHead {
                 })?;
                 texts.checked_add((1 + 2 * members.len() as u64).max(2))?
             }
-            2 => varint(&self.after_names, 5)?.0,
+            2 => {
+                let lengths = self.lengths()?;
+                lengths.0.checked_add(lengths.1)?
+            }
             _ => 0,
         };
         usize::try_from(bytes).ok()
     }
 }
 
-/// Writes the checksum of the head of a version 2 frame.
+/// Writes the checksum of the head of a version 2 or version 3 frame.
 fn seal_head(head: &mut [u8]) {
     let mut covered = head.to_vec();
     covered.drain(4..8);
@@ -197,7 +267,7 @@ fn seal_head(head: &mut [u8]) {
 /// length of the head changes, the bytes after the head move.
 pub fn change_head(segment: &mut Vec<u8>, at: usize, change: impl FnOnce(&mut FrameHead)) {
     let (mut head, len) =
-        FrameHead::read(&segment[at..]).expect("a version 2 frame begins at this offset");
+        FrameHead::read(&segment[at..]).expect("a frame of version 2 or 3 begins at this offset");
     change(&mut head);
     segment.splice(at..at + len, head.write());
 }
@@ -314,10 +384,24 @@ fn repair_frame(bytes: &mut [u8]) -> usize {
     let mut end = head_end;
     if let Some((head, _)) = FrameHead::read(bytes) {
         end = head_end.saturating_add(head.body_bytes().unwrap_or_default());
-        // In a put with extents, the checksum follows the codec byte.
-        let crc_at = head_end - head.after_names.len() + usize::from(head.kind == 2);
-        if head.kind != 3 && crc_at + 4 <= head_end {
-            seal(bytes, crc_at, head_end..end);
+        let fields_at = head_end - head.after_names.len();
+        let lengths = head
+            .lengths()
+            .filter(|_| head.kind == 2 && head.version == 3);
+        if let Some((metadata, _)) = lengths {
+            let metadata = usize::try_from(metadata).unwrap_or(usize::MAX);
+            let inline_at = head_end.saturating_add(metadata).min(end);
+            seal(bytes, fields_at, head_end..inline_at);
+            let (_, crc_at) = varint(&head.after_names, 4).unwrap_or_default();
+            if fields_at + crc_at + 4 <= head_end {
+                seal(bytes, fields_at + crc_at, inline_at..end);
+            }
+        } else {
+            // In a put with extents of version 2, the checksum follows the codec byte.
+            let crc_at = fields_at + usize::from(head.kind == 2);
+            if matches!(head.kind, 1 | 2) && crc_at + 4 <= head_end {
+                seal(bytes, crc_at, head_end..end);
+            }
         }
     }
     seal_head(&mut bytes[..head_end]);

@@ -19,14 +19,16 @@
 //! - [`format_reader`] reads files as docs/format.md describes them, without the engine's code.
 //! - [`golden`] provides copies of the data directories in `fixtures/`.
 //! - [`snapshot_copy`] writes a snapshot to a directory and opens the copy.
+//! - [`directory_state`] finds out whether anything in a directory was changed.
 //!
 //! To check results:
 //!
 //! - [`history`] checks that the responses to concurrent requests are linearizable.
 //! - [`crash_model`] is the set of documents that a namespace may hold after a server crash.
 //!   [`load`] writes to a server over many connections.
-//! - [`hostile_clients`] opens many slow connections. [`latency_probe`] is a well-behaved client
-//!   that measures its response times during such an attack.
+//! - [`hostile_clients`] opens many slow connections, and [`hostile_requests`] repeats requests that
+//!   cost much work. [`latency_probe`] is a well-behaved client that measures its response times
+//!   during such an attack.
 //! - [`erasure`] searches files for traces of an erased user.
 //! - [`oracle`] checks any input of a fuzzer or a seeded test.
 //! - [`structure`] finds imports that break the layers, circular imports, and type names that
@@ -54,11 +56,13 @@ pub mod api_error;
 pub mod browser;
 pub mod closed_port;
 pub mod crash_model;
+pub mod directory_state;
 pub mod erasure;
 pub mod format_reader;
 pub mod golden;
 pub mod history;
 pub mod hostile_clients;
+pub mod hostile_requests;
 pub mod http;
 pub mod issuer;
 pub mod latency_probe;

@@ -13,6 +13,8 @@ use std::process::Command;
 pub enum Format {
     /// Ext4 without blocks reserved for root.
     Ext4,
+    /// Ext4 like [`Self::Ext4`], with the given number of inodes.
+    Ext4Inodes(u32),
     /// XFS with shared blocks (reflink), so that a large file can be copied almost instantly.
     XfsReflink,
 }
@@ -32,6 +34,9 @@ impl LoopMount {
             // The journal and lazy initialization stay enabled, because a power cut can
             // interrupt them.
             Format::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(image)),
+            Format::Ext4Inodes(inodes) => run(Command::new("mkfs.ext4")
+                .args(["-q", "-m", "0", "-N", &inodes.to_string()])
+                .arg(image)),
             Format::XfsReflink => {
                 run(Command::new("mkfs.xfs")
                     .args(["-q", "-m", "reflink=1"])

@@ -51,6 +51,26 @@ pub fn has_strace() -> bool {
     has
 }
 
+/// Returns true if the test runs as root. Otherwise reports the test as skipped.
+pub fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    let is_root = id.is_ok_and(|id| id.stdout.trim_ascii() == ROOT.as_bytes());
+    if !is_root {
+        skip("the test needs root");
+    }
+    is_root
+}
+
+/// Returns true if a test can start a process in its own process namespace. Otherwise reports the
+/// test as skipped.
+pub fn has_process_namespaces() -> bool {
+    let has = succeeds("unshare", &["--pid", "--fork", "true"]);
+    if !has {
+        skip("the test needs the permission to create a process namespace");
+    }
+    has
+}
+
 /// Returns true if systemd-socket-activate is installed. Otherwise reports the test as skipped.
 pub fn has_socket_activation() -> bool {
     let has = succeeds("systemd-socket-activate", &["--version"]);

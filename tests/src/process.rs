@@ -1,7 +1,9 @@
 //! Child processes of a test. Every wait has a time limit, and no child outlives the test.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,32 @@ pub fn killed_with_parent(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program);
     command
+}
+
+/// Sends a signal, such as `HUP`, to a process.
+///
+/// # Panics
+/// Panics if the process does not exist.
+pub fn signal(pid: u32, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", name, &pid.to_string()]);
+    let sent = kill.status().expect("the program kill starts");
+    assert!(sent.success(), "cannot send SIG{name} to process {pid}");
+}
+
+/// The open sockets, files and pipes of a process, as the targets of the links in `/proc/PID/fd`.
+/// Empty if the process does not exist.
+pub fn open_files(pid: u32) -> Vec<PathBuf> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    let open = open.into_iter().flatten();
+    open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .collect()
+}
+
+/// The first child of a process. `None` if the process has no child.
+pub fn child_of(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    children.ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// Waits until a process has exited.

@@ -36,6 +36,8 @@ pub struct Starting {
     running: Running,
     /// Lines that the server prints to standard output.
     out: Receiver<String>,
+    /// Whether the server prints example requests, as with `--dev`.
+    prints_examples: bool,
 }
 
 /// A running server. Killed when dropped.
@@ -184,32 +186,7 @@ impl Launch {
 
     /// Starts the server, and waits until it listens. Returns the output if it exits instead.
     pub fn try_start(&self) -> Result<Server, CommandOutput> {
-        let Starting { running, out } = self.spawn();
-        let Some(origin) = read_origin(&out) else {
-            return Err(running.wait_for_exit());
-        };
-        let mut printed = Vec::new();
-        if self.arguments.iter().any(|argument| argument == "--dev") {
-            // With --dev, the server prints two example requests, each after a comment.
-            while printed
-                .iter()
-                .filter(|l: &&String| l.contains("curl"))
-                .count()
-                < 2
-            {
-                printed.push(
-                    out.recv_timeout(PATIENCE)
-                        .expect("prefd serve --dev prints two example requests"),
-                );
-            }
-        }
-        let address = origin.split_once("://").and_then(|(_, a)| a.parse().ok());
-        Ok(Server {
-            address: address.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
-            origin,
-            printed,
-            running,
-        })
+        self.spawn().wait_until_listening()
     }
 
     /// Starts the server without waiting.
@@ -241,6 +218,7 @@ impl Launch {
                 logging: Some(logging),
             },
             out,
+            prints_examples: self.arguments.iter().any(|argument| argument == "--dev"),
         }
     }
 
@@ -292,6 +270,51 @@ impl Starting {
     pub fn kill(mut self) -> bool {
         self.running.kill();
         read_origin(&self.out).is_some()
+    }
+
+    /// The process id of the server, or of its wrapper ([`Launch::under`]).
+    pub fn pid(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        process::signal(self.pid(), name);
+    }
+
+    /// Waits until the server listens. Returns the output if it exits instead.
+    pub fn wait_until_listening(self) -> Result<Server, CommandOutput> {
+        let Some(origin) = read_origin(&self.out) else {
+            return Err(self.running.wait_for_exit());
+        };
+        let mut printed = Vec::new();
+        if self.prints_examples {
+            // With --dev, the server prints two example requests, each after a comment.
+            while printed
+                .iter()
+                .filter(|l: &&String| l.contains("curl"))
+                .count()
+                < 2
+            {
+                printed.push(
+                    self.out
+                        .recv_timeout(PATIENCE)
+                        .expect("prefd serve --dev prints two example requests"),
+                );
+            }
+        }
+        let address = origin.split_once("://").and_then(|(_, a)| a.parse().ok());
+        Ok(Server {
+            address: address.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
+            origin,
+            printed,
+            running: self.running,
+        })
+    }
+
+    /// Waits until the server has exited, and returns its log as standard error.
+    pub fn wait(self) -> CommandOutput {
+        self.running.wait_for_exit()
     }
 }
 
@@ -389,9 +412,7 @@ impl Server {
     /// The open sockets, files and pipes of the server, as the targets of the links in
     /// `/proc/PID/fd`.
     pub fn open_files(&self) -> Vec<PathBuf> {
-        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
-        open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-            .collect()
+        process::open_files(self.pid())
     }
 
     /// Number of response bytes in the kernel's send queues, which the clients have not yet
@@ -411,18 +432,17 @@ impl Server {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        self.signal("-TERM");
+        self.signal("TERM");
     }
 
     /// Sends SIGHUP.
     pub fn hang_up(&self) {
-        self.signal("-HUP");
+        self.signal("HUP");
     }
 
-    fn signal(&self, signal: &str) {
-        let pid = self.pid().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
-        assert!(sent.success(), "cannot send {signal} to process {pid}");
+    /// Sends a signal, such as `USR1`.
+    pub fn signal(&self, name: &str) {
+        process::signal(self.pid(), name);
     }
 
     /// Waits until the server has exited.

@@ -53,11 +53,15 @@ struct State {
     names: HashMap<PathBuf, usize>,
     /// File names that certainly remain after a power cut.
     durable_names: HashMap<PathBuf, usize>,
+    /// The directories that were created, each with its number. Directories are always durable.
+    directories: HashMap<PathBuf, u64>,
     fault: Option<Fault>,
     /// Number of operations until the power is cut.
     power: u64,
     /// Maximum total size of all files.
     capacity_bytes: u64,
+    /// Maximum number of files.
+    max_files: usize,
     /// Number of syncs by path.
     syncs: HashMap<PathBuf, u64>,
 }
@@ -113,9 +117,11 @@ impl Default for SimDisk {
             inodes: Vec::new(),
             names: HashMap::new(),
             durable_names: HashMap::new(),
+            directories: HashMap::new(),
             fault: None,
             power: u64::MAX,
             capacity_bytes: u64::MAX,
+            max_files: usize::MAX,
             syncs: HashMap::new(),
         })))
     }
@@ -157,6 +163,11 @@ impl SimDisk {
     /// Sets the maximum total size of all files.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// Sets the maximum number of files, as if the disk had no further inodes.
+    pub fn set_max_files(&self, files: usize) {
+        self.state().max_files = files;
     }
 
     /// Total size of all files.
@@ -257,9 +268,11 @@ impl SimDisk {
             inodes: state.inodes.clone(),
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
+            directories: state.directories.clone(),
             fault: None,
             power: u64::MAX,
             capacity_bytes: u64::MAX,
+            max_files: usize::MAX,
             syncs: HashMap::new(),
         })))
     }

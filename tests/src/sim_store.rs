@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use prefd_engine::{Change, Config, Engine, Error, WriteOptions};
 
@@ -52,7 +53,7 @@ impl Store {
         after
     }
 
-    /// The configuration of the store: small segments, a small inline size, and no cache.
+    /// The configuration of the store: small segments, a small inline size, no cache, and no marks.
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.dir.path());
         config.fs = Arc::new(self.disk.clone());
@@ -62,6 +63,8 @@ impl Store {
         config.catalogue = self.has_catalogue;
         config.reserve_bytes = 16 * 1024;
         config.background_compaction = false;
+        // A test that counts or fails disk operations needs the same operations in each run.
+        config.mark_delay = Duration::MAX;
         config
     }
 

@@ -59,7 +59,7 @@ pub fn hs256(claims: &Value) -> String {
 
 /// The signing key made from [`SECRET`].
 pub fn hs256_key() -> EncodingKey {
-    EncodingKey::from_secret(SECRET.as_bytes())
+    EncodingKey::from_secret(SECRET.as_bytes()).unwrap()
 }
 
 /// Signs a header and claims with the given algorithm and key, even if the header names a

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prefd_engine::fs::{Disk, File, Fs};
+use prefd_engine::fs::{Disk, File, FileId, Fs};
 
 /// The error number of EIO on Linux.
 const EIO: i32 = 5;
@@ -64,6 +64,10 @@ impl File for UnreadableFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.file.id()
+    }
 }
 
 impl Fs for UnreadableDisk {
@@ -97,5 +101,9 @@ impl Fs for UnreadableDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         Disk.list(path)
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        Disk.id(path)
     }
 }

@@ -350,26 +350,192 @@ fn server_starts_without_admin_if_the_default_port_is_in_use() {
 }
 
 #[test]
+fn no_response_of_the_admin_listener_may_be_stored_in_a_cache() {
+    let (server, _dir) = fresh(&ADMIN);
+    let line = json!({"user": "bob", "client": "c", "document": {}}).to_string();
+    for (request, status) in [
+        (local("POST", "/documents").body(&line), 200),
+        (local("GET", "/documents"), 200),
+        (local("GET", "/users/bob/documents"), 200),
+        (local("GET", "/metrics"), 200),
+        (local("GET", "/backup"), 200),
+        (local("GET", "/livez"), 200),
+        (local("DELETE", "/users/bob"), 200),
+        (local("POST", "/documents").body("{"), 400),
+        (local("PUT", "/documents"), 405),
+        (local("GET", "/nowhere"), 404),
+        (Request::to("elsewhere.example", "GET", "/metrics"), 403),
+    ] {
+        let mut connection = server.connect_admin();
+        connection.send(&request.bytes()).unwrap();
+        connection.end_sending();
+        let received = connection.read_to_end().unwrap();
+        let received = String::from_utf8_lossy(&received);
+        let (head, _) = received.split_once("\r\n\r\n").unwrap();
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(head.starts_with(&start), "{request:?}: {head}");
+        let line = "\r\ncache-control: no-store\r\n";
+        assert!(head.contains(line), "{request:?}: {head}");
+    }
+}
+
+#[test]
 fn tokenless_admin_request_needs_a_loopback_host_header() {
     let (server, _dir) = fresh(&ADMIN);
-    for head in [
-        "GET /metrics HTTP/1.0\r\n",
-        "GET /metrics HTTP/1.1\r\n",
-        "GET /metrics HTTP/1.1\r\nHost:\r\n",
-        "GET /metrics HTTP/1.1\r\nHost: a{b.example\r\n",
-        "GET /metrics HTTP/1.1\r\nHost: \u{e9}.example\r\n",
-        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n",
-        "GET /metrics HTTP/1.1\r\nHost: localhost.example\r\n",
-        "GET /metrics HTTP/1.1\r\nHost: localhost@evil.example\r\n",
+    for (code, head) in [
+        ("insufficient-scope", "GET /metrics HTTP/1.0\r\n"),
+        ("insufficient-scope", "GET /metrics HTTP/1.1\r\nHost:\r\n"),
+        (
+            "insufficient-scope",
+            "GET /metrics HTTP/1.1\r\nHost: localhost.example\r\n",
+        ),
+        // The host of the request target takes precedence over the Host header.
+        (
+            "insufficient-scope",
+            "GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n",
+        ),
+        ("invalid-request", "GET /metrics HTTP/1.1\r\n"),
+        (
+            "invalid-request",
+            "GET /metrics HTTP/1.1\r\nHost: a{b.example\r\n",
+        ),
+        (
+            "invalid-request",
+            "GET /metrics HTTP/1.1\r\nHost: \u{e9}.example\r\n",
+        ),
+        (
+            "invalid-request",
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n",
+        ),
+        (
+            "invalid-request",
+            "GET /metrics HTTP/1.1\r\nHost: localhost@evil.example\r\n",
+        ),
     ] {
         let mut client = server.connect_admin();
         client.send(format!("{head}\r\n").as_bytes()).unwrap();
         let response = client.read_response(false).unwrap();
-        let expected = ExpectedError::code("insufficient-scope").source(json!({"header": "Host"}));
+        let expected = ExpectedError::code(code).source(json!({"header": "Host"}));
         expected.check(&response, head);
     }
     for host in ["localhost", "LOCALHOST:1", "[::1]:8081", "127.9.9.9"] {
         let request = Request::to(host, "GET", "/metrics");
         assert_eq!(send_to_admin(&server, &request).status, 200, "{host}");
     }
+}
+
+/// Regression test. The admin listener used the first of two Authorization headers.
+#[test]
+fn two_authorization_headers_are_400_on_every_admin_route() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let with_token = Launch::new(BINARY, &dir.path().join("data"))
+        .with(&ADMIN)
+        .with(&["--admin-token-file", file.to_str().unwrap()])
+        .start();
+    let (without_token, _dir) = fresh(&ADMIN);
+    for server in [&with_token, &without_token] {
+        let routes = AdminRoutes::new(server);
+        for (first, second) in [(TOKEN, "another"), ("another", TOKEN), (TOKEN, TOKEN)] {
+            routes.refuse("two Authorization headers", 400, |request| {
+                request.bearer(first).bearer(second)
+            });
+        }
+    }
+    let request = local("GET", "/metrics").bearer(TOKEN).bearer(TOKEN);
+    let response = send_to_admin(&with_token, &request);
+    ExpectedError::code("invalid-request")
+        .source(json!({"header": "Authorization"}))
+        .check(&response, "two Authorization headers");
+}
+
+/// Regression test. An invalid user name was 501 for DELETE, and interrupted the response to GET.
+#[test]
+fn invalid_user_name_in_an_admin_path_is_400() {
+    let (server, _dir) = fresh(&ADMIN);
+    let invalid = [
+        "%00", "a%0Ab", "%7f", "%C2%80", "%", "%2", "%zz", "%ff", "%C3",
+    ];
+    let too_long = ["x".repeat(256), "%C3%A9".repeat(128)];
+    for name in invalid
+        .into_iter()
+        .chain(too_long.iter().map(String::as_str))
+    {
+        for (method, path) in [
+            ("DELETE", format!("/users/{name}")),
+            ("GET", format!("/users/{name}/documents")),
+        ] {
+            let response = send_to_admin(&server, &local(method, &path));
+            let context = format!("{method} {path}");
+            ExpectedError::code("invalid-request").check(&response, &context);
+            assert!(response.text().contains("The user ID"), "{context}");
+        }
+    }
+    for path in [
+        "/users",
+        "/users/",
+        "/users//",
+        "/users//documents",
+        "/users/x/",
+        "/users/x/y",
+        "/users/x//documents",
+        "/users/x/documents/",
+        "/users/%00/y",
+    ] {
+        for method in ["DELETE", "GET"] {
+            let response = send_to_admin(&server, &local(method, path));
+            ExpectedError::code("not-found").check(&response, &format!("{method} {path}"));
+        }
+    }
+}
+
+#[test]
+fn user_name_in_an_admin_path_is_decoded_exactly_once() {
+    let (server, _dir) = fresh(&ADMIN);
+    let longest = "x".repeat(255);
+    for (encoded, user) in [
+        ("a%2Fb", "a/b"),
+        ("a%2525", "a%25"),
+        ("a+b", "a+b"),
+        ("..", ".."),
+        ("caf%C3%A9", "café"),
+        (&longest, &longest),
+    ] {
+        let token = token::of(user, "c");
+        put(&mut server.connect(), "c", &token, "{\"kept\":1}");
+        let export = local("GET", &format!("/users/{encoded}/documents")).header("TE", "trailers");
+        let mut client = server.connect_admin();
+        client
+            .send(&export.header("Connection", "close").bytes())
+            .unwrap();
+        let exported = String::from_utf8(client.read_to_end().unwrap()).unwrap();
+        assert!(
+            exported.starts_with("HTTP/1.1 200 "),
+            "{encoded}: {exported}"
+        );
+        let user = json!(user).to_string();
+        assert!(exported.contains(&user), "{encoded}: {exported}");
+        let erased = send_to_admin(&server, &local("DELETE", &format!("/users/{encoded}")));
+        assert_eq!(erased.status, 200, "{encoded}");
+        assert_eq!(get(&mut server.connect(), "c", &token), "{}", "{encoded}");
+    }
+}
+
+/// Regression test. A compressed import was reported as a line that is not valid JSON.
+#[test]
+fn import_with_a_content_encoding_is_415() {
+    let (server, _dir) = fresh(&ADMIN);
+    let line = "{\"user\":\"y\",\"client\":\"c\",\"document\":{\"put\":1}}\n";
+    let import = |encoding| {
+        let request = local("POST", "/documents").header("Content-Encoding", encoding);
+        send_to_admin(&server, &request.body(line))
+    };
+    ExpectedError::code("unsupported-media-type")
+        .source(json!({"header": "Content-Encoding"}))
+        .check(&import("gzip"), "gzip");
+    let token = token::of("y", "c");
+    assert_eq!(get(&mut server.connect(), "c", &token), "{}");
+    assert_eq!(import("identity").status, 200);
+    assert_eq!(get(&mut server.connect(), "c", &token), "{\"put\":1}");
 }

@@ -4,12 +4,15 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{BINARY, get, put, wait_until};
 use prefd_engine::{Config, Engine};
@@ -173,7 +176,7 @@ fn backup_under_load_shows_the_store_at_one_revision() {
         acknowledged.iter().map(count).collect()
     };
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for (writer, acknowledged) in acknowledged.iter().enumerate() {
             let (server, stop) = (&server, &stop);
             scope.spawn(move || write(server, writer, acknowledged, stop));
@@ -466,7 +469,7 @@ fn failed_backup_names_the_cause_and_leaves_no_file() {
     issuer.respond("/backup", CannedResponse::json(&json!({"no": "archive"})));
     fail(
         &["--admin", &url],
-        "cannot read the backup: failed to read entire block",
+        "the file is not a backup: expected a tar archive that prefd backup has created",
         &[],
     );
     issuer.respond("/backup", CannedResponse::status(503));
@@ -540,4 +543,128 @@ fn backup_waits_until_the_client_of_another_one_disconnects() {
     assert_eq!(&status, b"HTTP/1.1 200");
     drop(second);
     assert_eq!(back_up(&server, &file)["documents"].as_u64(), Some(1));
+}
+
+#[test]
+fn restore_into_a_fresh_volume_ignores_lost_and_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    let token = token::of("alice", "xyz");
+    put(&mut server.connect(), "xyz", &token, "{\"a\":1}");
+    let backup = folder.path().join("backup.tar");
+    back_up(&server, &backup);
+    let volume = folder.path().join("volume");
+    fs::create_dir_all(volume.join("lost+found")).unwrap();
+    restore_ok(&backup, &volume);
+    let restored = Launch::new(BINARY, &volume).start();
+    assert_eq!(get(&mut restored.connect(), "xyz", &token), "{\"a\":1}");
+    assert!(volume.join("lost+found").is_dir());
+    // A file with this name is not the directory of a file system.
+    let other = folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("lost+found"), "").unwrap();
+    let refused = restore(&backup, &other);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.err.contains("is not empty"), "{}", refused.err);
+}
+
+#[test]
+fn backups_within_one_second_get_different_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    let backups = folder.path().join("backups");
+    fs::create_dir(&backups).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    // Backups with the names of the current second and the following minutes.
+    let taken = now.as_secs()..now.as_secs() + 300;
+    for seconds in taken.clone() {
+        fs::write(backups.join(format!("prefd-{seconds}.tar")), "").unwrap();
+    }
+    for seconds in [taken.end, taken.end + 1] {
+        let path = backups.join(format!("prefd-{seconds}.tar"));
+        assert_eq!(back_up(&server, &backups)["path"], path_str(&path));
+        let copy = folder.path().join(seconds.to_string());
+        restore_ok(&backups, &copy);
+    }
+    // A name that the user has chosen is not replaced by another one.
+    let chosen = backups.join(format!("prefd-{}.tar", taken.start));
+    let url = admin_url(&server);
+    let ended = prefd(
+        BINARY,
+        &["backup", "--admin", &url, "--to", path_str(&chosen)],
+    );
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.err.contains("already exists"), "{}", ended.err);
+}
+
+#[test]
+fn restore_names_the_format_of_a_compressed_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    let backup = folder.path().join("backup.tar");
+    back_up(&server, &backup);
+    let packed = Command::new("gzip").arg("-k").arg(&backup).status();
+    assert!(packed.unwrap().success());
+    let copy = folder.path().join("copy");
+    let refused = restore(&folder.path().join("backup.tar.gz"), &copy);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let words = "the backup is compressed with gzip. Decompress it first: gzip -dc FILE | prefd";
+    assert!(refused.err.contains(words), "{}", refused.err);
+    // Without its last bytes, which mark the end of the archive.
+    let bytes = fs::read(&backup).unwrap();
+    let truncated = folder.path().join("truncated.tar");
+    fs::write(&truncated, &bytes[..bytes.len() - 1_024]).unwrap();
+    let refused = restore(&truncated, &copy);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let words = format!(
+        "the backup is truncated: it ends after {} bytes",
+        bytes.len() - 1_024
+    );
+    assert!(refused.err.contains(&words), "{}", refused.err);
+    restore_ok(&backup, &copy);
+}
+
+/// Answers one request with the given bytes, and closes the connection.
+fn answer_once(answer: &'static [u8]) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut head = BufReader::new(&stream).lines();
+        while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        (&stream).write_all(answer).unwrap();
+    });
+    (url, server)
+}
+
+#[test]
+fn interrupted_response_is_reported_with_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    for command in ["backup", "export"] {
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let (url, server) = answer_once(answer);
+        let ended = prefd(BINARY, &[command, "--admin", &url, "--to", path_str(&file)]);
+        server.join().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{command}: {ended:?}");
+        let words = "failed before the response was complete: error reading a body from \
+                     connection: unexpected EOF";
+        assert!(ended.err.contains(words), "{command}: {}", ended.err);
+        assert!(!file.exists(), "{command}");
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: prefd-failed\r\n\
+                       \r\n5\r\nhello\r\n0\r\nprefd-failed: the disk %C3%A9 failed\r\n\r\n";
+        let (url, server) = answer_once(answer);
+        let ended = prefd(BINARY, &[command, "--admin", &url, "--to", path_str(&file)]);
+        server.join().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{command}: {ended:?}");
+        let words = "the server could not complete the response: the disk \u{e9} failed";
+        assert!(ended.err.contains(words), "{command}: {}", ended.err);
+        assert!(!file.exists(), "{command}");
+    }
 }

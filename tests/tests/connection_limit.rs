@@ -128,6 +128,30 @@ fn unfinished_first_upload_is_shed_before_established_clients() {
     assert_eq!(get(&mut established, "xyz", &token()), "{\"a\":1}");
 }
 
+/// Regression test. While one silent connection waited, no other idle connection was shed. If idle
+/// clients used all other slots, each new client had to wait for this one slot, which a flood of
+/// silent connections took again and again.
+#[test]
+fn flood_of_silent_connections_gets_slots_of_idle_clients() {
+    let slots = 16;
+    let limit = slots.to_string();
+    let (server, _dir) = fresh(&["--max-connections", &limit, "--head-timeout", "10m"]);
+    let idle: Vec<Client> = (1..slots).map(|_| granted(&server, 2)).collect();
+    let has_closed = || idle.iter().filter(|client| client.is_closed()).count();
+    let mut flood = Vec::new();
+    let began = Instant::now();
+    while has_closed() < slots / 4 - 1 {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "expected the server to shed idle clients"
+        );
+        flood.push(server.connect());
+        std::thread::sleep(WRITE_INTERVAL);
+    }
+    // The other idle clients keep their connections.
+    assert!(has_closed() < slots - 1);
+}
+
 #[test]
 fn longest_waiting_of_two_equal_connections_is_shed() {
     let (server, _dir) = start_with_two_slots();

@@ -83,3 +83,73 @@ fn invalid_json_before_an_invalid_chunk_is_reported_first() {
         assert_eq!(check_any(&response, body), code);
     }
 }
+
+/// A bug that a review found: hyper checked the length of an incomplete head only, so a head of 100
+/// KB that arrived at once was accepted.
+#[test]
+fn head_over_the_limit_is_431_however_it_arrives() {
+    const MAX_HEAD_BYTES: usize = 80 * 1024;
+    let first = Request::new("GET", "/livez").bytes();
+    for (length, status) in [
+        (MAX_HEAD_BYTES, 200),
+        (MAX_HEAD_BYTES + 1, 431),
+        (100_000, 431),
+        (10 * MAX_HEAD_BYTES, 431),
+    ] {
+        let empty = Request::new("GET", "/livez").header("X", "").head().len();
+        let padding = "x".repeat(length - empty);
+        let head = Request::new("GET", "/livez").header("X", &padding).head();
+        assert_eq!(head.len(), length);
+        for piece_bytes in [length, 60_000, 8192, 1000] {
+            for (name, sent) in [
+                ("alone", head.clone()),
+                ("after a request", [first.clone(), head.clone()].concat()),
+                ("before a request", [head.clone(), first.clone()].concat()),
+            ] {
+                let statuses = statuses_in_pieces(&sent, piece_bytes);
+                let expected = match (name, status) {
+                    ("alone", status) => vec![status],
+                    ("before a request", 431) => vec![431],
+                    (_, status) => vec![200, status],
+                };
+                assert_eq!(statuses, expected, "{length} {name}, {piece_bytes}");
+            }
+        }
+    }
+}
+
+/// Sends the bytes in pieces, and waits until the server has received each piece. Returns the
+/// statuses of all responses.
+fn statuses_in_pieces(bytes: &[u8], piece_bytes: usize) -> Vec<u16> {
+    let dir = tempfile::tempdir().unwrap();
+    let server = new_server(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let received = runtime.block_on(async {
+        // The pipe holds one piece, so that the server receives the pieces one after the other.
+        let (client, end) = tokio::io::duplex(piece_bytes);
+        let (mut from, mut to) = tokio::io::split(client);
+        let send = async {
+            for piece in bytes.chunks(piece_bytes) {
+                if to.write_all(piece).await.is_err() {
+                    return;
+                }
+            }
+            let _ = to.shutdown().await;
+        };
+        let receive = async {
+            let mut received = Vec::new();
+            from.read_to_end(&mut received).await.unwrap();
+            received
+        };
+        tokio::join!(receive, send, server.serve_connection(end)).0
+    });
+    let mut rest = &received[..];
+    let mut statuses = Vec::new();
+    while !rest.is_empty() {
+        statuses.push(Response::read(&mut rest, false).unwrap().status);
+    }
+    statuses
+}

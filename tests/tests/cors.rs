@@ -61,6 +61,7 @@ fn allowed_origin_may_send_requests_and_read_responses() {
         let response = preflight(&server, origin);
         assert_eq!((response.status, response.body.len()), (204, 0));
         assert_eq!(response.header("access-control-allow-origin"), Some(origin));
+        assert_eq!(response.header("cache-control"), Some("no-store"));
         let methods = response.header("access-control-allow-methods");
         assert_eq!(methods, Some("GET, HEAD, PUT, DELETE"));
         let headers = response

@@ -11,8 +11,8 @@ use prefd_tests::server::Launch;
 use prefd_tests::token;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The shell command that limits the server to 64 file descriptors.
-const LIMIT: &str = "ulimit -n 64";
+/// The shell command that limits the server to 68 file descriptors.
+const LIMIT: &str = "ulimit -n 68";
 /// The number of connections that the server accepts under that limit. The writers use all of
 /// them.
 const WRITERS: usize = 8;

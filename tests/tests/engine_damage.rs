@@ -3,8 +3,9 @@
 //! store.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
-use prefd_engine::{Error, Impact, Precondition, WriteOptions};
+use prefd_engine::{Error, Impact, Precondition, WriteOptions, stats, verify};
 use prefd_tests::layout::{crc32, frames};
 use prefd_tests::sim_disk::{DiskOperation, Unsynced};
 use prefd_tests::sim_store::{Store, put, read};
@@ -199,7 +200,7 @@ fn verify_reports_an_unreadable_segment_and_continues() {
     let store = store_with_one_segment_per_client(&["bad", "good"]);
     let segment = store.files("log", ".seg").remove(0);
     store.disk.fail_reads(segment.clone());
-    let found = prefd_engine::verify(&store.config(), &mut |_| {}).unwrap();
+    let found = verify(&store.config(), &mut |_| {}).unwrap();
     assert_eq!(found.documents, 1);
     let problems: Vec<_> = found
         .problems
@@ -215,7 +216,7 @@ fn verify_reports_an_unreadable_segment_and_continues() {
         is_first_read &= !fails;
         fails.then_some(ErrorKind::Other)
     }));
-    let found = prefd_engine::verify(&store.config(), &mut |_| {}).unwrap();
+    let found = verify(&store.config(), &mut |_| {}).unwrap();
     let impacts: Vec<_> = found.problems.iter().map(|p| p.impact).collect();
     assert_eq!((found.documents, impacts), (2, vec![Impact::Nothing]));
 }
@@ -275,6 +276,21 @@ fn damaged_frame_does_not_hide_later_writes() {
     }
 }
 
+/// Expects that neither an open nor an inspection accepts the store.
+fn expect_outdated_manifest(store: &Store, manifest: &Path) {
+    let outcomes = [
+        store.open().map(drop),
+        verify(&store.config(), &mut |_| {}).map(drop),
+        stats(&store.config()).map(drop),
+    ];
+    for outcome in outcomes {
+        assert!(
+            matches!(&outcome, Err(Error::Corrupt { path, .. }) if path == manifest),
+            "{outcome:?}"
+        );
+    }
+}
+
 #[test]
 fn outdated_manifest_is_refused_and_no_file_is_removed() {
     let store = Store::new();
@@ -288,7 +304,7 @@ fn outdated_manifest_is_refused_and_no_file_is_removed() {
     engine.close().unwrap();
     let files = store.disk.files();
     store.disk.overwrite(&manifest, old);
-    assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
+    expect_outdated_manifest(&store, &manifest);
     assert_eq!(store.disk.files(), files);
 }
 
@@ -308,7 +324,7 @@ fn manifest_from_before_a_compaction_is_refused() {
     engine.close().unwrap();
     let files = store.disk.files();
     store.disk.overwrite(&manifest, old);
-    assert!(matches!(store.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
+    expect_outdated_manifest(&store, &manifest);
     assert_eq!(store.disk.files(), files);
 }
 
@@ -318,15 +334,15 @@ fn newer_manifest_version_is_refused() {
     store.open().unwrap().close().unwrap();
     let manifest = store.path("log/manifest");
     let mut bytes = store.disk.bytes(&manifest);
-    bytes[8] = 2;
+    bytes[8] = 4;
     let crc = crc32(&bytes[..20]);
     bytes[20..24].copy_from_slice(&crc.to_le_bytes());
     store.disk.overwrite(&manifest, bytes);
     assert!(matches!(
         store.open(),
         Err(Error::UnsupportedFormat {
-            found: 2,
-            supported: 1,
+            found: 4,
+            supported: 3,
             ..
         })
     ));

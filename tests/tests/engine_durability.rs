@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use prefd_engine::{Durability, Engine, Error, WriteOptions};
@@ -162,7 +162,7 @@ fn nothing_is_written_after_a_failed_log_sync() {
         let store = Store::without_catalogue();
         let engine = store.open().unwrap();
         put(&engine, "c", "{}").unwrap();
-        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
         let syncs = AtomicU64::new(0);
         let later_changes = Arc::new(Mutex::new(Vec::new()));
@@ -363,8 +363,8 @@ fn refused_batch_is_not_visible_after_a_crash() {
     // Leave room for one small frame, the zeros preallocated behind it, and a part of the next
     // batch.
     store.disk.set_capacity(store.disk.used_bytes() + 2_500);
-    let (entered, syncing) = std::sync::mpsc::channel();
-    let (release, released) = std::sync::mpsc::channel();
+    let (entered, syncing) = mpsc::channel();
+    let (release, released) = mpsc::channel();
     let mut first = true;
     store.disk.set_fault(Box::new(move |operation, _| {
         if operation == DiskOperation::Sync && std::mem::take(&mut first) {

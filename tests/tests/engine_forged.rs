@@ -55,7 +55,7 @@ fn unreserved_revision_is_refused_at_the_first_open() {
     let unsealed = after.files("log", ".seg").pop().unwrap();
     forge(&after, &unsealed, |bytes| {
         let first = frames(bytes)[0].bytes.start;
-        change_head(bytes, first, |head| head.revision = 1 << 56);
+        change_head(bytes, first, |head| head.revision = 1 << 62);
     });
     let manifest = after.path("log/manifest");
     assert!(matches!(after.open(), Err(Error::Corrupt { path, .. }) if path == manifest));
@@ -72,8 +72,8 @@ fn manifest_with_unordered_segment_ids_is_refused() {
         engine.close().unwrap();
     }
     // Offset 48 is the id of the next segment, which must be higher than 2, the id of the second
-    // segment. Offset 68 is the id of the first segment, which must be lower than 2.
-    for (at, id) in [(48, 0), (48, 2), (68, 2), (68, 3)] {
+    // segment. Offset 76 is the id of the first segment, which must be lower than 2.
+    for (at, id) in [(48, 0), (48, 2), (76, 2), (76, 3)] {
         let forged = store.crashed(Unsynced::Kept);
         let manifest = forged.path("log/manifest");
         forge(&forged, &manifest, |bytes| {

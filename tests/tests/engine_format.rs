@@ -2,10 +2,11 @@
 //! shares no code with the engine. A failure means that the format changed without a new
 //! version, or that docs/format.md is wrong.
 
-use prefd_engine::{Change, Engine, WriteOptions};
-use prefd_tests::format_reader::{
-    FieldReader, Manifest, extent, file_header, manifest, namespace_hash,
-};
+use std::path::Path;
+use std::time::Duration;
+
+use prefd_engine::{Change, Config, Engine, WriteOptions};
+use prefd_tests::format_reader::{FieldReader, Manifest, file_header, manifest, namespace_hash};
 use prefd_tests::layout::crc32;
 use prefd_tests::sim_disk::Unsynced;
 use prefd_tests::sim_store::{Store, put};
@@ -29,12 +30,20 @@ struct Frame {
 fn parse_frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
     let mut fields = FieldReader::new(&segment[offset..]);
     assert_eq!(fields.take(2), [0x1e, 0xff]);
-    assert_eq!(fields.number(1), 2);
+    assert_eq!(fields.number(1), 3);
     let kind = fields.number(1);
     let head_crc = fields.number(4);
     let head_end = usize::try_from(fields.varint()).unwrap() + fields.at;
-    let (revision, modified, unsynced) = (fields.varint(), fields.varint(), fields.number(4));
-    let (user, client) = (fields.text(1).to_owned(), fields.text(1).to_owned());
+    let revision = fields.varint();
+    // 2020-01-01, and the time that the revision contains.
+    let modified = fields.delta(1_577_836_800_000 + revision / (1 << 21));
+    let unsynced = fields.number(4);
+    // A mark has no names.
+    let mut name = || match kind {
+        4 => String::new(),
+        _ => fields.text(1).to_owned(),
+    };
+    let (user, client) = (name(), name());
     let (mut keys, mut blobs, mut body) = (0, Vec::new(), Vec::new());
     let mut inline = None;
     let mut metadata = None;
@@ -52,11 +61,12 @@ fn parse_frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
             inline = Some((crc, texts, sum + punctuation));
         }
         2 => {
-            assert_eq!(fields.number(1), 1);
-            metadata = Some((fields.number(4), fields.varint()));
+            let of_metadata = (fields.number(4), fields.varint());
+            let of_inline = (fields.number(4), fields.varint());
+            metadata = Some((of_metadata, of_inline));
         }
-        3 => {}
-        other => panic!("expected frame kind 1, 2 or 3, found {other}"),
+        3 | 4 => {}
+        other => panic!("expected a frame kind from 1 to 4, found {other}"),
     }
     assert_eq!(fields.at, head_end);
     let head = &segment[offset..offset + head_end];
@@ -76,22 +86,39 @@ fn parse_frame(segment: &[u8], offset: usize, blob: &[u8]) -> Frame {
         }
         assert!(keys == 0 || at == body.len());
     }
-    if let Some((crc, bytes)) = metadata {
-        let section = fields.take(usize::try_from(bytes).unwrap());
-        assert_eq!(crc, u64::from(crc32(section)));
+    if let Some(((metadata_crc, metadata_bytes), (inline_crc, inline_bytes))) = metadata {
+        let section = fields.take(usize::try_from(metadata_bytes).unwrap());
+        let inline = fields.take(usize::try_from(inline_bytes).unwrap());
+        assert_eq!(metadata_crc, u64::from(crc32(section)));
+        assert_eq!(inline_crc, u64::from(crc32(inline)));
         let mut meta = FieldReader::new(section);
-        keys = meta.number(8);
-        for index in 0..keys {
-            body.push(if index == 0 { b'{' } else { b',' });
-            body.extend_from_slice(meta.text(8).as_bytes());
-            body.push(b':');
-            assert_eq!(meta.number(4), 1, "expected the tag of an extent");
-            let (id, value) = extent(&mut meta, |_| Some(blob));
+        let mut inline = FieldReader::new(inline);
+        assert_eq!(
+            (meta.varint(), meta.varint()),
+            (0, 0),
+            "no member has its own revision"
+        );
+        while !meta.is_at_end() {
+            let key_bytes = usize::try_from(meta.varint()).unwrap();
+            let value_bytes = usize::try_from(meta.varint()).unwrap();
+            assert_eq!(
+                (meta.number(1), meta.number(1)),
+                (2, 0),
+                "an extent, as sent"
+            );
+            let (id, at) = (meta.number(8), usize::try_from(meta.varint()).unwrap());
             blobs.push(id);
-            body.extend_from_slice(&value);
+            let value = &blob[at..at + value_bytes];
+            for chunk in value.chunks(65_536) {
+                assert_eq!(meta.number(4), u64::from(crc32(chunk)));
+            }
+            // The inline body contains everything except the values that are extents.
+            body.extend_from_slice(inline.take(1 + key_bytes + 1));
+            body.extend_from_slice(value);
+            keys += 1;
         }
-        assert!(meta.is_at_end());
-        body.push(b'}');
+        body.extend_from_slice(inline.take(1));
+        assert!(inline.is_at_end());
     }
     Frame {
         offset: offset as u64,
@@ -144,11 +171,15 @@ fn files_on_disk_match_format_md() {
     write_samples(&engine);
     engine.close().unwrap();
 
-    let read = manifest(&store.disk.bytes(&store.path("log/manifest")));
-    assert_eq!((read.next_segment, read.reserved_revision), (2, 6));
-    let [(1, Some((segment_bytes, 5)))] = read.segments[..] else {
-        panic!("expected one sealed segment with last revision 5, found {read:?}");
+    let manifest_bytes = store.disk.bytes(&store.path("log/manifest"));
+    assert_eq!(manifest_bytes[8], 3, "version of the manifest");
+    let read = manifest(&manifest_bytes);
+    let first = read.reserved_revision - 5;
+    assert_eq!(read.next_segment, 2);
+    let [(1, Some((segment_bytes, last)))] = read.segments[..] else {
+        panic!("expected one sealed segment, found {read:?}");
     };
+    assert_eq!(last, first + 4);
 
     let blob = store.disk.bytes(&store.path("blobs/0000000000000001.blob"));
     let mut fields = FieldReader::new(&blob);
@@ -157,7 +188,7 @@ fn files_on_disk_match_format_md() {
     let segment = store.disk.bytes(&store.path("log/00000001.seg"));
     assert_eq!(segment.len() as u64, segment_bytes);
     let mut fields = FieldReader::new(&segment);
-    assert_eq!(file_header(&mut fields, "PREFDSEG", 2, 1), read.store);
+    assert_eq!(file_header(&mut fields, "PREFDSEG", 3, 1), read.store);
     let mut frames = Vec::new();
     let mut at = 28;
     while at < segment.len() {
@@ -167,11 +198,11 @@ fn files_on_disk_match_format_md() {
     }
     let kinds: Vec<_> = frames
         .iter()
-        .map(|f| (f.kind, f.revision, f.keys))
+        .map(|f| (f.kind, f.revision - first, f.keys))
         .collect();
     assert_eq!(
         kinds,
-        [(1, 1, 2), (2, 2, 2), (3, 3, 0), (1, 4, 0), (1, 5, 200)]
+        [(1, 0, 2), (2, 1, 2), (3, 2, 0), (1, 3, 0), (1, 4, 200)]
     );
     assert_eq!(frames[0].body, "{\"a\\u00e9\":1.0,\"b\":{}}".as_bytes());
     assert_eq!(frames[1].body, large().as_bytes());
@@ -182,6 +213,8 @@ fn files_on_disk_match_format_md() {
             "every earlier frame was synced first"
         );
     }
+    let times = frames.iter().map(|frame| frame.modified);
+    assert_eq!(read.highest_modified_ms, times.max());
     let names: Vec<_> = frames
         .iter()
         .map(|f| (f.user.as_str(), f.client.as_str()))
@@ -196,7 +229,7 @@ fn files_on_disk_match_format_md() {
 
 fn check_summary(summary: &[u8], manifest: &Manifest, segment_bytes: u64, frames: &[Frame]) {
     let mut fields = FieldReader::new(summary);
-    let store = file_header(&mut fields, "PREFDSUM", 2, 1);
+    let store = file_header(&mut fields, "PREFDSUM", 3, 1);
     assert_eq!(store, manifest.store);
     assert_eq!(
         (fields.number(8), fields.number(4)),
@@ -282,9 +315,13 @@ fn summary_of_a_damaged_segment_matches_format_md() {
         "expected a damaged frame of a known namespace"
     );
     assert_eq!(entries.take(16), namespace_hash(&read.hash_key, "u", "c"));
-    // The next valid frame of this namespace has revision 3, so this one had at most 2.
+    // The next valid frame of this namespace is the third, so this one had at most the revision of
+    // the second.
     let highest = entries.delta(0);
-    assert_eq!((highest, entries.varint()), (2, first.bytes));
+    assert_eq!(
+        (highest, entries.varint()),
+        (first.revision + 1, first.bytes)
+    );
     assert_eq!(
         entries.number(1),
         5,
@@ -298,4 +335,68 @@ fn summary_of_a_damaged_segment_matches_format_md() {
         3,
         "expected the delete that follows the damage"
     );
+}
+
+#[test]
+fn reserve_files_of_a_new_store_match_format_md() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(Config::new(dir.path())).unwrap();
+    let files = std::fs::read_dir(dir.path().join("log")).unwrap();
+    let reserve: Vec<_> = files
+        .map(|file| file.unwrap())
+        .filter(|file| file.file_name().to_str().unwrap().starts_with("reserve"))
+        .collect();
+    let empty = reserve
+        .iter()
+        .filter(|file| file.metadata().unwrap().len() == 0)
+        .count();
+    assert_eq!(reserve.len(), empty + 1);
+    engine.close().unwrap();
+    for (page, sentence) in [
+        ("format.md", format!("empty files (N: 1 to {empty})")),
+        (
+            "operations.md",
+            format!("{empty} empty files (`log/reserve.1` to `log/reserve.{empty}`)"),
+        ),
+    ] {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../docs")
+            .join(page);
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(text.contains(&sentence), "{}: {sentence}", page.display());
+    }
+}
+
+#[test]
+fn mark_and_its_summary_entry_match_format_md() {
+    let store = Store::new();
+    let mut config = store.config();
+    config.mark_delay = Duration::from_millis(1);
+    let engine = Engine::open(config).unwrap();
+    put(&engine, "c", SMALL).unwrap();
+    while engine.metrics().marks == 0 {
+        std::thread::yield_now();
+    }
+    engine.close().unwrap();
+
+    let segment = store.disk.bytes(&store.path("log/00000001.seg"));
+    let document = parse_frame(&segment, 28, &[]);
+    let mark_at = usize::try_from(28 + document.bytes).unwrap();
+    let mark = parse_frame(&segment, mark_at, &[]);
+    assert_eq!((mark.kind, mark.watermark), (4, mark_at as u64));
+    assert_eq!(
+        (mark.revision, mark.modified),
+        (document.revision, document.modified)
+    );
+    assert_eq!(mark.offset + mark.bytes, segment.len() as u64);
+
+    let summary = store.disk.bytes(&store.path("log/00000001.sum"));
+    let mut entries = FieldReader::new(&summary[64..]);
+    assert_eq!(entries.number(1), 1 | 2 << 3, "a plain put with two keys");
+    entries.take(16);
+    assert_eq!(entries.delta(0), document.revision);
+    assert_eq!(entries.varint(), document.bytes);
+    assert_eq!(entries.number(1), 6, "a mark");
+    assert_eq!(entries.delta(document.revision), mark.revision);
+    assert_eq!(entries.varint(), mark.bytes);
 }

@@ -55,7 +55,21 @@ fn only_configured_api_versions_are_served() {
             .connect()
             .request(&Request::new("GET", &path).bearer(&token));
         assert_eq!(got.status, status, "{version}");
+        let names_the_served_versions = got.text().contains("It serves v1, v2.");
+        assert_eq!(names_the_served_versions, status == 404, "{version}");
     }
+    let other = server.connect().request(&Request::new("GET", "/user/v3"));
+    assert!(!other.text().contains("v1"), "{other:?}");
+}
+
+#[test]
+fn unserved_version_is_404_whose_detail_names_the_served_versions() {
+    let (server, _dir) = fresh(&[]);
+    let unserved = Request::new("GET", "/user/2023-1/preferences/xyz");
+    let response = server.connect().request(&unserved);
+    ExpectedError::code("not-found").check(&response, "2023-1");
+    let served = "2025-1, 2024-4, 2024-3, 2024-2, 2024-1, 2021-2, 2020-4";
+    assert!(response.text().contains(served), "{response:?}");
 }
 
 #[test]
@@ -141,6 +155,44 @@ fn other_media_type_or_content_encoding_is_415() {
             .header("Content-Encoding", encoding)
             .body("{}");
         kept.refuses(&request, &unsupported("Content-Encoding"), encoding);
+    }
+}
+
+/// RFC 9110 section 14.5: a server that ignores `Content-Range` on a PUT replaces the whole document
+/// with a part of it.
+#[test]
+fn content_range_on_put_is_400_and_changes_nothing() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let kept = Kept::new(&server, "xyz", &token);
+    let expected =
+        ExpectedError::code("invalid-request").source(json!({"header": "Content-Range"}));
+    for range in [
+        "bytes 0-1/2",
+        "bytes 0-1/1000",
+        "bytes 2-3/*",
+        "bytes */2",
+        "members 0-0/1",
+        "nonsense",
+        "",
+    ] {
+        let request = Request::of("PUT", "xyz", &token)
+            .header("Content-Range", range)
+            .body("{}");
+        kept.refuses(&request, &expected, range);
+    }
+}
+
+/// `Content-Range` describes a body, and a GET, HEAD or DELETE of a document uses no body.
+#[test]
+fn content_range_on_other_methods_is_ignored() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut connection = server.connect();
+    common::put(&mut connection, "xyz", &token, "{}");
+    for (method, status) in [("GET", 200), ("HEAD", 200), ("DELETE", 204)] {
+        let request = Request::of(method, "xyz", &token).header("Content-Range", "bytes 0-1/1000");
+        assert_eq!(connection.request(&request).status, status, "{method}");
     }
 }
 
@@ -293,8 +345,16 @@ fn request_is_checked_in_the_documented_order() {
         (
             bad("PUT", &path)
                 .bearer(&good)
+                .header("Content-Range", "bytes 0-0/1")
                 .header("Content-Length", "999999999"),
             ExpectedError::code("unsupported-media-type").source(json!({"header": "Content-Type"})),
+        ),
+        (
+            Request::new("PUT", &path)
+                .bearer(&good)
+                .header("Content-Range", "bytes 0-0/1")
+                .header("Content-Length", "999999999"),
+            ExpectedError::code("invalid-request").source(json!({"header": "Content-Range"})),
         ),
         (
             Request::new("PUT", &path)
@@ -362,7 +422,7 @@ fn corrupt_document_is_501_without_internals_until_a_put() {
     for internal in [".seg", "segment", "corrupt"] {
         assert!(!response.text().contains(internal), "{}", response.text());
     }
-    server.wait_for_log("is corrupt at byte");
+    server.wait_for_log(".seg, byte ");
     common::put(&mut connection, "xyz", &token, "{}");
     assert_eq!(common::get(&mut connection, "xyz", &token), "{}");
 }

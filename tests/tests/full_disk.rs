@@ -32,9 +32,13 @@ struct Disk {
 
 impl Disk {
     fn new() -> Self {
+        Self::with(Format::Ext4)
+    }
+
+    fn with(format: Format) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk.img");
-        let mount = LoopMount::make(Format::Ext4, &image, DISK_BYTES, &dir.path().join("disk"));
+        let mount = LoopMount::make(format, &image, DISK_BYTES, &dir.path().join("disk"));
         // The mount keeps the removed image alive, so a killed test leaves nothing behind.
         fs::remove_file(image).unwrap();
         Self {
@@ -63,6 +67,41 @@ impl Disk {
         }
     }
 
+    /// Fills the space that has become free since the last call, and does not release any.
+    fn fill_again(&self, number: usize) {
+        fs::rename(
+            &self.ballast,
+            self.mount.path.join(format!("ballast-{number}")),
+        )
+        .unwrap();
+        self.fill();
+    }
+
+    /// Creates empty files until no inode is free. The files are numbered from `first` on. Returns
+    /// the number of files.
+    fn use_up_inodes(&self, first: usize) -> usize {
+        let names = first..;
+        let file = |number: &usize| self.mount.path.join(format!("inode-{number}"));
+        names
+            .take_while(|number| fs::File::create_new(file(number)).is_ok())
+            .count()
+    }
+
+    fn free_inodes(&self, files: usize) {
+        for number in 0..files {
+            fs::remove_file(self.mount.path.join(format!("inode-{number}"))).unwrap();
+        }
+    }
+
+    fn remove_reserve(&self) {
+        for file in fs::read_dir(self.data_dir().join("log")).unwrap() {
+            let file = file.unwrap();
+            if file.file_name().to_string_lossy().starts_with("reserve") {
+                fs::remove_file(file.path()).unwrap();
+            }
+        }
+    }
+
     fn free_space(&self) {
         fs::remove_file(&self.ballast).unwrap();
     }
@@ -88,6 +127,21 @@ fn write_until_full(model: &CrashModel, connection: &mut Client) {
         if model.write(connection, &name, false).unwrap() == 507 {
             return;
         }
+    }
+}
+
+/// Puts documents of about `bytes` bytes until one gets 507. A document of more than 256 KiB needs
+/// an inode for its blob. A user whom the tests do not use otherwise owns the documents.
+fn put_until_full(server: &Server, bytes: usize) {
+    let body = format!("{{\"a\":\"{}\"}}", "l".repeat(bytes));
+    for number in 0_u32.. {
+        let client = format!("client-{number}");
+        let request = Request::of("PUT", &client, &token::of("other", &client));
+        let response = server.connect().request(&request.body(body.clone()));
+        if response.status == 507 {
+            return;
+        }
+        assert_eq!(response.status, 204, "{response:?}");
     }
 }
 
@@ -195,4 +249,118 @@ fn first_start_on_a_full_disk_fails_and_names_the_data_dir() {
         "{}",
     );
     assert!(server.stop().success());
+}
+
+#[test]
+fn server_starts_again_and_again_while_the_disk_is_full() {
+    if !ensure_isolated(
+        "server_starts_again_and_again_while_the_disk_is_full",
+        &FILE_SYSTEMS,
+    ) {
+        return;
+    }
+    let disk = Disk::new();
+    let server = disk.launch().start();
+    let model = CrashModel::default();
+    let mut connection = server.connect();
+    for number in 0..200 {
+        let name = name(&format!("client-{}", number % 10));
+        assert_eq!(model.write(&mut connection, &name, false).unwrap(), 204);
+    }
+    server.kill();
+    disk.fill();
+    for start in 0..8 {
+        let context = format!("start {start}");
+        let server = disk.launch().start();
+        let mut connection = server.connect();
+        model.check_reads(&mut connection, &context);
+        put_until_full(&server, SMALL_BYTES);
+        // Half of the time, the space of the reserve exists, and deletes succeed.
+        if start < 4 {
+            let status = model
+                .write(&mut connection, &name("client-1"), true)
+                .unwrap();
+            assert_eq!(status, 204, "{context}");
+        }
+        model.check_reads(&mut connection, &context);
+        if start % 2 == 0 {
+            server.kill();
+        } else {
+            let _ = server.stop();
+        }
+        if start >= 3 {
+            disk.remove_reserve();
+        }
+        disk.fill_again(start);
+    }
+    disk.free_space();
+    fs::remove_file(disk.mount.path.join("ballast-0")).unwrap();
+    let server = disk.launch().start();
+    let mut connection = server.connect();
+    let status = model
+        .write(&mut connection, &name("client-new"), false)
+        .unwrap();
+    assert_eq!(status, 204);
+    model.check_reads(&mut connection, "after space was freed");
+    assert!(server.stop().success());
+    check_store(&disk.data_dir(), &model, "closed after space was freed");
+}
+
+/// Number of inodes of a small file system. ext4 uses 11 of them itself.
+const INODES: u32 = 64;
+
+#[test]
+fn server_without_free_inodes_starts_and_serves_reads() {
+    if !ensure_isolated(
+        "server_without_free_inodes_starts_and_serves_reads",
+        &FILE_SYSTEMS,
+    ) {
+        return;
+    }
+    for is_killed in [true, false] {
+        for has_reserve in [true, false] {
+            let context = format!("killed: {is_killed}, reserve: {has_reserve}");
+            let disk = Disk::with(Format::Ext4Inodes(INODES));
+            let server = disk.launch().start();
+            let model = CrashModel::default();
+            let mut connection = server.connect();
+            for number in 0..20 {
+                let name = name(&format!("client-{}", number % 10));
+                assert_eq!(model.write(&mut connection, &name, false).unwrap(), 204);
+            }
+            let files = disk.use_up_inodes(0);
+            if is_killed {
+                server.kill();
+            } else {
+                let _ = server.stop();
+            }
+            if !has_reserve {
+                disk.remove_reserve();
+            }
+            let more = disk.use_up_inodes(files);
+            for start in 0..3 {
+                let context = format!("{context}, start {start}");
+                let server = disk.launch().start();
+                let mut connection = server.connect();
+                model.check_reads(&mut connection, &context);
+                put_until_full(&server, LARGE_BYTES);
+                // Kills use up the reserved inodes, so only the first start must accept a delete.
+                if has_reserve && start == 0 {
+                    let name = name(&format!("client-{start}"));
+                    let status = model.write(&mut connection, &name, true).unwrap();
+                    assert_eq!(status, 204, "{context}");
+                }
+                model.check_reads(&mut connection, &context);
+                server.kill();
+            }
+            disk.free_inodes(files + more);
+            let server = disk.launch().start();
+            let mut connection = server.connect();
+            let status = model.write(&mut connection, &name("new"), false).unwrap();
+            assert_eq!(status, 204, "{context}");
+            model.check_reads(&mut connection, &context);
+            assert!(server.stop().success(), "{context}");
+            check_store(&disk.data_dir(), &model, &context);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use prefd_tests::golden::{FORMATS, Golden, check_all, check_opened, sweep_bits};
 use prefd_tests::put_ext::PutExt;
 
 /// The format version that the engine writes.
-const CURRENT_FORMAT: u32 = 2;
+const CURRENT_FORMAT: u32 = 3;
 
 #[test]
 fn golden_directories_have_every_kind_of_file_and_document() {
@@ -35,9 +35,14 @@ fn golden_directories_have_every_kind_of_file_and_document() {
         assert!(bytes < 300 * 1024, "{bytes} bytes");
         for path in golden.image().keys() {
             let header = fs::read(path).unwrap();
-            let is_manifest_or_blob = !path.extension().is_some_and(|e| e == "seg" || e == "sum");
-            // Manifests and blobs have version 1 in every format.
-            let version = if is_manifest_or_blob { 1 } else { format };
+            // Blobs have version 1 in every format, and there is no manifest of version 2.
+            let is_blob = path.extension().is_some_and(|e| e == "blob");
+            let is_manifest = path.extension().is_none();
+            let version = match format {
+                2 if is_manifest => 1,
+                _ if is_blob => 1,
+                _ => format,
+            };
             let found = u16::from_le_bytes([header[8], header[9]]);
             assert_eq!(u32::from(found), version, "{}", path.display());
         }
@@ -162,4 +167,9 @@ fn flipped_bit_in_format_1_gives_right_bytes_or_an_error() {
 #[test]
 fn flipped_bit_in_format_2_gives_right_bytes_or_an_error() {
     sweep_bits(2);
+}
+
+#[test]
+fn flipped_bit_in_format_3_gives_right_bytes_or_an_error() {
+    sweep_bits(3);
 }

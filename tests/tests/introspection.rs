@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{BINARY, refused, refused_because, status, wait_for_status};
+use std::time::{Duration, Instant};
+
+use common::{BINARY, refused, refused_because, status, wait_for_status, wait_until};
 use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
 use prefd_tests::issuer::{CannedResponse, INTROSPECTION, Issuer, Signer};
@@ -155,7 +157,7 @@ fn introspection_responses_are_cached() {
     }
     assert_eq!(issuer.count(INTROSPECTION), 2);
     // Strings that cannot be Bearer tokens are not introspected.
-    for text in ["a%b", "a=b", "=", "\"", &"x".repeat(9_000)] {
+    for text in ["a%b", "a=b", "=", "\"", &"x".repeat(20_000)] {
         refused(server, text, text);
     }
     assert_eq!(issuer.count(INTROSPECTION), 2);
@@ -196,6 +198,26 @@ fn concurrent_requests_share_one_introspection_request() {
         }
     });
     assert_eq!(issuer.count(INTROSPECTION), 2);
+}
+
+#[test]
+fn introspection_response_with_a_name_twice_is_never_active() {
+    let setup = with_metadata(&AUDIENCE);
+    // Which of the two members is meant is unknown: the response may be about a revoked token.
+    let respond = |body: String| {
+        let mut response = CannedResponse::json(&json!({}));
+        response.body = body;
+        setup.issuer.respond(INTROSPECTION, response);
+    };
+    let members = active("alice").to_string();
+    respond(format!("{{\"active\":false,{}", &members[1..]));
+    let request = Request::of("GET", "xyz", "token");
+    let response = setup.server.connect().request(&request);
+    ExpectedError::code("overloaded").check(&response, "active is false and true");
+    respond("{\"active\":false,\"x\":1,\"x\":2}".to_owned());
+    refused(&setup.server, "token", "active is only false");
+    let words = "the introspection response contains a name twice";
+    assert!(setup.server.has_logged(words), "{}", setup.server.logged());
 }
 
 #[test]
@@ -244,7 +266,7 @@ fn cached_token_stays_valid_while_the_issuer_is_unreachable() {
 
 #[test]
 fn requests_waiting_for_introspection_leave_room_for_others() {
-    let setup = with_metadata(&[&AUDIENCE[..], &["--max-connections", "4"]].concat());
+    let setup = with_metadata(&[&AUDIENCE[..], &["--max-connections", "8"]].concat());
     let Setup { issuer, server, .. } = &setup;
     issuer.set_introspection("known", &active("alice"));
     assert_eq!(status(server, "known"), 200);
@@ -377,4 +399,101 @@ fn linked_identity_is_required_of_jwts_and_opaque_tokens() {
             }
         }
     }
+}
+
+/// A request with an unknown token waits for the identity provider, and many of them can fill all
+/// places to wait. A token that was active must not need such a place.
+#[test]
+fn remembered_token_is_accepted_while_unknown_tokens_wait() {
+    let arguments = ["--max-connections", "8", "--introspection-ttl", "1ms"];
+    let setup = with_metadata(&[&AUDIENCE[..], &arguments].concat());
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("known", &active("alice"));
+    assert_eq!(status(server, "known"), 200);
+    let before = issuer.count(INTROSPECTION);
+    issuer.hold_responses(true);
+    std::thread::scope(|scope| {
+        let waiting = ["one", "two"].map(|token| scope.spawn(move || status(server, token)));
+        issuer.wait_for(INTROSPECTION, before + 2);
+        // The response about the token is older than its `ttl`, so each request could renew it.
+        for _ in 0..20 {
+            assert_eq!(status(server, "known"), 200);
+        }
+        issuer.wait_for(INTROSPECTION, before + 3);
+        issuer.hold_responses(false);
+        for client in waiting {
+            assert_eq!(client.join().unwrap(), 401);
+        }
+    });
+}
+
+#[test]
+fn active_token_is_renewed_before_its_response_expires() {
+    let setup = with_metadata(&[&AUDIENCE[..], &["--introspection-ttl", "400ms"]].concat());
+    let Setup { issuer, server, .. } = &setup;
+    issuer.set_introspection("good", &active("alice"));
+    assert_eq!(status(server, "good"), 200);
+    let sent = issuer.count(INTROSPECTION);
+    issuer.hold_responses(true);
+    // No request waits for the renewal, which would time out after 5 seconds.
+    let began = Instant::now();
+    wait_until("a renewal", || {
+        assert_eq!(status(server, "good"), 200);
+        issuer.count(INTROSPECTION) > sent
+    });
+    for _ in 0..20 {
+        assert_eq!(status(server, "good"), 200);
+    }
+    let waited = began.elapsed();
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    assert_eq!(
+        issuer.count(INTROSPECTION),
+        sent + 1,
+        "one renewal for all requests"
+    );
+    // A renewal that finds the token revoked ends its use.
+    issuer.set_introspection("good", &json!({"active": false}));
+    issuer.hold_responses(false);
+    wait_for_status(server, "good", 401);
+}
+
+#[test]
+fn expired_token_is_refused_while_it_is_being_renewed() {
+    let setup = with_metadata(&[&AUDIENCE[..], &["--introspection-ttl", "1ms"]].concat());
+    let Setup { issuer, server, .. } = &setup;
+    let mut ending = active("alice");
+    // The token is accepted for some seconds more: the tolerance for clock differences is 30
+    // seconds.
+    ending["exp"] = json!(token::now() - 25);
+    issuer.set_introspection("ending", &ending);
+    assert_eq!(status(server, "ending"), 200);
+    issuer.hold_responses(true);
+    wait_for_status(server, "ending", 401);
+    refused_because(
+        server,
+        "ending",
+        "The token has expired.",
+        "a token whose renewal is in progress",
+    );
+}
+
+/// The metadata names the endpoint. While the provider hangs, only the first request waits for the
+/// metadata.
+#[test]
+fn hanging_metadata_delays_only_the_first_opaque_tokens() {
+    let issuer = Issuer::start(&Signer::new("ec256", "a"));
+    issuer.hold_responses(true);
+    let url = issuer.url();
+    let arguments = [&["--oidc-issuer", &url][..], &AUDIENCE].concat();
+    let Setup { server, issuer, .. } = &with_issuer(issuer, &arguments);
+    let began = Instant::now();
+    for token in ["one", "two", "three", "four"] {
+        assert_eq!(status(server, token), 503, "{token}");
+    }
+    let limit = Duration::from_secs(20);
+    let waited = began.elapsed();
+    assert!(waited < limit, "expected at most {limit:?}, got {waited:?}");
+    issuer.set_introspection("later", &active("alice"));
+    issuer.hold_responses(false);
+    wait_for_status(server, "later", 200);
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BINARY, refused, status, wait_for_status};
+use common::{BINARY, refused, status, wait_for_status, wait_until};
 use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
 use prefd_tests::issuer::{CannedResponse, INTROSPECTION, Issuer, KEYS, METADATA, Signer};
@@ -129,11 +129,7 @@ fn invalid_metadata_provides_no_keys() {
 
 #[test]
 fn key_rotation_is_noticed_with_one_fetch_for_all_requests() {
-    let (old, new, newest) = (
-        Signer::new("rsa", "old"),
-        Signer::new("ec256", "new"),
-        Signer::new("ec384", "newest"),
-    );
+    let (old, new) = (Signer::new("rsa", "old"), Signer::new("ec256", "new"));
     let issuer = Issuer::start(&old);
     let (server, _dir) = trusting(&issuer, &[]);
     assert_eq!(status(&server, &issuer.token(&old, "alice", "xyz")), 200);
@@ -161,22 +157,102 @@ fn key_rotation_is_noticed_with_one_fetch_for_all_requests() {
         "all requests with the new key must share one fetch"
     );
     assert_eq!(status(&server, &issuer.token(&old, "alice", "xyz")), 200);
-    // For a minute, tokens with unknown keys cause no other fetch.
-    for id in 0..20 {
-        let unknown = Signer::new("ec384", &format!("unknown-{id}"));
-        refused(
-            &server,
-            &issuer.token(&unknown, "alice", "xyz"),
-            "unknown key",
+}
+
+/// Anybody can send tokens with invented key ids, and so use up the fetches that tokens can trigger.
+/// A token of a new key may then have to wait, but it must not get 401, because its client would
+/// discard it.
+#[test]
+fn invented_key_ids_do_not_make_new_tokens_invalid() {
+    let (old, new) = (Signer::new("ec256", "old"), Signer::new("ed25519", "new"));
+    let issuer = Issuer::start(&old);
+    let (server, _dir) = trusting(&issuer, &[]);
+    let get = |token: &str| server.connect().request(&Request::of("GET", "xyz", token));
+    assert_eq!(get(&issuer.token(&old, "alice", "xyz")).status, 200);
+    let mut refused = 0;
+    loop {
+        let invented = Signer::new("ec384", &format!("invented-{refused}"));
+        match get(&issuer.token(&invented, "alice", "xyz")).status {
+            401 => refused += 1,
+            status => break assert_eq!(status, 503),
+        }
+        assert!(
+            refused < 100,
+            "tokens must not trigger an unlimited number of fetches"
         );
     }
-    issuer.publish(&[&newest]);
-    refused(
-        &server,
-        &issuer.token(&newest, "alice", "xyz"),
-        "a new key within a minute of the last fetch",
+    assert!(
+        refused > 2,
+        "a few invented tokens must not prevent further fetches"
     );
+    assert_eq!(issuer.count(KEYS), 1 + refused);
+    assert_eq!(
+        get(&issuer.token(&old, "bob", "xyz")).status,
+        200,
+        "a known key"
+    );
+    issuer.publish(&[&new, &old]);
+    let of_new_key = issuer.token(&new, "alice", "xyz");
+    let response = get(&of_new_key);
+    ExpectedError::code("overloaded").check(&response, "a new key");
+    let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=10).contains(&wait), "{wait}");
+    wait_until("the new key is known", || match get(&of_new_key).status {
+        200 => true,
+        503 => false,
+        status => panic!("unexpected status {status} for a token of a new key"),
+    });
+}
+
+/// Some providers give a new key the id of an old one.
+#[test]
+fn new_key_with_a_known_id_is_fetched_for_a_fresh_token() {
+    let (old, new) = (Signer::new("rsa", "same"), Signer::new("ec256", "same"));
+    let issuer = Issuer::start(&old);
+    let (server, _dir) = trusting(&issuer, &[]);
+    assert_eq!(status(&server, &issuer.token(&old, "alice", "xyz")), 200);
+    issuer.publish(&[&new]);
+    let issued_at = |seconds: u64| {
+        let mut claims = token::claims("alice", "xyz");
+        claims["iss"] = json!(issuer.url());
+        claims["iat"] = json!(seconds);
+        new.sign(&claims)
+    };
+    // The keys were fetched after this token was issued, so its key would be known.
+    let an_hour_ago = issued_at(token::now() - 3_600);
+    refused(&server, &an_hour_ago, "an old token with a wrong signature");
+    assert_eq!(issuer.count(KEYS), 1);
+    assert_eq!(status(&server, &issued_at(token::now())), 200);
     assert_eq!(issuer.count(KEYS), 2);
+}
+
+/// A request can arrive while a fetch is running that began before the provider published the
+/// request's key.
+#[test]
+fn key_published_during_a_fetch_is_fetched_again() {
+    let (old, new) = (Signer::new("ec256", "old"), Signer::new("ed25519", "new"));
+    let issuer = Issuer::start(&old);
+    let keys = format!("{}{KEYS}", issuer.url());
+    let (server, _dir) = launch(&["--jwks-url", &keys, "--require-audience=false"]);
+    assert_eq!(status(&server, &issuer.token(&old, "alice", "xyz")), 200);
+    issuer.hold_responses(true);
+    let unknown = issuer.token(&Signer::new("ec384", "unknown"), "alice", "xyz");
+    let of_new_key = issuer.token(&new, "alice", "xyz");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| status(&server, &unknown));
+        // The provider has already chosen its response, without the new key.
+        issuer.wait_for(KEYS, 2);
+        issuer.publish(&[&new, &old]);
+        let mut second = server.connect();
+        second
+            .send(&Request::of("GET", "xyz", &of_new_key).bytes())
+            .unwrap();
+        // The server has read the second request when it answers a later one.
+        assert_eq!(status(&server, &issuer.token(&old, "bob", "xyz")), 200);
+        issuer.hold_responses(false);
+        assert_eq!(second.read_response(false).unwrap().status, 200);
+        assert_eq!(first.join().unwrap(), 401);
+    });
 }
 
 #[test]
@@ -388,6 +464,49 @@ fn keys_are_fetched_over_tls_with_the_system_certificates() {
         .start();
     assert_eq!(status(&server, &token), 200);
     assert_eq!((issuer.count(METADATA), issuer.count(KEYS)), (1, 1));
+}
+
+/// With containers, browsers and tokens use the public URL of the identity provider, which the
+/// server often cannot reach.
+#[test]
+fn keys_of_an_issuer_can_come_from_an_internal_url() {
+    let key = Signer::new("ec256", "a");
+    let internal = Issuer::start(&key);
+    let keys = format!("{}{KEYS}", internal.url());
+    let public = "https://id.example/realms/main";
+    let (server, _dir) = launch(&[
+        "--oidc-issuer",
+        public,
+        "--oidc-jwks-url",
+        &keys,
+        "--require-audience=false",
+    ]);
+    let mut claims = token::claims("alice", "xyz");
+    claims["iss"] = json!(public);
+    assert_eq!(status(&server, &key.sign(&claims)), 200);
+    refused(
+        &server,
+        &internal.token(&key, "alice", "xyz"),
+        "the internal URL is not the issuer",
+    );
+    assert_eq!((internal.count(METADATA), internal.count(KEYS)), (0, 1));
+}
+
+#[test]
+fn plain_http_issuer_on_another_machine_requires_a_setting() {
+    // The host does not exist, so no request is sent to another machine.
+    let arguments = ["--oidc-issuer", "http://keycloak.invalid:8080"];
+    let arguments = [&arguments[..], &["--require-audience=false"]].concat();
+    let dir = tempfile::tempdir().unwrap();
+    let ended = Launch::new(BINARY, dir.path())
+        .without_key()
+        .with(&arguments)
+        .run();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    assert!(ended.err.contains("--allow-http-issuer"), "{}", ended.err);
+    let (server, _dir) = launch(&[&arguments[..], &["--allow-http-issuer"]].concat());
+    server.wait_for_log("anyone who can change this traffic can issue tokens for any user");
+    server.wait_for_log("cannot fetch the keys of an identity provider");
 }
 
 #[test]

@@ -2,10 +2,14 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
 use common::{BINARY, fresh, get, put};
 use prefd_tests::http::{Client, Request};
 use prefd_tests::server::{Launch, prefd};
-use prefd_tests::token;
+use prefd_tests::{process, token};
 
 #[test]
 fn sigterm_finishes_in_flight_requests_and_exits_0() {
@@ -264,14 +268,21 @@ fn usage_error_exits_2_and_names_the_setting_or_value() {
             vec!["--listen".to_owned(), "localhost".to_owned()],
             "--listen",
         ),
-        (vec!["--workers".to_owned(), "0".to_owned()], "--workers"),
+        (
+            vec!["--workers".to_owned(), "0".to_owned()],
+            "--workers must be at least 1",
+        ),
+        (
+            vec!["--workers".to_owned(), "1000000".to_owned()],
+            "--workers must be at most 1024",
+        ),
         (
             vec!["--body-timeout".to_owned(), "30".to_owned()],
             "--body-timeout",
         ),
         (
             vec!["--segment-bytes".to_owned(), "65535".to_owned()],
-            "segment_bytes must be from 65536 to 2147483648",
+            "--segment-bytes must be from 65536 to 2147483648",
         ),
         (
             vec!["--config".to_owned(), "/nowhere.toml".to_owned()],
@@ -340,4 +351,52 @@ fn flags_override_the_environment_which_overrides_the_file() {
         .with_variable("PREFD_CONFIG", config.to_str().unwrap())
         .with_variable("PREFD_LISTEN", "127.0.0.1:0");
     assert_eq!(max_keys(&mut with_variables.start().connect()), 2);
+}
+
+#[test]
+fn full_disk_behind_the_output_does_not_stop_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("prefd.sock");
+    let listen = format!("unix:{}", socket.display());
+    let starting = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&["--listen", &listen, "--log", "debug"])
+        // Every write to this device fails with ENOSPC (full(4)).
+        .after_shell("exec >/dev/full 2>&1")
+        .spawn();
+    let request = Request::of("GET", "xyz", &token::of("alice", "xyz"));
+    let status = || {
+        let mut stream = UnixStream::connect(&socket).ok()?;
+        stream.write_all(&request.bytes()).ok()?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).ok()?;
+        Some(status == *b"HTTP/1.1 200")
+    };
+    common::wait_until("the server responds", || status().is_some());
+    // The requests cause log lines, which also cannot be written.
+    for _ in 0..100 {
+        assert_eq!(status(), Some(true));
+    }
+    starting.signal("TERM");
+    assert_eq!(starting.wait().status.code(), Some(0));
+}
+
+#[test]
+fn abstract_socket_is_refused_and_creates_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["serve", "--dev", "--listen", "unix:@prefd"][..],
+        &["serve", "--dev", "--admin-listen", "unix:@prefd"],
+        &["healthcheck", "--admin", "unix:@prefd"],
+    ] {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).current_dir(&folder);
+        let output = process::output(&mut command);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            err.contains("abstract Unix sockets"),
+            "{arguments:?}: {err}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
 }

@@ -11,7 +11,7 @@ use prefd_tests::golden::{FORMATS, Golden};
 use prefd_tests::layout::{FILE_HEADER_BYTES, FrameHead, change_head, crc32, frames};
 
 /// A version that the engine supports for no kind of file.
-const NEWER_VERSION: u16 = 3;
+const NEWER_VERSION: u16 = 4;
 
 /// Sets the version to [`NEWER_VERSION`], and updates the checksum that follows the `covered`
 /// bytes.
@@ -90,13 +90,14 @@ fn expect_newer(error: &Error, path: &Path, context: &str) {
             supported,
         } => {
             assert_eq!(named, path, "{context}");
-            let is_segment_or_summary = path.extension().is_some_and(|e| e == "seg" || e == "sum");
             let is_frame = context.contains("frame");
-            let supported_in_log = if is_frame { segment_version(path) } else { 2 };
-            let expected = if is_segment_or_summary {
-                supported_in_log
-            } else {
+            let is_blob = path.extension().is_some_and(|e| e == "blob");
+            let expected = if is_frame {
+                segment_version(path)
+            } else if is_blob {
                 1
+            } else {
+                3
             };
             assert_eq!(*supported, expected, "{context}");
         }
@@ -107,9 +108,13 @@ fn expect_newer(error: &Error, path: &Path, context: &str) {
 /// Panics unless opening fails because of this file and leaves the directory unchanged.
 fn assert_open_is_refused(golden: &Golden, path: &Path, context: &str) {
     let before = golden.image();
+    let lock = golden.path("lock");
+    let owner = "an earlier owner";
+    fs::write(&lock, owner).unwrap();
     let error = Engine::open(golden.config()).expect_err(context);
     expect_newer(&error, path, context);
     assert!(golden.image() == before, "{context}: the directory changed");
+    assert_eq!(fs::read_to_string(lock).unwrap(), owner, "{context}");
 }
 
 /// Opens the directory. Documents in this file must be refused, and all others must be read
@@ -299,19 +304,49 @@ fn frame_with_an_unknown_field_value_is_not_a_torn_tail() {
             update_frame_1_checksum(bytes, last);
         });
     }
-    let changes: [(&str, HeadChange); 5] = [
-        ("an unknown kind", |head| head.kind = 4),
-        ("an unknown flag", |head| head.kind |= 0x80),
+    let in_version_2: [(&str, HeadChange); 2] = [
+        ("a mark", |head| (head.kind, head.after_names) = (4, vec![])),
         ("an unknown codec", |head| {
             (head.kind, head.after_names) = (2, vec![2, 0, 0, 0, 0, 1]);
         }),
+    ];
+    let in_version_3: [(&str, HeadChange); 2] = [
+        ("an unknown kind", |head| head.kind = 5),
+        ("a mark with members", |head| {
+            (head.kind, head.after_names) = (4, vec![0, 0, 0, 0, 3, 1]);
+        }),
+    ];
+    let in_both: [(&str, HeadChange); 3] = [
+        ("an unknown flag", |head| head.kind |= 0x80),
         ("a delete with members", |head| {
             (head.kind, head.after_names) = (3, vec![0, 0, 0, 0, 3, 1]);
         }),
         ("an invalid name", |head| head.client = b"\n".to_vec()),
     ];
-    for (what, change) in changes {
-        assert_invalid_frame_is_refused(2, what, |bytes, last| change_head(bytes, last, change));
+    for (format, changes) in [(2, in_version_2), (3, in_version_3)] {
+        for (what, change) in changes.into_iter().chain(in_both) {
+            assert_invalid_frame_is_refused(format, what, |bytes, last| {
+                change_head(bytes, last, change);
+            });
+        }
+    }
+}
+
+/// A later prefd may compress values without a new format version. This prefd must not drop such a
+/// frame from the end of the log.
+#[test]
+fn frame_with_an_unknown_codec_of_a_value_is_not_a_torn_tail() {
+    let inline = br#"{"k":1}"#;
+    let metadata = |attributes, codec| vec![0, 0, 3, 1, attributes, codec];
+    for (what, metadata) in [
+        ("a compressed value", metadata(0, 1)),
+        ("an unknown attribute", metadata(4, 0)),
+    ] {
+        assert_invalid_frame_is_refused(3, what, |bytes, last| {
+            let (head, _) = FrameHead::read(&bytes[last..]).unwrap();
+            bytes.truncate(last);
+            bytes.extend(head.with_metadata(&metadata, inline));
+        });
     }
 }
 

@@ -3,11 +3,14 @@
 
 mod common;
 
-use common::{BINARY, refused, status, wait_for_status};
+use common::{BINARY, refused_because, status, wait_for_status};
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
 use prefd_tests::machine;
 use prefd_tests::oidc_provider::{AUDIENCE, CREDENTIALS, JWT, OPAQUE, OidcProvider};
 use prefd_tests::server::{Launch, Server};
+use prefd_tests::token;
+use serde_json::{Value, json};
 
 /// Starts a server that accepts the tokens of the provider.
 fn start_server_for(provider: &OidcProvider, arguments: &[&str]) -> (Server, tempfile::TempDir) {
@@ -31,6 +34,18 @@ fn start_server_for(provider: &OidcProvider, arguments: &[&str]) -> (Server, tem
 fn read(server: &Server, client: &str, token: &str) -> (u16, String) {
     let response = server.connect().request(&Request::of("GET", client, token));
     (response.status, response.text().to_owned())
+}
+
+/// A copy of a JWT with another `iat`. The copy has the signature of the original, which is not
+/// valid for the changed claims, and names the same key.
+fn forged_copy(jwt: &str, issued_at: u64) -> String {
+    let parts: Vec<&str> = jwt.split('.').collect();
+    let [header, claims, signature] = parts[..] else {
+        panic!("expected a JWT with three parts: {jwt}");
+    };
+    let mut claims: Value = serde_json::from_slice(&token::base64url_decoded(claims)).unwrap();
+    claims["iat"] = json!(issued_at);
+    format!("{header}.{}.{signature}", token::base64url(&claims))
 }
 
 #[test]
@@ -128,5 +143,19 @@ fn provider_outage_does_not_change_which_tokens_are_accepted() {
         // The provider has reported this token as revoked. It must not become valid again.
         assert_ne!(status(&server, &revoked), 200);
     }
-    refused(&server, &format!("{jwt}A"), "forged");
+    // The last successful fetch began after this token was issued, so its key would be known.
+    let an_hour_ago = forged_copy(&jwt, token::now() - 3_600);
+    let reason = "The token is not signed by a trusted key.";
+    refused_because(&server, &an_hour_ago, reason, "a forged older token");
+    // The last successful fetch began before this token was issued. The provider may have published
+    // another key with the id of the known key since then, so the response is 503 and not 401.
+    let forged = forged_copy(&jwt, token::now());
+    let response = server
+        .connect()
+        .request(&Request::of("GET", "xyz", &forged));
+    ExpectedError::code("overloaded").check(&response, "a forged newer token");
+    // Forged tokens do not change which tokens are accepted.
+    for token in [&jwt, &unseen, &opaque] {
+        assert_eq!(status(&server, token), 200);
+    }
 }

@@ -175,6 +175,7 @@ fn document_lists_exactly_the_known_error_codes() {
         };
         let mut headers = vec![
             ("content-type", "application/vnd.api+json"),
+            ("cache-control", "no-store"),
             ("request-id", error["id"].as_str().unwrap()),
         ];
         headers.extend((!challenge.is_empty()).then_some(("www-authenticate", challenge)));
@@ -255,8 +256,6 @@ fn successes(codes: &mut BTreeSet<&'static str>) {
         let got = checker.request(method, 200, &of(method));
         assert!(got.header("last-modified").is_some());
         checker.request(method, 304, &of(method).header("If-None-Match", tag));
-        let since = got.header("last-modified").unwrap();
-        checker.request(method, 304, &of(method).header("If-Modified-Since", since));
     }
     checker.request("DELETE", 204, &of("DELETE"));
     checker.request("DELETE", 204, &of("DELETE"));

@@ -15,7 +15,9 @@ fn api_example_is_returned_as_it_was_sent() {
     let (server, _dir) = fresh(&[]);
     let token = token::of("alice", "xyz");
     let mut client = server.connect();
-    for version in ["2025-1", "2024-2"] {
+    for version in [
+        "2025-1", "2024-4", "2024-3", "2024-2", "2024-1", "2021-2", "2020-4",
+    ] {
         let url = format!("/user/{version}/preferences/xyz");
         let request = Request::new("PUT", &url).bearer(&token);
         let request = request
@@ -29,6 +31,49 @@ fn api_example_is_returned_as_it_was_sent() {
         assert_eq!(got.header("etag"), put.header("etag"));
         assert!(got.header("last-modified").unwrap().ends_with(" GMT"));
         assert_eq!(got.header("request-id").unwrap().len(), 20);
+    }
+}
+
+/// A shared cache must store no document, and a private cache must revalidate it, so that it gets a
+/// 304. No cache may store another response that depends on a token.
+#[test]
+fn responses_that_depend_on_a_token_are_not_stored_in_shared_caches() {
+    let (server, _dir) = fresh(&[]);
+    let token = token::of("alice", "xyz");
+    let mut client = server.connect();
+    let of = |method| Request::of(method, "xyz", &token);
+    let tag = put(&mut client, "xyz", &token, "{}");
+    let unmatched = |method| of(method).header("If-Match", "\"0\"");
+    for (request, status, expected) in [
+        (of("GET"), 200, "private, no-cache"),
+        (
+            of("GET").header("If-None-Match", &tag),
+            304,
+            "private, no-cache",
+        ),
+        (
+            of("HEAD").header("If-None-Match", "\"0\""),
+            200,
+            "private, no-cache",
+        ),
+        (unmatched("HEAD"), 412, "no-store"),
+        (unmatched("GET"), 412, "no-store"),
+        (of("PUT").body("{}"), 204, "no-store"),
+        (of("PUT").body("{"), 400, "no-store"),
+        (of("DELETE"), 204, "no-store"),
+        (of("GET"), 200, "private, no-cache"),
+        (of("POST"), 405, "no-store"),
+        (Request::new("GET", &target("xyz")), 401, "no-store"),
+        (Request::of("GET", "other", &token), 403, "no-store"),
+        (Request::new("GET", "/nowhere"), 404, "no-store"),
+    ] {
+        let response = client.request(&request);
+        assert_eq!(response.status, status, "{request:?}");
+        let found = response.header("cache-control");
+        assert_eq!(found, Some(expected), "{request:?}");
+        if expected.starts_with("private") {
+            assert_eq!(response.header("vary"), Some("Authorization"));
+        }
     }
 }
 

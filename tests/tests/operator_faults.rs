@@ -80,6 +80,51 @@ fn run_on_full_disk(arguments: &[&str]) -> CommandOutput {
     }
 }
 
+/// If `log/` was moved away, a new store must not be created in the same directory: it would answer
+/// with `{}`, and remove the blobs, which belong to documents in the moved log.
+#[test]
+fn start_without_the_log_is_refused_and_removes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for has_large_document in [true, false] {
+        let data_dir = folder.path().join(format!("data-{has_large_document}"));
+        let server = start_filled(&data_dir);
+        if !has_large_document {
+            let zoe = token::of("zoe", "large");
+            let delete = Request::of("DELETE", "large", &zoe);
+            assert_eq!(server.connect().request(&delete).status, 204);
+        }
+        assert!(server.stop().success());
+        let (log, moved) = (data_dir.join("log"), folder.path().join("moved"));
+        fs::rename(&log, &moved).unwrap();
+        let before = file_names(&data_dir.join("blobs"));
+        assert_eq!(before.len(), usize::from(has_large_document));
+        if has_large_document {
+            // If there is a blob, the blob alone must cause the refusal. Otherwise, the catalogue
+            // must cause it.
+            fs::remove_dir_all(data_dir.join("catalogue")).unwrap();
+        }
+        let missing = "the manifest is missing, but";
+        let refused = Launch::new(BINARY, &data_dir).try_start();
+        expect_failure(&refused.err().unwrap(), missing);
+        for command in ["verify", "stats", "compact", "export", "backup"] {
+            let to = folder.path().join("out");
+            let mut arguments = vec![command, "--data-dir", text(&data_dir)];
+            if command == "backup" {
+                arguments.extend(["--to", text(&to)]);
+            }
+            expect_failure(&prefd(BINARY, &arguments), missing);
+        }
+        assert!(!log.exists());
+        assert_eq!(file_names(&data_dir.join("blobs")), before);
+        fs::rename(&moved, &log).unwrap();
+        let server = Launch::new(BINARY, &data_dir).start();
+        let small = token::of("alice", "xyz");
+        assert_eq!(get(&mut server.connect(), "xyz", &small), "{\"small\":1}");
+        let large = get(&mut server.connect(), "large", &token::of("zoe", "large"));
+        assert_eq!(large.len() > 400_000, has_large_document);
+    }
+}
+
 #[test]
 fn commands_on_a_full_disk_leave_no_incomplete_files() {
     let folder = tempfile::tempdir().unwrap();
@@ -148,6 +193,8 @@ fn killed_restore_is_refused_as_a_store_and_can_be_repeated() {
             &["erase", "--user", "alice"],
             &["backup", "--to", "-"],
             &["compact"],
+            &["verify"],
+            &["stats"],
         ] {
             let command = [command, &["--data-dir", text(&copy)]].concat();
             expect_failure(&prefd(BINARY, &command), reason);
@@ -227,7 +274,10 @@ fn export_of_a_damaged_store_contains_every_readable_document() {
         "--to",
         text(&offline),
     ];
-    expect_failure(&prefd(BINARY, &command), "is corrupt at byte");
+    let ended = prefd(BINARY, &command);
+    expect_failure(&ended, "cannot be read: ");
+    let checksum = "the document's checksum does not match";
+    assert!(ended.err.contains(checksum), "{}", ended.err);
     has_the_other_document(&offline);
 }
 

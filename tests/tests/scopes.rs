@@ -150,3 +150,49 @@ fn namespace_of_another_user_is_unreachable() {
         secret
     );
 }
+
+/// The SDKs of PACE declare these scopes for the namespace of their own client.
+#[test]
+fn own_namespace_requires_a_scope_with_own_scope() {
+    let (server, _dir) = fresh(&["--own-scope"]);
+    let (read, write) = ("user:preferences:read", "user:preferences:write");
+    let both = format!("{read} {write}");
+    for (scope, may_read, may_write) in [
+        ("", false, false),
+        (read, true, false),
+        (write, false, true),
+        (both.as_str(), true, true),
+        ("user:preferences:read:xyz", true, false),
+        ("user:preferences:write:xyz", false, true),
+        ("user:preferences:read:other", false, false),
+    ] {
+        let token = token::with_scope("alice", "xyz", scope);
+        for (method, allowed, needed) in [
+            ("GET", may_read, read),
+            ("PUT", may_write, write),
+            ("DELETE", may_write, write),
+        ] {
+            let context = format!("{method} with {scope:?}");
+            let request = Request::of(method, "xyz", &token).body("{\"n\":1}");
+            let response = server.connect().request(&request);
+            if allowed {
+                assert!(
+                    matches!(response.status, 200 | 204),
+                    "{context}: {response:?}"
+                );
+            } else {
+                ExpectedError::code("insufficient-scope")
+                    .scope(needed)
+                    .check(&response, &context);
+            }
+        }
+    }
+    // The scopes for the own namespace open no other namespace.
+    let foreign = token::with_scope("alice", "other", &both);
+    let response = server
+        .connect()
+        .request(&Request::of("GET", "xyz", &foreign));
+    ExpectedError::code("insufficient-scope")
+        .scope("user:preferences:read:xyz")
+        .check(&response, "a foreign client");
+}

@@ -2,17 +2,23 @@
 
 mod common;
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{BINARY, refused, status};
+use common::{BINARY, get, put, refused, status, wait_until};
+use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
-use prefd_tests::server::Launch;
+use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
 use serde_json::{Value, json};
 
-#[test]
-fn sighup_reloads_keys_and_keeps_the_old_key_after_an_error() {
+/// The flag of open(2) on Linux.
+const O_NONBLOCK: i32 = 0o4000;
+
+/// Starts a server with a secret file, and returns the path of this file.
+fn start_with_secret_file() -> (Server, PathBuf, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, token::SECRET).unwrap();
@@ -20,6 +26,12 @@ fn sighup_reloads_keys_and_keeps_the_old_key_after_an_error() {
         .without_key()
         .with(&["--jwt-hs256-secret-file", secret.to_str().unwrap()])
         .start();
+    (server, secret, folder)
+}
+
+#[test]
+fn sighup_reloads_keys_and_keeps_the_old_key_after_an_error() {
+    let (server, secret, _folder) = start_with_secret_file();
     let token = token::of("alice", "xyz");
     let mut connection = server.connect();
     let request = Request::of("GET", "xyz", &token);
@@ -42,11 +54,45 @@ fn sighup_reloads_keys_and_keeps_the_old_key_after_an_error() {
         "expected the connection not to accept a withdrawn key"
     );
     refused(&server, &token, "a withdrawn key");
-    let key = jsonwebtoken::EncodingKey::from_secret(other.as_bytes());
+    let key = jsonwebtoken::EncodingKey::from_secret(other.as_bytes()).unwrap();
     let claims = token::claims("alice", "xyz");
     let header = json!({"alg": "HS256"});
     let new = token::signed(&header, &claims, jsonwebtoken::Algorithm::HS256, &key);
     assert_eq!(status(&server, &new), 200);
+}
+
+/// Regression test. The reload ran on the task that accepts connections and waits for signals. A
+/// FIFO to which nobody writes stands for a file that cannot be read in time, for example on a
+/// network file system that does not respond.
+#[test]
+fn reload_of_a_file_that_does_not_respond_stops_neither_requests_nor_sigterm() {
+    let (server, secret, _folder) = start_with_secret_file();
+    std::fs::remove_file(&secret).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&secret).status();
+    assert!(made.unwrap().success());
+    server.hang_up();
+    let writer = wait_until_opened(&secret);
+    let token = token::of("alice", "xyz");
+    assert_eq!(get(&mut server.connect(), "xyz", &token), "{}");
+    server.terminate();
+    assert!(server.wait().success());
+    drop(writer);
+}
+
+/// Waits until another process opens a FIFO for reading, and opens it for writing. As long as the
+/// result exists, the other process waits for data.
+fn wait_until_opened(fifo: &Path) -> std::fs::File {
+    let mut opened = None;
+    wait_until("the server opens the file", || {
+        // Without a reader, this call fails at once (fifo(7)).
+        opened = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(O_NONBLOCK)
+            .open(fifo)
+            .ok();
+        opened.is_some()
+    });
+    opened.unwrap()
 }
 
 #[test]
@@ -158,4 +204,24 @@ fn json_log_lines_are_objects_and_contain_no_secret() {
     }
     // The server logs one line per request.
     assert_eq!(logged.matches("\"micros\"").count(), 4);
+}
+
+#[test]
+fn write_past_the_limit_on_file_sizes_gets_507_and_no_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    // 12 MiB: more than the reserve, and less than the document below.
+    let server = Launch::new(BINARY, folder.path())
+        .after_shell("ulimit -f 24576")
+        .start();
+    let token = token::of("alice", "xyz");
+    put(&mut server.connect(), "xyz", &token, "{\"kept\":1}");
+    let value = "z".repeat(7 << 20);
+    let body = format!("{{\"a\":\"{value}\",\"b\":\"{value}\"}}");
+    let request = Request::of("PUT", "xyz", &token).body(body);
+    let response = server.connect().request(&request);
+    ExpectedError::code("insufficient-storage").check(&response, "past the limit");
+    let mut connection = server.connect();
+    assert_eq!(get(&mut connection, "xyz", &token), "{\"kept\":1}");
+    put(&mut connection, "xyz", &token, "{\"kept\":2}");
+    assert!(server.stop().success());
 }

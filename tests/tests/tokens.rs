@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::cmp::Ordering;
+
 use common::{BINARY, fresh, refused, refused_because, status, wait_for_status};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use prefd_tests::api_error::ExpectedError;
@@ -218,7 +220,7 @@ fn algorithm_is_determined_by_the_key() {
         );
     }
     // Algorithm confusion: the public key is used as an HMAC secret.
-    let public_key_as_secret = EncodingKey::from_secret(&std::fs::read(&public).unwrap());
+    let public_key_as_secret = EncodingKey::from_secret(&std::fs::read(&public).unwrap()).unwrap();
     refused(
         &server,
         &signed(
@@ -304,7 +306,7 @@ fn crit_is_refused_and_keys_in_token_headers_are_ignored() {
         json!({"alg": "HS256", "x5u": url}),
     ] {
         assert_eq!(status(&server, &sign(header.clone())), 200, "{header}");
-        let foreign = EncodingKey::from_secret(b"another secret, of somebody else");
+        let foreign = EncodingKey::from_secret(b"another secret, of somebody else").unwrap();
         refused(
             &server,
             &signed(&header, &claims, Algorithm::HS256, &foreign),
@@ -313,7 +315,7 @@ fn crit_is_refused_and_keys_in_token_headers_are_ignored() {
     }
     let own_key = token::base64url_bytes(b"another secret, of somebody else");
     let jwk = json!({"alg": "HS256", "jwk": {"kty": "oct", "k": own_key}});
-    let foreign = EncodingKey::from_secret(b"another secret, of somebody else");
+    let foreign = EncodingKey::from_secret(b"another secret, of somebody else").unwrap();
     refused(
         &server,
         &signed(&jwk, &claims, Algorithm::HS256, &foreign),
@@ -326,23 +328,91 @@ fn crit_is_refused_and_keys_in_token_headers_are_ignored() {
 }
 
 #[test]
-fn token_over_8_kib_is_refused() {
+fn signed_token_with_a_fault_is_refused_for_its_true_reason() {
     let (server, _dir) = fresh(&[]);
-    let sized = |target: usize| {
-        let mut pad = target / 2;
-        loop {
-            let token = hs256(&with("pad", json!("p".repeat(pad))));
-            if token.len() >= target {
-                return token;
-            }
-            pad += (target - token.len()).div_ceil(2).max(1);
-        }
+    let claims = token::claims("alice", "xyz");
+    let key = hs256_key();
+    let unsupported = json!({"alg": "ES512", "typ": "JWT"});
+    let twice = format!(
+        "{{\"sub\":\"alice\",\"client_id\":\"xyz\",\"exp\":{},\"exp\":{}}}",
+        now() + 60,
+        now() + 61
+    );
+    let sign_bytes = |claims: &[u8]| {
+        token::signed_bytes(&json!({"alg": "HS256"}), claims, Algorithm::HS256, &key)
     };
-    let under = sized(8_180);
-    assert!(under.len() <= 8_192, "{}", under.len());
-    assert_eq!(status(&server, &under), 200);
-    refused(&server, &sized(8_193), "8193 bytes");
-    refused(&server, &sized(9 * 1024), "9 KiB");
+    for (token, reason) in [
+        (
+            signed(&unsupported, &claims, Algorithm::HS256, &key),
+            "The token's signature algorithm is not supported.",
+        ),
+        (
+            sign_bytes(twice.as_bytes()),
+            "The token's claims contain a name twice.",
+        ),
+        (
+            sign_bytes(b"[]"),
+            "The token's claims cannot be read as a JSON object.",
+        ),
+        (
+            sign_bytes(br#"{"sub":"alice","client_id":"xyz","exp":1e400}"#),
+            "The token's claims cannot be read as a JSON object.",
+        ),
+        ("opaque".to_owned(), "The token is not a signed JWT."),
+    ] {
+        refused_because(&server, &token, reason, reason);
+    }
+    for client_id in [json!(null), json!("")] {
+        let mut claims = with("client_id", client_id.clone());
+        claims["azp"] = json!("xyz");
+        assert_eq!(
+            status(&server, &hs256(&claims)),
+            200,
+            "client_id {client_id}"
+        );
+    }
+}
+
+/// A valid token of exactly `bytes` bytes.
+fn sized(bytes: usize) -> String {
+    let mut pad = bytes / 2;
+    loop {
+        let token = hs256(&with("pad", json!("p".repeat(pad))));
+        match token.len().cmp(&bytes) {
+            Ordering::Less => pad += (bytes - token.len()).div_ceil(2).max(1),
+            Ordering::Equal => return token,
+            // Three bytes of claims become four of the token, so not every length is possible with
+            // the same header.
+            Ordering::Greater => return sized(bytes - 1),
+        }
+    }
+}
+
+#[test]
+fn token_over_16_kib_is_refused() {
+    let (server, _dir) = fresh(&[]);
+    // An Entra token with 150 groups has 8,196 bytes.
+    for bytes in [8_200, 16_384] {
+        assert_eq!(status(&server, &sized(bytes)), 200, "{bytes} bytes");
+    }
+    let reason = "The token is longer than 16384 bytes.";
+    refused_because(&server, &"A".repeat(16_385), reason, "16,385 bytes");
+}
+
+#[test]
+fn max_token_bytes_fits_into_a_request_head() {
+    let (server, _dir) = fresh(&["--max-token-bytes", "65536"]);
+    assert_eq!(status(&server, &sized(65_536)), 200);
+    let reason = "The token is longer than 65536 bytes.";
+    refused_because(&server, &"A".repeat(65_537), reason, "65,537 bytes");
+    for bytes in ["0", "65537"] {
+        let dir = tempfile::tempdir().unwrap();
+        let ended = Launch::new(BINARY, dir.path())
+            .with(&["--max-token-bytes", bytes])
+            .run();
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        assert!(ended.err.contains("--max-token-bytes"), "{}", ended.err);
+    }
 }
 
 #[test]

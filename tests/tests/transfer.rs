@@ -214,6 +214,13 @@ fn offline_import_uses_the_limits_of_the_config_file() {
     let import = ["import", "--from", text(&lines)];
     let refused = run_on(&Store::Closed(&closed), &import);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let missing = folder.path().join("missing.toml");
+    for (file, word) in [(&missing, "missing.toml"), (&lines, "is invalid")] {
+        let with_file = [&import[..], &["--config", text(file)]].concat();
+        let refused = run_on(&Store::Closed(&closed), &with_file);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(refused.err.contains(word), "{}", refused.err);
+    }
     let with_config = [&import[..], &["--config", text(&config)]].concat();
     expect_success(&run_on(&Store::Closed(&closed), &with_config));
     let server = Launch::new(BINARY, &closed).start();
@@ -378,11 +385,106 @@ fn erase_during_a_backup_is_incomplete_and_a_rerun_completes() {
     let erase = ["erase", "--user", "user"];
     let refused = run_on(&Store::Running(&server), &erase);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(refused.err.contains("held_by_snapshots"), "{}", refused.err);
+    let words = "that a running backup still needs";
+    assert!(refused.err.contains(words), "{}", refused.err);
     drop(reader);
     wait_until("the snapshot to be released", || {
         let ended = run_on(&Store::Running(&server), &erase);
         ended.status.code() == Some(0)
     });
     assert_eq!(find_in_files(&data_dir, "NEEDLE-IN-A-BLOB"), None);
+}
+
+#[test]
+fn invalid_user_is_refused_before_a_store_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    // Neither a data directory nor a running server exists.
+    let missing = folder.path().join("data");
+    let long = "u".repeat(256);
+    for (user, reason) in [
+        ("", "the name is empty"),
+        (&long, "the name is longer than 255 bytes"),
+        ("a\nb", "the name contains a control character"),
+    ] {
+        for command in ["erase", "export", "token"] {
+            for place in [&["--data-dir", text(&missing)][..], &[]] {
+                let client: &[&str] = if command == "token" {
+                    &["--client", "c"]
+                } else {
+                    &[]
+                };
+                let arguments = [&[command, "--user", user], client, place].concat();
+                let ended = prefd(BINARY, &arguments);
+                assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {ended:?}");
+                assert!(ended.err.contains(reason), "{}", ended.err);
+            }
+        }
+    }
+}
+
+#[test]
+fn erase_of_an_unknown_user_says_that_nothing_was_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let server = Launch::new(BINARY, &data_dir).with(&ADMIN).start();
+    fill(&server);
+    let check = |store: &Store<'_>, user: &str, is_known: bool| {
+        let ended = run_on(store, &["erase", "--user", user]);
+        assert_eq!(ended.status.code(), Some(0), "{user}: {ended:?}");
+        let says_so = ended.err.contains("nothing was erased") && ended.err.contains(user);
+        assert_eq!(says_so, !is_known, "{user}: {ended:?}");
+    };
+    let running = Store::Running(&server);
+    check(&running, "alcie", false);
+    check(&running, "alice", true);
+    check(&running, "alice", false);
+    assert!(server.stop().success());
+    let closed = Store::Closed(&data_dir);
+    check(&closed, "alice", false);
+    check(&closed, "bob", true);
+    check(&closed, "bob", false);
+}
+
+#[test]
+fn failed_export_prints_the_cause_of_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let launch = Launch::new(BINARY, &data_dir).with(&ADMIN);
+    let server = launch.start();
+    fill(&server);
+    assert!(server.stop().success());
+    // The catalogue cannot be opened, so the server cannot list the documents.
+    fs::remove_dir_all(data_dir.join("catalogue")).unwrap();
+    fs::write(data_dir.join("catalogue"), "").unwrap();
+    let server = launch.start();
+    let file = folder.path().join("export.jsonl");
+    let ended = run_on(&Store::Running(&server), &["export", "--to", text(&file)]);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let words = "the server could not complete the response: cannot read the documents: the \
+                 catalogue is not available";
+    assert!(ended.err.contains(words), "{}", ended.err);
+    assert!(!file.exists());
+    // A client that does not check the trailer receives no end of the body.
+    let request = Request::to("localhost", "GET", "/documents")
+        .header("TE", "trailers")
+        .header("Connection", "close");
+    let mut connection = server.connect_admin();
+    connection.send(&request.bytes()).unwrap();
+    let response = connection.read_until_closed();
+    assert!(!response.ends_with(b"0\r\n\r\n"));
+}
+
+#[test]
+fn online_import_names_an_input_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&ADMIN)
+        .start();
+    let closed = folder.path().join("closed");
+    for store in [Store::Running(&server), Store::Closed(&closed)] {
+        let ended = run_on(&store, &["import", "--from", text(folder.path())]);
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let words = "Is a directory (os error 21)";
+        assert!(ended.err.contains(words), "{}", ended.err);
+    }
 }

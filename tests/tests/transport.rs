@@ -5,7 +5,7 @@ mod common;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,11 +239,73 @@ fn invalid_certificate_or_key_prevents_startup() {
     refuses(1, "key.pem");
     std::fs::write(&files.certificate, "").unwrap();
     refuses(1, "no certificate");
+    Identity::new().write(&files);
+    for encrypted in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+         -----END RSA PRIVATE KEY-----\n",
+    ] {
+        std::fs::write(&files.key, encrypted).unwrap();
+        refuses(1, "encrypted");
+    }
+    let rsa = token::fixture("keys/rsa-test-only.pem");
+    std::fs::copy(rsa, &files.key).unwrap();
+    refuses(1, "private key of the first certificate");
     let half = Launch::new(BINARY, &folder.path().join("data"))
         .with(&["--tls-key-file", files.key.to_str().unwrap()])
         .run();
     assert_eq!(half.status.code(), Some(2), "{half:?}");
     assert!(half.err.contains("--tls-cert-file"), "{}", half.err);
+}
+
+/// Some editors begin a text file with a byte order mark.
+#[test]
+fn certificate_and_key_may_begin_with_a_byte_order_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::in_folder(folder.path());
+    let identity = Identity::new();
+    identity.write(&files);
+    for file in [&files.certificate, &files.key] {
+        let text = std::fs::read_to_string(file).unwrap();
+        std::fs::write(file, format!("\u{feff}{text}")).unwrap();
+    }
+    let server = files.launch(folder.path()).start();
+    assert!(identity.is_used_by(&server));
+}
+
+#[test]
+fn certificate_that_expires_soon_causes_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::in_folder(folder.path());
+    let days = |days: u64| Duration::from_secs(token::now() + days * 24 * 60 * 60);
+    let (expired, soon) = (
+        "TLS certificate has expired, so clients will refuse it",
+        "TLS certificate expires soon",
+    );
+    for (not_after, warning) in [
+        (Duration::from_secs(token::now() - 60), Some(expired)),
+        (days(3), Some(soon)),
+        (days(60), None),
+    ] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["prefd.test".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + not_after;
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        let server = files.launch(folder.path()).start();
+        if let Some(warning) = warning {
+            server.wait_for_log(warning);
+        }
+        // The log line of a reload comes after the warning of the start.
+        server.hang_up();
+        server.wait_for_log("reload completed what=\"certificate\"");
+        for other in [expired, soon] {
+            let expected = warning == Some(other);
+            assert_eq!(server.has_logged(other), expected, "{other}: {not_after:?}");
+        }
+        assert_eq!(server.stop().code(), Some(0));
+    }
 }
 
 #[test]
@@ -283,6 +345,21 @@ fn unix_socket_is_used_by_one_server_at_a_time() {
     std::fs::write(&path, "precious").unwrap();
     assert_eq!(launch("one").run().status.code(), Some(1));
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+}
+
+#[test]
+fn socket_file_of_another_process_is_kept_at_exit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prefd.sock");
+    let listen = format!("unix:{}", path.display());
+    let server = Launch::new(BINARY, &folder.path().join("data"))
+        .with(&["--listen", &listen])
+        .start();
+    std::fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    assert_eq!(server.stop().code(), Some(0));
+    unix(&path).unwrap();
+    other.accept().unwrap();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Kept, fresh, get, put, wait_until};
+use common::{Kept, fresh, get, metric, put, wait_until};
 use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::{Client, Request};
 use prefd_tests::server::Server;
@@ -418,4 +418,67 @@ fn stalled_upload_is_evicted_for_a_waiting_upload() {
     }
     small.send(last).unwrap();
     assert_eq!(small.read_response(false).unwrap().status, 204);
+}
+
+/// Regression test. Slow uploads could fill the disk.
+#[test]
+fn unfinished_uploads_need_no_more_disk_space_than_allowed() {
+    const UPLOAD_BYTES: usize = MIB;
+    const SENT_BYTES: usize = 900 * 1024;
+    const ALLOWED: u64 = 4 * MIB as u64;
+    let (server, dir) = fresh(&[
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--max-body-bytes",
+        &UPLOAD_BYTES.to_string(),
+        "--max-unfinished-upload-bytes",
+        &ALLOWED.to_string(),
+    ]);
+    let used = || metric(&server, "prefd_unfinished_uploads_bytes");
+    assert_eq!(
+        metric(&server, "prefd_unfinished_uploads_max_bytes"),
+        ALLOWED
+    );
+    let mallory = token::of("mallory", "xyz");
+    let request = Request::of("PUT", "xyz", &mallory).body(document(UPLOAD_BYTES));
+    let bytes = request.bytes();
+    let begin = || {
+        let mut upload = server.connect();
+        upload.send(&bytes[..SENT_BYTES]).unwrap();
+        upload
+    };
+    let mut uploads: Vec<Client> = Vec::new();
+    for count in 1..=4 {
+        uploads.push(begin());
+        wait_until("the upload has been received", || {
+            used() > count * (SENT_BYTES as u64 - 4096)
+        });
+    }
+    // The fifth upload of the same user needs more than the allowed space, and is refused.
+    let overloaded = ExpectedError::code("overloaded");
+    let refused = begin().read_response(false).unwrap();
+    overloaded.check(&refused, "fifth upload");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // Another user's upload is accepted. The newest upload of the first user ends.
+    let alice = token::of("alice", "xyz");
+    put(
+        &mut server.connect(),
+        "xyz",
+        &alice,
+        &document(UPLOAD_BYTES),
+    );
+    let ended = uploads.pop().unwrap().read_response(false).unwrap();
+    overloaded.check(&ended, "fourth upload");
+    assert!(used() <= ALLOWED);
+    // The other uploads continue.
+    for mut upload in uploads {
+        upload.send(&bytes[SENT_BYTES..]).unwrap();
+        assert_eq!(upload.read_response(false).unwrap().status, 204);
+    }
+    wait_until("no upload is in progress", || used() == 0);
+    let ended = metric(&server, "prefd_uploads_ended_total{reason=\"disk\"}");
+    assert_eq!(ended, 2);
+    wait_until("only the two current documents are on the disk", || {
+        std::fs::read_dir(dir.path().join("blobs")).unwrap().count() == 2
+    });
 }

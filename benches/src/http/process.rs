@@ -159,8 +159,12 @@ mod tests {
         command.args(["-c", "trap 'kill $!; exit' TERM; sleep 60 & wait"]);
         let process = ServerProcess::start(&mut command, dir.path()).unwrap();
         let root = process.pid().unwrap();
+        // Before the child executes `sleep`, it is a copy of the shell, which ignores SIGTERM.
+        let is_sleep = |pid: &i32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        };
         let mut pids = Vec::new();
-        while pids.len() < 2 {
+        while !pids.iter().any(is_sleep) {
             pids = processes::tree(&[root]).unwrap();
         }
         drop(process);

@@ -1,40 +1,23 @@
-//! The engine: opens and closes a store, and lists the namespaces of users.
+//! The engine: a handle to an open store, which reads documents and lists the namespaces of users.
 
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use crate::api::handle::EngineHandle;
 use crate::api::namespace::Namespace;
+use crate::api::open::open;
 use crate::api::read::{NamespaceReader, Peek};
-use crate::catalogue::marker::CatalogueIdentity;
-use crate::catalogue::state::DocumentSource;
-use crate::catalogue::{Catalogue, CatalogueEntry, UserUsage};
-use crate::commit::committer::Committer;
-use crate::commit::core::{Core, CoreState};
-use crate::commit::counters::EngineCounters;
-use crate::commit::group_commit::GroupCommit;
-use crate::commit::queue::CommitQueue;
-use crate::commit::writer::{Prepared, WriteContext, Writer};
-use crate::format::summary::entry::SummaryEntry;
-use crate::index::cache::DocumentCache;
+use crate::catalogue::{CatalogueEntry, UserUsage};
+use crate::commit::core::Core;
+use crate::commit::writer::{Prepared, Writer};
 use crate::index::document::Document;
-use crate::index::loader;
-use crate::index::table::Table;
-use crate::maintenance::compaction;
 use crate::model::config::Config;
-use crate::model::damage::Damage;
-use crate::model::error::{Error, Result};
+use crate::model::damage::{Damage, DroppedTail};
+#[cfg(doc)]
+use crate::model::error::Error;
+use crate::model::error::Result;
+use crate::model::limits::Limits;
 use crate::model::names::{AsName, Names, invalid_client, invalid_user};
-use crate::platform::semaphore::Semaphore;
-use crate::platform::wakeup::Wakeup;
-use crate::recovery::{RecoveredStore, recover};
-use crate::storage::blobs::BlobStore;
-use crate::storage::lock::DirectoryLock;
-use crate::storage::log::directory::LogDirectory;
-use crate::storage::pins::PinRegistry;
-use crate::storage::reserve::{self, Reserve};
 
 /// An open store.
 ///
@@ -67,7 +50,8 @@ pub struct Engine(pub(super) Arc<EngineHandle>);
 
 impl Engine {
     /// Opens the store in [`Config::data_dir`]. Creates the directory and an empty store if they
-    /// do not exist.
+    /// do not exist. With [`Config::read_only`], opens an existing store, and changes nothing in the
+    /// directory.
     ///
     /// Blocks until the location of every document has been loaded into memory. If the store was
     /// closed with [`Engine::close`], `open` reads the manifest and the summaries of the log
@@ -81,7 +65,8 @@ impl Engine {
     /// # Errors
     /// - [`Error::InvalidConfig`]: a setting is out of range.
     /// - [`Error::Locked`]: another engine, in this process or another one, has the directory
-    ///   open.
+    ///   open. Several engines can have the directory open with [`Config::read_only`].
+    /// - [`Error::NotAStore`]: [`Config::read_only`] is set, and the directory has no store.
     /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest or the header of the active
     ///   segment is damaged, or the manifest is missing or outdated. A store with damage in other
     ///   files can be opened; see [`Self::damage`].
@@ -91,78 +76,8 @@ impl Engine {
     /// - [`Error::Io`].
     pub fn open(config: Config) -> Result<Self> {
         config.validate()?;
-        let dir = &config.data_dir;
-        let lock = DirectoryLock::acquire(dir)?;
-        let recovered = recover_with_reserve(&config, &dir.join("log"))?;
-        let wakeup = Arc::<Wakeup>::default();
-        let table = Arc::new(recovered.table);
-        let blobs = BlobStore::open(
-            Arc::clone(&config.fs),
-            &dir.join("blobs"),
-            recovered.directory.store,
-            recovered.blobs,
-            table.loss().is_none(),
-            Arc::clone(&wakeup),
-        )?;
-        let reserve = Reserve::open(
-            Arc::clone(&config.fs),
-            &dir.join("log"),
-            config.reserve_bytes,
-        );
-        sync_directories(&config, dir)?;
-        let identity = CatalogueIdentity {
-            store: recovered.directory.store,
-            next_revision: recovered.log.next_revision(),
-        };
-        let documents = document_source(
-            recovered.directory.clone(),
-            Arc::clone(&table),
-            Arc::clone(&wakeup),
-        );
-        let catalogue = open_catalogue(&config, identity, documents)?;
-        let core = Arc::new(Core {
-            directory: recovered.directory,
-            durability: config.durability,
-            segment_bytes: config.segment_bytes,
-            reserve_bytes: config.reserve_bytes,
-            has_reserve: AtomicBool::new(reserve.is_available()),
-            table,
-            accounting: recovered.accounting,
-            reader: recovered.reader,
-            queue: CommitQueue::new(config.queue_bytes),
-            pins: Arc::new(PinRegistry::new(Arc::clone(&wakeup))),
-            compaction_wakeup: wakeup,
-            counters: EngineCounters::new(Arc::clone(recovered.log.sync_latency())),
-            catalogue,
-            write_context: Arc::new(WriteContext {
-                limits: config.limits,
-                inline_bytes: config.inline_bytes,
-                blobs,
-                value_checks: Semaphore::new(config.value_checks),
-            }),
-            cache: DocumentCache::new(config.cache_bytes),
-            damage: recovered.damage,
-            state: CoreState::default(),
-        });
-        let committer = Committer::new(Arc::clone(&core), recovered.log, reserve);
-        let group_commit = Arc::new(GroupCommit::new(Arc::clone(&core), committer));
-        let commits = Arc::clone(&group_commit);
-        let handle = EngineHandle {
-            core: Arc::clone(&core),
-            group_commit,
-            committer: Mutex::new(Some(spawn(dir, "committer", move || commits.run())?)),
-            compactor: Mutex::default(),
-            closing: Semaphore::new(1),
-            lock: Mutex::new(Some(lock)),
-        };
-        if config.background_compaction {
-            let thread = spawn(dir, "compactor", move || compaction::run(&core))?;
-            *handle
-                .compactor
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(thread);
-        }
-        Ok(Self(Arc::new(handle)))
+        config.limits.check()?;
+        Ok(Self(Arc::new(open(config)?)))
     }
 
     /// Returns a handle to the namespace of a user and a client, even if the namespace contains no
@@ -197,6 +112,42 @@ impl Engine {
         reader.peek(|| Names::new(&user, &client))
     }
 
+    /// Returns the latest date, in whole seconds, that a document which is looked up after this call
+    /// can be shown with. Never blocks.
+    ///
+    /// A date that was shown for a document must not match a later version of the document in a
+    /// condition such as `If-Unmodified-Since`, even if the clock is set back. A program meets this
+    /// requirement if it calls `latest_date` before each lookup, shows the earlier one of
+    /// [`Stat::modified`](crate::Stat::modified) and this date, and compares the dates of conditions
+    /// with [`Stat::modified`](crate::Stat::modified). Every write that is committed later gets a
+    /// time in a later second than the shown date, also after the store is opened again.
+    ///
+    /// `now` is the current time. The returned date is at least one second earlier than `now`, and
+    /// is not later than the time of the newest write to the store.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::SystemTime;
+    ///
+    /// use prefd_engine::{Config, Engine, WriteOptions};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let engine = Engine::open(Config::new(dir.path()))?;
+    /// let namespace = engine.namespace("alice", "editor")?;
+    /// namespace.write(b"{}", WriteOptions::default())?;
+    /// let latest = engine.latest_date(SystemTime::now());
+    /// if let Some(stat) = namespace.stat()? {
+    ///     let last_modified = stat.modified.min(latest);
+    ///     assert!(last_modified < SystemTime::now());
+    /// }
+    /// # Ok::<(), prefd_engine::Error>(())
+    /// ```
+    pub fn latest_date(&self, now: SystemTime) -> SystemTime {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        let limit = now.map_or(0, |now| now.as_secs().saturating_sub(1));
+        let seconds = self.core().closed_time.close_until(limit);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
     fn reader<'a>(
         &'a self,
         user: &'a impl AsName,
@@ -213,9 +164,21 @@ impl Engine {
         })
     }
 
+    /// The limits for new documents. Never blocks.
+    pub fn limits(&self) -> &Limits {
+        &self.0.core.write_context.limits
+    }
+
     /// Returns a writer for a document that arrives in chunks. Never blocks.
     pub fn writer(&self) -> Writer {
         Writer::new(Arc::clone(&self.0.core.write_context))
+    }
+
+    /// Returns the approximate maximum memory of a [`Writer`] that receives a document of `length`
+    /// bytes, in bytes. Does not include the memory for a value that is read back for validation.
+    /// Never blocks.
+    pub fn writer_bytes(&self, length: u64) -> u64 {
+        self.0.core.write_context.writer_bytes(length)
     }
 
     /// Validates a document that is completely in memory, and prepares it for a commit.
@@ -327,6 +290,14 @@ impl Engine {
         &self.core().damage
     }
 
+    /// Returns the bytes at the end of the log that were dropped when the store was opened, or `None`
+    /// if no bytes were dropped. Usually, these bytes are a write that a crash interrupted. However,
+    /// damage to a write that was committed shortly before a crash ([`Config::mark_delay`]) looks
+    /// the same. Never blocks.
+    pub fn dropped_tail(&self) -> Option<&DroppedTail> {
+        self.core().dropped.as_ref()
+    }
+
     /// Counts the documents by iterating over the entire table in memory. [`Self::usage_on_disk`]
     /// returns the same number without iterating over the table.
     pub fn documents(&self) -> u64 {
@@ -337,10 +308,19 @@ impl Engine {
     /// the store is closed. Never blocks.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if an earlier failure, such as a failed sync of the log, has stopped all
-    /// writes. To make writes possible again, close the store and open it again.
+    /// - [`Error::Poisoned`] if an earlier failure has stopped all writes, for example a failed sync
+    ///   of the log, or the removal of the data directory (which is detected within a second). To
+    ///   make writes possible again, close the store and open it again.
+    /// - [`Error::ReadOnly`] if the store is open for reading only.
     pub fn writable(&self) -> Result<()> {
         self.core().poison().map_or(Ok(()), Err)
+    }
+
+    /// Returns true if the data directory itself is locked. Returns false if the file system cannot
+    /// lock directories. In this case, only the file `lock` is locked, and another engine can open
+    /// the store if somebody removes this file. Never blocks.
+    pub fn is_directory_locked(&self) -> bool {
+        self.core().watch.lock().is_directory_locked()
     }
 
     /// Closes the store: commits all queued writes, seals the log so that the next open is
@@ -368,83 +348,4 @@ impl std::fmt::Debug for Engine {
             .field("log", &self.core().directory.dir)
             .finish_non_exhaustive()
     }
-}
-
-/// Recovers the store. If the disk is too full for recovery, removes the reserve file to free disk
-/// space, and tries again.
-fn recover_with_reserve(config: &Config, log: &Path) -> Result<RecoveredStore> {
-    let recover = || recover(&config.fs, log, config.segment_bytes, config.open_segments);
-    match recover() {
-        Err(Error::StorageFull { .. }) if reserve::release(&*config.fs, log) => recover(),
-        other => other,
-    }
-}
-
-fn open_catalogue(
-    config: &Config,
-    identity: CatalogueIdentity,
-    documents: DocumentSource,
-) -> Result<Catalogue> {
-    let dir = config.data_dir.join("catalogue");
-    if !config.catalogue {
-        return Ok(Catalogue::disabled(&dir));
-    }
-    Catalogue::open(
-        &dir,
-        config.catalogue_cache_bytes,
-        config.catalogue_pending_bytes,
-        identity,
-        documents,
-    )
-}
-
-fn spawn<T: Send + 'static>(
-    dir: &Path,
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>> {
-    std::thread::Builder::new()
-        .name(format!("prefd-{name}"))
-        .spawn(run)
-        .map_err(|error| Error::io("start a thread for", dir, error))
-}
-
-/// Syncs the data directory and its parent, so that the directory entries of `log/`, `blobs/` and
-/// the data directory survive a power cut. If the directory entries were lost, the synced files in
-/// the directories could not be found.
-fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    for dir in [Some(dir), parent.or(Some(Path::new(".")))]
-        .into_iter()
-        .flatten()
-    {
-        config
-            .fs
-            .sync_dir(dir)
-            .map_err(|error| Error::io("sync", dir, error))?;
-    }
-    Ok(())
-}
-
-/// Returns the source from which the catalogue is built: a function that visits every current
-/// document.
-///
-/// Compaction may move a document during the visit. A moved document keeps its revision, so the
-/// visit recognizes the document as current at the old and at the new location. The visit finds
-/// every document, because no segment file is removed until the visit ends.
-fn document_source(
-    directory: LogDirectory,
-    table: Arc<Table>,
-    compaction_wakeup: Arc<Wakeup>,
-) -> DocumentSource {
-    Box::new(move |after, visit| {
-        let is_current = |_, entry: &SummaryEntry| {
-            entry.revision > after && table.is_current(entry.hash, entry.revision)
-        };
-        let visited = loader::visit(&directory, is_current, visit);
-        // Wakes the compaction thread, which could not remove obsolete segment files during the
-        // visit.
-        compaction_wakeup.notify();
-        visited
-    })
 }

@@ -84,6 +84,7 @@ impl Engine {
             segments_rewritten: counts.segments_rewritten,
             copied_frames: counts.copied_frames,
             copied_bytes: counts.copied_bytes,
+            marks: counts.marks,
             catalogue_pending_bytes: core.catalogue.pending_bytes(),
             queued_writes,
             queued_bytes,
@@ -105,7 +106,8 @@ impl Engine {
     ///   unreadable segment unchanged, and continues with the other segments.
     /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs disk space,
     ///   because its current frames are copied before the segment is removed.
-    /// - [`crate::Error::Poisoned`], [`crate::Error::Io`], [`crate::Error::Closed`].
+    /// - [`crate::Error::Poisoned`], [`crate::Error::ReadOnly`], [`crate::Error::Io`],
+    ///   [`crate::Error::Closed`].
     pub fn compact(&self) -> Result<()> {
         self.compact_with(&mut |_| {})
     }
@@ -148,7 +150,7 @@ impl Engine {
     /// - [`crate::Error::StorageFull`]: the disk is full. Rewriting a segment needs disk space,
     ///   because the data of other users is copied before the segment is removed.
     /// - [`crate::Error::Io`]: a file operation failed, for example the removal of a file.
-    /// - [`crate::Error::Poisoned`], [`crate::Error::Closed`].
+    /// - [`crate::Error::Poisoned`], [`crate::Error::ReadOnly`], [`crate::Error::Closed`].
     pub fn erase(&self, user: impl AsName, progress: &mut dyn FnMut(Progress)) -> Result<Erased> {
         let user = user.to_name().map_err(invalid_user)?;
         erasure::erase(self.core(), &user, progress)

@@ -10,7 +10,7 @@
 //! ```text
 //!  0  8B  magic "PREFDCAT"
 //!  8  u64 store id
-//! 16  u64 next revision of the log
+//! 16  u64 reserved revision of the manifest
 //! 24  u32 CRC-32 over the path, the length (u64) and the bytes of each file;
 //!         the files are sorted by path
 //! 28  u32 CRC-32 of bytes 0 to 27
@@ -18,9 +18,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::format::fields::FieldReader;
+use crate::platform::fs::OWNER_ONLY_FILE;
 
 const MAGIC: [u8; 8] = *b"PREFDCAT";
 const FILE_NAME: &str = "clean";
@@ -30,7 +32,7 @@ const READ_BUFFER_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CatalogueIdentity {
     pub(crate) store: u64,
-    pub(crate) next_revision: u64,
+    pub(crate) reserved_revision: u64,
 }
 
 /// Returns true if the files in the catalogue's directory have not changed since a clean close that
@@ -58,11 +60,16 @@ pub(crate) fn write(dir: &Path, identity: CatalogueIdentity) -> io::Result<()> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&identity.store.to_le_bytes());
-    bytes.extend_from_slice(&identity.next_revision.to_le_bytes());
+    bytes.extend_from_slice(&identity.reserved_revision.to_le_bytes());
     bytes.extend_from_slice(&checksum.to_le_bytes());
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
-    let mut file = File::create(dir.join(FILE_NAME))?;
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(OWNER_ONLY_FILE)
+        .open(dir.join(FILE_NAME))?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     File::open(dir)?.sync_all()
@@ -82,9 +89,17 @@ fn read(dir: &Path) -> Option<(CatalogueIdentity, u32)> {
     }
     let identity = CatalogueIdentity {
         store: fields.u64()?,
-        next_revision: fields.u64()?,
+        reserved_revision: fields.u64()?,
     };
     Some((identity, fields.u32()?))
+}
+
+/// Returns true if the process lacks the permission to read a file or directory of the catalogue.
+pub(crate) fn is_access_denied(dir: &Path) -> bool {
+    let mut files = Vec::new();
+    let listed = collect_files(dir, false, &mut files);
+    let opened = listed.and_then(|()| files.iter().try_for_each(|path| File::open(path).map(drop)));
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Returns the total size of all files in `dir` and its subdirectories, in bytes.

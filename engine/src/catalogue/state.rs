@@ -15,9 +15,14 @@ use crate::model::error::Result;
 pub(crate) type DocumentSource =
     Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
 
+/// A function that fails if the data directory is no longer at its path. The catalogue calls the
+/// function before it creates or removes files, because the path may refer to another store.
+pub(crate) type DirectoryCheck = Box<dyn Fn() -> Result<()> + Send + Sync>;
+
 /// The part of the catalogue that the catalogue's thread shares with callers.
 pub(super) struct CatalogueCore {
     pub(super) dir: PathBuf,
+    pub(super) check_directory: DirectoryCheck,
     pub(super) cache_bytes: u64,
     pub(super) state: Mutex<CatalogueState>,
     /// Notified when `state` has changed and a thread may be waiting for the change.
@@ -40,6 +45,8 @@ pub(super) struct CatalogueState {
     pub(super) removals_requested: u64,
     /// Number of requests to remove the catalogue's directory that have been fulfilled.
     pub(super) removals_done: u64,
+    /// Number of times that the catalogue was suspended since the engine was opened.
+    pub(super) suspensions: u64,
     pub(super) closing: Option<CatalogueClose>,
 }
 
@@ -49,9 +56,23 @@ pub(super) enum CataloguePhase {
     Building,
     /// The tree and the pending changes together describe all documents. Listings do not wait.
     Ready,
+    /// The catalogue has failed, for example because the disk is full. The worker tries again later.
+    /// Until then, listings fail with this reason, and changes are not recorded.
+    Suspended(String),
     /// The catalogue is not available until the engine is opened again. Listings fail with this
-    /// reason.
+    /// reason, and changes are not recorded.
     Failed(String),
+}
+
+impl CataloguePhase {
+    /// Returns the reason why the catalogue is not available. Returns `None` if the catalogue is
+    /// available or is being built.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Building | Self::Ready => None,
+            Self::Suspended(reason) | Self::Failed(reason) => Some(reason),
+        }
+    }
 }
 
 /// A request to end the catalogue's thread.
@@ -65,12 +86,14 @@ pub(super) struct CatalogueClose {
 impl CatalogueCore {
     pub(super) fn new(
         dir: &Path,
+        check_directory: DirectoryCheck,
         cache_bytes: u64,
         max_pending_bytes: u64,
         phase: CataloguePhase,
     ) -> Self {
         Self {
             dir: dir.to_owned(),
+            check_directory,
             cache_bytes,
             state: Mutex::new(CatalogueState {
                 phase,
@@ -79,6 +102,7 @@ impl CatalogueCore {
                 read_failure: None,
                 removals_requested: 0,
                 removals_done: 0,
+                suspensions: 0,
                 closing: None,
             }),
             changed: Condvar::new(),
@@ -103,8 +127,19 @@ impl CatalogueCore {
     /// Makes all listings fail until the engine is opened again. Documents can still be read and
     /// written.
     pub(super) fn give_up(&self, reason: String) {
+        self.stop_recording(CataloguePhase::Failed(reason));
+    }
+
+    /// Makes all listings fail until the worker tries again. Documents can still be read and
+    /// written.
+    pub(super) fn suspend(&self, reason: String) {
+        self.lock().suspensions += 1;
+        self.stop_recording(CataloguePhase::Suspended(reason));
+    }
+
+    fn stop_recording(&self, phase: CataloguePhase) {
         let mut state = self.lock();
-        state.phase = CataloguePhase::Failed(reason);
+        state.phase = phase;
         state.pending.clear();
         drop(state);
         self.changed.notify_all();

@@ -1,14 +1,16 @@
 //! The worker runs in the catalogue's thread, and is the only writer of the tree. The worker opens
 //! the tree, rebuilds it if necessary, applies changes, and writes the marker on a clean close.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::catalogue::marker::{self, CatalogueIdentity};
+use crate::catalogue::private::{make_private, restrict};
 use crate::catalogue::row::key;
 use crate::catalogue::state::{
     CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DocumentSource,
@@ -23,14 +25,20 @@ const PENDING_CHECK_INTERVAL: u64 = 1024;
 /// changes to a document are written only once. If the pending changes exceed their budget within
 /// this time and no listing is waiting, puts are shed.
 const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
-/// Number of failures after which the catalogue is unavailable until the engine is opened again.
-/// Failures before the catalogue was last complete do not count.
+/// Number of failures after which the catalogue is suspended. Failures before the catalogue was last
+/// complete do not count.
 const MAX_FAILURES: u32 = 3;
+/// Time after which a suspended catalogue is built again. The usual reason for a suspension is a full
+/// disk. A failed attempt can use much processor time, because it reads the summaries of all
+/// segments.
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The state of the catalogue's thread.
 pub(crate) struct CatalogueWorker {
     pub(crate) core: Arc<CatalogueCore>,
     pub(crate) source: DocumentSource,
+    /// Time after which a suspended catalogue is built again.
+    pub(crate) retry_interval: Duration,
 }
 
 /// The next step of the worker.
@@ -67,12 +75,17 @@ impl CatalogueState {
 }
 
 impl CatalogueWorker {
-    /// Runs the worker until the catalogue is closed or has failed [`MAX_FAILURES`] times.
+    /// Runs the worker until the catalogue is closed. If the catalogue has failed [`MAX_FAILURES`]
+    /// times, it is suspended for some time.
     pub(crate) fn run(self, identity: CatalogueIdentity) {
-        let mut is_trusted = marker::verify_and_remove(&self.core.dir, identity);
+        // An earlier version may have created files that other users can read. An error is ignored
+        // here, because it is reported when the tree is opened.
+        let _ = restrict(&self.core.dir);
+        let mut is_trusted = (self.core.check_directory)().is_ok()
+            && marker::verify_and_remove(&self.core.dir, identity);
         let mut failures = 0;
         loop {
-            match self.run_until_end(is_trusted) {
+            match self.catch_panic(is_trusted) {
                 Ok(WorkerEnd::Close(closing)) => return self.finish(closing),
                 Ok(WorkerEnd::Rebuild) => {
                     self.return_to_building();
@@ -87,7 +100,10 @@ impl CatalogueWorker {
                     };
                     self.core.replace_tree(None);
                     if failures >= MAX_FAILURES {
-                        return self.core.give_up(reason);
+                        if !self.suspend(reason) {
+                            return;
+                        }
+                        failures = 0;
                     }
                     is_trusted = false;
                 }
@@ -95,14 +111,45 @@ impl CatalogueWorker {
         }
     }
 
+    /// Runs [`Self::run_until_end`], and treats a panic of sled like an error. sled panics after
+    /// some errors of the disk.
+    fn catch_panic(&self, is_trusted: bool) -> Result<WorkerEnd, TreeError> {
+        catch_unwind(AssertUnwindSafe(|| self.run_until_end(is_trusted)))
+            .unwrap_or_else(|_| Err(TreeError("the thread of the catalogue panicked".to_owned())))
+    }
+
+    /// Suspends the catalogue. Removes its directory, because an incomplete catalogue only uses disk
+    /// space. Returns true when the catalogue must be built again, or false if it is closed.
+    fn suspend(&self, reason: String) -> bool {
+        if (self.core.check_directory)().is_ok() {
+            let _ = clear_dir(&self.core.dir);
+        }
+        self.core.suspend(reason);
+        let deadline = Instant::now() + self.retry_interval;
+        let mut state = self.core.lock();
+        loop {
+            if state.closing.is_some() {
+                return false;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.has_pending_removal() {
+                // From now on, changes are recorded. Earlier changes are found in the log.
+                state.phase = CataloguePhase::Building;
+                return true;
+            }
+            state = self.wait(state, left);
+        }
+    }
+
     /// Opens the tree and updates it until the tree must be closed or rebuilt. If `is_trusted` is
     /// false, the catalogue's directory is removed first.
     fn run_until_end(&self, is_trusted: bool) -> Result<WorkerEnd, TreeError> {
+        (self.core.check_directory)().map_err(|error| TreeError(error.to_string()))?;
         if !is_trusted {
             let requested = self.core.lock().removals_requested;
-            remove_dir(&self.core.dir).map_err(|error| {
+            clear_dir(&self.core.dir).map_err(|error| {
                 let dir = self.core.dir.display();
-                TreeError(format!("cannot remove {dir}: {error}"))
+                TreeError(format!("cannot clear {dir}: {error}"))
             })?;
             let mut state = self.core.lock();
             state.removals_done = requested;
@@ -110,6 +157,10 @@ impl CatalogueWorker {
             drop(state);
             self.core.changed.notify_all();
         }
+        make_private(&self.core.dir).map_err(|error| {
+            let dir = self.core.dir.display();
+            TreeError(format!("cannot restrict the access to {dir}: {error}"))
+        })?;
         let tree = Tree::open(&sled_dir(&self.core.dir), self.core.cache_bytes)?;
         self.core.replace_tree(Some(tree.clone()));
         self.mark_ready_if_complete();
@@ -280,7 +331,12 @@ impl CatalogueWorker {
     /// Closes the tree. If the close is clean, writes the marker.
     fn finish(&self, closing: CatalogueClose) {
         self.core.replace_tree(None);
-        if let Some(identity) = closing.clean {
+        if let Some(identity) = closing.clean
+            && (self.core.check_directory)().is_ok()
+        {
+            // An error is ignored, because no other user can reach the files: the directory has
+            // been private since it was opened.
+            let _ = restrict(&self.core.dir);
             // An error is ignored, because the next open rebuilds the catalogue if the marker is
             // missing.
             let _ = marker::write(&self.core.dir, identity);
@@ -288,19 +344,26 @@ impl CatalogueWorker {
     }
 }
 
-/// Durably removes the catalogue's directory `dir`. If a handle still has the tree open, first
-/// waits for a limited time until the handle is dropped.
-pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
+/// Durably removes all files in the catalogue's directory `dir`. If a handle still has the tree
+/// open, first waits for a limited time until the handle is dropped.
+///
+/// The directory itself remains, because it can be a mount point.
+pub(super) fn clear_dir(dir: &Path) -> io::Result<()> {
     tree::wait_for_lock_release(&sled_dir(dir));
-    match std::fs::remove_dir_all(dir) {
+    let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        removed => removed?,
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
     }
-    // The parent directory is synced, because erased data must not reappear after a crash.
-    match dir.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    // The directory is synced, because erased data must not reappear after a crash.
+    File::open(dir)?.sync_all()
 }
 
 fn sled_dir(dir: &Path) -> PathBuf {
@@ -309,33 +372,107 @@ fn sled_dir(dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
-    /// A timeout that is longer than any test may run.
-    const LONG: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Only a failing test reaches this timeout.
+    const LONG: Duration = Duration::from_secs(120);
 
     fn worker() -> CatalogueWorker {
         CatalogueWorker {
             core: Arc::new(CatalogueCore::new(
                 Path::new(""),
+                Box::new(|| Ok(())),
                 0,
                 1000,
                 CataloguePhase::Building,
             )),
             source: Box::new(|_, _| Ok(ControlFlow::Continue(()))),
+            retry_interval: RETRY_INTERVAL,
         }
+    }
+
+    /// Runs `work`, which rests for [`LONG`] unless something ends the rest.
+    fn expect_short_rest(work: impl FnOnce()) {
+        let started = Instant::now();
+        work();
+        assert!(started.elapsed() < LONG, "the worker rested");
+    }
+
+    /// Waits until `must_wait` returns false.
+    fn wait_while(
+        core: &CatalogueCore,
+        must_wait: impl Fn(&mut CatalogueState) -> bool,
+    ) -> MutexGuard<'_, CatalogueState> {
+        let waited = core
+            .changed
+            .wait_timeout_while(core.lock(), LONG, must_wait);
+        let (state, timeout) = waited.unwrap();
+        assert!(!timeout.timed_out());
+        state
     }
 
     #[test]
     fn waiting_listing_or_close_prevents_a_rest() {
         let worker = worker();
         worker.core.lock().listings = 1;
-        worker.rest(LONG);
+        expect_short_rest(|| worker.rest(LONG));
         let mut state = worker.core.lock();
         state.listings = 0;
         state.closing = Some(CatalogueClose { clean: None });
         drop(state);
-        worker.rest(LONG);
+        expect_short_rest(|| worker.rest(LONG));
+    }
+
+    #[test]
+    fn cleared_directory_is_empty_and_still_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = dir.path().join("catalogue");
+        clear_dir(&catalogue).unwrap();
+        fs::create_dir_all(sled_dir(&catalogue).join("blobs")).unwrap();
+        fs::write(sled_dir(&catalogue).join("db"), "alice").unwrap();
+        fs::write(catalogue.join("marker"), "").unwrap();
+        // The directory can be a mount point, so it must not be replaced.
+        let handle = File::open(&catalogue).unwrap();
+        clear_dir(&catalogue).unwrap();
+        assert_eq!(fs::read_dir(&catalogue).unwrap().count(), 0);
+        let id = |metadata: fs::Metadata| metadata.ino();
+        assert_eq!(
+            id(handle.metadata().unwrap()),
+            id(fs::metadata(&catalogue).unwrap())
+        );
+    }
+
+    #[test]
+    fn suspended_catalogue_is_built_again_when_the_disk_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = dir.path().join("catalogue");
+        // sled cannot create its files in the place of a file.
+        fs::write(&catalogue, "in the way").unwrap();
+        let mut worker = worker();
+        worker.retry_interval = Duration::from_millis(1);
+        let core = CatalogueCore::new(
+            &catalogue,
+            Box::new(|| Ok(())),
+            1024 * 1024,
+            1000,
+            CataloguePhase::Building,
+        );
+        worker.core = Arc::new(core);
+        let core = Arc::clone(&worker.core);
+        let identity = CatalogueIdentity {
+            store: 1,
+            reserved_revision: 1,
+        };
+        let running = std::thread::spawn(move || worker.run(identity));
+        drop(wait_while(&core, |state| state.suspensions == 0));
+        fs::remove_file(&catalogue).unwrap();
+        let mut state = wait_while(&core, |state| !matches!(state.phase, CataloguePhase::Ready));
+        state.closing = Some(CatalogueClose { clean: None });
+        drop(state);
+        core.changed.notify_all();
+        running.join().unwrap();
     }
 
     #[test]
@@ -345,8 +482,10 @@ mod tests {
         let resting = std::thread::spawn(move || worker.rest(LONG));
         // The resting thread either is woken by the notification, or sees the waiting listing
         // before it begins to rest.
-        core.lock().listings = 1;
-        core.changed.notify_all();
-        resting.join().unwrap();
+        expect_short_rest(|| {
+            core.lock().listings = 1;
+            core.changed.notify_all();
+            resting.join().unwrap();
+        });
     }
 }

@@ -2,8 +2,6 @@
 //! compaction copies. A write that changes nothing, for example because its precondition is false,
 //! does not get a frame. If the log must be synced, one sync covers all frames of the batch.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::commit::change::WriteRequest;
 use crate::commit::job::FrameCopy;
 use crate::commit::promise::CommitOutcome;
@@ -23,7 +21,8 @@ use crate::storage::log::failure::LogFailure;
 /// The result of writing a batch.
 #[derive(Default)]
 pub(super) struct WrittenBatch {
-    /// The time of the batch, in milliseconds since 1970-01-01 UTC.
+    /// The time of the batch's writes, in milliseconds since 1970-01-01 UTC. 0 if no write of the
+    /// batch has a frame.
     pub(super) modified_ms: u64,
     /// One decision for each write of the batch, in the order of the writes.
     pub(super) decisions: Vec<WriteDecision>,
@@ -82,6 +81,7 @@ impl BatchWriter<'_> {
                 self.log.flush(sync, self.may_preallocate)
             });
         if let Err(failure) = outcome {
+            self.log.end_times();
             if matches!(failure, LogFailure::Refused(_)) {
                 for blob in writes.iter_mut().filter_map(|write| write.blob.as_mut()) {
                     blob.unkeep();
@@ -106,8 +106,6 @@ impl BatchWriter<'_> {
         writes: &mut [WriteRequest],
         written: &mut WrittenBatch,
     ) -> Result<(), LogFailure> {
-        let modified_ms = now_ms();
-        written.modified_ms = modified_ms;
         let mut has_begun = false;
         for write in writes {
             if let Some(outcome) = self.decide(write, written) {
@@ -116,6 +114,7 @@ impl BatchWriter<'_> {
             }
             if !has_begun {
                 self.log.begin_batch()?;
+                written.modified_ms = self.log.begin_times();
                 has_begun = true;
             }
             // The frame may be on disk even if the append fails, so the blob must not be
@@ -127,7 +126,7 @@ impl BatchWriter<'_> {
                 names: &write.names,
                 frame: &write.frame,
                 usage: write.usage,
-                modified_ms,
+                modified_ms: written.modified_ms,
             })?;
             let revision = Revision::new(entry.revision);
             let newest = (write.frame.kind == FrameKind::Put).then_some(revision);
@@ -222,13 +221,4 @@ impl BatchWriter<'_> {
     fn is_unreadable(&self, hash: NamespaceHash) -> bool {
         matches!(self.table.newest(hash), NewestFrame::Unreadable { .. })
     }
-}
-
-/// Returns the time of the system clock, in milliseconds since 1970-01-01 UTC.
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
 }

@@ -100,9 +100,10 @@ impl WriteTarget<'_> {
     /// Creates a put of a validated document, or a delete if `document` is `None`.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] if the metadata of the document exceeds the maximum length. The
-    /// metadata can exceed the maximum only if the configured limits allow very many keys, very
-    /// long keys or very long values.
+    /// [`Error::Internal`] if the document exceeds the limits of the format. [`Limits::check`]
+    /// ensures that no validated document exceeds them.
+    ///
+    /// [`Limits::check`]: crate::Limits::check
     pub(crate) fn request(
         &self,
         document: Option<Prepared>,
@@ -133,10 +134,8 @@ impl WriteTarget<'_> {
         };
         let names = (&*self.names.user, &*self.names.client);
         let frame = EncodedFrame::new(kind, self.hash, names, &members, inline);
-        let frame = frame.ok_or(Error::InvalidConfig {
-            setting: "limits",
-            reason: "allow a document whose metadata exceeds 16 MiB".to_owned(),
-        })?;
+        let frame = frame
+            .ok_or_else(|| Error::internal("a validated document must be within the format"))?;
         Ok(WriteRequest {
             names: self.names.clone(),
             frame,

@@ -12,6 +12,7 @@
 //!
 //! [`Durability::Sync`]: crate::Durability::Sync
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -60,6 +61,10 @@ pub(crate) struct Committer {
     is_catalogue_full: bool,
     /// An empty batch, whose memory is reused for the next batch.
     work: QueuedWork,
+    /// The acknowledgements of the writes in the current batch, in the order of the writes. A panic
+    /// would drop a local variable, and a writer would then see the failure before writing has
+    /// stopped.
+    acknowledgements: VecDeque<Acknowledgement>,
 }
 
 impl Committer {
@@ -72,6 +77,7 @@ impl Committer {
             unsynced_blobs: Vec::new(),
             is_catalogue_full: false,
             work: QueuedWork::default(),
+            acknowledgements: VecDeque::new(),
         }
     }
 
@@ -143,18 +149,20 @@ impl Committer {
 
     /// Commits one batch, and then executes the job, if any.
     fn commit(&mut self, queued: impl Iterator<Item = QueuedWrite>, job: Option<CommitJob>) {
-        let (mut writes, mut acknowledgements): (Vec<_>, Vec<_>) = queued
-            .map(|queued| (queued.write, queued.acknowledgement))
-            .unzip();
+        let mut writes = Vec::with_capacity(queued.size_hint().0);
+        for queued in queued {
+            writes.push(queued.write);
+            self.acknowledgements.push_back(queued.acknowledgement);
+        }
         if let Some(poison) = self.core.poison() {
-            reject_all(acknowledgements, &poison);
+            self.reject_all(&poison);
             if let Some(job) = job {
                 let _ = job.done.send(Err(poison));
             }
             return;
         }
         if !self.reserve.is_available() {
-            self.refill_reserve(&mut writes, &mut acknowledgements);
+            self.refill_reserve(&mut writes);
         }
         let copies = match &job {
             Some(CommitJob {
@@ -166,15 +174,15 @@ impl Committer {
         let outcome = match self.write(&mut writes, copies) {
             Ok(written) => {
                 let outcome = written.copy_error.clone().map_or(Ok(()), Err);
-                self.publish(writes, written, acknowledgements);
+                self.publish(writes, written);
                 outcome
             }
             Err(error) => {
                 if matches!(error, Error::StorageFull { .. }) {
-                    self.reject_puts(&mut writes, &mut acknowledgements, &error);
-                    self.commit_deletes(writes, acknowledgements);
+                    self.reject_puts(&mut writes, &error);
+                    self.commit_deletes(writes);
                 } else {
-                    reject_all(acknowledgements, &error);
+                    self.reject_all(&error);
                 }
                 Err(error)
             }
@@ -186,11 +194,7 @@ impl Committer {
 
     /// Refills the reserve if the batch contains puts. If the disk is full, the puts are rejected,
     /// so that they cannot use the space that deletes and compaction need.
-    fn refill_reserve(
-        &mut self,
-        writes: &mut Vec<WriteRequest>,
-        acknowledgements: &mut Vec<Acknowledgement>,
-    ) {
+    fn refill_reserve(&mut self, writes: &mut Vec<WriteRequest>) {
         if !writes
             .iter()
             .any(|write| write.frame.kind == FrameKind::Put)
@@ -200,57 +204,51 @@ impl Committer {
         if let Err(error) = self.reserve.fill() {
             let error = Error::io("write", self.reserve.path(), error);
             if matches!(error, Error::StorageFull { .. }) {
-                self.reject_puts(writes, acknowledgements, &error);
+                self.reject_puts(writes, &error);
             }
         }
     }
 
     /// Removes the puts from a batch, and rejects them with `error`. The deletes remain in the
     /// batch.
-    fn reject_puts(
-        &mut self,
-        writes: &mut Vec<WriteRequest>,
-        acknowledgements: &mut Vec<Acknowledgement>,
-        error: &Error,
-    ) {
+    fn reject_puts(&mut self, writes: &mut Vec<WriteRequest>, error: &Error) {
         let (puts, deletes): (Vec<_>, Vec<_>) = std::mem::take(writes)
             .into_iter()
-            .zip(acknowledgements.drain(..))
+            .zip(self.acknowledgements.drain(..))
             .partition(|(write, _)| write.frame.kind == FrameKind::Put);
-        reject_all(
-            puts.into_iter().map(|(_, acknowledgement)| acknowledgement),
-            error,
-        );
-        (*writes, *acknowledgements) = deletes.into_iter().unzip();
+        (*writes, self.acknowledgements) = deletes.into_iter().unzip();
+        for (_, acknowledgement) in puts {
+            acknowledgement.resolve(Err(error.clone()));
+        }
         // The disk is full, so compaction must start immediately.
         self.core.compaction_wakeup.notify();
     }
 
-    /// Commits deletes on a full disk. Releases the reserve if the disk has too little free space
-    /// for the deletes.
-    fn commit_deletes(
-        &mut self,
-        mut writes: Vec<WriteRequest>,
-        acknowledgements: Vec<Acknowledgement>,
-    ) {
-        let mut outcome = self.write(&mut writes, &[]);
-        if matches!(outcome, Err(Error::StorageFull { .. })) && self.reserve.release() {
-            outcome = self.write(&mut writes, &[]);
-        }
-        match outcome {
-            Ok(written) => self.publish(writes, written, acknowledgements),
-            Err(error) => reject_all(acknowledgements, &error),
+    /// Commits deletes on a full disk. Releases as much of the reserve as the deletes need.
+    fn commit_deletes(&mut self, mut writes: Vec<WriteRequest>) {
+        match self.with_reserve(|committer| committer.write(&mut writes, &[])) {
+            Ok(written) => self.publish(writes, written),
+            Err(error) => self.reject_all(&error),
         }
     }
 
+    /// Rejects all writes of the batch that are not resolved yet.
+    fn reject_all(&mut self, error: &Error) {
+        while let Some(acknowledgement) = self.acknowledgements.pop_front() {
+            acknowledgement.resolve(Err(error.clone()));
+        }
+    }
+
+    /// Drops the acknowledgements of the current batch, after the leader has panicked and writing
+    /// has stopped. Their writers get [`Error::Poisoned`].
+    pub(super) fn abandon_batch(&mut self) {
+        self.acknowledgements.clear();
+    }
+
     /// Makes a written batch visible to readers and listings, and acknowledges its writes.
-    fn publish(
-        &mut self,
-        writes: Vec<WriteRequest>,
-        written: WrittenBatch,
-        acknowledgements: Vec<Acknowledgement>,
-    ) {
+    fn publish(&mut self, writes: Vec<WriteRequest>, written: WrittenBatch) {
         self.update_table(&written);
+        self.log.end_times();
         let recorded = written.decisions.iter().zip(&writes);
         self.is_catalogue_full |=
             self.core
@@ -270,13 +268,10 @@ impl Committer {
                     }
                     WriteDecision::Resolved(_) => None,
                 }));
-        let writes = writes.into_iter().zip(acknowledgements);
-        for (decision, (write, acknowledgement)) in written.decisions.into_iter().zip(writes) {
-            match decision {
-                WriteDecision::Resolved(outcome) => acknowledgement.resolve(outcome),
+        for (decision, write) in written.decisions.into_iter().zip(writes) {
+            let outcome = match decision {
+                WriteDecision::Resolved(outcome) => outcome,
                 WriteDecision::Appended(_, entry) => {
-                    let revision = Revision::new(entry.revision);
-                    let outcome = (write.frame.kind == FrameKind::Put).then_some(revision);
                     let blobs = &self.core.write_context.blobs;
                     // While `unsynced_blobs` is not empty, every frame is added to it, because the
                     // frame may replace a frame that is already listed there.
@@ -285,8 +280,12 @@ impl Committer {
                     {
                         self.unsynced_blobs.push((entry.hash, write.frame.blobs));
                     }
-                    acknowledgement.resolve(Ok(outcome));
+                    let revision = Revision::new(entry.revision);
+                    Ok((write.frame.kind == FrameKind::Put).then_some(revision))
                 }
+            };
+            if let Some(acknowledgement) = self.acknowledgements.pop_front() {
+                acknowledgement.resolve(outcome);
             }
         }
         self.release_replaced_blobs();
@@ -385,11 +384,8 @@ impl Committer {
             (JobTask::Copy(_), None) => copy_outcome,
             (task, None) => self.run_task(task),
         };
-        if matches!(outcome, Err(Error::StorageFull { .. }))
-            && job.may_use_reserve
-            && self.reserve.release()
-        {
-            outcome = self.run_task(&job.task);
+        if matches!(outcome, Err(Error::StorageFull { .. })) && job.may_use_reserve {
+            outcome = self.with_reserve(|committer| committer.run_task(&job.task));
         }
         // A failure of `send` means that nobody waits for the outcome, and is ignored.
         let _ = job.done.send(outcome);
@@ -400,7 +396,7 @@ impl Committer {
             JobTask::Copy(copies) => {
                 let written = self.write(&mut [], copies)?;
                 let outcome = written.copy_error.clone().map_or(Ok(()), Err);
-                self.publish(Vec::new(), written, Vec::new());
+                self.publish(Vec::new(), written);
                 outcome
             }
             JobTask::Retire { segment, deletes } => {
@@ -414,6 +410,20 @@ impl Committer {
                 Ok(())
             }
         }
+    }
+
+    /// Appends a mark to the log, if the log needs one. A mark is optional, so nothing is written
+    /// after a failure has stopped all writes, or if the disk is full.
+    pub(super) fn mark(&mut self) {
+        if self.core.poison().is_some() || !self.reserve.is_available() {
+            return;
+        }
+        let marked = self.log.mark();
+        if let Ok(Some((segment, bytes))) = self.or_poison(marked) {
+            self.core.accounting.lock().marked(segment, bytes);
+            self.core.counters.mark_written(&self.leader);
+        }
+        self.release_replaced_blobs();
     }
 
     /// Returns the state of the store between two batches, and pins the files of this state. No
@@ -438,19 +448,40 @@ impl Committer {
         }
     }
 
-    /// Seals the log, and closes the catalogue. If the log was sealed, the catalogue records the
-    /// log's next revision, so that the next open need not rebuild the catalogue.
+    /// Repeats `attempt` while the disk is full, and before each repetition releases a part of the
+    /// reserve. Takes the inodes back that `attempt` did not need, so that other programs cannot use
+    /// them.
+    fn with_reserve<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        let mut outcome = attempt(self);
+        let mut has_released = false;
+        while matches!(outcome, Err(Error::StorageFull { .. })) && self.reserve.release() {
+            has_released = true;
+            outcome = attempt(self);
+        }
+        if has_released {
+            self.reserve.reclaim_inodes();
+        }
+        outcome
+    }
+
+    /// Seals the log, if necessary with the reserve, and closes the catalogue. If the log was sealed,
+    /// the catalogue records the log's next revision, so that the next open need not rebuild the
+    /// catalogue.
     ///
     /// # Errors
     /// The error that stopped writing earlier, or the error of sealing the log.
     pub(super) fn close(&mut self) -> Result<()> {
         let outcome = match self.core.poison() {
+            // Nothing was written, so nothing needs to be sealed.
+            Some(Error::ReadOnly { .. }) => Ok(()),
             Some(poison) => Err(poison),
-            None => self.log.close().map_err(LogFailure::into_error),
+            None => {
+                self.with_reserve(|committer| committer.log.close().map_err(LogFailure::into_error))
+            }
         };
         let clean = outcome.is_ok().then(|| CatalogueIdentity {
             store: self.core.directory.store,
-            next_revision: self.log.next_revision(),
+            reserved_revision: self.log.reserved_revision(),
         });
         self.core.catalogue.close(clean);
         for (hash, blobs) in self.unsynced_blobs.drain(..) {
@@ -460,11 +491,5 @@ impl Committer {
             }
         }
         outcome
-    }
-}
-
-fn reject_all(acknowledgements: impl IntoIterator<Item = Acknowledgement>, error: &Error) {
-    for acknowledgement in acknowledgements {
-        acknowledgement.resolve(Err(error.clone()));
     }
 }

@@ -31,14 +31,16 @@ use crate::index::accounting::SegmentAccounting;
 use crate::index::cache::DocumentCache;
 use crate::index::table::Table;
 use crate::model::config::Durability;
-use crate::model::damage::Damage;
+use crate::model::damage::{Damage, DroppedTail};
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 use crate::platform::semaphore::{Semaphore, SemaphorePermit};
 use crate::platform::wakeup::Wakeup;
+use crate::storage::log::closed_time::ClosedTime;
 use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::reader::FrameReader;
 use crate::storage::pins::PinRegistry;
+use crate::storage::watch::DirectoryWatch;
 
 /// The state that namespaces, the committer, the compaction thread and engine handles share.
 ///
@@ -52,6 +54,7 @@ pub(crate) struct Core {
     /// usually means that the disk is full.
     pub(crate) has_reserve: AtomicBool,
     pub(crate) table: Arc<Table>,
+    pub(crate) closed_time: Arc<ClosedTime>,
     pub(crate) accounting: SegmentAccounting,
     pub(crate) reader: FrameReader,
     pub(crate) queue: CommitQueue,
@@ -64,6 +67,10 @@ pub(crate) struct Core {
     pub(crate) cache: DocumentCache,
     /// The damage that recovery found.
     pub(crate) damage: Vec<Damage>,
+    /// The bytes that recovery has dropped at the end of the log.
+    pub(crate) dropped: Option<DroppedTail>,
+    /// Checks that the directories of the store are still at their paths.
+    pub(crate) watch: Arc<DirectoryWatch>,
     pub(crate) state: CoreState,
 }
 
@@ -73,7 +80,7 @@ pub(crate) struct CoreState {
     purge: Semaphore,
     /// Segments that are no longer part of the log, but whose files still exist.
     obsolete_segments: Mutex<Vec<SegmentId>>,
-    /// The error that stopped writing.
+    /// The error that stopped writing, or [`Error::ReadOnly`] from the beginning.
     poison: OnceLock<Error>,
     is_closed: AtomicBool,
 }
@@ -135,7 +142,24 @@ impl Core {
 
     /// Returns the error that stopped writing, or `None` if no error has stopped writing.
     pub(crate) fn poison(&self) -> Option<Error> {
-        self.state.poison.get().cloned()
+        let poison = self.state.poison.get().or_else(|| self.watch.failure());
+        poison.cloned()
+    }
+
+    /// Returns true if the store is open for reading only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self.state.poison.get(), Some(Error::ReadOnly { .. }))
+    }
+
+    /// Checks that the store is not open for reading only.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub(crate) fn check_not_read_only(&self) -> Result<()> {
+        match self.state.poison.get() {
+            Some(error @ Error::ReadOnly { .. }) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// Makes all later writes fail with `error`. Only the first call has an effect, because later

@@ -29,6 +29,7 @@ struct CommitCounters {
     batch_writes: SingleWriterHistogram<{ BATCH_WRITES_BOUNDS.len() }>,
     copied_frames: SingleWriterCounter,
     copied_bytes: SingleWriterCounter,
+    marks: SingleWriterCounter,
 }
 
 /// The values of the counters. The values are read one after another, so they are not an atomic
@@ -42,6 +43,7 @@ pub(crate) struct Counts {
     pub(crate) segments_rewritten: u64,
     pub(crate) copied_frames: u64,
     pub(crate) copied_bytes: u64,
+    pub(crate) marks: u64,
 }
 
 impl EngineCounters {
@@ -52,6 +54,7 @@ impl EngineCounters {
                 batch_writes: SingleWriterHistogram::new(&BATCH_WRITES_BOUNDS),
                 copied_frames: SingleWriterCounter::default(),
                 copied_bytes: SingleWriterCounter::default(),
+                marks: SingleWriterCounter::default(),
             }),
             log_syncs,
             segments_rewritten: AtomicU64::new(0),
@@ -74,6 +77,11 @@ impl EngineCounters {
             self.commits.0.copied_frames.add(frames);
             self.commits.0.copied_bytes.add(bytes);
         }
+    }
+
+    /// Counts a mark.
+    pub(super) fn mark_written(&self, _leader: &CommitLeader) {
+        self.commits.0.marks.add(1);
     }
 
     pub(crate) fn segment_rewritten(&self) {
@@ -99,6 +107,7 @@ impl EngineCounters {
             segments_rewritten: self.segments_rewritten.load(Ordering::Relaxed),
             copied_frames: commits.copied_frames.get(),
             copied_bytes: commits.copied_bytes.get(),
+            marks: commits.marks.get(),
         }
     }
 }

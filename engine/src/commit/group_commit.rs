@@ -5,16 +5,17 @@
 //! and all queued writes. Committing on the calling thread saves two thread switches, which take
 //! longer than all other steps of a single write except the sync.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::commit::change::WriteRequest;
 use crate::commit::committer::Committer;
 use crate::commit::core::Core;
-use crate::commit::promise::CommitOutcome;
-use crate::commit::queue::QueuedWrite;
+use crate::commit::promise::{CommitOutcome, leader_panicked};
+use crate::commit::queue::{QueueState, QueuedWrite};
 use crate::model::config::Durability;
-use crate::model::error::{Error, Result};
+use crate::model::error::Result;
 use crate::platform::cache_padded::CachePadded;
 
 /// Number of times that a thread with a buffered write tries to become the leader before it starts
@@ -35,32 +36,68 @@ pub(crate) struct GroupCommit {
     /// True if the last batch had more than one write. After a batch with several writes, writes
     /// with [`Durability::Sync`] are queued, so that concurrent writers share a sync.
     is_batching: AtomicBool,
+    idle: CachePadded<IdleDetection>,
+}
+
+/// Detects that no batch has been committed for some time, so that a mark can be written.
+struct IdleDetection {
+    /// The time without batches after which a mark is written. `None` if marks are disabled.
+    delay: Option<Duration>,
+    /// The number of batches. Only the commit leader changes it.
+    batches: AtomicU64,
+    /// True if no batch was committed since the last attempt to write a mark. While this flag is
+    /// set, the committer thread waits without a timeout.
+    is_marked: AtomicBool,
 }
 
 impl GroupCommit {
-    pub(crate) fn new(core: Arc<Core>, committer: Committer) -> Self {
+    /// `mark_delay` is [`Config::mark_delay`](crate::Config::mark_delay).
+    pub(crate) fn new(core: Arc<Core>, committer: Committer, mark_delay: Duration) -> Self {
         Self {
             core,
             committer: CachePadded(Mutex::new(committer)),
             has_leader: CachePadded(AtomicBool::new(false)),
             is_batching: AtomicBool::new(false),
+            idle: CachePadded(IdleDetection {
+                delay: (mark_delay < Duration::MAX).then_some(mark_delay),
+                batches: AtomicU64::new(0),
+                is_marked: AtomicBool::new(true),
+            }),
         }
     }
 
     /// Runs the committer thread: commits queued writes until the queue is closed and empty, and
-    /// then seals the log.
+    /// then seals the log. Writes a mark when no batch has been committed for some time.
     ///
     /// # Errors
     /// The errors of [`Committer::close`].
     pub(crate) fn run(&self) -> Result<()> {
-        let _abort = AbortOnPanic(&self.core);
-        while self.core.queue.wait() {
-            let mut leader = self.lead();
-            while let Some(writes) = leader.committer.commit_queued() {
-                self.record_batch(writes);
+        let mut seen = 0;
+        loop {
+            let is_marked = self.idle.0.is_marked.load(Ordering::Relaxed);
+            let timeout = self.idle.0.delay.filter(|_| !is_marked);
+            match self.core.queue.wait(timeout) {
+                QueueState::HasWork => {
+                    let mut leader = self.lead();
+                    while let Some(writes) = leader.committer.commit_queued() {
+                        self.record_batch(writes);
+                    }
+                }
+                QueueState::TimedOut => self.mark_if_idle(&mut seen),
+                QueueState::Woken => {}
+                QueueState::Closed => return self.lead().committer.close(),
             }
         }
-        self.lead().committer.close()
+    }
+
+    /// Writes a mark if the number of batches is still `seen`, and updates `seen`.
+    fn mark_if_idle(&self, seen: &mut u64) {
+        let mut leader = self.lead();
+        let batches = self.idle.0.batches.load(Ordering::Relaxed);
+        if std::mem::replace(seen, batches) == batches {
+            leader.committer.mark();
+            self.idle.0.is_marked.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Commits a write on the calling thread, or queues it for the committer thread. Blocks
@@ -85,13 +122,12 @@ impl GroupCommit {
     }
 
     fn commit_as_leader(&self, mut leader: LeaderGuard<'_>, write: WriteRequest) -> CommitOutcome {
-        let _abort = AbortOnPanic(&self.core);
         let queue = &self.core.queue;
         let is_idle = queue.is_idle();
         // After the queue is closed, the committer thread seals the log, so the write must be
         // rejected.
-        if !is_idle && queue.is_closed() {
-            return Err(Error::Closed);
+        if !is_idle && let Some(error) = queue.closed_error() {
+            return Err(error);
         }
         let (queued, commit) = QueuedWrite::new(write);
         let writes = if is_idle {
@@ -99,13 +135,28 @@ impl GroupCommit {
         } else {
             leader.committer.commit_after_queued(queued)
         };
-        drop(leader);
         self.record_batch(writes);
+        drop(leader);
         commit.wait()
     }
 
+    /// Records that a batch has been committed. Only the commit leader may call this function.
     fn record_batch(&self, writes: usize) {
         self.is_batching.store(writes > 1, Ordering::Relaxed);
+        let IdleDetection {
+            delay,
+            batches,
+            is_marked,
+        } = &self.idle.0;
+        if delay.is_none() {
+            return;
+        }
+        batches.store(batches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if is_marked.load(Ordering::Relaxed) {
+            is_marked.store(false, Ordering::Relaxed);
+            // The committer thread waits without a timeout, and must now wait with a timeout.
+            self.core.queue.wake();
+        }
     }
 
     /// Makes the calling thread the leader, unless another thread is the leader. Never blocks.
@@ -129,6 +180,7 @@ impl GroupCommit {
     fn guard<'a>(&'a self, committer: MutexGuard<'a, Committer>) -> LeaderGuard<'a> {
         self.has_leader.0.store(true, Ordering::Relaxed);
         LeaderGuard {
+            core: &self.core,
             committer,
             has_leader: &self.has_leader.0,
         }
@@ -137,25 +189,23 @@ impl GroupCommit {
 
 /// Access to the committer. The thread that owns the guard is the commit leader.
 struct LeaderGuard<'a> {
+    core: &'a Core,
     committer: MutexGuard<'a, Committer>,
     has_leader: &'a AtomicBool,
 }
 
 /// Clears the flag. The mutex is unlocked later, when the fields are dropped after `drop` returns.
+///
+/// If the leader panics, the state of the log is unknown, so writing stops before another thread can
+/// become the leader, and before a writer gets an outcome. The batch and the queue are emptied, so
+/// that no writer waits forever.
 impl Drop for LeaderGuard<'_> {
     fn drop(&mut self) {
-        self.has_leader.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Closes and empties the commit queue if the commit leader panics, so that no writer waits
-/// forever.
-struct AbortOnPanic<'a>(&'a Core);
-
-impl Drop for AbortOnPanic<'_> {
-    fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.queue.abort();
+            self.core.set_poison(leader_panicked());
+            self.core.queue.abort(leader_panicked());
+            self.committer.abandon_batch();
         }
+        self.has_leader.store(false, Ordering::Relaxed);
     }
 }

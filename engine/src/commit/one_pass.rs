@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::format::frame::meta::{Member, ValueLocation};
+use crate::format::frame::member::{Member, ValueLocation};
 use crate::model::limits::{Limits, Usage};
 
 /// A document that the fast path has accepted.
@@ -81,13 +81,11 @@ pub(crate) fn check(body: &[u8], limits: &Limits, max_bytes: u32) -> Option<OneP
         stored.push(if index == 0 { b'{' } else { b',' });
         stored.extend_from_slice(key.as_bytes());
         stored.push(b':');
-        members.push(Member {
-            key: (*key).to_owned(),
-            value: ValueLocation::Inline {
-                offset: u32::try_from(stored.len()).ok()?,
-                bytes: u32::try_from(value.len()).ok()?,
-            },
-        });
+        let location = ValueLocation::Inline {
+            offset: u32::try_from(stored.len()).ok()?,
+            bytes: u32::try_from(value.len()).ok()?,
+        };
+        members.push(Member::new((*key).to_owned(), location));
         stored.extend_from_slice(value.as_bytes());
     }
     stored.extend_from_slice(if found.is_empty() { b"{}" } else { b"}" });

@@ -1,6 +1,8 @@
 //! A promise that resolves to the outcome of a write. The commit leader resolves the promise, and
 //! the writer waits for the outcome.
 
+use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -23,9 +25,8 @@ use crate::model::revision::Revision;
 ///   stored frame of the namespace is damaged. Nothing was written.
 /// - [`Error::Poisoned`]: a change to the log failed, usually a sync. Whether the write is stored
 ///   is unknown until the store is opened again.
-/// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued. If the committer panics,
-///   which is a bug in the engine, queued writes also fail with `Closed`, and it is unknown whether
-///   they are stored.
+///   The outcome is also `Poisoned` if the committer panics, which is a bug in the engine.
+/// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued.
 ///
 /// # Examples
 /// ```
@@ -116,8 +117,8 @@ impl Future for Commit {
 }
 
 /// The committer resolves a [`Commit`] with its `Acknowledgement`. If the `Acknowledgement` is
-/// dropped without an outcome, the `Commit` resolves to [`Error::Closed`], so that no writer waits
-/// forever.
+/// dropped without an outcome, the `Commit` resolves to [`Error::Closed`], or to
+/// [`Error::Poisoned`] if the commit leader panicked, so that no writer waits forever.
 #[derive(Debug)]
 pub(crate) struct Acknowledgement(Option<Arc<Promise>>);
 
@@ -148,6 +149,18 @@ impl Acknowledgement {
 
 impl Drop for Acknowledgement {
     fn drop(&mut self) {
-        self.settle(Err(Error::Closed));
+        let error = if std::thread::panicking() {
+            leader_panicked()
+        } else {
+            Error::Closed
+        };
+        self.settle(Err(error));
     }
+}
+
+/// The error of writes that were waiting when the commit leader panicked, which is a bug. The frame
+/// of such a write may be in the log.
+pub(super) fn leader_panicked() -> Error {
+    let source = io::Error::other("the commit leader panicked, which is a bug");
+    Error::poisoned("write", Path::new("log"), source)
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::commit::change::WriteRequest;
 use crate::commit::job::{CommitJob, JobTask, SnapshotPoint, SnapshotRequest};
@@ -71,6 +72,10 @@ struct CommitQueueState {
     job: Option<CommitJob>,
     snapshots: Vec<SnapshotRequest>,
     is_closed: bool,
+    /// The error of later submissions, if [`CommitQueue::abort`] has closed the queue.
+    failure: Option<Error>,
+    /// True if [`CommitQueue::wake`] was called since the committer thread last waited.
+    is_woken: bool,
     /// True if the committer thread is waiting for work. The committer thread is notified only if
     /// it is waiting, because every notification costs a system call.
     is_committer_waiting: bool,
@@ -80,6 +85,22 @@ impl CommitQueueState {
     fn has_work(&self) -> bool {
         !self.writes.is_empty() || self.job.is_some() || !self.snapshots.is_empty()
     }
+
+    fn closed_error(&self) -> Error {
+        self.failure.clone().unwrap_or(Error::Closed)
+    }
+}
+
+/// The reason why [`CommitQueue::wait`] has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueueState {
+    HasWork,
+    /// The queue is empty and open, and [`CommitQueue::wake`] was called.
+    Woken,
+    /// The queue is empty and open, and the timeout has passed.
+    TimedOut,
+    /// The queue is empty and closed.
+    Closed,
 }
 
 /// Approximate memory of a queued write, in bytes, excluding the frame.
@@ -142,7 +163,7 @@ impl CommitQueue {
 
     fn push(&self, mut state: MutexGuard<'_, CommitQueueState>, write: WriteRequest) -> Commit {
         if state.is_closed {
-            return Commit::decided(Err(Error::Closed));
+            return Commit::decided(Err(state.closed_error()));
         }
         let (queued, commit) = QueuedWrite::new(write);
         state.bytes += memory_bytes(&queued.write.frame);
@@ -173,7 +194,7 @@ impl CommitQueue {
         let (done, outcome) = sync_channel(1);
         let mut state = self.lock();
         if state.is_closed {
-            return Err(Error::Closed);
+            return Err(state.closed_error());
         }
         debug_assert!(state.job.is_none(), "only one task may be queued at a time");
         state.job = Some(CommitJob {
@@ -195,7 +216,7 @@ impl CommitQueue {
         let (done, point) = sync_channel(1);
         let mut state = self.lock();
         if state.is_closed {
-            return Err(Error::Closed);
+            return Err(state.closed_error());
         }
         state.snapshots.push(done);
         self.update_busy(&state);
@@ -203,19 +224,46 @@ impl CommitQueue {
         point.recv().map_err(|_| Error::Closed)
     }
 
-    /// Blocks until the queue is not empty or is closed. Returns false if the queue is closed and
-    /// empty. Only the committer thread may call this function.
-    pub(crate) fn wait(&self) -> bool {
-        let mut state = self.lock();
-        while !state.is_closed && !state.has_work() {
-            state.is_committer_waiting = true;
-            state = self
+    /// Blocks until the queue is not empty or is closed, until [`Self::wake`] is called, or until
+    /// `timeout` has passed. Only the committer thread may call this function.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> QueueState {
+        // The flag is set again after each notification, because the notified thread may find that
+        // another thread has already taken the work.
+        let must_wait = |state: &mut CommitQueueState| {
+            state.is_committer_waiting = !state.is_closed && !state.has_work() && !state.is_woken;
+            state.is_committer_waiting
+        };
+        let state = self.lock();
+        let mut state = match timeout {
+            None => self
                 .filled
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+                .wait_while(state, must_wait)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                self.filled
+                    .wait_timeout_while(state, timeout, must_wait)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
         state.is_committer_waiting = false;
-        state.has_work()
+        let is_woken = std::mem::take(&mut state.is_woken);
+        if state.has_work() {
+            QueueState::HasWork
+        } else if state.is_closed {
+            QueueState::Closed
+        } else if is_woken {
+            QueueState::Woken
+        } else {
+            QueueState::TimedOut
+        }
+    }
+
+    /// Makes the committer thread return from [`Self::wait`], or makes its next call return at once.
+    pub(crate) fn wake(&self) {
+        let mut state = self.lock();
+        state.is_woken = true;
+        self.wake_committer(state);
     }
 
     /// Returns the number of queued writes, and their memory in bytes.
@@ -224,8 +272,10 @@ impl CommitQueue {
         (state.writes.len() as u64, state.bytes)
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().is_closed
+    /// Returns the error of submissions to the closed queue, or `None` if the queue is open.
+    pub(crate) fn closed_error(&self) -> Option<Error> {
+        let state = self.lock();
+        state.is_closed.then(|| state.closed_error())
     }
 
     /// Moves the next batch into `work`: the job, all snapshot requests, and the first writes of
@@ -266,9 +316,10 @@ impl CommitQueue {
         self.drained.notify_all();
     }
 
-    /// Closes the queue, and drops the writes, job and snapshot requests in the queue, so that all
-    /// waiting callers get [`Error::Closed`].
-    pub(crate) fn abort(&self) {
+    /// Closes the queue, and drops the writes, job and snapshot requests in the queue, so that no
+    /// caller waits for them. Later submissions fail with `failure`.
+    pub(crate) fn abort(&self, failure: Error) {
+        self.lock().failure = Some(failure);
         self.close();
         let mut state = self.lock();
         let abandoned = (

@@ -12,7 +12,8 @@ use bytes::Bytes;
 
 use crate::commit::one_pass;
 use crate::format::checksums::ChunkChecksums;
-use crate::format::frame::meta::{Extent, Member, ValueLocation};
+use crate::format::frame::bounds::{MAX_ESCAPE_BYTES, MIN_MEMBER_BYTES};
+use crate::format::frame::member::{EXTENT_CHUNK_BYTES, Extent, Member, ValueLocation};
 use crate::json::scanner::{JsonScanner, ScanEvent};
 use crate::json::validate;
 use crate::model::error::{Error, Result};
@@ -29,6 +30,34 @@ pub(crate) struct WriteContext {
     /// Limits the number of values that are read back into memory for validation at the same time.
     pub(crate) value_checks: Semaphore,
 }
+
+impl WriteContext {
+    /// Approximate maximum memory of a writer that receives a document of `length` bytes.
+    pub(crate) fn writer_bytes(&self, length: u64) -> u64 {
+        let inline = length.min(self.inline_bytes.into());
+        let blob = if length > inline { BLOB_BYTES } else { 0 };
+        let Limits {
+            max_keys,
+            max_key_bytes,
+            ..
+        } = self.limits;
+        let keys = u64::from(max_keys).min(length / MIN_MEMBER_BYTES);
+        // A writer keeps the JSON text of each key, and the decoded key.
+        let text = (MAX_ESCAPE_BYTES + 1) * u64::from(max_key_bytes);
+        let texts = keys.saturating_mul(text).min(length.saturating_mul(2));
+        let checksums = (length / EXTENT_CHUNK_BYTES as u64 + keys) * CHECKSUM_BYTES;
+        inline + blob + keys * KEY_BYTES + texts + checksums
+    }
+}
+
+/// Memory for writing a blob in bytes: the buffer, and its alignment.
+const BLOB_BYTES: u64 = 132 * 1024;
+/// Memory for each key in bytes, without its texts: the entries in the list of members, in the
+/// list of the finished document and in the set of keys, and the allocations. The lists can be
+/// twice as long as necessary.
+const KEY_BYTES: u64 = 2 * size_of::<PendingMember>() as u64 + size_of::<Member>() as u64 + 128;
+/// Memory for each checksum in bytes. The list of checksums can be twice as long as necessary.
+const CHECKSUM_BYTES: u64 = 8;
 
 /// Receives a document in chunks, and validates it against the [`Limits`] of the engine.
 ///
@@ -173,10 +202,10 @@ impl Writer {
                 Ok(Some(ScanEvent::Key(key))) => {
                     let separator = if self.members.is_empty() { b"{" } else { b"," };
                     self.append(separator)?;
-                    self.append(key.text.as_bytes())?;
+                    self.append(key.as_bytes())?;
                     self.append(b":")?;
                     self.members.push(PendingMember {
-                        key: key.text,
+                        key,
                         value_offset: self.offset(),
                         value_bytes: 0,
                         crcs: Vec::new(),
@@ -376,22 +405,18 @@ impl PendingMember {
             .zip(u32::try_from(self.value_bytes).ok());
         let too_long = || Error::internal("an inline value must be at most inline_bytes long");
         let (offset, bytes) = location.ok_or_else(too_long)?;
-        Ok(Member {
-            key: self.key,
-            value: ValueLocation::Inline { offset, bytes },
-        })
+        let value = ValueLocation::Inline { offset, bytes };
+        Ok(Member::new(self.key, value))
     }
 
     fn extent(self, blob: BlobId) -> Member {
-        Member {
-            key: self.key,
-            value: ValueLocation::Extent(Extent {
-                blob,
-                offset: self.value_offset,
-                bytes: self.value_bytes,
-                crcs: self.crcs,
-            }),
-        }
+        let extent = Extent {
+            blob,
+            offset: self.value_offset,
+            bytes: self.value_bytes,
+            crcs: self.crcs,
+        };
+        Member::new(self.key, ValueLocation::Extent(extent))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The checksums of an extent.
 
-use crate::format::frame::meta::EXTENT_CHUNK_BYTES;
+use crate::format::frame::member::EXTENT_CHUNK_BYTES;
 
 /// Computes the checksums of an extent incrementally: one CRC-32 for each chunk of
 /// [`EXTENT_CHUNK_BYTES`].

@@ -106,6 +106,18 @@ pub(crate) fn push_varint(to: &mut Vec<u8>, value: u64) {
     }
 }
 
+/// Computes the zigzag-encoded difference `value - base`, modulo 2⁶⁴: 0, −1, 1, −2, 2 are encoded as
+/// 0, 1, 2, 3, 4.
+pub(crate) fn encode_delta(base: u64, value: u64) -> u64 {
+    let delta = value.wrapping_sub(base);
+    (delta << 1) ^ (delta >> 63).wrapping_neg()
+}
+
+/// Computes the value whose difference from `base` is encoded as `delta`.
+pub(crate) fn decode_delta(base: u64, delta: u64) -> u64 {
+    base.wrapping_add((delta >> 1) ^ (delta & 1).wrapping_neg())
+}
+
 /// Appends a text of at most 255 bytes, in the encoding that [`FieldReader::short_text`] reads.
 pub(crate) fn push_short_text(to: &mut Vec<u8>, text: &str) {
     to.push(u8::try_from(text.len()).unwrap_or(u8::MAX));

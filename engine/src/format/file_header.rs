@@ -19,7 +19,7 @@ use crate::model::ids::SegmentId;
 /// The file kind of segments.
 pub(crate) const SEGMENT: FileKind = FileKind {
     magic: *b"PREFDSEG",
-    written: FormatVersion::V2,
+    written: FormatVersion::V3,
 };
 /// Length of the file header in bytes. The first frame of a segment directly follows the file
 /// header.
@@ -31,6 +31,7 @@ const HEADER_CRC_AT: usize = 24;
 pub(crate) enum FormatVersion {
     V1,
     V2,
+    V3,
 }
 
 impl FormatVersion {
@@ -39,6 +40,7 @@ impl FormatVersion {
         match self {
             Self::V1 => 1,
             Self::V2 => 2,
+            Self::V3 => 3,
         }
     }
 
@@ -46,6 +48,7 @@ impl FormatVersion {
         match number {
             1 => Some(Self::V1),
             2 => Some(Self::V2),
+            3 => Some(Self::V3),
             _ => None,
         }
     }
@@ -89,6 +92,17 @@ pub(crate) fn encode_header_of(
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// Returns the store id in a file header. Returns `None` if the header is damaged, or is that of
+/// another kind of file.
+pub(crate) fn store_of(bytes: &[u8], kind: FileKind) -> Option<StoreId> {
+    let (covered, rest) = bytes.split_at_checked(HEADER_CRC_AT)?;
+    let mut fields = FieldReader::new(covered);
+    let is_intact = crc32fast::hash(covered).to_le_bytes() == *rest.get(..4)?
+        && fields.array() == Some(kind.magic);
+    let (_version, _zero, _id) = (fields.u16()?, fields.u16()?, fields.u32()?);
+    is_intact.then(|| fields.u64())?
 }
 
 /// Checks that `bytes` begins with a valid header for the given kind of file, file id and store id.

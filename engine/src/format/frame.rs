@@ -1,32 +1,37 @@
-//! Frames: the records of a segment. A frame records either the put of a complete document or a
-//! delete.
+//! Frames: the records of a segment. A frame records the put of a document, a delete or a mark.
 //!
 //! A frame is valid only if all its checksums match. A put is atomic, because a partially written
 //! frame is not valid.
 //!
-//! A frame consists of a frame header, optional metadata and an optional inline body. In version 2,
-//! the put of a small document has an inline body and no metadata, the put of a document in a blob
-//! has metadata and no inline body, and a delete has neither.
+//! A frame consists of a frame header, optional metadata and an optional inline body. In version 3,
+//! a plain put has an inline body and no metadata, a put with extents has both, and a delete and a
+//! mark have neither.
 //!
-//! New frames have the layout [`v2`]. The engine can read the older layout [`v1`], but no longer
-//! writes it. The version in the file header of a segment determines the layout of its frames.
+//! New frames have the layout of version 3, in [`compact`] and [`records`]. The engine can read
+//! version 2, in [`compact`] and [`extents`], and version 1, in [`v1`], but no longer writes them.
+//! The version in the file header of a segment determines the layout of its frames.
 //!
 //! The first five bytes of every valid frame include a control character, 01 in version 1 and 1E in
-//! version 2, that never occurs in JSON text. A document therefore cannot contain bytes that form a
-//! valid frame.
+//! later versions, that never occurs in JSON text. A document therefore cannot contain bytes that
+//! form a valid frame.
 //!
 //! Newer frame versions must keep the magic, the version, the length and the checksum of the frame
 //! header at the current offsets. These fixed offsets allow the current engine to distinguish a
 //! frame of a newer version from damage and from a torn write.
 
+pub(crate) mod bounds;
+pub(crate) mod compact;
 pub(crate) mod encoded;
+mod extents;
 pub(crate) mod header;
+mod inline_body;
+pub(crate) mod member;
 pub(crate) mod meta;
+mod records;
 pub(crate) mod v1;
-pub(crate) mod v2;
 
 use crate::format::file_header::FormatVersion;
-use crate::format::frame::header::{FrameHeader, HeaderError};
+use crate::format::frame::header::{FrameError, FrameHeader, Salvaged};
 use crate::format::frame::meta::FrameMeta;
 use crate::model::names::NamespaceHash;
 
@@ -45,14 +50,16 @@ enum HeaderBody {
     V1 {
         hash: NamespaceHash,
     },
-    V2(v2::HeaderBodyV2),
+    Compact(compact::CompactBody),
+    /// A mark has no namespace and no members.
+    Mark,
 }
 
 /// Returns the bytes with which every frame of the given version begins.
 pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
     match version {
         FormatVersion::V1 => &v1::MAGIC,
-        FormatVersion::V2 => &v2::MAGIC,
+        FormatVersion::V2 | FormatVersion::V3 => &compact::MAGIC,
     }
 }
 
@@ -61,13 +68,13 @@ pub(crate) fn magic(version: FormatVersion) -> &'static [u8] {
 pub(crate) const HEADER_PROBE_BYTES: usize = v1::HEADER_BYTES;
 
 /// Returns the length of the frame header at the start of `bytes`. The length may be wrong, because
-/// the checksum is not verified. In version 1, the length of the header is constant. In version 2,
-/// returns `None` if `bytes` does not begin with the magic, or if the length field is truncated or
+/// the checksum is not verified. In version 1, the length of the header is constant. In later
+/// versions, returns `None` if `bytes` does not begin with the magic, or if the length field is truncated or
 /// invalid.
 pub(crate) fn header_bytes(version: FormatVersion, bytes: &[u8]) -> Option<usize> {
     match version {
         FormatVersion::V1 => Some(v1::HEADER_BYTES),
-        FormatVersion::V2 => v2::header_bytes(bytes),
+        FormatVersion::V2 | FormatVersion::V3 => compact::header_bytes(bytes),
     }
 }
 
@@ -78,45 +85,49 @@ impl DecodedHeader {
         version: FormatVersion,
         bytes: &[u8],
         offset: u64,
-    ) -> Result<Self, HeaderError> {
+    ) -> Result<Self, FrameError> {
         match version {
             FormatVersion::V1 => {
                 let (header, hash) = v1::decode(bytes)?;
                 let body = HeaderBody::V1 { hash };
                 Ok(Self { header, body })
             }
-            FormatVersion::V2 => {
-                let (header, body) = v2::decode(bytes, offset)?;
-                let body = HeaderBody::V2(body);
+            FormatVersion::V2 | FormatVersion::V3 => {
+                let (header, body) = compact::decode(version, bytes, offset)?;
+                let body = body.map_or(HeaderBody::Mark, HeaderBody::Compact);
                 Ok(Self { header, body })
             }
         }
     }
 
-    /// Returns the namespace hash of the frame. `key` is the secret key from the manifest.
-    pub(crate) fn hash(&self, key: &[u8; 16]) -> NamespaceHash {
+    /// Returns the namespace hash of the frame, or `None` if the frame is a mark. `key` is the
+    /// secret key from the manifest.
+    pub(crate) fn hash(&self, key: &[u8; 16]) -> Option<NamespaceHash> {
         match &self.body {
-            HeaderBody::V1 { hash } => *hash,
-            HeaderBody::V2(body) => body.hash(key),
+            HeaderBody::V1 { hash } => Some(*hash),
+            HeaderBody::Compact(body) => Some(body.hash(key)),
+            HeaderBody::Mark => None,
         }
     }
 
     /// Decodes the metadata of the frame. `section` contains the bytes of the metadata, and is
-    /// empty if the frame has no metadata. Returns an error message if the metadata is not valid.
-    pub(crate) fn meta(self, section: &[u8]) -> Result<(FrameHeader, FrameMeta), &'static str> {
+    /// empty if the frame has no metadata.
+    pub(crate) fn meta(self, section: &[u8]) -> Result<(FrameHeader, FrameMeta), FrameError> {
         if crc32fast::hash(section) != self.header.meta_crc {
-            return Err("the frame metadata's checksum does not match");
+            let what = "the frame metadata's checksum does not match";
+            return Err(FrameError::Invalid(what));
         }
         let meta = match self.body {
-            HeaderBody::V1 { .. } => v1::decode_meta(section)?,
-            HeaderBody::V2(body) => body.meta(section)?,
+            HeaderBody::V1 { .. } => v1::decode_meta(section).map_err(FrameError::Invalid)?,
+            HeaderBody::Compact(body) => body.meta(section)?,
+            HeaderBody::Mark => return Err(FrameError::Invalid("a mark has no metadata")),
         };
         Ok((self.header, meta))
     }
 }
 
-/// Determines the namespace and the length of a frame whose header is damaged. Returns `None` if
-/// the namespace or the length remains uncertain.
+/// Determines the content and the length of a frame whose header is damaged. Returns `None` if the
+/// content or the length remains uncertain.
 ///
 /// `bytes` begins with the damaged frame. `to_next` is the distance from the start of `bytes` to
 /// the next valid frame header or to the end of the segment. `key` is the secret key with which
@@ -130,9 +141,12 @@ pub(crate) fn salvage(
     bytes: &[u8],
     to_next: usize,
     key: &[u8; 16],
-) -> Option<(NamespaceHash, usize)> {
+) -> Option<(Salvaged, usize)> {
     match version {
-        FormatVersion::V1 => v1::salvage(bytes, to_next, key),
-        FormatVersion::V2 => v2::salvage(bytes, to_next, key),
+        FormatVersion::V1 => {
+            let (hash, len) = v1::salvage(bytes, to_next, key)?;
+            Some((Salvaged::Frame(hash), len))
+        }
+        FormatVersion::V2 | FormatVersion::V3 => compact::salvage(version, bytes, to_next, key),
     }
 }

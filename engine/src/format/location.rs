@@ -12,8 +12,8 @@ pub(crate) struct FrameLocation {
     pub(crate) offset: Offset,
     /// Length of the frame in bytes.
     pub(crate) bytes: u32,
-    /// The kind of the frame. A location in the table never has the kind [`EntryKind::Lost`],
-    /// because the namespace of a lost frame is unknown.
+    /// The kind of the frame. A location in the table never has the kind [`EntryKind::Lost`] or
+    /// [`EntryKind::Mark`], because such a frame has no known namespace.
     pub(crate) kind: EntryKind,
 }
 

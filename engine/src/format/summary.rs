@@ -5,7 +5,7 @@
 //! entries, blob references and details. A blob reference has 12 bytes: the index of an entry
 //! (u32) and the id of a blob (u64).
 //!
-//! New summary files have the layout [`v2`]. The engine can read the older layout [`v1`], but no
+//! New summary files have the layout [`compact`]. The engine can read the older layout [`v1`], but no
 //! longer writes it. The version of a summary file is independent of the version of its segment.
 //!
 //! Opening a store reads the entries and the blob references. The details, which contain the names,
@@ -13,9 +13,9 @@
 //! verify a store.
 
 pub(crate) mod builder;
+pub(crate) mod compact;
 pub(crate) mod entry;
 pub(crate) mod v1;
-pub(crate) mod v2;
 
 use std::path::Path;
 
@@ -29,14 +29,14 @@ use crate::format::summary::entry::{
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 
-/// Encodes the summary file of a segment in version 2, the version of new files.
+/// Encodes the summary file of a segment in the version of new files.
 pub(crate) fn encode(
     builder: &SummaryBuilder,
     id: SegmentId,
     store: StoreId,
     segment_bytes: u64,
 ) -> Vec<u8> {
-    v2::encode(builder, id, store, segment_bytes)
+    compact::encode(KIND.written, builder, id, store, segment_bytes)
 }
 
 /// Encodes the summary file of a segment in the given version, for the fuzzers.
@@ -50,7 +50,9 @@ pub(crate) fn encode_as(
 ) -> Vec<u8> {
     match version {
         FormatVersion::V1 => v1::encode(builder, id, store, segment_bytes),
-        FormatVersion::V2 => v2::encode(builder, id, store, segment_bytes),
+        FormatVersion::V2 | FormatVersion::V3 => {
+            compact::encode(version, builder, id, store, segment_bytes)
+        }
     }
 }
 
@@ -82,14 +84,14 @@ pub(crate) fn decode_counts(
     let fields = FieldReader::new(counts);
     let decoded = match version {
         FormatVersion::V1 => v1::counts(fields),
-        FormatVersion::V2 => v2::counts(fields),
+        FormatVersion::V2 | FormatVersion::V3 => compact::counts(version, fields),
     };
     let counts = decoded
         .filter(|_| crc32fast::hash(counts).to_le_bytes() == *crc)
         .ok_or_else(|| checksum_mismatch(path, COUNTS_AT, "the counts"))?;
     // The number of entries determines the size of an allocation, so a number that is too high is
     // rejected.
-    if counts.entries > counts.entries_bytes / v2::MIN_ENTRY_BYTES {
+    if counts.entries > counts.entries_bytes / compact::MIN_ENTRY_BYTES {
         let what = "the number of entries is too high for the length of the entries";
         return Err(Error::corrupt(path, COUNTS_AT as u64, what));
     }
@@ -121,7 +123,9 @@ pub(crate) fn decode_entries(
     }
     let entries = match counts.version {
         FormatVersion::V1 => v1::entries(entries),
-        FormatVersion::V2 => v2::entries(entries, counts.entries),
+        FormatVersion::V2 | FormatVersion::V3 => {
+            compact::entries(counts.version, entries, counts.entries)
+        }
     };
     let (entries, blobs) = entries.zip(decode_blobs(blobs)).ok_or_else(|| {
         let what = "an entry or a blob reference cannot be decoded";
@@ -149,7 +153,7 @@ pub(crate) fn decode_details(
     }
     let details = match counts.version {
         FormatVersion::V1 => v1::details(bytes),
-        FormatVersion::V2 => v2::details(bytes, counts.entries),
+        FormatVersion::V2 | FormatVersion::V3 => compact::details(bytes, counts.entries),
     };
     details.ok_or_else(|| Error::corrupt(path, at as u64, "a detail cannot be decoded"))
 }

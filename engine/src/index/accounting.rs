@@ -21,7 +21,7 @@ const MAX_SHORT_SEGMENTS: usize = 8;
 pub(crate) struct SegmentUsage {
     /// Number of bytes of all frames in the segment.
     pub(crate) bytes: u64,
-    /// Number of all frames in the segment.
+    /// Number of all frames in the segment except marks.
     pub(crate) frames: u32,
     /// Number of current documents in the segment.
     pub(crate) documents: u32,
@@ -75,7 +75,7 @@ impl SegmentUsage {
     /// Counts a frame as current.
     fn count(&mut self, entry: &FrameLocation) {
         match entry.kind {
-            EntryKind::Put | EntryKind::PutWithBlobs => {
+            EntryKind::Put | EntryKind::PutWithMetadata => {
                 self.documents += 1;
                 self.document_bytes += u64::from(entry.bytes);
             }
@@ -84,6 +84,7 @@ impl SegmentUsage {
                 self.tombstone_bytes += u64::from(entry.bytes);
             }
             EntryKind::Damaged | EntryKind::Lost => self.damaged += 1,
+            EntryKind::Mark => {}
         }
     }
 
@@ -91,7 +92,7 @@ impl SegmentUsage {
     fn discount(&mut self, entry: &FrameLocation) {
         let bytes = u64::from(entry.bytes);
         match entry.kind {
-            EntryKind::Put | EntryKind::PutWithBlobs => {
+            EntryKind::Put | EntryKind::PutWithMetadata => {
                 self.documents = self.documents.saturating_sub(1);
                 self.document_bytes = self.document_bytes.saturating_sub(bytes);
             }
@@ -102,6 +103,7 @@ impl SegmentUsage {
             EntryKind::Damaged | EntryKind::Lost => {
                 self.damaged = self.damaged.saturating_sub(1);
             }
+            EntryKind::Mark => {}
         }
     }
 }
@@ -140,7 +142,7 @@ impl SegmentUsages {
     pub(crate) fn add_segment(&mut self, id: SegmentId, entries: &[SummaryEntry]) {
         let usage = self.segments.entry(id).or_default();
         for entry in entries {
-            usage.frames += 1;
+            usage.frames += u32::from(entry.kind != EntryKind::Mark);
             usage.bytes += u64::from(entry.bytes);
             // The namespace of a lost frame is unknown, so the frame always counts as possibly
             // current.
@@ -172,6 +174,11 @@ impl SegmentUsages {
         usage.frames += 1;
         usage.bytes += u64::from(entry.bytes);
         usage.count(entry);
+    }
+
+    /// Adds the bytes of a mark that was appended to a segment.
+    pub(crate) fn marked(&mut self, segment: SegmentId, bytes: u64) {
+        self.segments.entry(segment).or_default().bytes += bytes;
     }
 
     /// Counts a frame as stale, because a newer frame of its namespace or a copy of the frame was

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use triomphe::ThinArc;
 
 use crate::format::frame::header::FrameHeader;
-use crate::format::frame::meta::{self, EXTENT_CHUNK_BYTES, Extent, Member, ValueLocation};
+use crate::format::frame::member::{self, EXTENT_CHUNK_BYTES, Extent, Member, ValueLocation};
 use crate::model::error::{Error, Result};
 use crate::model::ids::BlobId;
 use crate::model::stat::Stat;
@@ -74,7 +74,7 @@ impl Document {
             ..
         } = frame.header;
         let stat = Stat::new(revision, modified_ms, frame.usage);
-        let blobs = meta::blob_ids(&frame.members)
+        let blobs = member::blob_ids(&frame.members)
             .into_iter()
             .map(|id| {
                 Ok(OpenBlob {
@@ -234,9 +234,7 @@ impl Document {
         match location {
             ValueLocation::Inline { offset, bytes } => {
                 let start = *offset as usize;
-                // The bounds of the value were checked when the frame was read. A document with an
-                // inline value has no blobs, so its body is in memory.
-                debug_assert!(self.in_memory().is_some());
+                // The bounds of the value were checked when the frame was read.
                 let body = Bytes::from_owner(BodyOwner(self.clone()));
                 ChunkSource::Text(body.slice(start..start + *bytes as usize))
             }

@@ -151,7 +151,7 @@ pub(crate) fn visit(
             details => details?,
         };
         for (entry, detail) in details {
-            let is_stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);
+            let is_stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithMetadata);
             if !is_stored || !is_current(id, &entry) {
                 continue;
             }

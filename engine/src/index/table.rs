@@ -96,8 +96,8 @@ impl Table {
         match entry {
             None => NewestFrame::Absent,
             Some(entry) => match entry.kind {
-                EntryKind::Put | EntryKind::PutWithBlobs => NewestFrame::Document(entry),
-                EntryKind::Delete => NewestFrame::Absent,
+                EntryKind::Put | EntryKind::PutWithMetadata => NewestFrame::Document(entry),
+                EntryKind::Delete | EntryKind::Mark => NewestFrame::Absent,
                 EntryKind::Damaged | EntryKind::Lost => NewestFrame::Unreadable {
                     segment: entry.segment,
                     offset: entry.offset,
@@ -147,13 +147,15 @@ impl Table {
         self.buckets.shrink_to_fit();
     }
 
-    /// Adds the entries of a segment by calling [`Self::advance`] for each entry. Lost frames are
-    /// skipped, because their namespaces are unknown.
+    /// Adds the entries of a segment by calling [`Self::advance`] for each entry. Lost frames and
+    /// marks are skipped, because the namespaces of lost frames are unknown, and marks have none.
     pub(crate) fn load(&mut self, segment: SegmentId, entries: &[SummaryEntry]) {
         for entries in entries.chunks(PREFETCH_BATCH) {
             self.buckets
                 .prefetch(entries.iter().map(|entry| entry.hash));
-            for entry in entries.iter().filter(|e| e.kind != EntryKind::Lost) {
+            let has_namespace =
+                |e: &&SummaryEntry| !matches!(e.kind, EntryKind::Lost | EntryKind::Mark);
+            for entry in entries.iter().filter(has_namespace) {
                 self.advance(entry.hash, FrameLocation::at(segment, entry));
             }
         }
@@ -231,7 +233,7 @@ impl Table {
     pub(crate) fn documents(&self) -> u64 {
         let mut documents = 0;
         self.for_each(|entry| {
-            let is_document = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithBlobs);
+            let is_document = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithMetadata);
             documents += u64::from(is_document);
         });
         documents

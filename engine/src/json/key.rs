@@ -121,8 +121,11 @@ impl KeyReader {
                         .map_or(self.text.len(), |e| e.valid_up_to());
                     return Err(invalid("invalid UTF-8 in a key", valid, start));
                 };
+                let mut complete = String::with_capacity(text.len() + 1);
+                complete.push_str(text);
+                complete.push('"');
                 Ok(KeyProgress::Complete(JsonKey {
-                    text: format!("{text}\""),
+                    text: complete,
                     name: name.to_owned(),
                 }))
             }

@@ -11,15 +11,16 @@
 
 use memchr::{memchr_iter, memchr2};
 
-pub(crate) use crate::json::key::JsonKey;
 use crate::json::key::{KeyProgress, KeyReader};
+use crate::json::key_set::KeySet;
 use crate::model::limits::{Limits, Position, Violation};
 
 /// An event that the scanner found in a chunk.
 #[derive(Debug)]
 pub(crate) enum ScanEvent<'a> {
-    /// A complete key, whose length is within the limit.
-    Key(JsonKey),
+    /// The JSON text of a complete key, including the quotes. The length of the decoded key is
+    /// within the limit.
+    Key(String),
     /// The next bytes of the value of the last key.
     Value(&'a [u8]),
     /// The end of the current value.
@@ -115,7 +116,7 @@ pub(crate) struct JsonScanner {
     state: ScannerState,
     cursor: LineCounter,
     /// The decoded keys of all members so far, to find duplicates.
-    keys: Vec<String>,
+    keys: KeySet,
     key: KeyReader,
     key_start: Position,
     value_start: Position,
@@ -143,7 +144,7 @@ impl JsonScanner {
                 line: 1,
                 line_start: 0,
             },
-            keys: Vec::new(),
+            keys: KeySet::default(),
             key_start: START,
             value_start: START,
             value_bytes: 0,
@@ -203,7 +204,7 @@ impl JsonScanner {
 
     /// Returns the decoded key that was scanned last.
     pub(crate) fn last_key(&self) -> &str {
-        self.keys.last().map_or("", String::as_str)
+        self.keys.last()
     }
 
     /// Returns the number of keys that have been scanned so far.
@@ -312,15 +313,14 @@ impl JsonScanner {
                 KeyProgress::More => {}
                 KeyProgress::Complete(key) => {
                     self.cursor.advance(bytes.get(..=index).unwrap_or(bytes));
-                    if self.keys.contains(&key.name) {
+                    if let Err(key) = self.keys.insert(key.name) {
                         return Err(Violation::DuplicateKey {
                             at: self.key_start,
-                            key: key.name,
+                            key,
                         });
                     }
-                    self.keys.push(key.name.clone());
                     self.state = ScannerState::Colon;
-                    return Ok(Some(ScanEvent::Key(key)));
+                    return Ok(Some(ScanEvent::Key(key.text)));
                 }
             }
         }

@@ -178,7 +178,7 @@ pub fn check(body: &[u8], limits: &Limits) -> Result<Usage, Violation> {
     let text = |value_at: usize, rest: &[u8]| body.get(value_at..body.len() - rest.len());
     let violation = loop {
         match scanner.next(&mut rest) {
-            Ok(Some(ScanEvent::Key(key))) => bytes += key.text.len() as u64 + 2,
+            Ok(Some(ScanEvent::Key(key))) => bytes += key.len() as u64 + 2,
             Ok(Some(ScanEvent::Value(piece))) => {
                 value_at = body.len() - rest.len() - piece.len();
                 bytes += piece.len() as u64;

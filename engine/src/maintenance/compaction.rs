@@ -135,6 +135,7 @@ impl CompactionPace {
 /// The errors of [`crate::Engine::compact`].
 pub(crate) fn compact(core: &Core, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     core.check_open()?;
+    core.check_not_read_only()?;
     let is_worth_rewriting =
         |usage: &SegmentUsage| usage.damaged == 0 && usage.reclaimable_bytes() > 0;
     let victims: Vec<(SegmentId, SegmentUsage)> = {

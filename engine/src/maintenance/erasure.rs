@@ -106,6 +106,7 @@ pub(crate) fn erase(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Erased> {
     core.check_open()?;
+    core.check_not_read_only()?;
     let turn = core.acquire_compaction_turn();
     let mut erased = Erased::default();
     let mut found = UserFrames::default();

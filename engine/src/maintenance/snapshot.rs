@@ -22,9 +22,10 @@ use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
 use crate::model::revision::Revision;
-use crate::platform::fs::{File, Fs};
+use crate::platform::fs::File;
 use crate::storage::io::{open_stored, stored_len};
 use crate::storage::log::LogImage;
+use crate::storage::log::directory::LogDirectory;
 use crate::storage::pins::Pin;
 
 /// A consistent copy of an open store, for backups.
@@ -40,9 +41,9 @@ use crate::storage::pins::Pin;
 /// mistake. The snapshot does not include the catalogue, which is built when the copy is opened for
 /// the first time.
 ///
-/// The copy has the same store id as the original. A store that is opened from the copy skips 2^40
-/// (about a trillion) revisions, so that the copy and the original do not use the same revision for
-/// different documents.
+/// The copy has the same store id as the original. Each open of a store begins with a revision that
+/// depends on the time and on random bits, so that the copy and the original do not use the same
+/// revision for different documents.
 ///
 /// # Lifetime
 /// While a snapshot exists and the engine is open, the snapshot's files stay on disk, even if their
@@ -79,13 +80,12 @@ use crate::storage::pins::Pin;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Snapshot {
-    fs: Arc<dyn Fs>,
+    directory: LogDirectory,
     pin: Arc<Pin>,
     revision: Option<Revision>,
     documents: u64,
     damaged_frames: u64,
-    /// The damage of files that were omitted from `files`, because the disk reported them as
-    /// damaged.
+    /// The damage of truncated files, and of files that were omitted from `files`.
     damage: Vec<Damage>,
     files: Vec<SnapshotFile>,
 }
@@ -102,6 +102,9 @@ pub struct SnapshotFile {
 enum SnapshotContent {
     Disk(PathBuf),
     Memory(Bytes),
+    /// The summary of a sealed segment, which is built from the frames each time it is opened. The
+    /// summaries of several segments could use too much memory.
+    Summary(SegmentId, SealedSegment),
 }
 
 impl SnapshotFile {
@@ -136,7 +139,7 @@ impl Snapshot {
             .collect();
         let newest = sealed.iter().map(|(_, sealed)| sealed.last_revision).max();
         let mut snapshot = Self {
-            fs: Arc::clone(&core.directory.fs),
+            directory: core.directory.clone(),
             pin: Arc::new(pin),
             revision: newest.map(Revision::new),
             documents,
@@ -144,8 +147,9 @@ impl Snapshot {
             damage: Vec::new(),
             files: Vec::new(),
         };
-        for (id, SealedSegment { bytes, .. }) in sealed {
-            snapshot.add("log", file_header::segment_path(log, id), bytes)?;
+        for (id, segment) in sealed {
+            let bytes = segment.bytes;
+            snapshot.add("log", file_header::segment_path(log, id), Some(bytes))?;
             let path = summary::entry::summary_path(log, id);
             match &unsealed {
                 Some((unsealed, summary)) if *unsealed == id => {
@@ -155,11 +159,11 @@ impl Snapshot {
                         summary::encode(summary, id, store, bytes),
                     );
                 }
-                _ => snapshot.add("log", path, u64::MAX)?,
+                _ => snapshot.add_summary("log", path, id, segment)?,
             }
         }
         for id in blobs {
-            snapshot.add("blobs", core.write_context.blobs.path(id), u64::MAX)?;
+            snapshot.add("blobs", core.write_context.blobs.path(id), None)?;
         }
         let path = Manifest::path(log);
         snapshot.add_from_memory("log", &path, manifest.encode(&path)?);
@@ -169,25 +173,55 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Adds the first `max_bytes` bytes of a file, or the complete file if it is shorter. If the
-    /// file is missing, nothing is added. If the disk reports the file as damaged, the damage is
-    /// added to `self.damage`, and the file is omitted from the snapshot.
-    fn add(&mut self, folder: &str, path: PathBuf, max_bytes: u64) -> Result<()> {
-        let file = open_stored(&*self.fs, &path);
+    /// Adds the first `bytes` bytes of a file, or the complete file if `bytes` is `None`. If the
+    /// file is missing or cannot be opened, the file is omitted from the snapshot. If the file is
+    /// too short, all its bytes are added. In all these cases, the damage is added to
+    /// `self.damage`.
+    fn add(&mut self, folder: &str, path: PathBuf, bytes: Option<u64>) -> Result<()> {
+        let file = open_stored(&*self.directory.fs, &path);
         let len = match file.and_then(|file| stored_len(&*file, &path)) {
             Ok(len) => len,
-            Err(Error::Corrupt { .. }) => return Ok(()),
             Err(error) => {
-                self.damage.push(Damage::from_error(&error).ok_or(error)?);
+                self.damage.push(unavailable_file(error)?);
                 return Ok(());
             }
         };
+        if bytes.is_some_and(|bytes| len < bytes) {
+            let damage = Damage::new(&path, len, "the file is truncated");
+            self.damage.push(damage);
+        }
         self.files.push(SnapshotFile {
             path: relative_path(folder, &path),
-            bytes: len.min(max_bytes),
+            bytes: len.min(bytes.unwrap_or(u64::MAX)),
             content: SnapshotContent::Disk(path),
         });
         Ok(())
+    }
+
+    /// Adds the summary of a sealed segment. If the store is open for reading only, a summary that
+    /// recovery would have written is built from the frames. A missing summary is no damage, because
+    /// the summary is derived from the segment.
+    fn add_summary(
+        &mut self,
+        folder: &str,
+        path: PathBuf,
+        id: SegmentId,
+        sealed: SealedSegment,
+    ) -> Result<()> {
+        if self.directory.ignores_summary(id)
+            && let Ok(bytes) = encoded_summary(&self.directory, id, sealed)
+        {
+            self.files.push(SnapshotFile {
+                path: relative_path(folder, &path),
+                bytes: bytes.len() as u64,
+                content: SnapshotContent::Summary(id, sealed),
+            });
+            return Ok(());
+        }
+        match open_stored(&*self.directory.fs, &path) {
+            Err(Error::Corrupt { .. }) => Ok(()),
+            _ => self.add(folder, path, None),
+        }
     }
 
     fn add_from_memory(&mut self, folder: &str, path: &Path, bytes: Vec<u8>) {
@@ -217,8 +251,8 @@ impl Snapshot {
         self.damaged_frames
     }
 
-    /// Returns the damage of files that were omitted from the snapshot, because the disk reported
-    /// them as damaged.
+    /// Returns the damage of files that are truncated, and of files that were omitted from the
+    /// snapshot because they are missing or cannot be opened.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
     }
@@ -238,12 +272,18 @@ impl Snapshot {
     ///
     /// # Errors
     /// - [`Error::Closed`]: the engine is closed.
+    /// - [`Error::Corrupt`], [`Error::Unreadable`]: the file has been removed or damaged since the
+    ///   snapshot was taken.
     /// - [`Error::Io`]: the file cannot be opened.
     pub fn open(&self, file: &SnapshotFile) -> Result<SnapshotReader> {
         self.pin.check()?;
         let source = match &file.content {
             SnapshotContent::Memory(bytes) => SnapshotSource::Memory(bytes.clone()),
-            SnapshotContent::Disk(path) => match self.fs.open(path) {
+            SnapshotContent::Summary(id, sealed) => {
+                let bytes = encoded_summary(&self.directory, *id, *sealed)?;
+                SnapshotSource::Memory(bytes.into())
+            }
+            SnapshotContent::Disk(path) => match open_stored(&*self.directory.fs, path) {
                 Ok(file) => SnapshotSource::Disk {
                     file,
                     path: path.clone(),
@@ -251,9 +291,9 @@ impl Snapshot {
                 Err(error) => {
                     // The file may be missing because the engine was closed after the first check.
                     // In this case, the second check returns `Closed`, which explains the failure
-                    // better than the I/O error.
+                    // better than `error`.
                     self.pin.check()?;
-                    return Err(Error::io("open", path, error));
+                    return Err(error);
                 }
             },
         };
@@ -369,6 +409,46 @@ impl fmt::Debug for SnapshotReader {
             .field("offset", &self.offset)
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
+    }
+}
+
+/// Builds the summary file of a sealed segment from the frames of the segment.
+fn encoded_summary(
+    directory: &LogDirectory,
+    id: SegmentId,
+    sealed: SealedSegment,
+) -> Result<Vec<u8>> {
+    let SealedSegment {
+        bytes,
+        last_revision,
+    } = sealed;
+    let summary = directory.summary_from_frames(id, bytes, last_revision)?;
+    Ok(summary::encode(&summary, id, directory.store, bytes))
+}
+
+/// The error numbers that Linux returns if the process or the machine has no free file descriptor or
+/// no free memory: `ENOMEM`, `ENFILE` and `EMFILE`. These errors say nothing about the file.
+const RESOURCE_ERRNOS: [i32; 3] = [12, 23, 24];
+
+/// Converts the error of a file that cannot be opened to a damage, so that the other files can be
+/// copied.
+///
+/// # Errors
+/// Returns `error` if its cause is not the file.
+fn unavailable_file(error: Error) -> Result<Damage> {
+    if let Some(damage) = Damage::from_error(&error) {
+        return Ok(damage);
+    }
+    match &error {
+        Error::Io { op, path, source } => match source.raw_os_error() {
+            Some(errno) if RESOURCE_ERRNOS.contains(&errno) => Err(error),
+            _ => Ok(Damage::new(
+                path,
+                0,
+                format!("cannot {op} the file: {source}"),
+            )),
+        },
+        _ => Err(error),
     }
 }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::error::{Error, Result};
 use crate::model::limits::Limits;
+use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{Disk, Fs};
 
 /// The kinds of crashes that an acknowledged write survives.
@@ -65,6 +67,20 @@ pub struct Config {
     /// The data directory. The directory contains `log/`, `blobs/`, `catalogue/` and `lock`, and is
     /// created if it does not exist.
     pub data_dir: PathBuf,
+    /// Opens an existing store for reading, and changes nothing in [`Self::data_dir`]. The directory
+    /// can be on a file system that is mounted read-only, and the process needs only the permission
+    /// to read it. Default: false.
+    ///
+    /// The store is recovered in memory, so reads and snapshots return the same documents as after a
+    /// normal open. Listings are computed in memory when the first listing is requested, and need
+    /// about 100 bytes and the names of user and client for each document. Several engines can have
+    /// the directory open for reading at the same time. An engine that has the directory open for
+    /// writing excludes all readers, and readers exclude such an engine ([`Error::Locked`]).
+    ///
+    /// If the directory contains no store, [`crate::Engine::open`] fails with
+    /// [`Error::NotAStore`]. Every write, [`crate::Engine::compact`] and [`crate::Engine::erase`]
+    /// fail with [`Error::ReadOnly`].
+    pub read_only: bool,
     /// The limits for new documents. Documents that are already stored stay readable even if they
     /// exceed the limits.
     pub limits: Limits,
@@ -117,6 +133,16 @@ pub struct Config {
     /// The maximum number of log segments that are kept open for reading. Default: 32.
     /// Minimum: 1.
     pub open_segments: usize,
+    /// The time without commits after which the engine writes a mark to the log. A mark records that
+    /// all earlier bytes are on stable storage, so that later damage to them is not mistaken for a
+    /// write that a crash has interrupted. A mark costs up to two syncs of the log. While writes
+    /// are committed, no mark is written. The engine checks for commits at intervals of this time,
+    /// so a mark can be written up to twice this time after the last commit. [`Duration::MAX`]
+    /// disables marks. Default: 400 ms.
+    pub mark_delay: Duration,
+    /// The clock that determines the times of writes and the first revision after an open. Default:
+    /// [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
     /// The file system. Default: [`Disk`].
     pub fs: Arc<dyn Fs>,
 }
@@ -127,6 +153,8 @@ const MIB: u64 = 1024 * KIB;
 impl Config {
     /// The largest allowed [`Self::inline_bytes`].
     pub const MAX_INLINE_BYTES: u32 = 16 * 1024 * 1024;
+    /// The default of [`Self::inline_bytes`].
+    pub const DEFAULT_INLINE_BYTES: u32 = 256 * 1024;
     /// The smallest allowed [`Self::segment_bytes`].
     pub const MIN_SEGMENT_BYTES: u64 = 64 * KIB;
     /// The largest allowed [`Self::segment_bytes`]. Offsets in a segment have 32 bits. The maximum
@@ -134,9 +162,9 @@ impl Config {
     /// `segment_bytes`.
     pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * MIB;
     /// The maximum number of file descriptors that an open engine uses for its own files: the lock
-    /// file, the active segment, the next segment and the files of the catalogue. The number also
-    /// includes one file and one directory for each of the three threads that open files for a
-    /// short time: the committer, the compaction thread and the catalogue thread.
+    /// file, three directories, the active segment, the next segment and the files of the catalogue.
+    /// The number also includes one file and one directory for each of the three threads that open
+    /// files for a short time: the committer, the compaction thread and the catalogue thread.
     ///
     /// In addition, an engine uses up to [`Self::open_segments`] descriptors for reading the log,
     /// two descriptors for each call that reads or writes a document in a blob file, and one
@@ -147,9 +175,10 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
+            read_only: false,
             limits: Limits::default(),
             durability: Durability::default(),
-            inline_bytes: 256 * 1024,
+            inline_bytes: Self::DEFAULT_INLINE_BYTES,
             segment_bytes: 64 * MIB,
             cache_bytes: 32 * MIB,
             queue_bytes: 64 * MIB,
@@ -160,6 +189,8 @@ impl Config {
             background_compaction: true,
             reserve_bytes: 8 * MIB,
             open_segments: 32,
+            mark_delay: Duration::from_millis(400),
+            clock: Arc::new(SystemClock),
             fs: Arc::new(Disk),
         }
     }
@@ -168,7 +199,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::InvalidConfig`].
-    pub(crate) fn validate(&self) -> Result<()> {
+    pub fn validate(&self) -> Result<()> {
         let refuse = |setting, reason: String| Err(Error::InvalidConfig { setting, reason });
         if self.inline_bytes > Self::MAX_INLINE_BYTES {
             return refuse(
@@ -200,6 +231,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("data_dir", &self.data_dir)
+            .field("read_only", &self.read_only)
             .field("limits", &self.limits)
             .field("durability", &self.durability)
             .finish_non_exhaustive()

@@ -61,3 +61,16 @@ impl std::fmt::Display for Damage {
         write!(f, "{} at byte {offset}: {what}", path.display())
     }
 }
+
+/// The bytes at the end of the log that were dropped when a store was opened; see
+/// [`crate::Engine::dropped_tail`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DroppedTail {
+    /// The segment file.
+    pub path: PathBuf,
+    /// Offset of the first dropped byte.
+    pub offset: u64,
+    /// Number of dropped bytes.
+    pub bytes: u64,
+}

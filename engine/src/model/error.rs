@@ -73,7 +73,8 @@ pub enum Error {
     },
 
     /// An operation on the log, usually a sync, failed in a way that leaves the content of the disk
-    /// unknown. All later writes are refused until the store is opened again. Reads still work.
+    /// unknown, or a directory of the store was removed, renamed or replaced. All later writes are
+    /// refused until the store is opened again. Reads of files that still exist work.
     ///
     /// The writes of the batch that failed also return this error. Whether these writes are stored
     /// is unknown until the store is opened again.
@@ -88,7 +89,7 @@ pub enum Error {
     },
 
     /// Stored bytes are damaged: they are not the bytes that were written.
-    #[error("{} is corrupt at byte {offset}: {what}", path.display())]
+    #[error("{}, byte {offset}: {what}", path.display())]
     Corrupt {
         /// The damaged file.
         path: PathBuf,
@@ -123,7 +124,7 @@ pub enum Error {
     /// Another process or another engine has the data directory open.
     #[error("{} is in use by {holder}", path.display())]
     Locked {
-        /// The lock file.
+        /// The lock file, or the subdirectory that is shared with another data directory.
         path: PathBuf,
         /// The holder of the lock, as described in the lock file.
         holder: String,
@@ -172,6 +173,14 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// The store is open for reading only ([`crate::Config::read_only`]). The write has changed
+    /// nothing.
+    #[error("{} is open for reading only", path.display())]
+    ReadOnly {
+        /// The data directory.
+        path: PathBuf,
+    },
+
     /// The engine has been closed.
     #[error("the engine is closed")]
     Closed,
@@ -196,6 +205,15 @@ impl Error {
                 path: path.to_owned(),
                 source: Arc::new(source),
             },
+        }
+    }
+
+    /// Creates [`Error::Poisoned`] for a failed operation after which nothing may be written.
+    pub(crate) fn poisoned(op: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Poisoned {
+            op,
+            path: path.to_owned(),
+            source: Arc::new(source),
         }
     }
 

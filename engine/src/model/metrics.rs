@@ -60,6 +60,8 @@ pub struct Metrics {
     pub copied_frames: u64,
     /// Total size of the frames that were copied to rewrite segments, in bytes.
     pub copied_bytes: u64,
+    /// Number of marks that were written to the log; see [`crate::Config::mark_delay`].
+    pub marks: u64,
     /// Memory used by changes that are not yet in the catalogue, in bytes.
     pub catalogue_pending_bytes: u64,
     /// Number of writes in the commit queue.

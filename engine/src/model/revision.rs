@@ -8,6 +8,9 @@ use std::fmt;
 /// for two committed writes, even after a crash. Therefore, if two reads of a namespace return the
 /// same revision, they return the same document.
 ///
+/// The sequence has gaps. Each open of a store begins with a number that depends on the time and on
+/// random bits, so that copies of a store do not use the same number for different documents.
+///
 /// ```
 /// use prefd_engine::Revision;
 /// // A revision survives a round trip through text, such as an HTTP entity tag.

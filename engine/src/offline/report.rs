@@ -41,6 +41,10 @@ pub enum CatalogueCheck {
     /// because documents are damaged. If the catalogue was not closed cleanly, the next open
     /// rebuilds it.
     Unclean,
+    /// The catalogue was not checked, because the process may not read its files, or because the
+    /// files could not be copied to the directory for temporary files, for example because this
+    /// directory is full or read-only.
+    Unchecked,
     /// The catalogue does not agree with the documents, or cannot be read. A [`Problem`] describes
     /// the defect.
     Differs,
@@ -61,7 +65,8 @@ pub struct Verification {
     /// Number of bytes at the end of the active segment that the next open will discard. These torn
     /// bytes begin at the first invalid frame after the part of the segment that is known to be
     /// synced. Torn bytes are not reported as a problem, because their usual cause is a crash
-    /// before a sync.
+    /// before a sync. Damage to a write that was committed shortly before a crash
+    /// ([`crate::Config::mark_delay`]) looks the same.
     pub torn_bytes: u64,
     /// Number of files in `blobs/` that no document uses. The engine removes these files after it
     /// opens the store. If damaged frames make it impossible to know which documents exist, the

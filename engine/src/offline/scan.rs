@@ -1,10 +1,8 @@
 //! Builds the index of a closed store in memory, without changing the store. [`crate::stats()`] and
 //! [`crate::verify()`] start with this scan.
 //!
-//! The scan reads the same files as recovery, but does not repair or change any file of the log.
+//! The scan reads the same files as recovery, but does not repair or change any file.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::format::location::FrameLocation;
@@ -17,6 +15,8 @@ use crate::model::ids::SegmentId;
 use crate::storage::lock::DirectoryLock;
 use crate::storage::log::directory::LogDirectory;
 use crate::storage::log::manifest_file;
+use crate::storage::log::scan::RevisionLimits;
+use crate::storage::read_only_fs::ReadOnlyFs;
 
 /// The index of a closed store.
 pub(crate) struct OfflineScan {
@@ -29,27 +29,25 @@ pub(crate) struct OfflineScan {
 }
 
 impl OfflineScan {
-    /// Locks the data directory, and builds the index of its store.
+    /// Locks the data directory for reading, and builds the index of its store.
     ///
     /// # Errors
     /// Returns the same errors as [`crate::stats()`].
     pub(crate) fn run(config: &Config) -> Result<Self> {
-        // `require_store` is called before the lock is acquired, because acquiring the lock creates
-        // the directory if it does not exist.
+        // A directory that does not exist cannot be locked, but the error must say that it is not a
+        // store.
         require_store(config)?;
-        let lock = DirectoryLock::acquire(&config.data_dir)?;
+        let lock = DirectoryLock::acquire_shared(&config.data_dir)?;
         let manifest = read_manifest(config)?;
         let dir = config.data_dir.join("log");
         let fs = Arc::clone(&config.fs);
-        let directory = LogDirectory::new(fs, &dir, manifest.store, manifest.hash_key);
+        let mut directory = LogDirectory::new(fs, &dir, manifest.store, manifest.hash_key);
+        // As in recovery, these two calls find a manifest that is older than the segments.
+        directory.unlisted_files(&manifest)?;
+        let active = directory.scan_active(&manifest)?;
         let mut documents = RecoveryLoader::default();
-        let mut active = None;
         for record in &manifest.segments {
             let Some(sealed) = record.sealed else {
-                active = Some(record.id);
-                let scan = directory.scan(record.id, None)?;
-                let summary = scan.summary(scan.valid_end());
-                documents.load(&directory, record.id, summary.entries(), summary.blobs());
                 continue;
             };
             match directory.sealed_summary(record.id, sealed) {
@@ -62,7 +60,14 @@ impl OfflineScan {
                 Err(error) => return Err(error),
             }
         }
-        documents.finish(active);
+        if let Some((record, scan)) = &active {
+            let limits = RevisionLimits::of_active(&manifest);
+            let summary = scan.summary(scan.valid_end(), limits);
+            documents.load(&directory, record.id, summary.entries(), summary.blobs());
+            // An interrupted seal may have left a summary that describes fewer frames.
+            directory.ignore_summaries([record.id]);
+        }
+        documents.finish(active.map(|(record, _)| record.id));
         Ok(Self {
             directory,
             manifest,
@@ -83,7 +88,7 @@ impl OfflineScan {
 /// Reads only the manifest. Neither creates nor locks the directory. Blocks on disk I/O.
 ///
 /// # Errors
-/// - [`Error::NotAStore`]: the directory has no manifest.
+/// - [`Error::NotAStore`]: the directory has no store.
 /// - [`Error::Corrupt`], [`Error::Unreadable`]: the manifest is damaged.
 /// - [`Error::UnsupportedFormat`]: the manifest was written by a newer version of prefd.
 /// - [`Error::Io`]: any other failure.
@@ -106,11 +111,9 @@ fn read_manifest(config: &Config) -> Result<Manifest> {
     })
 }
 
-/// Lists the files of a directory. A missing directory is treated as empty, because a copy of a
-/// store without large documents may have no `blobs` directory.
-pub(crate) fn list_files(config: &Config, dir: &Path) -> Result<Vec<PathBuf>> {
-    match config.fs.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        files => files.map_err(|error| Error::io("list", dir, error)),
-    }
+/// Returns the settings with a file system that refuses every change.
+pub(crate) fn read_only(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.fs = Arc::new(ReadOnlyFs(config.fs));
+    config
 }

@@ -9,8 +9,8 @@ use crate::index::loader::visit;
 use crate::model::config::Config;
 use crate::model::damage::Damage;
 use crate::model::error::Result;
-use crate::offline::scan::{OfflineScan, list_files};
-use crate::storage::io::{open_stored, stored_len};
+use crate::offline::scan::{OfflineScan, read_only};
+use crate::storage::io::{list_if_present, open_stored, stored_len};
 
 /// Statistics of a closed store, as returned by [`stats()`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,15 +58,16 @@ const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 /// Counts the documents and files of a closed store.
 ///
 /// Reads the summaries of the segments. Reads the frames of a segment only if the segment has no
-/// valid summary, for example because the previous process crashed. Changes no data. Locks the data
-/// directory, and therefore fails if an engine has the store open. Blocks on disk I/O.
+/// valid summary, for example because the previous process crashed. Changes nothing in the data
+/// directory, and needs only the permission to read it. Locks the data directory for reading, and
+/// therefore fails if an engine has the store open for writing. Blocks on disk I/O.
 ///
 /// Memory: the table (usually up to 60 bytes for each document and each tombstone), and about 50
 /// bytes for each user.
 ///
 /// # Errors
 /// - [`crate::Error::NotAStore`]: the directory has no store.
-/// - [`crate::Error::Locked`]: an engine has the directory open, or another
+/// - [`crate::Error::Locked`]: an engine has the directory open for writing, or a
 ///   [`crate::DirectoryLock`] on the directory exists.
 /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest is damaged, or the
 ///   active segment cannot be scanned. Other damage is reported in [`Stats::damage`].
@@ -83,6 +84,7 @@ const MAX_TABLE_ENTRY_BYTES: u64 = 60;
 /// # Ok::<(), prefd_engine::Error>(())
 /// ```
 pub fn stats(config: &Config) -> Result<Stats> {
+    let config = &read_only(config);
     let scan = OfflineScan::run(config)?;
     let sum = scan.documents.accounting.lock().sum();
     let entries = u64::from(sum.documents) + u64::from(sum.tombstones);
@@ -122,7 +124,7 @@ pub fn stats(config: &Config) -> Result<Stats> {
 /// file cannot be read because the file is missing or damaged, the file counts as empty, and the
 /// damage is added to `damage`.
 fn count_files(config: &Config, dir: &Path, damage: &mut Vec<Damage>) -> Result<(u64, u64)> {
-    let files = list_files(config, dir)?;
+    let files = list_if_present(&*config.fs, dir)?;
     let mut bytes = 0;
     for path in &files {
         let len = open_stored(&*config.fs, path).and_then(|file| stored_len(&*file, path));

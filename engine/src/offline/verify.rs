@@ -1,7 +1,7 @@
 //! Verifies a closed store: every frame, every byte of every document, every summary, and the
 //! catalogue.
 //!
-//! Verification repairs nothing, and changes no files in `log/` and `blobs/`.
+//! Verification repairs nothing, and changes nothing in the data directory.
 
 mod documents;
 mod segment;
@@ -11,15 +11,17 @@ use crate::model::config::Config;
 use crate::model::error::Result;
 use crate::model::progress::Progress;
 use crate::offline::report::{CatalogueCheck, Verification};
-use crate::offline::scan::{OfflineScan, list_files};
+use crate::offline::scan::{OfflineScan, read_only};
 use crate::offline::verify::verifier::Verifier;
+use crate::storage::io::list_if_present;
 
 /// Reads and checks all data of a closed store. Defects are reported in [`Verification::problems`],
 /// not as an error.
 ///
-/// Does not change files in `log/` or `blobs/`. Opens the catalogue, which may change files in
-/// `catalogue/`. Locks the data directory, and therefore fails if an engine has the store open.
-/// Blocks until all data has been read. Calls `progress` on the calling thread after each frame and
+/// Changes nothing in the data directory, and needs only the permission to read it. Locks the data
+/// directory for reading, and therefore fails if an engine has the store open for writing. To check
+/// the catalogue, copies its files to a new directory in [`std::env::temp_dir`], because sled, the
+/// catalogue's database, changes its files when it opens them. Blocks until all data has been read. Calls `progress` on the calling thread after each frame and
 /// after each chunk of a blob.
 ///
 /// Memory: the table (usually up to 60 bytes for each document and each tombstone), and the frame
@@ -31,7 +33,7 @@ use crate::offline::verify::verifier::Verifier;
 /// segments.
 ///
 /// - [`crate::Error::NotAStore`]: the directory has no store.
-/// - [`crate::Error::Locked`]: an engine has the directory open, or another
+/// - [`crate::Error::Locked`]: an engine has the directory open for writing, or a
 ///   [`crate::DirectoryLock`] on the directory exists.
 /// - [`crate::Error::Corrupt`], [`crate::Error::Unreadable`]: the manifest is damaged, or the
 ///   active segment cannot be scanned.
@@ -49,6 +51,7 @@ use crate::offline::verify::verifier::Verifier;
 /// # Ok::<(), prefd_engine::Error>(())
 /// ```
 pub fn verify(config: &Config, progress: &mut dyn FnMut(Progress)) -> Result<Verification> {
+    let config = &read_only(config);
     let scan = OfflineScan::run(config)?;
     let total_bytes = total_bytes(config, &scan)?;
     let mut verifier = Verifier {
@@ -81,7 +84,7 @@ pub fn verify(config: &Config, progress: &mut dyn FnMut(Progress)) -> Result<Ver
 fn total_bytes(config: &Config, scan: &OfflineScan) -> Result<u64> {
     let mut total = 0;
     for dir in [&scan.directory.dir, &config.data_dir.join("blobs")] {
-        for path in list_files(config, dir)? {
+        for path in list_if_present(&*config.fs, dir)? {
             let is_read = path.extension().is_some_and(|e| e == "seg" || e == "blob");
             if is_read && let Ok(file) = config.fs.open(&path) {
                 total += file.len().unwrap_or_default();

@@ -7,10 +7,46 @@
 //! [`Disk`] is the file system of the operating system. Tests set [`crate::Config::fs`] to a
 //! simulated disk that loses unsynced writes, tears writes, or fails an operation.
 
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
+
+/// The identity of a file or directory: the numbers of its device and its inode. While a file is
+/// open, no other file has the same identity.
+///
+/// ```
+/// use prefd_engine::fs::{Disk, Fs};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("example");
+/// let file = Disk.create(&path)?;
+/// assert_eq!(Disk.id(&path)?, file.id()?);
+/// Disk.remove(&path)?;
+/// Disk.create(&path)?;
+/// assert_ne!(Disk.id(&path)?, file.id()?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// The number of the device.
+    pub device: u64,
+    /// The number of the inode.
+    pub inode: u64,
+}
+
+impl FileId {
+    fn of_metadata(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+
+    /// Reads the identity of an open file or directory.
+    pub(crate) fn of(file: &fs::File) -> io::Result<Self> {
+        Ok(Self::of_metadata(&file.metadata()?))
+    }
+}
 
 /// An open file.
 ///
@@ -47,6 +83,12 @@ pub trait File: Send + Sync {
     /// # Errors
     /// Any error of the file system.
     fn len(&self) -> io::Result<u64>;
+
+    /// The identity of the file, which is the same for all handles of the file.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    fn id(&self) -> io::Result<FileId>;
 
     /// Returns true if the length of the file is 0.
     ///
@@ -114,14 +156,21 @@ pub trait Fs: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if the directory does not exist.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// The identity of the file or directory to which a path refers. The engine uses the identity
+    /// to find out whether a file was removed, renamed or replaced while it was open.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if nothing has this path.
+    fn id(&self, path: &Path) -> io::Result<FileId>;
 }
 
 /// Permissions of new files, which prevent other users of the machine from reading stored
 /// documents.
-const OWNER_ONLY_FILE: u32 = 0o600;
+pub(crate) const OWNER_ONLY_FILE: u32 = 0o600;
 /// Permissions of new directories, which prevent other users of the machine from listing the
 /// directories or opening files in them.
-const OWNER_ONLY_DIR: u32 = 0o700;
+pub(crate) const OWNER_ONLY_DIR: u32 = 0o700;
 
 /// The file system of the operating system.
 ///
@@ -161,6 +210,10 @@ impl File for fs::File {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        FileId::of(self)
     }
 }
 
@@ -207,5 +260,9 @@ impl Fs for Disk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        Ok(FileId::of_metadata(&fs::metadata(path)?))
     }
 }

@@ -22,10 +22,12 @@ use crate::model::error::{Error, Result};
 use crate::model::ids::BlobId;
 use crate::model::names::NamespaceHash;
 use crate::platform::aligned::AlignedBuffer;
-use crate::platform::fs::{File, Fs};
+use crate::platform::fs::{File, FileId, Fs};
 use crate::platform::wakeup::Wakeup;
 use crate::storage::commit_leader::CommitLeader;
-use crate::storage::io::{open_stored, read_at, remove_if_present};
+use crate::storage::io::{
+    check_path, list_if_present, open_stored, read_at, remove_if_present, stable_id,
+};
 use crate::storage::pins::PinRegistry;
 
 /// The file kind of blobs, whose layout has not changed since version 1.
@@ -49,6 +51,10 @@ const WRITE_BUFFER_BYTES: usize = 128 * 1024;
 /// starting a thread would take longer than the validation, so nothing would be gained.
 const MIN_CONCURRENT_SYNC_BYTES: usize = 1024 * 1024;
 
+/// Number of referenced blobs whose origin is checked when a store is opened. If a directory was
+/// replaced by that of another store, no blob belongs to this store, so a few are sufficient.
+const CHECKED_REFERENCES: usize = 16;
+
 /// The blob files of a store.
 pub(crate) struct BlobStore {
     fs: Arc<dyn Fs>,
@@ -68,6 +74,8 @@ pub(crate) struct BlobStore {
     obsolete: Mutex<Vec<BlobId>>,
     /// When a blob becomes obsolete, this signal wakes the thread that removes files.
     wakeup: Arc<Wakeup>,
+    /// True if no blob can be created.
+    is_read_only: bool,
 }
 
 impl BlobStore {
@@ -76,6 +84,9 @@ impl BlobStore {
     /// `references` lists the blobs of each namespace that has blobs. If `may_purge` is set, all
     /// blob files that are not in `references` become obsolete. Do not set `may_purge` if frames
     /// were lost, because `references` may then be incomplete.
+    ///
+    /// # Errors
+    /// The errors of [`Self::check_origin`]; [`Error::StorageFull`], [`Error::Io`].
     pub(crate) fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
@@ -86,12 +97,43 @@ impl BlobStore {
     ) -> Result<Arc<Self>> {
         fs.create_dir(dir)
             .map_err(|error| Error::io("create", dir, error))?;
-        let mut present: Vec<BlobId> = fs
+        let files = fs
             .list(dir)
-            .map_err(|error| Error::io("list", dir, error))?
-            .iter()
-            .filter_map(|path| parse_id(path))
-            .collect();
+            .map_err(|error| Error::io("list", dir, error))?;
+        let mut blobs = Self::new(fs, dir, store, references, &files, wakeup);
+        if !may_purge {
+            blobs.obsolete = Mutex::default();
+        }
+        blobs.check_origin()?;
+        Ok(Arc::new(blobs))
+    }
+
+    /// Lists the blob files in `dir` like [`Self::open`], but for reading only. A missing directory
+    /// is treated as empty. All blob files that are not in `references` count as obsolete, but no
+    /// file can be removed or created.
+    pub(crate) fn open_read_only(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        store: StoreId,
+        references: HashMap<NamespaceHash, Vec<BlobId>>,
+    ) -> Result<Arc<Self>> {
+        let files = list_if_present(&*fs, dir)?;
+        let wakeup = Arc::<Wakeup>::default();
+        let mut blobs = Self::new(fs, dir, store, references, &files, wakeup);
+        blobs.is_read_only = true;
+        Ok(Arc::new(blobs))
+    }
+
+    /// `files` contains the paths of the files in `dir`.
+    fn new(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        store: StoreId,
+        references: HashMap<NamespaceHash, Vec<BlobId>>,
+        files: &[PathBuf],
+        wakeup: Arc<Wakeup>,
+    ) -> Self {
+        let mut present: Vec<BlobId> = files.iter().filter_map(|path| parse_id(path)).collect();
         let mut live: Vec<BlobId> = references.values().flatten().copied().collect();
         live.sort_unstable();
         let highest = present
@@ -100,8 +142,8 @@ impl BlobStore {
             .max()
             .copied()
             .map_or(0, BlobId::get);
-        present.retain(|id| may_purge && live.binary_search(id).is_err());
-        Ok(Arc::new(Self {
+        present.retain(|id| live.binary_search(id).is_err());
+        Self {
             fs,
             dir: dir.to_owned(),
             store,
@@ -111,7 +153,38 @@ impl BlobStore {
             syncs: AtomicU64::new(0),
             obsolete: Mutex::new(present),
             wakeup,
-        }))
+            is_read_only: false,
+        }
+    }
+
+    /// Checks that the obsolete blobs and a sample of the other blobs belong to this store. A blob
+    /// of another store is not left over from a crash: `log/` or `blobs/` was replaced by a
+    /// directory of another store. The blob must not be removed, because a document of the other
+    /// store may need it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the path of the first blob of another store.
+    pub(crate) fn check_origin(&self) -> Result<()> {
+        let mut checked = self.obsolete_ids();
+        let references = self.references();
+        checked.extend(references.values().flatten().take(CHECKED_REFERENCES));
+        drop(references);
+        for id in checked {
+            let path = self.path(id);
+            let len = usize::try_from(HEADER_BYTES).unwrap_or_default();
+            let header = open_stored(&*self.fs, &path)
+                .and_then(|file| read_at(&*file, || path.clone(), 0, len));
+            // A blob that a crash has left can be shorter than a header.
+            let store = header
+                .ok()
+                .and_then(|header| file_header::store_of(&header, KIND));
+            if store.is_some_and(|store| store != self.store) {
+                let what = "the blob belongs to another store than log/: move the original log/ or \
+                            blobs/ back";
+                return Err(Error::corrupt(&path, 0, what));
+            }
+        }
+        Ok(())
     }
 
     /// The path of a blob's file.
@@ -135,7 +208,16 @@ impl BlobStore {
     }
 
     /// Creates a blob file, and adds the file header to the write buffer.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] if the store is open for reading only; [`Error::StorageFull`],
+    /// [`Error::Io`].
     pub(crate) fn create(self: &Arc<Self>) -> Result<BlobWriter> {
+        if self.is_read_only {
+            return Err(Error::ReadOnly {
+                path: self.dir.parent().unwrap_or(&self.dir).to_owned(),
+            });
+        }
         let id = BlobId::new(self.next_id.fetch_add(1, Ordering::Relaxed));
         let path = self.path(id);
         let file = self
@@ -148,6 +230,7 @@ impl BlobStore {
                 id,
                 is_kept: false,
             },
+            file_id: stable_id(&*self.fs, &path, &*file),
             path,
             file,
             written: 0,
@@ -351,6 +434,7 @@ pub(crate) struct BlobWriter {
     uncommitted: UncommittedBlob,
     path: PathBuf,
     file: Arc<dyn File>,
+    file_id: Option<FileId>,
     /// Number of bytes written to the file, without the bytes in the buffer.
     written: u64,
     buffer: AlignedBuffer,
@@ -436,6 +520,9 @@ impl BlobWriter {
             .sync(&*self.file)
             .map_err(|error| Error::io("sync", &self.path, error))?;
         self.uncommitted.blobs.sync_dir_entries()?;
+        // The blob is on stable storage only if the next open can find it.
+        check_path(&*self.uncommitted.blobs.fs, &self.path, self.file_id)
+            .map_err(|error| Error::io("find", &self.path, error))?;
         Ok(self.uncommitted)
     }
 }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::error::{Error, Result};
-use crate::platform::fs::{File, Fs};
+use crate::platform::fs::{File, FileId, Fs};
 
 /// Writes `bytes` to a new file with a temporary name, and syncs the file. When the engine reads a
 /// store, it ignores files with temporary names. If the file `temporary` already exists, it is
-/// removed first.
+/// removed first. After an error, the file is removed, because it would only use disk space.
 pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<()> {
     match fs.remove(temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -21,9 +21,12 @@ pub(crate) fn stage_file(fs: &dyn Fs, temporary: &Path, bytes: &[u8]) -> Result<
         .create(temporary)
         .map_err(|error| Error::io("create", temporary, error))?;
     file.write_all_at(bytes, 0)
-        .map_err(|error| Error::io("write", temporary, error))?;
-    file.sync()
-        .map_err(|error| Error::io("sync", temporary, error))
+        .map_err(|error| Error::io("write", temporary, error))
+        .and_then(|()| {
+            file.sync()
+                .map_err(|error| Error::io("sync", temporary, error))
+        })
+        .inspect_err(|_| drop(fs.remove(temporary)))
 }
 
 /// Renames a staged file to its final name and syncs the directory. When this function returns
@@ -131,4 +134,36 @@ pub(crate) fn remove_if_present(fs: &dyn Fs, path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Lists the paths of the entries of a directory. A missing directory is treated as empty, because a
+/// copy of a store without large documents may have no directory `blobs`.
+pub(crate) fn list_if_present(fs: &dyn Fs, dir: &Path) -> Result<Vec<PathBuf>> {
+    match fs.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        files => files.map_err(|error| Error::io("list", dir, error)),
+    }
+}
+
+/// Returns the identity of an open file, for later calls of [`check_path`]. Returns `None` if the
+/// path of the file has another identity already, as on file systems without stable identities.
+pub(crate) fn stable_id(fs: &dyn Fs, path: &Path, file: &dyn File) -> Option<FileId> {
+    let id = file.id().ok()?;
+    (fs.id(path).ok()? == id).then_some(id)
+}
+
+/// Checks that a path still refers to the file with the given identity. If the identity is `None`,
+/// only checks that the path exists.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] if the file was removed or renamed; any other error if another file
+/// has this path, or if the path cannot be accessed.
+pub(crate) fn check_path(fs: &dyn Fs, path: &Path, id: Option<FileId>) -> io::Result<()> {
+    let found = fs.id(path)?;
+    if id.is_some_and(|id| id != found) {
+        return Err(io::Error::other(
+            "another file or directory has this path now",
+        ));
+    }
+    Ok(())
 }

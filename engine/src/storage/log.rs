@@ -12,8 +12,10 @@
 //! - After a failed sync of frames, nothing more is written to the log.
 
 pub(crate) mod active;
+pub(crate) mod closed_time;
 pub(crate) mod directory;
 pub(crate) mod failure;
+pub(crate) mod first_revision;
 pub(crate) mod manifest_file;
 pub(crate) mod reader;
 mod removal_gate;
@@ -21,31 +23,25 @@ pub(crate) mod scan;
 pub(crate) mod summary_file;
 pub(crate) mod sync_latency;
 mod write_behind;
+mod write_clock;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::format::manifest::{Manifest, SealedSegment, SegmentRecord};
+use crate::format::manifest::{MAX_SEGMENT_FRAMES, Manifest, SealedSegment, SegmentRecord};
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
+use crate::platform::clock::Clock;
 use crate::platform::fs::Fs;
 use crate::storage::log::active::{ActiveSegment, FrameWrite, Savepoint};
+use crate::storage::log::closed_time::ClosedTime;
 use crate::storage::log::failure::LogFailure;
 use crate::storage::log::summary_file::write_summary;
 use crate::storage::log::sync_latency::SyncLatency;
+use crate::storage::log::write_clock::WriteClock;
 
-/// Maximum number of frames in a segment. The maximum limits the memory of a segment's summary.
-/// With user and client names of 15 bytes each, the summary uses at most about 7 MiB. For each new
-/// segment, the manifest reserves this number of revisions. A crashed process therefore cannot have
-/// used any revision beyond the reserved revisions.
-pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
-/// Number of revisions that a copy of the store skips, so that later writes to the copy and to the
-/// original have different revisions. At a million writes per second, the original store needs 12
-/// days to use 2⁴⁰ revisions. If each copy is copied again, eight million successive copies are
-/// possible before the revisions run out.
-const COPY_REVISION_GAP: u64 = 1 << 40;
 /// Maximum number of frames in a batch.
 pub(crate) const MAX_BATCH_FRAMES: usize = 4096;
 
@@ -66,32 +62,37 @@ pub(crate) struct Log {
     manifest: Manifest,
     active: Option<ActiveSegment>,
     next_revision: u64,
+    times: WriteClock,
     sync_latency: Arc<SyncLatency>,
 }
 
+/// The state of the log that recovery has determined.
+pub(crate) struct LogState {
+    pub(crate) manifest: Manifest,
+    /// The revision of the next new frame.
+    pub(crate) next_revision: u64,
+    /// The highest time in the log, in milliseconds since 1970-01-01 UTC.
+    pub(crate) highest_modified_ms: u64,
+}
+
 impl Log {
-    /// Opens the log in `dir` for appending. `active` is the active segment that recovery has
-    /// created, if any.
+    /// Opens the log in `dir` for appending.
     pub(crate) fn new(
         fs: Arc<dyn Fs>,
         dir: &Path,
         segment_bytes: u64,
-        manifest: Manifest,
-        mut active: Option<ActiveSegment>,
-        next_revision: u64,
+        clock: Arc<dyn Clock>,
+        state: LogState,
     ) -> Self {
-        let sync_latency = Arc::<SyncLatency>::default();
-        if let Some(active) = &mut active {
-            active.set_sync_latency(&sync_latency);
-        }
         Self {
             fs,
             dir: dir.to_owned(),
             segment_bytes,
-            manifest,
-            active,
-            next_revision,
-            sync_latency,
+            manifest: state.manifest,
+            active: None,
+            next_revision: state.next_revision,
+            times: WriteClock::new(clock, state.highest_modified_ms),
+            sync_latency: Arc::default(),
         }
     }
 
@@ -100,9 +101,26 @@ impl Log {
         &self.sync_latency
     }
 
-    /// Returns the revision of the next new frame.
-    pub(crate) fn next_revision(&self) -> u64 {
-        self.next_revision
+    /// Returns the reserved revision of the manifest.
+    pub(crate) fn reserved_revision(&self) -> u64 {
+        self.manifest.reserved_revision
+    }
+
+    /// Returns the closed time of the store.
+    pub(crate) fn closed_time(&self) -> &Arc<ClosedTime> {
+        self.times.closed_time()
+    }
+
+    /// Returns the time for the writes of a batch, in milliseconds since 1970-01-01 UTC. The second
+    /// of this time is not closed before [`Self::end_times`] is called.
+    pub(crate) fn begin_times(&mut self) -> u64 {
+        self.times.begin_batch()
+    }
+
+    /// Must be called when the writes of a batch have become visible, before they are
+    /// acknowledged, or when the batch has failed.
+    pub(crate) fn end_times(&self) {
+        self.times.end_batch();
     }
 
     /// Begins a batch. If the active segment is full, first seals it and creates a new segment.
@@ -208,10 +226,37 @@ impl Log {
         if sync {
             return active
                 .sync()
+                .and_then(|()| active.check_path(&*self.fs))
                 .inspect_err(|_| active.discard_ended_batch(&batch));
         }
         active.write_behind(&self.fs);
         Ok(())
+    }
+
+    /// Syncs the log and appends a mark, so that all frames lie before a watermark. Returns the
+    /// segment and the length of the mark, or `None` if the log needs no mark. Must be called
+    /// between two batches.
+    ///
+    /// # Errors
+    /// - [`LogFailure::Refused`]: the mark could not be written. The frames of the log are unchanged.
+    /// - [`LogFailure::Poisoned`]: the state of the disk is unknown.
+    pub(crate) fn mark(&mut self) -> Result<Option<(SegmentId, u64)>, LogFailure> {
+        let (last_revision, time_ms) = (
+            self.next_revision.saturating_sub(1),
+            self.times.highest_ms(),
+        );
+        let Some(active) = self.active.as_mut().filter(|active| active.needs_mark()) else {
+            return Ok(None);
+        };
+        active.sync()?;
+        active.begin_batch();
+        let bytes = match active.append_mark(last_revision, time_ms) {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(self.roll_back_batch(error)),
+        };
+        let id = active.id;
+        self.flush(true, false)?;
+        Ok(Some((id, bytes)))
     }
 
     /// Returns true if all committed frames are on stable storage.
@@ -254,11 +299,7 @@ impl Log {
             });
             unsealed = Some((active.id, summary));
         }
-        // The original store will use its reserved revisions, and will reserve more revisions
-        // later. Without a gap in the revisions, the original and the copy could return the same
-        // entity tag for different documents.
-        let reserved = manifest.reserved_revision.max(self.next_revision);
-        manifest.reserved_revision = reserved.saturating_add(COPY_REVISION_GAP);
+        manifest.highest_modified_ms = Some(self.times.highest_ms());
         LogImage { manifest, unsealed }
     }
 
@@ -320,7 +361,9 @@ impl Log {
     /// open needs to read only summaries, not frames.
     pub(crate) fn close(&mut self) -> Result<(), LogFailure> {
         let mut manifest = self.sealed_manifest()?;
-        manifest.reserved_revision = self.next_revision;
+        if self.active.is_some() {
+            manifest.reserved_revision = self.next_revision;
+        }
         if manifest != self.manifest {
             self.replace_manifest(manifest)?;
         }
@@ -339,7 +382,9 @@ impl Log {
         let Some(active) = &mut self.active else {
             return Ok(manifest);
         };
+        manifest.highest_modified_ms = Some(self.times.highest_ms());
         active.finish()?;
+        active.check_path(&*self.fs)?;
         if active.summary.len() == 0 {
             manifest.segments.retain(|record| record.id != active.id);
             return Ok(manifest);

@@ -5,17 +5,20 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response};
-use percent_encoding::percent_decode_str;
 
-use crate::admin::store::AdminStore;
+use crate::admin::store::{AcceptedTrailers, AdminStore};
 use crate::admin::token::AdminToken;
-use crate::auth::bearer;
 use crate::auth::http_client::is_loopback_host;
-use crate::http::{ApiError, ApiResult, Body, Code, NO_USER, RequestContext, catch_unwind};
+use crate::auth::{authorization, bearer};
+use crate::http::{
+    ApiError, ApiResult, Body, Clock, Code, NO_STORE, NO_USER, RequestBody, RequestContext,
+    body_headers, catch_unwind, path_name, request_head,
+};
 use crate::net::{ConnectionContext, Service};
 use crate::telemetry::{CONTENT_TYPE as METRICS_TYPE, Health, Metrics, Probe};
 
@@ -23,6 +26,7 @@ const TEXT: HeaderValue = HeaderValue::from_static(METRICS_TYPE);
 
 /// The service of the admin listener.
 pub(crate) struct Admin {
+    pub(crate) clock: Clock,
     /// If set, every request except a health check must contain this token.
     pub(crate) token: Option<AdminToken>,
     pub(crate) health: Arc<Health>,
@@ -39,13 +43,16 @@ impl Service for Admin {
         connection: &ConnectionContext<'_, ()>,
         on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
-        let context = RequestContext::new();
-        let (parts, mut body) = request.into_parts();
+        let context = RequestContext::new(self.clock);
+        let (parts, body) = request.into_parts();
+        let mut body = RequestBody::new(body);
         async move {
             let outcome = catch_unwind(pin!(self.route(&parts, &mut body, connection))).await;
-            let is_read = body.is_end_stream();
-            let (response, _) =
-                context.finish(outcome, &parts.method, route_name(&parts), NO_USER, is_read);
+            let (mut response, _) =
+                context.finish(outcome, &parts.method, route_name(&parts), NO_USER, &body);
+            // The documents, the metrics and the results of all requests may be confidential, and
+            // change at any time.
+            response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
             on_response(&response);
             Ok(response)
         }
@@ -57,15 +64,16 @@ impl Admin {
     async fn route(
         &self,
         parts: &Parts,
-        body: &mut Incoming,
+        body: &mut RequestBody,
         connection: &ConnectionContext<'_, ()>,
     ) -> ApiResult {
+        request_head::check(parts)?;
         let path = parts.uri.path();
         if let Some(probe) = Probe::of(path) {
             require_method(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
             return Ok(self.health.response(probe));
         }
-        self.authorize(&parts.headers)?;
+        self.authorize(parts)?;
         connection.state.record_granted();
         match path {
             "/metrics" => {
@@ -74,14 +82,19 @@ impl Admin {
             }
             "/backup" => {
                 require_method(parts, &[Method::GET], "GET")?;
-                self.store.backup().await
+                self.store
+                    .backup(AcceptedTrailers::of(&parts.headers))
+                    .await
             }
             "/documents" if parts.method == Method::POST => {
+                body_headers::check_encoding(&parts.headers)?;
                 self.store.import(parts.uri.query(), body).await
             }
             "/documents" => {
                 require_method(parts, &[Method::GET], "GET, POST")?;
-                Ok(self.store.export(None))
+                Ok(self
+                    .store
+                    .export(None, AcceptedTrailers::of(&parts.headers)))
             }
             _ => self.route_user(parts).await,
         }
@@ -95,30 +108,38 @@ impl Admin {
             .path()
             .strip_prefix("/users/")
             .ok_or_else(not_found)?;
-        let (user, resource) = path.split_once('/').unwrap_or((path, ""));
-        let user = percent_decode_str(user).decode_utf8();
-        let user = user.map_err(|_| not_found())?.into_owned();
+        let (user, resource) = match path.split_once('/') {
+            Some((user, resource)) => (user, Some(resource)),
+            None => (path, None),
+        };
+        let name = || {
+            path_name::name(user).map_err(|reason| {
+                ApiError::new(Code::InvalidRequest, format!("The user ID {reason}"))
+            })
+        };
         match resource {
-            "" if !user.is_empty() && !path.ends_with('/') => {
+            _ if user.is_empty() => Err(not_found()),
+            None => {
                 require_method(parts, &[Method::DELETE], "DELETE")?;
-                self.store.erase(user).await
+                self.store.erase(name()?).await
             }
-            "documents" => {
+            Some("documents") => {
                 require_method(parts, &[Method::GET], "GET")?;
-                Ok(self.store.export(Some(user)))
+                let accepted = AcceptedTrailers::of(&parts.headers);
+                Ok(self.store.export(Some(name()?), accepted))
             }
-            _ => Err(not_found()),
+            Some(_) => Err(not_found()),
         }
     }
 
-    /// Checks the admin token. Without a configured token, rejects requests from web pages.
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), Box<ApiError>> {
+    /// Checks the Authorization header and the admin token. Without a configured token, rejects requests from web pages.
+    fn authorize(&self, parts: &Parts) -> Result<(), Box<ApiError>> {
+        let header = authorization(&parts.headers)?;
         let Some(token) = &self.token else {
-            return reject_web_page(headers);
+            return reject_web_page(parts);
         };
         let challenge = HeaderValue::from_static("Bearer realm=\"prefd admin\"");
-        let given = headers.get(AUTHORIZATION).and_then(bearer);
-        let given = given.ok_or_else(|| {
+        let given = header.and_then(bearer).ok_or_else(|| {
             ApiError::new(
                 Code::MissingToken,
                 "The request has no Authorization header with the admin token.",
@@ -164,7 +185,8 @@ fn route_name(parts: &Parts) -> &'static str {
 /// Sec-Fetch-Site header to each request that a web page sends to a loopback address. The check of
 /// the Host header protects against DNS rebinding, an attack in which the host name of a web page
 /// resolves to this machine.
-fn reject_web_page(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
+fn reject_web_page(parts: &Parts) -> Result<(), Box<ApiError>> {
+    let headers = &parts.headers;
     let forbidden =
         |header, detail| Err(ApiError::new(Code::InsufficientScope, detail).at_header(header));
     if headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site") {
@@ -173,12 +195,13 @@ fn reject_web_page(headers: &HeaderMap) -> Result<(), Box<ApiError>> {
             "Requests from web pages require an admin token, and this server has none.",
         );
     }
-    let mut hosts = headers.get_all(HOST).iter();
-    let host: Option<hyper::http::uri::Authority> = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse().ok()),
-        _ => None,
-    };
-    if host.is_some_and(|host| is_loopback_host(host.host())) {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host: Option<Authority> = host.and_then(|host| host.parse().ok());
+    let is_host_local = host.is_some_and(|host| is_loopback_host(host.host()));
+    // The host in a request target in absolute form overrides the Host header (RFC 9112 section
+    // 3.2.2).
+    let is_target_local = parts.uri.host().is_none_or(is_loopback_host);
+    if is_host_local && is_target_local {
         return Ok(());
     }
     forbidden(

@@ -1,19 +1,18 @@
 //! Backup, export, import and erasure on a running server.
 
-use std::io::{BufReader, ErrorKind};
+use std::io::{self, BufReader, ErrorKind, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::Response;
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::http::{ApiError, ApiResult, Body, BodyReader, BodyWriter, Code};
-use crate::store::{Erased, Error, Store};
+use crate::http::{ApiError, ApiResult, Body, BodyReader, BodyWriter, Code, RequestBody};
+use crate::store::{Erased, Error, Name, Store};
 use crate::transfer::{self, ImportError, LineFault, READ_BYTES, archive};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -22,9 +21,22 @@ const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
 /// A header of the response to a backup request. The value is the total size of the files in the
 /// backup, in bytes, so that the client can show the progress.
 pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");
-/// A trailer that is sent only if an export is incomplete. The value is a percent-encoded
-/// description of the missing data, which names unreadable documents and damaged places of the log.
+/// A trailer that is sent only if an export is incomplete. The value is percent-encoded text. The
+/// first line states how much is missing. Each further line describes an unreadable place.
 pub(crate) const UNSAVED: HeaderName = HeaderName::from_static("prefd-unsaved");
+/// A trailer that is sent only if the response failed and the client has announced that it checks
+/// this trailer. The value is the percent-encoded cause of the failure.
+pub(crate) const FAILED: HeaderName = HeaderName::from_static("prefd-failed");
+/// A request header of a client that checks the `prefd-failed` trailer. A client that does not check
+/// this trailer could mistake the part of a response for a complete response.
+pub(crate) const CHECKS_FAILED: HeaderName = HeaderName::from_static("prefd-checks-failed");
+/// The names of all trailers.
+const TRAILERS: HeaderValue = HeaderValue::from_static("prefd-unsaved, prefd-failed");
+/// Maximum number of unreadable places that the trailer and the log describe.
+const MAX_PLACES: usize = 10;
+/// Maximum length of the value of the trailer, in bytes. An HTTP client may limit the length of all
+/// trailers together (hyper: 16 KiB).
+const MAX_TRAILER_BYTES: usize = 12 * 1024;
 /// The characters that are percent-encoded in the value of the `prefd-unsaved` trailer.
 const TRAILER_ESCAPES: &AsciiSet = &CONTROLS.add(b'%');
 /// Maximum time that a backup waits for an earlier backup to end.
@@ -53,7 +65,7 @@ impl AdminStore {
     }
 
     /// Streams a backup: a tar archive of a snapshot of the store.
-    pub(super) async fn backup(&self) -> ApiResult {
+    pub(super) async fn backup(&self, trailers: AcceptedTrailers) -> ApiResult {
         // The new backup waits for the permit, because an earlier backup can hold the permit for a
         // short time after its client has disconnected.
         let permit = Arc::clone(&self.backup_permit).acquire_owned();
@@ -70,13 +82,16 @@ impl AdminStore {
         let (writer, chunks) = BodyWriter::new();
         self.store.spawn_blocking(move |_| {
             let _permit = permit;
-            let outcome = writer.write(|out| {
-                let contents = archive::write(&snapshot, out, &mut |_| {})?;
-                for place in &contents.unreadable {
-                    tracing::error!(%place, "backup lacks data that could not be read from the disk");
-                }
-                Ok::<_, archive::ArchiveError>(())
-            });
+            let outcome = writer.write_with_trailers(
+                |out| {
+                    let contents = archive::write(&snapshot, out, &mut |_| {})?;
+                    for place in &contents.unreadable {
+                        tracing::error!(%place, "backup lacks data that could not be read");
+                    }
+                    Ok::<_, archive::ArchiveError>(HeaderMap::new())
+                },
+                |error| trailers.failed(&error.to_string()),
+            );
             match outcome {
                 Ok(()) => tracing::info!(bytes = total, "backup completed"),
                 Err(error) => tracing::error!(%error, "backup failed"),
@@ -86,26 +101,33 @@ impl AdminStore {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, TAR);
         headers.insert(TOTAL_BYTES, total.into());
+        headers.insert(TRAILER, TRAILERS);
         Ok(response)
     }
 
-    /// Streams the documents of one user, or of all users, as JSON Lines.
-    pub(super) fn export(&self, user: Option<String>) -> Response<Body> {
+    /// Streams the documents of one user, or of all users, as JSON Lines. If documents cannot be
+    /// read, a trailer describes them. A client that does not accept trailers could mistake such an
+    /// export for a complete one, so the response to this client ends with an error instead.
+    pub(super) fn export(&self, user: Option<Name>, accepted: AcceptedTrailers) -> Response<Body> {
         let (writer, chunks) = BodyWriter::new();
         self.store.spawn_blocking(move |store| {
             let user = user.as_deref();
-            let outcome = writer.write_with_trailers(|out| {
-                let unreadable = transfer::export_lines(store, user, out)?;
+            let write = |out: &mut dyn Write| {
+                let unreadable = transfer::export_lines(store, user, MAX_PLACES, out)?;
                 let mut trailers = HeaderMap::new();
                 if !unreadable.is_empty() {
-                    tracing::error!(%unreadable, "export is incomplete");
-                    let text = unreadable.to_string();
-                    let value = percent_encode(text.as_bytes(), TRAILER_ESCAPES).to_string();
-                    let value = HeaderValue::try_from(value);
-                    trailers.insert(UNSAVED, value.unwrap_or(HeaderValue::from_static("?")));
+                    let (missing, places) = (unreadable.summary(), unreadable.places());
+                    tracing::error!(missing, ?places, "export is incomplete");
+                    if !accepted.any {
+                        out.flush()?;
+                        return Err(io::Error::other("the client does not accept trailers").into());
+                    }
+                    trailers.insert(UNSAVED, unsaved(&missing, places));
                 }
                 Ok::<_, transfer::ExportError>(trailers)
-            });
+            };
+            let outcome =
+                writer.write_with_trailers(write, |error| accepted.failed(&error.to_string()));
             if let Err(error) = outcome {
                 tracing::error!(%error, "export failed");
             }
@@ -113,12 +135,12 @@ impl AdminStore {
         let mut response = Response::new(Body::channel(chunks));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, NDJSON);
-        headers.insert(TRAILER, HeaderValue::from_static("prefd-unsaved"));
+        headers.insert(TRAILER, TRAILERS);
         response
     }
 
     /// Imports the documents in the request body, which contains one document per line.
-    pub(super) async fn import(&self, query: Option<&str>, body: &mut Incoming) -> ApiResult {
+    pub(super) async fn import(&self, query: Option<&str>, body: &mut RequestBody) -> ApiResult {
         let keep_existing = match query {
             None => false,
             Some(KEEP_EXISTING) => true,
@@ -185,12 +207,60 @@ impl AdminStore {
     }
 
     /// Erases all data of a user. The response reports data that could not be erased.
-    pub(super) async fn erase(&self, user: String) -> ApiResult {
+    pub(super) async fn erase(&self, user: Name) -> ApiResult {
         let erased = self.store.erase(user).await?;
         let (complete, documents) = (erased.is_complete(), erased.documents);
         tracing::info!(complete, documents, "erasure ended");
         Ok(json_response(&erased_json(&erased)))
     }
+}
+
+/// The trailers that a client accepts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AcceptedTrailers {
+    /// The client accepts trailers.
+    any: bool,
+    /// The client checks whether a response has the trailer [`FAILED`].
+    checks_failed: bool,
+}
+
+impl AcceptedTrailers {
+    /// Reads the headers of a request (RFC 9110 section 10.1.4).
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let codings = headers.get_all(TE).iter();
+        let codings = codings.filter_map(|codings| codings.to_str().ok());
+        let any = codings
+            .flat_map(|codings| codings.split(','))
+            .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+        Self {
+            any,
+            checks_failed: any && headers.contains_key(CHECKS_FAILED),
+        }
+    }
+
+    /// Returns the trailers of a response that has failed. Returns `None` if the client would not
+    /// notice them.
+    fn failed(self, cause: &str) -> Option<HeaderMap> {
+        if !self.checks_failed {
+            return None;
+        }
+        let value = percent_encode(cause.as_bytes(), TRAILER_ESCAPES).to_string();
+        let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("?"));
+        Some(HeaderMap::from_iter([(FAILED, value)]))
+    }
+}
+
+/// Returns the value of the `prefd-unsaved` trailer.
+fn unsaved(summary: &str, places: &[String]) -> HeaderValue {
+    let encode = |text: &str| percent_encode(text.as_bytes(), TRAILER_ESCAPES).to_string();
+    let mut value = encode(summary);
+    for place in places {
+        let line = encode(&format!("\n{place}"));
+        if value.len() + line.len() <= MAX_TRAILER_BYTES {
+            value.push_str(&line);
+        }
+    }
+    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("?"))
 }
 
 fn json_response(value: &Value) -> Response<Body> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use hyper::header::HeaderValue;
 
 use crate::io_error::{IoError, io_error};
+use crate::small_file;
 
 /// Minimum length of an admin token in bytes, so that the token is hard to guess.
 const MIN_TOKEN_BYTES: usize = 16;
@@ -13,7 +14,7 @@ const MIN_TOKEN_BYTES: usize = 16;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum AdminTokenError {
-    #[error(transparent)]
+    #[error("--admin-token-file: {0}")]
     Read(#[from] IoError),
     #[error(
         "{} is not a valid admin token file: expected one line of at least {MIN_TOKEN_BYTES} \
@@ -31,7 +32,7 @@ impl AdminToken {
     /// # Errors
     /// [`AdminTokenError`] if the file cannot be read or does not contain a valid token.
     pub(crate) fn read(path: &Path) -> Result<Self, AdminTokenError> {
-        let text = std::fs::read(path).map_err(io_error("read", path))?;
+        let text = small_file::read_text(path).map_err(io_error("read", path))?;
         let token = text.trim_ascii_end();
         let is_printable = token.iter().all(u8::is_ascii_graphic);
         if token.len() < MIN_TOKEN_BYTES || !is_printable {

@@ -3,28 +3,29 @@
 //!
 //! No code in this file blocks, because the store accesses the disk on blocking threads.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::SystemTime;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ETAG, HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::ETAG;
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response};
 
 use crate::api::openapi::{self, OpenApi};
-use crate::api::upload::{ReceivedDocument, receive};
+use crate::api::upload::{ReceivedDocument, UploadRules, receive};
 use crate::auth::{Access, Authenticator, LastToken};
 use crate::http::{
-    ApiError, ApiResult, Body, Budget, Code, Conditions, Cors, EMPTY_DOCUMENT, METHODS, NO_USER,
-    RequestContext, Route, UnmetCondition, catch_unwind, etag, is_unmodified, media_type,
-    no_content, not_modified, ok, precondition_failed,
+    ApiError, ApiResult, Body, Clock, Code, Conditions, Cors, EMPTY_DOCUMENT, METHODS, NO_USER,
+    RequestBody, RequestContext, Route, UnmetCondition, body_headers, catch_unwind, etag,
+    no_content, not_modified, ok, precondition_failed, request_head,
 };
 use crate::net::{ConnectionContext, Service};
-use crate::store::{Change, Namespace, Precondition, Revisions, Store};
+use crate::store::{Change, Namespace, Precondition, Revision, Revisions, Store};
 use crate::telemetry::{Health, Probe, RequestMetrics, RouteKind};
 
 /// Serves the requests of the API listener.
@@ -39,11 +40,10 @@ pub(crate) struct Handler {
     /// The CORS policy. `None` if CORS is off.
     pub(crate) cors: Option<Cors>,
     pub(crate) versions: Vec<String>,
+    pub(crate) clock: Clock,
     pub(crate) openapi: OpenApi,
     pub(crate) max_body_bytes: u64,
-    pub(crate) budget: Arc<Budget>,
-    /// An upload fails if its client sends no data for this long.
-    pub(crate) body_timeout: Duration,
+    pub(crate) uploads: UploadRules,
 }
 
 /// An operation on a document.
@@ -86,10 +86,11 @@ impl Service for Handler {
         connection: &ConnectionContext<'_, LastToken>,
         on_response: impl FnOnce(&Response<Body>) + Send,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
-        let context = RequestContext::new();
+        let context = RequestContext::new(self.clock);
         // `into_parts` is called outside the async block, so that the future contains only the
         // parts of the request, and not the request itself as well.
-        let (parts, mut body) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        let mut body = RequestBody::new(body);
         async move {
             let route = Route::parse(parts.uri.path(), &self.versions);
             let user = AtomicU64::new(NO_USER);
@@ -100,9 +101,7 @@ impl Service for Handler {
                 None => other_route(parts.uri.path()),
             };
             let user = user.into_inner();
-            let is_body_read = body.is_end_stream();
-            let (mut response, duration) =
-                context.finish(result, &parts.method, name, user, is_body_read);
+            let (mut response, duration) = context.finish(result, &parts.method, name, user, &body);
             if let Some(cors) = &self.cors {
                 cors.add_headers(&parts.headers, response.headers_mut());
             }
@@ -130,18 +129,17 @@ impl Handler {
         &self,
         parts: &Parts,
         route: Option<Route<'_>>,
-        body: &mut Incoming,
+        body: &mut RequestBody,
         connection: &ConnectionContext<'_, LastToken>,
         context: &RequestContext,
         user: &AtomicU64,
     ) -> ApiResult {
+        request_head::check(parts)?;
         if let Some(cors) = &self.cors
             && let Some(response) = cors.preflight(parts)
         {
             return Ok(response);
         }
-        check_host(parts)?;
-        check_transfer_coding(parts)?;
         let Some(route) = route else {
             return self.serve_page(parts);
         };
@@ -163,13 +161,11 @@ impl Handler {
         if tracing::enabled!(tracing::Level::INFO) {
             user.store(self.store.pseudonym(&claims.user), Ordering::Relaxed);
         }
-        let client_id = route
-            .client_id(&claims.client)
-            .map_err(|reason| ApiError::new(Code::InvalidClientId, reason.0))?;
-        let access = operation.access();
-        if !access.is_allowed(&claims, &client_id) {
-            return Err(self.authenticator.insufficient(&access.scope(&client_id)));
-        }
+        let client_id = route.client_id(&claims.client).map_err(|reason| {
+            ApiError::new(Code::InvalidClientId, format!("The client ID {reason}"))
+        })?;
+        self.authenticator
+            .authorize(&claims, operation.access(), &client_id)?;
         if let Some(known) = &self.known_clients
             && !known.contains(client_id.as_str())
         {
@@ -186,7 +182,8 @@ impl Handler {
         match operation {
             Operation::Get | Operation::Head => {
                 let conditions = Conditions::from_headers(&parts.headers)?;
-                self.read(namespace, &conditions, operation).await
+                let now = context.received_at();
+                self.read(namespace, &conditions, operation, now).await
             }
             // The futures of writes are boxed, so that they do not enlarge the future of a read.
             Operation::Put => Box::pin(self.put(parts, namespace, body)).await,
@@ -199,7 +196,12 @@ impl Handler {
         let path = parts.uri.path();
         let probe = Probe::of(path);
         if probe.is_none() && path != openapi::PATH {
-            let detail = "There is no resource at this path.";
+            let detail = if Route::matches_with_any_version(path) {
+                let served = self.versions.join(", ");
+                format!("This server does not serve this API version. It serves {served}.").into()
+            } else {
+                Cow::Borrowed("There is no resource at this path.")
+            };
             return Err(ApiError::new(Code::NotFound, detail));
         }
         if !matches!(parts.method, Method::GET | Method::HEAD) {
@@ -212,16 +214,27 @@ impl Handler {
         }
     }
 
-    async fn put(&self, parts: &Parts, namespace: Namespace<'_>, body: &mut Incoming) -> ApiResult {
-        media_type::check(&parts.headers)?;
+    async fn put(
+        &self,
+        parts: &Parts,
+        namespace: Namespace<'_>,
+        body: &mut RequestBody,
+    ) -> ApiResult {
+        body_headers::check(&parts.headers)?;
         self.check_length(body)?;
         let conditions = Conditions::from_headers(&parts.headers)?;
         // The upload keeps its memory permit until the document is committed.
         let ReceivedDocument {
             document,
             permit: _permit,
-        } = receive(&self.store, body, self.body_timeout, &self.budget).await?;
-        let precondition = self.precondition(namespace, conditions).await?;
+        } = receive(&self.store, namespace.user, body, &self.uploads).await?;
+        let precondition = match self.precondition(namespace, conditions).await {
+            Ok(precondition) => precondition,
+            Err(error) => {
+                self.store.discard(document);
+                return Err(error);
+            }
+        };
         let change = Change::Document(document);
         let revision = self.store.apply(namespace, change, precondition).await?;
         let mut response = no_content();
@@ -240,7 +253,7 @@ impl Handler {
         Ok(no_content())
     }
 
-    fn check_length(&self, body: &Incoming) -> Result<(), Box<ApiError>> {
+    fn check_length(&self, body: &RequestBody) -> Result<(), Box<ApiError>> {
         match body.size_hint().exact() {
             Some(actual) if actual > self.max_body_bytes => {
                 let limit = self.max_body_bytes;
@@ -255,22 +268,22 @@ impl Handler {
     }
 
     /// Performs a GET or HEAD. If the document changes after its revision was checked and before it
-    /// is read, the conditions are evaluated again for the new revision.
+    /// is read, the conditions are evaluated again for the new revision. `now` is the time at which
+    /// the request was received.
     async fn read(
         &self,
         namespace: Namespace<'_>,
         conditions: &Conditions,
         operation: Operation,
+        now: SystemTime,
     ) -> ApiResult {
         loop {
+            // The date is determined before the lookup, so that no later version has this date.
+            let latest_date = self.store.latest_date(now);
             let stored = self.store.get(namespace)?;
             let current = stored.revision();
-            match conditions.check_etags(current) {
-                Some(UnmetCondition::PreconditionFailed) => {
-                    return Err(precondition_failed(current));
-                }
-                Some(UnmetCondition::NotModified) => return Ok(not_modified(current)),
-                None => {}
+            if let Some(unmet) = conditions.check_etags(current) {
+                return respond_to_unmet(unmet, current);
             }
             let (stat, body) = match operation {
                 Operation::Head => (stored.stat().await?, None),
@@ -282,13 +295,11 @@ impl Handler {
             if stat.map(|stat| stat.revision) != current {
                 continue;
             }
-            match conditions.check_dates(stat.map(|stat| stat.modified)) {
-                Some(UnmetCondition::PreconditionFailed) => {
-                    return Err(precondition_failed(current));
-                }
-                Some(UnmetCondition::NotModified) => return Ok(not_modified(current)),
-                None => return Ok(ok(stat, body)),
-            }
+            let modified = stat.map(|stat| stat.modified);
+            return match conditions.check_dates(current, modified, now) {
+                Some(unmet) => respond_to_unmet(unmet, current),
+                None => Ok(ok(stat, body, latest_date)),
+            };
         }
     }
 
@@ -298,51 +309,28 @@ impl Handler {
     async fn precondition(
         &self,
         namespace: Namespace<'_>,
-        conditions: Conditions,
+        mut conditions: Conditions,
     ) -> Result<Precondition, Box<ApiError>> {
-        let mut precondition = conditions.etags;
         if conditions.unmodified_since.is_some() {
             match self.store.get(namespace)?.stat().await? {
-                Some(stat) if !is_unmodified(conditions.unmodified_since, Some(stat.modified)) => {
+                Some(stat) if conditions.is_modified(stat.modified, self.clock.now()) => {
                     return Err(precondition_failed(Some(stat.revision)));
                 }
-                Some(stat) => precondition.must_match = Some(Revisions::OneOf(vec![stat.revision])),
-                None => precondition.must_not_match = Some(Revisions::Any),
+                Some(stat) => {
+                    conditions.etags.must_match = Some(Revisions::OneOf(vec![stat.revision]));
+                }
+                None => conditions.etags.must_not_match = Some(Revisions::Any),
             }
         }
-        Ok(precondition)
+        Ok(conditions.etags)
     }
 }
 
-/// Rejects a request with several Host headers, and an HTTP/1.1 request without a Host header (RFC
-/// 9112 section 3.2). If a request had two Host headers, a proxy could use one of them and the
-/// server the other.
-fn check_host(parts: &Parts) -> Result<(), Box<ApiError>> {
-    let hosts = parts.headers.get_all(HOST).iter().count();
-    if hosts == 1 || (hosts == 0 && parts.version < Version::HTTP_11) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        Code::InvalidRequest,
-        "The request must have exactly one Host header.",
-    )
-    .at_header("Host"))
-}
-
-/// Rejects every transfer coding except `chunked`. Without this check, hyper would accept any list
-/// of codings that ends in `chunked`, but would not decode the other codings of the list. An
-/// intermediary could decode a body with several codings differently (RFC 9112 section 6.1).
-fn check_transfer_coding(parts: &Parts) -> Result<(), Box<ApiError>> {
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if is_chunked(coding) => Ok(()),
-        _ => Err(ApiError::new(
-            Code::InvalidRequest,
-            "The only supported transfer coding is chunked.",
-        )
-        .at_header("Transfer-Encoding")),
+/// Responds to a GET or HEAD with an unmet condition.
+fn respond_to_unmet(unmet: UnmetCondition, current: Option<Revision>) -> ApiResult {
+    match unmet {
+        UnmetCondition::PreconditionFailed => Err(precondition_failed(current)),
+        UnmetCondition::NotModified => Ok(not_modified(current)),
     }
 }
 

@@ -97,7 +97,7 @@ impl OpenApi {
     /// [`Code::PreconditionFailed`] if the condition of If-Match is not met.
     pub(super) fn response(&self, headers: &HeaderMap) -> ApiResult {
         let current = Some(self.revision);
-        let mut response = match Conditions::from_headers(headers)?.check_etags(current) {
+        let mut response = match Conditions::from_headers(headers)?.check_undated(current) {
             Some(UnmetCondition::PreconditionFailed) => {
                 return Err(precondition_failed(current));
             }

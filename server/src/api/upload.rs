@@ -1,37 +1,48 @@
 //! Receives the document of a PUT and passes each received chunk to the store's writer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout};
+use hyper::body::Body as _;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::http::{ApiError, Budget, Code};
+use crate::http::{ApiError, Budget, Code, Eviction, RequestBody, UploadPermit};
 use crate::net::BUFFER_BYTES;
 use crate::store::{Prepared, Store};
 
 /// Number of bytes that a client can upload before the upload acquires memory from the budget.
 /// Without this threshold, clients that send almost nothing could use up the budget. Most documents
 /// are smaller than the threshold, so their uploads acquire no memory from the budget.
-const UNBUDGETED_BYTES: usize = 16 * 1024;
-/// Number of bytes that a client must send for its upload to count as making progress. If another
-/// request waits for memory, an upload that has acquired memory can be ended after it has made no
-/// progress for one second.
-const PROGRESS_BYTES: usize = 16 * 1024;
-/// Maximum memory of one upload in bytes, in addition to the memory of the store's writer.
-pub(crate) const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
+const UNBUDGETED_BYTES: u64 = 16 * 1024;
+/// Number of bytes that a client must send for its upload to count as making progress. An upload that
+/// holds memory and makes no progress for [`STALL_GRACE`] is stalled, and ends if another request
+/// waits for memory.
+const PROGRESS_BYTES: u64 = 16 * 1024;
+/// Time without progress after which an upload is stalled.
+const STALL_GRACE: Duration = Duration::from_secs(1);
+/// Maximum memory of one upload in bytes, in addition to the memory of the store's writer: the read
+/// buffer of the connection, and the received chunk.
+const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 
 /// A document that was received completely and is valid.
 pub(super) struct ReceivedDocument {
     pub(super) document: Prepared,
-    /// The memory that the upload has acquired from the budget. Keep this permit until the document
-    /// is committed.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// The memory and disk space that the upload has acquired from the budget. Keep this permit
+    /// until the document is committed.
+    pub(super) permit: Option<UploadPermit>,
 }
 
-/// Receives and checks a document. If the client sends nothing for `idle_timeout`, the upload
-/// fails.
+/// The rules for uploads.
+pub(crate) struct UploadRules {
+    pub(crate) budget: Arc<Budget>,
+    /// An upload fails if its client sends no data for this long.
+    pub(crate) idle_timeout: Duration,
+}
+
+/// Receives and checks a document of `user`. If the client sends nothing for the idle timeout, the
+/// upload fails.
 ///
 /// If the client sent `Expect: 100-continue`, hyper sends the status 100 when the body is read for
 /// the first time.
@@ -39,85 +50,178 @@ pub(super) struct ReceivedDocument {
 /// # Errors
 /// If the received part of the document is invalid, the error says why. If the received part is
 /// valid but the body is incomplete, the error is [`Code::RequestTimeout`] or
-/// [`Code::InvalidRequest`]. If the budget does not have enough free memory in time, the error is
-/// [`Code::Overloaded`].
+/// [`Code::InvalidRequest`]. If the budget does not have enough free memory or disk space in time,
+/// the error is [`Code::Overloaded`].
 pub(super) async fn receive(
     store: &Store,
-    body: &mut Incoming,
-    idle_timeout: Duration,
-    budget: &Budget,
+    user: &str,
+    body: &mut RequestBody,
+    rules: &UploadRules,
 ) -> Result<ReceivedDocument, Box<ApiError>> {
-    let length = body.size_hint().exact();
-    let mut permit = None;
-    let mut total_bytes = 0;
+    let mut progress = UploadProgress::new(store, user, body.size_hint().exact(), rules);
     let mut writer = store.writer();
-    let mut last_progress = Instant::now();
-    let mut bytes_since_progress = 0;
     while !body.is_end_stream() {
-        let next = tokio::select! {
-            biased;
-            next = timeout(idle_timeout, body.frame()) => next.map_err(|_| Stall::IdleTimeout),
-            // A lack of memory does not end an upload that has no permit, because ending this
-            // upload would free no memory in the budget.
-            () = budget.reclaim_requested(last_progress), if permit.is_some() => {
-                Err(Stall::MemoryReclaimed)
-            }
-        };
-        let frame = match next {
+        let received = match progress.next_chunk(body).await {
             Ok(None) => break,
-            Ok(Some(Ok(frame))) => frame,
-            incomplete => {
-                // If the received bytes contain an error, this error takes precedence over the
-                // error for the missing bytes.
+            Ok(Some(chunk)) => progress.admit(chunk.len()).await.map(|()| chunk),
+            Err(error) => Err(error),
+        };
+        let chunk = match received {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                // If the received bytes contain an error, this error takes precedence.
                 writer.abandon().await?;
-                return Err(incomplete_body(incomplete));
+                return Err(error);
             }
         };
-        let Ok(chunk) = frame.into_data() else {
-            continue;
-        };
-        total_bytes += chunk.len();
-        if total_bytes > UNBUDGETED_BYTES && permit.is_none() {
-            permit = Some(budget.acquire(length).await?);
-        }
-        bytes_since_progress += chunk.len();
-        if bytes_since_progress >= PROGRESS_BYTES {
-            (last_progress, bytes_since_progress) = (Instant::now(), 0);
-        }
         if body.is_end_stream() {
             let document = writer.finish_with(chunk).await?;
-            return Ok(ReceivedDocument { document, permit });
+            return Ok(progress.received(document));
         }
         writer = writer.write(chunk).await?;
     }
     let document = writer.finish().await?;
-    Ok(ReceivedDocument { document, permit })
+    Ok(progress.received(document))
 }
 
-/// Why an upload was ended before its body was complete.
-enum Stall {
-    /// The client sent nothing for the duration of the idle timeout.
-    IdleTimeout,
-    /// Another request needed the memory of this upload.
-    MemoryReclaimed,
+/// The bytes that an upload has received, and the permit for them.
+struct UploadProgress<'a> {
+    store: &'a Store,
+    user: &'a str,
+    /// The length of the body, or `None` if it is unknown.
+    length: Option<u64>,
+    rules: &'a UploadRules,
+    permit: Option<UploadPermit>,
+    received_bytes: u64,
+    /// Bytes of disk space that the permit holds.
+    disk_bytes: u64,
+    /// When the client had last sent another [`PROGRESS_BYTES`] bytes.
+    last_progress: Instant,
+    bytes_since_progress: u64,
+    is_stalled: bool,
 }
 
-/// The error for a body that was not received completely.
-fn incomplete_body<T>(next: Result<Option<hyper::Result<T>>, Stall>) -> Box<ApiError> {
-    let detail = match next {
-        Err(Stall::IdleTimeout) => "The upload timed out: the client sent no data for too long.",
-        Err(Stall::MemoryReclaimed) => {
-            "The upload was ended: the client sent data too slowly while other uploads waited for memory."
+impl<'a> UploadProgress<'a> {
+    fn new(store: &'a Store, user: &'a str, length: Option<u64>, rules: &'a UploadRules) -> Self {
+        Self {
+            store,
+            user,
+            length,
+            rules,
+            permit: None,
+            received_bytes: 0,
+            disk_bytes: 0,
+            last_progress: Instant::now(),
+            bytes_since_progress: 0,
+            is_stalled: false,
         }
-        Ok(frame) => {
-            if let Some(Err(error)) = frame {
-                tracing::debug!(%error, "request body interrupted");
+    }
+
+    /// Waits for the next bytes of the body. Returns `None` at the end of the body.
+    async fn next_chunk(&mut self, body: &mut RequestBody) -> Result<Option<Bytes>, Box<ApiError>> {
+        let deadline = Instant::now() + self.rules.idle_timeout;
+        loop {
+            let stalls_at = self.last_progress + STALL_GRACE;
+            let permit = self.permit.as_ref();
+            let next = tokio::select! {
+                biased;
+                eviction = evicted(permit) => return Err(end(eviction)),
+                next = timeout_at(deadline, body.frame()) => next,
+                () = sleep_until(stalls_at), if permit.is_some() && !self.is_stalled => {
+                    self.set_stalled(true);
+                    continue;
+                }
+            };
+            match next {
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        return Ok(Some(chunk));
+                    }
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(%error, "request body interrupted");
+                    return Err(ApiError::new(
+                        Code::InvalidRequest,
+                        "The body is incomplete or not framed correctly.",
+                    ));
+                }
+                Err(_) => {
+                    return Err(ApiError::new(
+                        Code::RequestTimeout,
+                        "The upload timed out: the client sent no data for too long.",
+                    ));
+                }
             }
-            return ApiError::new(
-                Code::InvalidRequest,
-                "The body is incomplete or not framed correctly.",
-            );
         }
+    }
+
+    /// Acquires the memory and the disk space for the next `bytes` bytes.
+    async fn admit(&mut self, bytes: usize) -> Result<(), Box<ApiError>> {
+        self.received_bytes += bytes as u64;
+        self.bytes_since_progress += bytes as u64;
+        if self.bytes_since_progress >= PROGRESS_BYTES {
+            (self.last_progress, self.bytes_since_progress) = (Instant::now(), 0);
+            if self.is_stalled {
+                self.set_stalled(false);
+            }
+        }
+        if self.received_bytes > UNBUDGETED_BYTES && self.permit.is_none() {
+            let memory = self.store.writer_bytes(self.length) + UPLOAD_BUFFERS_BYTES;
+            self.permit = Some(self.rules.budget.acquire(self.user, memory).await?);
+        }
+        if let Some(permit) = &self.permit
+            && self.received_bytes > Store::MAX_INLINE_BYTES
+        {
+            let more = self.received_bytes - self.disk_bytes;
+            permit.reserve_disk(more).await.map_err(end)?;
+            self.disk_bytes = self.received_bytes;
+        }
+        Ok(())
+    }
+
+    fn set_stalled(&mut self, is_stalled: bool) {
+        self.is_stalled = is_stalled;
+        if let Some(permit) = &self.permit {
+            permit.set_stalled(is_stalled);
+        }
+    }
+
+    fn received(self, document: Prepared) -> ReceivedDocument {
+        if let Some(permit) = &self.permit {
+            permit.set_received();
+        }
+        ReceivedDocument {
+            document,
+            permit: self.permit,
+        }
+    }
+}
+
+/// Waits until an upload must end. An upload without a permit never must, because its end would free
+/// no memory in the budget.
+async fn evicted(permit: Option<&UploadPermit>) -> Eviction {
+    match permit {
+        Some(permit) => permit.evicted().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The error for an upload that must end before its body is complete.
+fn end(eviction: Eviction) -> Box<ApiError> {
+    let (code, detail) = match eviction {
+        Eviction::Stalled => (
+            Code::RequestTimeout,
+            "The upload was ended: the client sent data too slowly while other uploads waited for memory.",
+        ),
+        Eviction::Memory => (
+            Code::RequestTimeout,
+            "The upload was ended: other users' uploads waited for memory, and this user has too many uploads in progress.",
+        ),
+        Eviction::Disk => (
+            Code::Overloaded,
+            "The uploads in progress need too much disk space. Try again later.",
+        ),
     };
-    ApiError::new(Code::RequestTimeout, detail)
+    ApiError::new(code, detail)
 }

@@ -5,59 +5,39 @@
 //! verify its token. If the token requires introspection, the request waits for the provider unless
 //! a cached response exists.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use hyper::header::HeaderMap;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::challenge::Challenges;
-use crate::auth::claims::{Claims, UNTRUSTED_ISSUER, VerifiedToken};
-use crate::auth::introspection::Introspection;
-use crate::auth::keys::{KeySet, SignedClaims, Token, VerifyError};
+use crate::auth::claims::{Claims, VerifiedToken};
+use crate::auth::introspection::Introspector;
+#[cfg(feature = "fuzzing")]
+use crate::auth::keys::VerifyError;
+use crate::auth::keys::{KeySet, Token};
 use crate::auth::last_token::LastToken;
 use crate::auth::provider::Provider;
-use crate::auth::rules::{Denial, TokenRules};
+use crate::auth::rules::{Denial, TokenRules, unix_seconds};
+use crate::auth::scope::Access;
 use crate::auth::token_cache::TokenCache;
+use crate::auth::trusted_keys::TrustedKeys;
 use crate::counters::Counter;
 use crate::http::ApiError;
 
-/// Maximum length of a token in bytes. Identity providers usually issue much shorter tokens.
-const MAX_TOKEN_BYTES: usize = 8 * 1024;
-const TOO_LONG: &str = "The token is longer than 8 KiB.";
 const WRONG_TYPE: &str = "The token's typ is not the required one.";
-
-/// The keys and providers that can verify tokens.
-#[derive(Default)]
-pub(crate) struct KeySources {
-    /// The keys from files.
-    pub(crate) local: KeySet,
-    pub(crate) providers: Vec<Arc<Provider>>,
-    /// The key generation, which is incremented when a key is withdrawn. A cached verification is
-    /// used only if its key generation is the current one.
-    pub(crate) generation: Arc<AtomicU64>,
-    pub(crate) introspection: Option<Introspection>,
-}
 
 /// Verifies the bearer token of each request.
 pub(crate) struct Authenticator {
-    local: RwLock<Arc<KeySet>>,
-    providers: Vec<Arc<Provider>>,
-    /// See [`KeySources::generation`].
-    generation: Arc<AtomicU64>,
-    introspection: Option<Introspection>,
-    rules: TokenRules,
+    keys: TrustedKeys,
+    introspection: Option<Arc<Introspector>>,
+    rules: Arc<TokenRules>,
     cache: TokenCache<VerifiedToken>,
     /// False if the operator has turned the token cache off. If the token cache is off, connections
     /// do not cache their last token either.
     is_caching: bool,
     challenges: Challenges,
     counters: TokenCounters,
-    /// Limits the number of requests that wait for a provider at the same time. Without this limit,
-    /// anybody could occupy all connections by sending tokens that name unknown keys, because each
-    /// of these requests waits for a provider.
-    waiting: Semaphore,
 }
 
 /// Counts how tokens were checked.
@@ -70,26 +50,22 @@ pub(crate) struct TokenCounters {
 }
 
 impl Authenticator {
-    /// At most `max_waiting` requests wait for a provider at the same time. Returns `None` if the
-    /// realm contains characters that are not allowed in a header.
+    /// Returns `None` if the realm contains characters that are not allowed in a header.
     pub(crate) fn new(
-        sources: KeySources,
-        rules: TokenRules,
+        keys: TrustedKeys,
+        introspection: Option<Arc<Introspector>>,
+        rules: Arc<TokenRules>,
         realm: &str,
         cache_entries: usize,
-        max_waiting: usize,
     ) -> Option<Self> {
         Some(Self {
-            local: RwLock::new(Arc::new(sources.local)),
-            providers: sources.providers,
-            generation: sources.generation,
-            introspection: sources.introspection,
+            keys,
+            introspection,
             rules,
             cache: TokenCache::new(cache_entries),
             is_caching: cache_entries > 0,
             counters: TokenCounters::default(),
             challenges: Challenges::new(realm)?,
-            waiting: Semaphore::new(max_waiting),
         })
     }
 
@@ -119,9 +95,16 @@ impl Authenticator {
         Ok(claims)
     }
 
-    /// The error response for a token without the required `scope`.
-    pub(crate) fn insufficient(&self, scope: &str) -> Box<ApiError> {
-        self.challenges.insufficient(scope)
+    /// Checks that a token with these claims may access the namespace of `client_id`.
+    pub(crate) fn authorize(
+        &self,
+        claims: &Claims,
+        access: Access,
+        client_id: &str,
+    ) -> Result<(), Box<ApiError>> {
+        access
+            .check(claims, client_id, self.rules.needs_own_scope)
+            .map_err(|missing| self.challenges.insufficient(&missing))
     }
 
     /// Returns the result for a token if the result is cached.
@@ -140,15 +123,15 @@ impl Authenticator {
 
     /// Returns the introspection client if the token must be introspected. Returns `None` if
     /// introspection is off, or if the token is a JWT and keys are configured.
-    fn introspection_for(&self, token: &[u8]) -> Option<&Introspection> {
-        let is_for_keys = || self.has_keys() && Token::is_jwt(token);
+    fn introspection_for(&self, token: &[u8]) -> Option<&Arc<Introspector>> {
+        let is_for_keys = || self.keys.has_keys() && Token::is_jwt(token);
         self.introspection.as_ref().filter(|_| !is_for_keys())
     }
 
     /// The cached claims of a token, unless a key was withdrawn since the token was verified. The
     /// caller must check whether the token has expired.
     fn cached_claims(&self, token: &[u8], last: &LastToken) -> Option<Arc<Claims>> {
-        let generation = self.generation.load(Ordering::Acquire);
+        let generation = self.keys.generation();
         let is_current = |verified: &VerifiedToken| verified.generation == generation;
         if let Some(verified) = last.get(token).filter(is_current) {
             return Some(verified.claims);
@@ -172,21 +155,15 @@ impl Authenticator {
         last: &LastToken,
         now: f64,
     ) -> Result<Arc<Claims>, Denial> {
-        if text.len() > MAX_TOKEN_BYTES {
-            return Err(TOO_LONG.into());
+        let max_bytes = self.rules.max_token_bytes;
+        if text.len() > max_bytes {
+            return Err(Denial::TooLong(max_bytes));
         }
         if let Some(introspection) = self.introspection_for(text) {
-            let _permit = self.acquire_wait_permit()?;
-            return introspection.claims(text, &self.rules, now).await;
+            return introspection.claims(text, now).await;
         }
         let token = self.parse(text)?;
-        let verified = match self.verify_with_known_keys(&token) {
-            Err(VerifyError::NoKey | VerifyError::IssuerMismatch) => {
-                self.verify_with_newer_keys(&token).await?
-            }
-            Err(VerifyError::Rejected(reason)) => return Err(reason.into()),
-            Ok(verified) => verified,
-        };
+        let verified = self.keys.verify(&token, &self.rules, now).await?;
         verified.claims.check_time(now)?;
         let weight = verified.claims.weight();
         self.cache.insert(text, verified.clone(), weight);
@@ -197,11 +174,15 @@ impl Authenticator {
     /// Returns the claims of a token if the token is signed by a known key and valid at `now`.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn verify(&self, text: &[u8], now: f64) -> Result<Arc<Claims>, &'static str> {
-        if text.len() > MAX_TOKEN_BYTES {
-            return Err(TOO_LONG);
+        if text.len() > self.rules.max_token_bytes {
+            return Err("The token is too long.");
         }
-        let verified = self.verify_with_known_keys(&self.parse(text)?);
-        let claims = verified.map_err(reason)?.claims;
+        let token = self.parse(text)?;
+        let unverified = token.unverified_claims();
+        let verified = self
+            .keys
+            .verify_with_known_keys(&token, &unverified, &self.rules);
+        let claims = verified.map_err(VerifyError::reason)?.claims;
         claims.check_time(now)?;
         Ok(claims)
     }
@@ -214,127 +195,35 @@ impl Authenticator {
         }
     }
 
-    fn verify_with_known_keys(&self, token: &Token<'_>) -> Result<VerifiedToken, VerifyError> {
-        // The generation is read before the keys. If a key is withdrawn after the generation is
-        // read, the result has the old generation, so it is never served from the cache.
-        let generation = self.generation.load(Ordering::Acquire);
-        let claims = Claims::from_jwt(&self.verify_signature(token)?.claims, &self.rules);
-        Ok(VerifiedToken {
-            claims: Arc::new(claims.map_err(VerifyError::Rejected)?),
-            generation,
-        })
-    }
-
-    /// Verifies the signature with the keys from files, and then with the keys of each provider.
-    /// Two providers can publish the same key. If a key has signed the token but the token names a
-    /// different issuer, the keys of the remaining providers are tried too.
-    fn verify_signature(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
-        let mut outcome = self
-            .local_keys()
-            .verify(token)
-            .and_then(SignedClaims::check_issuer);
-        for provider in &self.providers {
-            let verify = || provider.verify(token).and_then(SignedClaims::check_issuer);
-            outcome = match outcome {
-                Ok(signed) => return Ok(signed),
-                Err(VerifyError::NoKey) => verify(),
-                Err(earlier) => verify().map_err(|_| earlier),
-            };
-        }
-        outcome
-    }
-
-    /// Refreshes the keys of each provider that may have signed the token with an unknown key, and
-    /// verifies the token again.
-    async fn verify_with_newer_keys(&self, token: &Token<'_>) -> Result<VerifiedToken, Denial> {
-        let claimed_issuer = token.claimed_issuer();
-        let mut is_up_to_date = true;
-        for provider in &self.providers {
-            if token.has_asymmetric_algorithm()
-                && provider.may_have_unknown_key(token, claimed_issuer.as_deref())
-            {
-                let _permit = self.acquire_wait_permit()?;
-                is_up_to_date &= provider.refresh().await;
-            }
-        }
-        self.verify_with_known_keys(token)
-            .map_err(|error| match error {
-                VerifyError::NoKey | VerifyError::IssuerMismatch if !is_up_to_date => {
-                    Denial::Unavailable
-                }
-                error => Denial::Invalid(reason(error)),
-            })
-    }
-
-    /// Returns a permit that allows a request to wait for a provider. The request must keep the
-    /// permit while it waits.
-    fn acquire_wait_permit(&self) -> Result<SemaphorePermit<'_>, Denial> {
-        self.waiting.try_acquire().map_err(|_| Denial::Unavailable)
-    }
-
-    fn local_keys(&self) -> Arc<KeySet> {
-        let keys = self.local.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&keys)
-    }
-
-    /// Whether any key or any provider of keys is configured.
-    fn has_keys(&self) -> bool {
-        !self.providers.is_empty() || !self.local_keys().is_empty()
-    }
-
     /// Replaces all keys from files. If the replacement withdraws a key, cached verifications
     /// become invalid.
     pub(crate) fn replace_local_keys(&self, keys: KeySet) {
-        let keys = Arc::new(keys);
-        let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
-        let withdraws = !local.is_subset_of(&keys);
-        *local = keys;
-        drop(local);
-        // The generation is incremented only after the keys are replaced, and a verification reads
-        // the generation before it reads the keys. A verification with the old keys therefore
-        // always has an old generation.
-        if withdraws {
-            self.generation.fetch_add(1, Ordering::AcqRel);
-        }
+        self.keys.replace_local_keys(keys);
     }
 
     /// Whether the keys of every provider have been fetched at least once.
     pub(crate) fn has_keys_of_all_providers(&self) -> bool {
-        self.providers.iter().all(|provider| provider.has_keys())
+        self.keys.has_keys_of_all_providers()
     }
 
     pub(crate) fn counters(&self) -> &TokenCounters {
         &self.counters
     }
 
-    pub(crate) fn introspection(&self) -> Option<&Introspection> {
-        self.introspection.as_ref()
+    pub(crate) fn introspection(&self) -> Option<&Introspector> {
+        self.introspection.as_deref()
     }
 
     /// The configured providers. The keys of a provider are fetched only while its
     /// [`Provider::run`] is polled.
     pub(crate) fn providers(&self) -> &[Arc<Provider>] {
-        &self.providers
+        self.keys.providers()
     }
-}
-
-fn reason(error: VerifyError) -> &'static str {
-    match error {
-        VerifyError::NoKey => "The token is not signed by a trusted key.",
-        VerifyError::IssuerMismatch => UNTRUSTED_ISSUER,
-        VerifyError::Rejected(reason) => reason,
-    }
-}
-
-/// Seconds since 1970.
-fn unix_seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use hyper::header::{AUTHORIZATION, HeaderValue};
     use jsonwebtoken::{EncodingKey, Header, encode};
@@ -352,14 +241,15 @@ mod tests {
     fn authenticator(entries: usize) -> Authenticator {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), SECRET).unwrap();
-        let mut sources = KeySources::default();
-        sources.local.add_secret_file(file.path()).unwrap();
-        Authenticator::new(sources, TokenRules::default(), "prefd", entries, 1).unwrap()
+        let mut keys = KeySet::default();
+        keys.add_secret_file(file.path()).unwrap();
+        let keys = TrustedKeys::new(keys, Vec::new(), Arc::default(), 1);
+        Authenticator::new(keys, None, Arc::default(), "prefd", entries).unwrap()
     }
 
     fn token(user: &str, expires: u64) -> String {
         let claims = json!({"sub": user, "client_id": "c", "exp": expires});
-        let key = EncodingKey::from_secret(&SECRET);
+        let key = EncodingKey::from_secret(&SECRET).unwrap();
         encode(&Header::default(), &claims, &key).unwrap()
     }
 
@@ -443,7 +333,7 @@ mod tests {
                 .cached_claims(token.as_bytes(), &other)
                 .is_some()
         );
-        authenticator.generation.fetch_add(1, Ordering::AcqRel);
+        authenticator.replace_local_keys(KeySet::default());
         assert!(
             authenticator
                 .cached_claims(token.as_bytes(), &last)

@@ -1,9 +1,12 @@
 //! Reads the token of a request, and builds the error responses for a token that is
 //! missing, invalid or insufficient (RFC 6750 sections 2.1 and 3).
 
+use std::borrow::Cow;
+
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use crate::auth::rules::Denial;
+use crate::auth::scope::MissingScope;
 use crate::http::{ApiError, Code};
 
 /// The error text for a missing linked identity, as documented for the PACE Cloud preferences API.
@@ -34,15 +37,7 @@ impl Challenges {
 
     /// Extracts the bearer token of a request without checking the token.
     pub(super) fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a [u8], Box<ApiError>> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let header = values.next();
-        if values.next().is_some() {
-            return Err(ApiError::new(
-                Code::InvalidRequest,
-                "There is more than one Authorization header.",
-            )
-            .at_header("Authorization"));
-        }
+        let header = authorization(headers)?;
         header.and_then(bearer).ok_or_else(|| {
             ApiError::new(
                 Code::MissingToken,
@@ -54,16 +49,29 @@ impl Challenges {
 
     /// The error response for a token that is invalid or could not be checked.
     pub(super) fn denied(&self, denial: Denial) -> Box<ApiError> {
-        match denial {
-            Denial::Invalid(reason) => ApiError::new(Code::InvalidToken, reason)
+        let invalid = |reason: Cow<'static, str>| {
+            ApiError::new(Code::InvalidToken, reason)
                 .at_header("Authorization")
-                .challenge(self.invalid_token.clone()),
+                .challenge(self.invalid_token.clone())
+        };
+        match denial {
+            Denial::Invalid(reason) => invalid(reason.into()),
+            Denial::TooLong(max_bytes) => {
+                invalid(format!("The token is longer than {max_bytes} bytes.").into())
+            }
             // If a token could not be checked, the status must not be 401, because the client could
             // then discard a valid token.
             Denial::Unavailable => ApiError::new(
                 Code::Overloaded,
-                "The token cannot be verified now, because the issuer of the token does not respond. Try again later.",
+                "The token cannot be verified now, because prefd got no usable response from the issuer of \
+                 the token. Try again later.",
             ),
+            Denial::KeyFetchNotAllowed(wait) => ApiError::new(
+                Code::Overloaded,
+                "The token cannot be verified now, because the key that signed it is not known, and \
+                 the keys of the issuer were fetched too often lately. Try again later.",
+            )
+            .retry_after(wait),
         }
     }
 
@@ -72,12 +80,15 @@ impl Challenges {
         ApiError::new(Code::MissingLinkedIdentity, NO_LINKED_IDENTITY).challenge(self.plain.clone())
     }
 
-    /// The error response for a token without the required `scope`.
-    pub(super) fn insufficient(&self, scope: &str) -> Box<ApiError> {
-        let error = ApiError::new(
-            Code::InsufficientScope,
-            format!("The token was issued to another client and does not have the scope {scope}."),
-        );
+    /// The error response for a token without the required scope.
+    pub(super) fn insufficient(&self, missing: &MissingScope) -> Box<ApiError> {
+        let scope = &missing.scope;
+        let detail = if missing.is_own {
+            format!("The token does not have the scope {scope}.")
+        } else {
+            format!("The token was issued to another client and does not have the scope {scope}.")
+        };
+        let error = ApiError::new(Code::InsufficientScope, detail);
         // A scope consists of visible ASCII characters other than the quote and the backslash (RFC
         // 6749 section 3.3). If the client id contains a character that is not allowed in a scope,
         // the `WWW-Authenticate` header names no scope.
@@ -96,6 +107,23 @@ impl Challenges {
             Ok(challenge) => error.challenge(challenge),
             Err(_) => error.challenge(self.plain.clone()),
         }
+    }
+}
+
+/// Returns the `Authorization` header of a request, or `None` if the request has none.
+///
+/// # Errors
+/// [`Code::InvalidRequest`] if the request has several. A proxy could use one of them and the server
+/// another.
+pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Box<ApiError>> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (header, None) => Ok(header),
+        _ => Err(ApiError::new(
+            Code::InvalidRequest,
+            "There is more than one Authorization header.",
+        )
+        .at_header("Authorization")),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::auth::rules::{LEEWAY_SECONDS, TokenRules};
 use crate::store::Name;
 
-pub(super) const UNTRUSTED_ISSUER: &str = "The token's issuer is not trusted.";
+const UNTRUSTED_ISSUER: &str = "The token's issuer is not trusted.";
 
 /// The claims that prefd uses from a verified token.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +91,7 @@ impl Claims {
             Some(claim) => token.get(claim),
             None => default_user_claims
                 .iter()
-                .find_map(|claim| token.get(*claim)),
+                .find_map(|claim| present(token, claim)),
         };
         let client = first_present(token, &names.client);
         Ok(Self {
@@ -158,7 +158,18 @@ pub(super) struct VerifiedToken {
 }
 
 fn first_present<'a>(token: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {
-    names.iter().find_map(|name| token.get(name))
+    names.iter().find_map(|name| present(token, name))
+}
+
+/// The value of a claim. `None` if the claim is missing, null or empty. Some providers send each
+/// claim that they know, and leave it empty if it does not apply.
+fn present<'a>(token: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    token.get(name).filter(|value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    })
 }
 
 /// The user or client name in a claim. `None` if the claim is not a string, or not a valid name.
@@ -261,6 +272,29 @@ mod tests {
     }
 
     #[test]
+    fn null_or_empty_claim_counts_as_absent() {
+        let rules = TokenRules::default();
+        for absent in [json!(null), json!(""), json!([])] {
+            let token = json!({"sub": "u", "azp": "z", "client_id": absent, "exp": 1});
+            assert_eq!(read(&token, &rules).unwrap().client.as_str(), "z");
+        }
+        for absent in [json!(null), json!(""), json!([])] {
+            let token = with("scope", absent);
+            let mut token = token.as_object().unwrap().clone();
+            token.insert("scp".to_owned(), json!(["a"]));
+            let claims = Claims::from_jwt(&token, &rules).unwrap();
+            assert!(claims.has_scope("a"));
+            let response = json!({"user_id": "", "sub": "u", "azp": "z"});
+            let response = response.as_object().unwrap();
+            let claims = Claims::from_introspection(response, None, &rules).unwrap();
+            assert_eq!((claims.user.as_str(), claims.client.as_str()), ("u", "z"));
+        }
+        // A value of another type is not absent, so the next claim is not used.
+        let token = json!({"sub": "u", "azp": "z", "client_id": 7, "exp": 1});
+        assert!(read(&token, &rules).is_err());
+    }
+
+    #[test]
     fn scopes_are_read_from_string_or_array() {
         for claim in [json!("a b  c"), json!(["a", "b", 7, "c"])] {
             for name in ["scope", "scp"] {
@@ -334,7 +368,7 @@ mod tests {
             ("token_type", json!("refresh_token")),
             ("exp", json!("1000")),
             ("sub", json!(7)),
-            ("user_id", json!("")),
+            ("sub", json!("")),
         ] {
             assert!(with(name, value.clone()).is_err(), "{name} {value}");
         }

@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use hyper::http::uri::Scheme;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
@@ -33,9 +32,17 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("prefd/", env!("CARG
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// A URL that requests may be sent to: an `https` URL, or an `http` URL whose host is this machine.
+/// A URL that requests may be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint(Uri);
+
+/// The hosts to which requests may be sent over plain HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlainHttp {
+    ThisMachine,
+    /// Anyone who can change the traffic can issue tokens for any user.
+    AllHosts,
+}
 
 /// Why a URL cannot be used for requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,17 +50,16 @@ pub(crate) enum EndpointError {
     #[error("expected an https:// URL with a host")]
     NotHttps,
     #[error(
-        "expected https://, because http:// is allowed only for localhost and loopback addresses"
+        "expected https://, because http:// is allowed only for localhost and loopback addresses. \
+         If you trust the network between prefd and the identity provider, set --allow-http-issuer"
     )]
     PlainHttp,
     #[error("the URL must not contain a user name, a password or a fragment")]
     CredentialsOrFragment,
 }
 
-impl FromStr for Endpoint {
-    type Err = EndpointError;
-
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
+impl Endpoint {
+    pub(crate) fn parse(text: &str, plain_http: PlainHttp) -> Result<Self, EndpointError> {
         if text.contains('#') {
             return Err(EndpointError::CredentialsOrFragment);
         }
@@ -69,7 +75,7 @@ impl FromStr for Endpoint {
         match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => Ok(Self(uri)),
             Some(scheme) if *scheme == Scheme::HTTP => {
-                if is_loopback_host(host) {
+                if plain_http == PlainHttp::AllHosts || is_loopback_host(host) {
                     Ok(Self(uri))
                 } else {
                     Err(EndpointError::PlainHttp)
@@ -77,6 +83,12 @@ impl FromStr for Endpoint {
             }
             _ => Err(EndpointError::NotHttps),
         }
+    }
+
+    /// Whether requests cross the network without TLS.
+    pub(crate) fn is_exposed(&self) -> bool {
+        let is_remote = self.0.host().is_some_and(|host| !is_loopback_host(host));
+        is_remote && self.0.scheme() == Some(&Scheme::HTTP)
     }
 }
 
@@ -137,8 +149,8 @@ impl HttpClient {
         connector.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls()?)
-            // The client itself allows plain HTTP, because `Endpoint` has already checked which
-            // URLs may use it.
+            // The client itself allows plain HTTP, because `Endpoint::parse` has already checked
+            // which URLs may use it.
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -173,9 +185,10 @@ impl HttpClient {
 
     async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         total_timeout: Duration,
     ) -> Result<Bytes, HttpClientError> {
+        let connection = capture_connection(&mut request);
         let response_body = async {
             let response = self.0.request(request).await;
             let response = response.map_err(HttpClientError::Connection)?;
@@ -190,6 +203,14 @@ impl HttpClient {
                     HttpClientError::Incomplete(error)
                 }
             })?;
+            // hyper accepts bare LFs in the trailer section, where another HTTP implementation may
+            // see the end of the response. The bytes that follow could then belong to another
+            // response, so the connection is not used again.
+            if body.trailers().is_some()
+                && let Some(connection) = &*connection.connection_metadata()
+            {
+                connection.poison();
+            }
             Ok(body.to_bytes())
         };
         tokio::time::timeout(total_timeout, response_body)
@@ -232,7 +253,50 @@ fn request(method: Method, url: &Endpoint, body: Bytes) -> Request<Full<Bytes>> 
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    /// Starts an identity provider that sends the given response to every request. Returns its
+    /// address, and the number of connections that it has accepted.
+    fn provider(response: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::<AtomicUsize>::default();
+        let accepted = Arc::clone(&connections);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                accepted.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                    for _ in lines.filter(String::is_empty) {
+                        (&stream).write_all(response.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        (address, connections)
+    }
+
+    #[tokio::test]
+    async fn connection_is_not_reused_after_a_response_with_trailers() {
+        const REQUESTS: usize = 20;
+        let client = HttpClient::new().unwrap();
+        for response in [
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx: y\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\n\r\n\r\n",
+        ] {
+            let (address, connections) = provider(response);
+            let url = format!("http://{address}/keys");
+            let url = Endpoint::parse(&url, PlainHttp::ThisMachine).unwrap();
+            for _ in 0..REQUESTS {
+                assert_eq!(client.get(&url).await.unwrap(), "{}");
+            }
+            assert_eq!(connections.load(Ordering::SeqCst), REQUESTS, "{response:?}");
+        }
+    }
 
     #[test]
     fn plain_http_is_accepted_only_for_loopback_urls() {
@@ -245,7 +309,10 @@ mod tests {
             "http://localhost:3000",
             "http://LocalHost",
         ] {
-            assert!(good.parse::<Endpoint>().is_ok(), "{good}");
+            for plain_http in [PlainHttp::ThisMachine, PlainHttp::AllHosts] {
+                let endpoint = Endpoint::parse(good, plain_http).unwrap();
+                assert!(!endpoint.is_exposed(), "{good}");
+            }
         }
         for (bad, error) in [
             ("", EndpointError::NotHttps),
@@ -270,7 +337,14 @@ mod tests {
                 EndpointError::CredentialsOrFragment,
             ),
         ] {
-            assert_eq!(bad.parse::<Endpoint>(), Err(error), "{bad}");
+            let parsed = Endpoint::parse(bad, PlainHttp::ThisMachine);
+            assert_eq!(parsed, Err(error), "{bad}");
+            let allowed = Endpoint::parse(bad, PlainHttp::AllHosts);
+            if error == EndpointError::PlainHttp {
+                assert!(allowed.unwrap().is_exposed(), "{bad}");
+            } else {
+                assert_eq!(allowed, Err(error), "{bad}");
+            }
         }
     }
 }

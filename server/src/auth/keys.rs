@@ -4,14 +4,15 @@
 //! section 3.1). A token's `alg` and `kid` only select which of the known keys are tried. The
 //! header parameters `jku`, `x5u` and `jwk` are ignored.
 
+mod algorithm;
+mod check;
 mod error;
 mod jwks;
 mod key;
-mod modulus;
 mod pem;
 mod set;
 mod token;
 
 pub(crate) use error::{KeyError, KeyFault, VerifyError};
-pub(crate) use set::{KeySet, SignedClaims, secret_of};
-pub(crate) use token::Token;
+pub(crate) use set::{Attempts, KeySet, SignedClaims, secret_of};
+pub(crate) use token::{Token, UnverifiedClaims};

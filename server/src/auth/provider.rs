@@ -3,21 +3,18 @@
 //! The keys are fetched in the background at regular intervals. If the provider cannot be reached,
 //! the known keys stay valid. A token that no known key has signed can trigger an early fetch.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use hyper::StatusCode;
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::auth::http_client::{Endpoint, EndpointError, HttpClient, HttpClientError};
-use crate::auth::keys::{KeyFault, KeySet, SignedClaims, Token, VerifyError};
+use crate::auth::fetch_allowance::FetchAllowance;
+use crate::auth::http_client::Endpoint;
+use crate::auth::key_source::{FetchError, FetchedKeys, KeySource};
+use crate::auth::keys::{KeySet, Token, UnverifiedClaims};
 
-/// Minimum time between two fetches that tokens trigger. Without this limit, anybody could flood
-/// the provider with fetches by sending tokens with invented key ids.
-const TOKEN_FETCH_INTERVAL: Duration = Duration::from_mins(1);
 /// Pause after the first failed fetch. The pause doubles with each further failure, up to
 /// `MAX_RETRY_PAUSE`.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -25,56 +22,13 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_mins(1);
 /// Maximum time that a request waits for newer keys of one provider.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The configured URL of a provider.
-#[derive(Debug, Clone)]
-pub(crate) enum ProviderUrl {
-    /// The URL of an issuer. The issuer's metadata contains the URL of the keys, and must name this
-    /// issuer.
-    Issuer(String),
-    /// The URL of a JSON Web Key Set.
-    KeySet(Endpoint),
-}
-
-/// Why fetching the keys failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum FetchError {
-    #[error("{from}: {source}")]
-    Request {
-        from: String,
-        source: HttpClientError,
-    },
-    #[error("{from}: the provider metadata is not valid: {source}")]
-    Metadata {
-        from: String,
-        source: serde_json::Error,
-    },
-    #[error("{from}: expected the metadata of the issuer {expected:?}, found {found:?}")]
-    IssuerMismatch {
-        from: String,
-        found: String,
-        expected: String,
-    },
-    #[error("{url:?}: {source}")]
-    Endpoint { url: String, source: EndpointError },
-    #[error("{from}: {fault}")]
-    Keys { from: String, fault: KeyFault },
-}
-
-/// The members of a provider's metadata that prefd uses (RFC 8414 section 2; OpenID
-/// Connect Discovery 1.0 section 3).
-#[derive(Debug, Deserialize)]
-struct ProviderMetadata {
-    issuer: String,
-    jwks_uri: String,
-    introspection_endpoint: Option<String>,
-}
-
 /// The results of the fetches so far.
 struct ProviderState {
     /// `None` before the first successful fetch.
     keys: Option<Arc<KeySet>>,
     introspection_url: Option<Arc<str>>,
+    /// When the last successful fetch began.
+    fetched_at: Option<SystemTime>,
     /// Number of completed fetches, including failed ones.
     fetches: u64,
     /// Whether a fetch is running or was requested. The value is initially true, because
@@ -90,6 +44,7 @@ impl Default for ProviderState {
         Self {
             keys: None,
             introspection_url: None,
+            fetched_at: None,
             fetches: 0,
             is_fetching: true,
             is_up_to_date: false,
@@ -97,26 +52,28 @@ impl Default for ProviderState {
     }
 }
 
-/// The result of one successful fetch.
-struct FetchedKeys {
-    keys: KeySet,
-    /// The URL of the introspection endpoint in the metadata. The URL is not validated here,
-    /// because an invalid introspection URL must not prevent the use of the keys.
-    introspection_url: Option<Arc<str>>,
+/// The result of [`Provider::refresh`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refresh {
+    /// A fetch that this call triggered has succeeded.
+    Fetched,
+    /// A fetch that was already running has succeeded. If the provider has published a key after
+    /// that fetch began, the key is still unknown.
+    Joined,
+    /// The fetch failed or has not ended in time.
+    Failed,
+    /// Tokens have triggered too many fetches. After this time, the next fetch is allowed.
+    NotAllowed(Duration),
 }
 
 /// An identity provider, whose keys [`Self::run`] fetches.
 pub(crate) struct Provider {
-    url: ProviderUrl,
-    /// The value that the `iss` claim of the provider's tokens must have. `None` if `iss` is not
-    /// checked.
-    issuer: Option<Arc<str>>,
-    http_client: HttpClient,
+    source: KeySource,
     /// Pause after a successful fetch.
     refresh_interval: Duration,
     state: watch::Sender<ProviderState>,
-    /// When a token last triggered a fetch.
-    token_fetch: Mutex<Option<Instant>>,
+    /// The fetches that tokens can trigger.
+    allowance: FetchAllowance,
     /// Wakes [`Self::run`] so that it fetches before the end of its pause.
     wake: Notify,
     /// The key generation, which is incremented when a key is withdrawn. Cached verifications of an
@@ -125,26 +82,16 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// With [`ProviderUrl::KeySet`], `issuer` is the value that the `iss` claim must have. With
-    /// [`ProviderUrl::Issuer`], `issuer` is ignored, because the URL names the issuer.
     pub(crate) fn new(
-        url: ProviderUrl,
-        issuer: Option<Arc<str>>,
-        http_client: HttpClient,
+        source: KeySource,
         refresh_interval: Duration,
         generation: Arc<AtomicU64>,
     ) -> Self {
-        let issuer = match &url {
-            ProviderUrl::Issuer(issuer) => Some(issuer.as_str().into()),
-            ProviderUrl::KeySet(_) => issuer,
-        };
         Self {
-            url,
-            issuer,
-            http_client,
+            source,
             refresh_interval,
             state: watch::Sender::default(),
-            token_fetch: Mutex::default(),
+            allowance: FetchAllowance::default(),
             wake: Notify::new(),
             generation,
         }
@@ -155,7 +102,7 @@ impl Provider {
         let mut failures: u32 = 0;
         loop {
             self.state.send_modify(|state| state.is_fetching = true);
-            let pause = match self.fetch().await {
+            let pause = match self.source.fetch().await {
                 Ok(fetched) => {
                     failures = 0;
                     self.finish_fetch(Some(fetched));
@@ -187,6 +134,7 @@ impl Provider {
                 withdraws = !before.is_subset_of(&fetched.keys);
                 state.keys = Some(Arc::new(fetched.keys));
                 state.introspection_url = fetched.introspection_url;
+                state.fetched_at = Some(fetched.began_at);
             }
             state.is_fetching = false;
             state.is_up_to_date = is_up_to_date;
@@ -206,74 +154,6 @@ impl Provider {
         }
     }
 
-    async fn fetch(&self) -> Result<FetchedKeys, FetchError> {
-        let (url, introspection_url) = match &self.url {
-            ProviderUrl::KeySet(url) => (url.clone(), None),
-            ProviderUrl::Issuer(issuer) => self.discover(issuer).await?,
-        };
-        let text = self.get(&url).await?;
-        let (keys, faults) =
-            KeySet::from_provider_jwks(self.issuer.clone(), &text).map_err(|fault| {
-                FetchError::Keys {
-                    from: url.to_string(),
-                    fault,
-                }
-            })?;
-        for fault in faults {
-            tracing::warn!(%url, %fault, "problem in the key set of an identity provider");
-        }
-        Ok(FetchedKeys {
-            keys,
-            introspection_url,
-        })
-    }
-
-    /// Reads the URLs of the keys and of the introspection endpoint from an issuer's
-    /// metadata.
-    ///
-    /// In OpenID Connect, the metadata URL has the well-known path after the issuer's path. In RFC
-    /// 8414, the well-known path comes before the issuer's path. The URL of RFC 8414 is tried if
-    /// the URL of OpenID Connect returns 404.
-    async fn discover(&self, issuer: &str) -> Result<(Endpoint, Option<Arc<str>>), FetchError> {
-        let base = issuer.strip_suffix('/').unwrap_or(issuer);
-        let openid = endpoint(&format!("{base}/.well-known/openid-configuration"))?;
-        let (from, text) = match self.get(&openid).await {
-            Err(FetchError::Request {
-                source: HttpClientError::Status(StatusCode::NOT_FOUND),
-                ..
-            }) => {
-                let oauth = endpoint(&rfc8414_url(base))?;
-                let text = self.get(&oauth).await?;
-                (oauth, text)
-            }
-            outcome => (openid, outcome?),
-        };
-        let metadata: ProviderMetadata =
-            serde_json::from_slice(&text).map_err(|source| FetchError::Metadata {
-                from: from.to_string(),
-                source,
-            })?;
-        // If the issuer in the metadata were not checked, one issuer could impersonate another (RFC
-        // 8414 section 3.3).
-        if metadata.issuer != issuer {
-            return Err(FetchError::IssuerMismatch {
-                from: from.to_string(),
-                found: metadata.issuer,
-                expected: issuer.to_owned(),
-            });
-        }
-        let introspection_url = metadata.introspection_endpoint.map(Arc::from);
-        Ok((endpoint(&metadata.jwks_uri)?, introspection_url))
-    }
-
-    async fn get(&self, from: &Endpoint) -> Result<bytes::Bytes, FetchError> {
-        let body = self.http_client.get(from).await;
-        body.map_err(|source| FetchError::Request {
-            from: from.to_string(),
-            source,
-        })
-    }
-
     /// Whether a fetch has ever succeeded.
     pub(crate) fn has_keys(&self) -> bool {
         self.state.borrow().keys.is_some()
@@ -291,124 +171,125 @@ impl Provider {
 
     /// The configured URL, which identifies the provider in the log and in metrics.
     pub(crate) fn name(&self) -> String {
-        match &self.url {
-            ProviderUrl::Issuer(issuer) => issuer.clone(),
-            ProviderUrl::KeySet(url) => url.to_string(),
-        }
+        self.source.name()
     }
 
     /// The introspection endpoint from the provider's metadata. `None` if the metadata was
     /// not fetched yet, or names no endpoint.
     pub(crate) fn introspection_endpoint(&self) -> Option<Result<Endpoint, FetchError>> {
         let url = self.state.borrow().introspection_url.clone()?;
-        Some(endpoint(&url))
+        Some(self.source.endpoint(&url))
     }
 
-    /// Verifies a token with the known keys.
-    pub(crate) fn verify(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
-        let keys = self.state.borrow().keys.clone();
-        keys.map_or(Err(VerifyError::NoKey), |keys| keys.verify(token))
+    /// The known keys. `None` if no fetch has succeeded yet.
+    pub(crate) fn keys(&self) -> Option<Arc<KeySet>> {
+        self.state.borrow().keys.clone()
     }
 
-    /// Whether this provider may have signed the token with a key that is not known yet.
-    pub(crate) fn may_have_unknown_key(
+    /// Whether this provider may have signed the token with a key that is not known yet: the token
+    /// names an unknown key, or the token was issued after the known keys were fetched. The latter
+    /// matters because some providers give a new key the id of an old one.
+    pub(crate) fn may_have_newer_key(
         &self,
         token: &Token<'_>,
-        claimed_issuer: Option<&str>,
+        claims: &UnverifiedClaims,
+        now: f64,
     ) -> bool {
-        let issuer_matches = self
-            .issuer
-            .as_deref()
-            .is_none_or(|issuer| claimed_issuer == Some(issuer));
+        let issuer = self.source.issuer();
+        if issuer.is_some_and(|issuer| claims.issuer() != Some(issuer)) {
+            return false;
+        }
         let state = self.state.borrow();
-        let has_key = match (&state.keys, token.key_id()) {
+        let knows_id = match (&state.keys, token.key_id()) {
             (Some(keys), Some(id)) => keys.has_key_id(id),
             _ => false,
         };
-        issuer_matches && !has_key
+        !knows_id || claims.may_be_issued_since(state.fetched_at, now)
     }
 
     /// Triggers a fetch, and waits until the fetch ends or [`REFRESH_TIMEOUT`] has passed.
-    /// Concurrent callers share one fetch. No fetch is triggered if a token triggered a fetch less
-    /// than [`TOKEN_FETCH_INTERVAL`] ago.
-    ///
-    /// Returns true if the last fetch succeeded and no fetch is running.
-    pub(crate) async fn refresh(&self) -> bool {
+    /// Concurrent callers share one fetch.
+    pub(crate) async fn refresh(&self) -> Refresh {
         let mut state = self.state.subscribe();
-        if let Some(fetches) = self.request_fetch() {
-            let done = state.wait_for(|state| state.fetches > fetches);
-            // A timeout is not handled here, because the state shows whether the fetch succeeded,
-            // failed or is still running.
-            let _ = tokio::time::timeout(REFRESH_TIMEOUT, done).await;
-        }
+        let requested = match self.request_fetch() {
+            Ok(requested) => requested,
+            Err(wait) => return Refresh::NotAllowed(wait),
+        };
+        let done = state.wait_for(|state| state.fetches > requested.completed);
+        // A timeout is not handled here, because the state shows whether the fetch has ended.
+        let _ = tokio::time::timeout(REFRESH_TIMEOUT, done).await;
         let state = state.borrow();
-        state.is_up_to_date && !state.is_fetching
+        let has_succeeded = state.fetches > requested.completed && state.is_up_to_date;
+        match (has_succeeded, requested.is_new) {
+            (false, _) => Refresh::Failed,
+            (true, true) => Refresh::Fetched,
+            (true, false) => Refresh::Joined,
+        }
     }
 
-    /// Wakes [`Self::run`] if no fetch is running. Returns the number of fetches that have
-    /// completed so far, or `None` if it is too early for another fetch.
-    fn request_fetch(&self) -> Option<u64> {
-        let mut last = self
-            .token_fetch
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let (is_fetching, fetches) = {
-            let state = self.state.borrow();
-            (state.is_fetching, state.fetches)
-        };
-        if !is_fetching {
-            if last.is_some_and(|at| at.elapsed() < TOKEN_FETCH_INTERVAL) {
-                return None;
-            }
-            *last = Some(Instant::now());
-            self.state.send_modify(|state| state.is_fetching = true);
+    /// Wakes [`Self::run`] if no fetch is running. If it is too early for another fetch, returns
+    /// the time after which the next one is allowed.
+    fn request_fetch(&self) -> Result<RequestedFetch, Duration> {
+        let mut requested = Err(Duration::ZERO);
+        // The allowance is used while the state is locked, so that concurrent callers use it once.
+        self.state.send_if_modified(|state| {
+            let is_new = !state.is_fetching;
+            let allowed = if is_new {
+                self.allowance.use_one(Instant::now())
+            } else {
+                Ok(())
+            };
+            requested = allowed.map(|()| RequestedFetch {
+                completed: state.fetches,
+                is_new,
+            });
+            state.is_fetching |= requested.is_ok();
+            is_new && requested.is_ok()
+        });
+        if matches!(requested, Ok(RequestedFetch { is_new: true, .. })) {
             self.wake.notify_one();
         }
-        Some(fetches)
+        requested
     }
 }
 
-fn endpoint(url: &str) -> Result<Endpoint, FetchError> {
-    url.parse().map_err(|source| FetchError::Endpoint {
-        url: url.to_owned(),
-        source,
-    })
-}
-
-/// The metadata URL of an issuer, with the well-known path before the issuer's path (RFC
-/// 8414 section 3.1).
-fn rfc8414_url(issuer: &str) -> String {
-    let host_at = issuer.find("://").map_or(0, |at| at + "://".len());
-    let path_at = issuer
-        .get(host_at..)
-        .and_then(|rest| rest.find('/'))
-        .map_or(issuer.len(), |at| host_at + at);
-    let (host, path) = issuer.split_at(path_at);
-    format!("{host}/.well-known/oauth-authorization-server{path}")
+/// A fetch that was requested and may have begun.
+#[derive(Debug, PartialEq, Eq)]
+struct RequestedFetch {
+    /// Number of fetches that had completed when this fetch was requested.
+    completed: u64,
+    /// False if the fetch was running or requested before.
+    is_new: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::http_client::{HttpClient, PlainHttp};
+    use crate::auth::key_source::ProviderUrl;
 
-    /// A server can receive a request before it has started to fetch keys. If the token of an early
-    /// request counted as the trigger of the first fetch, tokens could not trigger another fetch in
-    /// the next minute. A key that the provider publishes in that minute would stay unknown until
-    /// the minute is over.
+    /// A server can receive a request before it has started to fetch keys. The tokens of early
+    /// requests and of requests that share a fetch must not use up the allowance.
     #[test]
-    fn token_before_the_first_fetch_does_not_delay_the_next_fetch() {
-        let url = endpoint("http://127.0.0.1:1/keys").unwrap();
+    fn only_a_token_that_triggers_a_fetch_uses_the_allowance() {
+        let plain_http = PlainHttp::ThisMachine;
+        let url = Endpoint::parse("http://127.0.0.1:1/keys", plain_http).unwrap();
+        let client = HttpClient::new().unwrap();
         let provider = Provider::new(
-            ProviderUrl::KeySet(url),
-            None,
-            HttpClient::new().unwrap(),
+            KeySource::new(ProviderUrl::KeySet(url), None, plain_http, client),
             Duration::from_hours(1),
             Arc::default(),
         );
-        assert_eq!(provider.request_fetch(), Some(0), "before the first fetch");
+        let requested = |completed, is_new| Ok(RequestedFetch { completed, is_new });
+        assert_eq!(provider.request_fetch(), requested(0, false));
         provider.finish_fetch(None);
-        assert_eq!(provider.request_fetch(), Some(1), "after the first fetch");
-        provider.finish_fetch(None);
-        assert_eq!(provider.request_fetch(), None, "within the same minute");
+        // The complete allowance is left.
+        let mut completed = 1;
+        while provider.request_fetch() == requested(completed, true) {
+            assert_eq!(provider.request_fetch(), requested(completed, false));
+            provider.finish_fetch(None);
+            completed += 1;
+        }
+        assert!(completed > 2 && provider.request_fetch().is_err());
     }
 }

@@ -13,19 +13,41 @@ pub(crate) enum Access {
     Write,
 }
 
+/// The scope that a token lacks for a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MissingScope {
+    pub(super) scope: String,
+    /// Whether the namespace belongs to the client of the token.
+    pub(super) is_own: bool,
+}
+
 impl Access {
-    /// The scope that a token of another client must have to access the namespace of `client_id`.
-    pub(crate) fn scope(self, client_id: &str) -> String {
-        let verb = match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        };
-        format!("user:preferences:{verb}:{client_id}")
+    fn base_scope(self) -> &'static str {
+        match self {
+            Self::Read => "user:preferences:read",
+            Self::Write => "user:preferences:write",
+        }
     }
 
-    /// Whether a token with these claims may access the namespace of `client_id`.
-    pub(crate) fn is_allowed(self, claims: &Claims, client_id: &str) -> bool {
-        claims.client.as_str() == client_id || claims.has_scope(&self.scope(client_id))
+    /// Checks that a token with these claims may access the namespace of `client_id`. If
+    /// `needs_own_scope` is true, a token also needs a scope for the namespace of its own client.
+    pub(super) fn check(
+        self,
+        claims: &Claims,
+        client_id: &str,
+        needs_own_scope: bool,
+    ) -> Result<(), MissingScope> {
+        let is_own = claims.client.as_str() == client_id;
+        let base = self.base_scope();
+        if is_own && (!needs_own_scope || claims.has_scope(base)) {
+            return Ok(());
+        }
+        let scope = format!("{base}:{client_id}");
+        if claims.has_scope(&scope) {
+            return Ok(());
+        }
+        let scope = if is_own { base.to_owned() } else { scope };
+        Err(MissingScope { scope, is_own })
     }
 }
 
@@ -35,15 +57,15 @@ mod tests {
 
     fn allowed(access: Access, scopes: &[&str]) -> bool {
         let claims = Claims::for_test("alice", "own", scopes);
-        access.is_allowed(&claims, "xyz")
+        access.check(&claims, "xyz", false).is_ok()
     }
 
     #[test]
     fn only_the_exact_scope_opens_another_clients_namespace() {
         use Access::{Read, Write};
         let own = Claims::for_test("alice", "xyz", &[]);
-        assert!(Read.is_allowed(&own, "xyz") && Write.is_allowed(&own, "xyz"));
-        assert!(!Read.is_allowed(&own, "XYZ") && !Read.is_allowed(&own, "xy"));
+        assert!(Read.check(&own, "xyz", false).is_ok() && Write.check(&own, "xyz", false).is_ok());
+        assert!(Read.check(&own, "XYZ", false).is_err() && Read.check(&own, "xy", false).is_err());
         for (scope, read, write) in [
             ("user:preferences:read:xyz", true, false),
             ("user:preferences:write:xyz", false, true),
@@ -59,6 +81,40 @@ mod tests {
         ] {
             assert_eq!(allowed(Read, &[scope]), read, "{scope}");
             assert_eq!(allowed(Write, &["other", scope]), write, "{scope}");
+        }
+    }
+
+    #[test]
+    fn own_namespace_needs_a_scope_only_if_configured() {
+        use Access::{Read, Write};
+        let check = |scopes: &[&str], access: Access| {
+            let claims = Claims::for_test("alice", "xyz", scopes);
+            assert!(access.check(&claims, "xyz", false).is_ok(), "{scopes:?}");
+            access.check(&claims, "xyz", true)
+        };
+        let missing = |scope: &str| {
+            let scope = scope.to_owned();
+            Err(MissingScope {
+                scope,
+                is_own: true,
+            })
+        };
+        let (read, write) = ("user:preferences:read", "user:preferences:write");
+        for (scopes, reads, writes) in [
+            (&[][..], missing(read), missing(write)),
+            (&[read], Ok(()), missing(write)),
+            (&[write], missing(read), Ok(())),
+            (&[read, write], Ok(()), Ok(())),
+            (&["user:preferences:read:xyz"], Ok(()), missing(write)),
+            (
+                &["user:preferences:read:other"],
+                missing(read),
+                missing(write),
+            ),
+            (&["user:preferences"], missing(read), missing(write)),
+        ] {
+            assert_eq!(check(scopes, Read), reads, "{scopes:?}");
+            assert_eq!(check(scopes, Write), writes, "{scopes:?}");
         }
     }
 }

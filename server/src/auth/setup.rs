@@ -7,21 +7,32 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::auth::authenticator::{Authenticator, KeySources};
-use crate::auth::http_client::{Endpoint, EndpointError, HttpClient};
+use crate::auth::authenticator::Authenticator;
+use crate::auth::http_client::{Endpoint, HttpClient};
 use crate::auth::introspection::{
-    CachePolicy, Credentials, CredentialsError, Introspection, IntrospectionEndpoint, MAX_REQUESTS,
+    CachePolicy, Credentials, CredentialsError, IntrospectionClient, IntrospectionEndpoint,
+    Introspector, MAX_REQUESTS,
 };
+use crate::auth::key_source::KeySource;
 use crate::auth::keys::{KeyError, KeySet};
-use crate::auth::provider::{Provider, ProviderUrl};
-use crate::auth::rules::{ClaimNames, TokenRules};
+use crate::auth::provider::Provider;
+use crate::auth::provider_urls::{
+    ProviderUrlError, has_key_url, introspection_url, issuers, plain_http, provider_urls,
+    providers, warn_about_plain_http,
+};
+use crate::auth::rules::{ClaimNames, DEFAULT_MAX_TOKEN_BYTES, TokenRules};
+use crate::auth::trusted_keys::TrustedKeys;
 use crate::settings::{Settings, duration_or};
 
+/// Maximum of `--max-token-bytes`. The server refuses longer request heads than 80 KiB, and a head
+/// contains a request line and further headers in addition to the token.
+const MAX_TOKEN_BYTES: usize = 64 * 1024;
 const DEFAULT_REALM: &str = "prefd";
 const DEFAULT_TOKEN_CACHE_ENTRIES: usize = 10_000;
-/// At most `max_connections / WAITING_DIVISOR` requests may wait for a provider at the same time.
-/// The other connections stay free for tokens that prefd can verify without a provider.
-const WAITING_DIVISOR: usize = 2;
+/// At most `max_connections / WAITING_DIVISOR` requests may wait for newer keys at the same time,
+/// as many for the introspection of unknown tokens, and as many for the introspection of known
+/// tokens. The other connections stay free for tokens that prefd can verify without a provider.
+const WAITING_DIVISOR: usize = 4;
 const DEFAULT_JWKS_REFRESH: Duration = Duration::from_mins(5);
 const DEFAULT_INTROSPECTION_TTL: Duration = Duration::from_secs(30);
 const DEFAULT_INTROSPECTION_MAX_STALE: Duration = Duration::from_hours(1);
@@ -41,21 +52,20 @@ pub(crate) enum IdentityError {
          accepted: set --jwt-audience, or accept such tokens with --require-audience=false"
     )]
     NoAudience,
-    #[error("{setting} {url:?}: {source}")]
-    Endpoint {
-        setting: &'static str,
-        url: String,
-        source: EndpointError,
-    },
-    #[error("--oidc-issuer {0:?}: an issuer must not have a query (RFC 8414 section 2)")]
-    IssuerQuery(String),
+    #[error(transparent)]
+    Url(#[from] ProviderUrlError),
     #[error("{0} requires --introspection-credentials-file")]
     NoCredentials(&'static str),
     #[error(
-        "--introspection-credentials-file requires --introspection-url or exactly one \
-         --oidc-issuer"
+        "--introspection-credentials-file requires --introspection-url, or exactly one \
+         --oidc-issuer without --oidc-jwks-url"
     )]
     NoIntrospectionEndpoint,
+    #[error(
+        "--max-token-bytes must be between 1 and {MAX_TOKEN_BYTES}: a request head of more than \
+         80 KiB is refused"
+    )]
+    MaxTokenBytes,
     #[error("--realm contains a character that is not allowed in an HTTP header")]
     Realm,
     #[error("{setting}: {source}")]
@@ -87,18 +97,12 @@ impl IdentityError {
 /// Checks the settings without reading files, and logs a warning for each insecure setting.
 pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
     let is_dev = settings.is_dev();
-    let is_remote = issuers(settings).next().is_some()
-        || key_urls(settings).next().is_some()
-        || introspection_url(settings)?.is_some();
-    for issuer in issuers(settings) {
-        endpoint("--oidc-issuer", issuer)?;
-        if issuer.contains('?') {
-            return Err(IdentityError::IssuerQuery(issuer.to_owned()));
-        }
+    let is_remote = providers(settings) > 0 || introspection_url(settings)?.is_some();
+    if !(1..=MAX_TOKEN_BYTES).contains(&settings.max_token_bytes.unwrap_or(1)) {
+        return Err(IdentityError::MaxTokenBytes);
     }
-    for url in key_urls(settings) {
-        endpoint("--jwks-url", url)?;
-    }
+    provider_urls(settings)?;
+    warn_about_plain_http(settings)?;
     let has_local = settings.jwt_hs256_secret_file.is_some()
         || settings.jwt_public_key_file.is_some()
         || settings.jwks_file.is_some();
@@ -120,9 +124,8 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
             );
         }
     }
-    let sources = issuers(settings).count()
-        + key_urls(settings).count()
-        + usize::from(has_local)
+    let sources = providers(settings)
+        + local_issuers(settings)
         + usize::from(settings.introspection_url.is_some());
     if sources > 1 && !is_dev {
         tracing::warn!(
@@ -130,36 +133,27 @@ pub(crate) fn check(settings: &Settings) -> Result<(), IdentityError> {
              documents, even if their tokens come from different issuers"
         );
     }
-    let needs_issuer = has_local || key_urls(settings).next().is_some();
+    let needs_issuer = has_local || has_key_url(settings);
     if settings.jwt_issuer.is_none() && needs_issuer && !is_dev {
         tracing::warn!(
             "--jwt-issuer is not set: the iss claim is not checked in tokens that are verified with \
-             a key file or --jwks-url"
+             --jwks-url, a key file or a secret file"
         );
     }
     introspection_config(settings).map(|_| ())
 }
 
-fn issuers(settings: &Settings) -> impl Iterator<Item = &str> {
-    settings.oidc_issuer.iter().flatten().map(String::as_str)
-}
-
-fn key_urls(settings: &Settings) -> impl Iterator<Item = &str> {
-    settings.jwks_url.iter().flatten().map(String::as_str)
-}
-
-fn endpoint(setting: &'static str, url: &str) -> Result<Endpoint, IdentityError> {
-    url.parse().map_err(|source| IdentityError::Endpoint {
-        setting,
-        url: url.to_owned(),
-        source,
-    })
-}
-
-fn introspection_url(settings: &Settings) -> Result<Option<Endpoint>, IdentityError> {
-    let url = settings.introspection_url.as_deref();
-    url.map(|url| endpoint("--introspection-url", url))
-        .transpose()
+/// Number of issuers whose keys may be in files. Without `--jwt-issuer`, each file can have the key
+/// of another issuer.
+fn local_issuers(settings: &Settings) -> usize {
+    let files = usize::from(settings.jwt_hs256_secret_file.is_some())
+        + settings.jwt_public_key_file.iter().flatten().count()
+        + usize::from(settings.jwks_file.is_some());
+    if settings.jwt_issuer.is_some() {
+        files.min(1)
+    } else {
+        files
+    }
 }
 
 /// How token introspection is configured. The `Path` is the path of the credentials file.
@@ -172,11 +166,13 @@ enum IntrospectionConfig<'a> {
 
 fn introspection_config(settings: &Settings) -> Result<IntrospectionConfig<'_>, IdentityError> {
     let credentials = settings.introspection_credentials_file.as_deref();
+    // The metadata of an issuer whose keys have a URL of their own is not fetched.
+    let has_own_key_set = settings.oidc_jwks_url.iter().flatten().next().is_some();
     match (introspection_url(settings)?, credentials) {
         (None, None) => Ok(IntrospectionConfig::Off),
         (Some(_), None) => Err(IdentityError::NoCredentials("--introspection-url")),
         (Some(url), Some(file)) => Ok(IntrospectionConfig::Url(url, file)),
-        (None, Some(file)) if issuers(settings).count() == 1 => {
+        (None, Some(file)) if issuers(settings).count() == 1 && !has_own_key_set => {
             Ok(IntrospectionConfig::Issuer(file))
         }
         (None, Some(_)) => Err(IdentityError::NoIntrospectionEndpoint),
@@ -185,9 +181,8 @@ fn introspection_config(settings: &Settings) -> Result<IntrospectionConfig<'_>, 
 
 /// Maximum number of file descriptors that prefd's requests to providers use at the same time.
 pub(crate) fn descriptors(settings: &Settings) -> u64 {
-    let providers = issuers(settings).chain(key_urls(settings)).count();
     let introspects = settings.introspection_credentials_file.is_some();
-    providers as u64 + if introspects { MAX_REQUESTS as u64 } else { 0 }
+    providers(settings) as u64 + if introspects { MAX_REQUESTS as u64 } else { 0 }
 }
 
 /// Reads the keys from the configured files. Blocks.
@@ -204,6 +199,13 @@ pub(crate) fn local_keys(settings: &Settings) -> Result<KeySet, IdentityError> {
     if let Some(file) = &settings.jwks_file {
         keys.add_jwks_file(file)
             .map_err(IdentityError::keys("--jwks-file"))?;
+    }
+    if let Some(algorithm) = keys.crowded_algorithm() {
+        tracing::warn!(
+            ?algorithm,
+            "more than 4 keys for one algorithm in --jwt-public-key-file and --jwks-file: a token \
+             that does not name its key with kid is checked with only 4 of them"
+        );
     }
     Ok(keys)
 }
@@ -233,7 +235,9 @@ pub(crate) fn authenticator(
     local: KeySet,
 ) -> Result<Authenticator, IdentityError> {
     let default = ClaimNames::default();
-    let rules = TokenRules {
+    let rules = Arc::new(TokenRules {
+        max_token_bytes: settings.max_token_bytes.unwrap_or(DEFAULT_MAX_TOKEN_BYTES),
+        needs_own_scope: settings.own_scope.unwrap_or(false),
         audience: settings.jwt_audience.clone(),
         typ: settings.jwt_typ.clone(),
         names: ClaimNames {
@@ -242,73 +246,82 @@ pub(crate) fn authenticator(
             scope: settings.jwt_scope_claim.clone().unwrap_or(default.scope),
         },
         linked_identity_claim: settings.linked_identity_claim.clone(),
-    };
+    });
     let realm = settings.realm.as_deref().unwrap_or(DEFAULT_REALM);
     let entries = settings
         .token_cache_entries
         .unwrap_or(DEFAULT_TOKEN_CACHE_ENTRIES);
-    let sources = key_sources(settings, local, entries)?;
     let max_waiting = (settings.connections() / WAITING_DIVISOR).clamp(1, Semaphore::MAX_PERMITS);
-    Authenticator::new(sources, rules, realm, entries, max_waiting).ok_or(IdentityError::Realm)
+    let urls = provider_urls(settings)?;
+    let introspection = introspection_config(settings)?;
+    let is_remote = !urls.is_empty() || !matches!(introspection, IntrospectionConfig::Off);
+    let http_client = is_remote.then(HttpClient::new).transpose()?;
+    let generation = Arc::<AtomicU64>::default();
+    let mut providers = Vec::new();
+    let mut introspector = None;
+    if let Some(http_client) = http_client {
+        let refresh_interval = duration_or(settings.jwks_refresh, DEFAULT_JWKS_REFRESH);
+        for url in urls {
+            let issuer = settings.jwt_issuer.as_deref().map(Arc::from);
+            let source = KeySource::new(url, issuer, plain_http(settings), http_client.clone());
+            let provider = Provider::new(source, refresh_interval, Arc::clone(&generation));
+            providers.push(Arc::new(provider));
+        }
+        let client = introspection_client(settings, introspection, &providers, http_client)?;
+        introspector = client.map(|(client, issuer)| {
+            let policy = cache_policy(settings);
+            let rules = Arc::clone(&rules);
+            Arc::new(Introspector::new(
+                client,
+                issuer,
+                rules,
+                policy,
+                entries,
+                max_waiting,
+            ))
+        });
+    }
+    let keys = TrustedKeys::new(local, providers, generation, max_waiting);
+    Authenticator::new(keys, introspector, rules, realm, entries).ok_or(IdentityError::Realm)
 }
 
-fn key_sources(
-    settings: &Settings,
-    local: KeySet,
-    entries: usize,
-) -> Result<KeySources, IdentityError> {
-    let mut sources = KeySources {
-        local,
-        ..KeySources::default()
-    };
-    let introspection = introspection_config(settings)?;
-    let issuer: Option<Arc<str>> = settings.jwt_issuer.as_deref().map(Arc::from);
-    let urls = issuers(settings)
-        .map(|issuer| Ok(ProviderUrl::Issuer(issuer.to_owned())))
-        .chain(key_urls(settings).map(|url| Ok(ProviderUrl::KeySet(endpoint("--jwks-url", url)?))))
-        .collect::<Result<Vec<_>, IdentityError>>()?;
-    if urls.is_empty() && matches!(introspection, IntrospectionConfig::Off) {
-        return Ok(sources);
-    }
-    let http_client = HttpClient::new()?;
-    let refresh_interval = duration_or(settings.jwks_refresh, DEFAULT_JWKS_REFRESH);
-    for url in urls {
-        sources.providers.push(Arc::new(Provider::new(
-            url,
-            issuer.clone(),
-            http_client.clone(),
-            refresh_interval,
-            Arc::<AtomicU64>::clone(&sources.generation),
-        )));
-    }
-    let (endpoint, issuer, file) = match introspection {
-        IntrospectionConfig::Off => return Ok(sources),
-        IntrospectionConfig::Url(url, file) => {
-            (IntrospectionEndpoint::Configured(url), issuer, file)
-        }
-        IntrospectionConfig::Issuer(file) => {
-            // The provider of `--oidc-issuer` is the first provider in the list.
-            let provider = sources.providers.first().map(Arc::clone);
-            let provider = provider.ok_or(IdentityError::NoIntrospectionEndpoint)?;
-            let issuer = issuers(settings).next().map(Arc::from);
-            (IntrospectionEndpoint::Discovered(provider), issuer, file)
-        }
-    };
-    let cache_policy = CachePolicy {
+fn cache_policy(settings: &Settings) -> CachePolicy {
+    CachePolicy {
         ttl: duration_or(settings.introspection_ttl, DEFAULT_INTROSPECTION_TTL),
         max_stale: duration_or(
             settings.introspection_max_stale,
             DEFAULT_INTROSPECTION_MAX_STALE,
         ),
+    }
+}
+
+/// Returns the introspection client, and the value that `iss` must have in a response. Returns
+/// `None` if introspection is off. Blocks.
+#[allow(
+    clippy::type_complexity,
+    reason = "a pair, which the only caller takes apart"
+)]
+fn introspection_client(
+    settings: &Settings,
+    config: IntrospectionConfig<'_>,
+    providers: &[Arc<Provider>],
+    http_client: HttpClient,
+) -> Result<Option<(IntrospectionClient, Option<Arc<str>>)>, IdentityError> {
+    let (endpoint, issuer, file) = match config {
+        IntrospectionConfig::Off => return Ok(None),
+        IntrospectionConfig::Url(url, file) => (
+            IntrospectionEndpoint::Configured(url),
+            settings.jwt_issuer.as_deref(),
+            file,
+        ),
+        IntrospectionConfig::Issuer(file) => {
+            // The provider of `--oidc-issuer` is the first provider in the list.
+            let provider = providers.first().map(Arc::clone);
+            let provider = provider.ok_or(IdentityError::NoIntrospectionEndpoint)?;
+            let endpoint = IntrospectionEndpoint::Discovered(provider);
+            (endpoint, issuers(settings).next(), file)
+        }
     };
-    let credentials = Credentials::read(file)?;
-    sources.introspection = Some(Introspection::new(
-        endpoint,
-        issuer,
-        credentials,
-        http_client,
-        cache_policy,
-        entries,
-    ));
-    Ok(sources)
+    let client = IntrospectionClient::new(endpoint, Credentials::read(file)?, http_client);
+    Ok(Some((client, issuer.map(Arc::from))))
 }

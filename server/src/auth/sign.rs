@@ -53,6 +53,6 @@ pub(crate) fn sign(
         iat: now,
         exp: now.checked_add(ttl.as_secs()).ok_or(SignError::TooLong)?,
     };
-    let key = EncodingKey::from_secret(secret);
+    let key = EncodingKey::from_secret(secret)?;
     Ok(encode(&Header::new(Algorithm::HS256), &claims, &key)?)
 }

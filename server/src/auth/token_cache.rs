@@ -11,9 +11,10 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// Typical size of an entry's claims in bytes. The total size of all entries is limited to the
-/// configured number of entries times this size.
-const TYPICAL_CLAIMS_BYTES: u64 = 512;
+/// Typical size of an entry in bytes, with claims and the bookkeeping of the cache. The total size
+/// of all entries is limited to the configured number of entries times this size. A smaller entry
+/// counts as this size, so the cache holds at most the configured number of entries.
+const TYPICAL_ENTRY_BYTES: u64 = 512;
 
 pub(super) struct TokenCache<V> {
     key: [u8; 16],
@@ -32,12 +33,12 @@ struct EntryWeight;
 
 impl<V> Weighter<u128, Entry<V>> for EntryWeight {
     fn weight(&self, _: &u128, entry: &Entry<V>) -> u64 {
-        entry.weight as u64
+        (entry.weight as u64).max(TYPICAL_ENTRY_BYTES)
     }
 }
 
 impl<V: Clone> TokenCache<V> {
-    /// Creates a cache for about `entries` tokens of typical size. If the system provides no random
+    /// Creates a cache for `entries` tokens of typical size, or fewer larger ones. If the system provides no random
     /// bytes for the hash key, the cache stays empty.
     pub(crate) fn new(entries: usize) -> Self {
         let mut key = [0; 16];
@@ -49,7 +50,7 @@ impl<V: Clone> TokenCache<V> {
             key,
             entries: Cache::with_weighter(
                 entries,
-                (entries as u64).saturating_mul(TYPICAL_CLAIMS_BYTES),
+                (entries as u64).saturating_mul(TYPICAL_ENTRY_BYTES),
                 EntryWeight,
             ),
         }
@@ -91,9 +92,20 @@ mod tests {
             cache.insert(&index.to_le_bytes(), 2, 200);
         }
         let bytes = cache.entries.weight();
-        assert!(bytes <= 10 * TYPICAL_CLAIMS_BYTES, "{bytes}");
+        assert!(bytes <= 10 * TYPICAL_ENTRY_BYTES, "{bytes}");
         cache.insert(b"token", 3, 200);
         cache.remove(b"token");
         assert_eq!(cache.get(b"token"), None);
+    }
+
+    /// The entries of refused tokens are much smaller than claims.
+    #[test]
+    fn cache_of_small_entries_holds_only_the_configured_number() {
+        let cache = TokenCache::new(100);
+        for index in 0..10_000_u32 {
+            cache.insert(&index.to_le_bytes(), (), size_of::<u128>());
+        }
+        let held = cache.entries.len();
+        assert!((90..=100).contains(&held), "{held}");
     }
 }

@@ -13,12 +13,13 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, TE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::admin::AdminToken;
+use crate::admin::{AdminToken, CHECKS_FAILED, FAILED};
 use crate::auth::http_client;
 use crate::commands::admin_endpoint::AdminEndpoint;
 use crate::commands::error::CommandError;
@@ -73,6 +74,9 @@ impl Download {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
+                    if let Some(cause) = trailers.get(FAILED) {
+                        return Err(CommandError::ServerFailed(decoded(cause)));
+                    }
                     self.trailers.extend(trailers);
                 }
             }
@@ -110,6 +114,7 @@ impl AdminOptions {
             headers.insert(HOST, host);
         }
         headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CHECKS_FAILED, HeaderValue::from_static("1"));
         if let Some(file) = &self.admin_token_file
             && let Some(token) = AdminToken::read(file)?.header()
         {
@@ -181,6 +186,12 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender.send_request(request).await?)
+}
+
+/// Decodes the percent-encoded text in a trailer.
+pub(super) fn decoded(value: &HeaderValue) -> String {
+    let text = percent_decode(value.as_bytes());
+    text.decode_utf8_lossy().into_owned()
 }
 
 /// Returns the detail of a JSON:API error response, or the reasons in a response of `/readyz`.

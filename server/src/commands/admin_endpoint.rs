@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use hyper::Uri;
 
+use crate::settings::{AbstractSocket, unix_path};
+
 const UNIX: &str = "unix:";
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
@@ -24,8 +26,12 @@ pub(super) enum AdminEndpoint {
 
 /// The text is not a valid address of an admin listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected http://HOST:PORT, https://HOST:PORT or unix:PATH")]
-pub(crate) struct InvalidAdminEndpoint;
+pub(crate) enum InvalidAdminEndpoint {
+    #[error("expected http://HOST:PORT, https://HOST:PORT or unix:PATH")]
+    Malformed,
+    #[error(transparent)]
+    Abstract(#[from] AbstractSocket),
+}
 
 impl AdminEndpoint {
     /// Returns the value of the `Host` header of a request.
@@ -42,19 +48,19 @@ impl FromStr for AdminEndpoint {
     type Err = InvalidAdminEndpoint;
 
     fn from_str(text: &str) -> Result<Self, InvalidAdminEndpoint> {
-        if let Some(path) = text.strip_prefix(UNIX) {
-            return Ok(Self::Unix(path.into()));
+        if let Some(path) = unix_path(text).transpose()? {
+            return Ok(Self::Unix(path));
         }
-        let uri: Uri = text.parse().map_err(|_| InvalidAdminEndpoint)?;
+        let uri: Uri = text.parse().map_err(|_| InvalidAdminEndpoint::Malformed)?;
         let is_tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(InvalidAdminEndpoint),
+            _ => return Err(InvalidAdminEndpoint::Malformed),
         };
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(InvalidAdminEndpoint);
+            return Err(InvalidAdminEndpoint::Malformed);
         }
-        let host = uri.host().ok_or(InvalidAdminEndpoint)?;
+        let host = uri.host().ok_or(InvalidAdminEndpoint::Malformed)?;
         let default_port = if is_tls { HTTPS_PORT } else { HTTP_PORT };
         Ok(Self::Tcp {
             host: host.trim_matches(['[', ']']).to_owned(),
@@ -99,7 +105,9 @@ mod tests {
             "http://x?y",
         ] {
             let parsed = text.parse::<AdminEndpoint>();
-            assert_eq!(parsed, Err(InvalidAdminEndpoint), "{text}");
+            assert_eq!(parsed, Err(InvalidAdminEndpoint::Malformed), "{text}");
         }
+        let parsed = "unix:@prefd".parse::<AdminEndpoint>();
+        assert_eq!(parsed, Err(InvalidAdminEndpoint::Abstract(AbstractSocket)));
     }
 }

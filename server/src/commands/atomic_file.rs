@@ -12,14 +12,13 @@ use crate::io_error::io_error;
 /// A file that is written under a temporary name in the directory of its final path. Dropping an
 /// `AtomicFile` without calling [`Self::commit`] removes the temporary file.
 pub(super) struct AtomicFile {
-    path: PathBuf,
     directory: PathBuf,
     file: NamedTempFile,
 }
 
 impl AtomicFile {
-    /// Creates the temporary file, which only its owner may read. The name of the temporary file
-    /// begins with `prefix`.
+    /// Creates the temporary file for a file that does not exist yet. Only its owner may read the
+    /// temporary file. The name of the temporary file begins with `prefix`.
     ///
     /// # Errors
     /// [`CommandError::AlreadyExists`] if `path` exists, [`CommandError::Io`] if the temporary
@@ -31,14 +30,17 @@ impl AtomicFile {
         let directory = path
             .parent()
             .filter(|directory| !directory.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new(".")).to_owned();
+        Self::create_in(directory.unwrap_or(Path::new(".")), prefix)
+    }
+
+    /// Creates the temporary file in `directory`. Only its owner may read the temporary file.
+    pub(super) fn create_in(directory: &Path, prefix: &str) -> Result<Self, CommandError> {
         let file = tempfile::Builder::new()
             .prefix(prefix)
-            .tempfile_in(&directory)
-            .map_err(io_error("create a temporary file for", path))?;
+            .tempfile_in(directory)
+            .map_err(io_error("create a temporary file in", directory))?;
         Ok(Self {
-            path: path.to_owned(),
-            directory,
+            directory: directory.to_owned(),
             file,
         })
     }
@@ -51,28 +53,40 @@ impl AtomicFile {
     pub(super) fn reopen(&self) -> Result<File, CommandError> {
         let reopened = self.file.as_file().sync_all();
         let reopened = reopened.and_then(|()| File::open(self.file.path()));
-        Ok(reopened.map_err(io_error("write", &self.path))?)
+        Ok(reopened.map_err(io_error("write", self.file.path()))?)
     }
 
-    /// Syncs the file, renames it to its final name, and syncs the directory.
+    /// Syncs the file, renames it to the first of `paths` that does not exist, and syncs the
+    /// directory. `paths` must be in the directory of the temporary file. Returns the new path.
     ///
     /// # Errors
-    /// [`CommandError::AlreadyExists`] if a file with the final name already exists,
+    /// [`CommandError::AlreadyExists`] with the last path if all paths exist,
     /// [`CommandError::Io`] if a sync or the rename fails.
-    pub(super) fn commit(self) -> Result<(), CommandError> {
+    pub(super) fn commit(
+        self,
+        paths: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<PathBuf, CommandError> {
         let Self {
-            path,
             directory,
-            file,
+            mut file,
         } = self;
-        let commit = || {
-            file.as_file().sync_all()?;
-            file.persist_noclobber(&path)?;
-            File::open(&directory)?.sync_all()
-        };
-        commit().map_err(|source: io::Error| match source.kind() {
-            io::ErrorKind::AlreadyExists => CommandError::AlreadyExists(path.clone()),
-            _ => io_error("write", &path)(source).into(),
-        })
+        let synced = file.as_file().sync_all();
+        synced.map_err(io_error("write", file.path()))?;
+        let mut taken = None;
+        for path in paths {
+            match file.persist_noclobber(&path) {
+                Ok(_) => {
+                    let synced = File::open(&directory).and_then(|directory| directory.sync_all());
+                    synced.map_err(io_error("sync", &directory))?;
+                    return Ok(path);
+                }
+                Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
+                    file = refused.file;
+                    taken = Some(path);
+                }
+                Err(refused) => return Err(io_error("write", path)(refused.error).into()),
+            }
+        }
+        Err(CommandError::AlreadyExists(taken.unwrap_or(directory)))
     }
 }

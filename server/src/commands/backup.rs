@@ -16,14 +16,16 @@ use crate::admin::TOTAL_BYTES;
 use crate::commands::admin_client::{AdminOptions, block_on};
 use crate::commands::atomic_file::AtomicFile;
 use crate::commands::console::{self, ProgressBar, ProgressStream};
-use crate::commands::error::{CommandError, joined};
-use crate::commands::store_location::{StoreLocation, open_data_dir};
+use crate::commands::error::CommandError;
+use crate::commands::store_location::{StoreLocation, open_data_dir_read_only};
 use crate::io_error::io_error;
-use crate::store::create_private_dir;
+use crate::store::{create_private_dir, owner};
 use crate::transfer::archive::{self, ArchiveError, BackupContents};
 
 /// The value of `--to` that means standard output.
 const STANDARD_OUTPUT: &str = "-";
+/// Prefix of the name of a backup file that is not complete yet.
+const TEMPORARY: &str = ".prefd-backup-";
 const LABEL: &str = "backing up";
 /// Maximum number of chunks that wait to be checked while a backup is written to standard output.
 const MAX_QUEUED_CHUNKS: usize = 4;
@@ -46,17 +48,31 @@ pub(super) struct BackupOptions {
 /// Writes a backup, and checks that the backup is intact.
 pub(super) fn run(options: &BackupOptions) -> Result<(), CommandError> {
     if options.to.as_os_str() == STANDARD_OUTPUT {
-        let mut out = io::stdout().lock();
+        let mut out = io::stdout();
         let contents = write_and_check(&options.store, &mut out)?;
         out.flush()
             .map_err(io_error("write to", "standard output"))?;
         return require_complete(&contents);
     }
-    let path = backup_file(&options.to)?;
-    let mut file = AtomicFile::create(&path, ".prefd-backup-")?;
+    if options.to.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        create_private_dir(&options.to).map_err(io_error("create", &options.to))?;
+    }
+    let is_directory = options.to.is_dir();
+    let began = SystemTime::now().duration_since(UNIX_EPOCH);
+    let began = began.map_or(0, |since| since.as_secs());
+    let mut file = if is_directory {
+        AtomicFile::create_in(&options.to, TEMPORARY)?
+    } else {
+        AtomicFile::create(&options.to, TEMPORARY)?
+    };
     write(&options.store, file.file())?;
     let contents = archive::check(&mut BufReader::new(file.reopen()?))?;
-    file.commit()?;
+    let path = if is_directory {
+        // The name of a backup that began within the same second is already used.
+        file.commit((began..).map(|seconds| options.to.join(file_name(seconds))))?
+    } else {
+        file.commit([options.to.clone()])?
+    };
     report(options, &path, &contents)?;
     require_complete(&contents)
 }
@@ -67,14 +83,17 @@ fn require_complete(contents: &BackupContents) -> Result<(), CommandError> {
     if contents.unreadable.is_empty() {
         return Ok(());
     }
-    Err(CommandError::BackupIncomplete(joined(&contents.unreadable)))
+    for place in &contents.unreadable {
+        console::print_problem(&place.to_string());
+    }
+    Err(CommandError::BackupIncomplete(contents.unreadable.len()))
 }
 
 /// Writes a backup to a pipe or other stream. The output cannot be read back, so a second thread
 /// checks a copy of the bytes while the backup is written.
 fn write_and_check(
     store: &StoreLocation,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
 ) -> Result<BackupContents, CommandError> {
     let (sender, chunks) = mpsc::sync_channel(MAX_QUEUED_CHUNKS);
     thread::scope(|scope| {
@@ -100,7 +119,7 @@ fn write_and_check(
 
 /// A writer that also sends a copy of all bytes to the checking thread.
 struct Tee<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut (dyn Write + Send),
     sender: SyncSender<Bytes>,
 }
 
@@ -141,22 +160,10 @@ impl Read for ChunkReader {
     }
 }
 
-/// Returns the path of the backup file. Creates a missing directory if `to` ends with a slash.
-fn backup_file(to: &Path) -> Result<PathBuf, CommandError> {
-    if to.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        create_private_dir(to).map_err(io_error("create", to))?;
-    }
-    if to.is_dir() {
-        return Ok(to.join(file_name()));
-    }
-    Ok(to.to_owned())
-}
-
 /// Returns a file name such as `prefd-1795645000.tar`. The number is the time in seconds since
 /// 1970, so the names sort by time.
-fn file_name() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    format!("prefd-{}.tar", now.map_or(0, |since| since.as_secs()))
+fn file_name(seconds: u64) -> String {
+    format!("prefd-{seconds}.tar")
 }
 
 fn report(
@@ -184,15 +191,15 @@ fn report(
     ]))
 }
 
-fn write(store: &StoreLocation, out: &mut dyn Write) -> Result<(), CommandError> {
+fn write(store: &StoreLocation, out: &mut (dyn Write + Send)) -> Result<(), CommandError> {
     match &store.data_dir {
-        Some(data_dir) => write_offline(data_dir, out),
+        Some(data_dir) => owner::as_reader(data_dir, || write_offline(data_dir, out))?,
         None => block_on(write_online(&store.admin, out)),
     }
 }
 
 fn write_offline(data_dir: &Path, out: &mut dyn Write) -> Result<(), CommandError> {
-    let store = open_data_dir(data_dir)?;
+    let store = open_data_dir_read_only(data_dir)?;
     let snapshot = store.snapshot()?;
     let mut bar = ProgressBar::new(LABEL);
     archive::write(&snapshot, out, &mut |progress| bar.show(progress))?;

@@ -1,19 +1,22 @@
 //! Parses the command line of `prefd`, and runs the command. Exit code 0 means success, 1 means
 //! that the command failed, and 2 means that the command line or the settings are invalid.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::backup::{self, BackupOptions};
 use crate::commands::bench::{self, BenchOptions};
 use crate::commands::config::{self, ConfigCommand};
+use crate::commands::console;
 use crate::commands::erase::{self, EraseOptions};
 use crate::commands::error::{CommandError, USAGE};
 use crate::commands::export::{self, ExportOptions};
+use crate::commands::file_size_signal;
 use crate::commands::healthcheck::{self, HealthcheckOptions};
 use crate::commands::import::{self, ImportOptions};
 use crate::commands::maintenance::{self, MaintenanceOptions};
@@ -46,7 +49,8 @@ enum Command {
     ///
     /// On SIGHUP, the server reloads certificates, keys and introspection credentials from their
     /// files, and the log filter from the configuration file. On SIGTERM or SIGINT, the server
-    /// stops after all in-flight requests have finished, or after --drain-timeout.
+    /// stops after all in-flight requests have finished, or after --drain-timeout. A second signal
+    /// stops the server without waiting for requests.
     Serve {
         /// TOML file with settings. Each setting has the name of its flag, without the leading
         /// dashes
@@ -65,12 +69,14 @@ enum Command {
     ///
     /// Reads every frame of the log and every byte of every document. Also checks the catalogue if
     /// the store was closed cleanly and no document is damaged. Prints each problem, and exits with
-    /// 1 if problems were found. Repairs nothing. The server must be stopped.
+    /// 1 if problems were found. Changes nothing in the data directory, which can be on a read-only
+    /// file system. The server must be stopped.
     Verify(MaintenanceOptions),
     /// Print statistics of a data directory
     ///
     /// Prints the number of documents, users, segments and blobs, and the live and dead bytes.
-    /// The server must be stopped.
+    /// Changes nothing in the data directory, which can be on a read-only file system. The server
+    /// must be stopped.
     Stats(MaintenanceOptions),
     /// Reclaim disk space from replaced and deleted documents
     ///
@@ -81,7 +87,7 @@ enum Command {
     ///
     /// The backup contains all documents as they were at one point in time. By default, prefd backs
     /// up a running server, which continues to serve requests. With --data-dir, prefd backs up a
-    /// data directory that no server has open.
+    /// data directory that no server has open, and changes nothing in it.
     Backup(BackupOptions),
     /// Create a data directory from a backup
     ///
@@ -91,7 +97,7 @@ enum Command {
     ///
     /// Exports the documents of all users, or of one user. By default, the documents are read from
     /// a running server. With --data-dir, they are read from a data directory that no server has
-    /// open.
+    /// open, and nothing in it is changed.
     Export(ExportOptions),
     /// Import documents from JSON Lines
     ///
@@ -167,6 +173,33 @@ impl Command {
     }
 }
 
+/// Makes clap ignore environment variables whose value is empty. In files for Docker, systemd and
+/// shells, an empty variable usually means that the setting is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |variable: &OsStr| std::env::var_os(variable).is_some_and(|v| v.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env() {
+            Some(variable) if is_empty(variable) => arg.env(None),
+            _ => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// Parses the command line and the environment variables.
+fn parse() -> Result<(Cli, ArgMatches), clap::Error> {
+    let parsed = without_empty_variables(Cli::command()).try_get_matches();
+    let matches = parsed.or_else(|error| match error.kind() {
+        // The help lists all variables, including those that are ignored.
+        ErrorKind::DisplayHelp => Cli::command().try_get_matches(),
+        _ => Err(error),
+    })?;
+    let cli = Cli::from_arg_matches(&matches);
+    match cli {
+        Ok(cli) => Ok((cli, matches)),
+        Err(error) => Err(error.format(&mut Cli::command())),
+    }
+}
+
 /// Returns true if the option is set as a flag on the command line.
 fn is_flag(matches: &ArgMatches, id: &str) -> bool {
     matches.try_contains_id(id).is_ok_and(|is_set| is_set)
@@ -183,39 +216,28 @@ fn innermost(matches: &ArgMatches) -> &ArgMatches {
 
 /// Runs `prefd` with the arguments of the process, and returns its exit code.
 pub fn main() -> ExitCode {
-    let parsed = Cli::command().try_get_matches().and_then(|matches| {
-        let cli = Cli::from_arg_matches(&matches);
-        cli.map(|cli| (cli, matches))
-            .map_err(|error| error.format(&mut Cli::command()))
-    });
-    let (cli, matches) = match parsed {
+    let (cli, matches) = match parse() {
         Ok(parsed) => parsed,
         // clap reports --help and --version as errors with exit code 0.
         Err(error) => {
             let _ = error.print();
             if let Some(variable) = variable_of_error(&error) {
-                print_error(&format!(
+                console::print_problem(&format!(
                     "the invalid value comes from the environment variable {variable}"
                 ));
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
+    // Without the handler, only a process with a limit on file sizes behaves differently.
+    let _ = file_size_signal::ignore();
     match cli.command.run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print_error(&error.to_string());
+            console::print_problem(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "errors of commands are for standard error"
-)]
-fn print_error(message: &str) {
-    eprintln!("prefd: {message}");
 }
 
 /// Returns the environment variable that contains the invalid value, or `None` if the error has

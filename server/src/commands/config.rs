@@ -164,14 +164,15 @@ fn example(serve: &Command) -> String {
         for line in wrapped(&format!("{}. Default: {}.", setting.help, setting.default)) {
             let _ = writeln!(text, "# {line}");
         }
-        let value = value_of(serve, setting.id);
+        let value = value_of(serve, setting.id, &setting.default);
         let _ = writeln!(text, "#{} = {value}", setting.name);
     }
     text
 }
 
-/// Returns a placeholder of the right type for the value of a setting.
-fn value_of(serve: &Command, id: &str) -> String {
+/// Returns the default of a setting, in the form of a configuration file. If the default is not a
+/// single value, returns a placeholder of the right type.
+fn value_of(serve: &Command, id: &str, default: &str) -> String {
     let arg = serve.get_arguments().find(|arg| arg.get_id() == id);
     let name = arg
         .and_then(Arg::get_value_names)
@@ -179,12 +180,16 @@ fn value_of(serve: &Command, id: &str) -> String {
     let name = name.map_or("", |name| name.as_str());
     // In the configuration file, the value of a repeatable flag is a list.
     let is_list = arg.is_some_and(|arg| arg.get_value_delimiter().is_some());
+    let is_single = default != "none" && !default.contains(char::is_whitespace);
+    let value = |placeholder| {
+        if is_single { default } else { placeholder }
+    };
     match name {
-        "N" | "BYTES" => "1000".to_owned(),
-        "BOOL" => "true".to_owned(),
-        "TIME" => "\"30s\"".to_owned(),
-        name if is_list => format!("[\"{name}\"]"),
-        name => format!("\"{name}\""),
+        "N" | "BYTES" => value("1000").to_owned(),
+        "BOOL" => value("true").to_owned(),
+        "TIME" => format!("\"{}\"", value("30s")),
+        name if is_list => format!("[\"{}\"]", value(name)),
+        name => format!("\"{}\"", value(name)),
     }
 }
 

@@ -124,6 +124,12 @@ pub(super) fn print(text: &str) -> Result<(), CommandError> {
     Ok(printed.map_err(io_error("write to", "standard output"))?)
 }
 
+/// Prints a problem to standard error, after the name of the program.
+pub(super) fn print_problem(problem: &str) {
+    // A command must not fail because a problem cannot be printed. The exit code reports failures.
+    let _ = writeln!(io::stderr(), "prefd: {problem}");
+}
+
 /// Formats rows that consist of a name and a value. The values are aligned in a column.
 pub(super) fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

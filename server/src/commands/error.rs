@@ -12,6 +12,7 @@ use crate::commands::admin_endpoint::AdminEndpoint;
 use crate::io_error::IoError;
 use crate::serve::ServeError;
 use crate::settings::SettingsError;
+use crate::store::owner::OwnerError;
 use crate::store::restore::RestoreDirectoryError;
 use crate::store::{Error, OpenError, cause};
 use crate::transfer::archive::ArchiveError;
@@ -59,9 +60,12 @@ pub(super) enum CommandError {
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
     #[error(
-        "the connection to the server failed before the response was complete: {0}. The server log may contain the cause"
+        "the connection to the server failed before the response was complete: {0}{causes}. The \
+         server log may contain the cause", causes = causes(.0)
     )]
     Http(#[from] hyper::Error),
+    #[error("the server could not complete the response: {0}")]
+    ServerFailed(String),
     #[error("the server responded with {status}: {detail}")]
     Refused { status: StatusCode, detail: String },
     #[error("the server sent nothing for {} seconds", .0.as_secs())]
@@ -79,6 +83,8 @@ pub(super) enum CommandError {
     )]
     InUse(Error),
     #[error(transparent)]
+    Owner(#[from] OwnerError),
+    #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     RestoreDirectory(#[from] RestoreDirectoryError),
@@ -95,17 +101,19 @@ pub(super) enum CommandError {
     )]
     Damaged(String),
     #[error(
-        "the backup was written, but it lacks data that could not be read from the disk: {0}. \
-         prefd restore may refuse this backup without --accept-damage"
+        "the backup was written, but it is incomplete: data at {} could not be read. \
+         prefd restore may require --accept-damage", places(*.0)
     )]
-    BackupIncomplete(String),
+    BackupIncomplete(usize),
     #[error(
         "no backup found in {}: expected a file named prefd-<seconds>.tar. To restore a backup \
          with another name, set --from to that file", .0.display()
     )]
     NoBackup(PathBuf),
-    #[error("the backup was unpacked without errors, but the store in the backup could not be verified: {0}{cause}", cause = cause(.0))]
-    RestoreUnverified(Error),
+    #[error(
+        "the backup was unpacked without errors, but the store in the backup could not be verified: {0}"
+    )]
+    RestoreUnverified(OpenError),
     #[error(
         "the backup is intact, but documents in it cannot be read, because the store was damaged \
          when the backup was taken. {} found; the first is {first}. To restore all other \
@@ -114,10 +122,7 @@ pub(super) enum CommandError {
     RestoreDamaged { count: usize, first: String },
     #[error("the export is incomplete: {0}. All other documents were exported")]
     ExportIncomplete(String),
-    #[error(
-        "some files still contain data of the user: {0}. If held_by_snapshots is not 0, run prefd \
-         erase again after the running backup has ended"
-    )]
+    #[error("the erasure is incomplete:\n{0}")]
     EraseIncomplete(String),
 
     #[error(
@@ -143,7 +148,7 @@ impl CommandError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::DataDirAndAdmin | Self::Sign(SignError::TooLong) => USAGE,
+            Self::DataDirAndAdmin | Self::Settings(_) | Self::Sign(SignError::TooLong) => USAGE,
             Self::Serve(error) if error.is_usage() => USAGE,
             _ => FAILED,
         }
@@ -154,6 +159,19 @@ impl CommandError {
 pub(super) fn joined(items: &[impl ToString]) -> String {
     let items: Vec<_> = items.iter().map(ToString::to_string).collect();
     items.join("; ")
+}
+
+/// Returns the messages of the sources of `error`, each after `: `.
+fn causes(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(String::new(), |text, source| format!("{text}: {source}"))
+}
+
+fn places(count: usize) -> String {
+    match count {
+        1 => "1 place".to_owned(),
+        count => format!("{count} places"),
+    }
 }
 
 fn problems(count: usize) -> String {

@@ -4,20 +4,22 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use clap::Args;
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::commands::admin_client::block_on;
+use crate::commands::admin_client::{AdminOptions, block_on};
 use crate::commands::console::{self, ProgressStream};
 use crate::commands::error::CommandError;
 use crate::commands::store_location::{StoreLocation, open_error};
 use crate::http::{Body, BodyWriter};
 use crate::io_error::io_error;
 use crate::settings::{Settings, SettingsSources};
-use crate::store::{limits, offline};
+use crate::store::{limits, offline, owner};
 use crate::transfer::{READ_BYTES, import_lines};
 
 /// The value of `--from` that means standard input.
@@ -51,7 +53,7 @@ pub(super) fn run(options: &ImportOptions) -> Result<(), CommandError> {
     let (from, total_bytes) = open(&options.from)?;
     let from = ProgressStream::new(from, "importing", total_bytes);
     let (documents, kept) = match &options.store.data_dir {
-        Some(data_dir) => import_offline(data_dir, options, from),
+        Some(data_dir) => owner::as_owner(data_dir, || import_offline(data_dir, options, from))?,
         None => import_online(options, from),
     }?;
     if options.json {
@@ -82,7 +84,7 @@ fn import_offline(
         flags: Settings::default(),
         file: options.config.clone(),
     };
-    let limits = limits(&sources.settings()?);
+    let limits = limits(&sources.settings()?).map_err(CommandError::serve)?;
     let store = offline::open_for_import(data_dir, limits).map_err(open_error)?;
     let mut lines = BufReader::with_capacity(READ_BYTES, from);
     let counts = import_lines(&store, options.keep_existing, &mut lines);
@@ -92,7 +94,7 @@ fn import_offline(
 
 fn import_online(
     options: &ImportOptions,
-    mut from: impl Read + Send + 'static,
+    from: impl Read + Send + 'static,
 ) -> Result<Counts, CommandError> {
     let path = if options.keep_existing {
         "/documents?keep-existing"
@@ -100,22 +102,53 @@ fn import_online(
         "/documents"
     };
     let (writer, chunks) = BodyWriter::new();
+    let failure = ReadFailure::default();
+    let mut from = InputReader {
+        from,
+        failure: Arc::clone(&failure),
+    };
     block_on(async {
-        let reading = tokio::task::spawn_blocking(move || {
-            writer.write(|out| io::copy(&mut from, out).map(drop))
-        });
-        let admin = &options.store.admin;
-        let response = admin
-            .send(Method::POST, path, Body::channel(chunks))
-            .await?;
-        let body = response.into_body().collect().await?.to_bytes();
-        let counts: Value = serde_json::from_slice(&body).unwrap_or_default();
-        // If reading the input failed, report the read error even if the server has accepted the
-        // request.
-        if let Ok(Err(error)) = reading.await {
+        tokio::task::spawn_blocking(move || writer.write(|out| io::copy(&mut from, out).map(drop)));
+        let body = send(&options.store.admin, path, Body::channel(chunks)).await;
+        // A failed read aborts the request, so the error of the request is only a consequence.
+        let failure = failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(error) = failure {
             return Err(io_error("read", &options.from)(error).into());
         }
+        let counts: Value = serde_json::from_slice(&body?).unwrap_or_default();
         let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
         Ok((count("documents"), count("kept")))
     })
+}
+
+/// Sends the lines, and returns the body of the response.
+async fn send(admin: &AdminOptions, path: &str, lines: Body) -> Result<Bytes, CommandError> {
+    let response = admin.send(Method::POST, path, lines).await?;
+    Ok(response.into_body().collect().await?.to_bytes())
+}
+
+/// The error of a failed read, if any.
+type ReadFailure = Arc<Mutex<Option<io::Error>>>;
+
+/// A reader of the input. The body of a request cannot transport the error of a failed read, so the
+/// reader keeps it.
+struct InputReader<R> {
+    from: R,
+    failure: ReadFailure,
+}
+
+impl<R: Read> Read for InputReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.from.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                *failure = Some(error);
+            }
+            kind.into()
+        })
+    }
 }

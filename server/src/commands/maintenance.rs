@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::commands::console::{ProgressBar, bytes, print, print_json, table};
 use crate::commands::error::{CommandError, joined};
 use crate::store::offline::CompactionReport;
-use crate::store::{CatalogueCheck, Damage, Impact, Problem, Stats, offline};
+use crate::store::{CatalogueCheck, Damage, Impact, Problem, Stats, offline, owner};
 
 /// Options of `prefd verify`, `stats` and `compact`.
 #[derive(Debug, Args)]
@@ -27,14 +27,24 @@ pub(super) struct MaintenanceOptions {
     json: bool,
 }
 
+/// Printed if the end of the log would be dropped. It is not a problem, because a crash before the
+/// sync of a write leaves the same bytes.
+const TORN_TAIL_WARNING: &str = "warning: the next start drops the torn tail. It is a write that a \
+                                 crash interrupted, or a damaged write of the last second before \
+                                 the crash.\n";
+
 /// Checks the data directory for damage, and prints each problem.
 pub(super) fn verify(options: &MaintenanceOptions) -> Result<(), CommandError> {
     let mut bar = ProgressBar::new("verifying");
-    let verified = offline::verify(&options.data_dir, &mut |progress| bar.show(progress))?;
+    let verified = owner::as_reader(&options.data_dir, || {
+        offline::verify(&options.data_dir, &mut |progress| bar.show(progress))
+    })?
+    .map_err(CommandError::Open)?;
     drop(bar);
     let catalogue = match verified.catalogue {
         CatalogueCheck::Agrees => "agrees",
         CatalogueCheck::Differs => "differs",
+        CatalogueCheck::Unchecked => "not checked",
         _ => "to be rebuilt",
     };
     if options.json {
@@ -59,6 +69,9 @@ pub(super) fn verify(options: &MaintenanceOptions) -> Result<(), CommandError> {
             ("unreferenced blobs", verified.unnamed_blobs.to_string()),
             ("catalogue", catalogue.to_owned()),
         ]);
+        if verified.torn_bytes > 0 {
+            text.push_str(TORN_TAIL_WARNING);
+        }
         for problem in &verified.problems {
             text.push_str(&problem_text(problem, &options.data_dir));
         }
@@ -112,7 +125,8 @@ fn problem_text(problem: &Problem, dir: &Path) -> String {
 
 /// Prints the statistics of the data directory.
 pub(super) fn stats(options: &MaintenanceOptions) -> Result<(), CommandError> {
-    let stats = offline::stats(&options.data_dir)?;
+    let stats = owner::as_reader(&options.data_dir, || offline::stats(&options.data_dir))?
+        .map_err(CommandError::Open)?;
     if options.json {
         print_json(&stats_json(&stats))?;
         return require_undamaged(&stats);
@@ -169,7 +183,9 @@ fn damage_json(damage: &Damage) -> Value {
 /// Reclaims disk space from replaced and deleted documents, and prints the sizes before and after.
 pub(super) fn compact(options: &MaintenanceOptions) -> Result<(), CommandError> {
     let mut bar = ProgressBar::new("compacting");
-    let compacted = offline::compact(&options.data_dir, &mut |progress| bar.show(progress));
+    let compacted = owner::as_owner(&options.data_dir, || {
+        offline::compact(&options.data_dir, &mut |progress| bar.show(progress))
+    })?;
     drop(bar);
     let CompactionReport {
         before,

@@ -12,7 +12,7 @@ use crate::commands::console::{self, ProgressBar, ProgressStream};
 use crate::commands::error::CommandError;
 use crate::io_error::io_error;
 use crate::store::restore::RestoreDirectory;
-use crate::store::{Impact, Problem, offline};
+use crate::store::{Impact, Problem, offline, owner};
 use crate::transfer::archive::{self, BackupContents};
 
 /// The value of `--from` that means standard input.
@@ -41,20 +41,23 @@ pub(super) struct RestoreOptions {
 /// `restoring/` remains in the data directory, for example after a crash, `prefd serve`, `backup`,
 /// `export`, `import`, `erase` and `compact` refuse to open the data directory.
 pub(super) fn run(options: &RestoreOptions) -> Result<(), CommandError> {
-    let directory = RestoreDirectory::lock(&options.data_dir)?;
     let backup = find(&options.from)?;
     let (from, total_bytes) = open(backup.as_deref())?;
-    let folder = directory.begin()?;
-    match unpack(from, total_bytes, folder, options.accept_damage) {
-        Ok(contents) => {
-            directory.finish()?;
-            report(options, backup.as_deref(), &contents)
+    let contents = owner::as_owner(&options.data_dir, || {
+        let directory = RestoreDirectory::lock(&options.data_dir)?;
+        let folder = directory.begin()?;
+        match unpack(from, total_bytes, folder, options.accept_damage) {
+            Ok(contents) => {
+                directory.finish()?;
+                Ok(contents)
+            }
+            Err(error) => {
+                directory.abandon();
+                Err(error)
+            }
         }
-        Err(error) => {
-            directory.abandon();
-            Err(error)
-        }
-    }
+    })??;
+    report(options, backup.as_deref(), &contents)
 }
 
 /// Returns the path of the backup file, or `None` for standard input.
@@ -69,9 +72,9 @@ fn find(from: &Path) -> Result<Option<PathBuf>, CommandError> {
 }
 
 /// Opens the backup. Returns the backup and its length in bytes. The length is 0 if it is unknown.
-fn open(backup: Option<&Path>) -> Result<(Box<dyn Read>, u64), CommandError> {
+fn open(backup: Option<&Path>) -> Result<(Box<dyn Read + Send>, u64), CommandError> {
     let Some(path) = backup else {
-        return Ok((Box::new(io::stdin().lock()), 0));
+        return Ok((Box::new(io::stdin()), 0));
     };
     let file = File::open(path).map_err(io_error("open", path))?;
     let bytes = file.metadata().map_or(0, |file| file.len());

@@ -24,6 +24,11 @@ pub(super) fn open_data_dir(data_dir: &Path) -> Result<BlockingStore, CommandErr
     offline::open(data_dir).map_err(open_error)
 }
 
+/// Opens the data directory that `--data-dir` names for reading only. Blocks on the disk.
+pub(super) fn open_data_dir_read_only(data_dir: &Path) -> Result<BlockingStore, CommandError> {
+    offline::open_read_only(data_dir).map_err(open_error)
+}
+
 /// Converts an error from opening a data directory. If another process has the data directory open,
 /// the returned error also explains how to use the running server.
 pub(super) fn open_error(error: OpenError) -> CommandError {

@@ -7,6 +7,8 @@ use crate::commands::console;
 use crate::commands::error::CommandError;
 use crate::io_error::io_error;
 use crate::settings::HumanDuration;
+use crate::small_file;
+use crate::store::Name;
 
 /// Options of `prefd token`.
 #[derive(Debug, clap::Args)]
@@ -31,11 +33,11 @@ pub(super) struct TokenOptions {
     )]
     jwt_hs256_secret_file: Option<PathBuf>,
     /// User id (claim `sub`)
-    #[arg(long, value_name = "USER", help_heading = CLAIMS)]
-    user: String,
+    #[arg(long, value_name = "USER", value_parser = Name::new, help_heading = CLAIMS)]
+    user: Name,
     /// Client id (claim `client_id`)
-    #[arg(long, value_name = "CLIENT", help_heading = CLAIMS)]
-    client: String,
+    #[arg(long, value_name = "CLIENT", value_parser = Name::new, help_heading = CLAIMS)]
+    client: Name,
     /// Scopes, separated by spaces (claim `scope`)
     #[arg(long, value_name = "SCOPES", help_heading = CLAIMS)]
     scope: Option<String>,
@@ -63,17 +65,17 @@ impl TokenOptions {
 /// Prints the token.
 pub(super) fn run(options: &TokenOptions) -> Result<(), CommandError> {
     let secret = match (&options.jwt_hs256_secret_file, &options.data_dir) {
-        (Some(file), _) => std::fs::read(file).map_err(io_error("read", file))?,
+        (Some(file), _) => small_file::read(file).map_err(io_error("read", file))?,
         (None, Some(data_dir)) => {
             let path = dev::key_path(data_dir);
-            std::fs::read(&path).map_err(|source| CommandError::DevKey { path, source })?
+            small_file::read(&path).map_err(|source| CommandError::DevKey { path, source })?
         }
         // clap ensures that at least one of the two options is set.
         (None, None) => return Ok(()),
     };
     let claims = NewClaims {
-        sub: &options.user,
-        client_id: &options.client,
+        sub: options.user.as_str(),
+        client_id: options.client.as_str(),
         scope: options.scope.as_deref(),
         iss: options.issuer.as_deref(),
         aud: options.audience.as_deref(),

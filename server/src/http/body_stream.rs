@@ -39,15 +39,16 @@ impl BodyWriter {
         self,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.write_with_trailers(|out| write(out).map(|()| HeaderMap::new()))
+        self.write_with_trailers(|out| write(out).map(|()| HeaderMap::new()), |_| None)
     }
 
     /// Runs `write`, and then ends the body with the trailers that `write` returns. If `write`
-    /// fails, the body ends with an error, so that the receiver can detect that the body is
-    /// incomplete.
+    /// fails, the body ends with the trailers that `on_error` returns. If `on_error` returns `None`,
+    /// the body ends with an error, so that the receiver can detect that the body is incomplete.
     pub(crate) fn write_with_trailers<E: From<io::Error>>(
         mut self,
         write: impl FnOnce(&mut dyn Write) -> Result<HeaderMap, E>,
+        on_error: impl FnOnce(&E) -> Option<HeaderMap>,
     ) -> Result<(), E> {
         let outcome = write(&mut self).and_then(|trailers| {
             self.flush()?;
@@ -56,8 +57,9 @@ impl BodyWriter {
             }
             Ok(())
         });
-        if outcome.is_err() {
-            let _ = self.send(Err(io::ErrorKind::Other.into()));
+        if let Err(error) = &outcome {
+            let end = on_error(error).map(Frame::trailers);
+            let _ = self.send(end.ok_or(io::ErrorKind::Other.into()));
         }
         outcome
     }

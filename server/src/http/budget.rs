@@ -1,141 +1,191 @@
-//! Limits the total memory of all uploads.
+//! Limits the total memory and the total disk space of all uploads.
 //!
 //! After an upload has received a small amount of data, it acquires in one step all the memory that
-//! it may need. The upload keeps this memory until it ends. If a request waits for memory, uploads
-//! that have stalled are asked to end, one at a time. Clients that send almost nothing therefore
-//! cannot block other uploads for long.
+//! it may need. The upload keeps this memory until it ends. An upload of a large document also
+//! reserves disk space, step by step, for the part of the body that it has received.
+//!
+//! If a request waits for memory, or the disk space is used up, some uploads are told to end, so that
+//! neither slow clients nor a single user can block all other uploads. [`ledger`] decides which
+//! uploads must end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod ledger;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::counters::Counter;
+use crate::http::budget::ledger::{DiskOutcome, Ledger, UploadId, UploadSignal, UploadState};
 use crate::http::error::{ApiError, Code};
+pub(crate) use ledger::Eviction;
 
-/// Number of bytes for each semaphore permit. The budget is counted in KiB instead of bytes,
-/// because one call can acquire at most `u32::MAX` semaphore permits.
-const UNIT_BYTES: u64 = 1024;
-/// How long an upload may stall before it can be asked to end.
-const STALL_GRACE: Duration = Duration::from_secs(1);
-/// Interval at which a waiting request asks the next stalled upload to end.
-const RECLAIM_INTERVAL: Duration = Duration::from_millis(5);
-
-/// The memory budget for request bodies that are being received.
+/// The memory and the disk space for request bodies that are being received.
 pub(crate) struct Budget {
-    units: Arc<Semaphore>,
-    /// Size of the budget in units of `UNIT_BYTES`.
-    capacity: u32,
-    /// Maximum memory of one upload in bytes. An upload of a larger document needs no more memory,
-    /// because the document is written to a file while it is received.
-    max_upload_bytes: u64,
-    /// Maximum time for which a request waits for memory.
+    ledger: Mutex<Ledger>,
+    /// Notifies the uploads that wait for disk space when an upload has ended.
+    ended: tokio::sync::Notify,
+    /// Maximum time for which an upload waits for memory or disk space.
     wait: Duration,
-    /// Number of requests that are waiting for memory.
-    waiters: AtomicUsize,
-    /// A notification asks one stalled upload to end.
-    reclaim: Notify,
+    evictions: EvictionCounters,
 }
 
-/// Counts one waiting request until this value is dropped.
-struct Waiter<'a>(&'a AtomicUsize);
-
-impl<'a> Waiter<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
+/// Uploads that ended because of an [`Eviction`].
+#[derive(Default)]
+pub(crate) struct EvictionCounters {
+    pub(crate) stalled: Counter,
+    pub(crate) memory: Counter,
+    pub(crate) disk: Counter,
 }
 
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// The memory and the disk space of one upload. Both are released when the permit is dropped.
+pub(crate) struct UploadPermit {
+    budget: Arc<Budget>,
+    user: Arc<str>,
+    id: UploadId,
+    signal: Arc<UploadSignal>,
 }
 
 impl Budget {
-    /// Creates a budget of `bytes` bytes. No upload acquires more than `max_upload_bytes`, and no
-    /// request waits for memory longer than `wait`.
-    pub(crate) fn new(bytes: u64, max_upload_bytes: u64, wait: Duration) -> Self {
-        let capacity = u32::try_from(bytes.div_ceil(UNIT_BYTES))
-            .unwrap_or(u32::MAX)
-            .clamp(1, u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+    /// Creates a budget of `memory` and `disk` bytes. No upload waits longer than `wait`.
+    pub(crate) fn new(memory: u64, disk: u64, wait: Duration) -> Self {
         Self {
-            units: Arc::new(Semaphore::new(capacity as usize)),
-            capacity,
-            max_upload_bytes,
+            ledger: Mutex::new(Ledger::new(memory, disk)),
+            ended: tokio::sync::Notify::new(),
             wait,
-            waiters: AtomicUsize::new(0),
-            reclaim: Notify::new(),
+            evictions: EvictionCounters::default(),
         }
     }
 
-    /// Acquires the memory for a request body, and waits if not enough memory is free. `bytes` is
-    /// the length of the body. If the length is not known, the maximum for one upload is acquired.
-    /// The memory is released when the permit is dropped.
+    /// Acquires `bytes` bytes of memory for an upload of `user`, and waits if not enough memory is
+    /// free.
     ///
     /// # Errors
     /// [`Code::Overloaded`] if not enough memory becomes free in time.
     pub(crate) async fn acquire(
-        &self,
-        bytes: Option<u64>,
-    ) -> Result<OwnedSemaphorePermit, Box<ApiError>> {
-        let bytes = bytes
-            .unwrap_or(self.max_upload_bytes)
-            .min(self.max_upload_bytes);
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES))
-            .unwrap_or(u32::MAX)
-            .min(self.capacity);
-        if let Ok(permit) = Arc::clone(&self.units).try_acquire_many_owned(units) {
-            return Ok(permit);
-        }
-        let _waiter = Waiter::new(&self.waiters);
-        let permit = async {
-            tokio::select! {
-                permit = Arc::clone(&self.units).acquire_many_owned(units) => permit.ok(),
-                () = self.request_reclaim() => None,
-            }
+        self: &Arc<Self>,
+        user: &str,
+        bytes: u64,
+    ) -> Result<UploadPermit, Box<ApiError>> {
+        let (user, id, signal) = self.ledger().open(user, bytes);
+        // If this future is dropped while it waits, the drop of the permit ends the wait.
+        let permit = UploadPermit {
+            budget: Arc::clone(self),
+            user,
+            id,
+            signal,
         };
-        match timeout(self.wait, permit).await {
-            Ok(Some(permit)) => Ok(permit),
-            _ => Err(ApiError::new(
+        match timeout(self.wait, permit.signal.granted.notified()).await {
+            Ok(()) => Ok(permit),
+            Err(_) => Err(ApiError::new(
                 Code::Overloaded,
                 "Too many documents are being uploaded. Try again later.",
             )),
         }
     }
 
-    /// Number of bytes that uploads have acquired.
-    pub(crate) fn reserved_bytes(&self) -> u64 {
-        let free = self.units.available_permits() as u64;
-        u64::from(self.capacity).saturating_sub(free) * UNIT_BYTES
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Size of the budget in bytes.
-    pub(crate) fn capacity_bytes(&self) -> u64 {
-        u64::from(self.capacity) * UNIT_BYTES
+    /// Number of bytes of memory that uploads have acquired.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.ledger().used_memory()
     }
 
-    /// Asks one stalled upload after another to end. Never returns.
-    async fn request_reclaim(&self) {
+    /// Maximum number of bytes of memory that uploads can acquire.
+    pub(crate) fn max_memory_bytes(&self) -> u64 {
+        self.ledger().max_memory()
+    }
+
+    /// Number of bytes of disk space that uploads have reserved.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.ledger().used_disk()
+    }
+
+    /// Maximum number of bytes of disk space that uploads can reserve.
+    pub(crate) fn max_disk_bytes(&self) -> u64 {
+        self.ledger().max_disk()
+    }
+
+    /// Uploads that ended because of an [`Eviction`].
+    pub(crate) fn evictions(&self) -> &EvictionCounters {
+        &self.evictions
+    }
+}
+
+impl UploadPermit {
+    /// Waits until the upload must end before its body is complete.
+    pub(crate) async fn evicted(&self) -> Eviction {
         loop {
-            self.reclaim.notify_one();
-            sleep(RECLAIM_INTERVAL).await;
+            if let Some(eviction) = self.signal.eviction() {
+                return self.count(eviction);
+            }
+            self.signal.evicted.notified().await;
         }
     }
 
-    /// Waits until the calling upload must end because it has stalled and another request waits for
-    /// memory. `last_progress` is the time at which the upload last made progress.
-    pub(crate) async fn reclaim_requested(&self, last_progress: Instant) {
-        sleep_until(last_progress + STALL_GRACE).await;
+    /// Records whether the client has sent almost nothing for some time. A stalled upload is the
+    /// first to end when another request waits for memory.
+    pub(crate) fn set_stalled(&self, is_stalled: bool) {
+        self.set_state(if is_stalled {
+            UploadState::Stalled
+        } else {
+            UploadState::Receiving
+        });
+    }
+
+    /// Records that the body is complete. The upload is no longer told to end.
+    pub(crate) fn set_received(&self) {
+        self.set_state(UploadState::Received);
+    }
+
+    fn set_state(&self, state: UploadState) {
+        self.budget.ledger().set_state(&self.user, self.id, state);
+    }
+
+    /// Reserves further disk space for the upload, and waits if not enough is free.
+    ///
+    /// # Errors
+    /// The reason why the upload must end.
+    pub(crate) async fn reserve_disk(&self, bytes: u64) -> Result<(), Eviction> {
+        let deadline = Instant::now() + self.budget.wait;
         loop {
-            self.reclaim.notified().await;
-            // The notification may be outdated, because the request that sent it may no longer be
-            // waiting.
-            if self.waiters.load(Ordering::Relaxed) > 0 {
-                return;
+            // The future is created before the ledger is asked, so that it is completed by an upload
+            // that ends in between.
+            let ended = self.budget.ended.notified();
+            let outcome = self
+                .budget
+                .ledger()
+                .reserve_disk(&self.user, self.id, bytes);
+            match outcome {
+                DiskOutcome::Reserved => return Ok(()),
+                DiskOutcome::Refused => return Err(self.count(Eviction::Disk)),
+                DiskOutcome::Wait => {}
+            }
+            tokio::select! {
+                eviction = self.evicted() => return Err(eviction),
+                ended = timeout_at(deadline, ended) => {
+                    ended.map_err(|_| self.count(Eviction::Disk))?;
+                }
             }
         }
+    }
+
+    fn count(&self, eviction: Eviction) -> Eviction {
+        let counters = &self.budget.evictions;
+        match eviction {
+            Eviction::Stalled => counters.stalled.add_one(),
+            Eviction::Memory => counters.memory.add_one(),
+            Eviction::Disk => counters.disk.add_one(),
+        }
+        eviction
+    }
+}
+
+impl Drop for UploadPermit {
+    fn drop(&mut self) {
+        self.budget.ledger().close(&self.user, self.id);
+        self.budget.ended.notify_waiters();
     }
 }

@@ -10,12 +10,13 @@ use std::collections::HashSet;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    HeaderMap, HeaderValue, ORIGIN, VARY,
+    CACHE_CONTROL, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
 use crate::http::body::Body;
+use crate::http::header::NO_STORE;
 use crate::http::route::METHODS;
 
 const ANY: &str = "*";
@@ -111,6 +112,7 @@ impl Cors {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone());
         headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         headers.insert(VARY, VARY_PREFLIGHT);
+        headers.insert(CACHE_CONTROL, NO_STORE);
         Some(response)
     }
 

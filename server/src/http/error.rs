@@ -9,17 +9,19 @@ mod code;
 mod store;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use serde_json::{Value, json};
 
 use crate::http::body::Body;
 use crate::http::etag::etag;
+use crate::http::header::{CLOSE, NO_STORE};
 use crate::http::request_id::RequestId;
 use crate::store::{Position, Revision};
 pub(crate) use code::Code;
@@ -125,6 +127,13 @@ impl ApiError {
         self
     }
 
+    /// Sets the Retry-After header to a time, rounded up to seconds.
+    pub(crate) fn retry_after(mut self: Box<Self>, wait: Duration) -> Box<Self> {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.headers.insert(RETRY_AFTER, seconds.into());
+        self
+    }
+
     /// Adds the Allow header with the methods that the resource supports.
     pub(crate) fn allow(mut self: Box<Self>, methods: &'static str) -> Box<Self> {
         self.headers
@@ -192,10 +201,11 @@ impl ApiError {
         *response.status_mut() = status;
         *response.headers_mut() = self.headers;
         response.headers_mut().insert(CONTENT_TYPE, JSON_API_VALUE);
+        // Without Cache-Control, a cache may store some errors, such as 404 and 501 (RFC 9110 section
+        // 15.1), and send them after their cause has gone.
+        response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
         if close {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, CLOSE);
         }
         response
     }
@@ -222,6 +232,7 @@ mod tests {
         assert_eq!(error["id"], id.as_str());
         assert_eq!(error["status"], response.status().as_str());
         assert_eq!(response.headers()[CONTENT_TYPE], "application/vnd.api+json");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         (error, response)
     }
 

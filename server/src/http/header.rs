@@ -7,6 +7,10 @@ use hyper::header::HeaderValue;
 
 /// The media type of documents.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The value of Cache-Control in a response that no cache may store.
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// The value of Connection in a response after which the connection is closed.
+pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// Maximum length of a formatted value in bytes. An HTTP date has 29 bytes, and a revision in
 /// quotes has at most 22 bytes.
 const MAX_VALUE_BYTES: usize = 64;

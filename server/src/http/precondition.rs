@@ -6,6 +6,7 @@ use hyper::header::{
     HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
 
+use crate::http::date::is_unmodified_since;
 use crate::http::error::{ApiError, Code};
 use crate::http::etag::revision;
 use crate::store::{Precondition, Revision, Revisions};
@@ -52,9 +53,10 @@ impl Conditions {
         })
     }
 
-    /// Evaluates If-Match and If-None-Match for a GET or HEAD, in the order that RFC 9110 section
-    /// 13.2.2 requires. Returns `None` if both conditions are met.
-    pub(crate) fn check_etags(&self, current: Option<Revision>) -> Option<UnmetCondition> {
+    /// Evaluates If-Match and If-None-Match for a GET or HEAD of a resource without a modification
+    /// date, in the order that RFC 9110 section 13.2.2 requires. Returns `None` if both conditions
+    /// are met.
+    pub(crate) fn check_undated(&self, current: Option<Revision>) -> Option<UnmetCondition> {
         let must_match = Precondition {
             must_match: self.etags.must_match.clone(),
             must_not_match: None,
@@ -65,16 +67,46 @@ impl Conditions {
         (!self.etags.holds(current)).then_some(UnmetCondition::NotModified)
     }
 
-    /// Evaluates If-Unmodified-Since and If-Modified-Since for a GET or HEAD. `modified` is the
-    /// time at which the document was written. Returns `None` if both conditions are met.
-    pub(crate) fn check_dates(&self, modified: Option<SystemTime>) -> Option<UnmetCondition> {
-        if !is_unmodified(self.unmodified_since, modified) {
-            return Some(UnmetCondition::PreconditionFailed);
+    /// Evaluates the conditions of a GET or HEAD of a document that precede the dates. The date in
+    /// If-Unmodified-Since takes precedence over If-None-Match, so if the request has
+    /// If-Unmodified-Since, only [`Self::check_dates`] evaluates conditions. Returns `None` if the
+    /// evaluated conditions are met.
+    pub(crate) fn check_etags(&self, current: Option<Revision>) -> Option<UnmetCondition> {
+        match self.unmodified_since {
+            None => self.check_undated(current),
+            Some(_) => None,
+        }
+    }
+
+    /// Evaluates the conditions of a GET or HEAD that [`Self::check_etags`] does not evaluate, in
+    /// the order that RFC 9110 section 13.2.2 requires. `modified` is the time at which the
+    /// document with the revision `current` was written. If no document is stored, the dates are
+    /// ignored. `now` determines which dates are valid. Returns `None` if the conditions are met.
+    pub(crate) fn check_dates(
+        &self,
+        current: Option<Revision>,
+        modified: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Option<UnmetCondition> {
+        if self.unmodified_since.is_some() {
+            if modified.is_some_and(|modified| self.is_modified(modified, now)) {
+                return Some(UnmetCondition::PreconditionFailed);
+            }
+            if !self.etags.holds(current) {
+                return Some(UnmetCondition::NotModified);
+            }
         }
         let modified = modified?;
         self.modified_since
-            .is_some_and(|since| truncate_to_seconds(modified) <= since)
+            .is_some_and(|since| is_unmodified_since(since, modified, now))
             .then_some(UnmetCondition::NotModified)
+    }
+
+    /// Whether the request has If-Unmodified-Since, and its condition is not met for a document
+    /// that was written at `modified`.
+    pub(crate) fn is_modified(&self, modified: SystemTime, now: SystemTime) -> bool {
+        self.unmodified_since
+            .is_some_and(|since| !is_unmodified_since(since, modified, now))
     }
 }
 
@@ -85,23 +117,6 @@ pub(crate) enum UnmetCondition {
     PreconditionFailed,
     /// Status 304.
     NotModified,
-}
-
-/// Whether the document was not modified after `since`. The result is true if `since` is `None`.
-/// The result is also true if no document is stored, which means that `modified` is `None`.
-pub(crate) fn is_unmodified(since: Option<SystemTime>, modified: Option<SystemTime>) -> bool {
-    match (since, modified) {
-        (Some(since), Some(modified)) => truncate_to_seconds(modified) <= since,
-        _ => true,
-    }
-}
-
-/// Truncates a time to the resolution of HTTP dates, which is one second.
-fn truncate_to_seconds(time: SystemTime) -> SystemTime {
-    let seconds = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)
 }
 
 fn parse_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
@@ -263,9 +278,11 @@ mod tests {
             if let Some(tag) = tag {
                 headers.insert(tag, HeaderValue::from_static("\"1\""));
             }
-            Conditions::from_headers(&headers)
-                .unwrap()
-                .check_dates(modified)
+            Conditions::from_headers(&headers).unwrap().check_dates(
+                None,
+                modified,
+                stored + std::time::Duration::from_secs(3600),
+            )
         };
         let (since, until) = (IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE);
         let not_modified = Some(UnmetCondition::NotModified);

@@ -7,11 +7,16 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use hyper::header::HeaderValue;
+use hyper::body::Body as _;
+use hyper::header::{CONNECTION, DATE, HeaderValue};
 use hyper::{Method, Response};
 
 use crate::http::body::Body;
+use crate::http::clock::Clock;
+use crate::http::date::date;
 use crate::http::error::{ApiError, REQUEST_ID};
+use crate::http::header::CLOSE;
+use crate::http::request_body::RequestBody;
 use crate::http::request_id::RequestId;
 
 /// The log target of the log line that is written for each request. The log target must not change,
@@ -26,6 +31,7 @@ pub(crate) const NO_USER: u64 = 0;
 
 /// The id and the start time of a request.
 pub(crate) struct RequestContext {
+    clock: Clock,
     start: Instant,
     received_at: SystemTime,
     id: RequestId,
@@ -33,9 +39,10 @@ pub(crate) struct RequestContext {
 
 impl RequestContext {
     /// Creates the context of a request whose head was received just now.
-    pub(crate) fn new() -> Self {
-        let received_at = SystemTime::now();
+    pub(crate) fn new(clock: Clock) -> Self {
+        let received_at = clock.now();
         Self {
+            clock,
             start: Instant::now(),
             received_at,
             id: RequestId::new(received_at),
@@ -48,16 +55,16 @@ impl RequestContext {
     }
 
     /// Logs the request, and returns the response and the time since the head was received. `user`
-    /// is a pseudonym or [`NO_USER`]. `is_body_read` is true if the request body was read to its
-    /// end. If `is_body_read` is false and the request failed, the response has the header
-    /// `Connection: close`.
+    /// is a pseudonym or [`NO_USER`]. The response has the header `Connection: close` if the next
+    /// bytes on the connection may not be the start of a request: if the request failed and its
+    /// body was not read to its end, or if the end of the body is not certain.
     pub(crate) fn finish(
         &self,
         result: ApiResult,
         method: &Method,
         route: &'static str,
         user: u64,
-        is_body_read: bool,
+        body: &RequestBody,
     ) -> (Response<Body>, Duration) {
         let id = &self.id;
         let method = loggable(method);
@@ -75,14 +82,21 @@ impl RequestContext {
                 if let Some(cause) = error.cause() {
                     tracing::error!(target: LOG_TARGET, %id, cause, "server error while processing a request");
                 }
-                let response = error.response(id, !is_body_read);
+                let response = error.response(id, !body.is_end_stream());
                 let status = response.status().as_u16();
                 tracing::info!(target: LOG_TARGET, %id, method, route, status, code, user, micros, "request failed");
                 response
             }
         };
+        let headers = response.headers_mut();
+        if !body.is_end_certain() {
+            headers.insert(CONNECTION, CLOSE);
+        }
         if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
-            response.headers_mut().insert(REQUEST_ID, id);
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Some(date) = date(self.clock.now()) {
+            headers.insert(DATE, date);
         }
         (response, duration)
     }

@@ -2,16 +2,16 @@
 
 use std::time::SystemTime;
 
-use httpdate::HttpDate;
 use hyper::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, VARY,
 };
 use hyper::{Response, StatusCode};
 
 use crate::http::body::Body;
+use crate::http::date::last_modified;
 use crate::http::error::ApiError;
 use crate::http::etag::etag;
-use crate::http::header::{JSON, header_value};
+use crate::http::header::{JSON, NO_STORE};
 use crate::store::{Error, Revision, Stat};
 
 /// Shared caches must not store a user's document. A private cache may store the document, but must
@@ -19,9 +19,9 @@ use crate::store::{Error, Revision, Stat};
 const PRIVATE_NO_CACHE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const VARY_AUTHORIZATION: HeaderValue = HeaderValue::from_static("Authorization");
 /// Maximum number of headers in a 200 without CORS headers: [`ok`] sets up to six, and Request-Id
-/// is added later. Space for this number of headers is reserved at once, so that the header map
-/// does not grow while headers are inserted.
-const OK_HEADERS: usize = 7;
+/// and Date are added later. Space for this number of headers is reserved at once, so that the
+/// header map does not grow while headers are inserted.
+const OK_HEADERS: usize = 8;
 /// The response body for a namespace without a document.
 pub(crate) const EMPTY_DOCUMENT: &[u8] = b"{}";
 
@@ -31,9 +31,12 @@ pub(crate) fn precondition_failed(current: Option<Revision>) -> Box<ApiError> {
     Error::PreconditionFailed { current }.into()
 }
 
+/// Builds a 204. Caches do not store the responses to a PUT or DELETE (RFC 9110 section 9.2.3), but
+/// a cache that does not follow this rule must not store the response either.
 pub(crate) fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
@@ -53,8 +56,12 @@ pub(crate) fn not_modified(current: Option<Revision>) -> Response<Body> {
 }
 
 /// Builds a 200 for a document. `stat` is `None` if no document is stored. `body` is `None` for a
-/// HEAD request.
-pub(crate) fn ok(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
+/// HEAD request. The document is shown with a date that is not later than `latest_date`.
+pub(crate) fn ok(
+    stat: Option<Stat>,
+    body: Option<Body>,
+    latest_date: SystemTime,
+) -> Response<Body> {
     let is_head = body.is_none();
     let mut response = Response::new(body.unwrap_or_else(Body::empty));
     let headers = response.headers_mut();
@@ -72,14 +79,9 @@ pub(crate) fn ok(stat: Option<Stat>, body: Option<Body>) -> Response<Body> {
         if let Some(etag) = etag(stat.revision) {
             headers.insert(ETAG, etag);
         }
-        if let Some(modified) = http_date(stat.modified) {
-            headers.insert(LAST_MODIFIED, modified);
+        if let Some(date) = last_modified(stat.modified, latest_date) {
+            headers.insert(LAST_MODIFIED, date);
         }
     }
     response
-}
-
-/// Formats a time as an HTTP date, truncated to seconds (RFC 9110 section 5.6.7).
-fn http_date(time: SystemTime) -> Option<HeaderValue> {
-    header_value(format_args!("{}", HttpDate::from(time)))
 }

@@ -5,9 +5,8 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
-
-use crate::store::{InvalidName, Name};
+use crate::http::path_name::{self, InvalidPathName};
+use crate::store::Name;
 
 /// The methods that the route supports.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE";
@@ -19,10 +18,6 @@ pub(crate) struct Route<'a> {
     client_id: &'a str,
 }
 
-/// A sentence that tells the client why a clientId is not valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct InvalidClientId(pub(crate) &'static str);
-
 impl<'a> Route<'a> {
     /// The name of the route in metrics and in the log. This name is used instead of the path, so
     /// that metrics and log lines contain no clientId.
@@ -31,56 +26,41 @@ impl<'a> Route<'a> {
     /// Parses a path. Returns `None` if the path does not match the route, or if its version is not
     /// in `versions`.
     pub(crate) fn parse(path: &'a str, versions: &[String]) -> Option<Self> {
+        let (version, route) = Self::parse_any_version(path)?;
+        let is_served = versions.iter().any(|served| served == version);
+        is_served.then_some(route)
+    }
+
+    /// Whether the path matches the route, except that its version may be any text.
+    pub(crate) fn matches_with_any_version(path: &'a str) -> bool {
+        Self::parse_any_version(path).is_some()
+    }
+
+    /// Parses a path. Returns the version and the route.
+    fn parse_any_version(path: &'a str) -> Option<(&'a str, Self)> {
         let mut segments = path.strip_prefix("/user/")?.split('/');
         let version = segments.next()?;
-        if !versions.iter().any(|served| served == version) {
-            return None;
-        }
         if segments.next()? != "preferences" {
             return None;
         }
         let client_id = segments.next().filter(|segment| !segment.is_empty())?;
-        segments.next().is_none().then_some(Self { client_id })
+        let is_end = segments.next().is_none();
+        is_end.then_some((version, Self { client_id }))
     }
 
     /// Returns the decoded clientId. `own` is the client that the token was issued to. If the
     /// clientId is equal to `own`, the result borrows `own`, so that most requests need no copy.
     ///
     /// # Errors
-    /// [`InvalidClientId`] if the clientId is too long, contains a control character, or cannot
-    /// be decoded.
-    pub(crate) fn client_id<'n>(&self, own: &'n Name) -> Result<Cow<'n, Name>, InvalidClientId> {
-        let client_id = self.decoded()?;
+    /// [`InvalidPathName`] if the clientId is too long, contains a control character, or cannot be
+    /// decoded.
+    pub(crate) fn client_id<'n>(&self, own: &'n Name) -> Result<Cow<'n, Name>, InvalidPathName> {
+        let client_id = path_name::decode(self.client_id)?;
         if *client_id == **own {
             return Ok(Cow::Borrowed(own));
         }
-        let name = Name::new(&client_id).map_err(|invalid| {
-            InvalidClientId(match invalid {
-                InvalidName::TooLong => "The client ID is longer than 255 bytes.",
-                InvalidName::ControlCharacter => "The client ID contains a control character.",
-                _ => "The client ID is not valid.",
-            })
-        })?;
+        let name = Name::new(&client_id).map_err(InvalidPathName::Name)?;
         Ok(Cow::Owned(name))
-    }
-
-    fn decoded(&self) -> Result<Cow<'a, str>, InvalidClientId> {
-        // Most clientIds contain no escapes, so they need no decoding.
-        if !self.client_id.contains('%') {
-            return Ok(Cow::Borrowed(self.client_id));
-        }
-        let malformed = self.client_id.split('%').skip(1).any(|escape| {
-            let digits = escape.as_bytes().get(..2);
-            !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        });
-        if malformed {
-            return Err(InvalidClientId(
-                "The client ID is not percent-encoded correctly.",
-            ));
-        }
-        percent_decode_str(self.client_id)
-            .decode_utf8()
-            .map_err(|_| InvalidClientId("The client ID is not valid UTF-8."))
     }
 }
 
@@ -88,7 +68,7 @@ impl<'a> Route<'a> {
 mod tests {
     use super::*;
 
-    fn parse(path: &str) -> Option<Result<String, InvalidClientId>> {
+    fn parse(path: &str) -> Option<Result<String, InvalidPathName>> {
         let versions = ["2025-1".to_owned(), "2024-2".to_owned()];
         let route = Route::parse(path, &versions)?;
         let own = Name::new("own").unwrap();

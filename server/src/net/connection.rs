@@ -29,12 +29,14 @@ use crate::net::minimum_rate::MinimumRateStream;
 /// Maximum duration of a lingering close. During this time, the client can finish sending and can
 /// read the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum length of a request head, and of the trailers of a chunked body. A longer head gets the
+/// status 431. A head of this length has room for the longest request target that hyper accepts,
+/// which has 65,534 bytes. A request with a longer target gets the status 414.
+const MAX_HEAD_BYTES: usize = 80 * 1024;
 /// Maximum size of each of hyper's two buffers for a connection. The read buffer contains a request
 /// head or a part of a request body. The write buffer contains response bytes that have not been
-/// sent. The size of the read buffer also limits the length of a request head. A buffer of this
-/// size is sufficient for the longest request target that hyper accepts, which has 65,534 bytes. A
-/// request with a longer target gets the status 414.
-pub(crate) const BUFFER_BYTES: usize = 80 * 1024;
+/// sent.
+pub(crate) const BUFFER_BYTES: usize = MAX_HEAD_BYTES;
 /// Size of the buffer for bytes that are received and discarded during a lingering close.
 const DISCARD_BYTES: usize = 64 * 1024;
 
@@ -174,6 +176,23 @@ pub(crate) struct ConnectionServer<H> {
 }
 
 impl<H: Service> ConnectionServer<H> {
+    /// The options of hyper's connections.
+    fn http1_builder(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_timeout)
+            // If half-close were off, hyper would read from the connection even while the server
+            // works on a request that was received completely. This read would count as waiting for
+            // the client (see `minimum_rate`).
+            .half_close(true)
+            .max_buf_size(BUFFER_BYTES)
+            // hyper enforces `max_buf_size` only while a head is incomplete. A longer head that
+            // arrives at once would be accepted.
+            .max_header_size(MAX_HEAD_BYTES);
+        builder
+    }
+
     /// Serves one connection until it ends. If `stopping` changes, the connection ends after the
     /// current request.
     pub(crate) async fn run<S>(
@@ -200,22 +219,14 @@ impl<H: Service> ConnectionServer<H> {
                 if status.is_client_error() && status != StatusCode::PRECONDITION_FAILED {
                     state.record_refused();
                 }
-                // An error response has `Connection: close` if the request body was not read to its
-                // end.
+                // A response has `Connection: close` if the request body may not have been read to
+                // its end.
                 if response.headers().contains_key(CONNECTION) {
                     has_unread_upload.store(true, Ordering::Relaxed);
                 }
             }))
         });
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.head_timeout)
-            // If half-close were off, hyper would read from the connection even while the server
-            // works on a request that was received completely. This read would count as waiting for
-            // the client (see `minimum_rate`).
-            .half_close(true)
-            .max_buf_size(BUFFER_BYTES)
-            .serve_connection(stream, service);
+        let mut connection = self.http1_builder().serve_connection(stream, service);
         let outcome = {
             let mut is_stopping = false;
             let mut stop = pin!(stopping.changed());

@@ -35,10 +35,14 @@ use tokio::time::timeout;
 /// How long an untrusted connection may wait for its client before it can be shed. This time is
 /// short, because a client usually sends its request head right after the TCP handshake.
 const UNTRUSTED_GRACE: Duration = Duration::from_millis(100);
-/// How long a new or established connection may wait for its client before it can be shed. This
-/// time is longer than usual network round trips, and longer than a busy client usually needs
-/// between a response and its next request.
-const TRUSTED_GRACE: Duration = Duration::from_secs(1);
+/// How long a new connection may wait for its client before it can be shed. This time is longer than
+/// usual network round trips, and longer than a busy client usually needs between a response and
+/// its next request.
+const NEW_GRACE: Duration = Duration::from_secs(1);
+/// How long an established connection may wait for its client before it can be shed. If this time
+/// were not longer than `NEW_GRACE`, an established connection would be shed before a new one that
+/// began to wait shortly after it.
+const ESTABLISHED_GRACE: Duration = Duration::from_secs(2);
 /// Pause between two rounds of shedding while a new client waits for a slot.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of connections that one round sheds. The number is greater than one, so that not
@@ -47,6 +51,11 @@ const MAX_SHED_PER_ROUND: usize = 32;
 /// One round sheds at most 1/`SHED_DIVISOR` of the connections that can be shed, but at least one
 /// connection. If only a few connections can be shed, they are therefore not all shed at once.
 const SHED_DIVISOR: usize = 8;
+/// While untrusted connections that wait for their clients hold at least 1/`UNTRUSTED_DIVISOR` of
+/// the slots, no trusted connection is shed, because these slots are soon free. If they held fewer
+/// slots, anybody could delay all new clients: the clients would wait for these few slots, each of
+/// which is free only once in `UNTRUSTED_GRACE`.
+const UNTRUSTED_DIVISOR: usize = 4;
 /// Minimum time between two log lines about the connection limit.
 const WARN_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -162,10 +171,10 @@ struct ShedRank {
 
 impl ShedRank {
     fn is_past_grace(self, now_ms: u64) -> bool {
-        let grace = if self.class == UNTRUSTED {
-            UNTRUSTED_GRACE
-        } else {
-            TRUSTED_GRACE
+        let grace = match self.class {
+            UNTRUSTED => UNTRUSTED_GRACE,
+            NEW => NEW_GRACE,
+            _ => ESTABLISHED_GRACE,
         };
         Duration::from_millis(now_ms.saturating_sub(self.since_ms)) >= grace
     }
@@ -256,14 +265,7 @@ impl ConnectionLimit {
         let now_ms = elapsed_ms(self.epoch);
         let ranked = |c: &OpenConnection| Some((c.state.shed_rank()?, c.clone()));
         let mut waiting: Vec<_> = open.connections.iter().filter_map(ranked).collect();
-        // While an untrusted connection waits for its client, no trusted connection is shed,
-        // because the untrusted connection's grace period ends soon.
-        let has_untrusted = waiting.iter().any(|(rank, _)| rank.class == UNTRUSTED);
-        waiting.retain(|(rank, _)| {
-            rank.is_past_grace(now_ms) && (rank.class == UNTRUSTED || !has_untrusted)
-        });
-        waiting.sort_unstable_by_key(|(rank, _)| *rank);
-        waiting.truncate((waiting.len() / SHED_DIVISOR).clamp(1, MAX_SHED_PER_ROUND));
+        retain_first_in_order(&mut waiting, self.max_connections, now_ms);
         let mut shed = 0;
         for (rank, connection) in waiting {
             if connection.state.try_shed(rank.since_ms) {
@@ -291,9 +293,74 @@ impl ConnectionLimit {
     }
 }
 
+/// Removes all connections except those that one round sheds.
+fn retain_first_in_order<T>(waiting: &mut Vec<(ShedRank, T)>, max_connections: usize, now_ms: u64) {
+    let is_untrusted = |(rank, _): &&(ShedRank, T)| rank.class == UNTRUSTED;
+    let untrusted = waiting.iter().filter(is_untrusted).count();
+    let has_enough_untrusted = untrusted > 0 && untrusted >= max_connections / UNTRUSTED_DIVISOR;
+    waiting.retain(|(rank, _)| {
+        rank.is_past_grace(now_ms) && (rank.class == UNTRUSTED || !has_enough_untrusted)
+    });
+    waiting.sort_unstable_by_key(|(rank, _)| *rank);
+    waiting.truncate((waiting.len() / SHED_DIVISOR).clamp(1, MAX_SHED_PER_ROUND));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns the class of the connection that is shed first, and the time at which it is shed, in
+    /// milliseconds. Each connection is given by its class and by the time at which it began to
+    /// wait.
+    fn first_shed(connections: &[(u8, u64)]) -> (u8, u64) {
+        (0..)
+            .find_map(|now_ms| {
+                let waiting = connections
+                    .iter()
+                    .filter(|(_, since_ms)| *since_ms <= now_ms);
+                let mut waiting = waiting
+                    .map(|&(class, since_ms)| (ShedRank { class, since_ms }, class))
+                    .collect();
+                retain_first_in_order(&mut waiting, connections.len(), now_ms);
+                Some((waiting.first()?.1, now_ms))
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn connection_of_a_lower_class_is_shed_first_even_if_it_has_waited_less() {
+        assert_eq!(first_shed(&[(ESTABLISHED, 0)]), (ESTABLISHED, 2000));
+        assert_eq!(first_shed(&[(ESTABLISHED, 0), (NEW, 999)]), (NEW, 1999));
+        assert_eq!(first_shed(&[(NEW, 0), (UNTRUSTED, 950)]), (UNTRUSTED, 1050));
+        // A new connection that begins to wait later does not protect an established one.
+        let late = [(ESTABLISHED, 0), (NEW, 1500)];
+        assert_eq!(first_shed(&late), (ESTABLISHED, 2000));
+    }
+
+    /// Returns how many connections of each class one round sheds, if all of them have waited for
+    /// an hour.
+    fn shed_classes(untrusted: usize, established: usize) -> (usize, usize) {
+        let rank = |class| (ShedRank { class, since_ms: 0 }, ());
+        let mut waiting = vec![rank(UNTRUSTED); untrusted];
+        waiting.resize(untrusted + established, rank(ESTABLISHED));
+        retain_first_in_order(&mut waiting, untrusted + established, 3_600_000);
+        let shed = |class| {
+            waiting
+                .iter()
+                .filter(|(rank, ())| rank.class == class)
+                .count()
+        };
+        (shed(UNTRUSTED), shed(ESTABLISHED))
+    }
+
+    #[test]
+    fn few_untrusted_connections_do_not_protect_idle_established_ones() {
+        assert_eq!(shed_classes(1, 127), (1, 15));
+        assert_eq!(shed_classes(31, 97), (16, 0));
+        assert_eq!(shed_classes(32, 96), (4, 0));
+        assert_eq!(shed_classes(0, 128), (0, 16));
+        assert_eq!(shed_classes(1, 1), (1, 0));
+    }
 
     /// Opens a connection that ends only if it is shed.
     async fn open(limit: &ConnectionLimit) -> Arc<ConnectionState> {
@@ -313,7 +380,7 @@ mod tests {
         let state = open(&limit).await;
         state.record_granted();
         assert!(state.mark_active().is_ok());
-        let past_any_grace = TRUSTED_GRACE + UNTRUSTED_GRACE;
+        let past_any_grace = ESTABLISHED_GRACE + UNTRUSTED_GRACE;
         assert!(timeout(past_any_grace, limit.acquire()).await.is_err());
         state.mark_waiting(state.now_ms());
         let _slot = limit.acquire().await;

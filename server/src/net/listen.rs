@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,13 +57,16 @@ pub(crate) enum ListenError {
 
 /// A socket that accepts connections, with its address.
 pub(crate) struct Listener {
+    /// Removes the path of a Unix socket when the listener is dropped. `None` for a TCP socket, and
+    /// for an inherited socket. The path of an inherited socket belongs to the service manager.
+    ///
+    /// This field is dropped before the socket. While the socket is open, no other file can get its
+    /// inode number.
+    _file: Option<SocketFile>,
     socket: ListeningSocket,
     /// The address of the socket. If port 0 was configured, the address contains the port that the
     /// system has chosen.
     address: Address,
-    /// Removes the path of a Unix socket when the listener is dropped. `None` for a TCP socket, and
-    /// for an inherited socket. The path of an inherited socket belongs to the service manager.
-    _file: Option<SocketFile>,
 }
 
 enum ListeningSocket {
@@ -71,12 +74,36 @@ enum ListeningSocket {
     Unix(UnixListener),
 }
 
-/// The path of a Unix socket. Dropping this value removes the path.
-struct SocketFile(PathBuf);
+/// The path of a Unix socket. Dropping this value removes the path, unless the path now belongs to
+/// another socket, for example because another process has replaced the file.
+struct SocketFile {
+    path: PathBuf,
+    /// `None` if the file could not be examined.
+    inode: Option<Inode>,
+}
+
+/// The device and the number of an inode, which identify a file.
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> Option<Inode> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            inode: inode(path),
+        }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.inode.is_some() && self.inode == inode(&self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -182,7 +209,7 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
         }
         bound => bound,
     }?;
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile::new(path);
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
     Ok(Listener {
         socket: ListeningSocket::Unix(socket),

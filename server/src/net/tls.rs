@@ -1,6 +1,7 @@
 //! The server's TLS certificate, which can be reloaded while the server runs.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +12,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
+
+use crate::net::certificate_expiry::expiry;
+use crate::small_file;
 
 /// The only protocol that the server offers in ALPN (RFC 7301).
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -23,15 +27,29 @@ pub(crate) enum TlsError {
     Read {
         setting: &'static str,
         path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{setting} {}: not a valid PEM file: {source}", path.display())]
+    Pem {
+        setting: &'static str,
+        path: PathBuf,
         source: pem::Error,
     },
+    #[error(
+        "{KEY_SETTING} {}: the private key is encrypted, and prefd has no passphrase for it: write an \
+         unencrypted key to a file that only prefd can read, for example with \"openssl pkey\"",
+        path.display()
+    )]
+    EncryptedKey { path: PathBuf },
     #[error(
         "{CERTIFICATE_SETTING} {}: expected a PEM certificate chain, leaf first, but found no certificate",
         path.display()
     )]
     NoCertificate { path: PathBuf },
     #[error(
-        "cannot use {CERTIFICATE_SETTING} {} with {KEY_SETTING} {}: {source}",
+        "cannot use {CERTIFICATE_SETTING} {} with {KEY_SETTING} {}: {source}. The key must be the \
+         private key of the first certificate, and must be RSA (2,048 to 8,192 bits), ECDSA (P-256, \
+         P-384 or P-521) or Ed25519",
         certificate.display(),
         key.display()
     )]
@@ -104,24 +122,23 @@ impl Certificate {
 
 impl CertificateFiles {
     fn read(&self) -> Result<Arc<CertifiedKey>, TlsError> {
-        let cannot_read = |setting: &'static str, path: &Path| {
-            let path = path.to_owned();
-            move |source| TlsError::Read {
-                setting,
-                path,
-                source,
-            }
-        };
-        let chain = CertificateDer::pem_file_iter(&self.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(cannot_read(CERTIFICATE_SETTING, &self.certificate))?;
+        let text = read(CERTIFICATE_SETTING, &self.certificate)?;
+        let chain = CertificateDer::pem_slice_iter(&text)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(invalid(CERTIFICATE_SETTING, &self.certificate))?;
         if chain.is_empty() {
             return Err(TlsError::NoCertificate {
                 path: self.certificate.clone(),
             });
         }
-        let key =
-            PrivateKeyDer::from_pem_file(&self.key).map_err(cannot_read(KEY_SETTING, &self.key))?;
+        self.warn_about_expiry(&chain);
+        let text = read(KEY_SETTING, &self.key)?;
+        if is_encrypted(&text) {
+            return Err(TlsError::EncryptedKey {
+                path: self.key.clone(),
+            });
+        }
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(invalid(KEY_SETTING, &self.key))?;
         // `from_der` also checks that the private key belongs to the certificate.
         let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
         let certified = certified.map_err(|source| TlsError::Unusable {
@@ -131,6 +148,51 @@ impl CertificateFiles {
         })?;
         Ok(Arc::new(certified))
     }
+
+    /// Logs a warning if a certificate of the chain has expired or expires soon.
+    fn warn_about_expiry(&self, chain: &[CertificateDer<'_>]) {
+        let Some(expiry) = expiry(chain) else {
+            return;
+        };
+        let file = self.certificate.display();
+        let not_after = httpdate::fmt_http_date(expiry.at);
+        if expiry.has_expired {
+            tracing::warn!(
+                setting = CERTIFICATE_SETTING, %file, not_after,
+                "TLS certificate has expired, so clients will refuse it: renew it and send SIGHUP"
+            );
+        } else {
+            tracing::warn!(
+                setting = CERTIFICATE_SETTING, %file, not_after,
+                "TLS certificate expires soon: renew it and send SIGHUP"
+            );
+        }
+    }
+}
+
+fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    small_file::read_text(path).map_err(|source| TlsError::Read {
+        setting,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn invalid(setting: &'static str, path: &Path) -> impl FnOnce(pem::Error) -> TlsError {
+    let path = path.to_owned();
+    move |source| TlsError::Pem {
+        setting,
+        path,
+        source,
+    }
+}
+
+/// Whether a PEM private key is encrypted: with PKCS #8 (RFC 7468 section 11), or in the older form
+/// of RFC 1421.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(pem);
+    text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+        || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
 impl ResolvesServerCert for CurrentCertificate {

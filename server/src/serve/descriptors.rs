@@ -9,10 +9,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::store::Store;
 
 /// File descriptors of the process, not counting connections and the store: three standard streams,
-/// the listener, a connection that waits for a slot, the epoll and signal descriptors of the async
-/// runtime, and a key file during a reload. The total includes a reserve for files that the process
-/// has inherited.
-const PROCESS_DESCRIPTORS: u64 = 16;
+/// the listener, a connection that waits for a slot, the epoll and signal descriptors of the two
+/// async runtimes, and a key file during a reload. The total includes a reserve for files that the
+/// process has inherited.
+const PROCESS_DESCRIPTORS: u64 = 20;
 /// File descriptors for each connection: one for the socket, one for the blob of a large document
 /// that the connection reads or writes, and one that is open only briefly, to sync a directory or
 /// to read a segment.

@@ -11,7 +11,8 @@ use crate::io_error::IoError;
 use crate::net::{ListenError, TlsError};
 use crate::serve::descriptors::FdLimitError;
 use crate::settings::{Address, SettingsError};
-use crate::store::{Error, UnfinishedRestore, cause};
+use crate::store::owner::OwnerError;
+use crate::store::{Error, UnfinishedRestore, UnstorableLimits, cause};
 
 /// The server could not be started, or was not stopped cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +31,19 @@ pub(crate) enum ServeError {
     AdminWithoutToken(Address),
     #[error(transparent)]
     AdminToken(#[from] AdminTokenError),
-    #[error("{0} must be at least 1")]
-    Zero(&'static str),
+    #[error("{setting} must be at least {min}")]
+    TooSmall { setting: &'static str, min: u64 },
+    #[error("{setting} must be at most {max}")]
+    TooLarge { setting: &'static str, max: u64 },
+    #[error("{}", storage_setting(.0))]
+    Storage(Error),
+    #[error(transparent)]
+    Limits(#[from] UnstorableLimits),
+    #[error(
+        "--max-unfinished-upload-bytes {bytes} is less than the maximum length of a body, {max_body_bytes} \
+         (--max-body-bytes), so the largest documents could not be uploaded"
+    )]
+    UnfinishedUploads { bytes: u64, max_body_bytes: u64 },
     #[error(
         "--api-version {0:?} is not a valid path segment: expected ASCII letters, digits, \
          and the characters -._~"
@@ -45,6 +57,8 @@ pub(crate) enum ServeError {
     Open { path: PathBuf, source: Error },
     #[error(transparent)]
     Unfinished(#[from] UnfinishedRestore),
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     #[error("the store was not closed cleanly: {0}")]
     Close(Error),
     #[error(transparent)]
@@ -65,6 +79,16 @@ pub(crate) enum ServeError {
     FdLimit(#[from] FdLimitError),
 }
 
+/// Describes an error of the engine's configuration with the name of the setting that causes it.
+fn storage_setting(error: &Error) -> String {
+    match error {
+        Error::InvalidConfig { setting, reason } => {
+            format!("--{} {reason}", setting.replace('_', "-"))
+        }
+        error => error.to_string(),
+    }
+}
+
 impl ServeError {
     /// Returns true if the error is caused by an invalid command line or invalid settings.
     pub(crate) fn is_usage(&self) -> bool {
@@ -72,7 +96,11 @@ impl ServeError {
             Self::Settings(_)
             | Self::DevOffLoopback(_)
             | Self::AdminWithoutToken(_)
-            | Self::Zero(_)
+            | Self::TooSmall { .. }
+            | Self::TooLarge { .. }
+            | Self::Storage(_)
+            | Self::Limits(_)
+            | Self::UnfinishedUploads { .. }
             | Self::Version(_)
             | Self::Log(_)
             | Self::HalfTls

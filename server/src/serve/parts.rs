@@ -7,25 +7,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::{Admin, AdminStore, AdminToken};
-use crate::api::{Handler, OpenApi, UPLOAD_BUFFERS_BYTES};
+use crate::api::{Handler, OpenApi, UploadRules};
 use crate::auth::{KeySet, setup};
-use crate::http::{Budget, Cors, CorsError};
+use crate::http::{Budget, Clock, Cors, CorsError};
 use crate::net::{Certificate, ConnectionCounters, ConnectionServer};
 use crate::serve::descriptors::FdBudget;
 use crate::serve::error::ServeError;
 use crate::settings::{Address, MaybeAddress, Settings, duration_or};
-use crate::store::{DocumentWriter, OpenError, Store, limits};
+use crate::small_file;
+use crate::store::{Limits, OpenError, Store, limits, owner, writable_by_everyone};
 use crate::telemetry::{Health, MetricSources, Metrics};
 
 pub(super) const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
-/// The documentation of the PACE Cloud preferences API uses version 2025-1. The newest public
-/// client library uses version 2024-2.
-const DEFAULT_VERSIONS: [&str; 2] = ["2025-1", "2024-2"];
+/// The versions of the PACE Cloud preferences API that were published. Its documentation uses the
+/// first version, and its client libraries use different versions.
+const DEFAULT_VERSIONS: [&str; 7] = [
+    "2025-1", "2024-4", "2024-3", "2024-2", "2024-1", "2021-2", "2020-4",
+];
+/// Maximum number of threads that serve connections. Each thread needs memory for its stack, and more
+/// threads than cores do not make the server faster.
+const MAX_WORKERS: u64 = 1024;
+/// Length of the shortest document, `{}`, in bytes.
+const MIN_BODY_BYTES: u64 = 2;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
+/// Default of `--max-unfinished-upload-bytes`, in bodies of the maximum length. If four users need
+/// all the space, each of them can still upload four of the largest documents at the same time.
+const DEFAULT_UNFINISHED_BODIES: u64 = 16;
 const DEFAULT_BUDGET_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads the TLS certificate and its key. Returns `None` if TLS is not configured.
@@ -37,8 +48,31 @@ pub(super) fn certificate(settings: &Settings) -> Result<Option<Certificate>, Se
     }
 }
 
-/// Checks the listen addresses, the API versions, `--workers` and `--max-connections`. Reads no
-/// files.
+/// Logs a warning for each secret file that every user of the machine may read. Blocks.
+pub(super) fn warn_about_readable_secrets(settings: &Settings) {
+    for (setting, file) in [
+        ("--jwt-hs256-secret-file", &settings.jwt_hs256_secret_file),
+        (
+            "--introspection-credentials-file",
+            &settings.introspection_credentials_file,
+        ),
+        ("--admin-token-file", &settings.admin_token_file),
+        ("--tls-key-file", &settings.tls_key_file),
+    ] {
+        if let Some(file) = file
+            && small_file::is_readable_by_others(file)
+        {
+            tracing::warn!(
+                setting,
+                file = %file.display(),
+                "secret file can be read by every user of this machine: remove the permission with \
+                 chmod o-r"
+            );
+        }
+    }
+}
+
+/// Checks the listen addresses, the API versions, and numbers that are out of range. Reads no files.
 pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     let address = listen_address(settings);
     if settings.is_dev() && !address.is_local() {
@@ -50,12 +84,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     {
         return Err(ServeError::AdminWithoutToken(address));
     }
-    if settings.workers == Some(0) {
-        return Err(ServeError::Zero("--workers"));
-    }
-    if settings.max_connections == Some(0) {
-        return Err(ServeError::Zero("--max-connections"));
-    }
+    check_numbers(settings)?;
     let is_segment = |version: &String| {
         // The unreserved characters of RFC 3986 section 2.3, which need no percent-encoding.
         let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
@@ -65,6 +94,32 @@ pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
         Some(version) => Err(ServeError::Version(version)),
         None => Ok(()),
     }
+}
+
+/// Checks the numbers for which not every value is useful.
+fn check_numbers(settings: &Settings) -> Result<(), ServeError> {
+    let count = |setting: Option<usize>| setting.map(|count| count as u64);
+    let workers = count(settings.workers);
+    for (setting, value, min) in [
+        ("--workers", workers, 1),
+        ("--max-connections", count(settings.max_connections), 1),
+        ("--max-keys", settings.max_keys.map(u64::from), 1),
+        ("--max-key-bytes", settings.max_key_bytes.map(u64::from), 1),
+        ("--max-value-bytes", settings.max_value_bytes, 1),
+        ("--max-body-bytes", settings.max_body_bytes, MIN_BODY_BYTES),
+    ] {
+        if value.is_some_and(|value| value < min) {
+            return Err(ServeError::TooSmall { setting, min });
+        }
+    }
+    if workers.is_some_and(|workers| workers > MAX_WORKERS) {
+        return Err(ServeError::TooLarge {
+            setting: "--workers",
+            max: MAX_WORKERS,
+        });
+    }
+    max_unfinished_bytes(settings, &limits(settings)?)?;
+    Store::check_settings(settings).map_err(ServeError::Storage)
 }
 
 pub(super) fn listen_address(settings: &Settings) -> Address {
@@ -79,14 +134,29 @@ pub(super) fn open(
     data_dir: &Path,
     fd_budget: FdBudget,
 ) -> Result<Store, ServeError> {
+    owner::require_own(data_dir)?;
     let store = Store::open(data_dir, settings, fd_budget.open_segments);
     let store = store.map_err(|error| match error {
         OpenError::Unfinished(error) => ServeError::Unfinished(error),
+        OpenError::Limits(error) => ServeError::Limits(error),
         OpenError::Store(source) => ServeError::Open {
             path: data_dir.to_owned(),
             source,
         },
     })?;
+    if !store.is_directory_locked() {
+        tracing::warn!(
+            "data directory is not locked, because its file system cannot lock directories: do not \
+             remove the file lock while prefd is running"
+        );
+    }
+    for path in writable_by_everyone(data_dir) {
+        tracing::warn!(
+            path = %path.display(),
+            "every user of this machine can change the stored documents: run chmod o-w on this \
+             directory"
+        );
+    }
     let damaged = store.damaged_frames();
     if damaged > 0 {
         tracing::warn!(
@@ -104,9 +174,10 @@ pub(crate) fn handler(
     keys: KeySet,
 ) -> Result<Handler, ServeError> {
     let authenticator = Arc::new(setup::authenticator(settings, keys)?);
+    let limits = limits(settings)?;
     let budget = Budget::new(
         settings.body_budget_bytes.unwrap_or(DEFAULT_BUDGET_BYTES),
-        DocumentWriter::max_bytes() + UPLOAD_BUFFERS_BYTES,
+        max_unfinished_bytes(settings, &limits)?,
         duration_or(settings.body_budget_wait, DEFAULT_BUDGET_WAIT),
     );
     Ok(Handler {
@@ -117,11 +188,27 @@ pub(crate) fn handler(
         known_clients: known_clients(settings),
         cors: cors(settings)?,
         versions: versions(settings),
-        openapi: OpenApi::new(&versions(settings), &limits(settings))?,
-        max_body_bytes: limits(settings).max_body_bytes,
-        budget: Arc::new(budget),
-        body_timeout: duration_or(settings.body_timeout, DEFAULT_TIMEOUT),
+        clock: Clock::SYSTEM,
+        openapi: OpenApi::new(&versions(settings), &limits)?,
+        max_body_bytes: limits.max_body_bytes,
+        uploads: UploadRules {
+            budget: Arc::new(budget),
+            idle_timeout: duration_or(settings.body_timeout, DEFAULT_TIMEOUT),
+        },
     })
+}
+
+/// Returns the maximum disk space for uploads that are not complete, in bytes.
+fn max_unfinished_bytes(settings: &Settings, limits: &Limits) -> Result<u64, ServeError> {
+    let max_body_bytes = limits.max_body_bytes;
+    match settings.max_unfinished_upload_bytes {
+        Some(bytes) if bytes < max_body_bytes => Err(ServeError::UnfinishedUploads {
+            bytes,
+            max_body_bytes,
+        }),
+        Some(bytes) => Ok(bytes),
+        None => Ok(DEFAULT_UNFINISHED_BODIES.saturating_mul(max_body_bytes)),
+    }
 }
 
 /// Creates the service of the admin listener, which shares the store with `handler`.
@@ -138,10 +225,11 @@ pub(super) fn admin(
         connections: Arc::clone(connections),
         authenticator: Arc::clone(&handler.authenticator),
         health: Arc::clone(&handler.health),
-        budget: Arc::clone(&handler.budget),
+        budget: Arc::clone(&handler.uploads.budget),
         max_connections,
     });
     Ok(Admin {
+        clock: handler.clock,
         token: token.transpose()?,
         health: Arc::clone(&handler.health),
         metrics: Arc::new(metrics),

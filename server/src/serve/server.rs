@@ -2,12 +2,11 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::admin::{Admin, AdminToken};
 use crate::api::Handler;
@@ -20,10 +19,14 @@ use crate::serve::error::ServeError;
 use crate::serve::log::{self, Log};
 use crate::serve::parts::{
     DEFAULT_TIMEOUT, admin, admin_address, certificate, check, connection_server, cors, handler,
-    listen_address, open, versions,
+    listen_address, open, versions, warn_about_readable_secrets,
 };
+use crate::serve::signals::{SignalRequest, Signals};
+use crate::serve::store_watch::report_stop;
 use crate::serve::systemd;
 use crate::settings::{Address, Settings, SettingsSources, duration_or};
+use crate::small_file;
+use crate::store::Store;
 
 const DEFAULT_DATA_DIR: &str = "prefd-data";
 /// Maximum number of simultaneous connections of the admin listener.
@@ -43,36 +46,21 @@ struct Server {
     log: Log,
 }
 
-/// Runs a server until SIGTERM or SIGINT. Blocks until the store is closed.
+/// Runs a server until SIGTERM or SIGINT. Blocks until the store is closed. If one of these signals
+/// arrives while the store is being opened, returns without waiting for the store.
 ///
 /// # Errors
 /// [`ServeError`] if the server cannot be started, or if the store cannot be closed cleanly.
 pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
+    // Without a handler, SIGHUP would kill the process, and the first process of a container would
+    // not receive SIGTERM.
+    let mut signals = Signals::install().map_err(io_error("install", "signal handlers"))?;
     let settings = sources.settings()?;
     check(&settings)?;
     let log = log::start(
         settings.log.as_deref(),
         settings.log_format.unwrap_or_default(),
     )?;
-    setup::check(&settings)?;
-    let data_dir = settings
-        .data_dir
-        .clone()
-        .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-    // Most settings, the keys and the certificate are checked before the data directory is created.
-    // The signing key of --dev is written only after the store is open, because an open store locks
-    // the data directory.
-    let mut keys = setup::local_keys(&settings)?;
-    let certificate = certificate(&settings)?;
-    let connections = settings.connections();
-    let fd_budget = FdBudget::of_process(connections, reserved_descriptors(&settings))?;
-    let store = open(&settings, &data_dir, fd_budget)?;
-    if settings.is_dev() {
-        let key = dev::key_path(&data_dir);
-        dev::ensure_key(&data_dir).map_err(io_error("create the signing key", key))?;
-        add_dev_key(&mut keys, &data_dir)?;
-    }
-    let handler = Arc::new(handler(&settings, store.clone(), keys)?);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = settings.workers {
         runtime.worker_threads(workers);
@@ -81,7 +69,29 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         .enable_all()
         .build()
         .map_err(io_error("start", "the async runtime"))?;
-    let server = Server {
+    let opening = runtime.spawn_blocking(move || ServedStore::open(settings));
+    let opened = runtime.block_on(async {
+        tokio::select! {
+            opened = opening => Some(opened),
+            () = signals.stop() => None,
+        }
+    });
+    let Some(opened) = opened else {
+        // Recovery has the same effect on the files if it is interrupted as after a crash, so the
+        // process can end while another thread is still opening the store.
+        tracing::info!("shutdown: stopped before the store was open");
+        runtime.shutdown_background();
+        return Ok(());
+    };
+    let ServedStore {
+        settings,
+        data_dir,
+        fd_budget,
+        store,
+        handler,
+        certificate,
+    } = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let server = Arc::new(Server {
         sources,
         settings,
         data_dir,
@@ -90,13 +100,57 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         connections: Arc::default(),
         certificate,
         log,
-    };
-    let outcome = runtime.block_on(server.serve());
-    // A blocking thread cannot be aborted. A write that is still running when the shutdown timeout
-    // of one second expires continues on its blocking thread.
+    });
+    let outcome = runtime.block_on(server.serve(signals));
+    // A blocking thread cannot be aborted. A write or a reload that is still running when the
+    // shutdown timeout of one second expires continues on its blocking thread.
     runtime.shutdown_timeout(Duration::from_secs(1));
     store.close().map_err(ServeError::Close)?;
     outcome
+}
+
+/// An open store, and the parts of a server that are created before and after the store is opened.
+struct ServedStore {
+    settings: Settings,
+    data_dir: PathBuf,
+    fd_budget: FdBudget,
+    store: Store,
+    handler: Arc<Handler>,
+    certificate: Option<Certificate>,
+}
+
+impl ServedStore {
+    /// Opens the store. Blocks until the location of every document is known.
+    fn open(settings: Settings) -> Result<Self, ServeError> {
+        setup::check(&settings)?;
+        let data_dir = settings
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        // Most settings, the keys and the certificate are checked before the data directory is
+        // created. The signing key of --dev is written only after the store is open, because an
+        // open store locks the data directory.
+        let mut keys = setup::local_keys(&settings)?;
+        let certificate = certificate(&settings)?;
+        warn_about_readable_secrets(&settings);
+        let connections = settings.connections();
+        let fd_budget = FdBudget::of_process(connections, reserved_descriptors(&settings))?;
+        let store = open(&settings, &data_dir, fd_budget)?;
+        if settings.is_dev() {
+            let key = dev::key_path(&data_dir);
+            dev::ensure_key(&data_dir).map_err(io_error("create the signing key", key))?;
+            add_dev_key(&mut keys, &data_dir)?;
+        }
+        let handler = Arc::new(handler(&settings, store.clone(), keys)?);
+        Ok(Self {
+            settings,
+            data_dir,
+            fd_budget,
+            store,
+            handler,
+            certificate,
+        })
+    }
 }
 
 /// Checks the settings, and reads every file that they name. [`run`] makes the same checks, but
@@ -113,6 +167,7 @@ pub(crate) fn check_settings(settings: &Settings) -> Result<(), ServeError> {
     if let Some(file) = &settings.admin_token_file {
         AdminToken::read(file)?;
     }
+    warn_about_readable_secrets(settings);
     certificate(settings).map(drop)
 }
 
@@ -129,35 +184,11 @@ fn add_dev_key(keys: &mut KeySet, data_dir: &Path) -> Result<(), IdentityError> 
         .map_err(IdentityError::keys("--dev"))
 }
 
-/// The signals that a server handles.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 impl Server {
     /// Listens and accepts connections until a signal asks the server to stop. After the signal,
-    /// waits up to the drain timeout for in-flight requests.
-    async fn serve(&self) -> Result<(), ServeError> {
-        let mut signals = Signals::new().map_err(io_error("install", "signal handlers"))?;
-        let listener = match Listener::inherited()? {
-            Some(listener) if self.settings.is_dev() && !listener.address().is_local() => {
-                return Err(ServeError::DevOffLoopback(listener.address().clone()));
-            }
-            Some(listener) => listener,
-            None => Listener::bind(&listen_address(&self.settings))?,
-        };
+    /// waits for in-flight requests until the drain timeout has expired or a second signal arrives.
+    async fn serve(self: &Arc<Self>, mut signals: Signals) -> Result<(), ServeError> {
+        let listener = self.listener()?;
         for provider in self.handler.authenticator.providers() {
             let provider = Arc::clone(provider);
             tokio::spawn(async move { provider.run().await });
@@ -182,16 +213,10 @@ impl Server {
         self.announce(listener.address())?;
         systemd::ready();
         tokio::spawn(systemd::run_watchdog());
-        {
-            let mut accepting = pin!(acceptor.accept_loop(&listener, &stopping));
-            loop {
-                tokio::select! {
-                    () = &mut accepting => {}
-                    _ = signals.terminate.recv() => break,
-                    _ = signals.interrupt.recv() => break,
-                    _ = signals.hangup.recv() => self.reload(),
-                }
-            }
+        tokio::spawn(report_stop(self.handler.store.clone()));
+        tokio::select! {
+            () = acceptor.accept_loop(&listener, &stopping) => {}
+            () = self.reload_until_stop(&mut signals) => {}
         }
         self.handler.health.set_stopping();
         drop(listener);
@@ -210,12 +235,49 @@ impl Server {
             admin_stop.closed().await;
         };
         let deadline = duration_or(self.settings.drain_timeout, DEFAULT_TIMEOUT);
-        if tokio::time::timeout(deadline, drained).await.is_err() {
-            tracing::warn!(
-                "drain timeout (--drain-timeout) expired: aborting the remaining requests"
-            );
+        tokio::select! {
+            drained = tokio::time::timeout(deadline, drained) => if drained.is_err() {
+                tracing::warn!(
+                    "drain timeout (--drain-timeout) expired: aborting the remaining requests"
+                );
+            },
+            () = signals.stop() => {
+                tracing::warn!("second signal to stop: aborting the remaining requests");
+            }
         }
         Ok(())
+    }
+
+    /// Reloads on each request to reload, until a signal asks the server to stop.
+    ///
+    /// A file can take any time to read, for example on a network file system that does not respond.
+    /// Therefore a reload runs on a blocking thread. At most one reload runs at a time.
+    async fn reload_until_stop(self: &Arc<Self>, signals: &mut Signals) {
+        let mut running: Option<JoinHandle<()>> = None;
+        loop {
+            let is_idle = running.is_none();
+            tokio::select! {
+                () = end_of(&mut running), if !is_idle => running = None,
+                request = signals.next(is_idle) => match request {
+                    SignalRequest::Stop => return,
+                    SignalRequest::Reload => {
+                        let server = Arc::clone(self);
+                        running = Some(tokio::task::spawn_blocking(move || server.reload()));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Returns the listener that systemd has passed, or binds the listener of the API.
+    fn listener(&self) -> Result<Listener, ServeError> {
+        match Listener::inherited()? {
+            Some(listener) if self.settings.is_dev() && !listener.address().is_local() => {
+                Err(ServeError::DevOffLoopback(listener.address().clone()))
+            }
+            Some(listener) => Ok(listener),
+            None => Ok(Listener::bind(&listen_address(&self.settings))?),
+        }
     }
 
     /// Binds the admin listener. Returns `None` if the admin listener is off, or if it is not
@@ -263,7 +325,7 @@ impl Server {
 
     /// Reloads the certificate, the keys together with the introspection credentials, and the log
     /// filter. If the certificate, the keys or the log filter cannot be reloaded, the previous
-    /// version stays in use.
+    /// version stays in use. Blocks while files are read.
     fn reload(&self) {
         systemd::reloading();
         let report = |what: &str, outcome: Result<(), ServeError>| match outcome {
@@ -321,7 +383,7 @@ impl Server {
         let mut text = format!("listening on {scheme}{address}\n");
         if settings.is_dev() {
             let path = dev::key_path(&self.data_dir);
-            let key = std::fs::read(&path).map_err(io_error("read the signing key", &path))?;
+            let key = small_file::read(&path).map_err(io_error("read the signing key", &path))?;
             let claims = NewClaims {
                 sub: dev::USER,
                 client_id: dev::CLIENT,
@@ -337,6 +399,18 @@ impl Server {
         }
         let mut out = io::stdout().lock();
         let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        Ok(printed.map_err(io_error("write to", "standard output"))?)
+        if let Err(error) = printed {
+            // The server works without this output, for example if standard output is a file on a
+            // full disk.
+            tracing::warn!(%error, %address, "cannot print the listening address");
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the task, if any, has ended.
+async fn end_of(task: &mut Option<JoinHandle<()>>) {
+    if let Some(Err(error)) = async { Some(task.as_mut()?.await) }.await {
+        tracing::error!(%error, "reload failed");
     }
 }

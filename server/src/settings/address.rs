@@ -19,11 +19,36 @@ pub(crate) enum Address {
 
 /// The text is not a valid address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidAddress {
+    #[error(
+        "expected IP:PORT or unix:PATH, such as 127.0.0.1:8080, [::]:8080 or \
+         unix:/run/prefd/prefd.sock"
+    )]
+    Malformed,
+    #[error(transparent)]
+    Abstract(#[from] AbstractSocket),
+}
+
+/// The text is the address of an abstract Unix socket (unix(7)). Abstract sockets are not
+/// supported, because they have no file permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected IP:PORT or unix:PATH, such as 127.0.0.1:8080, [::]:8080 or \
-     unix:/run/prefd/prefd.sock"
+    "abstract Unix sockets (unix:@NAME) are not supported: use unix:PATH, or unix:./@NAME for a file \
+     whose name begins with @"
 )]
-pub(crate) struct InvalidAddress;
+pub(crate) struct AbstractSocket;
+
+/// Returns the path in an address of the form `unix:PATH`, or `None` if the text has another form.
+///
+/// # Errors
+/// [`AbstractSocket`] if the path begins with `@`.
+pub(crate) fn unix_path(text: &str) -> Option<Result<PathBuf, AbstractSocket>> {
+    let path = text.strip_prefix(UNIX)?;
+    if path.starts_with('@') {
+        return Some(Err(AbstractSocket));
+    }
+    Some(Ok(path.into()))
+}
 
 impl Address {
     /// Returns true if only this machine can connect: a loopback address or a Unix socket.
@@ -39,10 +64,13 @@ impl FromStr for Address {
     type Err = InvalidAddress;
 
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
-        match text.strip_prefix(UNIX) {
-            Some("") => Err(InvalidAddress),
-            Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| InvalidAddress),
+        match unix_path(text).transpose()? {
+            Some(path) if path.as_os_str().is_empty() => Err(InvalidAddress::Malformed),
+            Some(path) => Ok(Self::Unix(path)),
+            None => {
+                let address = text.parse().map(Self::Tcp);
+                address.map_err(|_| InvalidAddress::Malformed)
+            }
         }
     }
 }
@@ -125,7 +153,11 @@ mod tests {
             assert_eq!(address.to_string(), text);
         }
         for text in ["", "unix:", "127.0.0.1", "localhost:80", "/run/prefd.sock"] {
-            assert_eq!(text.parse::<Address>(), Err(InvalidAddress), "{text}");
+            let parsed = text.parse::<Address>();
+            assert_eq!(parsed, Err(InvalidAddress::Malformed), "{text}");
         }
+        let parsed = "unix:@prefd".parse::<Address>();
+        assert_eq!(parsed, Err(InvalidAddress::Abstract(AbstractSocket)));
+        assert!("unix:./@prefd".parse::<Address>().is_ok());
     }
 }

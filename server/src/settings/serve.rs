@@ -49,7 +49,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ADDR", help_heading = LISTENING, env = "PREFD_LISTEN")]
     pub(crate) listen: Option<Address>,
 
-    /// Number of threads that serve connections [default: one per core]
+    /// Number of threads that serve connections, from 1 to 1024 [default: one per core]
     #[arg(long, value_name = "N", help_heading = LISTENING, env = "PREFD_WORKERS")]
     pub(crate) workers: Option<usize>,
 
@@ -187,6 +187,25 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwt_scope_claim: Option<Vec<String>>,
 
+    /// Also require a scope for the namespace of the token's own client: `user:preferences:read` for reads,
+    /// `user:preferences:write` for changes. Otherwise a token needs scopes only for the namespaces
+    /// of other clients [default: false]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        value_name = "BOOL",
+        help_heading = TOKENS,
+        env = "PREFD_OWN_SCOPE"
+    )]
+    pub(crate) own_scope: Option<bool>,
+
+    /// Maximum length of a token in bytes, up to 65536. A longer token gets 401 [default: 16384]
+    #[arg(long, value_name = "N", help_heading = TOKENS, env = "PREFD_MAX_TOKEN_BYTES")]
+    pub(crate) max_token_bytes: Option<usize>,
+
     /// Name of a claim that shows that the user has a linked identity. If this claim is missing,
     /// null, false or empty, the request gets 401
     #[arg(long, value_name = "NAME", help_heading = TOKENS, env = "PREFD_LINKED_IDENTITY_CLAIM")]
@@ -208,6 +227,18 @@ pub(crate) struct Settings {
     )]
     pub(crate) oidc_issuer: Option<Vec<String>>,
 
+    /// URL of the keys of an --oidc-issuer, if prefd cannot reach the issuer at its own URL. The
+    /// value is ISSUER=URL, or only URL if exactly one --oidc-issuer is set. prefd then does not use
+    /// the issuer's metadata (repeatable)
+    #[arg(
+        long,
+        value_name = "ISSUER=URL",
+        value_delimiter = ',',
+        help_heading = IDENTITY_PROVIDERS,
+        env = "PREFD_OIDC_JWKS_URL"
+    )]
+    pub(crate) oidc_jwks_url: Option<Vec<String>>,
+
     /// URL of the JSON Web Key Set of an identity provider that has no metadata (repeatable)
     #[arg(
         long,
@@ -217,6 +248,22 @@ pub(crate) struct Settings {
         env = "PREFD_JWKS_URL"
     )]
     pub(crate) jwks_url: Option<Vec<String>>,
+
+    /// Allow http:// URLs of identity providers on other machines. Anyone who can change this
+    /// traffic can issue tokens for any user, and anyone who can read this traffic can read
+    /// introspected tokens. Only for networks that you trust, such as a private network of
+    /// containers [default: false]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        value_name = "BOOL",
+        help_heading = IDENTITY_PROVIDERS,
+        env = "PREFD_ALLOW_HTTP_ISSUER"
+    )]
+    pub(crate) allow_http_issuer: Option<bool>,
 
     /// Interval at which the keys of identity providers are fetched [default: 5m]
     #[arg(
@@ -248,8 +295,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) introspection_credentials_file: Option<PathBuf>,
 
-    /// Time to cache an introspection response. While introspection requests succeed, a revoked
-    /// token is accepted for at most this time [default: 30s]
+    /// Time to cache an introspection response. prefd renews the response of a busy token earlier,
+    /// in the background. While introspection requests succeed, a revoked token is accepted for at
+    /// most this time plus 10 seconds [default: 30s]
     #[arg(
         long,
         value_name = "TIME",
@@ -259,7 +307,7 @@ pub(crate) struct Settings {
     pub(crate) introspection_ttl: Option<HumanDuration>,
 
     /// Maximum age of a cached introspection response that is used while introspection requests
-    /// fail. An expired token is refused even if its response is cached [default: 1h]
+    /// fail or wait. An expired token is refused even if its response is cached [default: 1h]
     #[arg(
         long,
         value_name = "TIME",
@@ -280,7 +328,7 @@ pub(crate) struct Settings {
     pub(crate) known_client: Option<Vec<String>>,
 
     /// API version that is accepted in the path of a request. All versions give access to the same
-    /// documents (repeatable) [default: 2025-1, 2024-2]
+    /// documents (repeatable) [default: 2025-1, 2024-4, 2024-3, 2024-2, 2024-1, 2021-2, 2020-4]
     #[arg(
         long,
         value_name = "VERSION",
@@ -313,6 +361,19 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_BODY_BYTES")]
     pub(crate) max_body_bytes: Option<u64>,
 
+    /// Maximum disk space for documents that are being received, in bytes. Must be at least
+    /// max-body-bytes. Documents of up to 256 KiB need no disk space before they are complete. If
+    /// the space is used up, prefd ends uploads with 503: first the newest upload of a user who has
+    /// several uploads and uses more than its share, otherwise the newest upload [default: 16 ×
+    /// max-body-bytes]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        help_heading = LIMITS,
+        env = "PREFD_MAX_UNFINISHED_UPLOAD_BYTES"
+    )]
+    pub(crate) max_unfinished_upload_bytes: Option<u64>,
+
     /// Timeout for a TLS handshake, for a request head, and for an idle connection [default:
     /// 30s]
     #[arg(long, value_name = "TIME", help_heading = TIMEOUTS, env = "PREFD_HEAD_TIMEOUT")]
@@ -344,8 +405,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BYTES", help_heading = MEMORY, env = "PREFD_DOCUMENT_CACHE_BYTES")]
     pub(crate) document_cache_bytes: Option<u64>,
 
-    /// Approximate number of verified tokens that the cache can hold. With 0, nothing is cached,
-    /// and the token of every request is verified [default: 10000]
+    /// Maximum number of verified tokens in the cache. A token with many scopes counts as several.
+    /// With 0, nothing is cached, and the token of every request is verified [default: 10000]
     #[arg(long, value_name = "N", help_heading = MEMORY, env = "PREFD_TOKEN_CACHE_ENTRIES")]
     pub(crate) token_cache_entries: Option<usize>,
 

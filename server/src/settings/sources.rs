@@ -4,9 +4,11 @@
 //!
 //! The sources are merged as JSON objects, so that the code needs no second list of the fields.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::settings::serve::Settings;
+use crate::small_file;
 
 /// The sources of the settings of one server. The flags and environment variables are fixed when
 /// the process starts. The configuration file can be read again while the server runs.
@@ -21,7 +23,11 @@ pub(crate) struct SettingsSources {
 impl SettingsSources {
     /// Reads the configuration file and merges all sources. Blocks on the file.
     pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
-        self.flags.clone().over_file(self.file.as_deref())
+        let settings = self.flags.clone().over_file(self.file.as_deref())?;
+        match settings.empty() {
+            Some(name) => Err(SettingsError::Empty(name)),
+            None => Ok(settings),
+        }
     }
 }
 
@@ -29,16 +35,15 @@ impl SettingsSources {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum SettingsError {
-    #[error("cannot read the configuration file {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error("--config: cannot read the configuration file {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
     #[error("the configuration file {} is invalid: {source}", path.display())]
     File {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
+    #[error("--{0} is empty: give it a value, or leave it out")]
+    Empty(String),
     #[error("cannot merge the flags with the configuration file: {0}")]
     Merge(#[from] serde_json::Error),
 }
@@ -49,15 +54,35 @@ impl Settings {
         let Some(path) = path else {
             return Ok(self);
         };
-        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = small_file::read_text(path)
+            .and_then(|text| String::from_utf8(text).map_err(io::Error::other))
+            .map_err(|source| SettingsError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
         let file: Self = toml::from_str(&text).map_err(|source| SettingsError::File {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
         Ok(self.over(&file)?)
+    }
+
+    /// Returns the name of a setting whose value, or an element of whose list, is an empty text.
+    /// Without this check, an audience that a script passes as an empty text would make the server
+    /// refuse all tokens.
+    fn empty(&self) -> Option<String> {
+        // Only a path that is not UTF-8 has no JSON text. Such a path is not empty.
+        let serde_json::Value::Object(settings) = serde_json::to_value(self).ok()? else {
+            return None;
+        };
+        let is_empty = |value: &serde_json::Value| value.as_str() == Some("");
+        let mut settings = settings.into_iter();
+        settings
+            .find(|(_, value)| match value.as_array() {
+                Some(elements) => elements.iter().any(is_empty),
+                None => is_empty(value),
+            })
+            .map(|(name, _)| name)
     }
 
     /// Returns the settings in `self`, completed with settings from `below`.

@@ -25,8 +25,12 @@ impl BlockingStore {
     }
 
     /// Calls `visit` with each document. If `user` is given, calls `visit` only with the documents
-    /// of this user. If stored bytes of a document are damaged or unreadable, `visit` receives the
-    /// error instead of the document.
+    /// of this user. If a document cannot be read, `visit` receives the error instead of the
+    /// document.
+    ///
+    /// # Errors
+    /// The errors of `visit`, and the errors that prevent further reads: the documents cannot be
+    /// listed, or the store was closed.
     pub(crate) fn each_document<E: From<Error>>(
         &self,
         user: Option<&str>,
@@ -44,8 +48,8 @@ impl BlockingStore {
                     Ok(Some(document)) => visit(namespace, Ok(&document))?,
                     // The document was deleted after it was listed.
                     Ok(None) => {}
-                    Err(error) if error.is_damage() => visit(namespace, Err(error))?,
-                    Err(error) => return Err(error.into()),
+                    Err(error @ Error::Closed) => return Err(error.into()),
+                    Err(error) => visit(namespace, Err(error))?,
                 }
             }
             last = page.into_iter().next_back();

@@ -2,18 +2,23 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use prefd_engine::Error;
 
 use crate::store::cause::cause;
+use crate::store::limits::UnstorableLimits;
 
 /// Name of the subdirectory that a restore writes to. While this subdirectory exists, `prefd
-/// serve`, `backup`, `export`, `import`, `erase` and `compact` refuse to open the data directory.
+/// serve` and the commands that accept a data directory refuse to open the data directory.
 pub(super) const UNFINISHED: &str = "restoring";
 /// Mode of new directories. Only the owner can access the files in a directory with this mode.
 const DIR_MODE: u32 = 0o700;
+/// The bit of a mode that lets every user of the machine write.
+const WRITABLE_BY_EVERYONE: u32 = 0o002;
+/// The directories in a data directory.
+const STORE_DIRS: [&str; 3] = ["log", "blobs", "catalogue"];
 
 /// The data directory contains the files of an unfinished restore. The field is the path of the
 /// directory that the restore writes to.
@@ -27,6 +32,8 @@ pub(crate) struct UnfinishedRestore(pub(super) PathBuf);
 pub(crate) enum OpenError {
     #[error(transparent)]
     Unfinished(#[from] UnfinishedRestore),
+    #[error(transparent)]
+    Limits(#[from] UnstorableLimits),
     #[error("{0}{cause}", cause = cause(.0))]
     Store(#[from] Error),
 }
@@ -39,6 +46,19 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore
         return Err(UnfinishedRestore(unfinished));
     }
     Ok(())
+}
+
+/// Returns the directories of a store that every user of the machine can write to.
+pub(crate) fn writable_by_everyone(data_dir: &Path) -> Vec<PathBuf> {
+    let folders = STORE_DIRS.iter().map(|name| data_dir.join(name));
+    let directories = [data_dir.to_owned()].into_iter().chain(folders);
+    let is_writable = |path: &PathBuf| {
+        let mode = path
+            .metadata()
+            .map(|metadata| metadata.permissions().mode());
+        mode.is_ok_and(|mode| mode & WRITABLE_BY_EVERYONE != 0)
+    };
+    directories.filter(is_writable).collect()
 }
 
 /// Creates a directory and its missing parents. Only the owner can access the new directories.

@@ -27,6 +27,14 @@ pub(crate) fn open(data_dir: &Path) -> Result<BlockingStore, OpenError> {
     )?))
 }
 
+/// Opens an existing store for reading only. Changes nothing in the directory.
+pub(crate) fn open_read_only(data_dir: &Path) -> Result<BlockingStore, OpenError> {
+    refuse_unfinished(data_dir)?;
+    let mut config = config_without_background_work(data_dir);
+    config.read_only = true;
+    Ok(BlockingStore::new(Engine::open(config)?))
+}
+
 /// Opens a store for many writes, and creates it if it does not exist. The writes are on stable
 /// storage once the store is closed.
 pub(crate) fn open_for_import(data_dir: &Path, limits: Limits) -> Result<BlockingStore, OpenError> {
@@ -54,17 +62,19 @@ fn config_without_background_work(data_dir: &Path) -> Config {
     config
 }
 
-/// Checks all data of a store. Does not change the files of the log or of the blobs.
+/// Checks all data of a store. Changes nothing in the directory.
 pub(crate) fn verify(
     data_dir: &Path,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Verification, Error> {
-    prefd_engine::verify(&Config::new(data_dir), progress)
+) -> Result<Verification, OpenError> {
+    refuse_unfinished(data_dir)?;
+    Ok(prefd_engine::verify(&Config::new(data_dir), progress)?)
 }
 
-/// Counts the documents, bytes and segments of a store.
-pub(crate) fn stats(data_dir: &Path) -> Result<Stats, Error> {
-    prefd_engine::stats(&Config::new(data_dir))
+/// Counts the documents, bytes and segments of a store. Changes nothing in the directory.
+pub(crate) fn stats(data_dir: &Path) -> Result<Stats, OpenError> {
+    refuse_unfinished(data_dir)?;
+    Ok(prefd_engine::stats(&Config::new(data_dir))?)
 }
 
 /// Reclaims disk space from replaced and deleted documents.

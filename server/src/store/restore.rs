@@ -17,6 +17,8 @@ const LOCK: &str = "lock";
 /// The directories in a backup. `log` is moved into place last, because a directory without a log
 /// is not a store.
 const DIRS: [&str; 2] = ["blobs", "log"];
+/// The directory for recovered files that an ext4 file system contains from the beginning.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// The reason why a directory cannot be the target of a restore.
 #[derive(Debug, thiserror::Error)]
@@ -81,14 +83,15 @@ impl<'a> RestoreDirectory<'a> {
     }
 }
 
-/// Checks that the directory contains nothing except the lock file and the leftovers of an
-/// unfinished restore. Returns the paths at which leftovers of an unfinished restore can exist.
+/// Checks that the directory contains nothing except the lock file, `lost+found`, and the leftovers
+/// of an unfinished restore. Returns the paths at which leftovers of an unfinished restore can exist.
 fn check_empty(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreDirectoryError> {
     let leftovers = leftovers(data_dir);
     for found in fs::read_dir(data_dir).map_err(io_error("list", data_dir))? {
         let found = found.map_err(io_error("list", data_dir))?.path();
-        let is_lock = found.file_name().is_some_and(|name| name == LOCK);
-        if !is_lock && !leftovers.contains(&found) {
+        let name = found.file_name().unwrap_or_default();
+        let is_allowed = name == LOCK || (name == LOST_AND_FOUND && found.is_dir());
+        if !is_allowed && !leftovers.contains(&found) {
             return Err(RestoreDirectoryError::NotEmpty {
                 data_dir: data_dir.to_owned(),
                 found,

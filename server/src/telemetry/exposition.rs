@@ -179,12 +179,34 @@ impl Exposition {
         out.gauge(
             "prefd_http_bodies_bytes",
             "Memory reserved for request bodies that are being received",
-            budget.reserved_bytes(),
+            budget.memory_bytes(),
         )?;
         out.gauge(
             "prefd_http_bodies_max_bytes",
             "Maximum memory for request bodies that are being received",
-            budget.capacity_bytes(),
+            budget.max_memory_bytes(),
+        )?;
+        out.gauge(
+            "prefd_unfinished_uploads_bytes",
+            "Disk space reserved for documents that are being received",
+            budget.disk_bytes(),
+        )?;
+        out.gauge(
+            "prefd_unfinished_uploads_max_bytes",
+            "Maximum disk space for documents that are being received",
+            budget.max_disk_bytes(),
+        )?;
+        let evictions = budget.evictions();
+        out.family(
+            "prefd_uploads_ended",
+            "Uploads that the server has ended before the body was complete, to free memory or disk space",
+            MetricType::Counter,
+            [
+                ([("reason", "stalled")], evictions.stalled.get()),
+                ([("reason", "memory")], evictions.memory.get()),
+                ([("reason", "disk")], evictions.disk.get()),
+            ]
+            .into_iter(),
         )?;
         out.gauge(
             "prefd_ready",
@@ -204,7 +226,7 @@ impl Exposition {
         let counters = authenticator.counters();
         out.counter(
             "prefd_tokens_remembered",
-            "Token verifications answered from the cache",
+            "Token verifications answered from a cache",
             counters.cached.get(),
         )?;
         out.counter(
@@ -318,6 +340,11 @@ fn writes(out: &mut MetricEncoder<'_>, metrics: &Metrics) -> fmt::Result {
         "prefd_log_written_bytes",
         "Bytes appended to the log by writes, without the copies that compaction makes",
         metrics.log_bytes,
+    )?;
+    out.counter(
+        "prefd_log_marks",
+        "Marks written to the log after a time without writes",
+        metrics.marks,
     )?;
     out.counter("prefd_blob_syncs", "Syncs of blobs", metrics.blob_syncs)?;
     out.gauge(

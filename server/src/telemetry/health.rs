@@ -9,11 +9,10 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 
 use crate::auth::Authenticator;
-use crate::http::{Body, JSON};
+use crate::http::{Body, JSON, NO_STORE};
 use crate::store::Store;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// A health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,77 +1,101 @@
 //! Exports documents as JSON Lines.
 
-use std::fmt;
 use std::io::Write;
 
-use crate::store::{BlockingStore, cause};
+use crate::store::{BlockingStore, Damage, Error, Namespace, cause};
 use crate::transfer::lines::{ExportError, write_line};
-
-/// Maximum number of unreadable documents that the report of an export names. Further unreadable
-/// documents are only counted.
-const MAX_NAMED: usize = 10;
 
 /// The documents that are missing from an export, because the store is damaged or they cannot be
 /// read from the disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct UnreadableDocuments {
     /// Number of documents that cannot be read.
-    pub(crate) documents: u64,
-    /// The names of the first [`MAX_NAMED`] unreadable documents, each with the reason.
-    named: Vec<String>,
-    /// Damaged places of the log, which may contain further documents.
-    segments: Vec<String>,
+    documents: u64,
+    /// Maximum length of `places`.
+    max_places: usize,
+    /// The unreadable places: damaged places of the log, which may contain further documents, and
+    /// the places of documents that cannot be read. Each text names the file, the offset and the
+    /// reason.
+    places: Vec<String>,
 }
 
 impl UnreadableDocuments {
+    fn new(max_places: usize, damage: &[Damage]) -> Self {
+        let places = damage
+            .iter()
+            .map(|place| format!("the log is damaged, and documents may be missing: {place}"))
+            .take(max_places);
+        Self {
+            documents: 0,
+            max_places,
+            places: places.collect(),
+        }
+    }
+
+    fn add(&mut self, namespace: Namespace<'_, str>, error: &Error) {
+        self.documents += 1;
+        if self.places.len() < self.max_places {
+            let (user, client) = (namespace.user, namespace.client);
+            self.places.push(format!(
+                "the document of user {user:?}, client {client:?} cannot be read: {}",
+                place(error)
+            ));
+        }
+    }
+
+    /// Returns true if the export contains all documents.
     pub(crate) fn is_empty(&self) -> bool {
-        self.documents == 0 && self.segments.is_empty()
+        self.documents == 0 && self.places.is_empty()
     }
-}
 
-impl fmt::Display for UnreadableDocuments {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Returns a sentence that states how much is missing.
+    pub(crate) fn summary(&self) -> String {
         match self.documents {
-            0 => f.write_str("documents may be missing, because the log is damaged")?,
-            1 => f.write_str("1 document cannot be read")?,
-            count => write!(f, "{count} documents cannot be read")?,
+            0 => "documents may be missing, because the log is damaged".to_owned(),
+            1 => "1 document cannot be read".to_owned(),
+            count => format!("{count} documents cannot be read"),
         }
-        for line in self.named.iter().chain(&self.segments) {
-            write!(f, "; {line}")?;
-        }
-        let unnamed = self.documents - self.named.len() as u64;
-        match unnamed {
-            0 => Ok(()),
-            1 => f.write_str("; and 1 more document"),
-            count => write!(f, "; and {count} more documents"),
-        }
+    }
+
+    /// Returns the unreadable places, up to the maximum number that was passed to
+    /// [`export_lines`].
+    pub(crate) fn places(&self) -> &[String] {
+        &self.places
     }
 }
 
-/// Writes each document, or each document of one user, as a line of JSON. Damaged or unreadable
-/// documents are skipped, and reported in the result.
+/// Describes the place that could not be read: the file, the offset and the reason.
+fn place(error: &Error) -> String {
+    match (Damage::from_error(error), error) {
+        (Some(damage), _) => damage.to_string(),
+        // The file could not be opened, so nothing could be read from its start on.
+        (None, Error::Io { op, path, source }) => {
+            format!(
+                "{} at byte 0: cannot {op} the file: {source}",
+                path.display()
+            )
+        }
+        (None, error) => format!("{error}{}", cause(error)),
+    }
+}
+
+/// Writes each document, or each document of one user, as a line of JSON. Documents that cannot be
+/// read are skipped, and reported in the result. The result describes at most `max_places`
+/// unreadable places.
 ///
 /// # Errors
 /// [`ExportError`] if the store cannot be listed or `out` cannot be written.
 pub(crate) fn export_lines(
     store: &BlockingStore,
     user: Option<&str>,
+    max_places: usize,
     out: &mut dyn Write,
 ) -> Result<UnreadableDocuments, ExportError> {
-    let mut unreadable = UnreadableDocuments {
-        segments: store.damage().iter().map(ToString::to_string).collect(),
-        ..UnreadableDocuments::default()
-    };
+    let mut unreadable = UnreadableDocuments::new(max_places, store.damage());
     store.each_document(user, |namespace, document| {
         match document {
             Ok(document) => write_line(out, namespace, document)?,
-            Err(error) => {
-                unreadable.documents += 1;
-                if unreadable.named.len() < MAX_NAMED {
-                    let (user, client) = (namespace.user, namespace.client);
-                    let reason = format!("{user:?} {client:?}: {error}{}", cause(&error));
-                    unreadable.named.push(reason);
-                }
-            }
+            Err(error) => unreadable.add(namespace, &error),
         }
         Ok::<_, ExportError>(())
     })?;

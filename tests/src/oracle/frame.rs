@@ -54,7 +54,7 @@ pub fn decode(bytes: &[u8]) -> bool {
     }
 }
 
-/// Decodes the frame at the start of `bytes`, of either version.
+/// Decodes the frame at the start of `bytes`, of any version.
 fn frame(bytes: &[u8]) -> bool {
     if bytes.starts_with(MAGIC_1) {
         return frame_1(bytes);
@@ -64,10 +64,11 @@ fn frame(bytes: &[u8]) -> bool {
     };
     let (head, len) = FrameHead::read(bytes).expect("the engine decoded this head");
     let meta_bytes = match head.kind {
-        2 => head.body_bytes().unwrap_or_default(),
+        2 => head.lengths().unwrap_or_default().0,
         _ => 0,
     };
-    let head_and_metadata = bytes.get(..len + meta_bytes).unwrap_or(bytes);
+    let meta_bytes = usize::try_from(meta_bytes).unwrap_or(usize::MAX);
+    let head_and_metadata = bytes.get(..len.saturating_add(meta_bytes)).unwrap_or(bytes);
     // If only the head decodes, only the head is encoded.
     let has_metadata = again.len() == head_and_metadata.len();
     let expected = if has_metadata {

@@ -4,6 +4,7 @@
 //! - Every response is HTTP/1.1, and every error is one of the error table, with all its members.
 //! - The responses do not depend on how the input is split.
 //! - A PUT is accepted if and only if its document is valid, and the document is then read back.
+//! - No request is executed on a connection after a request whose end is uncertain.
 //!
 //! An input is the bytes that a client sends, with `$TOKEN` as a placeholder for a valid token, or
 //! a list of choices. The connection is a pipe in memory. The clock advances only when every task
@@ -286,8 +287,10 @@ fn check_documents(engine: &Engine, requests: &[FramedRequest], responses: &[Res
         "{requests:?}, {responses:?}"
     );
     let mut documents = CLIENTS.map(|_| None::<String>);
-    for (request, response) in requests.iter().zip(responses) {
+    for (index, (request, response)) in requests.iter().zip(responses).enumerate() {
         let context = || format!("{request:?}, {response:?}");
+        let is_last = index + 1 == responses.len();
+        assert!(!request.is_last || is_last, "{}: {responses:?}", context());
         let is_done = matches!(response.status, 200 | 204 | 304);
         assert!(!is_done || request.is_allowed, "{}", context());
         let text = accepted(&request.body, &limits());

@@ -35,6 +35,9 @@ pub(crate) struct FramedRequest {
     pub(crate) is_allowed: bool,
     /// True if the request is allowed, and can be refused only because of its document.
     pub(crate) is_plain: bool,
+    /// True if the end of the body is uncertain, so that the server must not execute another
+    /// request on the connection.
+    pub(crate) is_last: bool,
     pub(crate) body: Vec<u8>,
 }
 
@@ -114,6 +117,9 @@ fn request(
         ("host:\r\n", true),
         ("", false),
         ("Host: a\r\nHost: b\r\n", false),
+        ("Host: [::1]:80\r\n", true),
+        ("Host: u@a\r\n", false),
+        ("Host: a b\r\n", false),
     ]);
     let has_body = method == "PUT" || choices.rarely(6);
     let body = if has_body {
@@ -124,18 +130,21 @@ fn request(
     let (extra, is_ordinary) = extra_headers(choices);
     let mut request =
         format!("{method} {target} HTTP/1.1\r\n{host}{authorization}{extra}").into_bytes();
-    if has_body {
-        frame(choices, &mut request, &body);
+    let framing = if has_body {
+        frame(choices, &mut request, &body)
     } else {
         request.extend_from_slice(b"\r\n");
-    }
+        Framing::CERTAIN
+    };
     let is_operation = ["PUT", "GET", "DELETE", "HEAD"].contains(&method);
     let is_allowed = is_operation && client.is_some() && is_known && is_hosted;
     let framed = FramedRequest {
         method,
         client: client.unwrap_or_default(),
         is_allowed,
-        is_plain: is_allowed && is_ordinary && (method == "PUT" || !has_body),
+        is_plain: is_allowed && is_ordinary && (method == "PUT" || !has_body) && framing.is_valid,
+        // The server reads the body of a PUT only.
+        is_last: !framing.is_end_certain || (framing.is_chunked && method != "PUT"),
         body,
     };
     (request, framed)
@@ -156,6 +165,7 @@ fn extra_headers(choices: &mut Unstructured<'_>) -> (&'static str, bool) {
         ("Accept: image/png\r\nX-Other: é\x7f\r\n", false),
         ("Content-Type: text/plain\r\n", false),
         ("Content-Encoding: gzip\r\n", false),
+        ("Content-Range: bytes 0-1/2\r\n", false),
         ("If-Match: *\r\n", false),
         ("If-None-Match: *\r\n", false),
         ("If-None-Match: \"1\", W/\"2\"\r\n", false),
@@ -170,12 +180,29 @@ fn extra_headers(choices: &mut Unstructured<'_>) -> (&'static str, bool) {
     ])
 }
 
+/// How a body is framed.
+struct Framing {
+    is_chunked: bool,
+    /// True if every HTTP implementation sees the same end.
+    is_end_certain: bool,
+    /// True if the framing follows RFC 9112.
+    is_valid: bool,
+}
+
+impl Framing {
+    const CERTAIN: Self = Self {
+        is_chunked: false,
+        is_end_certain: true,
+        is_valid: true,
+    };
+}
+
 /// Appends the end of the head and the body, either with Content-Length or chunked.
-fn frame(choices: &mut Unstructured<'_>, request: &mut Vec<u8>, body: &[u8]) {
+fn frame(choices: &mut Unstructured<'_>, request: &mut Vec<u8>, body: &[u8]) -> Framing {
     if choices.upto(2) > 0 {
         request.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
         request.extend_from_slice(body);
-        return;
+        return Framing::CERTAIN;
     }
     request.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
     let mut rest = body;
@@ -187,11 +214,19 @@ fn frame(choices: &mut Unstructured<'_>, request: &mut Vec<u8>, body: &[u8]) {
         request.extend_from_slice(b"\r\n");
         rest = remaining;
     }
-    request.extend_from_slice(
-        choices
-            .one(&["0\r\n\r\n", "000\r\n\r\n", "0\r\nTrailer: x\r\n\r\n"])
-            .as_bytes(),
-    );
+    let (end, is_end_certain, is_valid) = *choices.one(&[
+        ("0\r\n\r\n", true, true),
+        ("000\r\n\r\n", true, true),
+        ("0\r\nTrailer: x\r\n\r\n", false, true),
+        ("0\r\n\n", false, false),
+        ("0\r\nx: y\n\n", false, false),
+    ]);
+    request.extend_from_slice(end.as_bytes());
+    Framing {
+        is_chunked: true,
+        is_end_certain,
+        is_valid,
+    }
 }
 
 /// Makes one random change to the bytes.

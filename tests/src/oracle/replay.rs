@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use arbitrary::Unstructured;
 use prefd_engine::{Change, Durability, Engine, Error, WriteOptions, fuzzing};
@@ -33,6 +34,8 @@ const HASH_KEY: [u8; 16] = *b"of the fuzzers'.";
 const STORE: u64 = 0x0001_F022_5EED;
 /// Number of writes to the sealed segment.
 const SEALED: u64 = 6;
+/// The write to the sealed segment after which a mark is written.
+const MARK_AFTER: u64 = 2;
 /// Number of synced writes to the unsealed segment.
 const SYNCED: u64 = 4;
 /// Number of writes in the last batch, which is not synced.
@@ -46,16 +49,21 @@ pub struct BaseStore {
 }
 
 impl BaseStore {
-    /// Creates the store. Except for times, it is the same on every run.
+    /// Creates the store. Except for times and revisions, it is the same on every run.
     #[allow(clippy::new_without_default, reason = "it creates a directory")]
     pub fn new() -> Self {
         let store = Store::without_catalogue();
         let manifest = fuzzing::empty_manifest(HASH_KEY, STORE).unwrap();
         store.disk.place(&store.path("log/manifest"), manifest);
         let mut contents = Contents::new();
-        let engine = open(&store).unwrap();
+        let mut with_marks = store.config();
+        with_marks.mark_delay = Duration::from_millis(1);
+        let engine = Engine::open(with_marks).unwrap();
         for stamp in 0..SEALED {
             write(&engine, stamp, Durability::Sync, &mut contents);
+            while stamp == MARK_AFTER && engine.metrics().marks == 0 {
+                std::thread::yield_now();
+            }
         }
         engine.close().unwrap();
         let engine = open(&store).unwrap();

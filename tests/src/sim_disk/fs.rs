@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prefd_engine::fs::{File, Fs};
+use prefd_engine::fs::{File, FileId, Fs};
 
 use super::{Change, DiskOperation, Inode, SimDisk, State};
 
@@ -88,6 +88,22 @@ impl File for SimFile {
             Ok(state.inodes[self.inode].live.len() as u64)
         })
     }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(file_id(self.inode))
+    }
+}
+
+/// Device number of all files.
+const FILES: u64 = 1;
+/// Device number of all directories. Directories have no inodes on the simulated disk.
+const DIRECTORIES: u64 = 2;
+
+fn file_id(inode: usize) -> FileId {
+    FileId {
+        device: FILES,
+        inode: inode as u64,
+    }
 }
 
 impl SimDisk {
@@ -122,6 +138,9 @@ impl Fs for SimDisk {
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        if state.names.len() >= state.max_files {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         state.inodes.push(Inode::default());
         let inode = state.inodes.len() - 1;
         state.names.insert(path.to_owned(), inode);
@@ -146,7 +165,11 @@ impl Fs for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.state().decide(DiskOperation::Other, path)
+        let mut state = self.state();
+        state.decide(DiskOperation::Other, path)?;
+        let number = state.directories.len() as u64;
+        state.directories.entry(path.to_owned()).or_insert(number);
+        Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -173,5 +196,18 @@ impl Fs for SimDisk {
             .filter(|name| name.parent() == Some(path))
             .cloned()
             .collect())
+    }
+
+    // Looking up an identity is not an operation that can fail, because the tests count the
+    // operations that change or read the disk.
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        let state = self.state();
+        if let Some(number) = state.directories.get(path) {
+            return Ok(FileId {
+                device: DIRECTORIES,
+                inode: *number,
+            });
+        }
+        state.inode(path).map(file_id)
     }
 }

@@ -135,6 +135,17 @@ impl<'a> Kept<'a> {
     }
 }
 
+/// Reads the value of a metric without labels. The server must have been started with
+/// `--admin-listen 127.0.0.1:0`.
+pub(crate) fn metric(server: &Server, name: &str) -> u64 {
+    let request = Request::to("localhost", "GET", "/metrics");
+    let response = server.connect_admin().request(&request);
+    let lines = response.text().lines();
+    let value = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = { value }.next().expect("the server has this metric");
+    value.parse().expect("the value is an integer")
+}
+
 /// Damages the document that was stored last, by changing the last byte of the segment.
 /// The store must be closed and have one segment.
 pub(crate) fn damage_last_document(data_dir: &Path) {
@@ -150,7 +161,7 @@ pub(crate) fn damage_last_document(data_dir: &Path) {
 
 /// For [`Launch::after_shell`]: simulates a full disk. Writes fail once a file is 64 KiB
 /// long.
-pub(crate) const FULL_DISK: &str = "trap '' XFSZ; ulimit -f 128";
+pub(crate) const FULL_DISK: &str = "ulimit -f 128";
 
 /// Sends a GET with the given token, and returns the status.
 pub(crate) fn status(server: &Server, token: &str) -> u16 {

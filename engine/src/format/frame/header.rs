@@ -3,20 +3,24 @@
 use std::path::Path;
 
 use crate::model::error::Error;
+use crate::model::names::NamespaceHash;
 
-/// The operation that a frame records.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameKind {
     Put,
     Delete,
+    /// A frame without a namespace, which records that all bytes before it are synced.
+    Mark,
 }
 
 /// The fields of a frame header, without the fields that describe the namespace and the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
-    /// True if the document is in a blob.
-    pub(crate) has_blobs: bool,
+    /// True if the frame is a put whose members are described in the metadata. The values of the
+    /// members can be in blobs.
+    pub(crate) has_metadata: bool,
     pub(crate) revision: u64,
     /// Time of the write in milliseconds since 1970-01-01 UTC.
     pub(crate) modified_ms: u64,
@@ -43,19 +47,19 @@ impl FrameHeader {
     }
 }
 
-/// The reason why a frame header could not be decoded.
+/// The reason why a frame header or the metadata of a frame could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeaderError {
-    /// The bytes are damaged, or are not a frame header.
+pub(crate) enum FrameError {
+    /// The bytes are damaged, or are not a frame header or metadata.
     Invalid(&'static str),
     /// The header is intact, but its version differs from the frame version of the segment.
     Version { found: u8, supported: u16 },
-    /// The header is intact and its version is supported, but the value of a field is not valid in
-    /// this version.
+    /// The header or metadata is intact and its version is supported, but the value of a field is
+    /// not valid in this version.
     Unknown,
 }
 
-impl HeaderError {
+impl FrameError {
     /// Converts the error. `path` and `offset` are the location of the frame header.
     pub(crate) fn into_error(self, path: &Path, offset: u64) -> Error {
         match self {
@@ -65,11 +69,9 @@ impl HeaderError {
                 found: found.into(),
                 supported,
             },
-            Self::Unknown => Error::corrupt(
-                path,
-                offset,
-                "the frame header has a field with an unknown value",
-            ),
+            Self::Unknown => {
+                Error::corrupt(path, offset, "the frame has a field with an unknown value")
+            }
         }
     }
 }
@@ -84,13 +86,21 @@ pub(crate) struct CommitInfo {
     pub(crate) unsynced_bytes: u32,
 }
 
+/// The content of a frame whose header is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Salvaged {
+    /// A put or a delete of this namespace.
+    Frame(NamespaceHash),
+    Mark,
+}
+
 /// The kind of a summary entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryKind {
-    /// A put whose document is in the frame.
+    /// A put whose values are all in the frame, as sent, with the revision and time of the frame.
     Put,
-    /// A put whose document is in a blob.
-    PutWithBlobs,
+    /// A put whose members are described in the metadata. The values can be in blobs.
+    PutWithMetadata,
     /// A delete.
     Delete,
     /// A damaged frame of a known namespace. The damaged frame supersedes all older frames of the
@@ -99,18 +109,21 @@ pub(crate) enum EntryKind {
     /// Damaged bytes that may have contained frames of any namespace. Any frame that is older than
     /// the lost frames may be stale.
     Lost,
+    /// A mark, which belongs to no namespace.
+    Mark,
 }
 
 impl EntryKind {
     pub(crate) fn of(header: &FrameHeader) -> Self {
-        Self::new(header.kind, header.has_blobs)
+        Self::new(header.kind, header.has_metadata)
     }
 
-    pub(crate) fn new(kind: FrameKind, has_blobs: bool) -> Self {
+    pub(crate) fn new(kind: FrameKind, has_metadata: bool) -> Self {
         match kind {
-            FrameKind::Put if has_blobs => Self::PutWithBlobs,
+            FrameKind::Put if has_metadata => Self::PutWithMetadata,
             FrameKind::Put => Self::Put,
             FrameKind::Delete => Self::Delete,
+            FrameKind::Mark => Self::Mark,
         }
     }
 
@@ -118,20 +131,22 @@ impl EntryKind {
     pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::Put => 1,
-            Self::PutWithBlobs => 2,
+            Self::PutWithMetadata => 2,
             Self::Delete => 3,
             Self::Damaged => 4,
             Self::Lost => 5,
+            Self::Mark => 6,
         }
     }
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Put,
-            2 => Self::PutWithBlobs,
+            2 => Self::PutWithMetadata,
             3 => Self::Delete,
             4 => Self::Damaged,
             5 => Self::Lost,
+            6 => Self::Mark,
             _ => return None,
         })
     }

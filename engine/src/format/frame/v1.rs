@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::format::codec;
 use crate::format::fields::FieldReader;
 use crate::format::file_header::FormatVersion;
-use crate::format::frame::header::{FrameHeader, FrameKind, HeaderError};
-use crate::format::frame::meta::{FrameMeta, Member, MemberLayout};
+use crate::format::frame::header::{FrameError, FrameHeader, FrameKind};
+use crate::format::frame::member::Member;
+use crate::format::frame::meta::{FrameMeta, MemberLayout};
 use crate::model::names::{Names, NamespaceHash};
 
 pub(super) const MAGIC: [u8; 4] = *b"PFRM";
@@ -35,24 +36,24 @@ const KIND_DELETE: u8 = 2;
 const FLAG_BLOBS: u8 = 1;
 
 /// Decodes the frame header at the start of `bytes`, including the namespace hash.
-pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), HeaderError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, NamespaceHash), FrameError> {
     let bytes = bytes
         .get(..HEADER_BYTES)
-        .ok_or(HeaderError::Invalid("the frame header is truncated"))?;
+        .ok_or(FrameError::Invalid("the frame header is truncated"))?;
     let (covered, crc) = bytes.split_at(HEADER_CRC_AT);
     if crc32fast::hash(covered).to_le_bytes() != *crc {
         let what = "the frame header's checksum does not match";
-        return Err(HeaderError::Invalid(what));
+        return Err(FrameError::Invalid(what));
     }
     // The checksum of the header matches, so the header is not damaged. A header with an unexpected
     // value was written by another version of the engine.
     let mut fields = FieldReader::new(bytes);
     if fields.array() != Some(MAGIC) {
-        return Err(HeaderError::Invalid("the frame magic is missing"));
+        return Err(FrameError::Invalid("the frame magic is missing"));
     }
     match fields.u8() {
-        Some(VERSION) => header(&mut fields).ok_or(HeaderError::Unknown),
-        version => Err(HeaderError::Version {
+        Some(VERSION) => header(&mut fields).ok_or(FrameError::Unknown),
+        version => Err(FrameError::Version {
             found: version.unwrap_or_default(),
             supported: FormatVersion::V1.number(),
         }),
@@ -76,7 +77,7 @@ fn header(fields: &mut FieldReader<'_>) -> Option<(FrameHeader, NamespaceHash)> 
     let hash = NamespaceHash::from_bytes(fields.array()?);
     let header = FrameHeader {
         kind,
-        has_blobs: flags & FLAG_BLOBS != 0,
+        has_metadata: flags & FLAG_BLOBS != 0,
         revision: fields.u64()?,
         modified_ms: fields.u64()?,
         watermark: fields.u64()?,
@@ -154,7 +155,7 @@ pub(super) fn salvage(
 
 /// Decodes a frame header and encodes the result, for the fuzzers.
 #[cfg(feature = "fuzzing")]
-pub(crate) fn reencode_header(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
+pub(crate) fn reencode_header(bytes: &[u8]) -> Result<Vec<u8>, FrameError> {
     let (header, hash) = decode(bytes)?;
     let mut encoded = MAGIC.to_vec();
     encoded.extend_from_slice(&[
@@ -162,9 +163,9 @@ pub(crate) fn reencode_header(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
         codec::CODEC,
         match header.kind {
             FrameKind::Put => KIND_PUT,
-            FrameKind::Delete => KIND_DELETE,
+            FrameKind::Delete | FrameKind::Mark => KIND_DELETE,
         },
-        if header.has_blobs { FLAG_BLOBS } else { 0 },
+        if header.has_metadata { FLAG_BLOBS } else { 0 },
     ]);
     encoded.extend_from_slice(&hash.to_bytes());
     for field in [header.revision, header.modified_ms, header.watermark] {
@@ -204,7 +205,7 @@ pub(crate) fn reencode_metadata(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::frame::meta::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
+    use crate::format::frame::member::{EXTENT_CHUNK_BYTES, Extent, ValueLocation};
 
     /// Regression test for a bug that was found by fuzzing segment replay. A read trusted the
     /// length of an extent and allocated that much memory, even if the extent had too few checksums
@@ -228,10 +229,7 @@ mod tests {
                 bytes,
                 crcs: vec![0; checksums],
             };
-            let member = Member {
-                key: "\"k\"".to_owned(),
-                value: ValueLocation::Extent(extent),
-            };
+            let member = Member::new("\"k\"".to_owned(), ValueLocation::Extent(extent));
             let encoded = codec::encode(&EncodedMeta {
                 user: "u".to_owned(),
                 client: "c".to_owned(),

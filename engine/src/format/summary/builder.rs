@@ -84,8 +84,8 @@ impl SummaryBuilder {
         self.details.extend_from_slice(&modified_ms.to_le_bytes());
     }
 
-    /// Adds an entry for damaged bytes.
-    pub(crate) fn push_damage(&mut self, entry: SummaryEntry) {
+    /// Adds an entry for a mark or for damaged bytes, which have no details.
+    pub(crate) fn push_without_details(&mut self, entry: SummaryEntry) {
         self.push(entry, &[], ("", ""), 0, 0);
     }
 

@@ -12,7 +12,7 @@ use crate::model::names::NamespaceHash;
 /// The file kind of summary files.
 pub(super) const KIND: FileKind = FileKind {
     magic: *b"PREFDSUM",
-    written: FormatVersion::V2,
+    written: FormatVersion::V3,
 };
 
 /// Offset of the counts.
@@ -90,7 +90,7 @@ pub(crate) struct SummaryCounts {
 pub(crate) enum OpeningCrc {
     /// The checksum of the entries, and the checksum of the blob references (version 1).
     Separate(u32, u32),
-    /// One checksum that covers both the entries and the blob references (version 2).
+    /// One checksum that covers both the entries and the blob references (versions 2 and 3).
     Together(u32),
 }
 

@@ -52,7 +52,7 @@ pub(super) fn entries(bytes: &[u8]) -> Option<Vec<SummaryEntry>> {
                 revision: fields.u64()?,
                 offset: Offset::from_u32(fields.u32()?),
                 bytes: fields.u32()?,
-                kind: EntryKind::from_byte(fields.u8()?)?,
+                kind: EntryKind::from_byte(fields.u8()?).filter(|kind| *kind != EntryKind::Mark)?,
                 keys: fields.u32()?,
             })
         })

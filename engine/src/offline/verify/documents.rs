@@ -12,7 +12,6 @@ use crate::index::loader;
 use crate::model::error::{Error, Result};
 use crate::offline::report::{CatalogueCheck, Impact};
 use crate::offline::verify::verifier::Verifier;
-use crate::platform::wakeup::Wakeup;
 use crate::storage::blobs::BlobStore;
 use crate::storage::log::reader::FrameReader;
 
@@ -20,15 +19,16 @@ impl Verifier<'_> {
     /// Reads every current document whose body is in a blob.
     pub(super) fn verify_blob_documents(&mut self) -> Result<()> {
         let config = self.config;
-        let blobs = BlobStore::open(
+        let blobs = BlobStore::open_read_only(
             Arc::clone(&config.fs),
             &config.data_dir.join("blobs"),
             self.scan.directory.store,
             self.scan.documents.blobs(),
-            true,
-            Arc::<Wakeup>::default(),
         )?;
         self.report.unnamed_blobs = blobs.obsolete_count();
+        if let Err(error) = blobs.check_origin() {
+            self.record_problem(&error, Impact::Document, None)?;
+        }
         let reader = self.reader();
         for entry in std::mem::take(&mut self.blob_documents) {
             let mut namespace = None;
@@ -73,7 +73,7 @@ impl Verifier<'_> {
         }
         let identity = CatalogueIdentity {
             store: scan.directory.store,
-            next_revision: scan.manifest.reserved_revision,
+            reserved_revision: scan.manifest.reserved_revision,
         };
         let dir = self.config.data_dir.join("catalogue");
         let is_current = |segment, entry: &SummaryEntry| scan.is_current(segment, entry);
@@ -88,6 +88,7 @@ impl Verifier<'_> {
         self.report.catalogue = match audit {
             AuditOutcome::Agrees => CatalogueCheck::Agrees,
             AuditOutcome::Unclean => CatalogueCheck::Unclean,
+            AuditOutcome::Unchecked => CatalogueCheck::Unchecked,
             AuditOutcome::Differs(what) => {
                 self.record_problem(&Error::corrupt(&dir, 0, what), Impact::Derived, None)?;
                 CatalogueCheck::Differs

@@ -11,7 +11,7 @@ use crate::model::error::{Error, Result};
 use crate::model::ids::{Offset, SegmentId};
 use crate::offline::report::Impact;
 use crate::offline::verify::verifier::Verifier;
-use crate::storage::log::scan::{ScanFound, ScanItem, SegmentScan, ValidFrame};
+use crate::storage::log::scan::{RevisionLimits, ScanFound, ScanItem, SegmentScan, ValidFrame};
 
 /// One entry of a summary, with the detail record of the same frame.
 type SummaryRow = (SummaryEntry, SummaryDetail);
@@ -133,11 +133,19 @@ impl Verifier<'_> {
                 }
                 Ok(())
             }
+            ScanFound::Mark(Some(_)) => {
+                self.report.frames += 1;
+                Ok(())
+            }
+            ScanFound::Mark(None) => {
+                let error = corrupt("the mark at this offset is not valid");
+                self.record_problem(&error, Impact::Nothing, None)
+            }
             ScanFound::Invalid(_) => {
                 // A damaged frame of a delete is harmless, because the summary entry of the frame
                 // contains all data of the delete.
                 let is_harmless = row.is_some_and(|(entry, _)| match entry.kind {
-                    EntryKind::Delete => true,
+                    EntryKind::Delete | EntryKind::Mark => true,
                     EntryKind::Lost => false,
                     _ => !self.scan.is_current(id, entry),
                 });
@@ -157,8 +165,8 @@ impl Verifier<'_> {
         match entry.kind {
             EntryKind::Put => self.report.documents += 1,
             // Documents in blobs are verified after all segments.
-            EntryKind::PutWithBlobs => self.blob_documents.push(entry),
-            EntryKind::Delete | EntryKind::Damaged | EntryKind::Lost => {}
+            EntryKind::PutWithMetadata => self.blob_documents.push(entry),
+            EntryKind::Delete | EntryKind::Damaged | EntryKind::Lost | EntryKind::Mark => {}
         }
     }
 
@@ -187,11 +195,15 @@ impl Verifier<'_> {
         end: u64,
         summary: &[SummaryRow],
     ) -> Result<()> {
-        let frames = scan.summary(end);
+        let limits = RevisionLimits::up_to(scan.last_revision);
+        let frames = scan.summary(end, limits);
         let details = summary::builder_details(&frames);
         let mut difference = None;
         for (entry, detail) in frames.entries().iter().zip(&details) {
-            let is_readable = !matches!(entry.kind, EntryKind::Damaged | EntryKind::Lost);
+            let is_readable = !matches!(
+                entry.kind,
+                EntryKind::Damaged | EntryKind::Lost | EntryKind::Mark
+            );
             let row = row_at(summary, entry.offset);
             if is_readable && row != Some(&(*entry, detail.clone())) {
                 difference.get_or_insert(entry.offset);

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::format::file_header;
-use crate::format::frame::encoded::EncodedFrame;
-use crate::format::frame::header::CommitInfo;
-use crate::format::manifest::SealedSegment;
+use crate::format::frame::encoded::{self, EncodedFrame};
+use crate::format::frame::header::{CommitInfo, EntryKind};
+use crate::format::manifest::{MAX_SEGMENT_FRAMES, SealedSegment};
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
 use crate::model::ids::{Offset, SegmentId};
 use crate::model::limits::Usage;
-use crate::model::names::Names;
+use crate::model::names::{Names, NamespaceHash};
 use crate::platform::aligned::{AlignedBuffer, MAX_ALIGNMENT_PADDING, alignment_padding};
-use crate::platform::fs::{File, Fs};
+use crate::platform::fs::{File, FileId, Fs};
+use crate::storage::io::{check_path, stable_id};
 use crate::storage::log::failure::LogFailure;
 use crate::storage::log::sync_latency::SyncLatency;
 use crate::storage::log::write_behind::WriteBehind;
@@ -44,6 +45,7 @@ pub(crate) struct ActiveSegment {
     pub(crate) id: SegmentId,
     path: PathBuf,
     file: Arc<dyn File>,
+    file_id: Option<FileId>,
     /// Offset of the next batch.
     bytes: u64,
     /// Number of bytes at the start of the file that are on stable storage.
@@ -54,6 +56,8 @@ pub(crate) struct ActiveSegment {
     /// True if the segment's summary may be on the disk. No frame may be appended to a segment
     /// whose summary may be on the disk, even if the next segment could not be created.
     pub(super) is_sealing: bool,
+    /// True if the last frame is a mark.
+    is_marked: bool,
     last_revision: u64,
     batch: AppendBatch,
     /// The frames of the batch that have not been written to the file yet.
@@ -113,6 +117,7 @@ impl ActiveSegment {
         begin().inspect_err(|_| drop(fs.remove(&path)))?;
         Ok(Self {
             id,
+            file_id: stable_id(fs, &path, &*file),
             path,
             file,
             bytes: file_header::HEADER_BYTES,
@@ -120,6 +125,7 @@ impl ActiveSegment {
             preallocated_end: file_header::HEADER_BYTES,
             summary: SummaryBuilder::default(),
             is_sealing: false,
+            is_marked: false,
             last_revision: 0,
             batch: AppendBatch::default(),
             buffer: AlignedBuffer::with_capacity(WRITE_BUFFER_BYTES),
@@ -235,6 +241,7 @@ impl ActiveSegment {
             modified_ms,
             unsynced_bytes: u32::try_from(offset - self.synced_bytes).map_err(|_| too_long())?,
         };
+        self.is_marked = false;
         if self.buffer.bytes().is_empty() {
             self.buffer.restart_at(offset);
         }
@@ -268,6 +275,44 @@ impl ActiveSegment {
         Ok(entry)
     }
 
+    /// Returns true if frames have been appended since the last mark, and the segment has room for
+    /// another mark.
+    pub(super) fn needs_mark(&self) -> bool {
+        let frames = self.summary.len();
+        frames > 0 && frames < MAX_SEGMENT_FRAMES && !self.is_marked && !self.is_sealing
+    }
+
+    /// Appends a mark to the batch, and returns its length. All earlier frames must be synced.
+    /// `last_revision` is the highest revision that the store has used, and `time_ms` is the highest
+    /// time in the log.
+    pub(super) fn append_mark(&mut self, last_revision: u64, time_ms: u64) -> Result<u64> {
+        debug_assert!(
+            self.is_synced(),
+            "a mark states that all bytes before it are synced"
+        );
+        let offset = self.bytes + self.batch.bytes;
+        let too_long =
+            || Error::corrupt(&self.path, offset, "the segment exceeds its maximum length");
+        let commit_info = CommitInfo {
+            revision: last_revision,
+            modified_ms: time_ms,
+            unsynced_bytes: 0,
+        };
+        self.buffer.restart_at(offset);
+        let bytes = encoded::encode_mark(commit_info, self.buffer.tail_mut());
+        self.summary.push_without_details(SummaryEntry {
+            hash: NamespaceHash::from_bytes([0; NamespaceHash::BYTES]),
+            revision: last_revision,
+            offset: Offset::new(offset).ok_or_else(too_long)?,
+            bytes: u32::try_from(bytes).map_err(|_| too_long())?,
+            kind: EntryKind::Mark,
+            keys: 0,
+        });
+        self.batch.bytes += bytes;
+        self.is_marked = true;
+        Ok(bytes)
+    }
+
     /// Returns a savepoint at the current end of the batch.
     pub(super) fn savepoint(&self) -> Savepoint {
         Savepoint {
@@ -287,6 +332,7 @@ impl ActiveSegment {
         self.batch.bytes = savepoint.bytes;
         self.batch.revisions = savepoint.revisions;
         self.last_revision = savepoint.last_revision;
+        self.is_marked = false;
         self.summary
             .truncate(savepoint.summary_entries, savepoint.details_bytes);
         let end = self.bytes + savepoint.bytes;
@@ -371,6 +417,13 @@ impl ActiveSegment {
         self.sync_latency.record(began.elapsed());
         self.synced_bytes = self.bytes;
         Ok(())
+    }
+
+    /// Checks that the path of the segment still refers to the segment. A sync of the segment makes
+    /// frames durable only if the next open can find the segment.
+    pub(super) fn check_path(&self, fs: &dyn Fs) -> Result<(), LogFailure> {
+        check_path(fs, &self.path, self.file_id)
+            .map_err(|error| LogFailure::poisoned("find", &self.path, error))
     }
 
     /// Ends and syncs the batch that recovery has appended to a new segment.

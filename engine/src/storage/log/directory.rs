@@ -3,6 +3,7 @@
 //!
 //! This module reads the files of the log, but does not determine which frames are current.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::model::names::NamespaceHash;
 use crate::platform::fs::Fs;
 use crate::storage::io::remove_if_present;
 use crate::storage::log::removal_gate::{FilesGuard, RemovalGate};
-use crate::storage::log::scan::{SegmentScan, scan};
+use crate::storage::log::scan::{RevisionLimits, SegmentScan, scan};
 use crate::storage::log::summary_file::{SummaryReader, write_summary};
 
 /// The directory of a log, with the store id and the hash key, which are needed to read the files
@@ -29,6 +30,8 @@ pub(crate) struct LogDirectory {
     pub(crate) store: StoreId,
     pub(crate) hash_key: [u8; 16],
     removal_gate: Arc<RemovalGate>,
+    /// The segments whose summary files must not be used.
+    ignored_summaries: Arc<BTreeSet<SegmentId>>,
 }
 
 impl LogDirectory {
@@ -39,7 +42,19 @@ impl LogDirectory {
             store,
             hash_key,
             removal_gate: Arc::default(),
+            ignored_summaries: Arc::default(),
         }
+    }
+
+    /// Ignores the summary files of these segments from now on, because the files are missing,
+    /// damaged or outdated, and are not written again.
+    pub(crate) fn ignore_summaries(&mut self, segments: impl IntoIterator<Item = SegmentId>) {
+        Arc::make_mut(&mut self.ignored_summaries).extend(segments);
+    }
+
+    /// Returns true if [`Self::ignore_summaries`] was called for this segment.
+    pub(crate) fn ignores_summary(&self, id: SegmentId) -> bool {
+        self.ignored_summaries.contains(&id)
     }
 
     /// Computes the hash of a namespace with the key of this store.
@@ -154,9 +169,8 @@ impl LogDirectory {
         segment_bytes: u64,
         last_revision: u64,
     ) -> Result<SummaryBuilder> {
-        let mut found = self.scan(id, Some(segment_bytes))?;
-        found.last_revision = last_revision;
-        Ok(found.summary(segment_bytes))
+        let found = self.scan(id, Some(segment_bytes))?;
+        Ok(found.summary(segment_bytes, RevisionLimits::up_to(last_revision)))
     }
 
     /// Reads the summary entries of a sealed segment. `frames_bytes` is the total length of the
@@ -183,19 +197,22 @@ impl LogDirectory {
         write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
     }
 
-    /// Reads the summary entries of a segment, each with its detail. If the summary cannot be read
-    /// or does not exist yet, the entries are rebuilt from the frames.
+    /// Reads the summary entries of a segment, each with its detail. If the summary cannot be read,
+    /// does not exist yet or is ignored, the entries are rebuilt from the frames.
     ///
     /// # Errors
     /// Returns the errors of [`Self::scan`] if the summary cannot be read and the scan also fails.
     pub(crate) fn details(&self, id: SegmentId) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
-        let read = self
-            .open_summary(id)
-            .and_then(|reader| Ok((reader.summary()?.entries, reader.details()?)));
-        let (entries, details) = if let Ok(both) = read {
+        let read = || {
+            let reader = self.open_summary(id).ok()?;
+            Some((reader.summary().ok()?.entries, reader.details().ok()?))
+        };
+        let read = (!self.ignores_summary(id)).then(read).flatten();
+        let (entries, details) = if let Some(both) = read {
             both
         } else {
-            let summary = self.scan(id, None)?.summary(u64::MAX);
+            let scan = self.scan(id, None)?;
+            let summary = scan.summary(u64::MAX, RevisionLimits::up_to(scan.last_revision));
             (
                 summary.entries().to_vec(),
                 summary::builder_details(&summary),

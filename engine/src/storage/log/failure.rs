@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::model::error::Error;
 
@@ -18,22 +17,16 @@ pub(crate) enum LogFailure {
 impl LogFailure {
     /// Creates [`Self::Poisoned`] for a failed operation that leaves the disk in an unknown state.
     pub(super) fn poisoned(op: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Poisoned(Error::Poisoned {
-            op,
-            path: path.to_owned(),
-            source: Arc::new(source),
-        })
+        Self::Poisoned(Error::poisoned(op, path, source))
     }
 
     /// Converts the error of a failed operation that leaves the disk in an unknown state.
     pub(super) fn poison(error: Error) -> Self {
         Self::Poisoned(match error {
             Error::Io { op, path, source } => Error::Poisoned { op, path, source },
-            Error::StorageFull { path } => Error::Poisoned {
-                op: "write",
-                path,
-                source: Arc::new(io::ErrorKind::StorageFull.into()),
-            },
+            Error::StorageFull { path } => {
+                Error::poisoned("write", &path, io::ErrorKind::StorageFull.into())
+            }
             other => other,
         })
     }

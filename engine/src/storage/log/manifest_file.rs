@@ -8,23 +8,26 @@ use crate::format::codec;
 use crate::format::manifest::{HEADER_BYTES, Manifest};
 use crate::model::error::{Error, Result};
 use crate::platform::fs::Fs;
-use crate::storage::io::{install_file, read_at, stage_file};
+use crate::storage::io::{install_file, list_if_present, read_at, stage_file};
 
 fn temporary_path(dir: &Path) -> PathBuf {
     dir.join("manifest.new")
 }
 
-/// Reads the manifest of the log in `dir`. Returns `None` if there is no manifest.
+/// Reads the manifest of the log in `dir`. Returns `None` if the data directory has no store.
 ///
 /// # Errors
-/// - [`Error::Corrupt`] or [`Error::Unreadable`]: the manifest is damaged.
+/// - [`Error::Corrupt`] or [`Error::Unreadable`]: the manifest is damaged, or is missing although
+///   other files of the store exist.
 /// - [`Error::UnsupportedFormat`]: the manifest was written by a newer version of prefd.
 /// - [`Error::Io`]: the file could not be opened, or its length could not be read.
 pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>> {
     let path = Manifest::path(dir);
     let file = match fs.open(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return check_no_files(fs, dir).map(|()| None);
+        }
         Err(error) => return Err(Error::io("open", &path, error)),
     };
     let len = file
@@ -37,6 +40,33 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>> {
     let len = usize::try_from(len).map_err(|_| too_long())?;
     let bytes = read_at(&*file, || path.clone(), 0, len)?;
     Manifest::decode(&path, &bytes).map(Some)
+}
+
+/// Checks that a data directory without a manifest has no other files of a store. The manifest is
+/// written before all other files, so if one of them exists, the manifest or the log was lost. A new
+/// store in this directory would have no documents, and would remove the blobs.
+///
+/// # Errors
+/// [`Error::Corrupt`] with the path of such a file.
+fn check_no_files(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    let data_dir = dir.parent().unwrap_or(dir);
+    let has_extension = |path: &&PathBuf, extensions: &[&str]| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| extensions.contains(&extension))
+    };
+    let log = list_if_present(fs, dir)?;
+    let blobs = list_if_present(fs, &data_dir.join("blobs"))?;
+    // A catalogue that cannot be listed prevents no store, because the catalogue can be rebuilt.
+    let catalogue = fs.list(&data_dir.join("catalogue")).unwrap_or_default();
+    let found = log
+        .iter()
+        .find(|path| has_extension(path, &["seg", "sum"]))
+        .or_else(|| blobs.iter().find(|path| has_extension(path, &["blob"])))
+        .or_else(|| catalogue.first());
+    found.map_or(Ok(()), |found| {
+        let what = format!("the manifest is missing, but {} exists", found.display());
+        Err(Error::corrupt(&Manifest::path(dir), 0, what))
+    })
 }
 
 /// Replaces the manifest of the log in `dir` durably.

@@ -9,7 +9,8 @@ use quick_cache::sync::Cache;
 
 use crate::format::file_header::{self, FormatVersion, StoreId};
 use crate::format::frame::header::{EntryKind, FrameHeader};
-use crate::format::frame::meta::{FrameMeta, Member};
+use crate::format::frame::member::Member;
+use crate::format::frame::meta::FrameMeta;
 use crate::format::frame::{self, DecodedHeader};
 use crate::format::location::FrameLocation;
 use crate::model::error::{Error, Result};
@@ -165,7 +166,9 @@ impl FrameReader {
         let section = buffer
             .get(header.header_bytes as usize..header.meta_end())
             .ok_or_else(|| corrupt("the frame is truncated"))?;
-        let (header, meta) = head.meta(section).map_err(corrupt)?;
+        let (header, meta) = head
+            .meta(section)
+            .map_err(|error| error.into_error(&path(), offset))?;
         if !is_expected(&meta) {
             return Err(corrupt("the frame belongs to another namespace"));
         }

@@ -2,7 +2,7 @@
 //! example for the active segment after a crash.
 //!
 //! The scan skips invalid bytes up to the next valid frame header. A document cannot contain a
-//! forged frame. In format version 2, neither byte of the magic occurs in JSON text. In version 1,
+//! forged frame. In format versions 2 and 3, neither byte of the magic occurs in JSON text. In version 1,
 //! the magic `PFRM` can occur in JSON text, but the byte 01 that follows it cannot.
 
 use std::collections::HashMap;
@@ -12,9 +12,10 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use crate::format::file_header::{self, FormatVersion, StoreId};
-use crate::format::frame::header::{EntryKind, FrameHeader, HeaderError};
+use crate::format::frame::header::{EntryKind, FrameError, FrameHeader, FrameKind, Salvaged};
 use crate::format::frame::meta::FrameMeta;
 use crate::format::frame::{self, DecodedHeader};
+use crate::format::manifest::{MAX_SEGMENT_FRAMES, Manifest};
 use crate::format::summary::builder::SummaryBuilder;
 use crate::format::summary::entry::SummaryEntry;
 use crate::model::error::{Error, Result};
@@ -26,6 +27,36 @@ use crate::storage::io::{open_stored, read_at, stored_len};
 /// Minimum number of bytes that a scan reads at a time, unless the segment ends earlier.
 const WINDOW_BYTES: u64 = 1024 * 1024;
 
+/// The revisions that the frames of a segment can have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RevisionLimits {
+    /// Frames with a lower revision can be copies that compaction made, and need not be in the
+    /// order of their revisions. `u64::MAX` if all frames can be copies.
+    pub(crate) first_new: u64,
+    /// The highest revision that a frame can have.
+    pub(crate) last: u64,
+}
+
+impl RevisionLimits {
+    /// The limits of the active segment of a manifest. When the segment was created, the next
+    /// unused revision was [`MAX_SEGMENT_FRAMES`] below the reserved revision.
+    pub(crate) fn of_active(manifest: &Manifest) -> Self {
+        let reserved = manifest.reserved_revision;
+        Self {
+            first_new: reserved.saturating_sub(MAX_SEGMENT_FRAMES as u64),
+            last: reserved.saturating_sub(1),
+        }
+    }
+
+    /// The limits of a segment in which any frame can be a copy.
+    pub(crate) fn up_to(last: u64) -> Self {
+        Self {
+            first_new: u64::MAX,
+            last,
+        }
+    }
+}
+
 /// The contents of a segment, as a scan has found them.
 pub(crate) struct SegmentScan {
     /// The frames and invalid ranges of the segment, sorted by offset and without gaps.
@@ -35,6 +66,8 @@ pub(crate) struct SegmentScan {
     pub(crate) watermark: u64,
     /// The highest revision in the frames.
     pub(crate) last_revision: u64,
+    /// The highest time in the frames, in milliseconds since 1970-01-01 UTC.
+    pub(crate) last_modified_ms: u64,
 }
 
 /// A frame, or a range of invalid bytes.
@@ -86,6 +119,9 @@ impl ScanItem {
 /// The content of a [`ScanItem`].
 pub(crate) enum ScanFound {
     Frame(Box<ValidFrame>),
+    /// A mark, with its revision. `None` if the header of the mark has a single-bit error. Such a
+    /// mark does not count as damage to the store, because a mark contains no data.
+    Mark(Option<u64>),
     /// Bytes that do not form a valid frame. Contains the hash of the damaged frame's namespace, if
     /// the namespace is known.
     Invalid(Option<NamespaceHash>),
@@ -94,7 +130,7 @@ pub(crate) enum ScanFound {
 /// A frame with valid checksums.
 pub(crate) struct ValidFrame {
     /// The hash of the namespace, which is stored in version 1 headers and computed from the names
-    /// in version 2 headers.
+    /// in later versions.
     pub(crate) hash: NamespaceHash,
     pub(crate) header: FrameHeader,
     pub(crate) meta: FrameMeta,
@@ -131,7 +167,7 @@ impl ScanWindow {
     }
 
     /// Decodes the frame header at `offset`.
-    fn head(&mut self, offset: u64) -> Result<std::result::Result<DecodedHeader, HeaderError>> {
+    fn head(&mut self, offset: u64) -> Result<std::result::Result<DecodedHeader, FrameError>> {
         let version = self.version;
         let begin = self.at(offset, frame::HEADER_PROBE_BYTES as u64)?;
         let len = frame::header_bytes(version, begin).unwrap_or_default() as u64;
@@ -194,16 +230,18 @@ fn scan_window(
         items: Vec::new(),
         watermark: file_header::HEADER_BYTES,
         last_revision: 0,
+        last_modified_ms: 0,
     };
     let mut at = file_header::HEADER_BYTES;
     while at < window.end {
         if end.is_none() && is_preallocated(&mut window, at)? {
             break;
         }
-        let item = item_at(&mut window, at, hash_key)?;
-        if let ScanFound::Frame(frame) = &item.found {
-            scan.watermark = scan.watermark.max(frame.header.watermark);
-            scan.last_revision = scan.last_revision.max(frame.header.revision);
+        let (item, header) = item_at(&mut window, at, hash_key)?;
+        if let Some(header) = header {
+            scan.watermark = scan.watermark.max(header.watermark);
+            scan.last_revision = scan.last_revision.max(header.revision);
+            scan.last_modified_ms = scan.last_modified_ms.max(header.modified_ms);
         }
         at += u64::from(item.bytes);
         scan.items.push(item);
@@ -229,22 +267,28 @@ fn is_preallocated(window: &mut ScanWindow, mut at: u64) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns the frame at `at`, or the range of invalid bytes that begins at `at`.
-fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<ScanItem> {
+/// Returns the frame at `at` with its header, or the range of invalid bytes that begins at `at`.
+fn item_at(
+    window: &mut ScanWindow,
+    at: u64,
+    hash_key: &[u8; 16],
+) -> Result<(ScanItem, Option<FrameHeader>)> {
     let room = window.end - at;
     let path = window.path.clone();
-    let invalid = |bytes, hash| ScanItem::new(&path, at, bytes, ScanFound::Invalid(hash));
+    let item = |bytes, found| ScanItem::new(&path, at, bytes, found);
     let head = match window.head(at)? {
         Ok(head) => head,
-        Err(HeaderError::Invalid(_)) => {
+        Err(FrameError::Invalid(_)) => {
             let to_next = next_frame(window, at + 1)? - at;
             let version = window.version;
             let bytes = window.at(at, WINDOW_BYTES.min(room))?;
             let until = usize::try_from(to_next).unwrap_or(usize::MAX);
-            return match frame::salvage(version, bytes, until, hash_key) {
-                Some((hash, bytes)) => invalid(bytes as u64, Some(hash)),
-                None => invalid(to_next, None),
+            let (bytes, found) = match frame::salvage(version, bytes, until, hash_key) {
+                Some((Salvaged::Frame(hash), len)) => (len as u64, ScanFound::Invalid(Some(hash))),
+                Some((Salvaged::Mark, len)) => (len as u64, ScanFound::Mark(None)),
+                None => (to_next, ScanFound::Invalid(None)),
             };
+            return Ok((item(bytes, found)?, None));
         }
         // An intact header with an unknown version or an unknown value was written by a newer
         // version of the engine. Such a header is neither damage nor the torn end of a batch.
@@ -254,28 +298,52 @@ fn item_at(window: &mut ScanWindow, at: u64, hash_key: &[u8; 16]) -> Result<Scan
     let hash = head.hash(hash_key);
     let frame_bytes = header.frame_bytes();
     if frame_bytes > room {
-        return invalid(room, Some(hash));
+        return Ok((item(room, ScanFound::Invalid(hash))?, None));
     }
-    let bytes = window.at(at, frame_bytes)?;
+    let found = if header.kind == FrameKind::Mark {
+        ScanFound::Mark(Some(header.revision))
+    } else {
+        found_at(window, at, head, hash)?
+    };
+    // When a frame was written, only bytes before the frame could have been synced. A watermark
+    // above the offset of the frame is therefore invalid. If recovery used an invalid watermark, it
+    // could seal the segment at a wrong length.
+    let is_valid = !matches!(found, ScanFound::Invalid(_)) && header.watermark <= at;
+    if !is_valid {
+        return Ok((item(frame_bytes, ScanFound::Invalid(hash))?, None));
+    }
+    Ok((item(frame_bytes, found)?, Some(header)))
+}
+
+/// Checks the metadata and the inline body of the frame at `at`, whose header is `head`.
+fn found_at(
+    window: &mut ScanWindow,
+    at: u64,
+    head: DecodedHeader,
+    hash: Option<NamespaceHash>,
+) -> Result<ScanFound> {
+    let header = head.header;
+    let path = window.path.clone();
+    let bytes = window.at(at, header.frame_bytes())?;
     let (header_bytes, meta_end) = (header.header_bytes as usize, header.meta_end());
     let inline = bytes.get(meta_end..meta_end + header.inline_bytes as usize);
-    let meta = bytes
-        .get(header_bytes..meta_end)
-        .and_then(|section| head.meta(section).ok());
-    let found = match (meta, inline) {
-        // When a frame was written, only bytes before the frame could have been synced. A watermark
-        // above the offset of the frame is therefore invalid. If recovery used an invalid
-        // watermark, it could seal the segment at a wrong length.
-        (Some((header, meta)), Some(inline))
-            if crc32fast::hash(inline) == header.inline_crc
-                && header.watermark <= at
-                && meta.matches_body(header.kind, inline) =>
-        {
-            ScanFound::Frame(Box::new(ValidFrame { hash, header, meta }))
-        }
-        _ => ScanFound::Invalid(Some(hash)),
+    let section = bytes.get(header_bytes..meta_end);
+    let (Some(hash), Some(section), Some(inline)) = (hash, section, inline) else {
+        return Ok(ScanFound::Invalid(hash));
     };
-    ScanItem::new(&path, at, frame_bytes, found)
+    let meta = match head.meta(section) {
+        Ok((_, meta)) => meta,
+        Err(FrameError::Invalid(_)) => return Ok(ScanFound::Invalid(Some(hash))),
+        Err(foreign) => return Err(foreign.into_error(&path, at)),
+    };
+    if crc32fast::hash(inline) != header.inline_crc || !meta.matches_body(header.kind, inline) {
+        return Ok(ScanFound::Invalid(Some(hash)));
+    }
+    Ok(ScanFound::Frame(Box::new(ValidFrame {
+        hash,
+        header,
+        meta,
+    })))
 }
 
 /// Returns the offset of the first intact frame header at or after `at`, or the end of the segment
@@ -295,8 +363,8 @@ fn next_frame(window: &mut ScanWindow, mut at: u64) -> Result<u64> {
         at += found as u64;
         match window.head(at)? {
             Ok(head) if head.header.frame_bytes() <= end - at => return Ok(at),
-            Err(HeaderError::Version { .. } | HeaderError::Unknown) => return Ok(at),
-            Ok(_) | Err(HeaderError::Invalid(_)) => at += 1,
+            Err(FrameError::Version { .. } | FrameError::Unknown) => return Ok(at),
+            Ok(_) | Err(FrameError::Invalid(_)) => at += 1,
         }
     }
     Ok(window.end)
@@ -316,33 +384,53 @@ impl SegmentScan {
             .map_or(u64::MAX, |item| item.offset.into())
     }
 
-    /// Returns one revision for each item: the revision of a valid frame, or the highest revision
-    /// that a damaged frame can have had. The frames of one namespace are in the order of their
-    /// revisions, so a damaged frame has a lower revision than the next frame of its namespace.
-    /// Frames of different namespaces are not ordered by revision, because compaction copies
-    /// frames.
-    fn bounds(&self) -> Vec<u64> {
+    /// Returns one revision for each item: the revision of a valid frame or mark, or the highest
+    /// revision that a damaged frame can have had.
+    ///
+    /// The frames of one namespace are in the order of their revisions, so a damaged frame has a
+    /// lower revision than the next frame of its namespace. Copies that compaction made are not in
+    /// the order of revisions, but their revisions are below `first_new`. All other frames are in
+    /// the order of their revisions, so a damaged frame has a lower revision than the next of them.
+    fn bounds(&self, limits: RevisionLimits) -> Vec<u64> {
         let mut next = HashMap::new();
+        let mut highest = limits.last;
         let backwards = self.items.iter().rev().map(|item| match &item.found {
             ScanFound::Frame(frame) => {
-                next.insert(frame.hash, frame.header.revision);
-                frame.header.revision
+                let revision = frame.header.revision;
+                next.insert(frame.hash, revision);
+                if revision >= limits.first_new {
+                    highest = highest.min(revision.saturating_sub(1));
+                }
+                revision
+            }
+            ScanFound::Mark(revision) => {
+                // A mark has the highest revision that had been used when it was written.
+                highest = revision.map_or(highest, |revision| highest.min(revision));
+                revision.unwrap_or_default()
             }
             ScanFound::Invalid(Some(hash)) => next
                 .get(hash)
-                .map_or(self.last_revision, |revision| revision.saturating_sub(1)),
-            ScanFound::Invalid(None) => self.last_revision,
+                .map_or(highest, |revision| revision.saturating_sub(1)),
+            ScanFound::Invalid(None) => highest,
         });
         let mut bounds: Vec<u64> = backwards.collect();
         bounds.reverse();
         bounds
     }
 
+    /// Returns true if an item before `end` is invalid.
+    pub(crate) fn has_damage_before(&self, end: u64) -> bool {
+        self.items
+            .iter()
+            .any(|item| item.is_before(end) && matches!(item.found, ScanFound::Invalid(_)))
+    }
+
     /// Builds the summary of the items before `end`. An invalid item becomes an entry of the kind
     /// [`EntryKind::Damaged`] or [`EntryKind::Lost`].
-    pub(crate) fn summary(&self, end: u64) -> SummaryBuilder {
+    pub(crate) fn summary(&self, end: u64, limits: RevisionLimits) -> SummaryBuilder {
         let mut summary = SummaryBuilder::default();
-        let bounds = self.bounds();
+        let none = NamespaceHash::from_bytes([0; 16]);
+        let bounds = self.bounds(limits);
         for (item, bound) in self
             .items
             .iter()
@@ -367,8 +455,12 @@ impl SegmentScan {
                         Some(_) => EntryKind::Damaged,
                         None => EntryKind::Lost,
                     };
-                    let hash = hash.unwrap_or(NamespaceHash::from_bytes([0; 16]));
-                    summary.push_damage(item.entry(hash, bound, kind, 0));
+                    let entry = item.entry(hash.unwrap_or(none), bound, kind, 0);
+                    summary.push_without_details(entry);
+                }
+                ScanFound::Mark(_) => {
+                    let entry = item.entry(none, bound, EntryKind::Mark, 0);
+                    summary.push_without_details(entry);
                 }
             }
         }

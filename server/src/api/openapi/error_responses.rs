@@ -123,8 +123,8 @@ fn content(status: StatusCode, codes: &[Code]) -> Value {
     }})
 }
 
-/// The headers of a response with this status: `Request-Id`, and at most one header that is
-/// specific to the status.
+/// The headers of a response with this status: `Request-Id`, `Cache-Control`, and at most one
+/// header that is specific to the status.
 fn headers(status: StatusCode) -> Map<String, Value> {
     let specific = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(("WWW-Authenticate", None)),
@@ -134,13 +134,16 @@ fn headers(status: StatusCode) -> Map<String, Value> {
         _ => None,
     };
     object(
-        [("Request-Id", None)]
-            .into_iter()
-            .chain(specific)
-            .map(|(header, name)| {
-                let header_component = reference("headers", name.unwrap_or(header));
-                (header.to_owned(), header_component)
-            }),
+        [
+            ("Request-Id", None),
+            ("Cache-Control", Some("Cache-Control-no-store")),
+        ]
+        .into_iter()
+        .chain(specific)
+        .map(|(header, name)| {
+            let header_component = reference("headers", name.unwrap_or(header));
+            (header.to_owned(), header_component)
+        }),
     )
 }
 

@@ -26,7 +26,8 @@ pub(super) fn when(code: Code) -> &'static str {
         }
         Code::InvalidRequest => {
             "the request is malformed. Examples: it has two Authorization headers, the value of \
-             If-Match is not a list of entity tags, or the body is incomplete."
+             If-Match is not a list of entity tags, a PUT has a Content-Range, or the body is \
+             incomplete."
         }
         Code::MissingToken => "the request has no bearer token.",
         Code::InvalidToken => {
@@ -37,12 +38,10 @@ pub(super) fn when(code: Code) -> &'static str {
             "the token is valid, but its user has no linked identity. The error occurs only if \
              the server is configured to require a linked identity."
         }
-        Code::InsufficientScope => {
-            "the token was issued to another client, and does not have the required scope."
-        }
+        Code::InsufficientScope => "the token does not have the required scope.",
         Code::NotFound => {
-            "the path or the API version does not exist, or the server does not allow this \
-             clientId."
+            "the path does not exist, the server does not serve the API version, or the server does \
+             not allow this clientId."
         }
         Code::MethodNotAllowed => {
             "the path does not support the method. The Allow header lists the supported methods."

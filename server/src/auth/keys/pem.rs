@@ -2,8 +2,8 @@
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
+use crate::auth::keys::check;
 use crate::auth::keys::error::KeyFault;
-use crate::auth::keys::modulus;
 
 // Length of an uncompressed curve point in bytes: a tag and two coordinates.
 const P256_POINT_BYTES: usize = 65;
@@ -14,22 +14,19 @@ pub(super) fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), KeyFaul
     if occurrences(pem, b"PRIVATE KEY") > 0 {
         return Err(KeyFault::PrivateKey);
     }
+    // A certificate is refused, because its validity period would be ignored.
+    if occurrences(pem, b"-----BEGIN CERTIFICATE-----") > 0 {
+        return Err(KeyFault::Certificate);
+    }
     let unsupported = || KeyFault::UnsupportedKey;
-    // A file with several keys is refused, because only the first key would be used. A certificate
-    // is refused, because its validity period would be ignored.
+    // A file with several keys is refused, because only the first key would be used.
     let is_one_key =
         occurrences(pem, b"-----BEGIN ") == 1 && occurrences(pem, b"PUBLIC KEY-----") == 2;
     if !is_one_key {
         return Err(unsupported());
     }
     let (algorithm, key) = any_public_key(pem).ok_or_else(unsupported)?;
-    if algorithm == Algorithm::RS256 {
-        let der = key.try_get_as_bytes().map_err(|_| unsupported())?;
-        let bits = modulus::modulus(der)
-            .map(modulus::bits)
-            .ok_or_else(unsupported)?;
-        modulus::check_length(bits)?;
-    }
+    check::check(algorithm, &key)?;
     Ok((algorithm, key))
 }
 
@@ -93,6 +90,17 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
 -----END PUBLIC KEY-----
 ";
 
+    const BRAINPOOL_P256R1: &str = "-----BEGIN PUBLIC KEY-----
+MFowFAYHKoZIzj0CAQYJKyQDAwIIAQEHA0IABHz1cO6FkBopzOUbwIa1//CL4Wau
+y/53pX+1YKfIegFbISknxPQk5dVNt7RXNklMrmTJJXS6tVZNoyI3fwr5eRQ=
+-----END PUBLIC KEY-----
+";
+    const SECP256K1: &str = "-----BEGIN PUBLIC KEY-----
+MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAEbp7YpkXxTly6wO8qxysgr0jOs5fRa1wT
+m9C2D396//nE0GD0Ze94QQ4iuzD/BsMo9c4Zfiqx7oDi3JWN86IZNA==
+-----END PUBLIC KEY-----
+";
+
     fn read(pem: &str) -> Result<Algorithm, KeyFault> {
         public_key(pem.as_bytes()).map(|(algorithm, _)| algorithm)
     }
@@ -112,23 +120,35 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
     #[test]
     fn pem_file_without_one_strong_public_key_is_rejected() {
         let weak = read(RSA_1024);
-        assert!(matches!(weak, Err(KeyFault::WeakRsaKey { found: 1024 })));
+        assert!(matches!(weak, Err(KeyFault::RsaKeyLength { found: 1024 })));
         let private = EC_256.replace("PUBLIC", "PRIVATE");
         for private in [private, format!("{EC_256}-----BEGIN EC PRIVATE KEY-----")] {
             let rejected = read(&private);
             assert!(matches!(rejected, Err(KeyFault::PrivateKey)));
         }
+        let certificate = read(&EC_256.replace("PUBLIC KEY", "CERTIFICATE"));
+        assert!(matches!(certificate, Err(KeyFault::Certificate)));
         for unsupported in [
             String::new(),
             "not a key".to_owned(),
             format!("{EC_256}{EC_384}"),
-            EC_256.replace("PUBLIC KEY", "CERTIFICATE"),
             EC_256.replace("MFkw", "MFkx"),
         ] {
             let rejected = read(&unsupported);
             assert!(
                 matches!(rejected, Err(KeyFault::UnsupportedKey)),
                 "{unsupported}"
+            );
+        }
+    }
+
+    #[test]
+    fn key_of_another_curve_is_rejected() {
+        for pem in [BRAINPOOL_P256R1, SECP256K1] {
+            let rejected = read(pem);
+            assert!(
+                matches!(rejected, Err(KeyFault::NotOnCurve("P-256"))),
+                "{rejected:?}"
             );
         }
     }

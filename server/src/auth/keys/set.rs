@@ -1,20 +1,20 @@
 //! Sets of keys that are read from files or published by an identity provider.
 
-use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
 use crate::auth::keys::error::{
-    KeyError, KeyFault, MALFORMED, MAX_PROVIDER_KEYS, MIN_SECRET_BYTES, VerifyError,
+    KeyError, KeyFault, MAX_ATTEMPTS, MAX_PROVIDER_KEYS, MIN_SECRET_BYTES, VerifyError,
 };
 use crate::auth::keys::jwks;
 use crate::auth::keys::key::{Key, NewKey};
 use crate::auth::keys::pem;
 use crate::auth::keys::token::Token;
-use crate::auth::rules::LEEWAY_SECONDS;
+use crate::small_file;
 
 /// Keys that verify tokens. Either all keys of a set belong to one issuer, or the issuer of a token
 /// is not checked.
@@ -31,6 +31,24 @@ pub(crate) struct SignedClaims {
     pub(crate) claims: Map<String, Value>,
     /// The value that the `iss` claim must have. `None` if `iss` is not checked.
     issuer: Option<Arc<str>>,
+}
+
+/// The keys that may still be tried for one token.
+pub(crate) struct Attempts(usize);
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self(MAX_ATTEMPTS)
+    }
+}
+
+impl Attempts {
+    /// Returns false if no key may be tried any more.
+    fn use_one(&mut self) -> bool {
+        let is_left = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        is_left
+    }
 }
 
 impl SignedClaims {
@@ -77,25 +95,10 @@ impl KeySet {
     }
 
     fn push(&mut self, key: NewKey) {
-        let mut validation = Validation::new(key.algorithm);
-        // The file `claims.rs` checks `aud`, `exp` and `nbf` exactly as documented. In addition,
-        // the signature library checks `exp` and `nbf`, with a leeway that is one second longer
-        // than `LEEWAY_SECONDS`.
-        validation.validate_aud = false;
-        validation.validate_nbf = true;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an integer number of seconds; one more, because the library rounds times"
-        )]
-        {
-            validation.leeway = LEEWAY_SECONDS as u64 + 1;
-        }
         self.keys.push(Key {
             id: key.id,
             algorithm: key.algorithm,
             decoding: key.decoding,
-            validation,
             material: key.material,
         });
     }
@@ -103,16 +106,19 @@ impl KeySet {
     /// Adds an HS256 secret. The secret consists of the bytes of the file without a final line
     /// break. Blocks.
     pub(crate) fn add_secret_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        let bytes = read(path)?;
+        let bytes = small_file::read(path).map_err(cannot_read(path))?;
         let secret = secret_of(&bytes);
         if secret.len() < MIN_SECRET_BYTES {
             let found = secret.len();
             return Err(unusable(path)(KeyFault::ShortSecret { found }));
         }
+        // The signature library refuses only an empty secret.
+        let decoding = DecodingKey::from_secret(secret)
+            .map_err(|_| unusable(path)(KeyFault::ShortSecret { found: 0 }))?;
         self.push(NewKey {
             id: None,
             algorithm: Algorithm::HS256,
-            decoding: DecodingKey::from_secret(secret),
+            decoding,
             material: secret.to_vec(),
         });
         Ok(())
@@ -121,7 +127,7 @@ impl KeySet {
     /// Adds a PEM public key. An RSA key is used with RS256, a P-256 key with ES256, a P-384 key
     /// with ES384, and an Ed25519 key with EdDSA. Blocks.
     pub(crate) fn add_public_key_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        let pem = read(path)?;
+        let pem = small_file::read_text(path).map_err(cannot_read(path))?;
         let (algorithm, decoding) = pem::public_key(&pem).map_err(unusable(path))?;
         self.push(NewKey {
             id: None,
@@ -135,7 +141,7 @@ impl KeySet {
     /// Adds the signature keys of a JSON Web Key Set in a file. If the set contains a key that must
     /// not be used, the call fails, so that the operator can correct the file. Blocks.
     pub(crate) fn add_jwks_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        let text = read(path)?;
+        let text = small_file::read_text(path).map_err(cannot_read(path))?;
         let found = jwks::signature_keys(&text).map_err(unusable(path))?;
         if let Some(fault) = found.faults.into_iter().next() {
             return Err(unusable(path)(fault));
@@ -173,40 +179,51 @@ impl KeySet {
         for key in keys {
             set.push(key);
         }
+        faults.extend(set.crowded_algorithm().map(KeyFault::TooManyForAlgorithm));
         Ok((set, faults))
     }
 
-    /// Checks a token's signature, `exp` and `nbf`. Tries the keys that match the token's header
-    /// one after the other, until one of them verifies the token.
-    pub(crate) fn verify(&self, token: &Token<'_>) -> Result<SignedClaims, VerifyError> {
-        let mut outcome = Err(VerifyError::NoKey);
-        for key in self.keys.iter().filter(|key| token.matches_key(key)) {
-            match decode::<Map<String, Value>>(token.text, &key.decoding, &key.validation) {
-                Ok(verified) => {
-                    return Ok(SignedClaims {
-                        claims: verified.claims,
-                        issuer: self.issuer.clone(),
-                    });
-                }
-                Err(error) => {
-                    use jsonwebtoken::errors::ErrorKind as Kind;
-                    let reason = match error.kind() {
-                        Kind::InvalidSignature => continue,
-                        Kind::ExpiredSignature => "The token has expired.",
-                        Kind::ImmatureSignature => "The token is not valid yet.",
-                        Kind::MissingRequiredClaim(_) => {
-                            "The token's exp is missing or is not a number of seconds."
-                        }
-                        Kind::InvalidClaimFormat(_) => {
-                            "The token's exp or nbf is not a number of seconds."
-                        }
-                        _ => MALFORMED,
-                    };
-                    outcome = Err(VerifyError::Rejected(reason));
-                }
+    /// Whether a token with this `iss` claim can be accepted if one of these keys has signed it.
+    pub(crate) fn may_sign_for(&self, issuer: Option<&str>) -> bool {
+        let required = self.issuer.as_deref();
+        required.is_none_or(|required| issuer == Some(required))
+    }
+
+    /// The algorithm for which a token without a key id cannot be checked with all keys of this
+    /// set.
+    pub(crate) fn crowded_algorithm(&self) -> Option<Algorithm> {
+        let algorithms = self.keys.iter().map(|key| key.algorithm);
+        algorithms
+            .clone()
+            .find(|one| algorithms.clone().filter(|other| other == one).count() > MAX_ATTEMPTS)
+    }
+
+    /// Checks a token's signature. Tries the keys that match the token's header one after the
+    /// other, until one of them verifies the token or no attempt is left. If the token names a key,
+    /// keys with this id are tried before keys without an id. If the token names no key, keys
+    /// without an id are tried before keys with an id.
+    pub(crate) fn verify(
+        &self,
+        token: &Token<'_>,
+        attempts: &mut Attempts,
+    ) -> Result<SignedClaims, VerifyError> {
+        let matching = |has_id: bool| {
+            let keys = self.keys.iter();
+            keys.filter(move |key| key.id.is_some() == has_id && token.matches_key(key))
+        };
+        let names_key = token.key_id().is_some();
+        for key in matching(names_key).chain(matching(!names_key)) {
+            if !attempts.use_one() {
+                return Err(VerifyError::TooManyCandidates);
+            }
+            if token.is_signed_by(&key.decoding, key.algorithm) {
+                return Ok(SignedClaims {
+                    claims: token.verified_claims().map_err(VerifyError::Rejected)?,
+                    issuer: self.issuer.clone(),
+                });
             }
         }
-        outcome
+        Err(VerifyError::NoKey)
     }
 }
 
@@ -222,15 +239,15 @@ pub(crate) fn secret_of(file: &[u8]) -> &[u8] {
     secret.strip_suffix(b"\r").unwrap_or(secret)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
-    fs::read(path).map_err(|source| KeyError::Read {
-        path: path.to_owned(),
-        source,
-    })
+fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Read { path, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
 
@@ -287,7 +304,7 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
         keys.push(NewKey {
             id: Some("a".to_owned()),
             algorithm: Algorithm::HS256,
-            decoding: DecodingKey::from_secret(SECRET),
+            decoding: DecodingKey::from_secret(SECRET).unwrap(),
             material: SECRET.to_vec(),
         });
         keys.push(NewKey {
@@ -302,10 +319,11 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
             // A server that follows `jku` would fetch the attacker's key.
             header.jku = Some("https://example.com/keys".to_owned());
             let claims = json!({"sub": "u", "exp": 4_000_000_000_u64});
-            encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap()
+            encode(&header, &claims, &EncodingKey::from_secret(secret).unwrap()).unwrap()
         };
         let verify = |token: String| {
-            keys.verify(&Token::parse(token.as_bytes()).unwrap())
+            let token = Token::parse(token.as_bytes()).unwrap();
+            keys.verify(&token, &mut Attempts::default())
                 .map(|signed| signed.claims["sub"].clone())
         };
         assert_eq!(
@@ -326,5 +344,46 @@ MCowBQYDK2VwAyEAcn3valyAfEPsVWfkHQlPacQKW7hQ2xWXH1tYH27aWFI=
         ] {
             assert!(verify(rejected).is_err());
         }
+    }
+
+    #[test]
+    fn keys_of_all_sets_share_the_attempts_of_a_token() {
+        let secret = |index: u8| [index; 32];
+        let set = |indices: std::ops::Range<u8>| {
+            let mut keys = KeySet::default();
+            for index in indices {
+                keys.push(NewKey {
+                    id: (index == 5).then(|| "five".to_owned()),
+                    algorithm: Algorithm::HS256,
+                    decoding: DecodingKey::from_secret(&secret(index)).unwrap(),
+                    material: Vec::new(),
+                });
+            }
+            keys
+        };
+        let sets = [set(0..2), set(2..6)];
+        let verify = |index: u8, id: Option<&str>| {
+            let mut header = Header::new(Algorithm::HS256);
+            header.kid = id.map(str::to_owned);
+            let claims = json!({"sub": "u", "exp": 4_000_000_000_u64});
+            let key = EncodingKey::from_secret(&secret(index)).unwrap();
+            let text = encode(&header, &claims, &key).unwrap();
+            let token = Token::parse(text.as_bytes()).unwrap();
+            let mut attempts = Attempts::default();
+            let [first, second] = &sets;
+            match first.verify(&token, &mut attempts) {
+                Err(VerifyError::NoKey) => second.verify(&token, &mut attempts).map(drop),
+                verified => verified.map(drop),
+            }
+        };
+        for index in 0..4 {
+            assert_eq!(verify(index, None), Ok(()), "{index}");
+        }
+        for index in 4..6 {
+            assert_eq!(verify(index, None), Err(VerifyError::TooManyCandidates));
+        }
+        // A key with the id of the token is tried first, but keys of an earlier set count too.
+        assert_eq!(verify(5, Some("five")), Ok(()));
+        assert_eq!(verify(4, Some("four")), Err(VerifyError::TooManyCandidates));
     }
 }

@@ -19,6 +19,18 @@ pub(crate) enum ArchiveError {
     Send(io::Error),
     #[error("cannot read the store: {0}")]
     Store(#[from] Error),
+    #[error(
+        "the backup is compressed with {format}. Decompress it first: {command} FILE | prefd restore \
+         --from - --data-dir DIR"
+    )]
+    Compressed {
+        format: &'static str,
+        command: &'static str,
+    },
+    #[error("the file is not a backup: expected a tar archive that prefd backup has created")]
+    NotABackup,
+    #[error("the backup is truncated: it ends after {bytes} bytes, before the end of the archive")]
+    Truncated { bytes: u64 },
     #[error("the backup is incomplete: {CONTENTS}, the last file of a backup, is missing")]
     Incomplete,
     #[error("the backup is damaged: {path}: {what}")]

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tar::{Builder, EntryType, Header};
 
-use crate::store::{Progress, Revision, Snapshot};
+use crate::store::{Damage, Progress, Revision, Snapshot};
 use crate::transfer::archive::checksum::ChecksumReader;
 use crate::transfer::archive::contents::{
     BackupContents, BackupFile, CONTENTS, FILE_MODE, FORMAT, UnreadablePlace,
@@ -17,8 +17,8 @@ use crate::transfer::archive::error::ArchiveError;
 /// [`BackupContents::unreadable`].
 ///
 /// # Errors
-/// [`ArchiveError::Store`] if a file of the snapshot cannot be opened, [`ArchiveError::Send`] if
-/// `out` cannot be written.
+/// [`ArchiveError::Store`] if the store was closed or the process has too few file descriptors,
+/// [`ArchiveError::Send`] if `out` cannot be written.
 pub(crate) fn write(
     snapshot: &Snapshot,
     out: &mut dyn Write,
@@ -40,7 +40,15 @@ pub(crate) fn write(
     let mut done_bytes = 0;
     let mut archive = Builder::new(out);
     for file in snapshot.files() {
-        let mut reader = ChecksumReader::new(snapshot.open(file)?);
+        let reader = match snapshot.open(file) {
+            Ok(reader) => reader,
+            Err(error) => {
+                let damage = Damage::from_error(&error).ok_or(error)?;
+                contents.unreadable.push(UnreadablePlace::of(&damage));
+                continue;
+            }
+        };
+        let mut reader = ChecksumReader::new(reader);
         append(
             &mut archive,
             file.path(),

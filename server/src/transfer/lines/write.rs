@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
-use crate::store::{Document, Error, Namespace};
+use crate::store::{Document, Error, Namespace, cause};
 
 /// A line could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ExportError {
-    #[error("cannot read a document: {0}")]
+    #[error("cannot read the documents: {0}{cause}", cause = cause(.0))]
     Store(#[from] Error),
     #[error("cannot write the export: {0}")]
     Write(#[from] io::Error),

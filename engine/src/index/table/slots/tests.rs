@@ -18,7 +18,7 @@ fn slot_has_40_bytes_and_preserves_an_entry() {
     let hash = NamespaceHash::of(&[7; 16], "u", "c");
     let kinds = [
         EntryKind::Put,
-        EntryKind::PutWithBlobs,
+        EntryKind::PutWithMetadata,
         EntryKind::Delete,
         EntryKind::Damaged,
     ];

@@ -1,7 +1,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::platform::fs::Disk;
+use crate::platform::fs::{Disk, FileId};
 use crate::storage::log::scan::*;
 use crate::{Config, Engine, WriteOptions};
 
@@ -32,6 +32,10 @@ impl File for TruncatingFile {
     fn len(&self) -> io::Result<u64> {
         let was_asked = self.is_asked.swap(true, Ordering::Relaxed);
         Ok(self.file.len()? + if was_asked { 0 } else { 4096 })
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.file.id()
     }
 }
 
@@ -71,6 +75,10 @@ impl Fs for TruncatingFs {
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
         Disk.list(path)
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        Disk.id(path)
     }
 }
 

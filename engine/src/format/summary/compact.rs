@@ -1,5 +1,6 @@
-//! The summary file layout of version 2, the version of new summary files. Each frame has an entry
-//! of about 20 bytes, which is read when a store is opened, and a detail of about 20 bytes.
+//! The summary file layout of versions 2 and 3. Version 3 is the version of new summary files, and
+//! differs from version 2 only in that it can describe marks. Each frame has an entry of about 20
+//! bytes, which is read when a store is opened, and a detail of about 20 bytes.
 //!
 //! ```text
 //! 28  u64  length of the segment
@@ -14,7 +15,7 @@
 //!       u8      low three bits: kind; high five bits: number of keys, or 31 if there are more
 //!               than 30
 //!       varint  only if the high five bits are 31: number of keys, minus 31
-//!       16B     namespace hash; absent in kind 5 (lost)
+//!       16B     namespace hash; absent in kinds 5 (lost) and 6 (mark)
 //!       varint  revision, as a delta from the previous entry
 //!       varint  length
 //!     blob references
@@ -36,7 +37,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::format::fields::{FieldReader, push_short_text, push_varint};
+use crate::format::fields::{
+    FieldReader, decode_delta, encode_delta, push_short_text, push_varint,
+};
 use crate::format::file_header::{self, FormatVersion, StoreId};
 use crate::format::frame::header::EntryKind;
 use crate::format::summary::builder::SummaryBuilder;
@@ -51,8 +54,8 @@ const KIND_BITS: u32 = 3;
 /// The maximum value of the five-bit field that stores the number of keys. If the field has this
 /// value, a varint with the number of keys minus 31 follows.
 const MANY_KEYS: u32 = 31;
-/// Minimum length of an entry in bytes. The shortest entry describes a lost frame and consists of
-/// one byte each for the kind, the revision and the length.
+/// Minimum length of an entry in bytes. The shortest entries describe lost frames and marks, and
+/// consist of one byte each for the kind, the revision and the length.
 pub(super) const MIN_ENTRY_BYTES: usize = 3;
 /// Minimum length of a detail in bytes: one byte each for the user, the client, the length of the
 /// body and the time.
@@ -60,9 +63,9 @@ const MIN_DETAIL_BYTES: usize = 4;
 /// Approximate length of an encoded entry in bytes, used to reserve memory before encoding.
 const ESTIMATED_ENTRY_BYTES: usize = 24;
 
-pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
+pub(super) fn counts(version: FormatVersion, mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
     Some(SummaryCounts {
-        version: FormatVersion::V2,
+        version,
         segment_bytes: fields.u64()?,
         entries: fields.u32()? as usize,
         entries_bytes: fields.u32()? as usize,
@@ -73,18 +76,8 @@ pub(super) fn counts(mut fields: FieldReader<'_>) -> Option<SummaryCounts> {
     })
 }
 
-/// Computes the zigzag-encoded difference `value - previous`, modulo 2⁶⁴.
-fn encode_delta(previous: u64, value: u64) -> u64 {
-    let delta = value.wrapping_sub(previous);
-    (delta << 1) ^ (delta >> 63).wrapping_neg()
-}
-
-/// Computes the value whose difference from `previous` is encoded as `delta`.
-fn decode_delta(previous: u64, delta: u64) -> u64 {
-    previous.wrapping_add((delta >> 1) ^ (delta & 1).wrapping_neg())
-}
-
 pub(super) fn encode(
+    version: FormatVersion,
     summary: &SummaryBuilder,
     id: SegmentId,
     store: StoreId,
@@ -106,13 +99,18 @@ pub(super) fn encode(
     for section in [&opening, &details] {
         counts.extend_from_slice(&crc32fast::hash(section).to_le_bytes());
     }
-    let header = file_header::encode_header(KIND, id.get(), store);
+    let header = file_header::encode_header_of(KIND.magic, version, id.get(), store);
     assemble(header, &counts, &[&opening, &details])
+}
+
+/// Returns true if entries of this kind contain a namespace hash.
+fn has_hash(kind: EntryKind) -> bool {
+    !matches!(kind, EntryKind::Lost | EntryKind::Mark)
 }
 
 /// Returns true if entries of this kind have keys.
 fn has_keys(kind: EntryKind) -> bool {
-    matches!(kind, EntryKind::Put | EntryKind::PutWithBlobs)
+    matches!(kind, EntryKind::Put | EntryKind::PutWithMetadata)
 }
 
 fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
@@ -126,7 +124,7 @@ fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
         if let Some(more) = keys.checked_sub(MANY_KEYS) {
             push_varint(&mut bytes, more.into());
         }
-        if entry.kind != EntryKind::Lost {
+        if has_hash(entry.kind) {
             bytes.extend_from_slice(&entry.hash.to_bytes());
         }
         push_varint(&mut bytes, encode_delta(revision, entry.revision));
@@ -136,9 +134,13 @@ fn encode_entries(entries: &[SummaryEntry]) -> Vec<u8> {
     bytes
 }
 
-/// Decodes `count` entries. Returns `None` if `bytes` does not consist of exactly `count` valid
-/// entries.
-pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
+/// Decodes `count` entries. Returns `None` if `bytes` does not consist of exactly `count` entries
+/// that are valid in this version.
+pub(super) fn entries(
+    version: FormatVersion,
+    bytes: &[u8],
+    count: usize,
+) -> Option<Vec<SummaryEntry>> {
     if count > bytes.len() / MIN_ENTRY_BYTES {
         return None;
     }
@@ -147,6 +149,9 @@ pub(super) fn entries(bytes: &[u8], count: usize) -> Option<Vec<SummaryEntry>> {
     let (mut revision, mut offset) = (0, file_header::HEADER_BYTES);
     for _ in 0..count {
         let entry = decode_entry(&mut fields, revision, offset)?;
+        if entry.kind == EntryKind::Mark && version < FormatVersion::V3 {
+            return None;
+        }
         revision = entry.revision;
         offset += u64::from(entry.bytes);
         entries.push(entry);
@@ -170,9 +175,10 @@ fn decode_entry(
     if keys > 0 && !has_keys(kind) {
         return None;
     }
-    let hash = match kind {
-        EntryKind::Lost => [0; NamespaceHash::BYTES],
-        _ => fields.array()?,
+    let hash = if has_hash(kind) {
+        fields.array()?
+    } else {
+        [0; NamespaceHash::BYTES]
     };
     Some(SummaryEntry {
         hash: NamespaceHash::from_bytes(hash),

@@ -1,8 +1,8 @@
-use crate::format::summary::v2::*;
+use crate::format::summary::compact::*;
 
 fn entry(kind: EntryKind, revision: u64, offset: u32, bytes: u32, keys: u32) -> SummaryEntry {
     let hash = match kind {
-        EntryKind::Lost => [0; NamespaceHash::BYTES],
+        EntryKind::Lost | EntryKind::Mark => [0; NamespaceHash::BYTES],
         _ => [u8::try_from(revision % 251).unwrap(); NamespaceHash::BYTES],
     };
     SummaryEntry {
@@ -19,12 +19,13 @@ fn some_entries() -> Vec<SummaryEntry> {
     vec![
         entry(EntryKind::Put, 1 << 63, 28, 300, 3),
         entry(EntryKind::Put, 1, 328, 70, 0),
-        entry(EntryKind::PutWithBlobs, u64::MAX, 398, 16_384, 30),
+        entry(EntryKind::PutWithMetadata, u64::MAX, 398, 16_384, 30),
         entry(EntryKind::Put, 0, 16_782, 100, 31),
         entry(EntryKind::Put, 7, 16_882, 100, u32::MAX),
         entry(EntryKind::Delete, 8, 16_982, 50, 0),
-        entry(EntryKind::Damaged, 8, 17_032, 1, 0),
-        entry(EntryKind::Lost, 6, 17_033, u32::MAX, 0),
+        entry(EntryKind::Mark, 9, 17_032, 33, 0),
+        entry(EntryKind::Damaged, 8, 17_065, 1, 0),
+        entry(EntryKind::Lost, 6, 17_066, u32::MAX, 0),
     ]
 }
 
@@ -43,15 +44,24 @@ fn v1_details(details: &[(&str, &str, u64, u64)]) -> Vec<u8> {
 fn entries_round_trip_at_the_limits_of_each_field() {
     let written = some_entries();
     let bytes = encode_entries(&written);
-    assert_eq!(entries(&bytes, written.len()), Some(written.clone()));
+    assert_eq!(
+        entries(FormatVersion::V3, &bytes, written.len()),
+        Some(written.clone())
+    );
     // A wrong number of entries and a truncated entry are rejected.
-    assert_eq!(entries(&bytes, written.len() - 1), None);
-    assert_eq!(entries(&bytes, written.len() + 1), None);
-    assert_eq!(entries(&bytes[..bytes.len() - 1], written.len()), None);
+    assert_eq!(entries(FormatVersion::V3, &bytes, written.len() - 1), None);
+    assert_eq!(entries(FormatVersion::V3, &bytes, written.len() + 1), None);
+    assert_eq!(
+        entries(FormatVersion::V3, &bytes[..bytes.len() - 1], written.len()),
+        None
+    );
     // The last entry ends beyond the highest possible offset, so no other entry can follow.
     let mut beyond = written;
     beyond.push(entry(EntryKind::Delete, 9, 0, 1, 0));
-    assert_eq!(entries(&encode_entries(&beyond), beyond.len()), None);
+    assert_eq!(
+        entries(FormatVersion::V3, &encode_entries(&beyond), beyond.len()),
+        None
+    );
 }
 
 #[test]
@@ -95,8 +105,8 @@ fn summary_of_a_small_document_has_at_most_42_bytes() {
 fn entries_that_are_never_written_are_rejected() {
     let hash = [7; 16];
     let put = |first: &[u8], rest: &[u8]| [first, &hash, rest].concat();
-    assert!(entries(&put(&[1], &[2, 9]), 1).is_some());
-    assert!(entries(&put(&[1 | 31 << 3, 0], &[2, 9]), 1).is_some());
+    assert!(entries(FormatVersion::V3, &put(&[1], &[2, 9]), 1).is_some());
+    assert!(entries(FormatVersion::V3, &put(&[1 | 31 << 3, 0], &[2, 9]), 1).is_some());
     for (wrong, what) in [
         (put(&[0], &[2, 9]), "an undefined kind"),
         (put(&[6], &[2, 9]), "an undefined kind"),
@@ -119,7 +129,7 @@ fn entries_that_are_never_written_are_rejected() {
         ),
         (put(&[1], &[2, 9, 0]), "bytes after the last entry"),
     ] {
-        assert_eq!(entries(&wrong, 1), None, "{what}");
+        assert_eq!(entries(FormatVersion::V3, &wrong, 1), None, "{what}");
     }
 }
 
@@ -152,6 +162,6 @@ fn details_that_are_never_written_are_rejected() {
 /// fail the test.
 #[test]
 fn forged_count_does_not_cause_an_allocation() {
-    assert_eq!(entries(&[0; 30], usize::MAX / 64), None);
+    assert_eq!(entries(FormatVersion::V3, &[0; 30], usize::MAX / 64), None);
     assert_eq!(details(&[0; 30], usize::MAX / 64), None);
 }
