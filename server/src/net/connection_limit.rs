@@ -19,6 +19,10 @@
 //! response. All of these waiting times count in the same way. If a client sends or reads only
 //! single bytes, the waiting time of its connection does not restart (see `minimum_rate`).
 //!
+//! A delay of the server itself does not count as waiting for the client. A connection begins to
+//! wait when the task that serves it runs for the first time. Before connections are shed, their
+//! tasks can read what the clients have sent (see `run_ready_tasks`).
+//!
 //! To update the state of its connection, a request needs no lock: it writes only two atomics. The
 //! lock on the list of connections is acquired only when a connection opens, and for each round of
 //! shedding. The connections are ranked only while the limit is reached. In a similar way, nginx
@@ -29,7 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::timeout;
 
 /// How long an untrusted connection may wait for its client before it can be shed. This time is
@@ -88,19 +92,22 @@ pub(crate) struct ConnectionState {
 pub(crate) struct ConnectionShed;
 
 impl ConnectionState {
-    /// Creates the state of a connection that waits for its first request head.
+    /// Creates the state of a connection that does not wait for its client yet.
     pub(crate) fn new(epoch: Instant) -> Self {
-        let state = Self {
+        Self {
             epoch,
             waiting_since_ms: AtomicU64::new(NOT_WAITING),
             class: AtomicU8::new(UNTRUSTED),
-        };
-        state.mark_waiting(state.now_ms());
-        state
+        }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
         elapsed_ms(self.epoch)
+    }
+
+    /// Records that the connection begins to wait for its client.
+    pub(super) fn mark_waiting_now(&self) {
+        self.mark_waiting(self.now_ms());
     }
 
     /// Records that the connection has been waiting for its client since `since_ms`. Does nothing
@@ -235,7 +242,9 @@ impl ConnectionLimit {
         let permit = match Arc::clone(&self.free_slots).try_acquire_owned() {
             Ok(permit) => Some(permit),
             Err(_) => loop {
-                self.shed_longest_waiting();
+                let waiting = self.longest_waiting();
+                run_ready_tasks().await;
+                self.shed(waiting);
                 let permit = Arc::clone(&self.free_slots).acquire_owned();
                 if let Ok(permit) = timeout(RETRY_INTERVAL, permit).await {
                     // The semaphore is never closed, so `permit` is always `Ok`.
@@ -258,25 +267,38 @@ impl ConnectionLimit {
         open.connections.push(OpenConnection { state, task });
     }
 
-    /// Sheds the connections that are first in the shedding order, if any can be shed.
-    fn shed_longest_waiting(&self) {
+    /// The connections that are first in the shedding order. Empty if none can be shed.
+    fn longest_waiting(&self) -> Vec<(ShedRank, OpenConnection)> {
         let mut open = self.lock();
         open.connections.retain(|c| !c.task.is_finished());
         let now_ms = elapsed_ms(self.epoch);
         let ranked = |c: &OpenConnection| Some((c.state.shed_rank()?, c.clone()));
         let mut waiting: Vec<_> = open.connections.iter().filter_map(ranked).collect();
         retain_first_in_order(&mut waiting, self.max_connections, now_ms);
-        let mut shed = 0;
+        waiting
+    }
+
+    /// Sheds those of the connections that have not stopped waiting since they were ranked.
+    fn shed(&self, waiting: Vec<(ShedRank, OpenConnection)>) {
+        let mut has_shed = false;
         for (rank, connection) in waiting {
             if connection.state.try_shed(rank.since_ms) {
                 connection.task.abort();
-                shed += 1;
+                has_shed = true;
             }
         }
+        if has_shed {
+            self.warn();
+        }
+    }
+
+    /// Logs that connections are being shed, unless that was logged recently.
+    fn warn(&self) {
+        let mut open = self.lock();
         let warned_recently = open
             .last_warning
             .is_some_and(|warned| warned.elapsed() < WARN_INTERVAL);
-        if shed > 0 && !warned_recently {
+        if !warned_recently {
             open.last_warning = Some(Instant::now());
             tracing::warn!(
                 max_connections = self.max_connections,
@@ -293,6 +315,18 @@ impl ConnectionLimit {
     }
 }
 
+/// Lets a worker look for data that has arrived, and run the tasks that wait for the data. Each
+/// yield runs the tasks that are ready, and then looks for data. The spawned task is necessary,
+/// because the accept loop does not run on a worker. The task can fail only while the runtime is
+/// shut down.
+async fn run_ready_tasks() {
+    let yield_twice = async {
+        yield_now().await;
+        yield_now().await;
+    };
+    let _ = tokio::spawn(yield_twice).await;
+}
+
 /// Removes all connections except those that one round sheds.
 fn retain_first_in_order<T>(waiting: &mut Vec<(ShedRank, T)>, max_connections: usize, now_ms: u64) {
     let is_untrusted = |(rank, _): &&(ShedRank, T)| rank.class == UNTRUSTED;
@@ -307,6 +341,15 @@ fn retain_first_in_order<T>(waiting: &mut Vec<(ShedRank, T)>, max_connections: u
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::pin::pin;
+    use std::sync::mpsc;
+    use std::task::Poll;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
     use super::*;
 
     /// Returns the class of the connection that is shed first, and the time at which it is shed, in
@@ -367,7 +410,7 @@ mod tests {
         let slot = limit.acquire().await;
         let state = Arc::clone(slot.state());
         let task = tokio::spawn(async move {
-            let _slot = slot;
+            slot.state().mark_waiting_now();
             std::future::pending::<()>().await;
         });
         limit.register(Arc::clone(&state), task.abort_handle());
@@ -378,11 +421,12 @@ mod tests {
     async fn connection_that_processes_a_request_is_not_shed() {
         let limit = ConnectionLimit::new(1);
         let state = open(&limit).await;
+        yield_now().await;
         state.record_granted();
         assert!(state.mark_active().is_ok());
         let past_any_grace = ESTABLISHED_GRACE + UNTRUSTED_GRACE;
         assert!(timeout(past_any_grace, limit.acquire()).await.is_err());
-        state.mark_waiting(state.now_ms());
+        state.mark_waiting_now();
         let _slot = limit.acquire().await;
         assert!(state.mark_active().is_err(), "it was shed");
         assert!(state.mark_active().is_err(), "it stays shed");
@@ -391,10 +435,62 @@ mod tests {
     #[tokio::test]
     async fn connection_active_after_ranking_is_not_shed() {
         let state = ConnectionState::new(Instant::now());
+        state.mark_waiting_now();
         let seen = state.shed_rank().map(|rank| rank.since_ms);
         assert!(state.mark_active().is_ok());
         assert!(!state.try_shed(seen.unwrap_or_default()));
         assert!(state.mark_active().is_ok());
+    }
+
+    /// Keeps the worker busy until the result is dropped.
+    fn block_worker() -> mpsc::Sender<()> {
+        let (blocked, is_blocked) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        tokio::spawn(async move {
+            blocked.send(()).unwrap();
+            assert!(released.recv().is_err());
+        });
+        is_blocked.recv().unwrap();
+        release
+    }
+
+    /// Regression test. On a busy machine, the server shed connections of clients that had sent their
+    /// requests, before it had read the requests.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn connection_that_the_server_had_no_time_to_read_is_not_shed() {
+        for waits_before in [false, true] {
+            let limit = ConnectionLimit::new(1);
+            let slot = limit.acquire().await;
+            let state = Arc::clone(slot.state());
+            let (mut client, stream) = std::os::unix::net::UnixStream::pair().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let mut stream = UnixStream::from_std(stream).unwrap();
+            let serve = async move {
+                slot.state().mark_waiting_now();
+                stream.read_u8().await.unwrap();
+                slot.state().mark_active().unwrap();
+                std::future::pending::<()>().await;
+            };
+            let (task, busy) = if waits_before {
+                let task = tokio::spawn(serve);
+                while state.shed_rank().is_none() {
+                    yield_now().await;
+                }
+                (task, block_worker())
+            } else {
+                let busy = block_worker();
+                (tokio::spawn(serve), busy)
+            };
+            limit.register(Arc::clone(&state), task.abort_handle());
+            client.write_all(b"x").unwrap();
+            std::thread::sleep(2 * UNTRUSTED_GRACE);
+            let mut next = pin!(limit.acquire());
+            let once = poll_fn(|context| Poll::Ready(next.as_mut().poll(context)));
+            assert!(once.await.is_pending());
+            drop(busy);
+            let outcome = timeout(UNTRUSTED_GRACE, next).await;
+            assert!(outcome.is_err(), "was it waiting before? {waits_before}");
+        }
     }
 
     #[tokio::test]

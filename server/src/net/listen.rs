@@ -278,12 +278,14 @@ impl<H: Service> Acceptor<H> {
         let task = match self.tls.clone() {
             None => tokio::spawn(Box::pin(async move {
                 let _open = counters.open.enter();
+                slot.state().mark_waiting_now();
                 server.run(stream, slot.state(), stopping).await;
             })),
             Some(tls) => {
                 let timeout = self.handshake_timeout;
                 tokio::spawn(Box::pin(async move {
                     let _open = counters.open.enter();
+                    slot.state().mark_waiting_now();
                     let handshake = tokio::select! {
                         outcome = tokio::time::timeout(timeout, tls.accept(stream)) => outcome,
                         _ = stopping.changed() => return,

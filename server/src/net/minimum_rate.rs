@@ -55,7 +55,7 @@ impl<'a, S> MinimumRateStream<'a, S> {
             stream,
             state,
             direction: Direction::Receiving,
-            // A new `ConnectionState` also counts as waiting.
+            // The task that serves the connection has already marked it as waiting.
             waiting_since_ms: Some(state.now_ms()),
             moved_bytes: 0,
             is_waiting: true,
