@@ -195,7 +195,17 @@ fn documents_of_28_000_keys_do_not_delay_other_clients() {
     const CLIENTS: usize = 6;
     let _turn = alone();
     let max_keys = KEYS.to_string();
-    let (server, _dir) = fresh(&["--max-keys", &max_keys, "--max-body-bytes", "2097152"]);
+    // The clients never wait for memory, so that the server ends none of their uploads. Each upload
+    // acquires memory for 28,000 keys.
+    let budget = (256 * MIB).to_string();
+    let (server, _dir) = fresh(&[
+        "--max-keys",
+        &max_keys,
+        "--max-body-bytes",
+        "2097152",
+        "--body-budget-bytes",
+        &budget,
+    ]);
     let token = token::of("mallory", "xyz");
     let start = |members: String| {
         // The last key is a duplicate of the first, so nothing is written to the disk.
