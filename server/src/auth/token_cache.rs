@@ -38,8 +38,8 @@ impl<V> Weighter<u128, Entry<V>> for EntryWeight {
 }
 
 impl<V: Clone> TokenCache<V> {
-    /// Creates a cache for `entries` tokens of typical size, or fewer larger ones. If the system provides no random
-    /// bytes for the hash key, the cache stays empty.
+    /// Creates a cache for `entries` tokens of typical size, or fewer larger ones. If the system
+    /// provides no random bytes for the hash key, the cache stays empty.
     pub(crate) fn new(entries: usize) -> Self {
         let mut key = [0; 16];
         let entries = match getrandom::fill(&mut key) {
