@@ -7,7 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use common::{BINARY, get, put, wait_until};
+use common::{BINARY, get, put, wait_for_catalogue, wait_until};
 use prefd_tests::api_error::ExpectedError;
 use prefd_tests::http::Request;
 use prefd_tests::machine::has_strace;
@@ -17,6 +17,7 @@ use prefd_tests::token;
 
 /// Part of the log message with which the server reports that it accepts no more writes.
 const STOPPED: &str = "store no longer accepts writes";
+const ADMIN: [&str; 2] = ["--admin-listen", "127.0.0.1:0"];
 
 fn token() -> String {
     token::of("alice", "xyz")
@@ -166,9 +167,10 @@ fn lost_directory_stops_writes_and_readiness_until_a_restart() {
     for fault in FAULTS {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("data");
-        let server = Launch::new(BINARY, &dir).start();
+        let server = Launch::new(BINARY, &dir).with(&ADMIN).start();
         put(&mut server.connect(), "xyz", &token(), "{\"kept\":1}");
         assert_eq!(readiness(&server), 200);
+        wait_for_catalogue(&server);
         (fault.make)(&dir);
         // The write is refused immediately, and not only when the server has noticed the fault.
         expect_refused_put(&server, fault.name);
@@ -196,8 +198,9 @@ fn lost_directory_stops_writes_and_readiness_until_a_restart() {
 fn removed_data_directory_of_an_idle_server_is_reported() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("data");
-    let server = Launch::new(BINARY, &dir).start();
+    let server = Launch::new(BINARY, &dir).with(&ADMIN).start();
     put(&mut server.connect(), "xyz", &token(), "{}");
+    wait_for_catalogue(&server);
     wait_until("the directory is removed", || {
         let _ = fs::remove_dir_all(&dir);
         !dir.exists()

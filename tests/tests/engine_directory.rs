@@ -13,12 +13,16 @@ use prefd_tests::sim_store::{Store, body, delete, put, read};
 /// How long a test waits for the engine to notice a fault, which it does within a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Opens a store, and waits until it has opened its catalogue in the background. If a test renamed
+/// the directory before, sled would create it again.
 fn open(dir: &Path) -> Result<Engine, Error> {
     let mut config = Config::new(dir);
     config.segment_bytes = Config::MIN_SEGMENT_BYTES;
     config.inline_bytes = 2048;
     config.reserve_bytes = 64 * 1024;
-    Engine::open(config)
+    let engine = Engine::open(config)?;
+    engine.list("u", None, 1)?;
+    Ok(engine)
 }
 
 /// Repeats `holds` until it returns true.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{BINARY, put};
+use common::{BINARY, put, wait_for_catalogue};
 use prefd_engine::clock::Clock;
 use prefd_engine::{Config, Engine, WriteOptions};
 use prefd_tests::http::Request;
@@ -77,6 +77,7 @@ fn hot_copy_and_its_original_issue_different_tags() {
     let (original, copied) = (dir.path().join("d"), dir.path().join("dc"));
     let server = start(&original);
     put(&mut server.connect(), CLIENT, &alice(), "{\"a\":1}");
+    wait_for_catalogue(&server);
     copy(&[], &original, &copied);
     // The original goes on with the revisions that its manifest has reserved.
     put(&mut server.connect(), CLIENT, &alice(), "{\"a\":2}");

@@ -135,6 +135,18 @@ impl<'a> Kept<'a> {
     }
 }
 
+/// Waits until the server has opened its catalogue in the background. A test calls this before it
+/// renames, removes or copies the data directory, because sled would create a missing directory
+/// again. The server must have been started with `--admin-listen 127.0.0.1:0`.
+pub(crate) fn wait_for_catalogue(server: &Server) {
+    let export = Request::to("localhost", "GET", "/users/alice/documents");
+    let mut connection = server.connect_admin();
+    let request = export.header("Connection", "close").bytes();
+    connection.send(&request).unwrap();
+    let response = connection.read_until_closed();
+    assert!(response.starts_with(b"HTTP/1.1 200 OK\r\n"));
+}
+
 /// Reads the value of a metric without labels. The server must have been started with
 /// `--admin-listen 127.0.0.1:0`.
 pub(crate) fn metric(server: &Server, name: &str) -> u64 {
