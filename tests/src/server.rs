@@ -456,6 +456,13 @@ impl Server {
         self.wait()
     }
 
+    /// Sends SIGTERM, waits until the server has exited, and returns its complete log as standard
+    /// error. While a server runs, a line of its log can arrive after later lines.
+    pub fn stop_with_log(self) -> CommandOutput {
+        self.terminate();
+        self.running.wait_for_exit()
+    }
+
     /// Kills the server with SIGKILL, and waits until it has exited.
     pub fn kill(mut self) {
         self.running.kill();
