@@ -326,7 +326,7 @@ fn failed_compaction_is_completed_by_the_next() {
             "{operation:?}: {outcome:?}"
         );
         store.disk.clear_fault();
-        assert_holds(&engine, &contents, "failed");
+        assert_holds(&engine, &contents, &format!("failed {operation:?}"));
         engine.compact().unwrap();
         assert_eq!(engine.usage_on_disk().dead_bytes, 0);
         assert_holds(&engine, &contents, "done");
