@@ -37,9 +37,11 @@ use crate::catalogue::row::{
 };
 use crate::catalogue::state::{
     CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DirectoryCheck, DocumentSource,
+    ListingMode, SkippedDamage,
 };
 use crate::catalogue::tree::TreeError;
 use crate::catalogue::worker::CatalogueWorker;
+use crate::model::damage::Damage;
 use crate::model::error::{Error, Result};
 use crate::model::names::Names;
 use crate::model::stat::Stat;
@@ -67,6 +69,28 @@ pub struct CatalogueEntry {
     pub stat: Stat,
 }
 
+/// The result of [`Engine::list_known`](crate::Engine::list_known).
+///
+/// ```
+/// use prefd_engine::{Config, Engine};
+///
+/// let dir = tempfile::tempdir()?;
+/// let engine = Engine::open(Config::new(dir.path()))?;
+/// let known = engine.list_known(None, None, 100)?;
+/// assert!(known.entries.is_empty());
+/// assert_eq!(known.damage, None);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KnownDocuments {
+    /// The user and the entry of each namespace that contains a document.
+    pub entries: Vec<(String, CatalogueEntry)>,
+    /// The first damage that was skipped when the list of documents was built. Because of this
+    /// damage, entries may be missing. `None` if no damage was skipped.
+    pub damage: Option<Damage>,
+}
+
 /// The total size of all documents of one user.
 ///
 /// ```
@@ -89,6 +113,31 @@ pub struct UserUsage {
     pub keys: u64,
     /// Total length of all documents, as reads return them, in bytes.
     pub bytes: u64,
+}
+
+/// The entries of a listing.
+pub(crate) struct Listing<T> {
+    pub(crate) entries: Vec<T>,
+    /// The damage because of which entries may be missing. `None` in [`ListingMode::Complete`].
+    pub(crate) skipped: Option<Error>,
+}
+
+impl<T> Default for Listing<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            skipped: None,
+        }
+    }
+}
+
+/// The state of the catalogue at the beginning of a listing.
+struct PendingSnapshot {
+    pending: BTreeMap<CatalogueKey, CatalogueChange>,
+    /// [`CatalogueState::rebuilds`], which identifies the tree to which the pending changes belong.
+    rebuilds: u64,
+    /// The damage because of which entries may be missing.
+    skipped: Option<Error>,
 }
 
 /// The catalogue of an open store, and the thread that updates it.
@@ -230,15 +279,16 @@ impl Catalogue {
         user: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<CatalogueEntry>> {
-        let mut entries = Vec::new();
+        mode: ListingMode,
+    ) -> Result<Listing<CatalogueEntry>> {
+        let mut listing = Listing::default();
         if limit > 0 {
-            self.scan_user(user, after, |entry| {
-                entries.push(entry);
-                entries.len() < limit
+            listing.skipped = self.scan_user(user, after, mode, |entry| {
+                listing.entries.push(entry);
+                listing.entries.len() < limit
             })?;
         }
-        Ok(entries)
+        Ok(listing)
     }
 
     /// Returns up to `limit` namespaces of all users, sorted by the bytes of the user name and then
@@ -248,27 +298,30 @@ impl Catalogue {
         &self,
         after: Option<(&str, &str)>,
         limit: usize,
-    ) -> Result<Vec<(String, CatalogueEntry)>> {
-        let mut entries = Vec::new();
+        mode: ListingMode,
+    ) -> Result<Listing<(String, CatalogueEntry)>> {
+        let mut listing = Listing::default();
         if limit > 0 {
             let first = match after {
                 Some((user, client)) => Bound::Excluded(key(user, client)),
                 None => Bound::Included(CatalogueKey::new()),
             };
-            self.scan(&[], first, |key, value| {
+            listing.skipped = self.scan(&[], first, mode, |key, value| {
                 let (user, client) = split_key(key);
-                entries.push((lossy_text(user), entry(client, value)));
-                entries.len() < limit
+                let entry = entry(client, value);
+                listing.entries.push((lossy_text(user), entry));
+                listing.entries.len() < limit
             })?;
         }
-        Ok(entries)
+        Ok(listing)
     }
 
     /// Returns the number of namespaces of `user`, and the total size of their documents. Blocks
     /// while the catalogue is incomplete, for example during a rebuild.
     pub(crate) fn usage(&self, user: &str) -> Result<UserUsage> {
         let mut sum = UserUsage::default();
-        self.scan_user(user, None, |CatalogueEntry { stat, .. }| {
+        let mode = ListingMode::Complete;
+        self.scan_user(user, None, mode, |CatalogueEntry { stat, .. }| {
             sum.namespaces += 1;
             sum.keys += u64::from(stat.usage.keys);
             sum.bytes += stat.usage.bytes;
@@ -278,47 +331,50 @@ impl Catalogue {
     }
 
     /// Visits the namespaces of a user in order, starting after the client `after`, until `visit`
-    /// returns false.
+    /// returns false. Returns the damage because of which entries may be missing.
     fn scan_user(
         &self,
         user: &str,
         after: Option<&str>,
+        mode: ListingMode,
         mut visit: impl FnMut(CatalogueEntry) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         let prefix = key(user, "");
         let first = match after {
             Some(client) => Bound::Excluded(key(user, client)),
             None => Bound::Included(prefix.clone()),
         };
-        self.scan(&prefix, first, |key, value| {
+        self.scan(&prefix, first, mode, |key, value| {
             visit(entry(split_key(key).1, value))
         })
     }
 
     /// Visits the namespaces whose keys begin with `prefix` in order, starting at `first`, until
-    /// `visit` returns false.
+    /// `visit` returns false. Returns the damage because of which entries may be missing.
     fn scan(
         &self,
         prefix: &[u8],
         first: Bound<CatalogueKey>,
+        mode: ListingMode,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         if let Some(memory) = &self.memory {
-            return memory.scan(prefix, first, visit);
+            return memory.scan(prefix, first, mode, visit);
         }
         // The pending changes must be read before the tree. If the tree were read first, the scan
         // would miss a change that is written to the tree and dropped from the pending changes
         // between the two reads.
-        let pending = self.pending(prefix, &first)?;
+        let snapshot = self.pending(prefix, &first, mode)?;
         let tree = self
             .core
             .tree
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(tree) = &*tree else {
+        let is_rebuilt = self.core.lock().rebuilds != snapshot.rebuilds;
+        let Some(tree) = tree.as_ref().filter(|_| !is_rebuilt) else {
             return Err(unavailable("a rebuild is in progress"));
         };
-        let mut pending = pending.into_iter().peekable();
+        let mut pending = snapshot.pending.into_iter().peekable();
         let mut stored = tree.range(first, prefix);
         loop {
             let next = stored
@@ -332,18 +388,18 @@ impl Catalogue {
                 pending.next_if(|(key, _)| next.as_ref().is_none_or(|(at, _)| key < at))
             {
                 if change.is_some_and(|value| !visit(&key, value)) {
-                    return Ok(());
+                    return Ok(snapshot.skipped);
                 }
             }
             let Some((key, value)) = next else {
-                return Ok(());
+                return Ok(snapshot.skipped);
             };
             let change = match pending.next_if(|(pending, _)| *pending == key) {
                 Some((_, change)) => change,
                 None => Some(value),
             };
             if change.is_some_and(|value| !visit(&key, value)) {
-                return Ok(());
+                return Ok(snapshot.skipped);
             }
         }
     }
@@ -363,12 +419,25 @@ impl Catalogue {
         &self,
         prefix: &[u8],
         first: &Bound<CatalogueKey>,
-    ) -> Result<BTreeMap<CatalogueKey, CatalogueChange>> {
+        mode: ListingMode,
+    ) -> Result<PendingSnapshot> {
         let mut state = self.core.lock();
+        let is_retry_due = |state: &CatalogueState| {
+            let skipped = state.skipped.as_ref();
+            skipped.is_some_and(SkippedDamage::is_retry_due)
+        };
+        if mode == ListingMode::Complete && is_retry_due(&state) {
+            state.pending.require_full_scan();
+        }
         state.listings += 1;
         self.core.changed.notify_all();
         let mut state = self.core.wait_while(state, |state| {
-            matches!(state.phase, CataloguePhase::Building) && state.closing.is_none()
+            let is_retrying = mode == ListingMode::Complete
+                && state.skipped.is_some()
+                && state.pending.is_lagging()
+                && state.phase.failure().is_none();
+            (matches!(state.phase, CataloguePhase::Building) || is_retrying)
+                && state.closing.is_none()
         });
         state.listings -= 1;
         match &state.phase {
@@ -378,7 +447,15 @@ impl Catalogue {
                 return Err(unavailable(reason));
             }
         }
-        Ok(state.pending.range(prefix, first))
+        let skipped = state.skipped.as_ref().map(|skipped| skipped.error.clone());
+        match skipped {
+            Some(error) if mode == ListingMode::Complete => Err(error),
+            skipped => Ok(PendingSnapshot {
+                pending: state.pending.range(prefix, first),
+                rebuilds: state.rebuilds,
+                skipped,
+            }),
+        }
     }
 
     /// Deletes the catalogue's directory, because sled keeps deleted entries in its files. Blocks

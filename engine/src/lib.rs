@@ -172,7 +172,7 @@ pub use crate::platform::{clock, fs};
 pub use crate::api::engine::Engine;
 pub use crate::api::namespace::Namespace;
 pub use crate::api::read::{Located, Peek};
-pub use crate::catalogue::{CatalogueEntry, UserUsage};
+pub use crate::catalogue::{CatalogueEntry, KnownDocuments, UserUsage};
 pub use crate::commit::change::{Change, QueueFull, WriteOptions};
 pub use crate::commit::promise::Commit;
 pub use crate::commit::writer::{Prepared, Writer};

@@ -131,6 +131,32 @@ fn export_skips_and_names_a_document_that_cannot_be_opened() {
     check_export_without_the_large_document(&Store::Running(&server), &blob);
 }
 
+/// A segment is removed while the server runs, and then the list of documents is built again.
+#[test]
+fn export_reports_a_segment_that_was_removed_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    nine_good_documents(&data_dir);
+    let server = Launch::new(BINARY, &data_dir).with(&ADMIN).start();
+    let store = Store::Running(&server);
+    assert_eq!(users(&store.run(&["export"]).out).len(), SMALL + 1);
+    let segment = only_file(&data_dir, "seg");
+    fs::remove_file(&segment).unwrap();
+    fs::remove_file(segment.with_extension("sum")).unwrap();
+    let erased = store.run(&["erase", "--user", "nobody"]);
+    assert!(erased.err.contains(text(&segment)), "{erased:?}");
+    for user in [&[][..], &["--user", "user-3"]] {
+        let ended = store.run(&[&["export"], user].concat());
+        assert_eq!(
+            (ended.status.code(), &*ended.out),
+            (Some(1), ""),
+            "{user:?}"
+        );
+        let place = format!("documents may be missing: {} at byte 0", segment.display());
+        assert!(ended.err.contains(&place), "{}", ended.err);
+    }
+}
+
 #[test]
 fn export_reports_unreadable_documents_with_long_names() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,8 @@ use crate::api::handle::EngineHandle;
 use crate::api::namespace::Namespace;
 use crate::api::open::open;
 use crate::api::read::{NamespaceReader, Peek};
-use crate::catalogue::{CatalogueEntry, UserUsage};
+use crate::catalogue::state::ListingMode;
+use crate::catalogue::{CatalogueEntry, KnownDocuments, Listing, UserUsage};
 use crate::commit::core::Core;
 use crate::commit::writer::{Prepared, Writer};
 use crate::index::document::Document;
@@ -204,8 +205,10 @@ impl Engine {
     /// - [`Error::InvalidName`]: `user` is not a valid name.
     /// - [`Error::CatalogueUnavailable`]: the catalogue is disabled or has failed, or a rebuild of
     ///   the catalogue started during the call.
-    /// - [`Error::Corrupt`]: the list could be incomplete, because a damaged frame may belong to
-    ///   any user. [`Self::list_known`] returns the documents that are known.
+    /// - [`Error::Corrupt`], [`Error::Unreadable`]: the list could be incomplete, because a damaged
+    ///   frame, or a file that could not be read, may belong to any user. [`Self::list_known`]
+    ///   returns the documents that are known. If the damage was not known when the store was
+    ///   opened, the next call to `list` reads the files again, but at most once a minute.
     /// - [`Error::Closed`].
     pub fn list(
         &self,
@@ -215,7 +218,9 @@ impl Engine {
     ) -> Result<Vec<CatalogueEntry>> {
         let user = user.as_name_str().map_err(invalid_user)?;
         self.core().check_listable()?;
-        self.core().catalogue.list(user, after, limit)
+        let catalogue = &self.core().catalogue;
+        let listing = catalogue.list(user, after, limit, ListingMode::Complete)?;
+        Ok(listing.entries)
     }
 
     /// Lists the namespaces of all users that contain a document, in the byte order of users and
@@ -230,13 +235,16 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<(String, CatalogueEntry)>> {
         self.core().check_listable()?;
-        self.core().catalogue.list_all(after, limit)
+        let catalogue = &self.core().catalogue;
+        let listing = catalogue.list_all(after, limit, ListingMode::Complete)?;
+        Ok(listing.entries)
     }
 
     /// Lists the namespaces of all users like [`Self::list_all`], but does not fail if the list is
     /// incomplete because of damage. If `user` is given, lists only the namespaces of that user.
-    /// Use `list_known` to rescue the documents of a damaged store. [`Self::damage`] returns the
-    /// locations of the damage. Blocks like [`Self::list`].
+    /// Use `list_known` to rescue the documents of a damaged store. The list is complete if
+    /// [`KnownDocuments::damage`] is `None` and [`Self::damage`] returns no damage. Blocks like
+    /// [`Self::list`].
     ///
     /// # Errors
     /// [`Error::InvalidName`]; [`Error::CatalogueUnavailable`]; [`Error::Closed`].
@@ -245,18 +253,27 @@ impl Engine {
         user: Option<&str>,
         after: Option<(&str, &str)>,
         limit: usize,
-    ) -> Result<Vec<(String, CatalogueEntry)>> {
+    ) -> Result<KnownDocuments> {
         self.core().check_open()?;
         let catalogue = &self.core().catalogue;
-        match user {
-            None => catalogue.list_all(after, limit),
+        let mode = ListingMode::Known;
+        let listing = match user {
+            None => catalogue.list_all(after, limit, mode)?,
             Some(user) => {
                 let user = user.as_name_str().map_err(invalid_user)?;
-                let clients = catalogue.list(user, after.map(|(_, client)| client), limit)?;
-                let named = clients.into_iter().map(|entry| (user.to_owned(), entry));
-                Ok(named.collect())
+                let after = after.map(|(_, client)| client);
+                let Listing { entries, skipped } = catalogue.list(user, after, limit, mode)?;
+                let named = entries.into_iter().map(|entry| (user.to_owned(), entry));
+                Listing {
+                    entries: named.collect(),
+                    skipped,
+                }
             }
-        }
+        };
+        Ok(KnownDocuments {
+            entries: listing.entries,
+            damage: listing.skipped.as_ref().and_then(Damage::from_error),
+        })
     }
 
     /// Returns the number of documents of `user`, their total number of keys, and their total size

@@ -16,6 +16,7 @@ use crate::commit::group_commit::GroupCommit;
 use crate::commit::queue::CommitQueue;
 use crate::commit::writer::WriteContext;
 use crate::format::summary::entry::SummaryEntry;
+use crate::index::accounting::SegmentAccounting;
 use crate::index::cache::DocumentCache;
 use crate::index::loader;
 use crate::index::table::Table;
@@ -136,13 +137,14 @@ fn build_core(
         compaction_wakeup: wakeup,
     } = parts;
     let table = Arc::new(recovered.table);
+    let accounting = Arc::new(recovered.accounting);
     let identity = CatalogueIdentity {
         store: recovered.directory.store,
         reserved_revision: recovered.reserved_revision,
     };
     let documents = document_source(
         recovered.directory.clone(),
-        Arc::clone(&table),
+        (Arc::clone(&table), Arc::clone(&accounting)),
         Arc::clone(&wakeup),
     );
     let catalogue = open_catalogue(config, watch, identity, documents)?;
@@ -154,7 +156,7 @@ fn build_core(
         has_reserve: AtomicBool::new(reserve.is_available()),
         table,
         closed_time: Arc::clone(recovered.log.closed_time()),
-        accounting: recovered.accounting,
+        accounting,
         reader: recovered.reader,
         queue: CommitQueue::new(config.queue_bytes),
         pins: Arc::new(PinRegistry::new(Arc::clone(&wakeup))),
@@ -280,14 +282,14 @@ fn sync_directories(config: &Config, dir: &Path) -> Result<()> {
 /// every document, because no segment file is removed until the visit ends.
 fn document_source(
     directory: LogDirectory,
-    table: Arc<Table>,
+    (table, accounting): (Arc<Table>, Arc<SegmentAccounting>),
     compaction_wakeup: Arc<Wakeup>,
 ) -> DocumentSource {
     Box::new(move |after, visit| {
         let is_current = |_, entry: &SummaryEntry| {
             entry.revision > after && table.is_current(entry.hash, entry.revision)
         };
-        let visited = loader::visit(&directory, is_current, visit);
+        let visited = loader::visit(&directory, (&table, &accounting), is_current, visit);
         // Wakes the compaction thread, which could not remove obsolete segment files during the
         // visit.
         compaction_wakeup.notify();

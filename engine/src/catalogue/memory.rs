@@ -6,52 +6,83 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::{Mutex, PoisonError};
 
 use crate::catalogue::row::{CatalogueKey, CatalogueValue, key};
-use crate::catalogue::state::DocumentSource;
-use crate::model::error::Result;
+use crate::catalogue::state::{DocumentSource, ListingMode, SkippedDamage};
+use crate::catalogue::worker::RETRY_INTERVAL;
+use crate::model::error::{Error, Result};
 
 /// A catalogue in memory, which is built when it is first used.
 pub(super) struct MemoryCatalogue(Mutex<MemoryState>);
 
-enum MemoryState {
-    Unbuilt(DocumentSource),
-    Built(BTreeMap<CatalogueKey, CatalogueValue>),
+struct MemoryState {
+    source: DocumentSource,
+    /// `None` if the catalogue has not been built yet.
+    built: Option<BuiltCatalogue>,
+}
+
+struct BuiltCatalogue {
+    entries: BTreeMap<CatalogueKey, CatalogueValue>,
+    /// The damage because of which entries may be missing.
+    skipped: Option<SkippedDamage>,
 }
 
 impl MemoryCatalogue {
     pub(super) fn new(source: DocumentSource) -> Self {
-        Self(Mutex::new(MemoryState::Unbuilt(source)))
+        Self(Mutex::new(MemoryState {
+            source,
+            built: None,
+        }))
     }
 
     /// Visits the entries whose keys begin with `prefix` in order, starting at `first`, until `visit`
-    /// returns false. If the entries cannot be built, the next call tries again.
+    /// returns false. If the entries cannot be built, the next call tries again. Returns the damage
+    /// because of which entries may be missing.
     pub(super) fn scan(
         &self,
         prefix: &[u8],
         first: Bound<CatalogueKey>,
+        mode: ListingMode,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Error>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let MemoryState::Unbuilt(source) = &*state {
-            *state = MemoryState::Built(entries(source)?);
-        }
-        let MemoryState::Built(entries) = &*state else {
-            return Ok(());
+        let state = &mut *state;
+        let is_usable = |built: &BuiltCatalogue| match &built.skipped {
+            Some(skipped) => mode == ListingMode::Known || !skipped.is_retry_due(),
+            None => true,
         };
-        for (key, value) in entries.range((first, Bound::Unbounded)) {
+        let built = match state.built.take() {
+            Some(built) if is_usable(&built) => built,
+            previous => {
+                let skipped = previous.as_ref().and_then(|built| built.skipped.as_ref());
+                build(&state.source, skipped)?
+            }
+        };
+        let built = state.built.insert(built);
+        let skipped = built.skipped.as_ref().map(|skipped| skipped.error.clone());
+        if mode == ListingMode::Complete
+            && let Some(error) = skipped
+        {
+            return Err(error);
+        }
+        for (key, value) in built.entries.range((first, Bound::Unbounded)) {
             if !key.starts_with(prefix) || !visit(key, *value) {
                 break;
             }
         }
-        Ok(())
+        Ok(skipped)
     }
 }
 
-fn entries(source: &DocumentSource) -> Result<BTreeMap<CatalogueKey, CatalogueValue>> {
+/// Builds the catalogue. `previous` is the damage that the previous build skipped.
+fn build(source: &DocumentSource, previous: Option<&SkippedDamage>) -> Result<BuiltCatalogue> {
     let mut entries = BTreeMap::new();
     let visited = source(0, &mut |user, client, value| {
         entries.insert(key(user, client), value);
         ControlFlow::Continue(())
     })?;
-    debug_assert!(visited.is_continue());
-    Ok(entries)
+    debug_assert!(visited.flow.is_continue());
+    let skipped = visited.skipped;
+    Ok(BuiltCatalogue {
+        entries,
+        skipped: skipped.map(|error| SkippedDamage::new(error, previous, RETRY_INTERVAL)),
+    })
 }

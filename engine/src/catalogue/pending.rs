@@ -120,7 +120,7 @@ impl PendingChanges {
         self.queued_bytes = self.queued.keys().map(bytes).sum();
     }
 
-    /// Marks all puts as missing. The worker calls this function before it creates an empty tree.
+    /// Marks all puts as missing, so that the worker searches the entire log.
     pub(super) fn require_full_scan(&mut self) {
         let last_shed = self.lag.and_then(|lag| lag.last_shed);
         self.lag = Some(CatalogueLag {

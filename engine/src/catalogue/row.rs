@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::format::fields::FieldReader;
+use crate::model::error::Error;
 use crate::model::limits::Usage;
 
 /// The names of a user and a client, separated by a NUL byte. Names contain no control characters,
@@ -15,6 +16,15 @@ pub(super) type CatalogueChange = Option<CatalogueValue>;
 /// A callback that is called with the user, the client and the value of each document. If the
 /// callback returns `Break`, no more documents are visited.
 pub(crate) type DocumentVisitor<'a> = dyn FnMut(&str, &str, CatalogueValue) -> ControlFlow<()> + 'a;
+
+/// The result of visiting the documents of the log.
+pub(crate) struct Visited {
+    /// `Break` if a [`DocumentVisitor`] ended the visit.
+    pub(crate) flow: ControlFlow<()>,
+    /// The first damage that was skipped. If damage was skipped, some documents may not have been
+    /// visited.
+    pub(crate) skipped: Option<Error>,
+}
 
 /// The value of a catalogue entry, which describes one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,19 +1,19 @@
 //! The state that the catalogue's thread shares with the callers of the catalogue.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::catalogue::marker::CatalogueIdentity;
 use crate::catalogue::pending::PendingChanges;
-use crate::catalogue::row::DocumentVisitor;
+use crate::catalogue::row::{DocumentVisitor, Visited};
 use crate::catalogue::tree::Tree;
-use crate::model::error::Result;
+use crate::model::error::{Error, Result};
 
 /// A function that the worker calls to rebuild the catalogue or to find missing puts. The function
 /// visits every current document whose revision is higher than the first argument.
 pub(crate) type DocumentSource =
-    Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<ControlFlow<()>> + Send>;
+    Box<dyn Fn(u64, &mut DocumentVisitor<'_>) -> Result<Visited> + Send>;
 
 /// A function that fails if the data directory is no longer at its path. The catalogue calls the
 /// function before it creates or removes files, because the path may refer to another store.
@@ -47,7 +47,37 @@ pub(super) struct CatalogueState {
     pub(super) removals_done: u64,
     /// Number of times that the catalogue was suspended since the engine was opened.
     pub(super) suspensions: u64,
+    /// Number of times that the worker has stopped using a tree since the engine was opened.
+    pub(super) rebuilds: u64,
     pub(super) closing: Option<CatalogueClose>,
+    /// The damage because of which the catalogue may be incomplete.
+    pub(super) skipped: Option<SkippedDamage>,
+}
+
+/// Damage that was skipped when the catalogue was built. A document may be missing from the
+/// catalogue, and may be found if the log is searched again, because a failed read can succeed later.
+#[derive(Clone)]
+pub(super) struct SkippedDamage {
+    pub(super) error: Error,
+    /// The time from which on the next listing that must be complete searches the log again.
+    retry_at: Instant,
+}
+
+impl SkippedDamage {
+    /// Creates the state after a search of the log that skipped `error`. The search can be repeated
+    /// at once, or after `retry_interval` if the `previous` search also skipped damage.
+    pub(super) fn new(error: Error, previous: Option<&Self>, retry_interval: Duration) -> Self {
+        let wait = previous.map_or(Duration::ZERO, |_| retry_interval);
+        Self {
+            error,
+            retry_at: Instant::now() + wait,
+        }
+    }
+
+    /// Returns true if the log may be searched again.
+    pub(super) fn is_retry_due(&self) -> bool {
+        Instant::now() >= self.retry_at
+    }
 }
 
 /// The phase of the catalogue, which determines how listings behave.
@@ -73,6 +103,16 @@ impl CataloguePhase {
             Self::Suspended(reason) | Self::Failed(reason) => Some(reason),
         }
     }
+}
+
+/// How a listing behaves if entries may be missing because of damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListingMode {
+    /// The listing searches the log again if a search is due, and fails if entries may still be
+    /// missing.
+    Complete,
+    /// The listing returns the entries that are known.
+    Known,
 }
 
 /// A request to end the catalogue's thread.
@@ -103,7 +143,9 @@ impl CatalogueCore {
                 removals_requested: 0,
                 removals_done: 0,
                 suspensions: 0,
+                rebuilds: 0,
                 closing: None,
+                skipped: None,
             }),
             changed: Condvar::new(),
             tree: RwLock::new(None),

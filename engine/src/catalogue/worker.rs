@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::catalogue::marker::{self, CatalogueIdentity};
 use crate::catalogue::private::{make_private, restrict};
-use crate::catalogue::row::key;
+use crate::catalogue::row::{Visited, key};
 use crate::catalogue::state::{
-    CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DocumentSource,
+    CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DocumentSource, SkippedDamage,
 };
 use crate::catalogue::throttle::Throttle;
 use crate::catalogue::tree::{self, Tree, TreeError};
@@ -28,16 +28,16 @@ const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
 /// Number of failures after which the catalogue is suspended. Failures before the catalogue was last
 /// complete do not count.
 const MAX_FAILURES: u32 = 3;
-/// Time after which a suspended catalogue is built again. The usual reason for a suspension is a full
-/// disk. A failed attempt can use much processor time, because it reads the summaries of all
-/// segments.
+/// Time after which a suspended catalogue is built again, and minimum time between two searches for
+/// documents that are missing because of damage. The usual reason for a suspension is a full disk. An
+/// attempt can use much processor time, because it reads the summaries of all segments.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The state of the catalogue's thread.
 pub(crate) struct CatalogueWorker {
     pub(crate) core: Arc<CatalogueCore>,
     pub(crate) source: DocumentSource,
-    /// Time after which a suspended catalogue is built again.
+    /// See [`RETRY_INTERVAL`].
     pub(crate) retry_interval: Duration,
 }
 
@@ -202,7 +202,10 @@ impl CatalogueWorker {
                     })));
                 }
                 if state.pending.is_empty() {
-                    return Ok(WorkerStep::End(WorkerEnd::Close(closing)));
+                    // An incomplete catalogue must not be used after the next open. If the damage
+                    // were gone by then, nothing would show that documents are missing.
+                    let clean = closing.clean.filter(|_| state.skipped.is_none());
+                    return Ok(WorkerStep::End(WorkerEnd::Close(CatalogueClose { clean })));
                 }
                 return Ok(WorkerStep::Apply);
             }
@@ -286,14 +289,26 @@ impl CatalogueWorker {
         });
         match (failure, outcome) {
             (Some(failure), _) => return Err(failure),
-            (None, Ok(ControlFlow::Continue(()))) => {
-                self.core.lock().pending.finish_catch_up();
-            }
-            (None, Ok(ControlFlow::Break(()))) => {}
+            (None, Ok(visited)) => self.end_catch_up(after, visited),
             (None, Err(error)) => return Err(TreeError(error.to_string())),
         }
         self.mark_ready_if_complete();
         Ok(())
+    }
+
+    /// Ends a search of the log for puts whose revision is higher than `after`.
+    fn end_catch_up(&self, after: u64, visited: Visited) {
+        if visited.flow.is_break() {
+            return;
+        }
+        let mut state = self.core.lock();
+        if let Some(error) = visited.skipped {
+            let skipped = SkippedDamage::new(error, state.skipped.as_ref(), self.retry_interval);
+            state.skipped = Some(skipped);
+        } else if after == 0 {
+            state.skipped = None;
+        }
+        state.pending.finish_catch_up();
     }
 
     /// Pauses the worker for up to `timeout`, so that other threads can use the processor. A change
@@ -324,6 +339,7 @@ impl CatalogueWorker {
         let mut state = self.core.lock();
         let was_ready = matches!(state.phase, CataloguePhase::Ready);
         state.phase = CataloguePhase::Building;
+        state.rebuilds += 1;
         state.pending.abort_apply();
         was_ready
     }
@@ -388,7 +404,13 @@ mod tests {
                 1000,
                 CataloguePhase::Building,
             )),
-            source: Box::new(|_, _| Ok(ControlFlow::Continue(()))),
+            source: Box::new(|_, _| {
+                let flow = ControlFlow::Continue(());
+                Ok(Visited {
+                    flow,
+                    skipped: None,
+                })
+            }),
             retry_interval: RETRY_INTERVAL,
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) has_reserve: AtomicBool,
     pub(crate) table: Arc<Table>,
     pub(crate) closed_time: Arc<ClosedTime>,
-    pub(crate) accounting: SegmentAccounting,
+    pub(crate) accounting: Arc<SegmentAccounting>,
     pub(crate) reader: FrameReader,
     pub(crate) queue: CommitQueue,
     /// Wakes the compaction thread.

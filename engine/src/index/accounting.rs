@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::format::file_header::HEADER_BYTES;
 use crate::format::frame::header::EntryKind;
 use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
@@ -224,6 +225,17 @@ impl SegmentUsages {
     /// Returns the usage of one segment.
     pub(crate) fn get(&self, id: SegmentId) -> Option<SegmentUsage> {
         self.segments.get(&id).copied()
+    }
+
+    /// Returns the segments that may contain a current document, each with the end of its committed
+    /// frames as an offset in the segment file.
+    pub(crate) fn with_documents(&self) -> BTreeMap<SegmentId, u64> {
+        let end = |usage: &SegmentUsage| HEADER_BYTES + usage.bytes;
+        let segments = self.segments.iter();
+        segments
+            .filter(|(_, usage)| usage.documents > 0 || usage.damaged > 0)
+            .map(|(id, usage)| (*id, end(usage)))
+            .collect()
     }
 
     /// Returns the id of the active segment.

@@ -1,10 +1,10 @@
 //! Builds the table and the accounting during recovery, while the log is read segment by segment.
 //! The newest frame of each namespace becomes its current frame.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
-use crate::catalogue::row::{CatalogueValue, DocumentVisitor};
+use crate::catalogue::row::{CatalogueValue, DocumentVisitor, Visited};
 use crate::format::file_header;
 use crate::format::frame::header::EntryKind;
 use crate::format::manifest::SealedSegment;
@@ -134,23 +134,42 @@ impl RecoveryLoader {
     }
 }
 
-/// Visits every document whose summary entry satisfies `is_current`. Segments that are damaged or
-/// cannot be read are skipped. The iteration ends early if `visit` returns [`ControlFlow::Break`].
+/// Visits every document whose summary entry satisfies `is_current`. Damaged frames, and segments
+/// that are damaged or cannot be read, are skipped. [`Visited::skipped`] is set if a skipped frame
+/// may be the current frame of a namespace when the visit begins. The iteration ends early if
+/// `visit` returns [`ControlFlow::Break`].
 pub(crate) fn visit(
     directory: &LogDirectory,
+    (table, accounting): (&Table, &SegmentAccounting),
     is_current: impl Fn(SegmentId, &SummaryEntry) -> bool,
     visit: &mut DocumentVisitor<'_>,
-) -> Result<ControlFlow<()>> {
+) -> Result<Visited> {
+    let mut skipped = None;
     // Compaction must not remove segment files during the iteration, because documents in the
     // removed files would not be visited.
     let _guard = directory.hold_files();
-    for id in directory.segments()? {
+    // Invalid frames after the committed frames are not damage: the committer may be writing them.
+    let committed_ends = accounting.lock().with_documents();
+    // A segment whose files are missing is visited too, because its documents are skipped.
+    let mut segments: BTreeSet<SegmentId> = committed_ends.keys().copied().collect();
+    segments.extend(directory.segments()?);
+    for id in segments {
+        let committed_end = committed_ends.get(&id).copied();
         let details = match directory.details(id) {
-            // The damage is not reported here, because reads of documents in the segment report it.
-            Err(error) if error.is_damage() => continue,
+            // The rest of the log is still visited, so that undamaged documents can be rescued.
+            Err(error) if error.is_damage() => {
+                if committed_end.is_some() {
+                    skipped.get_or_insert(error);
+                }
+                continue;
+            }
             details => details?,
         };
         for (entry, detail) in details {
+            let is_committed = committed_end.is_some_and(|end| u64::from(entry.offset) < end);
+            if is_committed && table.may_hide_document(id, &entry) {
+                skipped.get_or_insert_with(|| directory.unreadable_frame(id, entry.offset));
+            }
             let is_stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithMetadata);
             if !is_stored || !is_current(id, &entry) {
                 continue;
@@ -164,15 +183,19 @@ pub(crate) fn visit(
                 },
             };
             if visit(&detail.user, &detail.client, value).is_break() {
-                return Ok(ControlFlow::Break(()));
+                let flow = ControlFlow::Break(());
+                return Ok(Visited { flow, skipped });
             }
         }
     }
-    Ok(ControlFlow::Continue(()))
+    let flow = ControlFlow::Continue(());
+    Ok(Visited { flow, skipped })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;
@@ -180,30 +203,70 @@ mod tests {
     use crate::commit::change::WriteOptions;
     use crate::model::config::Config;
     use crate::platform::fs::Disk;
+    use crate::storage::log::scan::RevisionLimits;
+
+    /// Creates a closed store with one segment that contains two documents, and returns the
+    /// directory of its log and the id of the segment.
+    fn log_with_two_documents(dir: &Path) -> (LogDirectory, SegmentId) {
+        let engine = Engine::open(Config::new(dir)).unwrap();
+        for client in ["a", "b"] {
+            let namespace = engine.namespace("u", client).unwrap();
+            namespace.write(b"{}", WriteOptions::default()).unwrap();
+        }
+        engine.close().unwrap();
+        let log = dir.join("log");
+        let manifest = crate::storage::log::manifest_file::read(&Disk, &log)
+            .unwrap()
+            .unwrap();
+        let directory = LogDirectory::new(Arc::new(Disk), &log, manifest.store, manifest.hash_key);
+        (directory, manifest.segments[0].id)
+    }
 
     #[test]
     fn no_segment_is_removed_during_a_visit() {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(Config::new(dir.path())).unwrap();
-        let namespace = engine.namespace("u", "c").unwrap();
-        namespace.write(b"{}", WriteOptions::default()).unwrap();
-        engine.close().unwrap();
-        let log = dir.path().join("log");
-        let manifest = crate::storage::log::manifest_file::read(&Disk, &log)
-            .unwrap()
-            .unwrap();
-        let id = manifest.segments[0].id;
-        let directory = LogDirectory::new(Arc::new(Disk), &log, manifest.store, manifest.hash_key);
-        let mut visited = 0;
-        let walked = visit(&directory, |_, _| true, &mut |user, client, _| {
-            visited += 1;
-            assert_eq!((user, client), ("u", "c"));
+        let (directory, id) = log_with_two_documents(dir.path());
+        let index = (&Table::default(), &SegmentAccounting::default());
+        let mut clients = Vec::new();
+        let visited = visit(&directory, index, |_, _| true, &mut |_, client, _| {
+            clients.push(client.to_owned());
             assert!(!directory.remove(id).unwrap());
             ControlFlow::Continue(())
         });
-        assert!(walked.unwrap().is_continue());
-        assert_eq!((visited, directory.segments().unwrap()), (1, vec![id]));
+        let visited = visited.unwrap();
+        assert!(visited.flow.is_continue() && visited.skipped.is_none());
+        assert_eq!(clients, ["a", "b"]);
+        assert_eq!(directory.segments().unwrap(), vec![id]);
         assert!(directory.remove(id).unwrap());
         assert_eq!(directory.segments().unwrap(), Vec::<SegmentId>::new());
+    }
+
+    #[test]
+    fn frame_that_is_being_written_is_not_skipped_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut directory, id) = log_with_two_documents(dir.path());
+        let entries = directory.scan(id, None).unwrap();
+        let entries = entries.summary(u64::MAX, RevisionLimits::up_to(u64::MAX));
+        let [first, second, ..] = entries.entries() else {
+            panic!("the segment has two frames");
+        };
+        let path = file_header::segment_path(&directory.dir, id);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[usize::try_from(u64::from(second.offset)).unwrap() + 20] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        directory.ignore_summaries([id]);
+        let is_complete = |committed: &[SummaryEntry]| {
+            let (mut table, accounting) = (Table::default(), SegmentAccounting::default());
+            table.load(id, committed);
+            let mut segments = accounting.lock();
+            segments.add_segment(id, committed);
+            table.for_each(|entry| segments.add_current(entry));
+            drop(segments);
+            let visitor = &mut |_: &str, _: &str, _| ControlFlow::Continue(());
+            let visited = visit(&directory, (&table, &accounting), |_, _| true, visitor);
+            visited.unwrap().skipped.is_none()
+        };
+        assert!(is_complete(&[*first]));
+        assert!(!is_complete(&[*first, *second]));
     }
 }

@@ -194,6 +194,21 @@ impl Table {
             .is_some_and(|entry| entry.revision == revision)
     }
 
+    /// Returns true if `entry` of `segment` describes damaged bytes that may contain the current
+    /// frame of a namespace.
+    pub(crate) fn may_hide_document(&self, segment: SegmentId, entry: &SummaryEntry) -> bool {
+        match entry.kind {
+            EntryKind::Lost => true,
+            // The revision of a damaged frame is not known exactly, but its location is.
+            EntryKind::Damaged => self
+                .entry(entry.hash)
+                .is_some_and(|newest| (newest.segment, newest.offset) == (segment, entry.offset)),
+            EntryKind::Put | EntryKind::PutWithMetadata | EntryKind::Delete | EntryKind::Mark => {
+                false
+            }
+        }
+    }
+
     /// Removes a tombstone from the table if the tombstone is current. Call this function only if
     /// no older frame of the namespace exists.
     pub(crate) fn remove_tombstone(&self, hash: NamespaceHash, entry: &FrameLocation) {

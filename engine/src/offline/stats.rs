@@ -109,13 +109,19 @@ pub fn stats(config: &Config) -> Result<Stats> {
     };
     let mut users = HashSet::new();
     let is_current = |segment, entry: &SummaryEntry| scan.is_current(segment, entry);
-    let visited = visit(&scan.directory, is_current, &mut |user, _, value| {
+    let index = (&scan.documents.table, &scan.documents.accounting);
+    let visited = visit(&scan.directory, index, is_current, &mut |user, _, value| {
         stats.documents += 1;
         stats.document_bytes += value.usage.bytes;
         users.insert(scan.directory.hash(user, ""));
         ControlFlow::Continue(())
     })?;
-    debug_assert!(visited.is_continue());
+    debug_assert!(visited.flow.is_continue());
+    let skipped = visited.skipped.as_ref().and_then(Damage::from_error);
+    // The scan may already have found the damage.
+    let is_new = |damage: &Damage| stats.damage.iter().all(|known| known.path != damage.path);
+    let skipped = skipped.filter(is_new);
+    stats.damage.extend(skipped);
     stats.users = users.len() as u64;
     Ok(stats)
 }

@@ -2,8 +2,8 @@
 //! function in this file may block.
 
 use prefd_engine::{
-    Commit, Damage, Document, Durability, Engine, Erased, Error, Precondition, Prepared, Progress,
-    QueueFull, Snapshot, WriteOptions,
+    CatalogueEntry, Commit, Damage, Document, Durability, Engine, Erased, Error, KnownDocuments,
+    Precondition, Prepared, Progress, QueueFull, Snapshot, WriteOptions,
 };
 
 use crate::store::namespace::Namespace;
@@ -26,7 +26,7 @@ impl BlockingStore {
 
     /// Calls `visit` with each document. If `user` is given, calls `visit` only with the documents
     /// of this user. If a document cannot be read, `visit` receives the error instead of the
-    /// document.
+    /// document. Returns the damage because of which documents may not have been listed.
     ///
     /// # Errors
     /// The errors of `visit`, and the errors that prevent further reads: the documents cannot be
@@ -35,11 +35,15 @@ impl BlockingStore {
         &self,
         user: Option<&str>,
         mut visit: impl FnMut(Namespace<'_, str>, Result<&Document, Error>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Vec<Damage>, E> {
+        let mut damage = self.0.damage().to_vec();
         let mut last: Option<(String, String)> = None;
         loop {
             let page = self.page(user, last.as_ref())?;
-            for (user, client) in &page {
+            // The damage that was found when the store was opened is not repeated.
+            let is_new = |found: &Damage| damage.iter().all(|known| known.path != found.path);
+            damage.extend(page.damage.filter(is_new));
+            for (user, CatalogueEntry { client, .. }) in &page.entries {
                 let namespace = Namespace {
                     user: user.as_str(),
                     client: client.as_str(),
@@ -52,10 +56,10 @@ impl BlockingStore {
                     Err(error) => visit(namespace, Err(error))?,
                 }
             }
-            last = page.into_iter().next_back();
-            if last.is_none() {
-                return Ok(());
-            }
+            let Some((user, entry)) = page.entries.into_iter().next_back() else {
+                return Ok(damage);
+            };
+            last = Some((user, entry.client));
         }
     }
 
@@ -72,23 +76,15 @@ impl BlockingStore {
         Ok(document)
     }
 
-    /// The damage that was found when the store was opened. If any damage was found,
-    /// [`Self::each_document`] may miss documents.
-    pub(crate) fn damage(&self) -> &[Damage] {
-        self.0.damage()
-    }
-
     /// Lists up to [`PAGE_ENTRIES`] namespaces, sorted by user and then by client, starting after
     /// `last`. If `user` is given, lists only the namespaces of this user.
     fn page(
         &self,
         user: Option<&str>,
         last: Option<&(String, String)>,
-    ) -> Result<Vec<(String, String)>, Error> {
+    ) -> Result<KnownDocuments, Error> {
         let after = last.map(|(user, client)| (user.as_str(), client.as_str()));
-        let page = self.0.list_known(user, after, PAGE_ENTRIES)?;
-        let names = page.into_iter().map(|(user, entry)| (user, entry.client));
-        Ok(names.collect())
+        self.0.list_known(user, after, PAGE_ENTRIES)
     }
 
     /// Returns a writer for a document that arrives in chunks.

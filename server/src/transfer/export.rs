@@ -20,16 +20,21 @@ pub(crate) struct UnreadableDocuments {
 }
 
 impl UnreadableDocuments {
-    fn new(max_places: usize, damage: &[Damage]) -> Self {
-        let places = damage
-            .iter()
-            .map(|place| format!("the log is damaged, and documents may be missing: {place}"))
-            .take(max_places);
+    fn new(max_places: usize) -> Self {
         Self {
             documents: 0,
             max_places,
-            places: places.collect(),
+            places: Vec::new(),
         }
+    }
+
+    /// Adds damage of the log before the other places, because it can hide any number of documents.
+    fn add_damage(&mut self, damage: &[Damage]) {
+        let damage = damage
+            .iter()
+            .map(|place| format!("the log is damaged, and documents may be missing: {place}"));
+        self.places.splice(0..0, damage);
+        self.places.truncate(self.max_places);
     }
 
     fn add(&mut self, namespace: Namespace<'_, str>, error: &Error) {
@@ -91,13 +96,14 @@ pub(crate) fn export_lines(
     max_places: usize,
     out: &mut dyn Write,
 ) -> Result<UnreadableDocuments, ExportError> {
-    let mut unreadable = UnreadableDocuments::new(max_places, store.damage());
-    store.each_document(user, |namespace, document| {
+    let mut unreadable = UnreadableDocuments::new(max_places);
+    let damage = store.each_document(user, |namespace, document| {
         match document {
             Ok(document) => write_line(out, namespace, document)?,
             Err(error) => unreadable.add(namespace, &error),
         }
         Ok::<_, ExportError>(())
     })?;
+    unreadable.add_damage(&damage);
     Ok(unreadable)
 }

@@ -77,8 +77,10 @@ impl Verifier<'_> {
         };
         let dir = self.config.data_dir.join("catalogue");
         let is_current = |segment, entry: &SummaryEntry| scan.is_current(segment, entry);
-        let documents =
-            |visit: &mut DocumentVisitor<'_>| loader::visit(&scan.directory, is_current, visit);
+        let index = (&scan.documents.table, &scan.documents.accounting);
+        let documents = |visit: &mut DocumentVisitor<'_>| {
+            loader::visit(&scan.directory, index, is_current, visit)
+        };
         let audit = audit(
             &dir,
             self.config.catalogue_cache_bytes,
@@ -88,6 +90,10 @@ impl Verifier<'_> {
         self.report.catalogue = match audit {
             AuditOutcome::Agrees => CatalogueCheck::Agrees,
             AuditOutcome::Unclean => CatalogueCheck::Unclean,
+            AuditOutcome::Skipped(error) => {
+                self.record_problem(&error, Impact::Document, None)?;
+                CatalogueCheck::Unclean
+            }
             AuditOutcome::Unchecked => CatalogueCheck::Unchecked,
             AuditOutcome::Differs(what) => {
                 self.record_problem(&Error::corrupt(&dir, 0, what), Impact::Derived, None)?;
