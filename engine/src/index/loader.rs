@@ -194,7 +194,6 @@ pub(crate) fn visit(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -251,9 +250,10 @@ mod tests {
             panic!("the segment has two frames");
         };
         let path = file_header::segment_path(&directory.dir, id);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[usize::try_from(u64::from(second.offset)).unwrap() + 20] ^= 1;
-        fs::write(&path, bytes).unwrap();
+        let file = directory.fs.open_for_write(&path).unwrap();
+        let (mut byte, offset) = ([0], u64::from(second.offset) + 20);
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
         directory.ignore_summaries([id]);
         let is_complete = |committed: &[SummaryEntry]| {
             let (mut table, accounting) = (Table::default(), SegmentAccounting::default());
