@@ -201,6 +201,19 @@ fn full_disk_refuses_puts_and_serves_all_other_requests() {
     check_store(&disk.data_dir(), &model, "closed after space was freed");
 }
 
+/// Starts a server, writes ten documents several times, and kills the server.
+fn write_until_killed(disk: &Disk) -> CrashModel {
+    let server = disk.launch().start();
+    let model = CrashModel::default();
+    let mut connection = server.connect();
+    for number in 0..200 {
+        let name = name(&format!("client-{}", number % 10));
+        assert_eq!(model.write(&mut connection, &name, false).unwrap(), 204);
+    }
+    server.kill();
+    model
+}
+
 #[test]
 fn store_of_a_killed_server_is_served_on_a_full_disk() {
     if !ensure_isolated(
@@ -210,14 +223,7 @@ fn store_of_a_killed_server_is_served_on_a_full_disk() {
         return;
     }
     let disk = Disk::new();
-    let server = disk.launch().start();
-    let model = CrashModel::default();
-    let mut connection = server.connect();
-    for number in 0..200 {
-        let name = name(&format!("client-{}", number % 10));
-        assert_eq!(model.write(&mut connection, &name, false).unwrap(), 204);
-    }
-    server.kill();
+    let model = write_until_killed(&disk);
     // The next start has to rewrite the tail of the log and to rebuild the catalogue.
     disk.fill();
     let server = disk.launch().start();
@@ -260,14 +266,7 @@ fn server_starts_again_and_again_while_the_disk_is_full() {
         return;
     }
     let disk = Disk::new();
-    let server = disk.launch().start();
-    let model = CrashModel::default();
-    let mut connection = server.connect();
-    for number in 0..200 {
-        let name = name(&format!("client-{}", number % 10));
-        assert_eq!(model.write(&mut connection, &name, false).unwrap(), 204);
-    }
-    server.kill();
+    let model = write_until_killed(&disk);
     disk.fill();
     for start in 0..8 {
         let context = format!("start {start}");

@@ -264,6 +264,22 @@ fn cached_token_stays_valid_while_the_issuer_is_unreachable() {
     );
 }
 
+/// Calls `check` while two requests with unknown tokens wait for the identity provider.
+fn while_two_requests_wait(setup: &Setup, check: impl FnOnce()) {
+    let Setup { issuer, server, .. } = setup;
+    let before = issuer.count(INTROSPECTION);
+    issuer.hold_responses(true);
+    std::thread::scope(|scope| {
+        let waiting = ["one", "two"].map(|token| scope.spawn(move || status(server, token)));
+        issuer.wait_for(INTROSPECTION, before + 2);
+        check();
+        issuer.hold_responses(false);
+        for client in waiting {
+            assert_eq!(client.join().unwrap(), 401);
+        }
+    });
+}
+
 #[test]
 fn requests_waiting_for_introspection_leave_room_for_others() {
     let setup = with_metadata(&[&AUDIENCE[..], &["--max-connections", "8"]].concat());
@@ -271,20 +287,13 @@ fn requests_waiting_for_introspection_leave_room_for_others() {
     issuer.set_introspection("known", &active("alice"));
     assert_eq!(status(server, "known"), 200);
     let before = issuer.count(INTROSPECTION);
-    issuer.hold_responses(true);
-    std::thread::scope(|scope| {
-        let waiting = ["one", "two"].map(|token| scope.spawn(move || status(server, token)));
-        issuer.wait_for(INTROSPECTION, before + 2);
+    while_two_requests_wait(&setup, || {
         let response = server
             .connect()
             .request(&Request::of("GET", "xyz", "three"));
         ExpectedError::code("overloaded")
             .check(&response, "too many requests wait for introspection");
         assert_eq!(status(server, "known"), 200);
-        issuer.hold_responses(false);
-        for client in waiting {
-            assert_eq!(client.join().unwrap(), 401);
-        }
     });
     assert_eq!(issuer.count(INTROSPECTION), before + 2);
 }
@@ -411,19 +420,12 @@ fn remembered_token_is_accepted_while_unknown_tokens_wait() {
     issuer.set_introspection("known", &active("alice"));
     assert_eq!(status(server, "known"), 200);
     let before = issuer.count(INTROSPECTION);
-    issuer.hold_responses(true);
-    std::thread::scope(|scope| {
-        let waiting = ["one", "two"].map(|token| scope.spawn(move || status(server, token)));
-        issuer.wait_for(INTROSPECTION, before + 2);
+    while_two_requests_wait(&setup, || {
         // The response about the token is older than its `ttl`, so each request could renew it.
         for _ in 0..20 {
             assert_eq!(status(server, "known"), 200);
         }
         issuer.wait_for(INTROSPECTION, before + 3);
-        issuer.hold_responses(false);
-        for client in waiting {
-            assert_eq!(client.join().unwrap(), 401);
-        }
     });
 }
 

@@ -83,7 +83,17 @@ struct Runner<'a> {
     binary: &'a str,
 }
 
-impl Runner<'_> {
+impl<'a> Runner<'a> {
+    /// Creates a runner that runs `prefd` itself.
+    fn new(data: &'a Path, folder: &'a Path) -> Self {
+        Self {
+            data,
+            folder,
+            wrapper: &[],
+            binary: BINARY,
+        }
+    }
+
     fn run(&self, arguments: &[&str]) -> CommandOutput {
         let all = [
             self.wrapper,
@@ -203,12 +213,7 @@ fn reading_commands_change_nothing_in_a_data_directory() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         create_store(&data, end);
-        let runner = Runner {
-            data: &data,
-            folder: folder.path(),
-            wrapper: &[],
-            binary: BINARY,
-        };
+        let runner = Runner::new(&data, folder.path());
         let before = directory_state(&data);
         let check = |command: &str| {
             assert_unchanged(&data, &before, &format!("{end:?}: {command}"));
@@ -239,12 +244,7 @@ fn export_and_backup_equal_those_of_a_writable_open() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         create_store(&data, end);
-        let runner = Runner {
-            data: &data,
-            folder: folder.path(),
-            wrapper: &[],
-            binary: BINARY,
-        };
+        let runner = Runner::new(&data, folder.path());
         let results = runner.read(|_| ());
         // The backup of a store that was not closed is restored, because the server that opens the
         // store seals it in other files than the backup.
@@ -369,12 +369,7 @@ fn commands_work_on_a_read_only_mount() {
         copy_dir(&data, &writable);
         run(Command::new("mount").arg("--bind").args([&data, &mounted]));
         run(Command::new("mount").args(["-o", "remount,bind,ro", text(&mounted)]));
-        let runner = |data| Runner {
-            data,
-            folder: folder.path(),
-            wrapper: &[],
-            binary: BINARY,
-        };
+        let runner = |data| Runner::new(data, folder.path());
         let reader = runner(&mounted);
         let results = reader.read(|_| ());
         check_results(&results, end, &format!("{end:?}"));
