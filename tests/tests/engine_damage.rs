@@ -195,6 +195,63 @@ fn unreadable_segment_is_read_again_after_the_disk_recovers() {
     }
 }
 
+/// The summary knows to which document a damaged frame belongs, even if the frame does not.
+#[test]
+fn summary_that_is_unreadable_for_a_time_is_kept_if_a_frame_is_damaged() {
+    let store = Store::new();
+    let engine = store.open().unwrap();
+    for client in ["bad", "good", "newest"] {
+        put(&engine, client, "{}").unwrap();
+    }
+    engine.close().unwrap();
+    let segment = store.files("log", ".seg").remove(0);
+    let summary = segment.with_extension("sum");
+    let summary_bytes = store.disk.bytes(&summary);
+    let mut bytes = store.disk.bytes(&segment);
+    let bad = frames(&bytes)[0].bytes.start;
+    bytes[bad] ^= 1;
+    store.disk.overwrite(&segment, bytes);
+    store.disk.fail_reads(summary.clone());
+    let engine = store.open().unwrap();
+    assert!(read(&engine, "bad").is_err());
+    engine.close().unwrap();
+    store.disk.clear_fault();
+    assert!(store.disk.bytes(&summary) == summary_bytes);
+    let engine = store.open().unwrap();
+    assert!(matches!(read(&engine, "bad"), Err(Error::Corrupt { .. })));
+    assert_eq!(read(&engine, "never-set").unwrap(), None);
+    for client in ["good", "newest"] {
+        assert_eq!(read(&engine, client).unwrap().as_deref(), Some("{}"));
+    }
+}
+
+/// The damaged frame does not say that it refers to the blob. If the disk returned wrong bytes only
+/// for a time, the document must still be there.
+#[test]
+fn blob_of_a_damaged_frame_is_kept() {
+    let store = Store::new();
+    let large = format!("{{\"k\":\"{}\"}}", "x".repeat(5000));
+    let engine = store.open().unwrap();
+    put(&engine, "large", &large).unwrap();
+    engine.close().unwrap();
+    let segment = store.files("log", ".seg").remove(0);
+    let intact = store.disk.bytes(&segment);
+    let mut damaged = intact.clone();
+    let last = frames(&intact)[0].bytes.end - 1;
+    damaged[last] ^= 1;
+    store.disk.overwrite(&segment, damaged);
+    store.disk.lose(&segment.with_extension("sum"));
+    let engine = store.open().unwrap();
+    assert!(matches!(read(&engine, "large"), Err(Error::Corrupt { .. })));
+    assert_eq!(read(&engine, "never-set").unwrap(), None);
+    engine.compact().unwrap();
+    engine.close().unwrap();
+    store.disk.overwrite(&segment, intact);
+    store.disk.lose(&segment.with_extension("sum"));
+    let engine = store.open().unwrap();
+    assert_eq!(read(&engine, "large").unwrap(), Some(large));
+}
+
 #[test]
 fn verify_reports_an_unreadable_segment_and_continues() {
     let store = store_with_one_segment_per_client(&["bad", "good"]);

@@ -103,7 +103,7 @@ fn open_locked(config: &Config, watch: &Arc<DirectoryWatch>) -> Result<EngineHan
             &blob_dir,
             recovered.directory.store,
             std::mem::take(&mut recovered.blobs),
-            recovered.table.loss().is_none(),
+            recovered.damage.is_empty(),
             Arc::clone(&compaction_wakeup),
         )?,
         reserve: Reserve::open(Arc::clone(&config.fs), &log_dir, config.reserve_bytes),

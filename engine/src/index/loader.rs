@@ -52,8 +52,7 @@ impl RecoveryLoader {
         entries: &[SummaryEntry],
         blobs: &[(u32, BlobId)],
     ) {
-        let is_damaged = |e: &&SummaryEntry| matches!(e.kind, EntryKind::Damaged | EntryKind::Lost);
-        if let Some(damaged) = entries.iter().find(is_damaged) {
+        if let Some(damaged) = entries.iter().find(|entry| entry.kind.is_damaged()) {
             let path = file_header::segment_path(&directory.dir, segment);
             let damage = Damage::new(&path, damaged.offset.into(), "a frame cannot be read");
             self.damage.insert(segment, damage);

@@ -155,8 +155,7 @@ impl UserFrames {
                 self.segments.insert(id);
             }
             for (entry, detail) in details {
-                let is_damaged = matches!(entry.kind, EntryKind::Damaged | EntryKind::Lost);
-                if is_damaged {
+                if entry.kind.is_damaged() {
                     self.segments.insert(id);
                 } else if detail.user == user {
                     self.segments.insert(id);

@@ -69,8 +69,8 @@ pub struct Verification {
     /// ([`crate::Config::mark_delay`]) looks the same.
     pub torn_bytes: u64,
     /// Number of files in `blobs/` that no document uses. The engine removes these files after it
-    /// opens the store. If damaged frames make it impossible to know which documents exist, the
-    /// engine keeps the files.
+    /// opens the store, unless a damaged frame may be current, because a damaged frame may refer to
+    /// the files.
     pub unnamed_blobs: u64,
     /// The result of comparing the catalogue with the documents.
     pub catalogue: CatalogueCheck,

@@ -25,7 +25,7 @@ pub(super) struct LoadedLog {
     pub(super) manifest: Manifest,
     /// The documents of the sealed segments.
     pub(super) documents: RecoveryLoader,
-    /// The sealed segments whose summaries are missing or damaged.
+    /// The sealed segments whose summaries are written again, because they are missing or damaged.
     pub(super) missing_summaries: Vec<(SegmentId, SealedSegment)>,
     /// The segment that the manifest lists as active, if any. Its documents are not loaded yet.
     pub(super) previous_active: Option<(SegmentRecord, SegmentScan)>,
@@ -168,29 +168,34 @@ impl LogDirectory {
 
     /// Loads a sealed segment from its summary, or from its frames if the summary is damaged. If
     /// both the summary and the segment file are damaged, no document of the segment can be read.
-    /// Returns true if the summary is intact.
+    /// Returns true if the summary file must be kept.
+    ///
+    /// A file whose read failed is kept if a frame is damaged, because the read may succeed later, and
+    /// only the file knows the namespace of a damaged frame.
     fn load_sealed(
         &self,
         documents: &mut RecoveryLoader,
         id: SegmentId,
         sealed: SealedSegment,
     ) -> Result<bool> {
-        match self.summary(id, sealed.bytes) {
+        let failure = match self.summary(id, sealed.bytes) {
             Ok(summary) => {
                 documents.load(self, id, &summary.entries, &summary.blobs);
                 return Ok(true);
             }
-            Err(error) if error.is_damage() => {}
+            Err(error) if error.is_damage() => error,
             Err(error) => return Err(error),
-        }
+        };
+        let may_be_intact = matches!(failure, Error::Unreadable { .. });
         match self.summary_from_frames(id, sealed.bytes, sealed.last_revision) {
             Ok(summary) => {
                 documents.load(self, id, summary.entries(), summary.blobs());
-                Ok(false)
+                let has_damage = summary.entries().iter().any(|e| e.kind.is_damaged());
+                Ok(may_be_intact && has_damage)
             }
             Err(error) if error.is_damage() => {
                 documents.load_unreadable(id, &error, sealed);
-                Ok(false)
+                Ok(may_be_intact)
             }
             Err(error) => Err(error),
         }

@@ -82,8 +82,8 @@ impl BlobStore {
     /// Creates the blob directory if it does not exist, and lists the blob files in the directory.
     ///
     /// `references` lists the blobs of each namespace that has blobs. If `may_purge` is set, all
-    /// blob files that are not in `references` become obsolete. Do not set `may_purge` if frames
-    /// were lost, because `references` may then be incomplete.
+    /// blob files that are not in `references` become obsolete. Do not set `may_purge` if a damaged
+    /// frame may be current, because `references` may then be incomplete.
     ///
     /// # Errors
     /// The errors of [`Self::check_origin`]; [`Error::StorageFull`], [`Error::Io`].

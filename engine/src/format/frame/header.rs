@@ -127,6 +127,11 @@ impl EntryKind {
         }
     }
 
+    /// Returns true if the entry describes damaged bytes.
+    pub(crate) fn is_damaged(self) -> bool {
+        matches!(self, Self::Damaged | Self::Lost)
+    }
+
     /// The number that represents the kind on disk. The number fits in three bits and is not 0.
     pub(crate) fn to_byte(self) -> u8 {
         match self {
