@@ -57,8 +57,8 @@ pub(crate) struct RecoveredStore {
 
 /// Recovers the log in `dir`. Creates the directory and an empty log if they do not exist.
 ///
-/// On a full disk, an existing log is recovered without a new segment. `free_space` is called to get
-/// space for the manifest, until there is enough space or `free_space` returns false.
+/// On a full disk, an existing log is recovered without a new segment. `free_space` is called to
+/// get space for the manifest, until enough space is free or `free_space` returns false.
 ///
 /// # Errors
 /// - [`Error::Corrupt`]: the manifest or the header of the active segment is damaged, the manifest

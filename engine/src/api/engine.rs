@@ -113,8 +113,8 @@ impl Engine {
         reader.peek(|| Names::new(&user, &client))
     }
 
-    /// Returns the latest date, in whole seconds, that a document which is looked up after this call
-    /// can be shown with. Never blocks.
+    /// Returns the latest date, in whole seconds, with which a document may be shown if it is
+    /// looked up after this call. Never blocks.
     ///
     /// A date that was shown for a document must not match a later version of the document in a
     /// condition such as `If-Unmodified-Since`, even if the clock is set back. A program meets this
@@ -207,8 +207,9 @@ impl Engine {
     ///   the catalogue started during the call.
     /// - [`Error::Corrupt`], [`Error::Unreadable`]: the list could be incomplete, because a damaged
     ///   frame, or a file that could not be read, may belong to any user. [`Self::list_known`]
-    ///   returns the documents that are known. If the damage was not known when the store was
-    ///   opened, the next call to `list` reads the files again, but at most once a minute.
+    ///   returns the documents that are known. A later call reads the files again, at most once a
+    ///   minute, unless the damage was found when the store was opened and can belong to any
+    ///   namespace.
     /// - [`Error::Closed`].
     pub fn list(
         &self,

@@ -306,6 +306,7 @@ impl CatalogueWorker {
             let skipped = SkippedDamage::new(error, state.skipped.as_ref(), self.retry_interval);
             state.skipped = Some(skipped);
         } else if after == 0 {
+            // Only a search of the entire log shows that no document is missing any more.
             state.skipped = None;
         }
         state.pending.finish_catch_up();

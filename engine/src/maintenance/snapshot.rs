@@ -199,8 +199,8 @@ impl Snapshot {
     }
 
     /// Adds the summary of a sealed segment. If the store is open for reading only, a summary that
-    /// recovery would have written is built from the frames. A missing summary is no damage, because
-    /// the summary is derived from the segment.
+    /// recovery would have written is built from the frames. A missing summary is not damage,
+    /// because the summary is derived from the segment.
     fn add_summary(
         &mut self,
         folder: &str,

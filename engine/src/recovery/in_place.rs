@@ -34,7 +34,8 @@ pub(super) fn has_no_space(error: &Error) -> bool {
     }
 }
 
-/// Replaces an error that [`has_no_space`] by success. For steps that a later open can repeat.
+/// Treats an error for which [`has_no_space`] returns true as a success. Use this function only for
+/// steps that a later open repeats.
 pub(super) fn unless_no_space(outcome: Result<()>) -> Result<()> {
     match outcome {
         Err(error) if has_no_space(&error) => Ok(()),
@@ -63,7 +64,7 @@ impl LogDirectory {
         let id = record.id;
         let path = file_header::segment_path(&self.dir, id);
         let end = last_valid_byte(scan);
-        // A file system that never overwrites data in place needs space even for this.
+        // A copy-on-write file system needs free space even to overwrite existing bytes.
         let rewrite = || self.rewrite(&path, scan.watermark, end);
         unless_no_space(with_space(rewrite, free_space))?;
         if scan.valid_end() == u64::MAX {

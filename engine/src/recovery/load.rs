@@ -220,8 +220,8 @@ impl LogDirectory {
         Ok(highest)
     }
 
-    /// Returns the bytes of the previously active segment that recovery drops, because they may be a
-    /// torn write. Returns `None` if there are no such bytes.
+    /// Returns the bytes of the previously active segment that recovery drops, because they may be
+    /// a torn write. Returns `None` if no bytes are dropped.
     pub(super) fn dropped_tail(&self, id: SegmentId, scan: &SegmentScan) -> Option<DroppedTail> {
         let valid_end = scan.valid_end();
         let dropped = scan

@@ -122,8 +122,8 @@ impl Reserve {
         Ok(())
     }
 
-    /// Takes the inodes back that [`Self::release`] has released and that are still free. The space
-    /// is not taken back, because filling the reserve after each delete would be slow.
+    /// Reclaims the inodes that [`Self::release`] has released and that are still free. The space
+    /// is not reclaimed, because filling the reserve after each delete would be slow.
     pub(crate) fn reclaim_inodes(&self) {
         let mut is_new = false;
         let _ = self.create_inode_files(&mut is_new);
