@@ -95,7 +95,7 @@ struct UploadProgress<'a> {
     received_bytes: u64,
     /// Bytes of disk space that the permit holds.
     disk_bytes: u64,
-    /// When the client had last sent another [`PROGRESS_BYTES`] bytes.
+    /// The time at which the client had last sent another [`PROGRESS_BYTES`] bytes.
     last_progress: Instant,
     bytes_since_progress: u64,
     is_stalled: bool,
@@ -198,8 +198,8 @@ impl<'a> UploadProgress<'a> {
     }
 }
 
-/// Waits until an upload must end. An upload without a permit never must, because its end would free
-/// no memory in the budget.
+/// Waits until an upload must end. An upload without a permit is never evicted, because its end
+/// would free no memory in the budget.
 async fn evicted(permit: Option<&UploadPermit>) -> Eviction {
     match permit {
         Some(permit) => permit.evicted().await,

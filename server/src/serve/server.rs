@@ -77,8 +77,8 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         }
     });
     let Some(opened) = opened else {
-        // Recovery has the same effect on the files if it is interrupted as after a crash, so the
-        // process can end while another thread is still opening the store.
+        // An interrupted recovery leaves the files in the same state as a crash, so the process can
+        // end while another thread is still opening the store.
         tracing::info!("shutdown: stopped before the store was open");
         runtime.shutdown_background();
         return Ok(());

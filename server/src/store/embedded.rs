@@ -102,8 +102,8 @@ impl Store {
         })
     }
 
-    /// Returns the latest date that a document which is looked up after this call can be shown with.
-    /// Later versions of the document have later dates. Never blocks.
+    /// Returns the latest date with which a document may be shown if it is looked up after this
+    /// call. Later versions of the document have later dates. Never blocks.
     pub(crate) fn latest_date(&self, now: SystemTime) -> SystemTime {
         self.engine.latest_date(now)
     }
