@@ -1,10 +1,10 @@
-//! A catalogue that was built while some of the log could not be read. Missing entries are never
-//! taken for missing documents: listings report the damage, and find the documents as soon as they
-//! can be read.
+//! A catalogue that was built while a part of the log could not be read. A missing entry must not
+//! be mistaken for a missing document: listings report the damage, and list the documents as soon
+//! as they can be read.
 //!
 //! Regression: the build skipped a segment whose read failed, and nothing recorded this. Listings
-//! returned less than all documents as a success. After a clean close, the next open trusted the
-//! incomplete catalogue.
+//! returned only some of the documents, without an error. After a clean close, the next open
+//! trusted the incomplete catalogue.
 
 use std::io::ErrorKind;
 

@@ -133,8 +133,8 @@ fn key_set_verifies_with_signature_keys_but_not_encryption_keys() {
     );
 }
 
-/// These forms of a modulus break RFC 7518, but each stands for only one number. A key that cannot
-/// be used must not be ignored silently.
+/// These forms of a modulus break RFC 7518, but each represents exactly one number. A key that
+/// cannot be used must not be ignored silently.
 #[test]
 fn rsa_key_in_an_unusual_form_verifies_tokens() {
     let rsa = std::fs::read(fixture("keys/rsa-test-only.pem")).unwrap();

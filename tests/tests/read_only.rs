@@ -192,7 +192,7 @@ fn check_results(results: &Results, end: End, context: &str) {
     assert_eq!(names, expected, "{context}");
 }
 
-/// Copies a data directory, and adds nothing.
+/// Copies a data directory, including owners, permissions and times.
 fn copy_dir(from: &Path, to: &Path) {
     run(Command::new("cp").args(["-a", text(from), text(to)]));
 }
