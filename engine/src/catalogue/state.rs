@@ -86,8 +86,8 @@ pub(super) enum CataloguePhase {
     Building,
     /// The tree and the pending changes together describe all documents. Listings do not wait.
     Ready,
-    /// The catalogue has failed, for example because the disk is full. The worker tries again later.
-    /// Until then, listings fail with this reason, and changes are not recorded.
+    /// The catalogue has failed, for example because the disk is full. The worker tries again
+    /// later. Until then, listings fail with this reason, and changes are not recorded.
     Suspended(String),
     /// The catalogue is not available until the engine is opened again. Listings fail with this
     /// reason, and changes are not recorded.

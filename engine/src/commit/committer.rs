@@ -464,9 +464,9 @@ impl Committer {
         outcome
     }
 
-    /// Seals the log, if necessary with the reserve, and closes the catalogue. If the log was sealed,
-    /// the catalogue records the log's next revision, so that the next open need not rebuild the
-    /// catalogue.
+    /// Seals the log, if necessary with the reserve, and closes the catalogue. If the log was
+    /// sealed, the catalogue records the log's next revision, so that the next open need not
+    /// rebuild the catalogue.
     ///
     /// # Errors
     /// The error that stopped writing earlier, or the error of sealing the log.

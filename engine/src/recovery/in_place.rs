@@ -1,9 +1,9 @@
 //! Seals the previous active segment in place, if the disk has no space for a new segment.
 //!
 //! Recovery usually copies the frames after the watermark to a new segment, see the parent module.
-//! On a full disk, this is impossible. The frames are then written again at their old offsets, which
-//! usually needs no space, and synced. The segment is sealed at its last valid frame. If the manifest
-//! cannot be written either, the seal exists only in memory, and the next open repeats it.
+//! On a full disk, this is impossible. The frames are then written again at their old offsets,
+//! which usually needs no space, and synced. The segment is sealed at its last valid frame. If the
+//! manifest cannot be written either, the seal exists only in memory, and the next open repeats it.
 //!
 //! On a read-only file system, nothing is written. A store that is opened with
 //! [`crate::Config::read_only`] is never sealed in place, see `recovery/read_only.rs`.
@@ -78,8 +78,8 @@ impl LogDirectory {
                 let _ = self.fs.remove(&entry::summary_path(&self.dir, id));
             }
         }
-        // From now on, an invalid frame in the segment is damage, and never a torn write. This needs
-        // to be recorded, even if the reserve must be used.
+        // From now on, an invalid frame in the segment is damage, and never a torn write. This
+        // needs to be recorded, even if the reserve must be used.
         let stage = || manifest_file::stage(&sealed, &*self.fs, &self.dir);
         match with_space(stage, free_space) {
             Ok(()) => manifest_file::install(&*self.fs, &self.dir)?,
