@@ -16,9 +16,9 @@ use crate::store::{Prepared, Store};
 /// Without this threshold, clients that send almost nothing could use up the budget. Most documents
 /// are smaller than the threshold, so their uploads acquire no memory from the budget.
 const UNBUDGETED_BYTES: u64 = 16 * 1024;
-/// Number of bytes that a client must send for its upload to count as making progress. An upload that
-/// holds memory and makes no progress for [`STALL_GRACE`] is stalled, and ends if another request
-/// waits for memory.
+/// Number of bytes that a client must send for its upload to count as making progress. An upload
+/// that holds memory and makes no progress for [`STALL_GRACE`] is stalled, and ends if another
+/// request waits for memory.
 const PROGRESS_BYTES: u64 = 16 * 1024;
 /// Time without progress after which an upload is stalled.
 const STALL_GRACE: Duration = Duration::from_secs(1);

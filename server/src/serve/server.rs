@@ -250,8 +250,8 @@ impl Server {
 
     /// Reloads on each request to reload, until a signal asks the server to stop.
     ///
-    /// A file can take any time to read, for example on a network file system that does not respond.
-    /// Therefore a reload runs on a blocking thread. At most one reload runs at a time.
+    /// A file can take any time to read, for example on a network file system that does not
+    /// respond. Therefore a reload runs on a blocking thread. At most one reload runs at a time.
     async fn reload_until_stop(self: &Arc<Self>, signals: &mut Signals) {
         let mut running: Option<JoinHandle<()>> = None;
         loop {

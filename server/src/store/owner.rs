@@ -129,7 +129,8 @@ fn foreign_owner(data_dir: &Path) -> Result<Option<Owner>, OwnerError> {
 }
 
 /// Returns the owner of the directory, or of its nearest existing parent, together with the path
-/// that this user owns. Returns `None` if the owner is root, or if the process does not run as root.
+/// that this user owns. Returns `None` if the owner is root, or if the process does not run as
+/// root.
 fn other_owner(data_dir: &Path) -> Result<Option<(Owner, &Path)>, OwnerError> {
     if !geteuid().is_root() {
         return Ok(None);
