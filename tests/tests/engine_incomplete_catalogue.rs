@@ -31,8 +31,8 @@ fn remove_catalogue(store: &Store) {
     std::fs::remove_dir_all(store.path("catalogue")).unwrap();
 }
 
-/// Makes reads by the catalogue's thread fail if the name of the file begins with `prefix`. Reads by
-/// other threads succeed.
+/// Makes reads by the catalogue's thread fail if the name of the file begins with `prefix`. Reads
+/// by other threads succeed.
 fn fail_reads_of_the_catalogue(store: &Store, prefix: &'static str) {
     store.disk.set_fault(Box::new(move |operation, path| {
         let is_catalogue = std::thread::current().name() == Some("prefd-catalogue");

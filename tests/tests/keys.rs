@@ -175,8 +175,8 @@ fn rsa_key_in_an_unusual_form_verifies_tokens() {
     }
 }
 
-/// Anybody can send a token that names no key. Its signature must not be checked with every key of a
-/// large key set.
+/// Anybody can send a token that names no key. Its signature must not be checked with every key of
+/// a large key set.
 #[test]
 fn token_without_key_id_is_checked_with_at_most_4_keys() {
     let other = |index: usize| {

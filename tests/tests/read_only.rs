@@ -386,8 +386,8 @@ fn commands_work_on_a_read_only_mount() {
     }
 }
 
-/// Expects every command that must write to the read-only directory to name the directory, or a file
-/// in it, and the reason.
+/// Expects every command that must write to the read-only directory to name the directory, or a
+/// file in it, and the reason.
 fn check_writing_commands(reader: &Runner<'_>, folder: &Path) {
     let words = [text(reader.data), "Read-only file system"];
     let lines = folder.join("lines");
