@@ -10,6 +10,11 @@
 //! store was not closed cleanly, or if sled's files have changed since the last clean close. If
 //! sled fails while a listing reads the catalogue, that listing returns an error. Later listings
 //! wait until the catalogue is rebuilt, or fail if rebuilding fails repeatedly.
+//!
+//! Damage or a failed read can hide documents while the catalogue is built. The catalogue records
+//! the first damage that was skipped. Listings then fail with this damage, or return it together
+//! with the known entries, see [`ListingMode`]. A catalogue that may lack entries is rebuilt at the
+//! next open.
 
 pub(crate) mod audit;
 pub(crate) mod marker;
@@ -118,7 +123,7 @@ pub struct UserUsage {
 /// The entries of a listing.
 pub(crate) struct Listing<T> {
     pub(crate) entries: Vec<T>,
-    /// The damage because of which entries may be missing. `None` in [`ListingMode::Complete`].
+    /// The damage that may hide entries. `None` in [`ListingMode::Complete`].
     pub(crate) skipped: Option<Error>,
 }
 
@@ -136,7 +141,7 @@ struct PendingSnapshot {
     pending: BTreeMap<CatalogueKey, CatalogueChange>,
     /// [`CatalogueState::rebuilds`], which identifies the tree to which the pending changes belong.
     rebuilds: u64,
-    /// The damage because of which entries may be missing.
+    /// The damage that may hide entries.
     skipped: Option<Error>,
 }
 
@@ -331,7 +336,7 @@ impl Catalogue {
     }
 
     /// Visits the namespaces of a user in order, starting after the client `after`, until `visit`
-    /// returns false. Returns the damage because of which entries may be missing.
+    /// returns false. Returns the damage that may hide entries, if any.
     fn scan_user(
         &self,
         user: &str,
@@ -350,7 +355,7 @@ impl Catalogue {
     }
 
     /// Visits the namespaces whose keys begin with `prefix` in order, starting at `first`, until
-    /// `visit` returns false. Returns the damage because of which entries may be missing.
+    /// `visit` returns false. Returns the damage that may hide entries, if any.
     fn scan(
         &self,
         prefix: &[u8],
@@ -414,7 +419,8 @@ impl Catalogue {
     }
 
     /// Returns the pending changes whose keys begin with `prefix`, starting at `first`. Blocks
-    /// until the catalogue is complete, fails or is closed.
+    /// until the catalogue is complete, fails or is closed. In [`ListingMode::Complete`], first
+    /// requests a new search of the log if one is due, and fails if entries may still be missing.
     fn pending(
         &self,
         prefix: &[u8],

@@ -24,8 +24,9 @@ pub fn empty_manifest(hash_key: [u8; 16], store: u64) -> Result<Vec<u8>> {
     Manifest::new(hash_key, store).encode(Path::new("manifest"))
 }
 
-/// Decodes and re-encodes the header and the metadata of a version 2 or version 3 frame at the start of `bytes`.
-/// If the frame has metadata that is missing or invalid, the result contains no metadata.
+/// Decodes and re-encodes the header and the metadata of a version 2 or version 3 frame at the
+/// start of `bytes`. If the frame has metadata that is missing or invalid, the result contains no
+/// metadata.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::Error::Corrupt) or

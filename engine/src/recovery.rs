@@ -57,8 +57,8 @@ pub(crate) struct RecoveredStore {
 
 /// Recovers the log in `dir`. Creates the directory and an empty log if they do not exist.
 ///
-/// On a full disk, an existing log is recovered without a new segment. `free_space` is called to get
-/// space for the manifest, until there is enough space or `free_space` returns false.
+/// On a full disk, an existing log is recovered without a new segment. `free_space` is called to
+/// get space for the manifest, until enough space is free or `free_space` returns false.
 ///
 /// # Errors
 /// - [`Error::Corrupt`]: the manifest or the header of the active segment is damaged, the manifest
@@ -238,8 +238,8 @@ impl LogDirectory {
     /// unknown whether the frames after the watermark are on stable storage. Therefore, the valid
     /// frames after the watermark, up to the first invalid frame, are copied to a new segment.
     ///
-    /// The new segment is synced and sealed, because its frames will be served. In a sealed segment,
-    /// an invalid frame is always damage, and never a torn write.
+    /// The new segment is synced and sealed, because its frames will be served. In a sealed
+    /// segment, an invalid frame is always damage, and never a torn write.
     fn seal_active(
         &self,
         manifest: &mut Manifest,
@@ -304,8 +304,8 @@ impl LogDirectory {
         Ok(())
     }
 
-    /// Copies the frames in `tail` to a new segment, and writes the summary of the segment. After an
-    /// error, the files are removed.
+    /// Copies the frames in `tail` to a new segment, and writes the summary of the segment. After
+    /// an error, the files are removed.
     fn copy_to_new_segment(
         &self,
         reader: &FrameReader,

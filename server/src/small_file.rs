@@ -1,7 +1,8 @@
-//! Reads the small files that settings name: keys, secrets, certificates and the configuration file.
+//! Reads the small files that settings name: keys, secrets, certificates and the configuration
+//! file.
 //!
-//! **Architecture Invariant:** this is the lowest layer. This layer imports nothing from the rest of
-//! the crate.
+//! **Architecture Invariant:** this is the lowest layer. This layer imports nothing from the rest
+//! of the crate.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read};

@@ -107,8 +107,8 @@ fn files(corpus: &Path) {
     }
 }
 
-/// Writes the last frame of the golden directory of format version 3. Its document has an extent and
-/// values of earlier writes, which the engine does not write yet.
+/// Writes the last frame of the golden directory of format version 3. Its document has an extent
+/// and values of earlier writes, which the engine does not write yet.
 fn mixed_frame(corpus: &Path) {
     let golden = Golden::of(3);
     let segment = golden.files("log", "seg").pop();

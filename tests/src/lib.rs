@@ -26,9 +26,9 @@
 //! - [`history`] checks that the responses to concurrent requests are linearizable.
 //! - [`crash_model`] is the set of documents that a namespace may hold after a server crash.
 //!   [`load`] writes to a server over many connections.
-//! - [`hostile_clients`] opens many slow connections, and [`hostile_requests`] repeats requests that
-//!   cost much work. [`latency_probe`] is a well-behaved client that measures its response times
-//!   during such an attack.
+//! - [`hostile_clients`] opens many slow connections, and [`hostile_requests`] repeats requests
+//!   that cost much work. [`latency_probe`] is a well-behaved client that measures its response
+//!   times during such an attack.
 //! - [`erasure`] searches files for traces of an erased user.
 //! - [`oracle`] checks any input of a fuzzer or a seeded test.
 //! - [`structure`] finds imports that break the layers, circular imports, and type names that

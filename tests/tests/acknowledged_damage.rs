@@ -192,8 +192,8 @@ fn damage_that_looks_like_a_torn_write_is_reported() {
 }
 
 /// Compaction copies older frames behind the newest write. If the newest write is then damaged, an
-/// older frame of its namespace in an earlier segment must not become current, although its revision
-/// is higher than the revisions of the copies.
+/// older frame of its namespace in an earlier segment must not become current, although its
+/// revision is higher than the revisions of the copies.
 #[test]
 fn damaged_write_before_copies_of_older_frames_is_an_error() {
     for (is_header_damaged, has_later_write) in

@@ -53,8 +53,8 @@ fn panic_of_the_committer_makes_outcomes_unknown_and_stops_writes() {
     }
 }
 
-/// A waker that owns the engine. The committer thread calls it, and it tells whether the engine then
-/// accepts writes.
+/// A waker that owns the engine. The committer thread calls it, and it tells whether the engine
+/// then accepts writes.
 struct EngineWaker(Mutex<Option<(Engine, mpsc::Sender<bool>)>>);
 
 impl Wake for EngineWaker {

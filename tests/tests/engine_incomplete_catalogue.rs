@@ -1,10 +1,10 @@
-//! A catalogue that was built while some of the log could not be read. Missing entries are never
-//! taken for missing documents: listings report the damage, and find the documents as soon as they
-//! can be read.
+//! A catalogue that was built while a part of the log could not be read. A missing entry must not
+//! be mistaken for a missing document: listings report the damage, and list the documents as soon
+//! as they can be read.
 //!
 //! Regression: the build skipped a segment whose read failed, and nothing recorded this. Listings
-//! returned less than all documents as a success. After a clean close, the next open trusted the
-//! incomplete catalogue.
+//! returned only some of the documents, without an error. After a clean close, the next open
+//! trusted the incomplete catalogue.
 
 use std::io::ErrorKind;
 
@@ -31,8 +31,8 @@ fn remove_catalogue(store: &Store) {
     std::fs::remove_dir_all(store.path("catalogue")).unwrap();
 }
 
-/// Makes reads by the catalogue's thread fail if the name of the file begins with `prefix`. Reads by
-/// other threads succeed.
+/// Makes reads by the catalogue's thread fail if the name of the file begins with `prefix`. Reads
+/// by other threads succeed.
 fn fail_reads_of_the_catalogue(store: &Store, prefix: &'static str) {
     store.disk.set_fault(Box::new(move |operation, path| {
         let is_catalogue = std::thread::current().name() == Some("prefd-catalogue");

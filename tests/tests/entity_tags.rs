@@ -1,4 +1,4 @@
-//! Entity tags over copies of a data directory: two servers that begin with the same data must not
+//! Entity tags in copies of a data directory: two servers that begin with the same data must not
 //! give the same ETag to different documents.
 
 mod common;
@@ -79,7 +79,7 @@ fn hot_copy_and_its_original_issue_different_tags() {
     put(&mut server.connect(), CLIENT, &alice(), "{\"a\":1}");
     wait_for_catalogue(&server);
     copy(&[], &original, &copied);
-    // The original goes on with the revisions that its manifest has reserved.
+    // The original continues with the revisions that its manifest has reserved.
     put(&mut server.connect(), CLIENT, &alice(), "{\"a\":2}");
     server.kill();
     check_copies(&[&original, &copied]);

@@ -158,8 +158,8 @@ fn other_media_type_or_content_encoding_is_415() {
     }
 }
 
-/// RFC 9110 section 14.5: a server that ignores `Content-Range` on a PUT replaces the whole document
-/// with a part of it.
+/// RFC 9110 section 14.5: a server that ignores `Content-Range` on a PUT replaces the whole
+/// document with a part of it.
 #[test]
 fn content_range_on_put_is_400_and_changes_nothing() {
     let (server, _dir) = fresh(&[]);

@@ -45,15 +45,15 @@ fn check_attack(attack: &str, clients: usize, part: impl FnOnce(&Server) -> Clie
 }
 
 /// Runs an attack, and checks the response times of a well-behaved client, the server's memory, and
-/// its open files after the attack. `start` starts the attack, which ends when the result of `start`
-/// is dropped.
+/// its open files after the attack. `start` starts the attack, which ends when the result of
+/// `start` is dropped.
 fn check_load<A>(attack: &str, server: &Server, start: impl FnOnce() -> A) {
     check_load_compared(attack, server, || (), start);
 }
 
 /// Like [`check_load`], but compares the response times with those during another load, which
-/// `start_other` starts. Use this function if ordinary clients can cause a similar load, and the test
-/// checks only what the attack adds.
+/// `start_other` starts. Use this function if ordinary clients can cause a similar load, and the
+/// test checks only what the attack adds.
 fn check_load_compared<B, A>(
     attack: &str,
     server: &Server,
@@ -185,8 +185,8 @@ fn too_long_heads_do_not_delay_other_clients() {
     check_attack("too long", 800, |_| ClientScript::silent(head.as_bytes()));
 }
 
-/// Regression test. The check for duplicate keys compared each key with all earlier keys, and ran on
-/// the async worker.
+/// Regression test. The check for duplicate keys compared each key with all earlier keys, and ran
+/// on the async worker.
 #[test]
 fn documents_of_28_000_keys_do_not_delay_other_clients() {
     const KEYS: usize = 28_000;

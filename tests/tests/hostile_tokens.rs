@@ -22,8 +22,8 @@ const ROUNDS: usize = 3;
 const PROVIDER_DELAY: Duration = Duration::from_secs(1);
 
 /// Compares the response times of a client with the given token with an attack at a slow provider,
-/// and without. `has_effect` returns true as soon as the attack has used up what the attackers can
-/// use up.
+/// and without. `has_effect` returns true as soon as the attack has exhausted the resource that it
+/// is directed at.
 fn check_attack(
     attack: &str,
     server: &Server,

@@ -410,8 +410,8 @@ fn linked_identity_is_required_of_jwts_and_opaque_tokens() {
     }
 }
 
-/// A request with an unknown token waits for the identity provider, and many of them can fill all
-/// places to wait. A token that was active must not need such a place.
+/// Requests with unknown tokens wait for the identity provider, and many of them can reach the
+/// limit on waiting requests. A token that was active must not count toward this limit.
 #[test]
 fn remembered_token_is_accepted_while_unknown_tokens_wait() {
     let arguments = ["--max-connections", "8", "--introspection-ttl", "1ms"];

@@ -159,9 +159,9 @@ fn key_rotation_is_noticed_with_one_fetch_for_all_requests() {
     assert_eq!(status(&server, &issuer.token(&old, "alice", "xyz")), 200);
 }
 
-/// Anybody can send tokens with invented key ids, and so use up the fetches that tokens can trigger.
-/// A token of a new key may then have to wait, but it must not get 401, because its client would
-/// discard it.
+/// Anybody can send tokens with invented key ids, and so use up the fetches that tokens can
+/// trigger. A token of a new key may then have to wait, but it must not get 401, because its client
+/// would discard it.
 #[test]
 fn invented_key_ids_do_not_make_new_tokens_invalid() {
     let (old, new) = (Signer::new("ec256", "old"), Signer::new("ed25519", "new"));

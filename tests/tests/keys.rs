@@ -133,8 +133,8 @@ fn key_set_verifies_with_signature_keys_but_not_encryption_keys() {
     );
 }
 
-/// These forms of a modulus break RFC 7518, but each stands for only one number. A key that cannot
-/// be used must not be ignored silently.
+/// These forms of a modulus break RFC 7518, but each represents exactly one number. A key that
+/// cannot be used must not be ignored silently.
 #[test]
 fn rsa_key_in_an_unusual_form_verifies_tokens() {
     let rsa = std::fs::read(fixture("keys/rsa-test-only.pem")).unwrap();
@@ -175,8 +175,8 @@ fn rsa_key_in_an_unusual_form_verifies_tokens() {
     }
 }
 
-/// Anybody can send a token that names no key. Its signature must not be checked with every key of a
-/// large key set.
+/// Anybody can send a token that names no key. Its signature must not be checked with every key of
+/// a large key set.
 #[test]
 fn token_without_key_id_is_checked_with_at_most_4_keys() {
     let other = |index: usize| {

@@ -202,7 +202,7 @@ fn check_results(results: &Results, end: End, context: &str) {
     assert_eq!(names, expected, "{context}");
 }
 
-/// Copies a data directory, and adds nothing.
+/// Copies a data directory, including owners, permissions and times.
 fn copy_dir(from: &Path, to: &Path) {
     run(Command::new("cp").args(["-a", text(from), text(to)]));
 }
@@ -381,8 +381,8 @@ fn commands_work_on_a_read_only_mount() {
     }
 }
 
-/// Expects every command that must write to the read-only directory to name the directory, or a file
-/// in it, and the reason.
+/// Expects every command that must write to the read-only directory to name the directory, or a
+/// file in it, and the reason.
 fn check_writing_commands(reader: &Runner<'_>, folder: &Path) {
     let words = [text(reader.data), "Read-only file system"];
     let lines = folder.join("lines");

@@ -62,7 +62,7 @@ fn sighup_reloads_keys_and_keeps_the_old_key_after_an_error() {
 }
 
 /// Regression test. The reload ran on the task that accepts connections and waits for signals. A
-/// FIFO to which nobody writes stands for a file that cannot be read in time, for example on a
+/// FIFO to which nobody writes simulates a file that cannot be read in time, for example on a
 /// network file system that does not respond.
 #[test]
 fn reload_of_a_file_that_does_not_respond_stops_neither_requests_nor_sigterm() {

@@ -50,8 +50,8 @@ use crate::model::names::{AsName, Names, invalid_client, invalid_user};
 pub struct Engine(pub(super) Arc<EngineHandle>);
 
 impl Engine {
-    /// Opens the store in [`Config::data_dir`]. Creates the directory and an empty store if they
-    /// do not exist. With [`Config::read_only`], opens an existing store, and changes nothing in the
+    /// Opens the store in [`Config::data_dir`]. Creates the directory and an empty store if they do
+    /// not exist. With [`Config::read_only`], opens an existing store, and changes nothing in the
     /// directory.
     ///
     /// Blocks until the location of every document has been loaded into memory. If the store was
@@ -113,15 +113,16 @@ impl Engine {
         reader.peek(|| Names::new(&user, &client))
     }
 
-    /// Returns the latest date, in whole seconds, that a document which is looked up after this call
-    /// can be shown with. Never blocks.
+    /// Returns the latest date, in whole seconds, with which a document may be shown if it is
+    /// looked up after this call. Never blocks.
     ///
     /// A date that was shown for a document must not match a later version of the document in a
     /// condition such as `If-Unmodified-Since`, even if the clock is set back. A program meets this
     /// requirement if it calls `latest_date` before each lookup, shows the earlier one of
-    /// [`Stat::modified`](crate::Stat::modified) and this date, and compares the dates of conditions
-    /// with [`Stat::modified`](crate::Stat::modified). Every write that is committed later gets a
-    /// time in a later second than the shown date, also after the store is opened again.
+    /// [`Stat::modified`](crate::Stat::modified) and this date, and compares the dates of
+    /// conditions with [`Stat::modified`](crate::Stat::modified). Every write that is committed
+    /// later gets a time in a later second than the shown date, also after the store is opened
+    /// again.
     ///
     /// `now` is the current time. The returned date is at least one second earlier than `now`, and
     /// is not later than the time of the newest write to the store.
@@ -207,8 +208,9 @@ impl Engine {
     ///   the catalogue started during the call.
     /// - [`Error::Corrupt`], [`Error::Unreadable`]: the list could be incomplete, because a damaged
     ///   frame, or a file that could not be read, may belong to any user. [`Self::list_known`]
-    ///   returns the documents that are known. If the damage was not known when the store was
-    ///   opened, the next call to `list` reads the files again, but at most once a minute.
+    ///   returns the documents that are known. A later call reads the files again, at most once a
+    ///   minute, unless the damage was found when the store was opened and can belong to any
+    ///   namespace.
     /// - [`Error::Closed`].
     pub fn list(
         &self,
@@ -307,10 +309,10 @@ impl Engine {
         &self.core().damage
     }
 
-    /// Returns the bytes at the end of the log that were dropped when the store was opened, or `None`
-    /// if no bytes were dropped. Usually, these bytes are a write that a crash interrupted. However,
-    /// damage to a write that was committed shortly before a crash ([`Config::mark_delay`]) looks
-    /// the same. Never blocks.
+    /// Returns the bytes at the end of the log that were dropped when the store was opened, or
+    /// `None` if no bytes were dropped. Usually, these bytes are a write that a crash interrupted.
+    /// However, damage to a write that was committed shortly before a crash
+    /// ([`Config::mark_delay`]) looks the same. Never blocks.
     pub fn dropped_tail(&self) -> Option<&DroppedTail> {
         self.core().dropped.as_ref()
     }
@@ -325,9 +327,9 @@ impl Engine {
     /// the store is closed. Never blocks.
     ///
     /// # Errors
-    /// - [`Error::Poisoned`] if an earlier failure has stopped all writes, for example a failed sync
-    ///   of the log, or the removal of the data directory (which is detected within a second). To
-    ///   make writes possible again, close the store and open it again.
+    /// - [`Error::Poisoned`] if an earlier failure has stopped all writes, for example a failed
+    ///   sync of the log, or the removal of the data directory (which is detected within a second).
+    ///   To make writes possible again, close the store and open it again.
     /// - [`Error::ReadOnly`] if the store is open for reading only.
     pub fn writable(&self) -> Result<()> {
         self.core().poison().map_or(Ok(()), Err)

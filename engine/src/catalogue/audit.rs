@@ -20,8 +20,8 @@ pub(crate) enum AuditOutcome {
     /// The catalogue was not closed cleanly, or its files have changed since the last clean close.
     /// The next open rebuilds the catalogue.
     Unclean,
-    /// Nothing was compared, because the process may not read the files of the catalogue, or because
-    /// the files could not be copied.
+    /// Nothing was compared, because the process may not read the files of the catalogue, or
+    /// because the files could not be copied.
     Unchecked,
     /// Some stored documents could not be read, so the catalogue was not compared with them.
     Skipped(Error),
@@ -33,8 +33,8 @@ pub(crate) enum AuditOutcome {
 /// A function that calls a [`DocumentVisitor`] for each stored document.
 pub(crate) type VisitDocuments<'a> = dyn Fn(&mut DocumentVisitor<'_>) -> Result<Visited> + 'a;
 
-/// Compares the catalogue in `dir` with the stored documents. Opens a copy of the catalogue, because
-/// opening the tree may change sled's files.
+/// Compares the catalogue in `dir` with the stored documents. Opens a copy of the catalogue,
+/// because opening the tree may change sled's files.
 pub(crate) fn audit(
     dir: &Path,
     cache_bytes: u64,

@@ -15,13 +15,13 @@ pub(super) struct MemoryCatalogue(Mutex<MemoryState>);
 
 struct MemoryState {
     source: DocumentSource,
-    /// `None` if the catalogue has not been built yet.
+    /// `None` before the first build, and after a build that failed.
     built: Option<BuiltCatalogue>,
 }
 
 struct BuiltCatalogue {
     entries: BTreeMap<CatalogueKey, CatalogueValue>,
-    /// The damage because of which entries may be missing.
+    /// The damage that may hide entries.
     skipped: Option<SkippedDamage>,
 }
 
@@ -33,9 +33,9 @@ impl MemoryCatalogue {
         }))
     }
 
-    /// Visits the entries whose keys begin with `prefix` in order, starting at `first`, until `visit`
-    /// returns false. If the entries cannot be built, the next call tries again. Returns the damage
-    /// because of which entries may be missing.
+    /// Visits the entries whose keys begin with `prefix` in order, starting at `first`, until
+    /// `visit` returns false. If the entries cannot be built, the next call tries again. Returns
+    /// the damage that may hide entries, if any.
     pub(super) fn scan(
         &self,
         prefix: &[u8],

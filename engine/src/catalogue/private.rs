@@ -21,8 +21,8 @@ pub(crate) fn make_private(dir: &Path) -> io::Result<()> {
     restrict(dir)
 }
 
-/// Removes the access of other users to a directory or a file of the catalogue, and to everything in
-/// this directory.
+/// Removes the access of other users to a directory or a file of the catalogue, and to everything
+/// in this directory.
 pub(crate) fn restrict(path: &Path) -> io::Result<()> {
     let metadata = path.symlink_metadata()?;
     let mode = match metadata.file_type() {

@@ -50,16 +50,16 @@ pub(super) struct CatalogueState {
     /// Number of times that the worker has stopped using a tree since the engine was opened.
     pub(super) rebuilds: u64,
     pub(super) closing: Option<CatalogueClose>,
-    /// The damage because of which the catalogue may be incomplete.
+    /// The damage that may hide entries of the catalogue.
     pub(super) skipped: Option<SkippedDamage>,
 }
 
-/// Damage that was skipped when the catalogue was built. A document may be missing from the
-/// catalogue, and may be found if the log is searched again, because a failed read can succeed later.
+/// Damage that was skipped when the log was searched, so documents may be missing from the
+/// catalogue. A later search may find them, because a failed read can succeed later.
 #[derive(Clone)]
 pub(super) struct SkippedDamage {
     pub(super) error: Error,
-    /// The time from which on the next listing that must be complete searches the log again.
+    /// From this time on, a listing in [`ListingMode::Complete`] searches the log again.
     retry_at: Instant,
 }
 
@@ -86,8 +86,8 @@ pub(super) enum CataloguePhase {
     Building,
     /// The tree and the pending changes together describe all documents. Listings do not wait.
     Ready,
-    /// The catalogue has failed, for example because the disk is full. The worker tries again later.
-    /// Until then, listings fail with this reason, and changes are not recorded.
+    /// The catalogue has failed, for example because the disk is full. The worker tries again
+    /// later. Until then, listings fail with this reason, and changes are not recorded.
     Suspended(String),
     /// The catalogue is not available until the engine is opened again. Listings fail with this
     /// reason, and changes are not recorded.

@@ -25,12 +25,12 @@ const PENDING_CHECK_INTERVAL: u64 = 1024;
 /// changes to a document are written only once. If the pending changes exceed their budget within
 /// this time and no listing is waiting, puts are shed.
 const MAX_COALESCE_TIME: Duration = Duration::from_secs(2);
-/// Number of failures after which the catalogue is suspended. Failures before the catalogue was last
-/// complete do not count.
+/// Number of failures after which the catalogue is suspended. Failures before the catalogue was
+/// last complete do not count.
 const MAX_FAILURES: u32 = 3;
 /// Time after which a suspended catalogue is built again, and minimum time between two searches for
-/// documents that are missing because of damage. The usual reason for a suspension is a full disk. An
-/// attempt can use much processor time, because it reads the summaries of all segments.
+/// documents that are missing because of damage. The usual reason for a suspension is a full disk.
+/// An attempt can use much processor time, because it reads the summaries of all segments.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The state of the catalogue's thread.
@@ -118,8 +118,8 @@ impl CatalogueWorker {
             .unwrap_or_else(|_| Err(TreeError("the thread of the catalogue panicked".to_owned())))
     }
 
-    /// Suspends the catalogue. Removes its directory, because an incomplete catalogue only uses disk
-    /// space. Returns true when the catalogue must be built again, or false if it is closed.
+    /// Suspends the catalogue. Removes its directory, because an incomplete catalogue only uses
+    /// disk space. Returns true when the catalogue must be built again, or false if it is closed.
     fn suspend(&self, reason: String) -> bool {
         if (self.core.check_directory)().is_ok() {
             let _ = clear_dir(&self.core.dir);
@@ -306,6 +306,7 @@ impl CatalogueWorker {
             let skipped = SkippedDamage::new(error, state.skipped.as_ref(), self.retry_interval);
             state.skipped = Some(skipped);
         } else if after == 0 {
+            // Only a search of the entire log shows that no document is missing any more.
             state.skipped = None;
         }
         state.pending.finish_catch_up();

@@ -449,8 +449,8 @@ impl Committer {
     }
 
     /// Repeats `attempt` while the disk is full, and before each repetition releases a part of the
-    /// reserve. Takes the inodes back that `attempt` did not need, so that other programs cannot use
-    /// them.
+    /// reserve. Then reclaims the inodes that `attempt` did not need, so that other programs cannot
+    /// use them.
     fn with_reserve<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
         let mut outcome = attempt(self);
         let mut has_released = false;
@@ -464,9 +464,9 @@ impl Committer {
         outcome
     }
 
-    /// Seals the log, if necessary with the reserve, and closes the catalogue. If the log was sealed,
-    /// the catalogue records the log's next revision, so that the next open need not rebuild the
-    /// catalogue.
+    /// Seals the log, if necessary with the reserve, and closes the catalogue. If the log was
+    /// sealed, the catalogue records the log's next revision, so that the next open need not
+    /// rebuild the catalogue.
     ///
     /// # Errors
     /// The error that stopped writing earlier, or the error of sealing the log.

@@ -196,9 +196,9 @@ struct LeaderGuard<'a> {
 
 /// Clears the flag. The mutex is unlocked later, when the fields are dropped after `drop` returns.
 ///
-/// If the leader panics, the state of the log is unknown, so writing stops before another thread can
-/// become the leader, and before a writer gets an outcome. The batch and the queue are emptied, so
-/// that no writer waits forever.
+/// If the leader panics, the state of the log is unknown, so writing stops before another thread
+/// can become the leader, and before a writer gets an outcome. The batch and the queue are emptied,
+/// so that no writer waits forever.
 impl Drop for LeaderGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -24,8 +24,8 @@ use crate::model::revision::Revision;
 /// - [`Error::Corrupt`]: the write has a precondition that cannot be checked, because the newest
 ///   stored frame of the namespace is damaged. Nothing was written.
 /// - [`Error::Poisoned`]: a change to the log failed, usually a sync. Whether the write is stored
-///   is unknown until the store is opened again.
-///   The outcome is also `Poisoned` if the committer panics, which is a bug in the engine.
+///   is unknown until the store is opened again. The outcome is also `Poisoned` if the committer
+///   panics, which is a bug in the engine.
 /// - [`Error::Overloaded`], [`Error::Closed`]: the write was not queued.
 ///
 /// # Examples

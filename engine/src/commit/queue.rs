@@ -259,7 +259,8 @@ impl CommitQueue {
         }
     }
 
-    /// Makes the committer thread return from [`Self::wait`], or makes its next call return at once.
+    /// Makes the committer thread return from [`Self::wait`], or makes its next call return at
+    /// once.
     pub(crate) fn wake(&self) {
         let mut state = self.lock();
         state.is_woken = true;

@@ -106,8 +106,8 @@ pub(crate) fn push_varint(to: &mut Vec<u8>, value: u64) {
     }
 }
 
-/// Computes the zigzag-encoded difference `value - base`, modulo 2⁶⁴: 0, −1, 1, −2, 2 are encoded as
-/// 0, 1, 2, 3, 4.
+/// Computes the zigzag-encoded difference `value - base`, modulo 2⁶⁴: 0, −1, 1, −2, 2 are encoded
+/// as 0, 1, 2, 3, 4.
 pub(crate) fn encode_delta(base: u64, value: u64) -> u64 {
     let delta = value.wrapping_sub(base);
     (delta << 1) ^ (delta >> 63).wrapping_neg()

@@ -69,8 +69,8 @@ pub(crate) const HEADER_PROBE_BYTES: usize = v1::HEADER_BYTES;
 
 /// Returns the length of the frame header at the start of `bytes`. The length may be wrong, because
 /// the checksum is not verified. In version 1, the length of the header is constant. In later
-/// versions, returns `None` if `bytes` does not begin with the magic, or if the length field is truncated or
-/// invalid.
+/// versions, returns `None` if `bytes` does not begin with the magic, or if the length field is
+/// truncated or invalid.
 pub(crate) fn header_bytes(version: FormatVersion, bytes: &[u8]) -> Option<usize> {
     match version {
         FormatVersion::V1 => Some(v1::HEADER_BYTES),

@@ -29,8 +29,8 @@ use crate::model::ids::SegmentId;
 /// used any revision beyond the reserved revisions.
 pub(crate) const MAX_SEGMENT_FRAMES: usize = 65_536;
 pub(crate) const MAGIC: [u8; 8] = *b"PREFDMAN";
-/// The version of new manifests. The manifest's version is independent of the versions of the listed
-/// segments.
+/// The version of new manifests. The manifest's version is independent of the versions of the
+/// listed segments.
 const VERSION: FormatVersion = FormatVersion::V3;
 /// Length of the header in bytes. The body follows the header.
 pub(crate) const HEADER_BYTES: usize = 24;
@@ -56,8 +56,8 @@ pub(crate) struct Manifest {
     pub(crate) segments: Vec<SegmentRecord>,
 }
 
-/// The fields at the start of the body, which are the same in all versions. In version 3, the highest
-/// time follows. The segments are the end of the body.
+/// The fields at the start of the body, which are the same in all versions. In version 3, the
+/// highest time follows. The segments are the end of the body.
 #[derive(Serialize, Deserialize)]
 struct LeadingFields {
     hash_key: [u8; 16],
@@ -224,8 +224,8 @@ impl Manifest {
                 .all(|r| r.sealed.is_some() || is_last(r))
     }
 
-    /// Encodes the manifest. `path` is only used in error messages. A manifest whose highest time is
-    /// unknown is encoded in version 1.
+    /// Encodes the manifest. `path` is only used in error messages. A manifest whose highest time
+    /// is unknown is encoded in version 1.
     ///
     /// # Errors
     /// [`Error::Io`] if the body is longer than [`codec::MAX_ENCODED_BYTES`].

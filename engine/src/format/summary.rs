@@ -5,8 +5,8 @@
 //! entries, blob references and details. A blob reference has 12 bytes: the index of an entry
 //! (u32) and the id of a blob (u64).
 //!
-//! New summary files have the layout [`compact`]. The engine can read the older layout [`v1`], but no
-//! longer writes it. The version of a summary file is independent of the version of its segment.
+//! New summary files have the layout [`compact`]. The engine can read the older layout [`v1`], but
+//! no longer writes it. The version of a summary file is independent of the version of its segment.
 //!
 //! Opening a store reads the entries and the blob references. The details, which contain the names,
 //! are needed only to build or update the catalogue, to erase a user, to compute statistics and to

@@ -199,8 +199,8 @@ impl Snapshot {
     }
 
     /// Adds the summary of a sealed segment. If the store is open for reading only, a summary that
-    /// recovery would have written is built from the frames. A missing summary is no damage, because
-    /// the summary is derived from the segment.
+    /// recovery would have written is built from the frames. A missing summary is not damage,
+    /// because the summary is derived from the segment.
     fn add_summary(
         &mut self,
         folder: &str,
@@ -320,8 +320,8 @@ impl fmt::Debug for Snapshot {
 /// A reader of one file of a [`Snapshot`]. While a reader exists and the engine is open, all files
 /// of the snapshot stay on disk, even after the snapshot is dropped.
 ///
-/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. Reads may block on
-/// disk I/O, except reads of files that the snapshot builds in memory. After the engine is closed, reads fail
+/// The reader returns exactly [`SnapshotFile::bytes`] bytes, or fails. Reads may block on disk I/O,
+/// except reads of files that the snapshot builds in memory. After the engine is closed, reads fail
 /// with an [`io::Error`] that contains [`Error::Closed`].
 ///
 /// A block of 4 KiB that cannot be read is replaced by zeros, so that the rest of the file can be
@@ -426,8 +426,8 @@ fn encoded_summary(
     Ok(summary::encode(&summary, id, directory.store, bytes))
 }
 
-/// The error numbers that Linux returns if the process or the machine has no free file descriptor or
-/// no free memory: `ENOMEM`, `ENFILE` and `EMFILE`. These errors say nothing about the file.
+/// The error numbers that Linux returns if the process or the machine has no free file descriptor
+/// or no free memory: `ENOMEM`, `ENFILE` and `EMFILE`. These errors say nothing about the file.
 const RESOURCE_ERRNOS: [i32; 3] = [12, 23, 24];
 
 /// Converts the error of a file that cannot be opened to a damage, so that the other files can be

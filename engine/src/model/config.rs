@@ -67,12 +67,12 @@ pub struct Config {
     /// The data directory. The directory contains `log/`, `blobs/`, `catalogue/` and `lock`, and is
     /// created if it does not exist.
     pub data_dir: PathBuf,
-    /// Opens an existing store for reading, and changes nothing in [`Self::data_dir`]. The directory
-    /// can be on a file system that is mounted read-only, and the process needs only the permission
-    /// to read it. Default: false.
+    /// Opens an existing store for reading, and changes nothing in [`Self::data_dir`]. The
+    /// directory can be on a file system that is mounted read-only, and the process needs only the
+    /// permission to read it. Default: false.
     ///
-    /// The store is recovered in memory, so reads and snapshots return the same documents as after a
-    /// normal open. Listings are computed in memory when the first listing is requested, and need
+    /// The store is recovered in memory, so reads and snapshots return the same documents as after
+    /// a normal open. Listings are computed in memory when the first listing is requested, and need
     /// about 100 bytes and the names of user and client for each document. Several engines can have
     /// the directory open for reading at the same time. An engine that has the directory open for
     /// writing excludes all readers, and readers exclude such an engine ([`Error::Locked`]).
@@ -133,12 +133,12 @@ pub struct Config {
     /// The maximum number of log segments that are kept open for reading. Default: 32.
     /// Minimum: 1.
     pub open_segments: usize,
-    /// The time without commits after which the engine writes a mark to the log. A mark records that
-    /// all earlier bytes are on stable storage, so that later damage to them is not mistaken for a
-    /// write that a crash has interrupted. A mark costs up to two syncs of the log. While writes
-    /// are committed, no mark is written. The engine checks for commits at intervals of this time,
-    /// so a mark can be written up to twice this time after the last commit. [`Duration::MAX`]
-    /// disables marks. Default: 400 ms.
+    /// The time without commits after which the engine writes a mark to the log. A mark records
+    /// that all earlier bytes are on stable storage, so that later damage to them is not mistaken
+    /// for a write that a crash has interrupted. A mark costs up to two syncs of the log. While
+    /// writes are committed, no mark is written. The engine checks for commits at intervals of this
+    /// time, so a mark can be written up to twice this time after the last commit.
+    /// [`Duration::MAX`] disables marks. Default: 400 ms.
     pub mark_delay: Duration,
     /// The clock that determines the times of writes and the first revision after an open. Default:
     /// [`SystemClock`].
@@ -162,9 +162,10 @@ impl Config {
     /// `segment_bytes`.
     pub const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * MIB;
     /// The maximum number of file descriptors that an open engine uses for its own files: the lock
-    /// file, three directories, the active segment, the next segment and the files of the catalogue.
-    /// The number also includes one file and one directory for each of the three threads that open
-    /// files for a short time: the committer, the compaction thread and the catalogue thread.
+    /// file, three directories, the active segment, the next segment and the files of the
+    /// catalogue. The number also includes one file and one directory for each of the three threads
+    /// that open files for a short time: the committer, the compaction thread and the catalogue
+    /// thread.
     ///
     /// In addition, an engine uses up to [`Self::open_segments`] descriptors for reading the log,
     /// two descriptors for each call that reads or writes a document in a blob file, and one

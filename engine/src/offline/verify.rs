@@ -21,8 +21,8 @@ use crate::storage::io::list_if_present;
 /// Changes nothing in the data directory, and needs only the permission to read it. Locks the data
 /// directory for reading, and therefore fails if an engine has the store open for writing. To check
 /// the catalogue, copies its files to a new directory in [`std::env::temp_dir`], because sled, the
-/// catalogue's database, changes its files when it opens them. Blocks until all data has been read. Calls `progress` on the calling thread after each frame and
-/// after each chunk of a blob.
+/// catalogue's database, changes its files when it opens them. Blocks until all data has been read.
+/// Calls `progress` on the calling thread after each frame and after each chunk of a blob.
 ///
 /// Memory: the table (usually up to 60 bytes for each document and each tombstone), and the frame
 /// headers and metadata of one segment.

@@ -167,8 +167,8 @@ impl ShardedCounter {
     #[cold]
     fn add_one_slow(&self) {
         if SHARD.get() == UNASSIGNED {
-            // If the thread is ending, the lease on its shard may already have been dropped, so the thread
-            // uses the shared counter.
+            // If the thread is ending, the lease on its shard may already have been dropped, so the
+            // thread uses the shared counter.
             let leased = LEASE.try_with(|lease| lease.0);
             let shard = leased.ok().filter(|shard| *shard < OWN_SHARDS);
             SHARD.set(shard.unwrap_or(SHARED));

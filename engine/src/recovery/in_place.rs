@@ -1,9 +1,9 @@
 //! Seals the previous active segment in place, if the disk has no space for a new segment.
 //!
 //! Recovery usually copies the frames after the watermark to a new segment, see the parent module.
-//! On a full disk, this is impossible. The frames are then written again at their old offsets, which
-//! usually needs no space, and synced. The segment is sealed at its last valid frame. If the manifest
-//! cannot be written either, the seal exists only in memory, and the next open repeats it.
+//! On a full disk, this is impossible. The frames are then written again at their old offsets,
+//! which usually needs no space, and synced. The segment is sealed at its last valid frame. If the
+//! manifest cannot be written either, the seal exists only in memory, and the next open repeats it.
 //!
 //! On a read-only file system, nothing is written. A store that is opened with
 //! [`crate::Config::read_only`] is never sealed in place, see `recovery/read_only.rs`.
@@ -34,7 +34,8 @@ pub(super) fn has_no_space(error: &Error) -> bool {
     }
 }
 
-/// Replaces an error that [`has_no_space`] by success. For steps that a later open can repeat.
+/// Treats an error for which [`has_no_space`] returns true as a success. Use this function only for
+/// steps that a later open repeats.
 pub(super) fn unless_no_space(outcome: Result<()>) -> Result<()> {
     match outcome {
         Err(error) if has_no_space(&error) => Ok(()),
@@ -63,7 +64,7 @@ impl LogDirectory {
         let id = record.id;
         let path = file_header::segment_path(&self.dir, id);
         let end = last_valid_byte(scan);
-        // A file system that never overwrites data in place needs space even for this.
+        // A copy-on-write file system needs free space even to overwrite existing bytes.
         let rewrite = || self.rewrite(&path, scan.watermark, end);
         unless_no_space(with_space(rewrite, free_space))?;
         if scan.valid_end() == u64::MAX {
@@ -77,8 +78,8 @@ impl LogDirectory {
                 let _ = self.fs.remove(&entry::summary_path(&self.dir, id));
             }
         }
-        // From now on, an invalid frame in the segment is damage, and never a torn write. This needs
-        // to be recorded, even if the reserve must be used.
+        // From now on, an invalid frame in the segment is damage, and never a torn write. This
+        // needs to be recorded, even if the reserve must be used.
         let stage = || manifest_file::stage(&sealed, &*self.fs, &self.dir);
         match with_space(stage, free_space) {
             Ok(()) => manifest_file::install(&*self.fs, &self.dir)?,

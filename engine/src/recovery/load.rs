@@ -37,8 +37,8 @@ impl LoadedLog {
     /// Reads the segments of the log in `dir`.
     ///
     /// # Errors
-    /// - [`Error::Corrupt`]: the header of the active segment is damaged, or a segment file is newer
-    ///   than the manifest.
+    /// - [`Error::Corrupt`]: the header of the active segment is damaged, or a segment file is
+    ///   newer than the manifest.
     /// - [`Error::Unreadable`], [`Error::UnsupportedFormat`], [`Error::Io`].
     pub(super) fn read(
         fs: &Arc<dyn Fs>,
@@ -201,12 +201,12 @@ impl LogDirectory {
         }
     }
 
-    /// Returns at least the highest time of the frames in the sealed segments, in milliseconds since
-    /// 1970-01-01 UTC.
+    /// Returns at least the highest time of the frames in the sealed segments, in milliseconds
+    /// since 1970-01-01 UTC.
     ///
-    /// A manifest of version 1 does not contain the highest time, so it is computed from the details
-    /// of all segments. Segments that cannot be read are ignored, because their documents cannot be
-    /// read either.
+    /// A manifest of version 1 does not contain the highest time, so it is computed from the
+    /// details of all segments. Segments that cannot be read are ignored, because their documents
+    /// cannot be read either.
     pub(super) fn highest_modified_ms(&self, manifest: &Manifest) -> Result<u64> {
         if let Some(highest) = manifest.highest_modified_ms {
             return Ok(highest);
@@ -225,8 +225,8 @@ impl LogDirectory {
         Ok(highest)
     }
 
-    /// Returns the bytes of the previously active segment that recovery drops, because they may be a
-    /// torn write. Returns `None` if there are no such bytes.
+    /// Returns the bytes of the previously active segment that recovery drops, because they may be
+    /// a torn write. Returns `None` if no bytes are dropped.
     pub(super) fn dropped_tail(&self, id: SegmentId, scan: &SegmentScan) -> Option<DroppedTail> {
         let valid_end = scan.valid_end();
         let dropped = scan

@@ -136,8 +136,8 @@ pub(crate) fn remove_if_present(fs: &dyn Fs, path: &Path) -> Result<()> {
     }
 }
 
-/// Lists the paths of the entries of a directory. A missing directory is treated as empty, because a
-/// copy of a store without large documents may have no directory `blobs`.
+/// Lists the paths of the entries of a directory. A missing directory is treated as empty, because
+/// a copy of a store without large documents may have no directory `blobs`.
 pub(crate) fn list_if_present(fs: &dyn Fs, dir: &Path) -> Result<Vec<PathBuf>> {
     match fs.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

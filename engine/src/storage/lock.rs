@@ -164,8 +164,8 @@ impl DirectoryLock {
     /// shared (flock(2), "NFS details").
     ///
     /// # Errors
-    /// - [`Error::Locked`]: another process, or another part of this process, has the directory open
-    ///   for writing.
+    /// - [`Error::Locked`]: another process, or another part of this process, has the directory
+    ///   open for writing.
     /// - [`Error::Io`]: the directory or an existing file `lock` could not be opened or locked.
     pub(crate) fn acquire_shared(dir: &Path) -> Result<Self> {
         let directory = File::open(dir).map_err(|error| Error::io("open", dir, error))?;

@@ -238,7 +238,8 @@ impl Log {
     /// between two batches.
     ///
     /// # Errors
-    /// - [`LogFailure::Refused`]: the mark could not be written. The frames of the log are unchanged.
+    /// - [`LogFailure::Refused`]: the mark could not be written. The frames of the log are
+    ///   unchanged.
     /// - [`LogFailure::Poisoned`]: the state of the disk is unknown.
     pub(crate) fn mark(&mut self) -> Result<Option<(SegmentId, u64)>, LogFailure> {
         let (last_revision, time_ms) = (

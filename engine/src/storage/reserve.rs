@@ -1,10 +1,10 @@
 //! The reserve: files whose only purpose is to occupy disk space and inodes. On a full disk, the
 //! reserve is released step by step, to provide space for deletes, compaction and recovery.
 //!
-//! Deletes and compactions free space, so they must remain possible on a full disk. If a part of the
-//! reserve was released, the reserve is filled again before the next put is committed. If the disk
-//! is still full, the put is rejected, and the reserve keeps the space that it could get, so that no
-//! other program can use up this space.
+//! Deletes and compactions free space, so they must remain possible on a full disk. If a part of
+//! the reserve was released, the reserve is filled again before the next put is committed. If the
+//! disk is still full, the put is rejected, and the reserve keeps the space that it could get, so
+//! that no other program can use up this space.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// Opens the reserve in `dir`, and fills the reserve if it does not have its full size. If the
-    /// reserve cannot be filled, for example on a full disk, the store has a smaller reserve until a
-    /// later [`Self::fill`] succeeds.
+    /// reserve cannot be filled, for example on a full disk, the store has a smaller reserve until
+    /// a later [`Self::fill`] succeeds.
     pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, bytes: u64) -> Self {
         let mut reserve = Self {
             path: path(dir),
@@ -78,8 +78,8 @@ impl Reserve {
         }
     }
 
-    /// Fills the reserve durably. Does nothing if the reserve is already filled. After an error, the
-    /// reserve keeps the space that it could get.
+    /// Fills the reserve durably. Does nothing if the reserve is already filled. After an error,
+    /// the reserve keeps the space that it could get.
     pub(crate) fn fill(&mut self) -> io::Result<()> {
         if self.is_filled || self.bytes == 0 {
             return Ok(());
@@ -122,8 +122,8 @@ impl Reserve {
         Ok(())
     }
 
-    /// Takes the inodes back that [`Self::release`] has released and that are still free. The space
-    /// is not taken back, because filling the reserve after each delete would be slow.
+    /// Reclaims the inodes that [`Self::release`] has released and that are still free. The space
+    /// is not reclaimed, because filling the reserve after each delete would be slow.
     pub(crate) fn reclaim_inodes(&self) {
         let mut is_new = false;
         let _ = self.create_inode_files(&mut is_new);
@@ -184,8 +184,8 @@ impl Reserve {
 }
 
 /// Releases a part of the reserve in `dir`: first the files that occupy only inodes and
-/// [`STEP_BYTES`] of space, then [`STEP_BYTES`] at a time, and then the file itself. Returns false if
-/// nothing was released.
+/// [`STEP_BYTES`] of space, then [`STEP_BYTES`] at a time, and then the file itself. Returns false
+/// if nothing was released.
 pub(crate) fn release_step(fs: &dyn Fs, dir: &Path) -> bool {
     let mut released = false;
     for name in INODE_FILES {

@@ -1,10 +1,10 @@
 //! Checks that the directories of an open store are still at their paths.
 //!
-//! An operator can remove, rename or replace the data directory, or one of its subdirectories, while
-//! the store is open. The open files would still accept writes, but the written data would be lost
-//! when the store is closed, and new files would be created in the wrong directory. Therefore,
-//! writing stops as soon as a directory is found to be missing. It cannot start again before the
-//! store is opened again, even if the directory returns to its path, because a part of the files may
+//! An operator can remove, rename or replace the data directory, or one of its subdirectories,
+//! while the store is open. The open files would still accept writes, but the written data would be
+//! lost when the store is closed, and new files would be created in the wrong directory. Therefore,
+//! writing stops as soon as a directory is found to be missing. Writing stays stopped until the
+//! store is opened again, even if the directory returns to its path, because some of the files may
 //! have changed.
 //!
 //! The checks are made before each change of a directory ([`GuardedFs`]), and every

@@ -132,7 +132,8 @@ impl Admin {
         }
     }
 
-    /// Checks the Authorization header and the admin token. Without a configured token, rejects requests from web pages.
+    /// Checks the Authorization header and the admin token. Without a configured token, rejects
+    /// requests from web pages.
     fn authorize(&self, parts: &Parts) -> Result<(), Box<ApiError>> {
         let header = authorization(&parts.headers)?;
         let Some(token) = &self.token else {

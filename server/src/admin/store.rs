@@ -27,8 +27,8 @@ pub(crate) const UNSAVED: HeaderName = HeaderName::from_static("prefd-unsaved");
 /// A trailer that is sent only if the response failed and the client has announced that it checks
 /// this trailer. The value is the percent-encoded cause of the failure.
 pub(crate) const FAILED: HeaderName = HeaderName::from_static("prefd-failed");
-/// A request header of a client that checks the `prefd-failed` trailer. A client that does not check
-/// this trailer could mistake the part of a response for a complete response.
+/// A request header of a client that checks the `prefd-failed` trailer. A client that does not
+/// check this trailer could mistake the part of a response for a complete response.
 pub(crate) const CHECKS_FAILED: HeaderName = HeaderName::from_static("prefd-checks-failed");
 /// The names of all trailers.
 const TRAILERS: HeaderValue = HeaderValue::from_static("prefd-unsaved, prefd-failed");

@@ -16,9 +16,9 @@ use crate::store::{Prepared, Store};
 /// Without this threshold, clients that send almost nothing could use up the budget. Most documents
 /// are smaller than the threshold, so their uploads acquire no memory from the budget.
 const UNBUDGETED_BYTES: u64 = 16 * 1024;
-/// Number of bytes that a client must send for its upload to count as making progress. An upload that
-/// holds memory and makes no progress for [`STALL_GRACE`] is stalled, and ends if another request
-/// waits for memory.
+/// Number of bytes that a client must send for its upload to count as making progress. An upload
+/// that holds memory and makes no progress for [`STALL_GRACE`] is stalled, and ends if another
+/// request waits for memory.
 const PROGRESS_BYTES: u64 = 16 * 1024;
 /// Time without progress after which an upload is stalled.
 const STALL_GRACE: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ struct UploadProgress<'a> {
     received_bytes: u64,
     /// Bytes of disk space that the permit holds.
     disk_bytes: u64,
-    /// When the client had last sent another [`PROGRESS_BYTES`] bytes.
+    /// The time at which the client had last sent another [`PROGRESS_BYTES`] bytes.
     last_progress: Instant,
     bytes_since_progress: u64,
     is_stalled: bool,
@@ -198,8 +198,8 @@ impl<'a> UploadProgress<'a> {
     }
 }
 
-/// Waits until an upload must end. An upload without a permit never must, because its end would free
-/// no memory in the budget.
+/// Waits until an upload must end. An upload without a permit is never evicted, because its end
+/// would free no memory in the budget.
 async fn evicted(permit: Option<&UploadPermit>) -> Eviction {
     match permit {
         Some(permit) => permit.evicted().await,

@@ -113,8 +113,8 @@ impl Challenges {
 /// Returns the `Authorization` header of a request, or `None` if the request has none.
 ///
 /// # Errors
-/// [`Code::InvalidRequest`] if the request has several. A proxy could use one of them and the server
-/// another.
+/// [`Code::InvalidRequest`] if the request has several. A proxy could use one of them and the
+/// server another.
 pub(crate) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Box<ApiError>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     match (values.next(), values.next()) {

@@ -43,8 +43,9 @@ impl BodyWriter {
     }
 
     /// Runs `write`, and then ends the body with the trailers that `write` returns. If `write`
-    /// fails, the body ends with the trailers that `on_error` returns. If `on_error` returns `None`,
-    /// the body ends with an error, so that the receiver can detect that the body is incomplete.
+    /// fails, the body ends with the trailers that `on_error` returns. If `on_error` returns
+    /// `None`, the body ends with an error, so that the receiver can detect that the body is
+    /// incomplete.
     pub(crate) fn write_with_trailers<E: From<io::Error>>(
         mut self,
         write: impl FnOnce(&mut dyn Write) -> Result<HeaderMap, E>,

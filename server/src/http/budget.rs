@@ -4,9 +4,9 @@
 //! it may need. The upload keeps this memory until it ends. An upload of a large document also
 //! reserves disk space, step by step, for the part of the body that it has received.
 //!
-//! If a request waits for memory, or the disk space is used up, some uploads are told to end, so that
-//! neither slow clients nor a single user can block all other uploads. [`ledger`] decides which
-//! uploads must end.
+//! If a request waits for memory, or the disk space is used up, some uploads are told to end, so
+//! that neither slow clients nor a single user can block all other uploads. [`ledger`] decides
+//! which uploads must end.
 
 mod ledger;
 
@@ -151,8 +151,8 @@ impl UploadPermit {
     pub(crate) async fn reserve_disk(&self, bytes: u64) -> Result<(), Eviction> {
         let deadline = Instant::now() + self.budget.wait;
         loop {
-            // The future is created before the ledger is asked, so that it is completed by an upload
-            // that ends in between.
+            // The future is created before the ledger is asked, so that it is completed by an
+            // upload that ends in between.
             let ended = self.budget.ended.notified();
             let outcome = self
                 .budget

@@ -201,8 +201,8 @@ impl ApiError {
         *response.status_mut() = status;
         *response.headers_mut() = self.headers;
         response.headers_mut().insert(CONTENT_TYPE, JSON_API_VALUE);
-        // Without Cache-Control, a cache may store some errors, such as 404 and 501 (RFC 9110 section
-        // 15.1), and send them after their cause has gone.
+        // Without Cache-Control, a cache may store some errors, such as 404 and 501 (RFC 9110
+        // section 15.1), and send them after their cause has gone.
         response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
         if close {
             response.headers_mut().insert(CONNECTION, CLOSE);

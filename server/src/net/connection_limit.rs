@@ -39,9 +39,9 @@ use tokio::time::timeout;
 /// How long an untrusted connection may wait for its client before it can be shed. This time is
 /// short, because a client usually sends its request head right after the TCP handshake.
 const UNTRUSTED_GRACE: Duration = Duration::from_millis(100);
-/// How long a new connection may wait for its client before it can be shed. This time is longer than
-/// usual network round trips, and longer than a busy client usually needs between a response and
-/// its next request.
+/// How long a new connection may wait for its client before it can be shed. This time is longer
+/// than usual network round trips, and longer than a busy client usually needs between a response
+/// and its next request.
 const NEW_GRACE: Duration = Duration::from_secs(1);
 /// How long an established connection may wait for its client before it can be shed. If this time
 /// were not longer than `NEW_GRACE`, an established connection would be shed before a new one that
@@ -454,8 +454,8 @@ mod tests {
         release
     }
 
-    /// Regression test. On a busy machine, the server shed connections of clients that had sent their
-    /// requests, before it had read the requests.
+    /// Regression test. On a busy machine, the server shed connections of clients that had sent
+    /// their requests, before it had read the requests.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn connection_that_the_server_had_no_time_to_read_is_not_shed() {
         for waits_before in [false, true] {

@@ -27,8 +27,8 @@ const DEFAULT_LISTEN: SocketAddr =
 const DEFAULT_VERSIONS: [&str; 7] = [
     "2025-1", "2024-4", "2024-3", "2024-2", "2024-1", "2021-2", "2020-4",
 ];
-/// Maximum number of threads that serve connections. Each thread needs memory for its stack, and more
-/// threads than cores do not make the server faster.
+/// Maximum number of threads that serve connections. Each thread needs memory for its stack, and
+/// more threads than cores do not make the server faster.
 const MAX_WORKERS: u64 = 1024;
 /// Length of the shortest document, `{}`, in bytes.
 const MIN_BODY_BYTES: u64 = 2;
@@ -72,7 +72,8 @@ pub(super) fn warn_about_readable_secrets(settings: &Settings) {
     }
 }
 
-/// Checks the listen addresses, the API versions, and numbers that are out of range. Reads no files.
+/// Checks the listen addresses, the API versions, and numbers that are out of range. Reads no
+/// files.
 pub(super) fn check(settings: &Settings) -> Result<(), ServeError> {
     let address = listen_address(settings);
     if settings.is_dev() && !address.is_local() {

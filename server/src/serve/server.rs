@@ -77,8 +77,8 @@ pub(crate) fn run(sources: SettingsSources) -> Result<(), ServeError> {
         }
     });
     let Some(opened) = opened else {
-        // Recovery has the same effect on the files if it is interrupted as after a crash, so the
-        // process can end while another thread is still opening the store.
+        // An interrupted recovery leaves the files in the same state as a crash, so the process can
+        // end while another thread is still opening the store.
         tracing::info!("shutdown: stopped before the store was open");
         runtime.shutdown_background();
         return Ok(());
@@ -250,8 +250,8 @@ impl Server {
 
     /// Reloads on each request to reload, until a signal asks the server to stop.
     ///
-    /// A file can take any time to read, for example on a network file system that does not respond.
-    /// Therefore a reload runs on a blocking thread. At most one reload runs at a time.
+    /// A file can take any time to read, for example on a network file system that does not
+    /// respond. Therefore a reload runs on a blocking thread. At most one reload runs at a time.
     async fn reload_until_stop(self: &Arc<Self>, signals: &mut Signals) {
         let mut running: Option<JoinHandle<()>> = None;
         loop {

@@ -155,8 +155,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) require_audience: Option<bool>,
 
-    /// Required `typ` in the header of a JWT, such as at+jwt (RFC 9068). Tokens that are verified by
-    /// introspection may have any `typ`
+    /// Required `typ` in the header of a JWT, such as at+jwt (RFC 9068). Tokens that are verified
+    /// by introspection may have any `typ`
     #[arg(long, value_name = "TYP", help_heading = TOKENS, env = "PREFD_JWT_TYP")]
     pub(crate) jwt_typ: Option<String>,
 
@@ -187,9 +187,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwt_scope_claim: Option<Vec<String>>,
 
-    /// Also require a scope for the namespace of the token's own client: `user:preferences:read` for reads,
-    /// `user:preferences:write` for changes. Otherwise a token needs scopes only for the namespaces
-    /// of other clients [default: false]
+    /// Also require a scope for the namespace of the token's own client: `user:preferences:read`
+    /// for reads, `user:preferences:write` for changes. Otherwise a token needs scopes only for the
+    /// namespaces of other clients [default: false]
     #[arg(
         long,
         num_args = 0..=1,
@@ -228,8 +228,8 @@ pub(crate) struct Settings {
     pub(crate) oidc_issuer: Option<Vec<String>>,
 
     /// URL of the keys of an --oidc-issuer, if prefd cannot reach the issuer at its own URL. The
-    /// value is ISSUER=URL, or only URL if exactly one --oidc-issuer is set. prefd then does not use
-    /// the issuer's metadata (repeatable)
+    /// value is ISSUER=URL, or only URL if exactly one --oidc-issuer is set. prefd then does not
+    /// use the issuer's metadata (repeatable)
     #[arg(
         long,
         value_name = "ISSUER=URL",
@@ -338,9 +338,9 @@ pub(crate) struct Settings {
     )]
     pub(crate) api_version: Option<Vec<String>>,
 
-    /// Maximum number of open connections to the API listener. If a client connects when the maximum
-    /// is reached, prefd closes connections that are idle or whose clients are slow. A low limit on
-    /// open files (ulimit -n) reduces the maximum [default: 1024]
+    /// Maximum number of open connections to the API listener. If a client connects when the
+    /// maximum is reached, prefd closes connections that are idle or whose clients are slow. A low
+    /// limit on open files (ulimit -n) reduces the maximum [default: 1024]
     #[arg(long, value_name = "N", help_heading = LIMITS, env = "PREFD_MAX_CONNECTIONS")]
     pub(crate) max_connections: Option<usize>,
 

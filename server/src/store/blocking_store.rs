@@ -26,7 +26,7 @@ impl BlockingStore {
 
     /// Calls `visit` with each document. If `user` is given, calls `visit` only with the documents
     /// of this user. If a document cannot be read, `visit` receives the error instead of the
-    /// document. Returns the damage because of which documents may not have been listed.
+    /// document. Returns the damage that may hide documents.
     ///
     /// # Errors
     /// The errors of `visit`, and the errors that prevent further reads: the documents cannot be

@@ -18,8 +18,8 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const MIN_SHARED_BYTES: usize = 16 * 1024;
 
 /// Maximum number of bytes of a document that are validated on the async worker. The validation of
-/// so few bytes lasts less than about a millisecond, even if they are not valid JSON. While a worker
-/// validates, its other connections wait.
+/// so few bytes lasts less than about a millisecond, even if they are not valid JSON. While a
+/// worker validates, its other connections wait.
 const MAX_WORKER_BYTES: usize = 32 * 1024;
 /// [`MAX_WORKER_BYTES`] if a document may have more than [`FEW_KEYS`] keys. Each key costs about as
 /// much time as 100 bytes of a value.

@@ -22,8 +22,8 @@ use crate::store::namespace::Namespace;
 /// Maximum number of keys of a document whose frame is encoded on the async worker. Encoding the
 /// frame lasts about 20 nanoseconds for each key.
 const MAX_WORKER_KEYS: u32 = 4096;
-/// Maximum length of a document whose frame is encoded on the async worker, in bytes. The frame of a
-/// large document contains a checksum for each 64 KiB.
+/// Maximum length of a document whose frame is encoded on the async worker, in bytes. The frame of
+/// a large document contains a checksum for each 64 KiB.
 const MAX_WORKER_DOCUMENT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Returns true if the frame of a document cannot be encoded, or the document cannot be dropped,
@@ -102,8 +102,8 @@ impl Store {
         })
     }
 
-    /// Returns the latest date that a document which is looked up after this call can be shown with.
-    /// Later versions of the document have later dates. Never blocks.
+    /// Returns the latest date with which a document may be shown if it is looked up after this
+    /// call. Later versions of the document have later dates. Never blocks.
     pub(crate) fn latest_date(&self, now: SystemTime) -> SystemTime {
         self.engine.latest_date(now)
     }
@@ -174,8 +174,8 @@ impl Store {
         tokio::task::spawn_blocking(move || work(&store))
     }
 
-    /// Checks that no failure has stopped all writes, such as a failed sync of the log or the removal
-    /// of the data directory. Does not check whether the disk is full.
+    /// Checks that no failure has stopped all writes, such as a failed sync of the log or the
+    /// removal of the data directory. Does not check whether the disk is full.
     pub(crate) fn ready(&self) -> Result<(), Error> {
         self.engine.writable()
     }

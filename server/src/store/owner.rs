@@ -59,8 +59,8 @@ pub(crate) fn as_owner<T: Send>(
     run_as(foreign_owner(data_dir)?, data_dir, work)
 }
 
-/// Runs `work`, which only reads the directory, like [`as_owner`]. Creates no file to find out
-/// whether new files would belong to the owner, so nothing in the directory is changed.
+/// Runs `work`, which only reads the directory, like [`as_owner`]. Unlike [`as_owner`], creates no
+/// file to find out to whom new files would belong, so nothing in the directory is changed.
 pub(crate) fn as_reader<T: Send>(
     data_dir: &Path,
     work: impl FnOnce() -> T + Send,
@@ -79,8 +79,8 @@ fn run_as<T: Send>(
         return Ok(work());
     };
     // On Linux, each thread has its own user (setuid(2), "C library/kernel differences"), and a new
-    // thread inherits the user of the thread that creates it. So the work and the threads of the
-    // store act as the owner, and the rest of the process can still write files of root.
+    // thread inherits the user of the thread that creates it. The work and the threads of the store
+    // therefore act as the owner, and the rest of the process can still write files as root.
     let worked = thread::scope(|scope| {
         let worker = scope.spawn(|| owner.become_owner().map(|()| work()));
         worker.join()
@@ -129,7 +129,8 @@ fn foreign_owner(data_dir: &Path) -> Result<Option<Owner>, OwnerError> {
 }
 
 /// Returns the owner of the directory, or of its nearest existing parent, together with the path
-/// that this user owns. Returns `None` if the owner is root, or if the process does not run as root.
+/// that this user owns. Returns `None` if the owner is root, or if the process does not run as
+/// root.
 fn other_owner(data_dir: &Path) -> Result<Option<(Owner, &Path)>, OwnerError> {
     if !geteuid().is_root() {
         return Ok(None);

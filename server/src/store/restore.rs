@@ -84,7 +84,8 @@ impl<'a> RestoreDirectory<'a> {
 }
 
 /// Checks that the directory contains nothing except the lock file, `lost+found`, and the leftovers
-/// of an unfinished restore. Returns the paths at which leftovers of an unfinished restore can exist.
+/// of an unfinished restore. Returns the paths at which leftovers of an unfinished restore can
+/// exist.
 fn check_empty(data_dir: &Path) -> Result<Vec<PathBuf>, RestoreDirectoryError> {
     let leftovers = leftovers(data_dir);
     for found in fs::read_dir(data_dir).map_err(io_error("list", data_dir))? {

@@ -10,8 +10,8 @@
 //! - An operation whose response was lost is only tried if the next operation reveals its effect.
 //!   If an unconditional write comes next, the history without the lost operation has the same
 //!   outcomes.
-//! - Of all puts whose response was lost and that have the same condition, only the oldest is tried,
-//!   because no read returned their values, so they have the same effect. Deletes likewise.
+//! - Of all puts whose response was lost and that have the same condition, only the oldest is
+//!   tried, because no read returned their values, so they have the same effect. Deletes likewise.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

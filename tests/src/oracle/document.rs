@@ -28,8 +28,8 @@ pub struct Case {
     pub cuts: Vec<usize>,
 }
 
-/// Inline sizes. With 0, every document is stored in a blob. With 12 or 40, the threshold is reached
-/// within a key or a value. With 1 MiB, every document is stored inline.
+/// Inline sizes. With 0, every document is stored in a blob. With 12 or 40, the threshold is
+/// reached within a key or a value. With 1 MiB, every document is stored inline.
 pub const INLINE_BYTES: [u32; 4] = [0, 12, 40, 1 << 20];
 
 /// The limits that the oracle uses: small ones that a few bytes reach, medium ones, the default

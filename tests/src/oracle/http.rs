@@ -147,7 +147,7 @@ impl HttpOracle {
         if names_tags {
             return;
         }
-        // If the server does not read a body, the connection stays_open open only if the complete body
+        // If the server does not read a body, the connection stays open only if the complete body
         // has already arrived. So one run may have more responses than the other.
         let both = first.len().min(second.len());
         assert!(

@@ -47,8 +47,8 @@ struct ModelledStore {
     store: Store,
     engine: Engine,
     now: Contents,
-    /// Contents after each write since the last sync, up to `now`. After a crash, the store may have
-    /// any of them.
+    /// Contents after each write since the last sync, up to `now`. After a crash, the store may
+    /// have any of them.
     since_sync: Vec<Contents>,
     newest: u64,
     stamp: u64,

@@ -285,8 +285,8 @@ fn measure(text: &str, limits: &Limits, violations: &mut Vec<RuleViolation>) {
     }
 }
 
-/// Returns the offset of the last byte of the first character at which the decoded key becomes longer
-/// than `limit` bytes.
+/// Returns the offset of the last byte of the first character at which the decoded key becomes
+/// longer than `limit` bytes.
 fn byte_over(text: &str, limit: usize) -> Option<usize> {
     let inside = text.get(1..text.len() - 1)?.as_bytes();
     let (mut at, mut bytes) = (0, 0);

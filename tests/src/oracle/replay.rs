@@ -7,8 +7,8 @@
 //!   durable.
 //!
 //! An input is a file that replaces one of the store, selected by its magic number. Or the input is
-//! a list of choices: the file, the changes to it, and whether to correct its checksums, so that the
-//! fuzzer reaches the code behind them.
+//! a list of choices: the file, the changes to it, and whether to correct its checksums, so that
+//! the fuzzer reaches the code behind them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

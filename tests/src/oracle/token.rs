@@ -441,8 +441,8 @@ impl ConfiguredVerifier {
             })
     }
 
-    /// Checks the claims. Returns the user, the client, and true if header and claims have no unusual
-    /// parts.
+    /// Checks the claims. Returns the user, the client, and true if header and claims have no
+    /// unusual parts.
     fn check_claims(
         &self,
         header: &Map<String, Value>,

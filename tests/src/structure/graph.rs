@@ -52,8 +52,8 @@ impl<'a> ImportGraph<'a> {
         }
     }
 
-    /// Finds the circular imports. Each circle is the list of all imports within a strongly connected
-    /// component of files.
+    /// Finds the circular imports. Each circle is the list of all imports within a strongly
+    /// connected component of files.
     pub(super) fn circles<'b>(&self, imports: &[&'b Import]) -> Vec<Vec<&'b Import>> {
         let nodes = 0..self.nodes.len();
         let reached: Vec<_> = nodes.map(|node| reachable(node, imports)).collect();

@@ -1,5 +1,5 @@
-//! The most metadata that a document within given limits can have: its keys, and the metadata of its
-//! frame.
+//! The most metadata that a document within given limits can have: its keys, and the metadata of
+//! its frame.
 
 use crate::format::codec;
 use crate::format::fields::MAX_VARINT_BYTES;
@@ -9,8 +9,9 @@ use crate::model::limits::Limits;
 
 /// Maximum length of the start of the metadata in bytes: two varints.
 const START_BYTES: u64 = 2 * MAX_VARINT_BYTES as u64;
-/// Maximum length of a member record in bytes, without the checksums: the attributes, the codec, the
-/// id of the blob, and varints for two lengths, the revision, the time, and the offset in the blob.
+/// Maximum length of a member record in bytes, without the checksums: the attributes, the codec,
+/// the id of the blob, and varints for two lengths, the revision, the time, and the offset in the
+/// blob.
 const RECORD_BYTES: u64 = 1 + 1 + 8 + 5 * MAX_VARINT_BYTES as u64;
 /// Length of a checksum in the metadata, in bytes.
 const CHECKSUM_BYTES: u64 = 4;
@@ -44,8 +45,8 @@ impl Limits {
         })
     }
 
-    /// Returns an upper bound of the length of a document's keys and metadata, in bytes. No document
-    /// within these limits has more.
+    /// Returns an upper bound of the length of a document's keys and metadata, in bytes. No
+    /// document within these limits has more.
     ///
     /// ```
     /// use prefd_engine::Limits;

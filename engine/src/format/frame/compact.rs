@@ -24,8 +24,8 @@
 //! at another offset has the same length.
 //!
 //! The header omits redundant data: the namespace hash is computed from the names. In a plain put,
-//! the length of the inline body is computed from the lengths of the members, and the keys are in the
-//! inline body.
+//! the length of the inline body is computed from the lengths of the members, and the keys are in
+//! the inline body.
 //!
 //! Neither byte of the magic occurs in JSON text: 1E is a control character that must be escaped,
 //! and FF never occurs in UTF-8.
@@ -107,8 +107,8 @@ pub(super) fn push_metadata(tail: &mut Vec<u8>, section: &[u8], inline: &[u8]) {
     }
 }
 
-/// Appends a frame header of the version of new frames to `to` and returns the length of the header.
-/// `tail` contains the header fields from the user name to the end of the header.
+/// Appends a frame header of the version of new frames to `to` and returns the length of the
+/// header. `tail` contains the header fields from the user name to the end of the header.
 pub(super) fn encode_header(
     (kind, has_metadata): (FrameKind, bool),
     commit: CommitInfo,
@@ -319,9 +319,9 @@ impl CompactBody {
 /// [`super::salvage`].
 ///
 /// If a single bit of the header is wrong, the header checksum identifies the bit. Other bytes must
-/// confirm the repair: the body and metadata of a put must be valid, and a delete or a mark must end
-/// exactly at the next valid frame or at the end of the segment. The repaired header is used only to
-/// determine the content and the length. The frame remains unreadable.
+/// confirm the repair: the body and metadata of a put must be valid, and a delete or a mark must
+/// end exactly at the next valid frame or at the end of the segment. The repaired header is used
+/// only to determine the content and the length. The frame remains unreadable.
 pub(super) fn salvage(
     version: FormatVersion,
     bytes: &[u8],

@@ -271,8 +271,8 @@ mod tests {
         }
     }
 
-    /// The inline body of a document with extents is empty, so an inline value would point to
-    /// bytes that do not exist.
+    /// In versions 1 and 2, the inline body of a document with extents is empty, so an inline value
+    /// would point to bytes that do not exist.
     #[test]
     fn document_with_inline_values_and_extents_is_rejected() {
         let extent = ValueLocation::Extent(Extent {

@@ -283,8 +283,8 @@ impl ActiveSegment {
     }
 
     /// Appends a mark to the batch, and returns its length. All earlier frames must be synced.
-    /// `last_revision` is the highest revision that the store has used, and `time_ms` is the highest
-    /// time in the log.
+    /// `last_revision` is the highest revision that the store has used, and `time_ms` is the
+    /// highest time in the log.
     pub(super) fn append_mark(&mut self, last_revision: u64, time_ms: u64) -> Result<u64> {
         debug_assert!(
             self.is_synced(),

@@ -11,8 +11,8 @@ const MS_PER_SECOND: u64 = 1000;
 /// The value of [`ClosedTime::committing`] while no batch is being committed.
 const NO_BATCH: u64 = u64::MAX;
 
-/// The closed time of a store. All times are whole seconds since 1970-01-01 UTC, except where
-/// milliseconds are mentioned.
+/// The closed time of a store. All times are whole seconds since 1970-01-01 UTC, unless stated
+/// otherwise.
 ///
 /// A reader closes a second, and then reads the time of the batch that is being committed. The
 /// committer announces the time of a batch, and then reads the closed second. These operations are

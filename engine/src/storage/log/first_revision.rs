@@ -1,7 +1,7 @@
 //! The first revision that an open store gives to a write.
 //!
-//! Copies of a store must not give the same revision to different documents, because the revision of
-//! a document is also its entity tag. Copies know nothing of each other. Therefore, each open
+//! Copies of a store must not give the same revision to different documents, because the revision
+//! of a document is also its entity tag. Copies do not know about each other. Therefore, each open
 //! continues with a number that depends on the time of the open and on random bits.
 
 use std::io;
@@ -12,10 +12,11 @@ use crate::format::revision_time::{EPOCH_MS, MS_SHIFT};
 use crate::model::error::{Error, Result};
 
 /// Number of random bits that are added, so that copies that are opened in the same millisecond use
-/// different revisions. 2³⁰ revisions are half a second.
+/// different revisions. 2³⁰ revisions correspond to half a second.
 const RANDOM_BITS: u32 = 30;
-/// Number of random bits of the gap that is used if the clock is wrong or has not moved. 2⁶³ divided
-/// by the gap is the number of opens, eight million, that such a clock allows.
+/// Number of random bits of the gap that is used if the clock is wrong or has not moved. With gaps
+/// of up to 2⁴⁰ revisions, a store can be opened at least 2²³ (8 million) times before it exceeds
+/// the maximum revision, 2⁶³.
 const GAP_BITS: u32 = 40;
 
 /// Returns the first revision of an open store. `reserved` is the lowest revision that has not been

@@ -43,8 +43,8 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Option<Manifest>> {
 }
 
 /// Checks that a data directory without a manifest has no other files of a store. The manifest is
-/// written before all other files, so if one of them exists, the manifest or the log was lost. A new
-/// store in this directory would have no documents, and would remove the blobs.
+/// written before all other files, so if one of them exists, the manifest or the log was lost. A
+/// new store in this directory would have no documents, and would remove the blobs.
 ///
 /// # Errors
 /// [`Error::Corrupt`] with the path of such a file.

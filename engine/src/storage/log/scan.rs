@@ -2,8 +2,8 @@
 //! example for the active segment after a crash.
 //!
 //! The scan skips invalid bytes up to the next valid frame header. A document cannot contain a
-//! forged frame. In format versions 2 and 3, neither byte of the magic occurs in JSON text. In version 1,
-//! the magic `PFRM` can occur in JSON text, but the byte 01 that follows it cannot.
+//! forged frame. In format versions 2 and 3, neither byte of the magic occurs in JSON text. In
+//! version 1, the magic `PFRM` can occur in JSON text, but the byte 01 that follows it cannot.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

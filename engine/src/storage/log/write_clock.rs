@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::platform::clock::Clock;
 use crate::storage::log::closed_time::ClosedTime;
 
-/// Added to the highest time when the clock is found behind it. HTTP dates have a resolution of one
-/// second, so a document that is written after the clock went back gets a later date than all
-/// documents that were written before.
+/// Time that is added to the highest time when the clock falls behind it. HTTP dates have a
+/// resolution of one second, so a document that is written after the clock went back gets a later
+/// date than all documents that were written before.
 const STEP_MS: u64 = 1000;
 
 /// Gives each write a time that is not earlier than the time of any earlier write.
@@ -16,7 +16,8 @@ pub(super) struct WriteClock {
     /// The highest time in the log, in milliseconds since 1970-01-01 UTC.
     highest_ms: u64,
     /// True if the clock was behind the highest time when it was last read. The step is added only
-    /// when this begins, so that many writes do not push the time far ahead of the clock.
+    /// once, when the clock falls behind, so that many writes do not push the time far ahead of the
+    /// clock.
     is_behind: bool,
     closed: Arc<ClosedTime>,
 }

@@ -157,8 +157,8 @@ fn decoding_key(jwk: &Value, algorithm: Algorithm) -> Result<DecodingKey, KeyFau
 }
 
 /// Decodes a number of a key. RFC 7518 section 2 requires base64url without padding. Some providers
-/// use padding or plain base64. These forms are accepted, because each text still stands for only
-/// one number.
+/// use padding or plain base64. These forms are accepted, because each text still represents
+/// exactly one number.
 fn number_bytes(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let is_plain = digits.contains(['+', '/']);
@@ -177,8 +177,8 @@ fn without_leading_zeros(number: &[u8]) -> &[u8] {
     number.get(zeros..).unwrap_or_default()
 }
 
-/// A coordinate with exactly `bytes` bytes. Some providers leave out leading zero bytes, which RFC
-/// 7518 section 6.2.1.2 requires.
+/// A coordinate with exactly `bytes` bytes. RFC 7518 section 6.2.1.2 requires leading zero bytes,
+/// but some providers omit them.
 fn padded(number: &[u8], bytes: usize) -> Result<Vec<u8>, KeyFault> {
     let number = without_leading_zeros(number);
     let zeros = bytes

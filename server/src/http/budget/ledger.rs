@@ -2,9 +2,9 @@
 //! for memory, and which uploads must end.
 //!
 //! Users share the budget. While requests of other users wait, a user whose uploads hold more than
-//! the user's share loses uploads: first the newest upload that has stalled, and if none has stalled,
-//! the newest upload. The share of a user is a quarter of the budget, or less if the budget has more
-//! than four users.
+//! the user's share loses uploads: first the newest upload that has stalled, and if none has
+//! stalled, the newest upload. The share of a user is a quarter of the budget, or less if the
+//! budget has more than four users.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -148,8 +148,8 @@ impl Ledger {
         }
     }
 
-    /// Adds an upload that needs `memory` bytes. The upload holds the memory once `granted` has been
-    /// notified. No upload receives more than the complete budget.
+    /// Adds an upload that needs `memory` bytes. The upload holds the memory once `granted` has
+    /// been notified. No upload receives more than the complete budget.
     pub(super) fn open(
         &mut self,
         user: &str,
@@ -202,8 +202,8 @@ impl Ledger {
         }
     }
 
-    /// Reserves further disk space for an upload. If not enough space is free, other uploads are told
-    /// to end, or the upload itself must end.
+    /// Reserves further disk space for an upload. If not enough space is free, other uploads are
+    /// told to end, or the upload itself must end.
     pub(super) fn reserve_disk(&mut self, user: &str, id: UploadId, bytes: u64) -> DiskOutcome {
         let needed = (self.used_disk + bytes).saturating_sub(self.disk);
         if needed == 0 {

@@ -147,8 +147,9 @@ fn read_members(
     Err(ArchiveError::Incomplete)
 }
 
-/// Checks that the archive ends with an end marker after the last file. Without this check, a backup
-/// whose last bytes are missing would be accepted. `last_bytes` is the length of the last file.
+/// Checks that the archive ends with an end marker after the last file. Without this check, a
+/// backup whose last bytes are missing would be accepted. `last_bytes` is the length of the last
+/// file.
 fn check_end(source: &mut Source<'_>, last_bytes: usize) -> Result<(), ArchiveError> {
     let padding = last_bytes.next_multiple_of(BLOCK_BYTES) - last_bytes;
     let mut end = vec![0; padding + END_MARKER_BYTES];

@@ -249,7 +249,8 @@ fn oldest_upload_always_gets_disk_space() {
     assert_eq!(ledger.ask_disk(&newest, 33), DiskOutcome::Refused);
     assert!(uploads.iter().all(|upload| upload.eviction().is_none()));
     ledger.end(&newest);
-    // Each user has one upload. The newest upload ends, whoever needs more space.
+    // Each user has one upload. The newest upload ends, regardless of which upload needs more
+    // space.
     assert_eq!(ledger.ask_disk(&uploads[2], 33), DiskOutcome::Refused);
     assert_eq!(ledger.ask_disk(&uploads[0], 67), DiskOutcome::Wait);
     assert_eq!(uploads[2].eviction(), Some(Eviction::Disk));
