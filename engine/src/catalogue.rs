@@ -12,9 +12,9 @@
 //! wait until the catalogue is rebuilt, or fail if rebuilding fails repeatedly.
 //!
 //! Damage or a failed read can hide documents while the catalogue is built. The catalogue records
-//! the first damage that was skipped. Listings then fail with this damage, or return it together
-//! with the known entries, see [`ListingMode`]. A catalogue that may lack entries is rebuilt at the
-//! next open.
+//! the first damage that was skipped, and returns it with each listing. The next listing searches
+//! the log again, and later listings do so at most once a minute. A catalogue that may lack entries
+//! is rebuilt at the next open.
 
 pub(crate) mod audit;
 pub(crate) mod marker;
@@ -42,7 +42,7 @@ use crate::catalogue::row::{
 };
 use crate::catalogue::state::{
     CatalogueClose, CatalogueCore, CataloguePhase, CatalogueState, DirectoryCheck, DocumentSource,
-    ListingMode, SkippedDamage,
+    SkippedDamage,
 };
 use crate::catalogue::tree::TreeError;
 use crate::catalogue::worker::CatalogueWorker;
@@ -91,8 +91,8 @@ pub struct CatalogueEntry {
 pub struct KnownDocuments {
     /// The user and the entry of each namespace that contains a document.
     pub entries: Vec<(String, CatalogueEntry)>,
-    /// The first damage that was skipped when the list of documents was built. Because of this
-    /// damage, entries may be missing. `None` if no damage was skipped.
+    /// The first damage that was skipped after the store was opened, when the list of documents was
+    /// built. Because of this damage, entries may be missing. `None` if no damage was skipped.
     pub damage: Option<Damage>,
 }
 
@@ -123,8 +123,18 @@ pub struct UserUsage {
 /// The entries of a listing.
 pub(crate) struct Listing<T> {
     pub(crate) entries: Vec<T>,
-    /// The damage that may hide entries. `None` in [`ListingMode::Complete`].
+    /// The damage that may hide entries.
     pub(crate) skipped: Option<Error>,
+}
+
+impl<T> Listing<T> {
+    /// Returns the entries.
+    ///
+    /// # Errors
+    /// The damage that may hide entries.
+    pub(crate) fn complete(self) -> Result<Vec<T>> {
+        self.skipped.map_or(Ok(self.entries), Err)
+    }
 }
 
 impl<T> Default for Listing<T> {
@@ -172,10 +182,9 @@ impl Catalogue {
         check_directory: DirectoryCheck,
         source: DocumentSource,
     ) -> Self {
-        Self {
-            memory: Some(MemoryCatalogue::new(source)),
-            ..Self::disabled(dir, check_directory)
-        }
+        let mut catalogue = Self::disabled(dir, check_directory);
+        catalogue.memory = Some(MemoryCatalogue::new(source));
+        catalogue
     }
 
     /// Opens the catalogue in the background. Uses the existing catalogue if the last clean close
@@ -284,11 +293,10 @@ impl Catalogue {
         user: &str,
         after: Option<&str>,
         limit: usize,
-        mode: ListingMode,
     ) -> Result<Listing<CatalogueEntry>> {
         let mut listing = Listing::default();
         if limit > 0 {
-            listing.skipped = self.scan_user(user, after, mode, |entry| {
+            listing.skipped = self.scan_user(user, after, |entry| {
                 listing.entries.push(entry);
                 listing.entries.len() < limit
             })?;
@@ -303,7 +311,6 @@ impl Catalogue {
         &self,
         after: Option<(&str, &str)>,
         limit: usize,
-        mode: ListingMode,
     ) -> Result<Listing<(String, CatalogueEntry)>> {
         let mut listing = Listing::default();
         if limit > 0 {
@@ -311,7 +318,7 @@ impl Catalogue {
                 Some((user, client)) => Bound::Excluded(key(user, client)),
                 None => Bound::Included(CatalogueKey::new()),
             };
-            listing.skipped = self.scan(&[], first, mode, |key, value| {
+            listing.skipped = self.scan(&[], first, |key, value| {
                 let (user, client) = split_key(key);
                 let entry = entry(client, value);
                 listing.entries.push((lossy_text(user), entry));
@@ -325,14 +332,13 @@ impl Catalogue {
     /// while the catalogue is incomplete, for example during a rebuild.
     pub(crate) fn usage(&self, user: &str) -> Result<UserUsage> {
         let mut sum = UserUsage::default();
-        let mode = ListingMode::Complete;
-        self.scan_user(user, None, mode, |CatalogueEntry { stat, .. }| {
+        let skipped = self.scan_user(user, None, |CatalogueEntry { stat, .. }| {
             sum.namespaces += 1;
             sum.keys += u64::from(stat.usage.keys);
             sum.bytes += stat.usage.bytes;
             true
         })?;
-        Ok(sum)
+        skipped.map_or(Ok(sum), Err)
     }
 
     /// Visits the namespaces of a user in order, starting after the client `after`, until `visit`
@@ -341,7 +347,6 @@ impl Catalogue {
         &self,
         user: &str,
         after: Option<&str>,
-        mode: ListingMode,
         mut visit: impl FnMut(CatalogueEntry) -> bool,
     ) -> Result<Option<Error>> {
         let prefix = key(user, "");
@@ -349,7 +354,7 @@ impl Catalogue {
             Some(client) => Bound::Excluded(key(user, client)),
             None => Bound::Included(prefix.clone()),
         };
-        self.scan(&prefix, first, mode, |key, value| {
+        self.scan(&prefix, first, |key, value| {
             visit(entry(split_key(key).1, value))
         })
     }
@@ -360,16 +365,15 @@ impl Catalogue {
         &self,
         prefix: &[u8],
         first: Bound<CatalogueKey>,
-        mode: ListingMode,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
     ) -> Result<Option<Error>> {
         if let Some(memory) = &self.memory {
-            return memory.scan(prefix, first, mode, visit);
+            return memory.scan(prefix, first, visit);
         }
         // The pending changes must be read before the tree. If the tree were read first, the scan
         // would miss a change that is written to the tree and dropped from the pending changes
         // between the two reads.
-        let snapshot = self.pending(prefix, &first, mode)?;
+        let snapshot = self.pending(prefix, &first)?;
         let tree = self
             .core
             .tree
@@ -419,32 +423,30 @@ impl Catalogue {
     }
 
     /// Returns the pending changes whose keys begin with `prefix`, starting at `first`. Blocks
-    /// until the catalogue is complete, fails or is closed. In [`ListingMode::Complete`], first
-    /// requests a new search of the log if one is due, and fails if entries may still be missing.
-    fn pending(
-        &self,
-        prefix: &[u8],
-        first: &Bound<CatalogueKey>,
-        mode: ListingMode,
-    ) -> Result<PendingSnapshot> {
+    /// until the catalogue is complete, fails or is closed. If damage was skipped earlier, and a
+    /// new search of the log is due, first waits for this search.
+    fn pending(&self, prefix: &[u8], first: &Bound<CatalogueKey>) -> Result<PendingSnapshot> {
         let mut state = self.core.lock();
-        let is_retry_due = |state: &CatalogueState| {
-            let skipped = state.skipped.as_ref();
-            skipped.is_some_and(SkippedDamage::is_retry_due)
-        };
-        if mode == ListingMode::Complete && is_retry_due(&state) {
-            state.pending.require_full_scan();
-        }
         state.listings += 1;
         self.core.changed.notify_all();
         let mut state = self.core.wait_while(state, |state| {
-            let is_retrying = mode == ListingMode::Complete
-                && state.skipped.is_some()
-                && state.pending.is_lagging()
-                && state.phase.failure().is_none();
-            (matches!(state.phase, CataloguePhase::Building) || is_retrying)
-                && state.closing.is_none()
+            matches!(state.phase, CataloguePhase::Building) && state.closing.is_none()
         });
+        if state
+            .skipped
+            .as_ref()
+            .is_some_and(SkippedDamage::is_search_due)
+        {
+            state.pending.require_full_scan();
+            self.core.changed.notify_all();
+            state = self.core.wait_while(state, |state| {
+                let is_searching = state.skipped.is_some() && state.pending.is_lagging();
+                let is_building = matches!(state.phase, CataloguePhase::Building);
+                (is_building || is_searching)
+                    && state.phase.failure().is_none()
+                    && state.closing.is_none()
+            });
+        }
         state.listings -= 1;
         match &state.phase {
             CataloguePhase::Ready => {}
@@ -453,15 +455,11 @@ impl Catalogue {
                 return Err(unavailable(reason));
             }
         }
-        let skipped = state.skipped.as_ref().map(|skipped| skipped.error.clone());
-        match skipped {
-            Some(error) if mode == ListingMode::Complete => Err(error),
-            skipped => Ok(PendingSnapshot {
-                pending: state.pending.range(prefix, first),
-                rebuilds: state.rebuilds,
-                skipped,
-            }),
-        }
+        Ok(PendingSnapshot {
+            pending: state.pending.range(prefix, first),
+            rebuilds: state.rebuilds,
+            skipped: state.skipped.as_ref().map(|skipped| skipped.error.clone()),
+        })
     }
 
     /// Deletes the catalogue's directory, because sled keeps deleted entries in its files. Blocks
@@ -525,6 +523,14 @@ impl Catalogue {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Catalogue {
+    /// Ends the thread if the opening of the store has failed. After [`Self::close`], this does
+    /// nothing.
+    fn drop(&mut self) {
+        self.close(None);
     }
 }
 

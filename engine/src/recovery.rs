@@ -49,6 +49,8 @@ pub(crate) struct RecoveredStore {
     pub(crate) reader: FrameReader,
     /// The first damage of each segment in which a damaged frame may be current.
     pub(crate) damage: Vec<Damage>,
+    /// The namespaces of damaged frames, including stale frames.
+    pub(crate) damaged_namespaces: Vec<NamespaceHash>,
     /// The bytes that recovery has dropped at the end of the log, if any.
     pub(crate) dropped: Option<DroppedTail>,
     /// The blobs that current frames refer to, grouped by namespace.
@@ -169,7 +171,10 @@ impl LoadedLog {
         let blobs = documents.blobs();
         let damage = documents.damage().cloned().collect();
         let RecoveryLoader {
-            table, accounting, ..
+            table,
+            accounting,
+            damaged_namespaces,
+            ..
         } = documents;
         let state = LogState {
             highest_modified_ms: manifest.highest_modified_ms.unwrap_or_default(),
@@ -191,6 +196,7 @@ impl LoadedLog {
             reserved_revision,
             reader,
             damage,
+            damaged_namespaces,
             dropped,
             blobs,
         }

@@ -7,8 +7,7 @@ use crate::api::handle::EngineHandle;
 use crate::api::namespace::Namespace;
 use crate::api::open::open;
 use crate::api::read::{NamespaceReader, Peek};
-use crate::catalogue::state::ListingMode;
-use crate::catalogue::{CatalogueEntry, KnownDocuments, Listing, UserUsage};
+use crate::catalogue::{Catalogue, CatalogueEntry, KnownDocuments, Listing, UserUsage};
 use crate::commit::core::Core;
 use crate::commit::writer::{Prepared, Writer};
 use crate::index::document::Document;
@@ -208,9 +207,8 @@ impl Engine {
     ///   the catalogue started during the call.
     /// - [`Error::Corrupt`], [`Error::Unreadable`]: the list could be incomplete, because a damaged
     ///   frame, or a file that could not be read, may belong to any user. [`Self::list_known`]
-    ///   returns the documents that are known. A later call reads the files again, at most once a
-    ///   minute, unless the damage was found when the store was opened and can belong to any
-    ///   namespace.
+    ///   returns the documents that are known. If the damage was found after the store was opened,
+    ///   the next call reads the log again, but at most once a minute.
     /// - [`Error::Closed`].
     pub fn list(
         &self,
@@ -219,10 +217,9 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<CatalogueEntry>> {
         let user = user.as_name_str().map_err(invalid_user)?;
-        self.core().check_listable()?;
-        let catalogue = &self.core().catalogue;
-        let listing = catalogue.list(user, after, limit, ListingMode::Complete)?;
-        Ok(listing.entries)
+        self.complete_catalogue()?
+            .list(user, after, limit)?
+            .complete()
     }
 
     /// Lists the namespaces of all users that contain a document, in the byte order of users and
@@ -236,10 +233,9 @@ impl Engine {
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<(String, CatalogueEntry)>> {
-        self.core().check_listable()?;
-        let catalogue = &self.core().catalogue;
-        let listing = catalogue.list_all(after, limit, ListingMode::Complete)?;
-        Ok(listing.entries)
+        self.complete_catalogue()?
+            .list_all(after, limit)?
+            .complete()
     }
 
     /// Lists the namespaces of all users like [`Self::list_all`], but does not fail if the list is
@@ -258,13 +254,12 @@ impl Engine {
     ) -> Result<KnownDocuments> {
         self.core().check_open()?;
         let catalogue = &self.core().catalogue;
-        let mode = ListingMode::Known;
         let listing = match user {
-            None => catalogue.list_all(after, limit, mode)?,
+            None => catalogue.list_all(after, limit)?,
             Some(user) => {
                 let user = user.as_name_str().map_err(invalid_user)?;
                 let after = after.map(|(_, client)| client);
-                let Listing { entries, skipped } = catalogue.list(user, after, limit, mode)?;
+                let Listing { entries, skipped } = catalogue.list(user, after, limit)?;
                 let named = entries.into_iter().map(|entry| (user.to_owned(), entry));
                 Listing {
                     entries: named.collect(),
@@ -285,8 +280,14 @@ impl Engine {
     /// The errors of [`Self::list`].
     pub fn usage(&self, user: impl AsName) -> Result<UserUsage> {
         let user = user.as_name_str().map_err(invalid_user)?;
+        self.complete_catalogue()?.usage(user)
+    }
+
+    /// Returns the catalogue, if recovery found no damage that may hide documents from it.
+    fn complete_catalogue(&self) -> Result<&Catalogue> {
+        self.core().check_open()?;
         self.core().check_listable()?;
-        self.core().catalogue.usage(user)
+        Ok(&self.core().catalogue)
     }
 
     /// Returns a pseudonym for a user: a number that identifies the user, for example in logs, but

@@ -171,6 +171,7 @@ fn build_core(
         }),
         cache: DocumentCache::new(config.cache_bytes),
         damage: recovered.damage,
+        damaged_namespaces: recovered.damaged_namespaces,
         dropped: recovered.dropped,
         watch: Arc::clone(watch),
         state: CoreState::default(),

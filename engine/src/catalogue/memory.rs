@@ -6,7 +6,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::{Mutex, PoisonError};
 
 use crate::catalogue::row::{CatalogueKey, CatalogueValue, key};
-use crate::catalogue::state::{DocumentSource, ListingMode, SkippedDamage};
+use crate::catalogue::state::{DocumentSource, SkippedDamage};
 use crate::catalogue::worker::RETRY_INTERVAL;
 use crate::model::error::{Error, Result};
 
@@ -40,35 +40,28 @@ impl MemoryCatalogue {
         &self,
         prefix: &[u8],
         first: Bound<CatalogueKey>,
-        mode: ListingMode,
         mut visit: impl FnMut(&[u8], CatalogueValue) -> bool,
     ) -> Result<Option<Error>> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
-        let is_usable = |built: &BuiltCatalogue| match &built.skipped {
-            Some(skipped) => mode == ListingMode::Known || !skipped.is_retry_due(),
-            None => true,
+        let is_search_due = |built: &BuiltCatalogue| {
+            let skipped = built.skipped.as_ref();
+            skipped.is_some_and(SkippedDamage::is_search_due)
         };
         let built = match state.built.take() {
-            Some(built) if is_usable(&built) => built,
+            Some(built) if !is_search_due(&built) => built,
             previous => {
                 let skipped = previous.as_ref().and_then(|built| built.skipped.as_ref());
                 build(&state.source, skipped)?
             }
         };
         let built = state.built.insert(built);
-        let skipped = built.skipped.as_ref().map(|skipped| skipped.error.clone());
-        if mode == ListingMode::Complete
-            && let Some(error) = skipped
-        {
-            return Err(error);
-        }
         for (key, value) in built.entries.range((first, Bound::Unbounded)) {
             if !key.starts_with(prefix) || !visit(key, *value) {
                 break;
             }
         }
-        Ok(skipped)
+        Ok(built.skipped.as_ref().map(|skipped| skipped.error.clone()))
     }
 }
 

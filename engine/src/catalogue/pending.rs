@@ -157,12 +157,12 @@ impl PendingChanges {
         self.lag.is_some_and(|lag| lag.last_shed.is_some())
     }
 
-    /// Ends a catch-up that has written all missing puts to the tree. Returns true if the catalogue
-    /// is complete, and false if more puts were shed during the catch-up.
-    pub(super) fn finish_catch_up(&mut self) -> bool {
-        if !self.is_shedding() {
-            self.lag = None;
-        }
+    /// Ends a catch-up that has written all puts after the revision `after` to the tree. Returns
+    /// true if the catalogue is complete, and false if more puts were shed during the catch-up, or
+    /// if a search of the entire log was required during it.
+    pub(super) fn finish_catch_up(&mut self, after: u64) -> bool {
+        self.lag
+            .take_if(|lag| lag.last_shed.is_none() && lag.after >= after);
         self.lag.is_none()
     }
 
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(pending.begin_catch_up(), 4);
         put(&mut pending, "f", 10);
         assert_eq!(clients(&pending), "bef");
-        assert!(pending.finish_catch_up());
+        assert!(pending.finish_catch_up(4));
     }
 
     #[test]
@@ -285,10 +285,21 @@ mod tests {
         pending.finish_apply();
         put(&mut pending, "g", 20);
         pending.shed_puts();
-        assert!(!pending.finish_catch_up());
+        assert!(!pending.finish_catch_up(4));
         // The first attempt to catch up did not complete, so the second attempt starts at the same
         // revision.
         assert_eq!(pending.begin_catch_up(), 4);
-        assert!(pending.finish_catch_up());
+        assert!(pending.finish_catch_up(4));
+    }
+
+    #[test]
+    fn full_scan_required_during_catch_up_is_not_lost() {
+        let mut pending = pending();
+        pending.shed_puts();
+        assert_eq!(pending.begin_catch_up(), 4);
+        pending.require_full_scan();
+        assert!(!pending.finish_catch_up(4));
+        assert_eq!(pending.begin_catch_up(), 0);
+        assert!(pending.finish_catch_up(0));
     }
 }

@@ -59,24 +59,24 @@ pub(super) struct CatalogueState {
 #[derive(Clone)]
 pub(super) struct SkippedDamage {
     pub(super) error: Error,
-    /// From this time on, a listing in [`ListingMode::Complete`] searches the log again.
-    retry_at: Instant,
+    /// From this time on, a listing searches the log again.
+    search_at: Instant,
 }
 
 impl SkippedDamage {
-    /// Creates the state after a search of the log that skipped `error`. The search can be repeated
-    /// at once, or after `retry_interval` if the `previous` search also skipped damage.
+    /// Creates the state after a search of the log that skipped `error`. The next listing repeats the
+    /// search, but not before `retry_interval` has passed if the `previous` search also skipped damage.
     pub(super) fn new(error: Error, previous: Option<&Self>, retry_interval: Duration) -> Self {
         let wait = previous.map_or(Duration::ZERO, |_| retry_interval);
         Self {
             error,
-            retry_at: Instant::now() + wait,
+            search_at: Instant::now() + wait,
         }
     }
 
-    /// Returns true if the log may be searched again.
-    pub(super) fn is_retry_due(&self) -> bool {
-        Instant::now() >= self.retry_at
+    /// Returns true if a listing must search the log again.
+    pub(super) fn is_search_due(&self) -> bool {
+        Instant::now() >= self.search_at
     }
 }
 
@@ -103,16 +103,6 @@ impl CataloguePhase {
             Self::Suspended(reason) | Self::Failed(reason) => Some(reason),
         }
     }
-}
-
-/// How a listing behaves if entries may be missing because of damage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListingMode {
-    /// The listing searches the log again if a search is due, and fails if entries may still be
-    /// missing.
-    Complete,
-    /// The listing returns the entries that are known.
-    Known,
 }
 
 /// A request to end the catalogue's thread.

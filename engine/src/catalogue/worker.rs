@@ -202,8 +202,7 @@ impl CatalogueWorker {
                     })));
                 }
                 if state.pending.is_empty() {
-                    // An incomplete catalogue must not be used after the next open. If the damage
-                    // were gone by then, nothing would show that documents are missing.
+                    // As for damage that recovery found, the next open must rebuild the catalogue.
                     let clean = closing.clean.filter(|_| state.skipped.is_none());
                     return Ok(WorkerStep::End(WorkerEnd::Close(CatalogueClose { clean })));
                 }
@@ -309,7 +308,7 @@ impl CatalogueWorker {
             // Only a search of the entire log shows that no document is missing any more.
             state.skipped = None;
         }
-        state.pending.finish_catch_up();
+        state.pending.finish_catch_up(after);
     }
 
     /// Pauses the worker for up to `timeout`, so that other threads can use the processor. A change

@@ -479,7 +479,10 @@ impl Committer {
                 self.with_reserve(|committer| committer.log.close().map_err(LogFailure::into_error))
             }
         };
-        let clean = outcome.is_ok().then(|| CatalogueIdentity {
+        // A catalogue that may be incomplete must not be used after the next open. If the damage were
+        // gone by then, nothing would show that documents are missing.
+        let is_clean = outcome.is_ok() && self.core.check_listable().is_ok();
+        let clean = is_clean.then(|| CatalogueIdentity {
             store: self.core.directory.store,
             reserved_revision: self.log.reserved_revision(),
         });

@@ -29,11 +29,12 @@ use crate::commit::queue::CommitQueue;
 use crate::commit::writer::WriteContext;
 use crate::index::accounting::SegmentAccounting;
 use crate::index::cache::DocumentCache;
-use crate::index::table::Table;
+use crate::index::table::{NewestFrame, Table};
 use crate::model::config::Durability;
 use crate::model::damage::{Damage, DroppedTail};
 use crate::model::error::{Error, Result};
 use crate::model::ids::SegmentId;
+use crate::model::names::NamespaceHash;
 use crate::platform::semaphore::{Semaphore, SemaphorePermit};
 use crate::platform::wakeup::Wakeup;
 use crate::storage::log::closed_time::ClosedTime;
@@ -67,6 +68,9 @@ pub(crate) struct Core {
     pub(crate) cache: DocumentCache,
     /// The damage that recovery found.
     pub(crate) damage: Vec<Damage>,
+    /// The namespaces of damaged frames that recovery found. The names of these namespaces may be
+    /// unknown.
+    pub(crate) damaged_namespaces: Vec<NamespaceHash>,
     /// The bytes that recovery has dropped at the end of the log.
     pub(crate) dropped: Option<DroppedTail>,
     /// Checks that the directories of the store are still at their paths.
@@ -168,15 +172,20 @@ impl Core {
         self.state.poison.get_or_init(|| error);
     }
 
-    /// Checks that a listing would be complete. A listing may be incomplete if a damaged frame
-    /// belongs to an unknown namespace.
+    /// Checks that recovery found no damage that may still hide a document from listings: damage
+    /// that may belong to any namespace, or a damaged frame that is current.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Corrupt`] with the location of the damaged frame.
+    /// [`Error::Corrupt`] with the location of the damaged frame.
     pub(crate) fn check_listable(&self) -> Result<()> {
-        self.check_open()?;
-        self.table.loss().map_or(Ok(()), |lost| {
-            Err(self.directory.unreadable_frame(lost.segment, lost.offset))
+        let hidden = |hash: &NamespaceHash| match self.table.newest(*hash) {
+            NewestFrame::Unreadable { segment, offset } => Some((segment, offset)),
+            NewestFrame::Absent | NewestFrame::Document(_) => None,
+        };
+        let lost = self.table.loss().map(|lost| (lost.segment, lost.offset));
+        let found = lost.or_else(|| self.damaged_namespaces.iter().find_map(hidden));
+        found.map_or(Ok(()), |(segment, offset)| {
+            Err(self.directory.unreadable_frame(segment, offset))
         })
     }
 }

@@ -227,13 +227,13 @@ impl SegmentUsages {
         self.segments.get(&id).copied()
     }
 
-    /// Returns the segments that may contain a current document, each with the end of its committed
+    /// Returns the segments that contain current documents, each with the end of its committed
     /// frames as an offset in the segment file.
-    pub(crate) fn with_documents(&self) -> BTreeMap<SegmentId, u64> {
+    pub(crate) fn committed_ends(&self) -> BTreeMap<SegmentId, u64> {
         let end = |usage: &SegmentUsage| HEADER_BYTES + usage.bytes;
         let segments = self.segments.iter();
         segments
-            .filter(|(_, usage)| usage.documents > 0 || usage.damaged > 0)
+            .filter(|(_, usage)| usage.documents > 0)
             .map(|(id, usage)| (*id, end(usage)))
             .collect()
     }

@@ -26,6 +26,8 @@ pub(crate) struct RecoveryLoader {
     pub(crate) accounting: SegmentAccounting,
     /// The blob references of all frames that were loaded, including stale frames.
     references: Vec<BlobReference>,
+    /// The namespaces of damaged frames, including stale frames.
+    pub(crate) damaged_namespaces: Vec<NamespaceHash>,
     /// The first damage that was found in each segment.
     damage: BTreeMap<SegmentId, Damage>,
 }
@@ -57,6 +59,8 @@ impl RecoveryLoader {
             let damage = Damage::new(&path, damaged.offset.into(), "a frame cannot be read");
             self.damage.insert(segment, damage);
         }
+        let damaged = entries.iter().filter(|e| e.kind == EntryKind::Damaged);
+        self.damaged_namespaces.extend(damaged.map(|e| e.hash));
         self.accounting.lock().add_segment(segment, entries);
         self.table.load(segment, entries);
         for entry in entries.iter().filter(|e| e.kind == EntryKind::Lost) {
@@ -134,9 +138,9 @@ impl RecoveryLoader {
 }
 
 /// Visits every document whose summary entry satisfies `is_current`. Damaged frames, and segments
-/// that are damaged or cannot be read, are skipped. [`Visited::skipped`] is set if a skipped frame
-/// may be the current frame of a namespace when the visit begins. The iteration ends early if
-/// `visit` returns [`ControlFlow::Break`].
+/// that are damaged or cannot be read, are skipped. [`Visited::skipped`] is set if a document of
+/// `table` may be skipped. Documents that recovery could not find are not in the table; see
+/// [`RecoveryLoader::damage`]. The iteration ends early if `visit` returns [`ControlFlow::Break`].
 pub(crate) fn visit(
     directory: &LogDirectory,
     (table, accounting): (&Table, &SegmentAccounting),
@@ -148,7 +152,7 @@ pub(crate) fn visit(
     // removed files would not be visited.
     let _guard = directory.hold_files();
     // Invalid frames after the committed frames are not damage: the committer may be writing them.
-    let committed_ends = accounting.lock().with_documents();
+    let committed_ends = accounting.lock().committed_ends();
     // A segment whose files are missing is visited too, because its documents are skipped.
     let mut segments: BTreeSet<SegmentId> = committed_ends.keys().copied().collect();
     segments.extend(directory.segments()?);

@@ -194,15 +194,18 @@ impl Table {
             .is_some_and(|entry| entry.revision == revision)
     }
 
-    /// Returns true if `entry` of `segment` describes damaged bytes that may contain the current
-    /// frame of a namespace.
+    /// Returns true if `entry` of `segment` describes damaged bytes that may contain a current
+    /// document of this table.
     pub(crate) fn may_hide_document(&self, segment: SegmentId, entry: &SummaryEntry) -> bool {
         match entry.kind {
-            EntryKind::Lost => true,
+            // If the table has a lost frame, it is known that documents may be missing.
+            EntryKind::Lost => self.loss.is_none(),
             // The revision of a damaged frame is not known exactly, but its location is.
-            EntryKind::Damaged => self
-                .entry(entry.hash)
-                .is_some_and(|newest| (newest.segment, newest.offset) == (segment, entry.offset)),
+            EntryKind::Damaged => self.entry(entry.hash).is_some_and(|newest| {
+                let is_document =
+                    matches!(newest.kind, EntryKind::Put | EntryKind::PutWithMetadata);
+                is_document && (newest.segment, newest.offset) == (segment, entry.offset)
+            }),
             EntryKind::Put | EntryKind::PutWithMetadata | EntryKind::Delete | EntryKind::Mark => {
                 false
             }
