@@ -99,6 +99,8 @@ struct UploadProgress<'a> {
     last_progress: Instant,
     bytes_since_progress: u64,
     is_stalled: bool,
+    /// When the last chunk was received, if the server has not yet waited for the next chunk.
+    chunk_received: Option<Instant>,
 }
 
 impl<'a> UploadProgress<'a> {
@@ -114,12 +116,19 @@ impl<'a> UploadProgress<'a> {
             last_progress: Instant::now(),
             bytes_since_progress: 0,
             is_stalled: false,
+            chunk_received: None,
         }
     }
 
     /// Waits for the next bytes of the body. Returns `None` at the end of the body.
     async fn next_chunk(&mut self, body: &mut RequestBody) -> Result<Option<Bytes>, Box<ApiError>> {
-        let deadline = Instant::now() + self.rules.idle_timeout;
+        let now = Instant::now();
+        // The client is not slow while the server writes the last chunk, or waits for memory or disk
+        // space. During this time, the server reads nothing.
+        if let Some(received) = self.chunk_received.take() {
+            self.last_progress += now - received;
+        }
+        let deadline = now + self.rules.idle_timeout;
         loop {
             let stalls_at = self.last_progress + STALL_GRACE;
             let permit = self.permit.as_ref();
@@ -135,6 +144,7 @@ impl<'a> UploadProgress<'a> {
             match next {
                 Ok(Some(Ok(frame))) => {
                     if let Ok(chunk) = frame.into_data() {
+                        self.chunk_received = Some(Instant::now());
                         return Ok(Some(chunk));
                     }
                 }
