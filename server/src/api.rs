@@ -11,6 +11,7 @@
 mod handler;
 mod openapi;
 mod upload;
+mod upload_progress;
 
 pub(crate) use handler::Handler;
 pub(crate) use openapi::{OpenApi, OpenApiError};

@@ -420,53 +420,6 @@ fn stalled_upload_is_evicted_for_a_waiting_upload() {
     assert_eq!(small.read_response(false).unwrap().status, 204);
 }
 
-/// Regression test. An upload that had waited for memory was stalled as soon as it received the
-/// memory, because the time of the wait counted as time without progress. If another upload was
-/// still waiting, the server ended the upload.
-#[test]
-fn upload_that_has_waited_for_memory_is_not_stalled() {
-    let (server, _dir) = fresh(&[
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--body-budget-bytes",
-        "4096",
-        "--body-budget-wait",
-        "60s",
-    ]);
-    let mut holder = server.connect();
-    let alice = token::of("alice", "xyz");
-    let request = Request::of("PUT", "xyz", &alice).body(document(12 * BUDGETED_BYTES));
-    let bytes = request.bytes();
-    let mut pieces = bytes.chunks(BUDGETED_BYTES);
-    // The first two pieces contain enough bytes of the body to acquire the budget.
-    holder.send(pieces.next().unwrap()).unwrap();
-    holder.send(pieces.next().unwrap()).unwrap();
-    wait_until("the holder has acquired the budget", || {
-        metric(&server, "prefd_http_bodies_bytes") > 0
-    });
-    let waiting = ["bob", "carol"].map(|user| {
-        let body = document(4 * BUDGETED_BYTES);
-        let request = Request::of("PUT", "xyz", &token::of(user, "xyz")).body(body);
-        let mut bytes = request.bytes();
-        let rest = bytes.split_off(2 * BUDGETED_BYTES);
-        let mut client = server.connect();
-        client.send(&bytes).unwrap();
-        (client, rest)
-    });
-    // The holder sends enough not to be stalled, while the others wait for more than a second.
-    for piece in pieces {
-        std::thread::sleep(Duration::from_millis(200));
-        holder.send(piece).unwrap();
-    }
-    assert_eq!(holder.read_response(false).unwrap().status, 204);
-    // The first of the others has received memory, and has a second to continue.
-    std::thread::sleep(Duration::from_millis(100));
-    for (mut client, rest) in waiting {
-        client.send(&rest).unwrap();
-        assert_eq!(client.read_response(false).unwrap().status, 204);
-    }
-}
-
 /// Regression test. Slow uploads could fill the disk.
 #[test]
 fn unfinished_uploads_need_no_more_disk_space_than_allowed() {

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::api::upload_progress::UploadProgress;
 use crate::http::{ApiError, Budget, Code, Eviction, RequestBody, UploadPermit};
 use crate::net::BUFFER_BYTES;
 use crate::store::{Prepared, Store};
@@ -16,12 +17,6 @@ use crate::store::{Prepared, Store};
 /// Without this threshold, clients that send almost nothing could use up the budget. Most documents
 /// are smaller than the threshold, so their uploads acquire no memory from the budget.
 const UNBUDGETED_BYTES: u64 = 16 * 1024;
-/// Number of bytes that a client must send for its upload to count as making progress. An upload
-/// that holds memory and makes no progress for [`STALL_GRACE`] is stalled, and ends if another
-/// request waits for memory.
-const PROGRESS_BYTES: u64 = 16 * 1024;
-/// Time without progress after which an upload is stalled.
-const STALL_GRACE: Duration = Duration::from_secs(1);
 /// Maximum memory of one upload in bytes, in addition to the memory of the store's writer: the read
 /// buffer of the connection, and the received chunk.
 const UPLOAD_BUFFERS_BYTES: u64 = 2 * BUFFER_BYTES as u64;
@@ -58,12 +53,12 @@ pub(super) async fn receive(
     body: &mut RequestBody,
     rules: &UploadRules,
 ) -> Result<ReceivedDocument, Box<ApiError>> {
-    let mut progress = UploadProgress::new(store, user, body.size_hint().exact(), rules);
+    let mut upload = UploadReceiver::new(store, user, body.size_hint().exact(), rules);
     let mut writer = store.writer();
     while !body.is_end_stream() {
-        let received = match progress.next_chunk(body).await {
+        let received = match upload.next_chunk(body).await {
             Ok(None) => break,
-            Ok(Some(chunk)) => progress.admit(chunk.len()).await.map(|()| chunk),
+            Ok(Some(chunk)) => upload.admit(chunk.len()).await.map(|()| chunk),
             Err(error) => Err(error),
         };
         let chunk = match received {
@@ -76,16 +71,16 @@ pub(super) async fn receive(
         };
         if body.is_end_stream() {
             let document = writer.finish_with(chunk).await?;
-            return Ok(progress.received(document));
+            return Ok(upload.received(document));
         }
         writer = writer.write(chunk).await?;
     }
     let document = writer.finish().await?;
-    Ok(progress.received(document))
+    Ok(upload.received(document))
 }
 
 /// The bytes that an upload has received, and the permit for them.
-struct UploadProgress<'a> {
+struct UploadReceiver<'a> {
     store: &'a Store,
     user: &'a str,
     /// The length of the body, or `None` if it is unknown.
@@ -95,15 +90,11 @@ struct UploadProgress<'a> {
     received_bytes: u64,
     /// Bytes of disk space that the permit holds.
     disk_bytes: u64,
-    /// The time at which the client had last sent another [`PROGRESS_BYTES`] bytes.
-    last_progress: Instant,
-    bytes_since_progress: u64,
+    progress: UploadProgress,
     is_stalled: bool,
-    /// When the last chunk was received, if the server has not yet waited for the next chunk.
-    chunk_received: Option<Instant>,
 }
 
-impl<'a> UploadProgress<'a> {
+impl<'a> UploadReceiver<'a> {
     fn new(store: &'a Store, user: &'a str, length: Option<u64>, rules: &'a UploadRules) -> Self {
         Self {
             store,
@@ -113,24 +104,17 @@ impl<'a> UploadProgress<'a> {
             permit: None,
             received_bytes: 0,
             disk_bytes: 0,
-            last_progress: Instant::now(),
-            bytes_since_progress: 0,
+            progress: UploadProgress::new(Instant::now()),
             is_stalled: false,
-            chunk_received: None,
         }
     }
 
     /// Waits for the next bytes of the body. Returns `None` at the end of the body.
     async fn next_chunk(&mut self, body: &mut RequestBody) -> Result<Option<Bytes>, Box<ApiError>> {
         let now = Instant::now();
-        // The client is not slow while the server writes the last chunk, or waits for memory or disk
-        // space. During this time, the server reads nothing.
-        if let Some(received) = self.chunk_received.take() {
-            self.last_progress += now - received;
-        }
+        let stalls_at = self.progress.wait_for_chunk(now);
         let deadline = now + self.rules.idle_timeout;
         loop {
-            let stalls_at = self.last_progress + STALL_GRACE;
             let permit = self.permit.as_ref();
             let next = tokio::select! {
                 biased;
@@ -144,7 +128,10 @@ impl<'a> UploadProgress<'a> {
             match next {
                 Ok(Some(Ok(frame))) => {
                     if let Ok(chunk) = frame.into_data() {
-                        self.chunk_received = Some(Instant::now());
+                        let has_progress = self.progress.record_chunk(chunk.len(), Instant::now());
+                        if has_progress && self.is_stalled {
+                            self.set_stalled(false);
+                        }
                         return Ok(Some(chunk));
                     }
                 }
@@ -169,13 +156,6 @@ impl<'a> UploadProgress<'a> {
     /// Acquires the memory and the disk space for the next `bytes` bytes.
     async fn admit(&mut self, bytes: usize) -> Result<(), Box<ApiError>> {
         self.received_bytes += bytes as u64;
-        self.bytes_since_progress += bytes as u64;
-        if self.bytes_since_progress >= PROGRESS_BYTES {
-            (self.last_progress, self.bytes_since_progress) = (Instant::now(), 0);
-            if self.is_stalled {
-                self.set_stalled(false);
-            }
-        }
         if self.received_bytes > UNBUDGETED_BYTES && self.permit.is_none() {
             let memory = self.store.writer_bytes(self.length) + UPLOAD_BUFFERS_BYTES;
             self.permit = Some(self.rules.budget.acquire(self.user, memory).await?);
