@@ -16,5 +16,7 @@ mod store;
 mod token;
 
 pub(crate) use service::Admin;
-pub(crate) use store::{AdminStore, CHECKS_FAILED, FAILED, TOTAL_BYTES, UNSAVED, erased_json};
+pub(crate) use store::{
+    AdminStore, CHECKS_FAILED, FAILED, JSON, NDJSON, TAR, TOTAL_BYTES, UNSAVED, erased_json,
+};
 pub(crate) use token::{AdminToken, AdminTokenError};

@@ -469,7 +469,10 @@ fn failed_backup_names_the_cause_and_leaves_no_file() {
     issuer.respond("/backup", CannedResponse::json(&json!({"no": "archive"})));
     fail(
         &["--admin", &url],
-        "the file is not a backup: expected a tar archive that prefd backup has created",
+        &format!(
+            "the server at {url} did not send the response of an admin listener of prefd. Check \
+             --admin"
+        ),
         &[],
     );
     issuer.respond("/backup", CannedResponse::status(503));
@@ -631,14 +634,14 @@ fn restore_names_the_format_of_a_compressed_backup() {
 }
 
 /// Answers one request with the given bytes, and closes the connection.
-fn answer_once(answer: &'static [u8]) -> (String, JoinHandle<()>) {
+fn answer_once(answer: String) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut head = BufReader::new(&stream).lines();
         while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-        (&stream).write_all(answer).unwrap();
+        (&stream).write_all(answer.as_bytes()).unwrap();
     });
     (url, server)
 }
@@ -647,8 +650,12 @@ fn answer_once(answer: &'static [u8]) -> (String, JoinHandle<()>) {
 fn interrupted_response_is_reported_with_its_cause() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    for command in ["backup", "export"] {
-        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    for (command, media_type) in [("backup", "x-tar"), ("export", "x-ndjson")] {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/{media_type}\r\n\
+             Transfer-Encoding: chunked\r\n"
+        );
+        let answer = format!("{head}\r\n5\r\nhello\r\n");
         let (url, server) = answer_once(answer);
         let ended = prefd(BINARY, &[command, "--admin", &url, "--to", path_str(&file)]);
         server.join().unwrap();
@@ -657,8 +664,10 @@ fn interrupted_response_is_reported_with_its_cause() {
                      connection: unexpected EOF";
         assert!(ended.err.contains(words), "{command}: {}", ended.err);
         assert!(!file.exists(), "{command}");
-        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: prefd-failed\r\n\
-                       \r\n5\r\nhello\r\n0\r\nprefd-failed: the disk %C3%A9 failed\r\n\r\n";
+        let answer = format!(
+            "{head}Trailer: prefd-failed\r\n\r\n5\r\nhello\r\n0\r\n\
+             prefd-failed: the disk %C3%A9 failed\r\n\r\n"
+        );
         let (url, server) = answer_once(answer);
         let ended = prefd(BINARY, &[command, "--admin", &url, "--to", path_str(&file)]);
         server.join().unwrap();

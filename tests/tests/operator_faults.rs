@@ -219,7 +219,7 @@ fn killed_restore_is_refused_as_a_store_and_can_be_repeated() {
 }
 
 /// Accepts one connection, sends `response` and closes the connection. Returns the URL.
-fn serve_once(response: &'static str) -> String {
+fn serve_once(response: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -239,11 +239,46 @@ fn serve_once(response: &'static str) -> String {
 fn interrupted_download_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    for command in ["backup", "export"] {
-        let url = serve_once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+    for (command, media_type) in [("backup", "x-tar"), ("export", "x-ndjson")] {
+        let url = serve_once(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/{media_type}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n"
+        ));
         let ended = prefd(BINARY, &[command, "--admin", &url, "--to", text(&file)]);
         expect_failure(&ended, "the connection to the server failed");
         assert_eq!(file_names(folder.path()), [""; 0], "{command}");
+    }
+}
+
+#[test]
+fn response_of_another_server_is_not_a_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let input = folder.path().join("input");
+    fs::write(&input, "").unwrap();
+    let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}";
+    for arguments in [
+        ["backup", "--to", text(&file)],
+        ["export", "--to", text(&file)],
+        ["import", "--from", text(&input)],
+        ["erase", "--user", "alice"],
+    ] {
+        let url = serve_once(page.to_owned());
+        let ended = prefd(BINARY, &[&arguments[..], &["--admin", &url]].concat());
+        let words = format!("the server at {url} did not send the response of an admin listener");
+        expect_failure(&ended, &words);
+        assert!(!file.exists(), "{arguments:?}");
+    }
+    for arguments in [
+        ["import", "--from", text(&input)],
+        ["erase", "--user", "alice"],
+    ] {
+        let url = serve_once(
+            page.replace("text/html", "application/json")
+                .replace("{}", "{]"),
+        );
+        let ended = prefd(BINARY, &[&arguments[..], &["--admin", &url]].concat());
+        expect_failure(&ended, "the response of the server is not valid JSON");
     }
 }
 

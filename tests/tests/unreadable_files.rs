@@ -152,7 +152,11 @@ fn export_reports_a_segment_that_was_removed_while_the_server_runs() {
             (Some(1), ""),
             "{user:?}"
         );
-        let place = format!("documents may be missing: {} at byte 0", segment.display());
+        let place = format!(
+            "prefd: documents may be missing, because a part of the log is damaged or cannot be \
+             read: {} at byte 0",
+            segment.display()
+        );
         assert!(ended.err.contains(&place), "{}", ended.err);
     }
 }

@@ -15,9 +15,9 @@ use crate::http::{ApiError, ApiResult, Body, BodyReader, BodyWriter, Code, Reque
 use crate::store::{Erased, Error, Name, Store};
 use crate::transfer::{self, ImportError, LineFault, READ_BYTES, archive};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
-const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(crate) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+pub(crate) const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
 /// A header of the response to a backup request. The value is the total size of the files in the
 /// backup, in bytes, so that the client can show the progress.
 pub(crate) const TOTAL_BYTES: HeaderName = HeaderName::from_static("prefd-total-bytes");

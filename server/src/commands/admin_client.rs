@@ -10,16 +10,17 @@ use clap::Args;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, TE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode;
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::admin::{AdminToken, CHECKS_FAILED, FAILED};
+use crate::admin::{AdminToken, CHECKS_FAILED, FAILED, JSON};
 use crate::auth::http_client;
 use crate::commands::admin_endpoint::AdminEndpoint;
 use crate::commands::error::CommandError;
@@ -85,9 +86,13 @@ impl Download {
 }
 
 impl AdminOptions {
-    /// Sends a GET request whose response may be long.
-    pub(super) async fn download(&self, path: &str) -> Result<Download, CommandError> {
-        let request = self.send(Method::GET, path, Body::empty());
+    /// Sends a GET request whose response may be long. The response must have the given media type.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        media_type: &HeaderValue,
+    ) -> Result<Download, CommandError> {
+        let request = self.send_for(media_type, Method::GET, path, Body::empty());
         let response = timeout(HEAD_TIMEOUT, request).await;
         let response = response.map_err(|_| CommandError::Timeout(HEAD_TIMEOUT))??;
         let (head, body) = response.into_parts();
@@ -96,6 +101,34 @@ impl AdminOptions {
             body,
             trailers: HeaderMap::new(),
         })
+    }
+
+    /// Sends a request like [`Self::send`], and returns the JSON of the response.
+    pub(super) async fn send_for_json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<Value, CommandError> {
+        let response = self.send_for(&JSON, method, path, body).await?;
+        let body = response.into_body().collect().await?.to_bytes();
+        serde_json::from_slice(&body).map_err(CommandError::InvalidResponse)
+    }
+
+    /// Sends a request like [`Self::send`]. The response must have the given media type, because a
+    /// server that is not prefd can respond with 200 to any request.
+    async fn send_for(
+        &self,
+        media_type: &HeaderValue,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<Response<Incoming>, CommandError> {
+        let response = self.send(method, path, body).await?;
+        match response.headers().get(CONTENT_TYPE) {
+            Some(found) if found == media_type => Ok(response),
+            _ => Err(CommandError::NotPrefd(self.admin.clone())),
+        }
     }
 
     /// Sends a request. Returns the response if its status is 2xx. Any other status is returned as
@@ -196,12 +229,9 @@ pub(super) fn decoded(value: &HeaderValue) -> String {
 
 /// Returns the detail of a JSON:API error response, or the reasons in a response of `/readyz`.
 fn detail(body: &[u8]) -> String {
-    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let document: Value = serde_json::from_slice(body).unwrap_or_default();
     let detail = document.pointer("/errors/0/detail");
-    match (
-        detail.and_then(serde_json::Value::as_str),
-        document.get("reasons"),
-    ) {
+    match (detail.and_then(Value::as_str), document.get("reasons")) {
         (Some(detail), _) => detail.to_owned(),
         (None, Some(reasons)) => reasons.to_string(),
         (None, None) => "the response has no error detail".to_owned(),

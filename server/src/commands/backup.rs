@@ -12,7 +12,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 
-use crate::admin::TOTAL_BYTES;
+use crate::admin::{TAR, TOTAL_BYTES};
 use crate::commands::admin_client::{AdminOptions, block_on};
 use crate::commands::atomic_file::AtomicFile;
 use crate::commands::console::{self, ProgressBar, ProgressStream};
@@ -208,7 +208,7 @@ fn write_offline(data_dir: &Path, out: &mut dyn Write) -> Result<(), CommandErro
 }
 
 async fn write_online(admin: &AdminOptions, out: &mut dyn Write) -> Result<(), CommandError> {
-    let mut download = admin.download("/backup").await?;
+    let mut download = admin.download("/backup", &TAR).await?;
     // The total of the progress display is the size of the store files in the archive, without the
     // tar headers.
     let total_bytes = download.headers.get(TOTAL_BYTES);

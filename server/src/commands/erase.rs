@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use clap::Args;
-use http_body_util::BodyExt;
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -69,9 +68,9 @@ fn erase_offline(data_dir: &Path, user: &Name) -> Result<Value, CommandError> {
 
 async fn erase_online(admin: &AdminOptions, user: &Name) -> Result<Value, CommandError> {
     let path = user_path(user);
-    let response = admin.send(Method::DELETE, &path, Body::empty()).await?;
-    let body = response.into_body().collect().await?.to_bytes();
-    Ok(serde_json::from_slice(&body).unwrap_or_default())
+    admin
+        .send_for_json(Method::DELETE, &path, Body::empty())
+        .await
 }
 
 /// Describes the data that an incomplete erasure has left, and what to do about it. `erased` is the

@@ -68,6 +68,12 @@ pub(super) enum CommandError {
     ServerFailed(String),
     #[error("the server responded with {status}: {detail}")]
     Refused { status: StatusCode, detail: String },
+    #[error(
+        "the server at {0} did not send the response of an admin listener of prefd. Check --admin"
+    )]
+    NotPrefd(AdminEndpoint),
+    #[error("the response of the server is not valid JSON: {0}")]
+    InvalidResponse(serde_json::Error),
     #[error("the server sent nothing for {} seconds", .0.as_secs())]
     Timeout(Duration),
     #[error("cannot read the error response of the server: {0}")]
@@ -120,7 +126,7 @@ pub(super) enum CommandError {
          documents, use --accept-damage", problems(*.count)
     )]
     RestoreDamaged { count: usize, first: String },
-    #[error("the export is incomplete: {0}. All other documents were exported")]
+    #[error("the export is incomplete: {0}. All documents that could be read were exported")]
     ExportIncomplete(String),
     #[error("the erasure is incomplete:\n{0}")]
     EraseIncomplete(String),

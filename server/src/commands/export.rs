@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::admin::UNSAVED;
+use crate::admin::{NDJSON, UNSAVED};
 use crate::commands::admin_client::{block_on, decoded};
 use crate::commands::atomic_file::AtomicFile;
 use crate::commands::console::{self, ProgressStream};
@@ -93,7 +93,7 @@ async fn download(
     out: &mut dyn Write,
 ) -> Result<Option<MissingDocuments>, CommandError> {
     let path = options.user.as_ref().map(user_path).unwrap_or_default() + "/documents";
-    let mut download = options.store.admin.download(&path).await?;
+    let mut download = options.store.admin.download(&path, &NDJSON).await?;
     while let Some(bytes) = download.next().await? {
         out.write_all(&bytes)
             .map_err(io_error("write", &options.to))?;

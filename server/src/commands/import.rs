@@ -6,13 +6,11 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use clap::Args;
-use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::commands::admin_client::{AdminOptions, block_on};
+use crate::commands::admin_client::block_on;
 use crate::commands::console::{self, ProgressStream};
 use crate::commands::error::CommandError;
 use crate::commands::store_location::{StoreLocation, open_error};
@@ -109,7 +107,12 @@ fn import_online(
     };
     block_on(async {
         tokio::task::spawn_blocking(move || writer.write(|out| io::copy(&mut from, out).map(drop)));
-        let body = send(&options.store.admin, path, Body::channel(chunks)).await;
+        let lines = Body::channel(chunks);
+        let counts = options
+            .store
+            .admin
+            .send_for_json(Method::POST, path, lines)
+            .await;
         // A failed read aborts the request, so the error of the request is only a consequence.
         let failure = failure
             .lock()
@@ -118,16 +121,10 @@ fn import_online(
         if let Some(error) = failure {
             return Err(io_error("read", &options.from)(error).into());
         }
-        let counts: Value = serde_json::from_slice(&body?).unwrap_or_default();
+        let counts = counts?;
         let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
         Ok((count("documents"), count("kept")))
     })
-}
-
-/// Sends the lines, and returns the body of the response.
-async fn send(admin: &AdminOptions, path: &str, lines: Body) -> Result<Bytes, CommandError> {
-    let response = admin.send(Method::POST, path, lines).await?;
-    Ok(response.into_body().collect().await?.to_bytes())
 }
 
 /// The error of a failed read, if any.

@@ -364,7 +364,7 @@ pub(crate) struct Settings {
     /// Maximum disk space for documents that are being received, in bytes. Must be at least
     /// max-body-bytes. Documents of up to 256 KiB need no disk space before they are complete. If
     /// the space is used up, prefd ends uploads with 503: first the newest upload of a user who has
-    /// several uploads and uses more than its share, otherwise the newest upload [default: 16 ×
+    /// several uploads and uses more than a quarter of it, otherwise the newest upload [default: 16 ×
     /// max-body-bytes]
     #[arg(
         long,

@@ -5,12 +5,17 @@ use std::io::Write;
 use crate::store::{BlockingStore, Damage, Error, Namespace, cause};
 use crate::transfer::lines::{ExportError, write_line};
 
+const MAY_BE_MISSING: &str =
+    "documents may be missing, because a part of the log is damaged or cannot be read";
+
 /// The documents that are missing from an export, because the store is damaged or they cannot be
 /// read from the disk.
 #[derive(Debug)]
 pub(crate) struct UnreadableDocuments {
     /// Number of documents that cannot be read.
     documents: u64,
+    /// Whether damage of the log may hide further documents.
+    may_hide_documents: bool,
     /// Maximum length of `places`.
     max_places: usize,
     /// The unreadable places: damaged places of the log, which may contain further documents, and
@@ -23,6 +28,7 @@ impl UnreadableDocuments {
     fn new(max_places: usize) -> Self {
         Self {
             documents: 0,
+            may_hide_documents: false,
             max_places,
             places: Vec::new(),
         }
@@ -30,9 +36,10 @@ impl UnreadableDocuments {
 
     /// Adds damage of the log before the other places, because it can hide any number of documents.
     fn add_damage(&mut self, damage: &[Damage]) {
+        self.may_hide_documents = !damage.is_empty();
         let damage = damage
             .iter()
-            .map(|place| format!("the log is damaged, and documents may be missing: {place}"));
+            .map(|place| format!("{MAY_BE_MISSING}: {place}"));
         self.places.splice(0..0, damage);
         self.places.truncate(self.max_places);
     }
@@ -50,15 +57,20 @@ impl UnreadableDocuments {
 
     /// Returns true if the export contains all documents.
     pub(crate) fn is_empty(&self) -> bool {
-        self.documents == 0 && self.places.is_empty()
+        self.documents == 0 && !self.may_hide_documents
     }
 
     /// Returns a sentence that states how much is missing.
     pub(crate) fn summary(&self) -> String {
-        match self.documents {
-            0 => "documents may be missing, because the log is damaged".to_owned(),
+        let unreadable = match self.documents {
+            0 => return MAY_BE_MISSING.to_owned(),
             1 => "1 document cannot be read".to_owned(),
             count => format!("{count} documents cannot be read"),
+        };
+        if self.may_hide_documents {
+            format!("{unreadable}, and further {MAY_BE_MISSING}")
+        } else {
+            unreadable
         }
     }
 

@@ -47,8 +47,9 @@ pub(super) fn when(code: Code) -> &'static str {
             "the path does not support the method. The Allow header lists the supported methods."
         }
         Code::RequestTimeout => {
-            "the client sent nothing for too long, or sent the body too slowly while another \
-             upload waited for memory."
+            "the client sent nothing for too long, sent the body too slowly while another upload \
+             waited for memory, or had too many uploads in progress while uploads of other users \
+             waited for memory."
         }
         Code::PreconditionFailed => {
             "the condition of If-Match, If-None-Match or If-Unmodified-Since is not met. Nothing \
