@@ -10,7 +10,7 @@ use common::{alone, fresh, metric, put, wait_until};
 use prefd_tests::hostile_clients::{ClientScript, HostileClients};
 use prefd_tests::hostile_requests::HostileRequests;
 use prefd_tests::http::Request;
-use prefd_tests::latency_probe::{LatencyProbe, check_slowdown};
+use prefd_tests::latency_probe::LatencyProbe;
 use prefd_tests::machine::report;
 use prefd_tests::server::Server;
 use prefd_tests::token;
@@ -25,7 +25,6 @@ const BUDGET_BYTES: u64 = CONNECTIONS * 160 * 1024 + 96 * MIB;
 /// Limit for the unsent bytes of a response in the kernel. The kernel doubles the requested size
 /// of a send buffer, to leave space for its own bookkeeping (socket(7), SO_SNDBUF).
 const SEND_BUFFER_BYTES: u64 = 2 * 256 * 1024;
-const ROUNDS: usize = 3;
 
 /// Runs an attack of slow connections on a server with default settings.
 fn check_attack(attack: &str, clients: usize, part: impl FnOnce(&Server) -> ClientScript) {
@@ -62,18 +61,17 @@ fn check_load_compared<B, A>(
 ) {
     let mut probe = LatencyProbe::new(server.address);
     let other = start_other();
-    let quiet: Vec<_> = (0..ROUNDS).map(|_| probe.round()).collect();
+    let quiet = probe.rounds();
     drop(other);
     let open = server.open_files().len();
     let before = server.peak_rss_bytes();
 
     let running = start();
-    let attacked: Vec<_> = (0..ROUNDS).map(|_| probe.round()).collect();
+    probe.check_slowdown(attack, &quiet);
     drop(running);
 
     let grown = server.peak_rss_bytes() - before;
     report(&format!("{attack}: {} MiB more", grown / MIB));
-    check_slowdown(attack, &quiet, &attacked);
     assert!(
         grown <= BUDGET_BYTES,
         "{attack}: expected at most {} MiB of additional memory, got {} MiB",

@@ -11,14 +11,13 @@ use common::{BINARY, alone, wait_until};
 use prefd_tests::hostile_clients::{ClientScript, HostileClients};
 use prefd_tests::http::Request;
 use prefd_tests::issuer::{INTROSPECTION, Issuer, Signer};
-use prefd_tests::latency_probe::{LatencyProbe, NAMESPACE, check_slowdown};
+use prefd_tests::latency_probe::{LatencyProbe, NAMESPACE};
 use prefd_tests::server::{Launch, Server};
 use prefd_tests::token;
 use serde_json::json;
 
 /// Each client sends one request per second, with another token each time.
 const CLIENTS: usize = 900;
-const ROUNDS: usize = 3;
 const PROVIDER_DELAY: Duration = Duration::from_secs(1);
 
 /// Compares the response times of a client with the given token with an attack at a slow provider,
@@ -35,14 +34,13 @@ fn check_attack(
     let _turn = alone();
     // The probe panics if a response is not the expected one, such as 401 or 503.
     let mut probe = LatencyProbe::with_token(server.address, token);
-    let quiet: Vec<_> = (0..ROUNDS).map(|_| probe.round()).collect();
+    let quiet = probe.rounds();
     issuer.delay_responses(PROVIDER_DELAY);
     let hostile_clients = HostileClients::start(CLIENTS, server.address, script);
     hostile_clients.wait_until_all_connected();
     wait_until("the attack has its effect", has_effect);
-    let attacked: Vec<_> = (0..ROUNDS).map(|_| probe.round()).collect();
+    probe.check_slowdown(attack, &quiet);
     drop(hostile_clients);
-    check_slowdown(attack, &quiet, &attacked);
     assert!(!server.has_logged("panicked"));
 }
 
