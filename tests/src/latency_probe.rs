@@ -13,9 +13,12 @@ const SMALL: usize = 150;
 const LARGE: usize = 5;
 /// Size of the large document, which is stored in a blob.
 const LARGE_BYTES: usize = 1024 * 1024;
-/// No request may last this long. The limit is shorter than every timeout of the server, and
-/// longer than the second after which Linux retries a connection to a full accept queue.
-const MAX_LATENCY: Duration = Duration::from_secs(3);
+/// No request may last this long. The limit is shorter than the timeouts of the server for its
+/// clients. If an attack uses all connections, the first new connection usually waits 1 to 2 seconds,
+/// until connections of the attack are past the period of grace in which the server keeps them. On a
+/// busy machine, the wait is longer, because the server first has to work on the requests of the
+/// attack.
+const MAX_LATENCY: Duration = Duration::from_secs(8);
 /// Maximum ratio of the response times with and without an attack.
 const MAX_RATIO: u32 = 3;
 /// Response times up to this limit never fail a test. Response times of a fraction of a millisecond
