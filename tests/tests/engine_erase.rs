@@ -11,7 +11,7 @@ use prefd_tests::erasure::{
 };
 use prefd_tests::sim_disk::{DiskOperation, Unsynced};
 use prefd_tests::sim_model::{fail_once_at, unsynced};
-use prefd_tests::sim_store::{Store, put};
+use prefd_tests::sim_store::{Store, put, read};
 use prefd_tests::stop_flag::StopOnDrop;
 
 /// An empty list of clients or folders.
@@ -219,6 +219,49 @@ fn damaged_segment_is_reported_and_the_rest_is_erased() {
     let files = all_files(store.dir.path(), Some(&store));
     assert_eq!(files_with_traces(&files, scenario.erased_user()), NO_FILES);
     scenario.assert_erased(&engine, &others, "repaired");
+}
+
+/// Regression test. If a segment could not be read while it was searched, but could be read while it
+/// was rewritten, the erasure was complete, and the user's documents were still there.
+#[test]
+fn reads_that_fail_for_a_time_never_make_an_erasure_look_complete() {
+    let mut incomplete = 0;
+    for failing in 0..20 {
+        let store = Store::new();
+        let engine = store.open().unwrap();
+        put(&engine, "secret", "{}").unwrap();
+        let others = engine.namespace("other", "c").unwrap();
+        others.write(b"{}", WriteOptions::default()).unwrap();
+        engine.close().unwrap();
+        let engine = store.open().unwrap();
+        engine.list("u", None, 1).unwrap();
+        let mut reads = 0;
+        store.disk.set_fault(Box::new(move |operation, path| {
+            let is_segment = path.extension().is_some_and(|e| e == "seg" || e == "sum");
+            reads += usize::from(operation == DiskOperation::Read && is_segment);
+            let is_failing = operation == DiskOperation::Read && is_segment && reads <= failing;
+            is_failing.then_some(ErrorKind::Other)
+        }));
+        let is_complete = match engine.erase("u", &mut |_| {}) {
+            Ok(erased) => erased.is_complete(),
+            Err(error) => panic!("{failing}: {error}"),
+        };
+        store.disk.clear_fault();
+        incomplete += usize::from(!is_complete);
+        if !is_complete {
+            let again = engine.erase("u", &mut |_| {}).unwrap();
+            assert!(again.is_complete(), "{failing}: {again:?}");
+        }
+        let check = |engine: &Engine| {
+            assert_eq!(read(engine, "secret").unwrap(), None, "{failing}");
+            let all = engine.list_all(None, 9).unwrap();
+            assert_eq!(all.len(), 1, "{failing}: {all:?}");
+        };
+        check(&engine);
+        engine.close().unwrap();
+        check(&store.open().unwrap());
+    }
+    assert!(incomplete > 0);
 }
 
 #[test]

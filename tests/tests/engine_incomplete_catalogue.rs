@@ -236,3 +236,35 @@ fn stats_and_verify_report_reads_that_fail_later() {
     outcomes.dedup();
     assert_eq!(outcomes, [2, 3]);
 }
+
+/// Regression test. Zeros at the end of a segment counted as preallocated bytes, and a file that was
+/// too short as the complete segment.
+#[test]
+fn missing_end_of_a_segment_is_not_taken_for_its_end() {
+    for is_cut in [false, true] {
+        let store = Store::new();
+        let mut config = store.config();
+        // The puts are not recorded, so the listing finds them in the active segment.
+        config.catalogue_pending_bytes = 1;
+        let engine = Engine::open(config).unwrap();
+        assert_eq!(list(&engine).unwrap(), [""; 0]);
+        for client in CLIENTS {
+            put(&engine, client, "{}").unwrap();
+        }
+        let segment = store.files("log", ".seg").pop().unwrap();
+        let mut bytes = store.disk.bytes(&segment);
+        let last = frames(&bytes).pop().unwrap().bytes;
+        if is_cut {
+            bytes.truncate(last.start);
+        } else {
+            bytes[last].fill(0);
+        }
+        store.disk.overwrite(&segment, bytes);
+        let listed = list(&engine);
+        assert!(matches!(listed, Err(Error::Corrupt { .. })), "{listed:?}");
+        let known = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(list_known(&engine), (known, Some(segment)));
+        let _ = engine.close();
+        assert!(!store.path("catalogue/clean").exists());
+    }
+}

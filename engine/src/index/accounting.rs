@@ -44,6 +44,11 @@ pub(crate) struct SegmentUsage {
 }
 
 impl SegmentUsage {
+    /// Returns the end of the segment's frames, as an offset in the segment file.
+    pub(crate) fn end(&self) -> u64 {
+        HEADER_BYTES + self.bytes
+    }
+
     /// Returns true if a frame in the segment is current or may be current.
     pub(crate) fn is_needed(&self) -> bool {
         self.documents > 0 || self.tombstones > 0 || self.damaged > 0
@@ -228,13 +233,12 @@ impl SegmentUsages {
     }
 
     /// Returns the segments that contain current documents, each with the end of its committed
-    /// frames as an offset in the segment file.
+    /// frames.
     pub(crate) fn committed_ends(&self) -> BTreeMap<SegmentId, u64> {
-        let end = |usage: &SegmentUsage| HEADER_BYTES + usage.bytes;
         let segments = self.segments.iter();
         segments
             .filter(|(_, usage)| usage.documents > 0)
-            .map(|(id, usage)| (*id, end(usage)))
+            .map(|(id, usage)| (*id, usage.end()))
             .collect()
     }
 

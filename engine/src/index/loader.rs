@@ -1,7 +1,7 @@
 //! Builds the table and the accounting during recovery, while the log is read segment by segment.
 //! The newest frame of each namespace becomes its current frame.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
 use crate::catalogue::row::{CatalogueValue, DocumentVisitor, Visited};
@@ -151,26 +151,20 @@ pub(crate) fn visit(
     // Compaction must not remove segment files during the iteration, because documents in the
     // removed files would not be visited.
     let _guard = directory.hold_files();
-    // Invalid frames after the committed frames are not damage: the committer may be writing them.
-    let committed_ends = accounting.lock().committed_ends();
-    // A segment whose files are missing is visited too, because its documents are skipped.
-    let mut segments: BTreeSet<SegmentId> = committed_ends.keys().copied().collect();
-    segments.extend(directory.segments()?);
-    for id in segments {
-        let committed_end = committed_ends.get(&id).copied();
-        let details = match directory.details(id) {
+    // Frames that are committed from now on are not visited. Their documents are either recorded as
+    // changes, or are copies of frames that are visited.
+    let ends = accounting.lock().committed_ends();
+    for (&id, &end) in &ends {
+        let details = match directory.details(id, end) {
             // The rest of the log is still visited, so that undamaged documents can be rescued.
             Err(error) if error.is_damage() => {
-                if committed_end.is_some() {
-                    skipped.get_or_insert(error);
-                }
+                skipped.get_or_insert(error);
                 continue;
             }
             details => details?,
         };
         for (entry, detail) in details {
-            let is_committed = committed_end.is_some_and(|end| u64::from(entry.offset) < end);
-            if is_committed && table.may_hide_document(id, &entry) {
+            if entry.kind.is_damaged() && table.may_hide_document(id, &entry, &ends) {
                 skipped.get_or_insert_with(|| directory.unreadable_frame(id, entry.offset));
             }
             let is_stored = matches!(entry.kind, EntryKind::Put | EntryKind::PutWithMetadata);
@@ -203,6 +197,7 @@ mod tests {
     use super::*;
     use crate::api::engine::Engine;
     use crate::commit::change::WriteOptions;
+    use crate::format::location::FrameLocation;
     use crate::model::config::Config;
     use crate::platform::fs::Disk;
     use crate::storage::log::scan::RevisionLimits;
@@ -224,17 +219,36 @@ mod tests {
         (directory, manifest.segments[0].id)
     }
 
+    /// Returns the table and the accounting of a segment with the given frames.
+    fn index(id: SegmentId, committed: &[SummaryEntry]) -> (Table, SegmentAccounting) {
+        let (mut table, accounting) = (Table::default(), SegmentAccounting::default());
+        table.load(id, committed);
+        let mut segments = accounting.lock();
+        segments.add_segment(id, committed);
+        table.for_each(|entry| segments.add_current(entry));
+        drop(segments);
+        (table, accounting)
+    }
+
+    /// Returns the summary entries of the segment, which are rebuilt from its frames.
+    fn entries(directory: &LogDirectory, id: SegmentId) -> Vec<SummaryEntry> {
+        let scan = directory.scan(id, None).unwrap();
+        let summary = scan.summary(u64::MAX, RevisionLimits::up_to(u64::MAX));
+        summary.entries().to_vec()
+    }
+
     #[test]
     fn no_segment_is_removed_during_a_visit() {
         let dir = tempfile::tempdir().unwrap();
         let (directory, id) = log_with_two_documents(dir.path());
-        let index = (&Table::default(), &SegmentAccounting::default());
+        let (table, accounting) = index(id, &entries(&directory, id));
         let mut clients = Vec::new();
-        let visited = visit(&directory, index, |_, _| true, &mut |_, client, _| {
+        let visitor = &mut |_: &str, client: &str, _| {
             clients.push(client.to_owned());
             assert!(!directory.remove(id).unwrap());
             ControlFlow::Continue(())
-        });
+        };
+        let visited = visit(&directory, (&table, &accounting), |_, _| true, visitor);
         let visited = visited.unwrap();
         assert!(visited.flow.is_continue() && visited.skipped.is_none());
         assert_eq!(clients, ["a", "b"]);
@@ -247,29 +261,53 @@ mod tests {
     fn frame_that_is_being_written_is_not_skipped_damage() {
         let dir = tempfile::tempdir().unwrap();
         let (mut directory, id) = log_with_two_documents(dir.path());
-        let entries = directory.scan(id, None).unwrap();
-        let entries = entries.summary(u64::MAX, RevisionLimits::up_to(u64::MAX));
-        let [first, second, ..] = entries.entries() else {
-            panic!("the segment has two frames");
-        };
+        let entries = entries(&directory, id);
+        let second = u64::from(entries[1].offset);
         let path = file_header::segment_path(&directory.dir, id);
         let file = directory.fs.open_for_write(&path).unwrap();
-        let (mut byte, offset) = ([0], u64::from(second.offset) + 20);
-        file.read_exact_at(&mut byte, offset).unwrap();
-        file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, second + 20).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], second + 20).unwrap();
         directory.ignore_summaries([id]);
         let is_complete = |committed: &[SummaryEntry]| {
-            let (mut table, accounting) = (Table::default(), SegmentAccounting::default());
-            table.load(id, committed);
-            let mut segments = accounting.lock();
-            segments.add_segment(id, committed);
-            table.for_each(|entry| segments.add_current(entry));
-            drop(segments);
+            let (table, accounting) = index(id, committed);
             let visitor = &mut |_: &str, _: &str, _| ControlFlow::Continue(());
             let visited = visit(&directory, (&table, &accounting), |_, _| true, visitor);
             visited.unwrap().skipped.is_none()
         };
-        assert!(is_complete(&[*first]));
-        assert!(!is_complete(&[*first, *second]));
+        assert!(is_complete(&entries[..1]));
+        assert!(!is_complete(&entries));
+        // A missing end of the committed frames is damage, too.
+        file.set_len(second).unwrap();
+        assert!(is_complete(&entries[..1]));
+        assert!(!is_complete(&entries));
+    }
+
+    /// The current frame of a damaged frame's namespace is a copy that compaction has made after
+    /// the visit began. The copy is not visited.
+    #[test]
+    fn damaged_original_of_a_later_copy_is_skipped_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let (directory, id) = log_with_two_documents(dir.path());
+        let entries = entries(&directory, id);
+        let (table, accounting) = index(id, &entries);
+        let ends = accounting.lock().committed_ends();
+        let damaged = SummaryEntry {
+            kind: EntryKind::Damaged,
+            ..entries[0]
+        };
+        assert!(table.may_hide_document(id, &damaged, &ends));
+        let copy = SummaryEntry {
+            offset: Offset::new(ends[&id]).unwrap(),
+            ..entries[0]
+        };
+        table.advance(copy.hash, FrameLocation::at(id, &copy));
+        assert!(table.may_hide_document(id, &damaged, &ends));
+        let newer = SummaryEntry {
+            offset: entries[1].offset,
+            ..entries[0]
+        };
+        table.advance(newer.hash, FrameLocation::at(id, &newer));
+        assert!(!table.may_hide_document(id, &damaged, &ends));
     }
 }

@@ -10,6 +10,8 @@
 pub(crate) mod buckets;
 pub(crate) mod slots;
 
+use std::collections::BTreeMap;
+
 use crate::format::frame::header::EntryKind;
 use crate::format::location::FrameLocation;
 use crate::format::summary::entry::SummaryEntry;
@@ -195,21 +197,26 @@ impl Table {
     }
 
     /// Returns true if `entry` of `segment` describes damaged bytes that may contain a current
-    /// document of this table.
-    pub(crate) fn may_hide_document(&self, segment: SegmentId, entry: &SummaryEntry) -> bool {
-        match entry.kind {
-            // If the table has a lost frame, it is known that documents may be missing.
-            EntryKind::Lost => self.loss.is_none(),
-            // The revision of a damaged frame is not known exactly, but its location is.
-            EntryKind::Damaged => self.entry(entry.hash).is_some_and(|newest| {
-                let is_document =
-                    matches!(newest.kind, EntryKind::Put | EntryKind::PutWithMetadata);
-                is_document && (newest.segment, newest.offset) == (segment, entry.offset)
-            }),
-            EntryKind::Put | EntryKind::PutWithMetadata | EntryKind::Delete | EntryKind::Mark => {
-                false
-            }
+    /// document of this table. `ends` contains the end of the frames of each segment that is
+    /// searched for current documents.
+    pub(crate) fn may_hide_document(
+        &self,
+        segment: SegmentId,
+        entry: &SummaryEntry,
+        ends: &BTreeMap<SegmentId, u64>,
+    ) -> bool {
+        // If the table has a lost frame, it is known that documents may be missing.
+        if entry.kind == EntryKind::Lost {
+            return self.loss.is_none();
         }
+        let Some(newest) = self.entry(entry.hash) else {
+            return false;
+        };
+        let is_document = matches!(newest.kind, EntryKind::Put | EntryKind::PutWithMetadata);
+        let is_here = (newest.segment, newest.offset) == (segment, entry.offset);
+        // A frame beyond the ends is newer, or is a copy of the damaged frame.
+        let end = ends.get(&newest.segment).copied().unwrap_or_default();
+        is_document && (is_here || u64::from(newest.offset) >= end)
     }
 
     /// Removes a tombstone from the table if the tombstone is current. Call this function only if

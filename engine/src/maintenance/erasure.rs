@@ -68,8 +68,9 @@ pub struct Erased {
     /// for a [`crate::Snapshot`]. These files may contain data of the user. Each kept file is
     /// removed after the last snapshot that needs it is dropped.
     pub held_by_snapshots: u64,
-    /// The damage of segments that could not be rewritten, because a frame that may be current is
-    /// damaged, or because a read failed. These segments may contain data of the user.
+    /// The damage of segments that could not be searched or rewritten, because a frame that may be
+    /// current is damaged, or because a read failed. These segments may contain data of the user,
+    /// including documents that were not deleted.
     pub unreadable: Vec<Damage>,
     /// Number of tombstones (frames that record a delete) that had to be kept. A tombstone must be
     /// kept if a damaged segment may contain older frames of the same namespace. A tombstone
@@ -88,11 +89,12 @@ impl Erased {
 /// The frames of one user in the log.
 #[derive(Default)]
 struct UserFrames {
-    /// Segments that have been searched.
+    /// Segments that have been searched completely.
     searched: BTreeSet<SegmentId>,
     /// Segments that contain a frame of the user, or a damaged frame that may belong to the user.
     segments: BTreeSet<SegmentId>,
-    /// The damage of segments whose summary and frames are both unreadable.
+    /// The damage of segments that could not be searched completely. They may contain frames of the
+    /// user that are not found.
     damage: BTreeMap<SegmentId, Damage>,
     clients: BTreeSet<Arc<str>>,
     /// The user's namespaces.
@@ -115,6 +117,12 @@ pub(crate) fn erase(
     // The second search finds the tombstones of the deleted documents, and the frames of writes
     // that were committed after the first search.
     found.search(core, &turn, user)?;
+    // If the first search could not read a segment, the second search can find further documents.
+    let found_later = delete_documents(core, user, &found)?;
+    if found_later > 0 {
+        erased.documents += found_later;
+        found.search(core, &turn, user)?;
+    }
     rewrite_segments(core, &turn, &found, &mut erased, progress)?;
     erased.held_by_snapshots = remove_files(core, &turn)?;
     core.cache.remove_namespaces(&core.table, &found.hashes);
@@ -128,39 +136,43 @@ pub(crate) fn erase(
 }
 
 impl UserFrames {
-    /// Seals the active segment, and then searches every segment that has not been searched yet.
-    /// The active segment is sealed because only sealed segments can be rewritten.
+    /// Seals the active segment, and then searches every segment that has not been searched
+    /// completely yet. The active segment is sealed because only sealed segments can be rewritten.
     fn search(&mut self, core: &Core, _turn: &CompactionTurn<'_>, user: &str) -> Result<()> {
         core.queue.run_task(JobTask::Seal, true)?;
-        let sealed: Vec<SegmentId> = {
+        let (sealed, ends): (Vec<_>, _) = {
             let segments = core.accounting.lock();
-            segments.sealed().map(|(id, _)| id).collect()
+            (segments.sealed().collect(), segments.committed_ends())
         };
-        for id in sealed {
-            if !self.searched.insert(id) {
+        for (id, usage) in sealed {
+            if self.searched.contains(&id) {
                 continue;
             }
-            let details = match core.directory.details(id) {
-                Ok(details) => details,
-                Err(error) if error.is_damage() => {
-                    self.damage
-                        .extend(Damage::from_error(&error).map(|damage| (id, damage)));
-                    Vec::new()
-                }
+            let (details, mut failure) = match core.directory.details(id, usage.end()) {
+                Ok(details) => (details, None),
+                Err(error) if error.is_damage() => (Vec::new(), Some(error)),
                 Err(error) => return Err(error),
             };
-            // Every sealed segment contains frames. If `details` is empty, the segment could not be
-            // read.
-            if details.is_empty() {
-                self.segments.insert(id);
-            }
             for (entry, detail) in details {
                 if entry.kind.is_damaged() {
                     self.segments.insert(id);
+                    if core.table.may_hide_document(id, &entry, &ends) {
+                        let unreadable = || core.directory.unreadable_frame(id, entry.offset);
+                        failure.get_or_insert_with(unreadable);
+                    }
                 } else if detail.user == user {
                     self.segments.insert(id);
                     self.hashes.insert(entry.hash);
                     self.clients.insert(detail.client);
+                }
+            }
+            match failure.as_ref().and_then(Damage::from_error) {
+                Some(damage) => {
+                    self.damage.insert(id, damage);
+                }
+                None => {
+                    self.damage.remove(&id);
+                    self.searched.insert(id);
                 }
             }
         }
@@ -196,8 +208,9 @@ fn delete_documents(core: &Core, user: &Name, found: &UserFrames) -> Result<u64>
 }
 
 /// Rewrites the segments that contain frames of the user, starting with the oldest segment. A
-/// segment in which a damaged frame may be current is left unchanged, and its damage is added to
-/// [`Erased::unreadable`].
+/// segment in which a damaged frame may be current, or which could not be searched completely, is
+/// left unchanged, and its damage is added to [`Erased::unreadable`]. If such a segment were
+/// rewritten, documents of the user that were not found would be copied.
 fn rewrite_segments(
     core: &Core,
     turn: &CompactionTurn<'_>,
@@ -205,23 +218,25 @@ fn rewrite_segments(
     erased: &mut Erased,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
+    let is_found = |id: &SegmentId| found.searched.contains(id) || found.damage.contains_key(id);
     let searched: Vec<(SegmentId, SegmentUsage)> = {
         let segments = core.accounting.lock();
         let sealed = segments.sealed();
-        sealed
-            .filter(|(id, _)| found.searched.contains(id))
-            .collect()
+        sealed.filter(|(id, _)| is_found(id)).collect()
     };
-    let (damaged, intact): (Vec<_>, Vec<_>) = searched
-        .into_iter()
-        .partition(|(_, usage)| usage.damaged > 0);
+    // A segment without current frames contains no document of the user, and can be removed even if
+    // it cannot be read.
+    let is_kept = |(id, usage): &(SegmentId, SegmentUsage)| {
+        usage.damaged > 0 || (usage.is_needed() && found.damage.contains_key(id))
+    };
+    let (damaged, intact): (Vec<_>, Vec<_>) = searched.into_iter().partition(is_kept);
     let mut unreadable: BTreeMap<SegmentId, Damage> = damaged
         .into_iter()
         .map(|(id, _)| (id, damage_of(core, found, id)))
         .collect();
     let victims: Vec<(SegmentId, u64)> = intact
         .into_iter()
-        .filter(|(id, _)| found.segments.contains(id))
+        .filter(|(id, _)| found.segments.contains(id) || found.damage.contains_key(id))
         .map(|(id, usage)| (id, usage.bytes))
         .collect();
     let total_bytes = victims.iter().map(|(_, bytes)| bytes).sum();

@@ -212,8 +212,11 @@ impl LogDirectory {
             return Ok(highest);
         }
         let mut highest = 0;
-        for record in manifest.segments.iter().filter(|r| r.sealed.is_some()) {
-            match self.details(record.id) {
+        for record in &manifest.segments {
+            let Some(sealed) = record.sealed else {
+                continue;
+            };
+            match self.details(record.id, sealed.bytes) {
                 Ok(details) => {
                     let times = details.iter().map(|(_, detail)| detail.modified_ms);
                     highest = times.fold(highest, u64::max);

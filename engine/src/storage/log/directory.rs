@@ -197,22 +197,29 @@ impl LogDirectory {
         write_summary(&*self.fs, &self.dir, id, self.store, summary, segment_bytes)
     }
 
-    /// Reads the summary entries of a segment, each with its detail. If the summary cannot be read,
-    /// does not exist yet or is ignored, the entries are rebuilt from the frames.
+    /// Reads the summary entries of a segment, each with its detail. `end` is the offset of the end
+    /// of the segment's frames. If the summary cannot be read, does not exist yet, describes a
+    /// segment of a different length or is ignored, the entries are rebuilt from the frames. If the
+    /// file is shorter than `end`, the missing bytes are damage.
     ///
     /// # Errors
     /// Returns the errors of [`Self::scan`] if the summary cannot be read and the scan also fails.
-    pub(crate) fn details(&self, id: SegmentId) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
+    pub(crate) fn details(
+        &self,
+        id: SegmentId,
+        end: u64,
+    ) -> Result<Vec<(SummaryEntry, SummaryDetail)>> {
         let read = || {
             let reader = self.open_summary(id).ok()?;
-            Some((reader.summary().ok()?.entries, reader.details().ok()?))
+            let summary = reader.summary().ok()?;
+            (summary.segment_bytes == end).then_some((summary.entries, reader.details().ok()?))
         };
         let read = (!self.ignores_summary(id)).then(read).flatten();
         let (entries, details) = if let Some(both) = read {
             both
         } else {
-            let scan = self.scan(id, None)?;
-            let summary = scan.summary(u64::MAX, RevisionLimits::up_to(scan.last_revision));
+            let scan = self.scan(id, Some(end))?;
+            let summary = scan.summary(end, RevisionLimits::up_to(scan.last_revision));
             (
                 summary.entries().to_vec(),
                 summary::builder_details(&summary),
