@@ -92,7 +92,8 @@ pub struct KnownDocuments {
     /// The user and the entry of each namespace that contains a document.
     pub entries: Vec<(String, CatalogueEntry)>,
     /// The first damage that was skipped after the store was opened, when the list of documents was
-    /// built. Because of this damage, entries may be missing. `None` if no damage was skipped.
+    /// built. Because of this damage, entries may be missing, and an entry may describe an older
+    /// revision, or a document that was deleted. `None` if no damage was skipped.
     pub damage: Option<Damage>,
 }
 

@@ -269,16 +269,54 @@ fn response_of_another_server_is_not_a_success() {
         expect_failure(&ended, &words);
         assert!(!file.exists(), "{arguments:?}");
     }
+    let json = page.replace("text/html", "application/json");
     for arguments in [
         ["import", "--from", text(&input)],
         ["erase", "--user", "alice"],
     ] {
-        let url = serve_once(
-            page.replace("text/html", "application/json")
-                .replace("{}", "{]"),
+        for (response, words) in [
+            (
+                json.replace("{}", "{]"),
+                "the response of the server is not valid JSON",
+            ),
+            (
+                json.clone(),
+                "did not send the response of an admin listener",
+            ),
+        ] {
+            let url = serve_once(response);
+            let ended = prefd(BINARY, &[&arguments[..], &["--admin", &url]].concat());
+            expect_failure(&ended, words);
+        }
+    }
+}
+
+/// In HTTP/1.0, and in a response without a length and without chunks, nothing shows whether the
+/// body is complete.
+#[test]
+fn export_whose_end_is_not_certain_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    for version in ["1.0", "1.1"] {
+        let url = serve_once(format!(
+            "HTTP/{version} 200 OK\r\nContent-Type: application/x-ndjson\r\n\
+             Connection: close\r\n\r\n{{}}\n"
+        ));
+        let ended = prefd(BINARY, &["export", "--admin", &url, "--to", text(&file)]);
+        expect_failure(&ended, "did not send the response of an admin listener");
+        assert!(!file.exists(), "{version}");
+    }
+    let server = start_filled(&folder.path().join("data"));
+    for path in ["/documents", "/users/zoe/documents", "/backup"] {
+        let mut connection = server.connect_admin();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nTE: trailers\r\n\r\n");
+        connection.send(request.as_bytes()).unwrap();
+        let response = String::from_utf8(connection.read_until_closed()).unwrap();
+        assert!(
+            response.contains(" 400 Bad Request\r\n")
+                && response.contains("proxy_http_version 1.1"),
+            "{path}: {response}"
         );
-        let ended = prefd(BINARY, &[&arguments[..], &["--admin", &url]].concat());
-        expect_failure(&ended, "the response of the server is not valid JSON");
     }
 }
 

@@ -166,14 +166,11 @@ impl UserFrames {
                     self.clients.insert(detail.client);
                 }
             }
-            match failure.as_ref().and_then(Damage::from_error) {
-                Some(damage) => {
-                    self.damage.insert(id, damage);
-                }
-                None => {
-                    self.damage.remove(&id);
-                    self.searched.insert(id);
-                }
+            if let Some(damage) = failure.as_ref().and_then(Damage::from_error) {
+                self.damage.insert(id, damage);
+            } else {
+                self.damage.remove(&id);
+                self.searched.insert(id);
             }
         }
         Ok(())

@@ -82,9 +82,7 @@ impl Admin {
             }
             "/backup" => {
                 require_method(parts, &[Method::GET], "GET")?;
-                self.store
-                    .backup(AcceptedTrailers::of(&parts.headers))
-                    .await
+                self.store.backup(AcceptedTrailers::of(parts)?).await
             }
             "/documents" if parts.method == Method::POST => {
                 body_headers::check_encoding(&parts.headers)?;
@@ -92,9 +90,7 @@ impl Admin {
             }
             "/documents" => {
                 require_method(parts, &[Method::GET], "GET, POST")?;
-                Ok(self
-                    .store
-                    .export(None, AcceptedTrailers::of(&parts.headers)))
+                Ok(self.store.export(None, AcceptedTrailers::of(parts)?))
             }
             _ => self.route_user(parts).await,
         }
@@ -125,7 +121,7 @@ impl Admin {
             }
             Some("documents") => {
                 require_method(parts, &[Method::GET], "GET")?;
-                let accepted = AcceptedTrailers::of(&parts.headers);
+                let accepted = AcceptedTrailers::of(parts)?;
                 Ok(self.store.export(Some(name()?), accepted))
             }
             Some(_) => Err(not_found()),

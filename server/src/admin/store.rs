@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::Response;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
+use hyper::http::request::Parts;
+use hyper::{Response, Version};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -225,17 +226,28 @@ pub(super) struct AcceptedTrailers {
 }
 
 impl AcceptedTrailers {
-    /// Reads the headers of a request (RFC 9110 section 10.1.4).
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// Reads the head of a request for a streamed response (RFC 9110 section 10.1.4).
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] for a request in HTTP/1.0. A response in HTTP/1.0 has neither trailers
+    /// nor chunks, so its recipient could not notice that it is incomplete.
+    pub(super) fn of(parts: &Parts) -> Result<Self, Box<ApiError>> {
+        if parts.version < Version::HTTP_11 {
+            let detail = "Backups and exports need HTTP/1.1, because a client cannot detect an \
+                          incomplete response in HTTP/1.0. If the request comes from a proxy, \
+                          configure it to use HTTP/1.1 (nginx: proxy_http_version 1.1).";
+            return Err(ApiError::new(Code::InvalidRequest, detail));
+        }
+        let headers = &parts.headers;
         let codings = headers.get_all(TE).iter();
         let codings = codings.filter_map(|codings| codings.to_str().ok());
         let any = codings
             .flat_map(|codings| codings.split(','))
             .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
-        Self {
+        Ok(Self {
             any,
             checks_failed: any && headers.contains_key(CHECKS_FAILED),
-        }
+        })
     }
 
     /// Returns the trailers of a response that has failed. Returns `None` if the client would not

@@ -10,8 +10,11 @@ use clap::Args;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TE};
-use hyper::{Method, Request, Response};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
+    TE, TRANSFER_ENCODING,
+};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode;
 use serde_json::Value;
@@ -30,6 +33,8 @@ use crate::io_error::io_error;
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8081";
 /// Maximum size of an error response.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// Maximum size of a JSON response. The response to an erasure names each unreadable segment.
+const MAX_JSON_BYTES: usize = 16 * 1024 * 1024;
 /// Timeout for the response head of a download. Before the server sends the head of a backup
 /// response, it waits for an earlier backup to end, and takes a snapshot.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -103,20 +108,29 @@ impl AdminOptions {
         })
     }
 
-    /// Sends a request like [`Self::send`], and returns the JSON of the response.
+    /// Sends a request like [`Self::send`], and returns the JSON object of the response, which must
+    /// have the given fields.
     pub(super) async fn send_for_json(
         &self,
         method: Method,
         path: &str,
         body: Body,
+        fields: &[&str],
     ) -> Result<Value, CommandError> {
         let response = self.send_for(&JSON, method, path, body).await?;
-        let body = response.into_body().collect().await?.to_bytes();
-        serde_json::from_slice(&body).map_err(CommandError::InvalidResponse)
+        let body = Limited::new(response.into_body(), MAX_JSON_BYTES);
+        let body = body.collect().await.map_err(CommandError::ErrorResponse)?;
+        let object: Value =
+            serde_json::from_slice(&body.to_bytes()).map_err(CommandError::InvalidResponse)?;
+        if fields.iter().all(|field| object.get(field).is_some()) {
+            Ok(object)
+        } else {
+            Err(CommandError::NotPrefd(self.admin.clone()))
+        }
     }
 
-    /// Sends a request like [`Self::send`]. The response must have the given media type, because a
-    /// server that is not prefd can respond with 200 to any request.
+    /// Sends a request like [`Self::send`]. The response must have the status 200, the given media
+    /// type and a certain end, because a server that is not prefd can respond to any request.
     async fn send_for(
         &self,
         media_type: &HeaderValue,
@@ -125,9 +139,17 @@ impl AdminOptions {
         body: Body,
     ) -> Result<Response<Incoming>, CommandError> {
         let response = self.send(method, path, body).await?;
-        match response.headers().get(CONTENT_TYPE) {
-            Some(found) if found == media_type => Ok(response),
-            _ => Err(CommandError::NotPrefd(self.admin.clone())),
+        let headers = response.headers();
+        let is_expected = response.status() == StatusCode::OK
+            && headers.get(CONTENT_TYPE) == Some(media_type)
+            && !headers.contains_key(CONTENT_ENCODING)
+            // Otherwise, the body ends when the connection is closed, and nothing shows whether the
+            // body is complete.
+            && (headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING));
+        if is_expected {
+            Ok(response)
+        } else {
+            Err(CommandError::NotPrefd(self.admin.clone()))
         }
     }
 

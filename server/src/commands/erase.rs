@@ -68,8 +68,9 @@ fn erase_offline(data_dir: &Path, user: &Name) -> Result<Value, CommandError> {
 
 async fn erase_online(admin: &AdminOptions, user: &Name) -> Result<Value, CommandError> {
     let path = user_path(user);
+    let fields = ["complete", "documents", "segments"];
     admin
-        .send_for_json(Method::DELETE, &path, Body::empty())
+        .send_for_json(Method::DELETE, &path, Body::empty(), &fields)
         .await
 }
 

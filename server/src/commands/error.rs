@@ -76,7 +76,7 @@ pub(super) enum CommandError {
     InvalidResponse(serde_json::Error),
     #[error("the server sent nothing for {} seconds", .0.as_secs())]
     Timeout(Duration),
-    #[error("cannot read the error response of the server: {0}")]
+    #[error("cannot read the response of the server: {0}")]
     ErrorResponse(Box<dyn std::error::Error + Send + Sync>),
 
     #[error("{0}{cause}", cause = cause(.0))]

@@ -111,7 +111,7 @@ fn import_online(
         let counts = options
             .store
             .admin
-            .send_for_json(Method::POST, path, lines)
+            .send_for_json(Method::POST, path, lines, &["documents", "kept"])
             .await;
         // A failed read aborts the request, so the error of the request is only a consequence.
         let failure = failure

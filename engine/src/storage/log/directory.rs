@@ -84,14 +84,6 @@ impl LogDirectory {
         Ok(numbered.collect())
     }
 
-    /// Lists the ids of all segments that have a file, in ascending order.
-    pub(crate) fn segments(&self) -> Result<Vec<SegmentId>> {
-        let mut ids: Vec<SegmentId> = self.files()?.into_iter().map(|(id, _)| id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
-    }
-
     /// Prevents the removal of segment files until the returned guard is dropped. Blocks while
     /// files are being removed.
     pub(crate) fn hold_files(&self) -> FilesGuard<'_> {
