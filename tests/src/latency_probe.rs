@@ -130,7 +130,7 @@ impl LatencyProbe {
         response
     }
 
-    /// Runs [`ROUNDS`] rounds without an attack.
+    /// Runs `ROUNDS` rounds without an attack.
     pub fn rounds(&mut self) -> Vec<Latencies> {
         (0..ROUNDS).map(|_| self.round()).collect()
     }
@@ -143,7 +143,7 @@ impl LatencyProbe {
     ///
     /// # Panics
     /// Panics if a response time is over `MAX_RATIO` times the response time without the attack,
-    /// and over `NOISE`, in each of [`MAX_ROUNDS`] rounds.
+    /// and over `NOISE`, in each of `MAX_ROUNDS` rounds.
     pub fn check_slowdown(&mut self, attack: &str, quiet: &[Latencies]) {
         let mut attacked = self.rounds();
         while attacked.len() < MAX_ROUNDS && slowdown(quiet, &attacked).is_some() {
