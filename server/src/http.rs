@@ -4,7 +4,7 @@
 //! From `store`, this layer uses data types such as `Revision`, but not `Store`. This layer must
 //! not know who sends a request, which sockets exist, or which operation a request performs.
 //!
-//! **Architecture Invariant:** this layer imports only `store`, `settings` and `counters`.
+//! **Architecture Invariant:** this layer imports only `store`, `log`, `settings` and `counters`.
 
 mod body;
 pub(crate) mod body_headers;

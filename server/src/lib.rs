@@ -14,7 +14,7 @@
 //! | `telemetry` | metrics and health |
 //! | `auth`, `net`, `transfer` | authentication; sockets and connections; backup archives and JSON lines |
 //! | `http` | bodies, errors, entity tags, conditional requests |
-//! | `store` | access to the stored documents |
+//! | `store`, `log` | access to the stored documents; the server log |
 //! | `settings`, `counters`, `io_error` | the settings of `prefd serve`; counters for metrics; errors of file operations |
 //! | `small_file` | reading the files that settings name |
 //!
@@ -45,6 +45,7 @@ mod counters;
 pub mod fuzzing;
 mod http;
 mod io_error;
+mod log;
 mod net;
 mod serve;
 mod settings;

@@ -8,7 +8,6 @@
 
 mod descriptors;
 mod error;
-pub(crate) mod log;
 mod parts;
 mod server;
 mod signals;

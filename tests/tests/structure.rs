@@ -37,7 +37,7 @@ const ENGINE_LAYERS: &[&[&str]] = &[
 const SERVER_LAYERS: &[&[&str]] = &[
     &["small_file"],
     &["settings", "counters", "io_error"],
-    &["store"],
+    &["store", "log"],
     &["http"],
     &["transfer", "net", "auth"],
     &["telemetry"],

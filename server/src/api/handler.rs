@@ -24,6 +24,7 @@ use crate::http::{
     RequestBody, RequestContext, Route, UnmetCondition, body_headers, catch_unwind, etag,
     no_content, not_modified, ok, precondition_failed, request_head,
 };
+use crate::log::is_logging_requests;
 use crate::net::{ConnectionContext, Service};
 use crate::store::{Change, Namespace, Precondition, Revision, Revisions, Store};
 use crate::telemetry::{Health, Probe, RequestMetrics, RouteKind};
@@ -158,7 +159,7 @@ impl Handler {
                 context.received_at(),
             )
             .await?;
-        if tracing::enabled!(tracing::Level::INFO) {
+        if is_logging_requests() {
             user.store(self.store.pseudonym(&claims.user), Ordering::Relaxed);
         }
         let client_id = route.client_id(&claims.client).map_err(|reason| {

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::commands::console;
 use crate::commands::error::CommandError;
+use crate::log;
 use crate::serve;
-use crate::serve::log;
 use crate::settings::{LogFormat, Settings, SettingsSources};
 
 /// Maximum length in bytes of a comment line in the example file, not counting `# `.

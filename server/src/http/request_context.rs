@@ -18,10 +18,7 @@ use crate::http::error::{ApiError, REQUEST_ID};
 use crate::http::header::CLOSE;
 use crate::http::request_body::RequestBody;
 use crate::http::request_id::RequestId;
-
-/// The log target of the log line that is written for each request. The log target must not change,
-/// because users filter the log by it. For example, the help of `--log` contains this target.
-const LOG_TARGET: &str = "prefd::exchange";
+use crate::log::{REQUEST_TARGET, RequestLine};
 
 /// The result of an operation.
 pub(crate) type ApiResult = Result<Response<Body>, Box<ApiError>>;
@@ -67,27 +64,29 @@ impl RequestContext {
         body: &RequestBody,
     ) -> (Response<Body>, Duration) {
         let id = &self.id;
-        let method = loggable(method);
-        let user = (user != NO_USER).then(|| tracing::field::display(Hex(user)));
         let duration = self.start.elapsed();
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let mut response = match result {
-            Ok(response) => {
-                let status = response.status().as_u16();
-                tracing::info!(target: LOG_TARGET, %id, method, route, status, user, micros, "request completed");
-                response
-            }
+        let now = self.clock.now();
+        let (mut response, code) = match result {
+            Ok(response) => (response, None),
             Err(error) => {
-                let code = error.code().as_str();
                 if let Some(cause) = error.cause() {
-                    tracing::error!(target: LOG_TARGET, %id, cause, "server error while processing a request");
+                    tracing::error!(target: REQUEST_TARGET, %id, cause, "server error while processing a request");
                 }
-                let response = error.response(id, !body.is_end_stream());
-                let status = response.status().as_u16();
-                tracing::info!(target: LOG_TARGET, %id, method, route, status, code, user, micros, "request failed");
-                response
+                let code = error.code().as_str();
+                (error.response(id, !body.is_end_stream()), Some(code))
             }
         };
+        RequestLine {
+            time: now,
+            id: id.as_str(),
+            method: loggable(method),
+            route,
+            status: response.status().as_u16(),
+            code,
+            user: (user != NO_USER).then_some(user),
+            micros: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+        }
+        .log();
         let headers = response.headers_mut();
         if !body.is_end_certain() {
             headers.insert(CONNECTION, CLOSE);
@@ -95,19 +94,10 @@ impl RequestContext {
         if let Ok(id) = HeaderValue::from_bytes(id.as_bytes()) {
             headers.insert(REQUEST_ID, id);
         }
-        if let Some(date) = date(self.clock.now()) {
+        if let Some(date) = date(now) {
             headers.insert(DATE, date);
         }
         (response, duration)
-    }
-}
-
-/// Displays a pseudonym as 16 hexadecimal digits.
-struct Hex(u64);
-
-impl std::fmt::Display for Hex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", self.0)
     }
 }
 

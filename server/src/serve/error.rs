@@ -8,6 +8,7 @@ use crate::auth::SignError;
 use crate::auth::setup::IdentityError;
 use crate::http::CorsError;
 use crate::io_error::IoError;
+use crate::log::LogError;
 use crate::net::{ListenError, TlsError};
 use crate::serve::descriptors::FdLimitError;
 use crate::settings::{Address, SettingsError};
@@ -49,8 +50,8 @@ pub(crate) enum ServeError {
          and the characters -._~"
     )]
     Version(String),
-    #[error("the value of --log is not a valid log filter: {0}")]
-    Log(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("cannot open the data directory {}: {source}{}", path.display(), cause(source))]

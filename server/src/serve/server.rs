@@ -13,10 +13,10 @@ use crate::api::Handler;
 use crate::auth::setup::{self, IdentityError};
 use crate::auth::{DEFAULT_TTL, KeySet, NewClaims, dev, secret_of, sign};
 use crate::io_error::io_error;
+use crate::log::{self, Log};
 use crate::net::{Acceptor, Certificate, ConnectionCounters, ConnectionLimit, Listener};
 use crate::serve::descriptors::FdBudget;
 use crate::serve::error::ServeError;
-use crate::serve::log::{self, Log};
 use crate::serve::parts::{
     DEFAULT_TIMEOUT, admin, admin_address, certificate, check, connection_server, cors, handler,
     listen_address, open, versions, warn_about_readable_secrets,
